@@ -1,0 +1,31 @@
+"""Schemas: pydantic models compiled to Arrow, values converted and checked, two schemas compared."""
+
+from scythe_catalog.schema.check import check_bounds, conform
+from scythe_catalog.schema.compare import Change, Difference, Severity, compare, united
+from scythe_catalog.schema.compile import EXTRA_COLUMN, CompiledModel, compile_model, compile_type
+from scythe_catalog.schema.convert import arrow_to_models, builder, column_to_arrow, models_to_arrow, to_list
+from scythe_catalog.schema.problems import Problem
+from scythe_catalog.schema.table_schema import SCHEMA_KEY, Column, TableSchema
+
+__all__ = [
+    "EXTRA_COLUMN",
+    "SCHEMA_KEY",
+    "Change",
+    "Column",
+    "CompiledModel",
+    "Difference",
+    "Problem",
+    "Severity",
+    "TableSchema",
+    "arrow_to_models",
+    "builder",
+    "check_bounds",
+    "column_to_arrow",
+    "compare",
+    "compile_model",
+    "compile_type",
+    "conform",
+    "models_to_arrow",
+    "to_list",
+    "united",
+]

@@ -1,0 +1,164 @@
+"""Compares two schemas: identical, additive or breaking, field by field. Knows nothing of versions."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from scythe_catalog.schema import kinds as k
+from scythe_catalog.schema.table_schema import Column, TableSchema
+
+
+class Severity(enum.IntEnum):
+    """How far two schemas lie apart; a larger one includes the smaller."""
+
+    IDENTICAL = 0
+    ADDITIVE = 1
+    BREAKING = 2
+
+
+@dataclass(frozen=True)
+class Change:
+    """One difference of one field."""
+
+    field: str
+    what: str
+    severity: Severity
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.what} ({self.severity.name.lower()})"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """All that changed between an old schema and a new one; docs, units and bounds do not count."""
+
+    changes: tuple[Change, ...]
+
+    @property
+    def severity(self) -> Severity:
+        """The gravest of the changes."""
+        return max((c.severity for c in self.changes), default=Severity.IDENTICAL)
+
+    def __add__(self, other: Difference) -> Difference:
+        return Difference(self.changes + other.changes)
+
+    def __str__(self) -> str:
+        return "\n".join(f"  {c}" for c in self.changes) or "  no difference"
+
+
+def compare(old: TableSchema, new: TableSchema) -> Difference:
+    """What became of `old`, field by field; the order of fields does not matter."""
+    return Difference(tuple(_members("", [*map(_member, old)], [*map(_member, new)])))
+
+
+def _member(column: Column) -> k.Member:
+    return k.Member(column.name, column.kind, column.nullable)
+
+
+def _members(prefix: str, old: list[k.Member], new: list[k.Member]) -> Iterator[Change]:
+    before, after = {m.name: m for m in old}, {m.name: m for m in new}
+    for name in before:
+        if name not in after:
+            yield Change(prefix + name, "removed", Severity.BREAKING)
+    for name, member in after.items():
+        if name not in before:
+            yield Change(prefix + name, f"added, {member.kind.describe()}", Severity.ADDITIVE)
+        else:
+            yield from _nullability(prefix + name, before[name].nullable, member.nullable)
+            yield from _kinds(prefix + name, before[name].kind, member.kind)
+
+
+def _nullability(path: str, old: bool, new: bool) -> Iterator[Change]:
+    if new and not old:
+        yield Change(path, "became optional", Severity.ADDITIVE)
+    if old and not new:
+        yield Change(path, "became required", Severity.BREAKING)
+
+
+def _kinds(path: str, old: k.Kind, new: k.Kind) -> Iterator[Change]:
+    match old, new:
+        case k.Category(before), k.Category(after):
+            yield from _choices(path, "categories", before, after)
+        case k.Int(before), k.Int(after) if before is not None and after is not None:
+            yield from _choices(path, "choices", tuple(map(str, before)), tuple(map(str, after)))
+        case (k.Int(tuple()), k.Int(None)) | (k.Category(), k.Str()):
+            yield Change(path, f"widened from {old.describe()} to {new.describe()}", Severity.ADDITIVE)
+        case k.Decimal(p, s), k.Decimal(q, t) if s == t and q > p:
+            yield Change(path, f"widened from {old.describe()} to {new.describe()}", Severity.ADDITIVE)
+        case k.List(), k.List():
+            yield from _nullability(path + "[]", old.item_nullable, new.item_nullable)
+            yield from _kinds(path + "[]", old.item, new.item)
+        case k.Map(), k.Map():
+            yield from _kinds(path + ".keys", old.key, new.key)
+            yield from _nullability(path + "[]", old.value_nullable, new.value_nullable)
+            yield from _kinds(path + "[]", old.value, new.value)
+        case k.Struct(), k.Struct():
+            yield from _members(path + ".", list(old.members), list(new.members))
+        case _ if old != new:
+            yield Change(path, f"changed from {old.describe()} to {new.describe()}", Severity.BREAKING)
+        case _:
+            return
+
+
+def _choices(path: str, word: str, old: tuple[str, ...], new: tuple[str, ...]) -> Iterator[Change]:
+    gone = [v for v in old if v not in new]
+    more = [v for v in new if v not in old]
+    if gone:
+        yield Change(path, f"lost the {word} {', '.join(gone)}", Severity.BREAKING)
+    if more:
+        yield Change(path, f"gained the {word} {', '.join(more)}", Severity.ADDITIVE)
+
+
+def united(old: TableSchema, new: TableSchema) -> TableSchema:
+    """The schema of a table that holds rows of both: `old` widened by what `new` adds.
+
+    Meaningful only where `compare` finds no breaking change in the fields that both have.
+    """
+    columns: list[Column] = []
+    for column in old:
+        if column.name not in new:
+            columns.append(Column(column.name, column.kind, True, column.doc, column.unit, column.bounds))
+            continue
+        other = new[column.name]
+        columns.append(
+            Column(
+                column.name,
+                _wider(column.kind, other.kind),
+                column.nullable or other.nullable,
+                other.doc,
+                other.unit,
+                other.bounds,
+            )
+        )
+    added = (Column(c.name, c.kind, True, c.doc, c.unit, c.bounds) for c in new if c.name not in old)
+    return TableSchema((*columns, *added))
+
+
+def _wider(old: k.Kind, new: k.Kind) -> k.Kind:
+    match old, new:
+        case k.Category(before), k.Category(after):
+            return k.Category(tuple(dict.fromkeys((*before, *after))))
+        case k.Int(before), k.Int(after) if before is not None and after is not None:
+            return k.Int(tuple(dict.fromkeys((*before, *after))))
+        case (k.Int(), k.Int()) | (k.Category(), k.Str()) | (k.Str(), k.Category()):
+            return k.Int() if isinstance(old, k.Int) else k.Str()
+        case k.Decimal(p, s), k.Decimal(q, _):
+            return k.Decimal(max(p, q), s)
+        case k.List(), k.List():
+            return k.List(_wider(old.item, new.item), old.item_nullable or new.item_nullable)
+        case k.Map(), k.Map():
+            return k.Map(_wider(old.key, new.key), _wider(old.value, new.value), old.value_nullable or new.value_nullable)
+        case k.Struct(), k.Struct():
+            after = {m.name: m for m in new.members}
+            kept = [
+                k.Member(m.name, _wider(m.kind, after[m.name].kind), m.nullable or after[m.name].nullable)
+                if m.name in after
+                else k.Member(m.name, m.kind, True)
+                for m in old.members
+            ]
+            known = {m.name for m in old.members}
+            return k.Struct((*kept, *(k.Member(m.name, m.kind, True) for m in new.members if m.name not in known)))
+        case _:
+            return new

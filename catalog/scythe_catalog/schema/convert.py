@@ -1,0 +1,142 @@
+"""Models to Arrow, column by column, and back.
+
+Coming back runs no validators: what is in a table was validated when it went in, and a validator
+that changes its value (a percentage to a fraction, say) must not do so twice. Never checks bounds: `check` does.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from operator import attrgetter, itemgetter
+from typing import Any, TypeVar
+
+import pyarrow as pa
+from pydantic import BaseModel
+
+from scythe_catalog.errors import DataError
+from scythe_catalog.schema.compile import EXTRA_COLUMN, CompiledModel
+from scythe_catalog.schema.kinds import Json
+from scythe_catalog.schema.problems import Problem, raise_problems
+from scythe_catalog.schema.table_schema import Column
+
+M = TypeVar("M", bound=BaseModel)
+
+MISFIT = (ValueError, TypeError, OverflowError, pa.ArrowException)
+
+
+def models_to_arrow(models: Sequence[BaseModel], compiled: CompiledModel) -> pa.Table:
+    """One row a model, in order; the columns of the schema, then `extra` where any model carries more.
+
+    Raises:
+        DataError: a value that its column cannot hold, with column, rows and rule.
+    """
+    names = compiled.schema.names
+    rows = list(map(attrgetter("__dict__"), models))
+    arrays: list[pa.Array] = []
+    problems: list[Problem] = []
+    for column, values in zip(compiled.schema, _columns(rows, names), strict=True):
+        try:
+            arrays.append(column_to_arrow(column, values))
+        except DataError as error:
+            problems += [p for p in error.problems if isinstance(p, Problem)]
+    raise_problems(compiled.model.__name__, problems)
+    fields = list(compiled.schema.arrow)
+    if compiled.allows_extra:
+        extras = list(map(attrgetter("__pydantic_extra__"), models))
+        if any(extras):
+            fields.append(Column(EXTRA_COLUMN, Json(), True).arrow)
+            arrays.append(Json().array(extras))
+    return pa.table(arrays, schema=pa.schema(fields, compiled.schema.arrow.metadata))
+
+
+def _columns(rows: list[dict[str, Any]], names: tuple[str, ...]) -> Sequence[list[Any]]:
+    return [list(map(itemgetter(name), rows)) for name in names]
+
+
+def column_to_arrow(column: Column, values: list[Any]) -> pa.Array:
+    """One column's Python values as Arrow.
+
+    Raises:
+        DataError: naming the rows whose value does not fit.
+    """
+    try:
+        array = column.kind.array(values)
+    except MISFIT as error:
+        rows, first = _misfits(column, values)
+        raise_problems(None, [Problem(column.name, f"must be {column.kind.describe()}: {first or error}", tuple(rows))])
+        raise
+    if array.null_count and not column.nullable:
+        rows = [i for i, v in enumerate(values) if v is None]
+        raise_problems(None, [Problem(column.name, "must not be null", tuple(rows))])
+    return array
+
+
+def _misfits(column: Column, values: list[Any]) -> tuple[list[int], str]:
+    rows: list[int] = []
+    first = ""
+    for i, value in enumerate(values):
+        try:
+            column.kind.array([value])
+        except MISFIT as error:
+            rows.append(i)
+            first = first or f"got {str(value)[:80]!r} ({error})"
+    return rows, first
+
+
+def arrow_to_models(table: pa.Table, compiled: CompiledModel) -> list[Any]:
+    """The models that `models_to_arrow` was given, equal to the originals."""
+    build = builder(compiled.model)
+    columns = [column.kind.load(to_list(table.column(column.name))) for column in compiled.schema]
+    names = compiled.schema.names
+    models = [build(dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
+    if EXTRA_COLUMN in table.column_names and EXTRA_COLUMN not in names:
+        for model, extra in zip(models, Json().load(to_list(table.column(EXTRA_COLUMN))), strict=True):
+            object.__setattr__(model, "__pydantic_extra__", extra)
+    return models
+
+
+def to_list(column: pa.ChunkedArray) -> list[Any]:
+    """Python values of a column; the fast way round for plain numbers."""
+    if column.null_count == 0 and (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
+        return column.to_numpy().tolist()
+    return column.to_pylist()
+
+
+def builder(model: type[M]) -> Callable[[dict[str, Any]], M]:
+    """A function that makes an instance of trusted values, with private attributes but without validation."""
+    new, put = model.__new__, object.__setattr__
+    names = tuple(model.model_fields)
+    extra = model.model_config.get("extra") == "allow"
+    finish = _finisher(model)
+
+    def build(values: dict[str, Any]) -> M:
+        instance = new(model)
+        put(instance, "__dict__", values)
+        put(instance, "__pydantic_fields_set__", set(names))
+        put(instance, "__pydantic_extra__", {} if extra else None)
+        put(instance, "__pydantic_private__", None)
+        if finish is not None:
+            finish(instance)
+        return instance
+
+    return build
+
+
+def _finisher(model: type[BaseModel]) -> Callable[[Any], None] | None:
+    """What fills private attributes after construction, if the model has any."""
+    hook = model.__pydantic_post_init__
+    if hook is None:
+        return None
+    after = [
+        d.func
+        for d in model.__pydantic_decorators__.model_validators.values()
+        if d.info.mode == "after" and model.__private_attributes__ and len(inspect.signature(d.func).parameters) == 1
+    ]
+
+    def finish(instance: Any) -> None:
+        getattr(instance, hook)(None)
+        for validate in after:
+            validate(instance)
+
+    return finish
