@@ -494,7 +494,7 @@ class Map(Kind):
     def polars(self) -> pl.DataType:
         import polars as pl
 
-        return pl.List(pl.Struct({"key": self.key.polars(), "value": self.value.polars()}))
+        return pl.Map(pl.String(), self.value.polars())
 
     def dump(self, values: Values) -> Values:
         key, value = self.key.dump, self.value.dump
@@ -510,7 +510,7 @@ class Map(Kind):
             if pairs is None:
                 loaded.append(None)
                 continue
-            items = [(p["key"], p["value"]) if isinstance(p, dict) else p for p in pairs]  # Polars gives structs
+            items = pairs.items() if isinstance(pairs, dict) else pairs  # Polars gives a dict, Arrow pairs
             loaded.append(dict(zip(key([k for k, _ in items]), value([v for _, v in items]), strict=True)))
         return loaded
 

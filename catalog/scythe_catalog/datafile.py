@@ -1,0 +1,209 @@
+"""Parquet files that are Iceberg data files: written with field ids, described as JSON.
+
+Writing needs neither a catalog nor PyIceberg, so that a leaf can do it; describing a file's
+statistics does. Never commits anything: `tables` does.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from scythe_catalog.objects import Objects
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from pyiceberg.schema import Schema
+
+#: Column path ("prices.element") -> Iceberg field id.
+FieldIds = Mapping[str, int]
+
+_FIELD_ID = b"PARQUET:field_id"
+ROW_GROUP_ROWS = 128 * 1024
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One Parquet file and what a catalog needs to know of it; `to_json` and `from_json` carry it along."""
+
+    uri: str
+    rows: int
+    bytes: int
+    #: Iceberg's own statistics (null counts, lower and upper bounds, ...) in its argument names.
+    statistics: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; bounds are base64."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The data file that `to_json` wrote."""
+        return cls(data["uri"], data["rows"], data["bytes"], dict(data["statistics"]))
+
+
+class DataFileWriter:
+    """Streams tables into one Parquet file; it appears under its key when the writer closes, or not at all.
+
+    `index` names the leading columns that `pandas.read_parquet` is to make a MultiIndex of.
+    """
+
+    def __init__(
+        self, objects: Objects, key: str, schema: pa.Schema, ids: FieldIds | None, *, index: Sequence[str] = ()
+    ) -> None:
+        metadata = dict(schema.metadata or {})
+        metadata[b"pandas"] = json.dumps(pandas_metadata(schema, index)).encode()
+        self.schema = with_field_ids(schema, ids or {}).with_metadata(metadata)
+        self.rows = 0
+        self._objects, self._key = objects, key
+        self._footer: list[pq.FileMetaData] = []
+        self._bytes = 0
+        self._staged = objects.staging_file("part.pq")
+        self._parquet = pq.ParquetWriter(
+            self._staged, self.schema, compression="zstd", compression_level=1,
+            use_dictionary=_dictionary_columns(schema), metadata_collector=self._footer,
+        )  # fmt: skip
+
+    def write(self, table: pa.Table) -> None:
+        """Appends rows, whose columns must be those of the schema in name, type and order."""
+        self._parquet.write_table(table.replace_schema_metadata(None).cast(self.schema), ROW_GROUP_ROWS)
+        self.rows += table.num_rows
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._parquet.close()
+            if kind is None:
+                self._bytes = self._staged.stat().st_size
+                self._objects.publish(self._staged, self._key)
+        finally:
+            self._staged.unlink(missing_ok=True)
+
+    def describe(self, iceberg: Schema | None = None) -> DataFile:
+        """The file as it was written; with statistics where the table's Iceberg schema is given."""
+        statistics = _statistics(self._footer[0], iceberg) if iceberg is not None else {}
+        return DataFile(self._objects.uri(self._key), self.rows, self._bytes, statistics)
+
+
+def _dictionary_columns(schema: pa.Schema) -> bool | list[str]:
+    """Texts repeat, so dictionaries pay; floats rarely do, and trying costs time."""
+    return [f.name for f in schema if not pa.types.is_floating(f.type) and not pa.types.is_nested(f.type)]
+
+
+def read_description(objects: Objects, key: str, iceberg: Schema | None = None) -> DataFile:
+    """Describes a Parquet file that is already there, from its footer."""
+    with objects.reader(key) as source:
+        metadata = pq.read_metadata(source)
+    statistics = _statistics(metadata, iceberg) if iceberg is not None else {}
+    return DataFile(objects.uri(key), metadata.num_rows, objects.size(key), statistics)
+
+
+def _statistics(metadata: pq.FileMetaData, iceberg: Schema) -> dict[str, Any]:
+    from pyiceberg.io.pyarrow import (
+        compute_statistics_plan,
+        data_file_statistics_from_parquet_metadata,
+        parquet_path_to_id_mapping,
+    )
+
+    found = data_file_statistics_from_parquet_metadata(
+        parquet_metadata=metadata,
+        stats_columns=compute_statistics_plan(iceberg, {}),
+        parquet_column_mapping=parquet_path_to_id_mapping(iceberg),
+    ).to_serialized_dict()
+    found.pop("record_count", None)
+    return {name: _jsonable(value) for name, value in found.items()}
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): base64.b64encode(v).decode() if isinstance(v, bytes) else v for k, v in value.items()}
+    return value
+
+
+def iceberg_statistics(statistics: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON statistics as the arguments of PyIceberg's `DataFile.from_args`."""
+    arguments: dict[str, Any] = {}
+    for name, value in statistics.items():
+        if isinstance(value, dict):
+            arguments[name] = {int(k): base64.b64decode(v) if isinstance(v, str) else v for k, v in value.items()}
+        else:
+            arguments[name] = value
+    return arguments
+
+
+def field_ids(iceberg: Schema) -> dict[str, int]:
+    """Column path -> field id of an Iceberg schema; list items are `element`, map parts `key` and `value`."""
+    return {iceberg.find_column_name(i) or "": i for i in iceberg.field_ids}
+
+
+def with_field_ids(schema: pa.Schema, ids: FieldIds) -> pa.Schema:
+    """The schema with Parquet field ids wherever the path is known, nested fields too."""
+    return pa.schema([_identified(f, f.name, ids) for f in schema], schema.metadata)
+
+
+def _identified(f: pa.Field, path: str, ids: FieldIds) -> pa.Field:
+    t = pa.types
+    dtype = f.type
+    if t.is_struct(dtype):
+        dtype = pa.struct([_identified(child, f"{path}.{child.name}", ids) for child in dtype])
+    elif t.is_map(dtype):
+        dtype = pa.map_(
+            _identified(dtype.key_field, f"{path}.key", ids), _identified(dtype.item_field, f"{path}.value", ids)
+        )
+    elif t.is_list(dtype):
+        dtype = pa.list_(_identified(dtype.value_field, f"{path}.element", ids))
+    metadata = {k: v for k, v in (f.metadata or {}).items() if k != _FIELD_ID}
+    if path in ids:
+        metadata[_FIELD_ID] = str(ids[path]).encode()
+    return pa.field(f.name, dtype, f.nullable, metadata or None)
+
+
+def pandas_metadata(schema: pa.Schema, index: Sequence[str]) -> dict[str, Any]:
+    """What `pandas.read_parquet` looks for: the index levels and the types of the columns.
+
+    Format: https://pandas.pydata.org/docs/development/developer.html (storing pandas DataFrame objects).
+    """
+    return {
+        "index_columns": list(index),
+        "column_indexes": [],
+        "columns": [
+            {"name": f.name, "field_name": f.name, "pandas_type": _pandas_type(f.type), "numpy_type": _numpy_type(f.type),
+             "metadata": {"timezone": "UTC"} if pa.types.is_timestamp(f.type) and f.type.tz else None}
+            for f in schema
+        ],
+        "creator": {"library": "scythe", "version": "1"},
+        "pandas_version": "2.2.0",
+    }  # fmt: skip
+
+
+def _pandas_type(dtype: pa.DataType) -> str:
+    t = pa.types
+    if t.is_string(dtype):
+        return "unicode"
+    if t.is_timestamp(dtype):
+        return "datetimetz" if dtype.tz else "datetime"
+    if t.is_floating(dtype) or t.is_integer(dtype) or t.is_boolean(dtype):
+        return {"double": "float64", "float": "float32"}.get(str(dtype), str(dtype))
+    if t.is_date(dtype):
+        return "date"
+    return "bytes" if t.is_binary(dtype) else "object"
+
+
+def _numpy_type(dtype: pa.DataType) -> str:
+    t = pa.types
+    if t.is_timestamp(dtype):
+        return f"datetime64[{dtype.unit}]"
+    if t.is_floating(dtype) or t.is_integer(dtype) or t.is_boolean(dtype):
+        return str(dtype.to_pandas_dtype().__name__).removesuffix("_")
+    return "object"

@@ -1,0 +1,90 @@
+"""PyIceberg's FileIO on `Objects`, so that metadata and data take the same road with the same credentials."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from pyiceberg.io import FileIO, InputFile, InputStream, OutputFile, OutputStream
+from pyiceberg.typedef import EMPTY_DICT, Properties
+
+from scythe_catalog.objects import Objects
+
+IMPLEMENTATION = "scythe_catalog.fileio.ObjectsFileIO"
+
+
+def _split(location: str) -> tuple[Objects, str]:
+    if location.startswith("s3://"):
+        bucket, _, key = location[5:].partition("/")
+        return Objects(f"s3://{bucket}"), key
+    folder, _, name = location.rpartition("/")
+    objects = Objects.at(folder or "/")
+    return objects, objects.key(f"{objects.root}/{name}")
+
+
+class _Input(InputFile):
+    def __len__(self) -> int:
+        objects, key = _split(self.location)
+        return objects.size(key)
+
+    def exists(self) -> bool:
+        objects, key = _split(self.location)
+        return objects.exists(key)
+
+    def open(self, seekable: bool = True) -> InputStream:
+        objects, key = _split(self.location)
+        return io.BytesIO(objects.read(key))
+
+
+class _Output(OutputFile):
+    def __len__(self) -> int:
+        return len(self.to_input_file())
+
+    def exists(self) -> bool:
+        return self.to_input_file().exists()
+
+    def to_input_file(self) -> InputFile:
+        return _Input(self.location)
+
+    def create(self, overwrite: bool = False) -> OutputStream:
+        objects, key = _split(self.location)
+        if not overwrite and objects.exists(key):
+            raise FileExistsError(f"{self.location} exists already")
+        return _Buffer(objects, key)
+
+
+class _Buffer(io.BytesIO):
+    """Becomes an object when it is closed without an error."""
+
+    def __init__(self, objects: Objects, key: str) -> None:
+        super().__init__()
+        self._target = (objects, key)
+
+    def close(self) -> None:
+        if not self.closed:
+            objects, key = self._target
+            objects.write(key, self.getvalue())
+        super().close()
+
+    def __exit__(self, *error: Any) -> None:
+        if error and error[0] is not None:
+            super().close()
+        self.close()
+
+
+class ObjectsFileIO(FileIO):
+    """Reads metadata files whole: they are small, and one request is cheaper than many."""
+
+    def __init__(self, properties: Properties = EMPTY_DICT) -> None:
+        super().__init__(properties)
+
+    def new_input(self, location: str) -> InputFile:
+        return _Input(location)
+
+    def new_output(self, location: str) -> OutputFile:
+        return _Output(location)
+
+    def delete(self, location: str | InputFile | OutputFile) -> None:
+        name: Any = location if isinstance(location, str) else location.location
+        objects, key = _split(name)
+        objects.delete([key])

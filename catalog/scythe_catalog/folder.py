@@ -1,0 +1,243 @@
+"""The catalog that is a folder: PyIceberg's catalog interface on create-if-absent, and nothing else.
+
+Layout of a table (Iceberg's own for file-system tables, so that DuckDB and Spark open it by its folder):
+
+    <warehouse>/<namespace>/<table>/metadata/v<N>.metadata.json   each created if absent: the commit
+    <warehouse>/<namespace>/<table>/metadata/version-hint.text    a hint only; readers probe onwards
+
+A commit is the creation of version N+1: of two racers exactly one succeeds, on a disk as in a bucket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+from typing import Any, cast
+
+from obstore.exceptions import BaseError
+from pyiceberg.catalog import MetastoreCatalog, PropertiesUpdateSummary
+from pyiceberg.exceptions import (
+    CommitFailedException,
+    NamespaceAlreadyExistsError,
+    NamespaceNotEmptyError,
+    NoSuchNamespaceError,
+    NoSuchTableError,
+    TableAlreadyExistsError,
+)
+from pyiceberg.io import load_file_io
+from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC, PartitionSpec
+from pyiceberg.schema import Schema
+from pyiceberg.serializers import FromByteStream
+from pyiceberg.table import CommitTableResponse, Table
+from pyiceberg.table.metadata import TableMetadata, new_table_metadata
+from pyiceberg.table.sorting import UNSORTED_SORT_ORDER, SortOrder
+from pyiceberg.table.update import TableRequirement, TableUpdate
+from pyiceberg.typedef import EMPTY_DICT, Identifier, Properties
+from pyiceberg.view import View
+from pyiceberg.view.metadata import ViewVersion
+
+from scythe_catalog.fileio import IMPLEMENTATION
+from scythe_catalog.objects import Objects
+
+_VERSION = re.compile(r"v(\d+)\.metadata\.json")
+_HINT = "version-hint.text"
+_NAMESPACE = "namespace.json"
+
+
+class FolderCatalog(MetastoreCatalog):
+    """An Iceberg catalog in `properties["warehouse"]`, a `file://` or `s3://` URI."""
+
+    def __init__(self, name: str, **properties: str) -> None:
+        super().__init__(name, **{"py-io-impl": IMPLEMENTATION, **properties})
+        self.objects = Objects.at(properties["warehouse"])
+
+    # --- tables -----------------------------------------------------------------------------------
+
+    def create_table(
+        self,
+        identifier: str | Identifier,
+        schema: Any,
+        location: str | None = None,
+        partition_spec: PartitionSpec = UNPARTITIONED_PARTITION_SPEC,
+        sort_order: SortOrder = UNSORTED_SORT_ORDER,
+        properties: Properties = EMPTY_DICT,
+    ) -> Table:
+        namespace, name = self.identifier_to_database_and_table(identifier)
+        if location and location.rstrip("/") != self._location(namespace, name):
+            raise ValueError(f"a table of a folder catalog lies at {self._location(namespace, name)}, not at {location}")
+        converted: Schema = self._convert_schema_if_needed(schema)
+        metadata = new_table_metadata(
+            location=self._location(namespace, name),
+            schema=converted,
+            partition_spec=partition_spec,
+            sort_order=sort_order,
+            properties=properties,
+        )
+        if not self._publish(namespace, name, 1, metadata):
+            raise TableAlreadyExistsError(f"table {namespace}.{name} exists already in {self.objects.root}")
+        return self.load_table(identifier)
+
+    def load_table(self, identifier: str | Identifier) -> Table:
+        namespace, name = self.identifier_to_database_and_table(identifier, NoSuchTableError)
+        version, raw = self._latest(namespace, name)
+        metadata = FromByteStream.table_metadata(cast(Any, io.BytesIO(raw)))
+        location = self.objects.uri(self._key(namespace, name, f"v{version}.metadata.json"))
+        file_io = load_file_io({**self.properties, **metadata.properties}, location)
+        return Table((namespace, name), metadata, location, file_io, self)
+
+    def commit_table(
+        self, table: Table, requirements: tuple[TableRequirement, ...], updates: tuple[TableUpdate, ...]
+    ) -> CommitTableResponse:
+        namespace, name = self.identifier_to_database_and_table(table.name(), NoSuchTableError)
+        try:
+            current = self.load_table(table.name())
+        except NoSuchTableError:
+            current = None
+        staged = self._update_and_stage_table(current, table.name(), requirements, updates)
+        if current is not None and staged.metadata == current.metadata:
+            return CommitTableResponse(metadata=current.metadata, metadata_location=current.metadata_location)
+        version = 1 + (self._version_of(current.metadata_location) if current else 0)
+        if not self._publish(namespace, name, version, staged.metadata):
+            raise CommitFailedException(f"version {version} of {namespace}.{name} was committed by another writer")
+        location = self.objects.uri(self._key(namespace, name, f"v{version}.metadata.json"))
+        return CommitTableResponse(metadata=staged.metadata, metadata_location=location)
+
+    def drop_table(self, identifier: str | Identifier) -> None:
+        namespace, name = self.identifier_to_database_and_table(identifier, NoSuchTableError)
+        self._latest(namespace, name)
+        self.objects.delete_folder(f"{namespace}/{name}/metadata")
+
+    def list_tables(self, namespace: str | Identifier) -> list[Identifier]:
+        folder = self.identifier_to_database(namespace, NoSuchNamespaceError)
+        return [(folder, t) for t in self.objects.folders(folder) if self.objects.files(f"{folder}/{t}/metadata")]
+
+    def register_table(self, identifier: str | Identifier, metadata_location: str, overwrite: bool = False) -> Table:
+        raise NotImplementedError("a folder catalog holds only the tables in its own folder")
+
+    def rename_table(self, from_identifier: str | Identifier, to_identifier: str | Identifier) -> Table:
+        raise NotImplementedError("a table of a folder catalog is named by its folder and cannot be renamed")
+
+    # --- namespaces -------------------------------------------------------------------------------
+
+    def create_namespace(self, namespace: str | Identifier, properties: Properties = EMPTY_DICT) -> None:
+        folder = self.identifier_to_database(namespace)
+        if not self.objects.create(f"{folder}/{_NAMESPACE}", json.dumps(dict(properties)).encode()):
+            raise NamespaceAlreadyExistsError(f"namespace {folder} exists already")
+
+    def drop_namespace(self, namespace: str | Identifier) -> None:
+        folder = self.identifier_to_database(namespace, NoSuchNamespaceError)
+        if self.list_tables(namespace):
+            raise NamespaceNotEmptyError(f"namespace {folder} still holds tables")
+        self.load_namespace_properties(namespace)
+        self.objects.delete([f"{folder}/{_NAMESPACE}"])
+
+    def list_namespaces(self, namespace: str | Identifier = ()) -> list[Identifier]:
+        return [] if namespace else [(name,) for name in self.objects.folders()]
+
+    def load_namespace_properties(self, namespace: str | Identifier) -> Properties:
+        folder = self.identifier_to_database(namespace, NoSuchNamespaceError)
+        try:
+            return json.loads(self.objects.read(f"{folder}/{_NAMESPACE}"))
+        except FileNotFoundError as error:
+            raise NoSuchNamespaceError(f"there is no namespace {folder} in {self.objects.root}") from error
+
+    def update_namespace_properties(
+        self, namespace: str | Identifier, removals: set[str] | None = None, updates: Properties = EMPTY_DICT
+    ) -> PropertiesUpdateSummary:
+        folder = self.identifier_to_database(namespace, NoSuchNamespaceError)
+        current = self.load_namespace_properties(namespace)
+        summary, properties = self._get_updated_props_and_update_summary(current, removals, updates)
+        self.objects.write(f"{folder}/{_NAMESPACE}", json.dumps(properties).encode())
+        return summary
+
+    # --- views: there are none ----------------------------------------------------------------------
+
+    def list_views(self, namespace: str | Identifier) -> list[Identifier]:
+        return []
+
+    def view_exists(self, identifier: str | Identifier) -> bool:
+        return False
+
+    def load_view(self, identifier: str | Identifier) -> View:
+        raise NotImplementedError("a folder catalog has no views")
+
+    def register_view(self, identifier: str | Identifier, metadata_location: str) -> View:
+        raise NotImplementedError("a folder catalog has no views")
+
+    def create_view(
+        self,
+        identifier: str | Identifier,
+        schema: Any,
+        view_version: ViewVersion,
+        location: str | None = None,
+        properties: Properties = EMPTY_DICT,
+    ) -> View:
+        raise NotImplementedError("a folder catalog has no views")
+
+    def drop_view(self, identifier: str | Identifier) -> None:
+        raise NotImplementedError("a folder catalog has no views")
+
+    # --- versions -----------------------------------------------------------------------------------
+
+    def _location(self, namespace: str, name: str) -> str:
+        return self.objects.uri(f"{namespace}/{name}")
+
+    @staticmethod
+    def _key(namespace: str, name: str, file: str) -> str:
+        return f"{namespace}/{name}/metadata/{file}"
+
+    @staticmethod
+    def _version_of(location: str) -> int:
+        match = _VERSION.search(location)
+        if match is None:
+            raise ValueError(f"{location} is not the metadata file of a folder catalog's table")
+        return int(match[1])
+
+    def _latest(self, namespace: str, name: str) -> tuple[int, bytes]:
+        """The newest version and its bytes: from the hint onwards until there is no next."""
+        version = hint = self._hinted(namespace, name)
+        raw = self._read_version(namespace, name, version) if version else None
+        if raw is None:
+            version = self._listed(namespace, name)
+            raw = self._read_version(namespace, name, version) if version else None
+        if raw is None:
+            raise NoSuchTableError(f"there is no table {namespace}.{name} in {self.objects.root}")
+        while (newer := self._read_version(namespace, name, version + 1)) is not None:
+            version, raw = version + 1, newer
+        if version > hint:  # a committer died before its hint: readers that trust it would see an old table
+            with contextlib.suppress(OSError, BaseError):
+                self._raise_hint(namespace, name, version)
+        return version, raw
+
+    def _read_version(self, namespace: str, name: str, version: int) -> bytes | None:
+        try:
+            return self.objects.read(self._key(namespace, name, f"v{version}.metadata.json"))
+        except FileNotFoundError:
+            return None
+
+    def _hinted(self, namespace: str, name: str) -> int:
+        try:
+            return int(self.objects.read(self._key(namespace, name, _HINT)))
+        except (FileNotFoundError, ValueError):
+            return 0
+
+    def _listed(self, namespace: str, name: str) -> int:
+        files = self.objects.files(f"{namespace}/{name}/metadata")
+        return max((int(m[1]) for f in files if (m := _VERSION.fullmatch(f))), default=0)
+
+    def _publish(self, namespace: str, name: str, version: int, metadata: TableMetadata) -> bool:
+        raw = metadata.model_dump_json(exclude_none=True).encode()
+        if not self.objects.create(self._key(namespace, name, f"v{version}.metadata.json"), raw):
+            return False
+        self._raise_hint(namespace, name, version)
+        return True
+
+    def _raise_hint(self, namespace: str, name: str, version: int) -> None:
+        """A racer may write an older hint after ours: look again, and write until it is not behind."""
+        while self._hinted(namespace, name) < version:
+            self.objects.write(self._key(namespace, name, _HINT), str(version).encode())
+            while self.objects.exists(self._key(namespace, name, f"v{version + 1}.metadata.json")):
+                version += 1
+

@@ -1,0 +1,225 @@
+"""Bytes under a root URI, the same for a folder (`file://`) and a bucket (`s3://`).
+
+One atomic operation, create-if-absent, is all that Scythe builds on: a hard link on a file system,
+`If-None-Match: *` on S3. Writes are whole or absent. Knows nothing of what the bytes mean.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, cast
+from urllib.parse import quote, unquote, urlsplit
+
+from scythe_catalog.errors import CatalogError
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+_PART_BYTES = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The objects below one root. `root` is a URI without a trailing slash; keys are relative to it."""
+
+    root: str
+
+    @classmethod
+    def at(cls, root: str | Path) -> Objects:
+        """The objects below a folder or below an `s3://bucket/prefix`."""
+        text = str(root)
+        if text.startswith("s3://"):
+            return cls(text.rstrip("/"))
+        if text.startswith("file://"):
+            text = unquote(urlsplit(text).path)
+        return cls(path_uri(Path(text)))
+
+    @property
+    def store(self) -> ObjectStore:
+        """The obstore store of the root, with credentials from boto3's session where it is a bucket."""
+        return _store(self.root)
+
+    @property
+    def folder(self) -> Path | None:
+        """The root as a local folder, None for a bucket."""
+        return Path(unquote(urlsplit(self.root).path)) if self.root.startswith("file://") else None
+
+    def uri(self, key: str) -> str:
+        """The full URI of a key."""
+        return f"{self.root}/{quote(key, safe=_SAFE) if self.root.startswith('file://') else key}"
+
+    def key(self, uri: str) -> str:
+        """The key of a URI below the root; raises CatalogError for any other."""
+        if not uri.startswith(self.root + "/"):
+            raise CatalogError(f"{uri} does not lie below {self.root}")
+        key = uri[len(self.root) + 1 :]
+        return unquote(key) if self.root.startswith("file://") else key
+
+    def read(self, key: str) -> bytes:
+        """The whole object; raises FileNotFoundError."""
+        import obstore
+
+        return bytes(obstore.get(self.store, key).bytes())
+
+    def read_all(self, keys: Iterable[str]) -> list[bytes]:
+        """Many small objects, in parallel over a network."""
+        wanted = list(keys)
+        if self.folder is not None or len(wanted) < 2:
+            return [self.read(key) for key in wanted]
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(32) as pool:
+            return list(pool.map(self.read, wanted))
+
+    def write(self, key: str, data: bytes) -> None:
+        """Replaces the object atomically."""
+        import obstore
+
+        obstore.put(self.store, key, data)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Writes the object if there is none; False if there is one already."""
+        import obstore
+        from obstore.exceptions import AlreadyExistsError
+
+        try:
+            obstore.put(self.store, key, data, mode="create", use_multipart=False)
+        except AlreadyExistsError:
+            return False
+        return True
+
+    def upload(self, path: Path, key: str) -> None:
+        """Copies a local file, in parts where it is large; atomic like `write`."""
+        import obstore
+
+        with path.open("rb") as source:
+            obstore.put(self.store, key, source, chunk_size=_PART_BYTES, max_concurrency=8)
+
+    def download(self, key: str, path: Path) -> None:
+        """Streams an object into a local file."""
+        import obstore
+
+        with path.open("wb") as target:
+            for part in obstore.get(self.store, key).stream(min_chunk_size=_PART_BYTES):
+                target.write(part)
+
+    def size(self, key: str) -> int:
+        """Bytes of an object; raises FileNotFoundError."""
+        import obstore
+
+        return obstore.head(self.store, key)["size"]
+
+    def exists(self, key: str) -> bool:
+        """Whether there is an object of this key."""
+        try:
+            self.size(key)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def keys(self, prefix: str) -> list[str]:
+        """All keys below a folder, sorted."""
+        import obstore
+
+        found = [meta["path"] for batch in obstore.list(self.store, prefix + "/") for meta in batch]
+        return sorted(found)
+
+    def folders(self, prefix: str = "") -> list[str]:
+        """Names of the folders directly below a folder, sorted; empty where there is none."""
+        return sorted(p.rstrip("/").rsplit("/", 1)[-1] for p in self._listing(prefix)[0])
+
+    def files(self, prefix: str) -> list[str]:
+        """Names of the objects directly below a folder, sorted; empty where there is none."""
+        return sorted(k.rsplit("/", 1)[-1] for k in self._listing(prefix)[1])
+
+    def _listing(self, prefix: str) -> tuple[list[str], list[str]]:
+        import obstore
+
+        listed = obstore.list_with_delimiter(self.store, prefix + "/" if prefix else None)
+        return list(listed["common_prefixes"]), [meta["path"] for meta in listed["objects"]]
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Deletes objects; those that are gone already do not matter."""
+        import obstore
+
+        for batch in _batches(list(keys), 1000):
+            try:
+                obstore.delete(self.store, batch)
+            except FileNotFoundError:
+                for key in batch:
+                    try:
+                        obstore.delete(self.store, key)
+                    except FileNotFoundError:
+                        continue
+
+    def delete_folder(self, prefix: str) -> None:
+        """Deletes everything below a folder."""
+        if self.folder is not None:
+            import shutil
+
+            shutil.rmtree(self.folder / prefix, ignore_errors=True)
+        else:
+            self.delete(self.keys(prefix))
+
+    def reader(self, key: str) -> BinaryIO:
+        """A seekable file to read from; raises FileNotFoundError."""
+        if self.folder is not None:
+            return (self.folder / key).open("rb")
+        import obstore
+
+        return cast(BinaryIO, obstore.open_reader(self.store, key))
+
+    def staging_file(self, name: str) -> Path:
+        """A local path to write a new object to, for `publish`; on the root's own disk where the root is a folder."""
+        folder = self.folder
+        base = Path(tempfile.gettempdir()) / "scythe-staging" if folder is None else folder / STAGING
+        base.mkdir(parents=True, exist_ok=True)
+        return base / f"{uuid.uuid4().hex}-{name}"
+
+    def publish(self, staged: Path, key: str) -> None:
+        """Moves a staged file under its key: renamed on a disk, uploaded to a bucket; whole or absent."""
+        folder = self.folder
+        if folder is None:
+            self.upload(staged, key)
+            staged.unlink()
+        else:
+            target = folder / key
+            target.parent.mkdir(parents=True, exist_ok=True)
+            staged.replace(target)
+
+
+#: Folder below a local root where files lie until they are whole.
+STAGING = ".staging"
+_SAFE = "/!$&'()*+,;=:@~-._"
+
+
+def path_uri(path: Path) -> str:
+    """The `file://` URI of a path, absolute."""
+    return "file://" + quote(os.path.abspath(path.expanduser()), safe=_SAFE)  # noqa: PTH100 - keeps symbolic links
+
+
+def _batches(items: list[str], size: int) -> Iterator[list[str]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+@lru_cache(maxsize=256)
+def _store(root: str) -> ObjectStore:
+    from obstore.store import LocalStore
+
+    if root.startswith("file://"):
+        folder = Path(unquote(urlsplit(root).path))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CatalogError(f"the root {folder} cannot be written: {error.strerror or error}") from error
+        return LocalStore(folder)
+    from scythe_catalog.s3 import s3_store
+
+    return s3_store(root)

@@ -1,0 +1,330 @@
+"""Tables of a catalog: opened, created, evolved, committed to exactly once, kept short of snapshots.
+
+A commit either adds data files under a key that is never committed twice, or replaces one partition;
+both are one snapshot, and both may race with other processes. Reading is `scan`'s.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from scythe_catalog.datafile import DataFile, field_ids, iceberg_statistics
+from scythe_catalog.errors import CatalogError, CommitConflict, TableNotFound
+from scythe_catalog.schema.compare import Severity, compare, united
+from scythe_catalog.schema.table_schema import SCHEMA_KEY, Column, TableSchema
+
+if TYPE_CHECKING:
+    import pyiceberg.catalog
+    import pyiceberg.table
+    from pyiceberg.expressions import BooleanExpression
+    from pyiceberg.schema import Schema
+    from pyiceberg.table import Transaction
+
+#: Values of the partition columns, by name.
+Partition = Mapping[str, Any]
+
+_LEDGER = "scythe.committed."
+_KEPT_SNAPSHOTS, _MANY_SNAPSHOTS = 5, 20
+_PATIENCE_SECONDS = 300.0
+_PROPERTIES = {
+    "format-version": "2",
+    "commit.retry.num-retries": "0",  # PyIceberg's own retry adds a batch twice when two committers race on it
+    "commit.manifest-merge.enabled": "true",
+    "commit.manifest.min-count-to-merge": "20",
+    "commit.manifest.target-size-bytes": str(96 * 1024),
+    "write.update.isolation-level": "snapshot",
+    "write.delete.isolation-level": "snapshot",
+    "write.metadata.previous-versions-max": "5",
+}
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The tables of one warehouse: a folder catalog, or any catalog that PyIceberg's configuration names."""
+
+    warehouse: str
+    name: str | None = None
+
+    @property
+    def iceberg(self) -> pyiceberg.catalog.Catalog:
+        """The PyIceberg catalog behind it."""
+        return _iceberg_catalog(self.warehouse, self.name)
+
+    def table(self, namespace: str, name: str) -> Table:
+        """An existing table.
+
+        Raises:
+            TableNotFound: there is none of this name.
+        """
+        from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
+
+        try:
+            return Table(self.iceberg.load_table((namespace, name)))
+        except (NoSuchTableError, NoSuchNamespaceError) as error:
+            raise TableNotFound(f"there is no table {namespace}.{name} in {self.warehouse}") from error
+
+    def tables(self, namespace: str) -> list[str]:
+        """Names of the tables of a namespace, sorted; empty where there is none."""
+        from pyiceberg.exceptions import NoSuchNamespaceError
+
+        try:
+            return sorted(identifier[-1] for identifier in self.iceberg.list_tables(namespace))
+        except NoSuchNamespaceError:
+            return []
+
+    def ensure(
+        self,
+        namespace: str,
+        name: str,
+        schema: TableSchema,
+        partition: Iterable[Column],
+        properties: Mapping[str, str] | None = None,
+    ) -> Table:
+        """The table, created or widened so that it holds rows of `schema`; callers may race.
+
+        Raises:
+            CatalogError: the table is there with a schema that this one breaks.
+        """
+        from pyiceberg.exceptions import NamespaceAlreadyExistsError, TableAlreadyExistsError
+
+        partition = tuple(partition)
+        try:
+            table = self.table(namespace, name)
+        except TableNotFound:
+            if not self.iceberg.namespace_exists(namespace):
+                try:
+                    self.iceberg.create_namespace(namespace)
+                except NamespaceAlreadyExistsError:
+                    pass
+            try:
+                return self._create(namespace, name, schema, partition, properties or {})
+            except TableAlreadyExistsError:
+                table = self.table(namespace, name)
+        return table.widened(schema, properties or {})
+
+    def _create(
+        self, namespace: str, name: str, schema: TableSchema, partition: tuple[Column, ...], extra: Mapping[str, str]
+    ) -> Table:
+        from pyiceberg.partitioning import PartitionField, PartitionSpec
+        from pyiceberg.transforms import IdentityTransform
+
+        optional = tuple(Column(c.name, c.kind, True, c.doc) for c in partition)
+        iceberg = iceberg_schema(schema.plus(optional))
+        fields = [
+            PartitionField(iceberg.find_field(c.name).field_id, 1000 + i, IdentityTransform(), c.name)
+            for i, c in enumerate(partition)
+        ]
+        properties = {**_PROPERTIES, **extra, SCHEMA_KEY: json.dumps(schema.to_json())}
+        location = f"{self.warehouse}/{namespace}/{name}"
+        created = self.iceberg.create_table(
+            (namespace, name), iceberg, location, PartitionSpec(*fields), properties=properties
+        )
+        return Table(created)
+
+    def drop(self, namespace: str, name: str) -> None:
+        """Forgets a table; its data files stay. Nothing happens where there is none."""
+        from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
+
+        try:
+            self.iceberg.drop_table((namespace, name))
+        except (NoSuchTableError, NoSuchNamespaceError):
+            return
+
+
+@dataclass(frozen=True)
+class Table:
+    """One Iceberg table as it was when it was loaded; every commit starts from a fresh load."""
+
+    iceberg: pyiceberg.table.Table
+
+    @property
+    def schema(self) -> TableSchema:
+        """The logical schema of its rows, without the partition columns."""
+        stored = self.iceberg.properties.get(SCHEMA_KEY)
+        if stored is None:
+            raise CatalogError(f"{'.'.join(self.iceberg.name())} was not made by Scythe: it lacks {SCHEMA_KEY}")
+        return TableSchema.from_json(json.loads(stored))
+
+    @property
+    def ids(self) -> dict[str, int]:
+        """Column path -> field id, for writers of data files."""
+        return field_ids(self.iceberg.schema())
+
+    @property
+    def partition_columns(self) -> tuple[str, ...]:
+        """Names of the partition columns."""
+        return tuple(f.name for f in self.iceberg.spec().fields)
+
+    def widened(self, schema: TableSchema, properties: Mapping[str, str] | None = None) -> Table:
+        """The table with what `schema` adds to it; unchanged where it adds nothing."""
+
+        def change(table: pyiceberg.table.Table, tx: Transaction) -> bool:
+            current = Table(table).schema
+            shared = [c.name for c in current if c.name in schema]
+            difference = compare(current.select(shared), schema)
+            if difference.severity is Severity.BREAKING:
+                # Only widening counts here: a column that became required again still fits an optional one.
+                loose = compare(current.relaxed().select(shared), schema.relaxed())
+                if loose.severity is Severity.BREAKING:
+                    raise CatalogError(f"{'.'.join(table.name())} cannot hold the new columns:\n{loose}")
+            wide = united(current, schema)
+            if wide == current and all(table.properties.get(k) == v for k, v in (properties or {}).items()):
+                return False
+            with tx.update_schema() as update:
+                update.union_by_name(iceberg_schema(wide))
+                for column in wide:
+                    if column.nullable and table.schema().find_field(column.name).required if column.name in current else False:
+                        update.make_column_optional(column.name)
+            tx.set_properties({SCHEMA_KEY: json.dumps(wide.to_json()), **(properties or {})})
+            return True
+
+        return self._commit(change)
+
+    def append(self, files: Iterable[DataFile], partition: Partition, *, key: str) -> Table:
+        """Adds data files in one snapshot, exactly once for each key, whoever races and however often it is called."""
+        added = list(files)
+
+        def change(table: pyiceberg.table.Table, tx: Transaction) -> bool:
+            if _LEDGER + key in table.properties or not added:
+                return False
+            with tx.update_snapshot().merge_append() as snapshot:
+                for file in added:
+                    snapshot.append_data_file(_data_file(table, file, partition))
+            tx.set_properties({_LEDGER + key: "1"})
+            return True
+
+        return self._commit(change)
+
+    def replace(self, files: Iterable[DataFile], partition: Partition, *, forget: str = "") -> Table:
+        """Makes these files all that the partition holds, in one snapshot; repeating it changes nothing.
+
+        Keys of `append` that start with `forget` are dropped from the ledger.
+        """
+        wanted = {file.uri: file for file in files}
+
+        def change(table: pyiceberg.table.Table, tx: Transaction) -> bool:
+            present = {task.file.file_path: task.file for task in _files_of(table, partition)}
+            done = [k for k in table.properties if forget and k.startswith(_LEDGER + forget)]
+            gone = [file for uri, file in present.items() if uri not in wanted]
+            new = [file for uri, file in wanted.items() if uri not in present]
+            if gone:
+                with tx.update_snapshot().overwrite() as snapshot:
+                    for file in gone:
+                        snapshot.delete_data_file(file)
+                    for file in new:
+                        snapshot.append_data_file(_data_file(table, file, partition))
+            elif new:
+                with tx.update_snapshot().merge_append() as snapshot:
+                    for file in new:
+                        snapshot.append_data_file(_data_file(table, file, partition))
+            if done:
+                tx.remove_properties(*done)
+            return bool(gone or new or done)
+
+        return self._commit(change)
+
+    def files(self, partition: Partition) -> list[str]:
+        """URIs of the data files of a partition."""
+        return sorted(task.file.file_path for task in _files_of(self.iceberg, partition))
+
+    def _commit(self, change: Callable[[pyiceberg.table.Table, Transaction], bool]) -> Table:
+        """Loads, changes and commits, again and again until no other committer was faster."""
+        from pyiceberg.exceptions import CommitFailedException, ValidationException
+
+        table = self.iceberg
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        pause = 0.01
+        while True:
+            table = table.refresh()
+            tx = table.transaction()
+            try:
+                if not change(table, tx):
+                    return Table(table)
+                _expire(table, tx)
+                return Table(tx.commit_transaction())
+            except (CommitFailedException, ValidationException) as error:
+                if time.monotonic() > deadline:
+                    raise CommitConflict(f"no commit to {'.'.join(table.name())} went through: {error}") from error
+                time.sleep(random.uniform(0, pause))
+                pause = min(pause * 1.6, 1.0)
+
+
+def _expire(table: pyiceberg.table.Table, tx: Transaction) -> None:
+    """Drops all but the newest snapshots from the metadata, now and then, so that commits keep their price."""
+    from pyiceberg.table.update.snapshot import ExpireSnapshots
+
+    snapshots = sorted(table.metadata.snapshots, key=lambda s: s.sequence_number or 0)
+    if len(snapshots) > _MANY_SNAPSHOTS:
+        ExpireSnapshots(tx).by_ids([s.snapshot_id for s in snapshots[:-_KEPT_SNAPSHOTS]]).commit()
+
+
+def _data_file(table: pyiceberg.table.Table, file: DataFile, partition: Partition) -> Any:
+    from pyiceberg.manifest import DataFile as IcebergDataFile
+    from pyiceberg.manifest import DataFileContent, FileFormat
+    from pyiceberg.typedef import Record
+
+    made = IcebergDataFile.from_args(
+        content=DataFileContent.DATA,
+        file_path=file.uri,
+        file_format=FileFormat.PARQUET,
+        partition=Record(*(_partition_value(partition[f.name]) for f in table.spec().fields)),
+        record_count=file.rows,
+        file_size_in_bytes=file.bytes,
+        sort_order_id=None,
+        equality_ids=None,
+        key_metadata=None,
+        **iceberg_statistics(file.statistics),
+    )
+    made.spec_id = table.spec().spec_id
+    return made
+
+
+def _partition_value(value: Any) -> Any:
+    """Iceberg keeps an instant as microseconds since 1970."""
+    return int(value.timestamp()) * 1_000_000 + value.microsecond if isinstance(value, dt.datetime) else value
+
+
+def partition_filter(partition: Partition) -> BooleanExpression:
+    """The Iceberg filter that holds for exactly one partition."""
+    from pyiceberg.expressions import AlwaysTrue, And, EqualTo
+
+    expression: BooleanExpression = AlwaysTrue()
+    for name, value in partition.items():
+        literal = value.isoformat() if isinstance(value, dt.datetime) else value
+        expression = And(expression, EqualTo(name, literal))
+    return expression
+
+
+def _files_of(table: pyiceberg.table.Table, partition: Partition) -> Iterable[Any]:
+    if table.current_snapshot() is None:
+        return []
+    return table.scan(row_filter=partition_filter(partition)).plan_files()
+
+
+def iceberg_schema(schema: TableSchema) -> Schema:
+    """The Iceberg schema of a table schema; ids are provisional, the catalog assigns its own."""
+    from pyiceberg.io.pyarrow import _ConvertToIcebergWithoutIDs, visit_pyarrow  # pyright: ignore[reportPrivateUsage]
+    from pyiceberg.schema import assign_fresh_schema_ids
+
+    arrow = pa.schema([c.arrow for c in schema])
+    return assign_fresh_schema_ids(visit_pyarrow(arrow, _ConvertToIcebergWithoutIDs(format_version=2)))
+
+
+@lru_cache(maxsize=64)
+def _iceberg_catalog(warehouse: str, name: str | None) -> pyiceberg.catalog.Catalog:
+    if name is not None:
+        from pyiceberg.catalog import load_catalog
+
+        return load_catalog(name)
+    from scythe_catalog.folder import FolderCatalog
+
+    return FolderCatalog("folder", warehouse=warehouse)
