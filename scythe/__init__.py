@@ -1,1 +1,60 @@
-"""Scythe."""
+"""Scythe: run a function over ten to ten million typed inputs, and read the results as a typed table.
+
+    import scythe
+    df = scythe.read("simulate_energy", "v1.0.0")
+
+Importing it builds no client, reads no credentials and loads nothing heavy: what stands below is
+loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scythe.allocate import BaseExperiment as BaseExperiment
+    from scythe.base import ExperimentInputSpec as ExperimentInputSpec
+    from scythe.base import ExperimentOutputSpec as ExperimentOutputSpec
+    from scythe.errors import ScytheError as ScytheError
+    from scythe.loaders import FileRefs as FileRefs
+    from scythe.reader import files as files
+    from scythe.reader import list_experiments as list_experiments
+    from scythe.reader import list_runs as list_runs
+    from scythe.reader import read as read
+    from scythe.reader import rows as rows
+    from scythe.reader import scan as scan
+    from scythe.registry import ExperimentRegistry as ExperimentRegistry
+    from scythe.runs import open_run as open_run
+    from scythe.utils.filesys import FileReference as FileReference
+    from scythe.utils.filesys import OptionalFileReference as OptionalFileReference
+
+_HOME = {
+    "BaseExperiment": "scythe.allocate",
+    "ExperimentInputSpec": "scythe.base",
+    "ExperimentOutputSpec": "scythe.base",
+    "ExperimentRegistry": "scythe.registry",
+    "FileRefs": "scythe.loaders",
+    "FileReference": "scythe.utils.filesys",
+    "OptionalFileReference": "scythe.utils.filesys",
+    "ScytheError": "scythe.errors",
+    "files": "scythe.reader",
+    "list_experiments": "scythe.reader",
+    "list_runs": "scythe.reader",
+    "open_run": "scythe.runs",
+    "read": "scythe.reader",
+    "rows": "scythe.reader",
+    "scan": "scythe.reader",
+}
+
+__all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'scythe' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

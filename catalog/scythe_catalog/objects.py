@@ -193,6 +193,31 @@ class Objects:
             target.parent.mkdir(parents=True, exist_ok=True)
             staged.replace(target)
 
+    def publish_all(self, files: Iterable[tuple[Path, str]]) -> None:
+        """`publish` for many (staged path, key) pairs: in parallel where each costs a round trip."""
+        wanted = list(files)
+        if self.folder is not None or len(wanted) < 2:
+            for staged, key in wanted:
+                self.publish(staged, key)
+            return
+        import asyncio
+
+        asyncio.run(self._upload_all(wanted))
+
+    async def _upload_all(self, files: list[tuple[Path, str]]) -> None:
+        import asyncio
+
+        import obstore
+
+        gate = asyncio.Semaphore(64)
+
+        async def one(staged: Path, key: str) -> None:
+            async with gate:
+                await obstore.put_async(self.store, key, staged)
+            staged.unlink()
+
+        await asyncio.gather(*(one(staged, key) for staged, key in files))
+
 
 #: Folder below a local root where files lie until they are whole.
 STAGING = ".staging"

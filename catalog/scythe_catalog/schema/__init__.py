@@ -5,10 +5,11 @@ from scythe_catalog.schema.compare import Change, Difference, Severity, compare,
 from scythe_catalog.schema.compile import EXTRA_COLUMN, CompiledModel, compile_model, compile_type
 from scythe_catalog.schema.convert import arrow_to_models, builder, column_to_arrow, models_to_arrow, to_list
 from scythe_catalog.schema.problems import Problem
-from scythe_catalog.schema.table_schema import SCHEMA_KEY, Column, TableSchema
+from scythe_catalog.schema.table_schema import KIND_KEY, SCHEMA_KEY, Column, TableSchema
 
 __all__ = [
     "EXTRA_COLUMN",
+    "KIND_KEY",
     "SCHEMA_KEY",
     "Change",
     "Column",

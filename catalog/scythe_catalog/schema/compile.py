@@ -78,13 +78,13 @@ class _Found:
 
 
 @lru_cache(maxsize=512)
-def compile_model(model: type[BaseModel]) -> CompiledModel:
-    """The schema of a model, one column a field, in the order of their definition.
+def compile_model(model: type[BaseModel], skip: tuple[str, ...] = ()) -> CompiledModel:
+    """The schema of a model, one column a field (but those in `skip`), in the order of their definition.
 
     Raises:
         SchemaError: a field that no column can hold faithfully.
     """
-    columns, opaque = _columns(model, (model,))
+    columns, opaque = _columns(model, (model,), skip)
     declarative = not opaque and not _has_own_rules(model) and all(c.kind.flat for c in columns)
     return CompiledModel(model, TableSchema(columns), declarative, model.model_config.get("extra") == "allow")
 
@@ -95,10 +95,14 @@ def compile_type(annotation: Any, *, where: str) -> tuple[k.Kind, bool]:
     return found.kind, found.nullable
 
 
-def _columns(model: type[BaseModel], seen: tuple[type, ...]) -> tuple[tuple[Column, ...], bool]:
+def _columns(
+    model: type[BaseModel], seen: tuple[type, ...], skip: tuple[str, ...] = ()
+) -> tuple[tuple[Column, ...], bool]:
     columns: list[Column] = []
     opaque = False
     for name, info in model.model_fields.items():
+        if name in skip:
+            continue
         found = _Walk(f"{model.__name__}.{name}", seen, model.model_config).kind(info.annotation, info.metadata)
         opaque |= found.opaque
         columns.append(

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Key of the JSON document in the metadata of an Arrow or Parquet schema and of an Iceberg table.
 SCHEMA_KEY = "scythe.schema"
+#: Key of a field's metadata that names its kind where the Arrow type alone does not say it.
+KIND_KEY = "scythe.kind"
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,9 @@ class TableSchema:
         columns: list[Column] = []
         for f in schema:
             try:
-                columns.append(Column(f.name, kind_of_arrow(f.type), True))
+                told = (f.metadata or {}).get(KIND_KEY.encode())
+                kind = kind_from_json(json.loads(told)) if told is not None else kind_of_arrow(f.type)
+                columns.append(Column(f.name, kind, True))
             except SchemaError as error:
                 raise SchemaError(f"column {f.name!r}: {error}") from error
         return cls(tuple(columns))

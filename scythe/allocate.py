@@ -1,0 +1,314 @@
+"""Allocation: from specs to a run that is stored whole, and then started.
+
+Order: validate everything, reserve version and folder, store files and specs, prepare the tables,
+write the plan and, last, the manifest. Only then does anything run.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow as pa
+
+from scythe import layout, runs
+from scythe.artifacts import store_artifacts
+from scythe.engines.jobs import RunRef
+from scythe.engines.start import start
+from scythe.errors import AllocationError, NotFoundError, ScytheError, VersionError
+from scythe.generations import open_generation
+from scythe.inputs import Inputs, prepare_inputs
+from scythe.layout import RunKey, check_name
+from scythe.manifest import dump_yaml, io_spec, make_manifest
+from scythe.plan import RunPlan, TablePlan
+from scythe.registry import Experiment, experiment_of
+from scythe.results import RunResult, read_result
+from scythe.runs import ExperimentRun, load_run
+from scythe.schemas import difference
+from scythe.settings import engine_settings, storage
+from scythe.tables import catalog_of
+from scythe.versions import STRATEGIES, SemVer, VersioningStrategy, allowed_between, check_step, next_version, parse_folders
+from scythe_catalog.datafile import DataFileWriter
+from scythe_catalog.objects import Objects
+from scythe_catalog.schema import Difference, arrow_to_models
+
+_RESERVE_TRIES = 1000
+
+
+class BaseExperiment:
+    """An experiment that is ready to be allocated.
+
+    Args:
+        experiment: A registered function or class, or its name.
+        runnable: The same, or a Hatchet runnable that was given to `ExperimentRegistry.Include`.
+        run_name: Folder of its runs, in place of the experiment's name.
+    """
+
+    def __init__(self, experiment: Any = None, *, runnable: Any = None, run_name: str | None = None) -> None:
+        if (experiment is None) == (runnable is None):
+            raise AllocationError("give either experiment= or runnable=")
+        self.experiment: Experiment = experiment_of(experiment if experiment is not None else runnable)
+        self.name = check_name(run_name, "a run", AllocationError) if run_name is not None else self.experiment.name
+
+    # --- what is there ------------------------------------------------------------------------------
+
+    def list_versions(self) -> list[SemVer]:
+        """All versions, lowest first."""
+        return runs.version_names(storage(), self.name)
+
+    def latest_version(self) -> SemVer | None:
+        """The highest version, None before the first run."""
+        versions = self.list_versions()
+        return versions[-1] if versions else None
+
+    def list_runs(self, version: str | SemVer | None = None) -> list[ExperimentRun]:
+        """The runs of a version (of all versions without one), oldest first."""
+        objects = storage()
+        wanted = [SemVer.parse(version)] if version is not None else self.list_versions()
+        keys = [RunKey(self.name, str(v), f) for v in wanted for f in runs.run_folders(objects, self.name, str(v))]
+        return [load_run(objects, key) for key in keys if objects.exists(key.manifest)]
+
+    def latest_run(self, version: str | SemVer | None = None) -> ExperimentRun | None:
+        """The latest run of a version (of the latest version without one), None where there is none."""
+        objects = storage()
+        try:
+            return load_run(objects, runs.resolve_run(objects, self.name, version, None))
+        except NotFoundError:
+            return None
+
+    def latest_results(self) -> dict[str, str]:
+        """Table name -> URI, of the latest finished run of the latest version that has one."""
+        for version in reversed(self.list_versions()):
+            found = self.latest_results_for_version(version)
+            if found:
+                return found
+        return {}
+
+    def latest_results_for_version(self, version: str | SemVer) -> dict[str, str]:
+        """Table name -> URI, of the latest finished run of a version; empty where there is none."""
+        objects, named = storage(), str(SemVer.parse(version))
+        for folder in reversed(runs.run_folders(objects, self.name, named)):
+            result = read_result(objects, RunKey(self.name, named, folder))
+            if result is not None:
+                return result.uris
+        return {}
+
+    def list_results_files(self, run: ExperimentRun | None = None) -> list[str]:
+        """URIs of all output files of a run (of the latest without one)."""
+        run = run or self.latest_run()
+        if run is None:
+            return []
+        return [run.objects.uri(k) for k in run.objects.keys(f"{run.key.path}/results")]
+
+    # --- allocation ---------------------------------------------------------------------------------
+
+    def allocate(
+        self,
+        specs: Any,
+        version: VersioningStrategy | str | SemVer = "bumpmajor",
+        *,
+        overwrite_sort_index: bool = True,
+        overwrite_experiment_id: bool = True,
+        recursion_map: Any = None,
+        s3_client: Any = None,
+        engine: str | None = None,
+        chunk: int | None = None,
+        workers: int | None = None,
+        copy_inputs: bool = False,
+    ) -> tuple[ExperimentRun, RunRef]:
+        """Stores a run whole and starts it.
+
+        Args:
+            specs: Models of the experiment's input model, one model, or a Polars, pandas or Arrow table.
+            version: `bumpmajor`, `bumpminor`, `bumppatch`, `keep`, `auto` (from what changed in the schema), or a SemVer.
+            overwrite_sort_index: Number the specs 0 to n - 1, rather than keep their own `sort_index`.
+            overwrite_experiment_id: Set `experiment_id` to `experiment/version/datetime`.
+            recursion_map: Shape of the scatter tree, on a cluster.
+            s3_client: A boto3 client to reach the bucket with.
+            engine: `inline`, `local` (default) or `hatchet`; also `SCYTHE_ENGINE`.
+            chunk: Inputs per task; chosen by their duration if not given.
+            workers: Processes of the local engine; all cores if not given.
+            copy_inputs: Copy s3 and http inputs into the run too, not local files alone.
+
+        Returns:
+            The run, and a reference to its result.
+
+        Raises:
+            InputError: inputs that do not fit; nothing was written.
+            VersionError: a version that is malformed, or too small a step.
+            AllocationError: the root cannot be written.
+        """
+        if runs.loading.get():
+            raise AllocationError(
+                "this script is only being loaded for its experiment: put the allocation under `if __name__ == \"__main__\":`"
+            )
+        if chunk is not None and chunk < 1:
+            raise AllocationError(f"chunk must be at least 1, got {chunk}")
+        settings = engine_settings()
+        engine = engine or settings.engine
+        inputs = prepare_inputs(specs, self.experiment, overwrite_sort_index=overwrite_sort_index)
+        objects = storage()
+        with _writable(objects), self._reserved(objects, version) as key:
+            plan = self._store(
+                objects, key, inputs, engine=engine, chunk=chunk, catalog=settings.catalog,
+                copy_inputs=copy_inputs, overwrite_experiment_id=overwrite_experiment_id,
+            )  # fmt: skip
+        run = load_run(objects, key)
+        ref = start(plan, self.experiment, [(0, plan.inputs)], engine=engine, workers=workers or settings.workers)
+        return run, ref
+
+    def _store(
+        self,
+        objects: Objects,
+        key: RunKey,
+        inputs: Inputs,
+        *,
+        engine: str,
+        chunk: int | None,
+        catalog: str | None,
+        copy_inputs: bool,
+        overwrite_experiment_id: bool,
+    ) -> RunPlan:
+        table, artifacts = store_artifacts(inputs, objects, key, copy_inputs=copy_inputs)
+        if overwrite_experiment_id:
+            at = table.schema.get_field_index("experiment_id")
+            table = table.set_column(at, table.schema.field(at), pa.repeat(pa.scalar(key.path), table.num_rows))
+        metadata = {**(table.schema.metadata or {}), _IO_SCHEMAS: json.dumps(self.experiment.schemas.to_json())}
+        with DataFileWriter(objects, key.specs, table.schema.with_metadata(metadata), None) as writer:
+            writer.write(table)
+        objects.write(key.io_spec, io_spec(self.experiment))
+        objects.write(key.input_artifacts, dump_yaml({"files": artifacts}))
+        if inputs.single:
+            spec = arrow_to_models(table, self.experiment.schemas.input)[0]
+            objects.write(key.workflow_spec, dump_yaml(spec.model_dump(mode="json"), sort_keys=False))
+        run_id = str(uuid.uuid4())
+        plan = RunPlan(
+            root=objects.root,
+            key=key,
+            inputs=table.num_rows,
+            workflow_run_id=run_id,
+            engine=engine,
+            chunk=chunk,
+            module=self.experiment.module,
+            qualname=self.experiment.target.__qualname__,
+            source=self.experiment.source,
+            computed=[c.to_json() for c in inputs.computed],
+            extra=inputs.extra,
+            catalog=catalog,
+            dense=inputs.dense,
+            single=inputs.single,
+        )
+        plan.tables.update(self._prepare_tables(objects, plan))
+        objects.write(key.plan, plan.to_json())
+        manifest = make_manifest(
+            objects, key, self.experiment, inputs=table.num_rows, engine=engine, workflow_run_id=run_id
+        )
+        objects.write(key.manifest, manifest.to_yaml())
+        return plan
+
+    def _prepare_tables(self, objects: Objects, plan: RunPlan) -> dict[str, TablePlan]:
+        catalog = catalog_of(objects, plan.catalog)
+        planned: dict[str, TablePlan] = {}
+        for name, schema in plan.schemas(self.experiment).tables.items():
+            table = open_generation(catalog, plan.key, name, schema)
+            planned[name] = TablePlan(table.iceberg.name()[-1], table.ids)
+        return planned
+
+    # --- reservation --------------------------------------------------------------------------------
+
+    @contextmanager
+    def _reserved(self, objects: Objects, wanted: VersioningStrategy | str | SemVer) -> Iterator[RunKey]:
+        """A version and a run folder that nobody else gets; given back where the allocation fails."""
+        version, is_new = self._reserve_version(objects, wanted)
+        key = self._reserve_folder(objects, str(version))
+        try:
+            yield key
+        except BaseException:
+            objects.delete([key.manifest])
+            objects.delete_folder(key.path)
+            objects.delete([key.reservation, *([layout.version_record(self.name, str(version))] if is_new else [])])
+            raise
+
+    def _reserve_version(self, objects: Objects, wanted: VersioningStrategy | str | SemVer) -> tuple[SemVer, bool]:
+        record = json.dumps(self.experiment.schemas.to_json()).encode()
+        for _ in range(_RESERVE_TRIES):
+            versions = self._known_versions(objects)
+            version = self._choose(objects, versions, wanted)
+            if version in versions:
+                return version, False
+            if objects.create(layout.version_record(self.name, str(version)), record):
+                return version, True
+        raise AllocationError(f"no version of {self.name!r} could be reserved: other allocations were always faster")
+
+    def _known_versions(self, objects: Objects) -> list[SemVer]:
+        reserved = objects.files(f"{layout.CATALOG}/{self.name}/_versions")
+        folders = objects.folders(self.name)
+        return sorted({*parse_folders(n.removesuffix(".json") for n in reserved), *parse_folders(folders)})
+
+    def _choose(self, objects: Objects, versions: list[SemVer], wanted: VersioningStrategy | str | SemVer) -> SemVer:
+        if isinstance(wanted, str) and wanted in STRATEGIES:
+            latest = versions[-1] if versions else None
+            return next_version(wanted, latest, self._difference(objects, latest) if latest else None)
+        try:
+            version = SemVer.parse(wanted)
+        except VersionError as error:
+            raise VersionError(f"{wanted!r} is neither a semantic version nor one of {', '.join(STRATEGIES)}") from error
+        below = [v for v in versions if v <= version]
+        if below:
+            allowed = allowed_between(below[-1], version)
+            check_step(str(version), allowed, below[-1], self._difference(objects, below[-1]))
+        return version
+
+    def _difference(self, objects: Objects, version: SemVer) -> Difference:
+        """What changed in the schemas since a version."""
+        try:
+            recorded = json.loads(objects.read(layout.version_record(self.name, str(version))))
+        except FileNotFoundError:
+            recorded = schemas_of_version(objects, self.name, str(version))
+        return difference(recorded, self.experiment.schemas) if recorded else Difference(())
+
+    def _reserve_folder(self, objects: Objects, version: str) -> RunKey:
+        moment = dt.datetime.now(dt.UTC).replace(microsecond=0)
+        for _ in range(_RESERVE_TRIES):
+            key = RunKey(self.name, version, layout.folder_of(moment))
+            if not objects.exists(key.manifest) and objects.create(key.reservation, b""):
+                return key
+            moment += dt.timedelta(seconds=1)
+        raise AllocationError(f"no run folder of {self.name} {version} is free")
+
+
+_IO_SCHEMAS = "scythe.io"
+
+
+def schemas_of_version(objects: Objects, experiment: str, version: str) -> dict[str, Any] | None:
+    """Both schemas of a version, from a run's `specs.pq`: for a root that came without its catalog."""
+    import pyarrow.parquet as pq
+
+    for folder in runs.run_folders(objects, experiment, version):
+        try:
+            with objects.reader(RunKey(experiment, version, folder).specs) as stream:
+                metadata = pq.read_schema(stream).metadata or {}
+        except FileNotFoundError:
+            continue
+        if _IO_SCHEMAS.encode() in metadata:
+            return json.loads(metadata[_IO_SCHEMAS.encode()])
+    return None
+
+
+@contextmanager
+def _writable(objects: Objects) -> Iterator[None]:
+    from obstore.exceptions import BaseError
+
+    try:
+        yield
+    except (OSError, BaseError) as error:
+        raise AllocationError(f"the root {objects.root} cannot be written: {error}") from error
+    except ScytheError:
+        raise
+
+
+__all__ = ["BaseExperiment", "ExperimentRun", "RunRef", "RunResult", "SemVer", "VersioningStrategy"]

@@ -1,0 +1,68 @@
+"""Input files on their way into a run: once for each content, under distinct names, never overwritten."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+
+from scythe.fetch import fetch
+from scythe.inputs import Inputs
+from scythe.layout import RunKey
+from scythe_catalog.objects import Objects
+
+
+def store_artifacts(inputs: Inputs, objects: Objects, key: RunKey, *, copy_inputs: bool) -> tuple[pa.Table, dict[str, list[str]]]:
+    """Copies local input files into the run's `artifacts/` (with `copy_inputs` remote ones too).
+
+    Gives the input rows with URIs in place of paths, and the URIs of each file field.
+
+    Raises:
+        FetchError: a remote file cannot be fetched.
+    """
+    table = inputs.table
+    listed: dict[str, list[str]] = {}
+    staged: list[tuple[Path, str]] = []
+    for field, local in inputs.local_files.items():
+        files = dict(local)
+        if copy_inputs:
+            files |= {uri: fetch(uri) for uri in inputs.remote_files[field]}
+        keys = _keys(files, key, field)
+        for text, target in keys.items():
+            if target not in (t for _, t in staged):
+                waiting = objects.staging_file(files[text].name)
+                shutil.copyfile(files[text], waiting)
+                staged.append((waiting, target))
+        uris = {text: objects.uri(target) for text, target in keys.items()}
+        at = table.schema.get_field_index(field)
+        table = table.set_column(at, table.schema.field(at), _replaced(table.column(at), uris))
+        listed[field] = sorted({*uris.values(), *(u for u in inputs.remote_files[field] if u not in uris)})
+    objects.publish_all(staged)
+    return table, listed
+
+
+def _keys(files: dict[str, Path], key: RunKey, field: str) -> dict[str, str]:
+    """Text of a value -> key of its artifact: one key a content, a name that is taken gets its hash."""
+    by_content: dict[str, str] = {}
+    taken: set[str] = set()
+    keys: dict[str, str] = {}
+    for text in sorted(files):
+        path = files[text]
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        if digest not in by_content:
+            name = path.name if path.name not in taken else f"{path.stem}-{digest[:12]}{path.suffix}"
+            taken.add(name)
+            by_content[digest] = key.artifact(field, name)
+        keys[text] = by_content[digest]
+    return keys
+
+
+def _replaced(column: pa.ChunkedArray, by: dict[str, str]) -> pa.ChunkedArray:
+    encoded = column.combine_chunks().dictionary_encode()
+    values = [by.get(v, v) for v in encoded.dictionary.to_pylist()]
+    return pa.chunked_array([pa.array(values, pa.string()).take(encoded.indices)])
+
+

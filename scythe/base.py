@@ -1,0 +1,134 @@
+"""The two base classes of a user's models: what an experiment takes, and what it gives.
+
+Holds what a user calls inside a simulation (`log`, `fetch_uri`, `make_multiindex`).
+Never runs, stores or reads anything of a run.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence, Set
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Index levels that every run's tables begin with, in this order.
+ID_LEVELS = ("experiment_id", "sort_index", "root_workflow_run_id", "workflow_run_id")
+
+#: Table names that no dataframe of a user may take.
+RESERVED_TABLES = frozenset({"scalars", "result_file_refs", "errors", "tasks"})
+
+Scalar = Any
+
+
+class ExperimentInputSpec(BaseModel):
+    """One input of an experiment. Inherit from it and add your fields.
+
+    Values beyond the fields are allowed and kept: the function sees them, and they are stored as
+    JSON in the column `extra`.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    #: Where `log` goes; a worker sets it to its own log.
+    log_method: ClassVar[Callable[[str], None] | None] = None
+
+    experiment_id: str = Field(default=..., description="The experiment_id of the spec")
+    sort_index: int = Field(default=..., description="The sort index of the leaf.", ge=0)
+    workflow_run_id: str | None = Field(default=None, description="The workflow run id of the leaf.")
+    root_workflow_run_id: str | None = Field(default=None, description="The root workflow run id of the leaf.")
+
+    def log(self, msg: str) -> None:
+        """Writes a message: to Python's logging (logger `scythe.experiment`, level INFO), or to the worker's log."""
+        if ExperimentInputSpec.log_method is not None:
+            ExperimentInputSpec.log_method(msg)
+        else:
+            logging.getLogger("scythe.experiment").info("%s [%s]: %s", self.experiment_id, self.sort_index, msg)
+
+    def fetch_uri(self, uri: object, use_cache: bool = True) -> Path:
+        """A local copy of an `s3://`, `http(s)://` or `file://` URI or of a path, through the shared cache.
+
+        Raises:
+            scythe.errors.FetchError: it is not there, or its server does not give it.
+        """
+        from scythe.fetch import fetch
+
+        return fetch(uri, use_cache=use_cache)
+
+    @property
+    def computed_features(self) -> Mapping[str, Scalar]:
+        """Further index levels, derived from the inputs: override it and return name -> scalar."""
+        return {}
+
+    def make_multiindex(
+        self,
+        additional_index_data: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+        n_rows: int = 1,
+        include_sort_subindex: bool = True,
+        additional_excludes: Set[str] = frozenset(),
+    ) -> pd.MultiIndex:
+        """A pandas MultiIndex of `n_rows` rows that says which input they belong to.
+
+        Levels: `experiment_id, sort_index, root_workflow_run_id, workflow_run_id`, the scalar input
+        fields in the order of their definition, the computed features, then `additional_index_data`
+        (a dict of one value for all rows or a list of `n_rows` values, or a list of `n_rows` dicts) and
+        `sort_subindex` (0 to n_rows - 1). File fields show the URIs as given, not local copies.
+
+        Raises:
+            ImportError: pandas is not installed.
+            ValueError: data of another length than `n_rows`, or a level that stands twice.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError("make_multiindex needs pandas: pip install 'scythe-engine[pandas]'") from error
+        from scythe.levels import index_values
+
+        levels: dict[str, list[Any]] = {
+            name: [value] * n_rows for name, value in index_values(self).items() if name not in additional_excludes
+        }
+        for name, values in _additional(additional_index_data, n_rows).items():
+            if name in levels:
+                raise ValueError(f"the index level {name!r} stands twice: rename it in additional_index_data")
+            levels[name] = values
+        if include_sort_subindex:
+            levels["sort_subindex"] = list(range(n_rows))
+        return pd.MultiIndex.from_arrays(list(levels.values()), names=list(levels))
+
+
+def _additional(
+    data: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None, n_rows: int
+) -> dict[str, list[Any]]:
+    if data is None:
+        return {}
+    if isinstance(data, Mapping):
+        columns: dict[str, list[Any]] = {}
+        for name, value in data.items():
+            if isinstance(value, list | tuple):
+                if len(value) != n_rows:
+                    raise ValueError(f"additional_index_data[{name!r}] has {len(value)} values for {n_rows} rows")
+                columns[name] = list(value)
+            else:
+                columns[name] = [value] * n_rows
+        return columns
+    rows = list(data)
+    if len(rows) != n_rows:
+        raise ValueError(f"additional_index_data has {len(rows)} dicts for {n_rows} rows")
+    return {name: [row.get(name) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
+
+
+class ExperimentOutputSpec(BaseModel):
+    """What an experiment gives for one input. Inherit from it and add your fields.
+
+    Fields become columns of `scalars`; file references are moved into the run and listed in
+    `result_file_refs`; each of the `dataframes` becomes a table of its own, joined over all inputs.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    dataframes: SkipJsonSchema[dict[str, Any]] = Field(default_factory=dict, repr=False)

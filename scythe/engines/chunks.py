@@ -1,0 +1,70 @@
+"""How many inputs go into one range: so many that a range lasts about a second, and all workers end together. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from scythe.engines.pool import Range
+
+_TARGET_SECONDS = 1.0
+_GROWTH = 8
+_MAX_ROWS = 32 * 1024
+_PREFETCH_BELOW_SECONDS = 0.25
+
+
+class Chunks:
+    """The open inputs of a run, handed out as ranges whose size follows the time that inputs take."""
+
+    def __init__(self, open_ranges: Iterable[tuple[int, int]], workers: int, fixed: int | None = None) -> None:
+        self._open = deque(Range(start, stop) for start, stop in open_ranges)
+        self._again: deque[Range] = deque()
+        self._workers, self._fixed = workers, fixed
+        self.remaining = sum(r.size for r in self._open)
+        self._seconds: float | None = None
+        self._last = 1
+
+    @property
+    def depth(self) -> int:
+        """How many ranges a worker should hold: a second one in wait where ranges are short."""
+        if self._seconds is None:
+            return 1
+        return 2 if self._seconds * self.size() < _TARGET_SECONDS * 1.5 and self._seconds < _PREFETCH_BELOW_SECONDS else 1
+
+    def size(self) -> int:
+        """Inputs of the next range."""
+        if self._fixed is not None:
+            return self._fixed
+        if self._seconds is None:
+            return 1
+        fair = -(-self.remaining // (2 * self._workers))
+        timely = int(_TARGET_SECONDS / max(self._seconds, 1e-9))
+        return max(1, min(timely, self._last * _GROWTH, fair, _MAX_ROWS))
+
+    def next(self) -> Range | None:
+        """The next range to run, None where nothing is open."""
+        if self._again:
+            taken = self._again.popleft()
+        elif self._open:
+            head = self._open.popleft()
+            size = self.size()
+            taken = Range(head.start, min(head.stop, head.start + size))
+            if taken.stop < head.stop:
+                self._open.appendleft(Range(taken.stop, head.stop))
+        else:
+            return None
+        self.remaining -= taken.size
+        return taken
+
+    def measured(self, inputs: int, seconds: float) -> None:
+        """Learns from a range that came back."""
+        each = seconds / inputs
+        self._seconds = each if self._seconds is None else 0.5 * self._seconds + 0.5 * each
+        self._last = max(self._last, inputs)
+
+    def give_back(self, *ranges: Range) -> None:
+        """Puts ranges back, to be run before all others."""
+        for again in ranges:
+            if again.size:
+                self._again.append(again)
+                self.remaining += again.size

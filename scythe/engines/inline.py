@@ -1,0 +1,39 @@
+"""The engine for a debugger: the caller's process, the caller's thread, exceptions with their own traceback."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from scythe.attempts import Turn
+from scythe.collect import Collector
+from scythe.engines.chunks import Chunks
+from scythe.engines.jobs import FinishedRef
+from scythe.leaf import ChunkError, Leaf
+from scythe.plan import RunPlan
+from scythe.registry import Experiment
+
+
+def run_inline(plan: RunPlan, experiment: Experiment, open_ranges: Iterable[tuple[int, int]]) -> FinishedRef:
+    """Runs the open inputs to their end and gathers the run.
+
+    Raises:
+        Exception: the first that the function raises, after it was recorded as an error row.
+    """
+    leaf = Leaf(plan, experiment)
+    with Turn(plan.objects, plan.key, "inline") as turn:
+        collector = Collector(plan, experiment, turn.number)
+        chunks = Chunks(open_ranges, 1, plan.chunk)
+        try:
+            while (work := chunks.next()) is not None:
+                began = time.perf_counter()
+                collector.add(leaf.run(work.start, work.stop, raise_errors=True))
+                chunks.measured(work.size, time.perf_counter() - began)
+        except ChunkError as stopped:
+            collector.add(stopped.result)
+            collector.flush()
+            raise stopped.error from None
+        except BaseException:
+            collector.flush()
+            raise
+        return FinishedRef(collector.finish())

@@ -1,0 +1,221 @@
+"""The engine of one machine: a thread of this process drives a pool of worker processes.
+
+Crashes and time-outs cost the one input that caused them, after its retries. Ctrl-C keeps what is
+finished. A script that ends without waiting finishes its run first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures.thread  # noqa: F401 - its own exit hook must be registered before ours, so that ours runs first
+import os
+import sys
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+import cloudpickle
+
+from scythe.attempts import Turn
+from scythe.collect import Collector
+from scythe.engines.chunks import Chunks
+from scythe.engines.pool import Died, Done, Pool, Range
+from scythe.errors import InputTimeout, RunCancelled, RunError, WorkerCrashed
+from scythe.leaf import ChunkResult, Failure, Leaf
+from scythe.plan import RunPlan
+from scythe.progress import Progress
+from scythe.registry import Experiment
+from scythe.results import RunResult
+
+_POLL_SECONDS = 0.1
+
+
+def cpus() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def pool_setup(plan: RunPlan, experiment: Experiment) -> dict[str, Any]:
+    """What a worker process needs to serve ranges of a run; it goes to processes of this machine alone."""
+    return {"cwd": os.getcwd(), "plan": plan.to_json(), "experiment": cloudpickle.dumps(experiment)}  # noqa: PTH109
+
+
+def died_result(leaf: Leaf, event: Died, attempts: int) -> ChunkResult:
+    """The error row of an input whose process died."""
+    assert event.at is not None
+    limit = leaf.experiment.options.execution_seconds
+    if event.timed_out:
+        error: Exception = InputTimeout(f"it ran longer than execution_timeout={limit:g} s and was killed")
+    else:
+        error = WorkerCrashed(f"its worker process died {_cause(event.exit_code)}")
+    return leaf.failed(event.at, Failure.of(error, attempts), event.seconds, event.began, event.worker)
+
+
+def _cause(code: int | None) -> str:
+    import signal
+
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        return f"of {name}" + (": the system may be out of memory" if name == "SIGKILL" else "")
+    return f"with exit code {code}"
+
+
+class LocalJob(threading.Thread):
+    """One run on this machine's processes; also the reference that `allocate` gives back."""
+
+    hatchet = None
+
+    def __init__(
+        self, plan: RunPlan, experiment: Experiment, open_ranges: Iterable[tuple[int, int]], workers: int | None
+    ) -> None:
+        super().__init__(name=f"scythe-run-{plan.key.path}", daemon=True)
+        self.plan, self.experiment = plan, experiment
+        self._turn = Turn(plan.objects, plan.key, "local")
+        self._ranges = list(open_ranges)
+        self._workers = min(workers or cpus(), max(1, sum(b - a for a, b in self._ranges)))
+        self._stop = threading.Event()
+        self._over = threading.Event()
+        self._result: RunResult | None = None
+        self._error: BaseException | None = None
+
+    @property
+    def workflow_run_id(self) -> str | None:
+        return self.plan.workflow_run_id
+
+    # --- the reference ------------------------------------------------------------------------------
+
+    def result(self, timeout: float | None = None) -> RunResult:
+        try:
+            if not self._over.wait(timeout):
+                raise TimeoutError(f"the run {self.plan.key.path} is not finished after {timeout:g} seconds")
+        except KeyboardInterrupt:
+            self.interrupt()
+            raise
+        if self._error is not None:
+            raise self._error
+        assert self._result is not None
+        return self._result
+
+    async def aio_result(self) -> RunResult:
+        while not self._over.is_set():
+            await asyncio.sleep(0.02)
+        return self.result()
+
+    def cancel(self) -> None:
+        self.plan.objects.write(self.plan.key.cancelled, b"{}")
+        self._turn.cancelled.set()
+        self._stop.set()
+        self._over.wait()
+
+    def interrupt(self) -> None:
+        """Stops at once, keeps what is finished, and says how to go on."""
+        self._stop.set()
+        self._over.wait()
+        path = self.plan.key.path
+        sys.stderr.write(f'\nScythe: {path} is stopped, finished inputs are kept; go on with: scythe resume "{path}"\n')
+
+    # --- the thread ---------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        try:
+            self._result = self._work()
+        except BaseException as error:  # noqa: BLE001 - raised again where the result is asked for
+            self._error = error
+        finally:
+            self._turn.end()
+            _RUNNING.discard(self)
+            self._over.set()
+
+    def _work(self) -> RunResult:
+        collector = Collector(self.plan, self.experiment, self._turn.number)
+        try:
+            if self._ranges:
+                self._drive(collector)
+        except BaseException:
+            collector.flush()
+            raise
+        return collector.finish()
+
+    def _drive(self, collector: Collector) -> None:
+        plan, options = self.plan, self.experiment.options
+        leaf = Leaf(plan, self.experiment)
+        total = sum(b - a for a, b in self._ranges)
+        chunks = Chunks(self._ranges, self._workers, plan.chunk)
+        in_flight = 0
+        with (
+            Progress(plan.key.path, total) as progress,
+            Pool(self._workers, pool_setup(plan, self.experiment), options.execution_seconds) as pool,
+        ):
+            while chunks.remaining or in_flight:
+                if self._turn.cancelled.is_set():
+                    raise RunCancelled(f"the run {plan.key.path} was cancelled; what was finished is kept")
+                if self._stop.is_set():
+                    raise RunError(f"the run {plan.key.path} was interrupted; what was finished is kept: resume it")
+                for _ in range(pool.hungry(chunks.depth)):
+                    work = chunks.next()
+                    if work is None:
+                        break
+                    pool.submit(work)
+                    in_flight += 1
+                for event in pool.poll(_POLL_SECONDS):
+                    in_flight -= 1
+                    if isinstance(event, Done):
+                        chunks.measured(event.range.size, event.seconds)
+                        collector.add(event.result)
+                    else:
+                        self._after_death(event, chunks, collector, leaf, options.retries)
+                progress.update(collector.rows + collector.errors + pool.running(), collector.errors)
+
+    def _after_death(self, event: Died, chunks: Chunks, collector: Collector, leaf: Leaf, retries: int) -> None:
+        """Runs the others of the range again; the input that was running has one try less."""
+        lost = event.range
+        if event.at is None:  # it died between two inputs: halve the range until one input is left to blame
+            if lost.size > 1:
+                middle = lost.start + lost.size // 2
+                chunks.give_back(Range(lost.start, middle), Range(middle, lost.stop))
+                return
+            event = Died(lost, lost.start, event.timed_out, event.exit_code, event.seconds, event.began, event.worker)
+        assert event.at is not None
+        attempts = (lost.attempts if lost.size == 1 else 0) + 1
+        chunks.give_back(Range(lost.start, event.at), Range(event.at + 1, lost.stop))
+        if attempts > retries:
+            collector.add(died_result(leaf, event, attempts))
+        else:
+            chunks.give_back(Range(event.at, event.at + 1, attempts))
+
+
+_RUNNING: set[LocalJob] = set()
+
+
+def run_local(
+    plan: RunPlan, experiment: Experiment, open_ranges: Iterable[tuple[int, int]], workers: int | None
+) -> LocalJob:
+    """Starts a run in the background.
+
+    Raises:
+        RunError: another process works on it.
+    """
+    job = LocalJob(plan, experiment, open_ranges, workers)
+    _RUNNING.add(job)
+    job.start()
+    return job
+
+
+def _finish_before_exit() -> None:
+    """A script that ends without waiting finishes its runs; one that ends by Ctrl-C stops them."""
+    for job in list(_RUNNING):
+        if getattr(sys, "last_type", None) is KeyboardInterrupt:
+            job.interrupt()
+            continue
+        try:
+            job.result()
+        except KeyboardInterrupt:
+            continue
+        except Exception as error:  # noqa: BLE001 - nobody is left to catch it
+            sys.stderr.write(f"Scythe: {job.plan.key.path}: {error}\n")
+
+
+# An ordinary `atexit` hook would come too late: PyIceberg's threads are refused by then.
+threading._register_atexit(_finish_before_exit)  # pyright: ignore[reportAttributeAccessIssue]
+
+__all__ = ["LocalJob", "cpus", "died_result", "pool_setup", "run_local"]

@@ -1,0 +1,218 @@
+"""A pool of worker processes that outlives crashes and kills what runs too long.
+
+Why our own: a limit of time must hold for each input, not for the range that was handed over; when a
+process dies, the one input that killed it must be known; and the user's main script must not be
+imported again. A small mark that both sides see (which input, since when) gives all three.
+Knows ranges and processes; decides nothing about retries or results.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import mmap
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from multiprocessing import connection
+from typing import Any, Self
+
+from scythe.engines.child import MARK
+from scythe.errors import RunError
+from scythe.leaf import ChunkResult
+
+_PROGRAM = "import sys; sys.path[:] = {path!r}; from scythe.engines.child import main; main({fd}, {parent})"
+_MAX_FALSE_STARTS = 3
+
+
+@dataclass(frozen=True)
+class Range:
+    """Inputs `start` to `stop` of a run; `attempts` counts the earlier tries of a single input."""
+
+    start: int
+    stop: int
+    attempts: int = 0
+
+    @property
+    def size(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Done:
+    """A range came back."""
+
+    range: Range
+    result: ChunkResult
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Died:
+    """The process of a range died, while running the input `at` (None: while running none)."""
+
+    range: Range
+    at: int | None
+    timed_out: bool
+    exit_code: int | None
+    seconds: float
+    began: float
+    worker: str
+
+
+@dataclass
+class _Worker:
+    process: subprocess.Popen[bytes]
+    link: connection.Connection[Any, Any]
+    marker: mmap.mmap
+    ranges: deque[Range] = field(default_factory=deque[Range])
+    ready: bool = False
+    timed_out: bool = False
+
+    def mark(self) -> tuple[int | None, float]:
+        """The input that runs, and for how long in seconds."""
+        i, since = MARK.unpack_from(self.marker, 0)
+        return (i, time.monotonic() - since) if i >= 0 else (None, 0.0)
+
+
+class Pool:
+    """`size` processes, each of which serves ranges of one run."""
+
+    def __init__(self, size: int, setup: dict[str, Any], time_limit: float | None) -> None:
+        self.size, self._setup, self._time_limit = size, setup, time_limit
+        self._folder = tempfile.TemporaryDirectory(prefix="scythe-pool-", ignore_cleanup_errors=True)
+        self._started = self._false_starts = 0
+        self._workers = [self._start() for _ in range(size)]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _start(self) -> _Worker:
+        path = f"{self._folder.name}/{self._started}"
+        self._started += 1
+        with open(path, "w+b") as file:  # noqa: PTH123 - a file descriptor is what mmap takes
+            file.write(MARK.pack(-1, 0.0))
+            file.flush()
+            marker = mmap.mmap(file.fileno(), MARK.size)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            program = _PROGRAM.format(path=sys.path, fd=theirs.fileno(), parent=os.getpid())
+            process = subprocess.Popen(
+                [sys.executable, "-c", program],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        link: connection.Connection[Any, Any] = connection.Connection(ours.detach())
+        with contextlib.suppress(OSError):  # a process that is dead already is found by `poll`
+            link.send_bytes(pickle.dumps({**self._setup, "marker": path, "log_level": logging.getLogger().level}))
+        return _Worker(process, link, marker)
+
+    def hungry(self, depth: int) -> int:
+        """How many ranges the workers take before each has `depth` of them."""
+        return sum(max(0, depth - len(w.ranges)) for w in self._workers)
+
+    def submit(self, work: Range) -> None:
+        """Gives a range to the worker that has the fewest."""
+        worker = min(self._workers, key=lambda w: len(w.ranges))
+        worker.ranges.append(work)
+        with contextlib.suppress(OSError):
+            worker.link.send_bytes(pickle.dumps((work.start, work.stop, work.attempts)))
+
+    def running(self) -> int:
+        """How many inputs lie behind the marks of ranges that are not back yet."""
+        passed = 0
+        for worker in self._workers:
+            i, _ = worker.mark()
+            if i is not None and worker.ranges and worker.ranges[0].start <= i < worker.ranges[0].stop:
+                passed += i - worker.ranges[0].start
+        return passed
+
+    def poll(self, timeout: float) -> list[Done | Died]:
+        """Waits until something happened, at most `timeout` seconds.
+
+        Raises:
+            RunError: a worker cannot start, or failed outside the user's function.
+        """
+        if self._time_limit is not None:
+            timeout = min(timeout, max(0.02, self._time_limit / 10))
+        events: list[Done | Died] = []
+        by_link = {w.link: w for w in self._workers}
+        for link in connection.wait(list(by_link), timeout):
+            worker = by_link[link]  # pyright: ignore[reportArgumentType]
+            try:
+                kind, content = pickle.loads(worker.link.recv_bytes())
+            except (EOFError, OSError):
+                events += self._bury(worker)
+            else:
+                events += self._heard(worker, kind, content)
+        self._kill_late()
+        return events
+
+    def _heard(self, worker: _Worker, kind: str, content: Any) -> list[Done | Died]:
+        match kind:
+            case "ready":
+                worker.ready, self._false_starts = True, 0
+            case "done":
+                result, seconds = content
+                return [Done(worker.ranges.popleft(), result, seconds)]
+            case "log":
+                logger = logging.getLogger(content.name)
+                if logger.isEnabledFor(content.levelno):
+                    logger.handle(content)
+            case _:
+                raise RunError(f"a worker process failed outside the experiment's function:\n{content}")
+        return []
+
+    def _kill_late(self) -> None:
+        for worker in self._workers if self._time_limit is not None else ():
+            at, seconds = worker.mark()
+            if at is not None and self._time_limit is not None and seconds > self._time_limit:
+                worker.timed_out = True
+                _kill(worker)
+
+    def _bury(self, worker: _Worker) -> list[Done | Died]:
+        """Replaces a dead worker; its first range is reported, the others are handed out again."""
+        at, seconds = worker.mark()
+        _kill(worker)
+        code = worker.process.wait()
+        worker.link.close()
+        name = f"{socket.gethostname()}:{worker.process.pid}"
+        if not worker.ready:
+            self._false_starts += 1
+            if self._false_starts > _MAX_FALSE_STARTS * self.size:
+                raise RunError(f"worker processes die before they are ready (exit code {code}): see their output above")
+        self._workers[self._workers.index(worker)] = fresh = self._start()
+        if not worker.ranges:
+            return []
+        first, *rest = worker.ranges
+        for work in rest:
+            fresh.ranges.append(work)
+            fresh.link.send_bytes(pickle.dumps((work.start, work.stop, work.attempts)))
+        if at is not None and not first.start <= at < first.stop:
+            at = None
+        return [Died(first, at, worker.timed_out, code, seconds, time.time() - seconds, name)]
+
+    def close(self) -> None:
+        """Kills all workers and what they started."""
+        for worker in self._workers:
+            _kill(worker)
+        for worker in self._workers:
+            worker.process.wait()
+            worker.link.close()
+        self._folder.cleanup()
+
+
+def _kill(worker: _Worker) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(worker.process.pid, signal.SIGKILL)

@@ -1,0 +1,140 @@
+"""Brings the bytes behind a URI into a cache that many processes share.
+
+A cached file is keyed by address *and* content tag (ETag, or date and size), so a changed source is
+fetched anew; it appears whole or not at all. Never writes outside the cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import urllib.error
+import urllib.request
+import uuid
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from scythe.errors import FetchError
+
+_TIMEOUT_SECONDS = 60
+_TRIES = 4
+
+
+def fetch(uri: object, *, use_cache: bool = True) -> Path:
+    """A local file with the content of an `s3://`, `http(s)://` or `file://` URI or of a path.
+
+    Local files are returned as they are, never copied. `use_cache=False` fetches again even
+    where the same content is cached.
+
+    Raises:
+        FetchError: the file is missing, is a folder, or its server does not give it.
+    """
+    text = str(uri)
+    scheme = urlsplit(text).scheme
+    if scheme == "s3":
+        return _fetch_s3(text, use_cache)
+    if scheme in ("http", "https"):
+        return _fetch_http(text, use_cache)
+    path = Path(unquote(urlsplit(text).path)) if scheme == "file" else Path(text)
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise FetchError(f"the file {path} {what}")
+    return path
+
+
+def cache_folder() -> Path:
+    """Where fetched files lie: `SCYTHE_CACHE_DIR`, or the user's cache folder."""
+    named = os.environ.get("SCYTHE_CACHE_DIR")
+    if named:
+        return Path(named)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("scythe") / "files"
+
+
+def _fetch_http(url: str, use_cache: bool) -> Path:
+    request = urllib.request.Request(url, headers={"User-Agent": "scythe-engine"})
+    try:
+        return _http(request, url, use_cache)
+    except urllib.error.HTTPError as error:
+        raise FetchError(f"{url} answered {error.code} {error.reason}") from error
+    except (urllib.error.URLError, OSError) as error:
+        raise FetchError(f"{url} cannot be fetched: {error}") from error
+
+
+def _http(request: urllib.request.Request, url: str, use_cache: bool) -> Path:
+    import stamina
+
+    for attempt in stamina.retry_context(on=_worth_another_try, attempts=_TRIES, timeout=_TIMEOUT_SECONDS):
+        with attempt, urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:
+            headers = answer.headers
+            tag = headers.get("ETag") or f"{headers.get('Last-Modified')}-{headers.get('Content-Length')}"
+            target = _cached(url, tag)
+            if use_cache and target.is_file():
+                return target
+            partial = _partial(target)
+            try:
+                received = 0
+                with partial.open("wb") as out:
+                    while block := answer.read(1 << 20):
+                        out.write(block)
+                        received += len(block)
+                expected = headers.get("Content-Length")
+                if expected is not None and received != int(expected):
+                    raise ConnectionError(f"got {received} of {expected} bytes")
+                partial.replace(target)
+            finally:
+                partial.unlink(missing_ok=True)
+            return target
+    raise AssertionError("unreachable")
+
+
+def _worth_another_try(error: Exception) -> bool:
+    if isinstance(error, urllib.error.HTTPError):
+        return error.code in (408, 425, 429) or error.code >= 500
+    return isinstance(error, urllib.error.URLError | ConnectionError | TimeoutError)
+
+
+def _fetch_s3(uri: str, use_cache: bool) -> Path:
+    import obstore
+    from obstore.exceptions import BaseError
+
+    from scythe_catalog.objects import Objects
+
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    objects = Objects.at(f"s3://{bucket}")
+    try:
+        head = obstore.head(objects.store, key)
+        target = _cached(uri, head["e_tag"] or f"{head['last_modified']}-{head['size']}")
+        if use_cache and target.is_file():
+            return target
+        partial = _partial(target)
+        try:
+            objects.download(key, partial)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+    except FileNotFoundError as error:
+        raise FetchError(f"{uri} does not exist") from error
+    except (BaseError, OSError) as error:
+        raise FetchError(f"{uri} cannot be fetched: {error}") from error
+    return target
+
+
+def _cached(uri: str, tag: str) -> Path:
+    """`<cache>/<hash of address and tag>/<file name>`: the name is kept, for programs that look at it."""
+    name = unquote(urlsplit(uri).path).rstrip("/").rsplit("/", 1)[-1] or "file"
+    folder = cache_folder() / hashlib.sha256(f"{uri}\n{tag}".encode()).hexdigest()[:32]
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / name
+
+
+def _partial(target: Path) -> Path:
+    return target.with_name(f".{uuid.uuid4().hex}.part")
+
+
+@lru_cache(maxsize=4096)
+def fetch_once(uri: str) -> Path:
+    """`fetch`, asked once in the life of a process: the inputs of a run do not change under it."""
+    return fetch(uri)

@@ -1,0 +1,155 @@
+"""Where everything of a run lies: names in, keys out. Pure; nothing here reads or writes.
+
+    <experiment>/<version>/<datetime>/manifest.yml ...     the user's folder, as the specification draws it
+    _catalog/<experiment>/<table>/                         the Iceberg tables
+    _catalog/<experiment>/_versions/<version>.json         which versions are taken, and their schemas
+    _catalog/<experiment>/_runs/<version>/<datetime>       which run folders are taken
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from dataclasses import dataclass
+
+from scythe.errors import RegistrationError, ScytheError
+
+CATALOG = "_catalog"
+MANIFEST = "manifest.yml"
+RESULT = "scatter-gather/output/result.json"
+CANCELLED = "scatter-gather/output/cancelled.json"
+DATETIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
+TASK_PREFIX = "scythe_experiment_"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\- ]*")
+
+
+def check_name(name: str, what: str, error: type[ScytheError] = RegistrationError) -> str:
+    """The name, if it can be a folder everywhere.
+
+    Raises:
+        ScytheError: of the class given, for separators, `..`, control characters and the like.
+    """
+    if not _NAME.fullmatch(name) or ".." in name or name != name.strip() or len(name) > 120:
+        raise error(
+            f"{name!r} cannot be the name of {what}: use letters, digits, '_', '-', '.' and start with a letter or digit"
+        )
+    return name
+
+
+def folder_of(moment: dt.datetime) -> str:
+    """A run's folder: its UTC start in whole seconds."""
+    return moment.astimezone(dt.UTC).strftime(DATETIME_FORMAT)
+
+
+def moment_of(folder: str) -> dt.datetime:
+    """The UTC start that a run's folder names; raises ValueError for any other name."""
+    return dt.datetime.strptime(folder, DATETIME_FORMAT).replace(tzinfo=dt.UTC)
+
+
+def is_run_folder(name: str) -> bool:
+    """Whether a folder's name is a run's."""
+    try:
+        moment_of(name)
+    except ValueError:
+        return False
+    return True
+
+
+def version_record(experiment: str, version: str) -> str:
+    """The key that reserves a version."""
+    return f"{CATALOG}/{experiment}/_versions/{version}.json"
+
+
+@dataclass(frozen=True, order=True)
+class RunKey:
+    """Which run: experiment, version (`v1.2.0`) and folder (`2025-07-23_12-59-51`)."""
+
+    experiment: str
+    version: str
+    folder: str
+
+    @property
+    def path(self) -> str:
+        """The run's folder below the root; also its `experiment_id`."""
+        return f"{self.experiment}/{self.version}/{self.folder}"
+
+    @property
+    def moment(self) -> dt.datetime:
+        """The run's UTC start."""
+        return moment_of(self.folder)
+
+    @property
+    def partition(self) -> dict[str, object]:
+        """The partition of this run in every table."""
+        return {"version": self.version, "run_datetime": self.moment}
+
+    @property
+    def reservation(self) -> str:
+        """The key that reserves the run's folder."""
+        return f"{CATALOG}/{self.experiment}/_runs/{self.version}/{self.folder}"
+
+    @property
+    def manifest(self) -> str:
+        return f"{self.path}/{MANIFEST}"
+
+    @property
+    def io_spec(self) -> str:
+        return f"{self.path}/experiment_io_spec.yml"
+
+    @property
+    def input_artifacts(self) -> str:
+        return f"{self.path}/input_artifacts.yml"
+
+    @property
+    def workflow_spec(self) -> str:
+        return f"{self.path}/workflow_spec.yml"
+
+    @property
+    def specs(self) -> str:
+        return f"{self.path}/specs.pq"
+
+    @property
+    def plan(self) -> str:
+        """How the run is executed: written before its start, never changed."""
+        return f"{self.path}/scatter-gather/input/plan.json"
+
+    @property
+    def result(self) -> str:
+        """What the run came to: its existence says that it is finished."""
+        return f"{self.path}/{RESULT}"
+
+    @property
+    def cancelled(self) -> str:
+        return f"{self.path}/{CANCELLED}"
+
+    @property
+    def attempts(self) -> str:
+        """The folder in which each process that worked on the run left its mark."""
+        return f"{self.path}/scatter-gather/input/attempts"
+
+    @property
+    def parts(self) -> str:
+        """The folder of finished rows on their way to `final/`."""
+        return f"{self.path}/scatter-gather/output/parts"
+
+    def artifact(self, field: str, name: str) -> str:
+        return f"{self.path}/artifacts/{field}/{name}"
+
+    def output_file(self, field: str, name: str) -> str:
+        return f"{self.path}/results/{field}/{name}"
+
+    def final(self, table: str) -> str:
+        return f"{self.path}/final/{table}.pq"
+
+
+def leaf_run_id(experiment_id: str, sort_index: int) -> str:
+    """The `workflow_run_id` of an input: deterministic, the same over retries, in the form of a UUID."""
+    return f"{leaf_run_prefix(experiment_id)}{sort_index:012d}"
+
+
+def leaf_run_prefix(experiment_id: str) -> str:
+    """What the `workflow_run_id`s of a run begin with; twelve or more digits of the sort index follow."""
+    import uuid
+
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"scythe:{experiment_id}"))[:24]

@@ -1,0 +1,128 @@
+"""The YAML files of a run: what the specification prints, and behind it how the run came about. Pure but for versions."""
+
+from __future__ import annotations
+
+import platform
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, Field, create_model
+
+from scythe.layout import RunKey
+from scythe.registry import Experiment
+from scythe_catalog.objects import Objects
+
+_OWN_PACKAGES = ("scythe-engine", "hatchet-sdk", "numpy", "pandas", "polars", "pyarrow", "pydantic", "pyiceberg")
+
+
+class Manifest(BaseModel):
+    """`manifest.yml`."""
+
+    experiment_id: str
+    experiment_name: str
+    input_artifacts: str
+    io_spec: str
+    specs_uri: str
+    workflow_run_id: str | None
+    inputs: int
+    engine: str
+    schema_sha256: str
+    python: str
+    packages: dict[str, str]
+    git_commit: str | None
+    host: str
+
+    def to_yaml(self) -> bytes:
+        """The manifest as YAML, keys in the order of the specification."""
+        return dump_yaml(self.model_dump(mode="json"), sort_keys=False)
+
+
+def make_manifest(
+    objects: Objects, key: RunKey, experiment: Experiment, *, inputs: int, engine: str, workflow_run_id: str | None
+) -> Manifest:
+    """The manifest of a run that is about to start."""
+    return Manifest(
+        experiment_id=key.path,
+        experiment_name=experiment.task_name,
+        input_artifacts=objects.uri(key.input_artifacts),
+        io_spec=objects.uri(key.io_spec),
+        specs_uri=objects.uri(key.specs),
+        workflow_run_id=workflow_run_id,
+        inputs=inputs,
+        engine=engine,
+        schema_sha256=schema_hash(experiment),
+        python=platform.python_version(),
+        packages=_packages(experiment),
+        git_commit=_git_commit(experiment.source),
+        host=socket.gethostname(),
+    )
+
+
+def read_manifest(objects: Objects, key: RunKey) -> Mapping[str, Any]:
+    """The manifest of a run as it is stored; raises FileNotFoundError."""
+    return yaml.safe_load(objects.read(key.manifest))
+
+
+def dump_yaml(data: Any, *, sort_keys: bool = True) -> bytes:
+    """YAML in block style, in UTF-8."""
+    return yaml.safe_dump(data, sort_keys=sort_keys, allow_unicode=True).encode()
+
+
+def io_spec(experiment: Experiment) -> bytes:
+    """`experiment_io_spec.yml`: the JSON Schema of inputs and outputs, docstrings and descriptions included."""
+    model = create_model(
+        "ExperimentIO",
+        __doc__="The input and output schema for the experiment.",
+        input=(experiment.input_model, Field(default=..., description="The input for the experiment.")),
+        output=(experiment.output_model, Field(default=..., description="The output for the experiment.")),
+    )
+    return dump_yaml(model.model_json_schema())
+
+
+def schema_hash(experiment: Experiment) -> str:
+    """A hash of both schemas: equal where two code versions store the same columns."""
+    import hashlib
+    import json
+
+    def bare(columns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return sorted(({k: v for k, v in c.items() if k not in ("doc", "unit", "bounds")} for c in columns), key=lambda c: c["name"])
+
+    text = json.dumps({side: bare(columns) for side, columns in experiment.schemas.to_json().items()}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _packages(experiment: Experiment) -> dict[str, str]:
+    """Versions of what Scythe stands on and of what the experiment's module imports."""
+    module = sys.modules.get(experiment.module)
+    imported = {
+        (v.__name__ if isinstance(v, ModuleType) else getattr(v, "__module__", None) or "").split(".")[0]
+        for v in list(vars(module).values() if module else ())
+    }
+    found: dict[str, str] = {}
+    for name in sorted({*_OWN_PACKAGES, *imported} - {"", "scythe", "builtins"} - set(sys.stdlib_module_names)):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _git_commit(source: str | None) -> str | None:
+    """The commit of the repository that holds the experiment, with `-dirty` where it has changes; None without one."""
+    if source is None:
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=Path(source).parent, capture_output=True, text=True, timeout=5, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None

@@ -1,0 +1,118 @@
+"""Merges sorted rows from many sources into one sorted stream, a batch at a time.
+
+Each source is sorted by `sort_index` and holds whole inputs; memory is one batch of each source
+whose range overlaps the window. Pure but for what the sources read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+KEY = "sort_index"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows sorted by `sort_index`, from `first` to `last`; `batches` opens them anew at each call."""
+
+    first: int
+    last: int
+    batches: Callable[[], Iterator[pa.Table]]
+
+    @classmethod
+    def of(cls, table: pa.Table) -> Source | None:
+        """A table in memory, sorted here; None where it is empty."""
+        if table.num_rows == 0:
+            return None
+        table = sorted_rows(table)
+        keys = _keys(table)
+        return cls(int(keys[0]), int(keys[-1]), lambda: iter([table]))
+
+
+def sorted_rows(table: pa.Table) -> pa.Table:
+    """The rows in the order of `sort_index`; rows of one input keep their order."""
+    keys = _keys(table)
+    if len(keys) < 2 or bool(np.all(keys[1:] >= keys[:-1])):
+        return table
+    return table.take(pa.array(np.argsort(keys, kind="stable")))
+
+
+def _keys(table: pa.Table) -> np.ndarray:
+    return table.column(KEY).to_numpy()
+
+
+class _Cursor:
+    """The place in one source up to which its rows are taken."""
+
+    def __init__(self, source: Source) -> None:
+        self._batches = source.batches()
+        self.rows: pa.Table | None = None
+        self._advance()
+
+    def _advance(self) -> None:
+        self.rows = next((b for b in self._batches if b.num_rows), None)
+        self.keys = _keys(self.rows) if self.rows is not None else np.empty(0, np.int64)
+
+    @property
+    def last(self) -> int:
+        return int(self.keys[-1])
+
+    def upto(self, bound: int) -> pa.Table:
+        """Takes the buffered rows of keys up to `bound`."""
+        assert self.rows is not None
+        n = int(np.searchsorted(self.keys, bound, side="right"))
+        taken = self.rows.slice(0, n)
+        if n == self.rows.num_rows:
+            self._advance()
+        else:
+            self.rows, self.keys = self.rows.slice(n), self.keys[n:]
+        return taken
+
+
+def merged(sources: Iterable[Source]) -> Iterator[pa.Table]:
+    """All rows of all sources in the order of `sort_index`."""
+    waiting = sorted(sources, key=lambda s: s.first, reverse=True)
+    active: list[_Cursor] = []
+    while waiting or active:
+        if not active:
+            active.append(_Cursor(waiting.pop()))
+        bound = min(c.last for c in active)
+        while waiting and waiting[-1].first <= bound:
+            active.append(_Cursor(waiting.pop()))
+            bound = min(bound, active[-1].last)
+        pieces = [piece for c in active if (piece := c.upto(bound)).num_rows]
+        active = [c for c in active if c.rows is not None]
+        yield pieces[0] if len(pieces) == 1 else sorted_rows(pa.concat_tables(pieces))
+
+
+def without(tables: Iterable[pa.Table], dropped: np.ndarray) -> Iterator[pa.Table]:
+    """The rows whose `sort_index` is not among `dropped` (sorted)."""
+    for table in tables:
+        if len(dropped) == 0:
+            yield table
+            continue
+        kept = ~np.isin(_keys(table), dropped)
+        yield table if kept.all() else table.filter(pa.array(kept))
+
+
+def rebatched(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """The same rows in tables of about `rows` rows, so that a file gets few row groups."""
+    held: list[pa.Table] = []
+    count = 0
+    for table in tables:
+        if table.num_rows == 0:
+            continue
+        held.append(table)
+        count += table.num_rows
+        if count >= rows:
+            yield pa.concat_tables(held)
+            held, count = [], 0
+    if held:
+        yield pa.concat_tables(held)
+
+
+__all__ = ["KEY", "Source", "merged", "rebatched", "sorted_rows", "without"]

@@ -1,0 +1,156 @@
+"""Finished rows on their way to `final/`: held in memory, flushed to part files, found again.
+
+A part is a few Parquet files and a descriptor that is written last: what has no descriptor does not
+count. A part's rows are final for its inputs unless a later part covers them again (a retry).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from scythe.leaf import ChunkResult
+from scythe.merge import KEY, Source, sorted_rows
+from scythe.plan import RunPlan
+from scythe_catalog.datafile import DataFile, DataFileWriter
+from scythe_catalog.objects import Objects
+
+_READ_ROWS = 64 * 1024
+
+
+@dataclass(frozen=True)
+class PartFile:
+    """One Parquet file of a part: rows of one table, sorted by `sort_index`."""
+
+    table: str
+    key: str
+    first: int
+    last: int
+    file: dict[str, Any]
+
+    @property
+    def data_file(self) -> DataFile:
+        """The file as a catalog takes it."""
+        return DataFile.from_json(self.file)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The descriptor of a part."""
+
+    name: str
+    rows: int
+    errors: int
+    files: tuple[PartFile, ...]
+
+    def to_json(self) -> bytes:
+        """The descriptor as JSON."""
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_json(cls, raw: bytes) -> Part:
+        """The descriptor that `to_json` wrote."""
+        data = json.loads(raw)
+        return cls(data["name"], data["rows"], data["errors"], tuple(PartFile(**f) for f in data["files"]))
+
+
+def stored_parts(plan: RunPlan) -> list[Part]:
+    """The parts of a run that are whole, oldest first."""
+    objects, folder = plan.objects, plan.key.parts
+    names = [n for n in objects.files(folder) if n.endswith(".json")]
+    return [Part.from_json(raw) for raw in objects.read_all(f"{folder}/{n}" for n in names)]
+
+
+class Rows:
+    """Tables in memory by table name and schema, waiting to be flushed or gathered."""
+
+    def __init__(self) -> None:
+        self._tables: dict[tuple[str, str], list[pa.Table]] = defaultdict(list)
+        self.rows = self.errors = self.bytes = 0
+
+    def add(self, result: ChunkResult) -> None:
+        """Takes over the rows of a range."""
+        for name, table in result.tables:
+            schema = f"{table.schema.to_string(show_schema_metadata=False)}{table.schema.metadata}"
+            self._tables[name, schema].append(table)
+            self.bytes += table.nbytes
+        self.rows += result.rows
+        self.errors += result.errors
+
+    def __bool__(self) -> bool:
+        return bool(self._tables)
+
+    def tables(self) -> Iterator[tuple[str, pa.Table]]:
+        """One table a name and schema, sorted by `sort_index`."""
+        for (name, _), tables in self._tables.items():
+            yield name, sorted_rows(pa.concat_tables(tables))
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._tables.clear()
+        self.rows = self.errors = self.bytes = 0
+
+
+def write_part(plan: RunPlan, name: str, rows: Rows) -> Part:
+    """Writes everything in `rows` as one part; afterwards it survives the death of this process."""
+    files: list[PartFile] = []
+    count: dict[str, int] = defaultdict(int)
+    for table_name, table in rows.tables():
+        if table.num_rows == 0 and table_name in plan.tables:
+            continue
+        key = f"{plan.key.parts}/{name}-{table_name}-{count[table_name]}.pq"
+        count[table_name] += 1
+        ids = plan.tables[table_name].ids if table_name in plan.tables else None
+        with DataFileWriter(plan.objects, key, table.schema, ids) as writer:
+            writer.write(table)
+        keys = table.column(KEY).to_numpy()
+        first, last = (int(keys[0]), int(keys[-1])) if len(keys) else (0, -1)
+        files.append(PartFile(table_name, key, first, last, writer.describe().to_json()))
+    part = Part(name, rows.rows, rows.errors, tuple(files))
+    plan.objects.write(f"{plan.key.parts}/{name}.json", part.to_json())
+    return part
+
+
+def source_of(objects: Objects, file: PartFile) -> Source:
+    """A part's file as a source for merging."""
+
+    def batches() -> Iterator[pa.Table]:
+        with objects.reader(file.key) as stream:
+            for batch in pq.ParquetFile(stream).iter_batches(_READ_ROWS):
+                yield pa.Table.from_batches([batch])
+
+    return Source(file.first, file.last, batches)
+
+
+def schema_of(objects: Objects, file: PartFile) -> pa.Schema:
+    """The Arrow schema of a part's file, without field ids."""
+    with objects.reader(file.key) as stream:
+        return pq.read_schema(stream)
+
+
+def covered(objects: Objects, parts: Iterable[Part]) -> dict[str, np.ndarray]:
+    """The `sort_index` of every input that a part covers, by the part's name."""
+    return {part.name: _column(objects, part, "tasks") for part in parts}
+
+
+def failed(objects: Objects, parts: Iterable[Part]) -> dict[str, np.ndarray]:
+    """The `sort_index` of every input that is an error row, by the part's name."""
+    return {part.name: _column(objects, part, "errors") for part in parts}
+
+
+def _column(objects: Objects, part: Part, table: str) -> np.ndarray:
+    found = [np.empty(0, np.int64)]
+    for file in part.files:
+        if file.table == table:
+            with objects.reader(file.key) as stream:
+                found.append(pq.read_table(stream, columns=[KEY]).column(KEY).to_numpy())
+    return np.concatenate(found)
+
+

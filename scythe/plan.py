@@ -1,0 +1,88 @@
+"""The plan of a run: everything a process needs to work on it, beside the function itself.
+
+Written once before the run starts (`scatter-gather/input/plan.json`), never changed. It holds
+pointers, never values, and no secret.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from scythe.errors import NotFoundError
+from scythe.layout import RunKey
+from scythe.registry import Experiment
+from scythe.schemas import ExperimentSchemas
+from scythe_catalog.objects import Objects
+from scythe_catalog.schema import TableSchema
+
+
+@dataclass(frozen=True)
+class TablePlan:
+    """One table of a run: the catalog table it goes to, and the field ids of its columns."""
+
+    catalog_table: str
+    ids: dict[str, int]
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """How a run is executed."""
+
+    root: str
+    key: RunKey
+    #: Rows of `specs.pq`.
+    inputs: int
+    workflow_run_id: str | None
+    engine: str
+    chunk: int | None
+    #: Where the function is defined: module, qualified name, source file.
+    module: str
+    qualname: str
+    source: str | None
+    computed: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    extra: bool = False
+    tables: dict[str, TablePlan] = field(default_factory=dict[str, TablePlan])
+    catalog: str | None = None
+    #: Whether the sort indexes are simply 0 to n - 1.
+    dense: bool = True
+    single: bool = False
+
+    @property
+    def objects(self) -> Objects:
+        """The root of all experiments."""
+        return Objects(self.root)
+
+    def schemas(self, experiment: Experiment) -> ExperimentSchemas:
+        """The experiment's schemas as they are in this run, computed features and extra values included."""
+        return replace(
+            experiment.schemas, computed=TableSchema.from_json(self.computed).columns, extra=self.extra, _cache={}
+        )
+
+    def to_json(self) -> bytes:
+        """The plan as JSON."""
+        return json.dumps(asdict(self), indent=1).encode()
+
+    @classmethod
+    def from_json(cls, raw: bytes) -> RunPlan:
+        """The plan that `to_json` wrote; keys of later versions are passed over."""
+        data: Mapping[str, Any] = json.loads(raw)
+        known = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
+        known["key"] = RunKey(**data["key"])
+        known["tables"] = {name: TablePlan(**table) for name, table in data["tables"].items()}
+        return cls(**known)
+
+    @classmethod
+    def load(cls, objects: Objects, key: RunKey) -> RunPlan:
+        """The plan of a run.
+
+        Raises:
+            NotFoundError: the run has none: its allocation never came to an end.
+        """
+        try:
+            plan = cls.from_json(objects.read(key.plan))
+        except FileNotFoundError as error:
+            raise NotFoundError(f"the run {key.path} has no plan ({objects.uri(key.plan)})") from error
+        return replace(plan, root=objects.root)

@@ -1,0 +1,70 @@
+"""Shows how far a run is: a bar on a terminal or in a notebook, now and then a line elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, Self
+
+_FIRST_LINE_SECONDS = 10.0
+
+
+class Progress:
+    """The progress of one run; `update` may be called as often as one likes."""
+
+    def __init__(self, title: str, total: int) -> None:
+        self._title, self._total = title, total
+        self._began = self._last_line = time.monotonic()
+        self._pause = _FIRST_LINE_SECONDS
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty() or "ipykernel" in sys.modules:
+            self._bar = _bar()
+            self._task = self._bar.add_task(self._title, total=self._total, failed=0, rate="")
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, done: int, failed: int) -> None:
+        """`done` inputs have come to an end, `failed` of them in an error."""
+        seconds = time.monotonic() - self._began
+        rate = f"{_rate(done / seconds if seconds > 0 else 0.0)}"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, failed=failed, rate=rate)
+        elif time.monotonic() - self._last_line > self._pause:
+            left = (self._total - done) * seconds / done if done else 0.0
+            eta = f", {_duration(left)} left" if done else ""
+            sys.stderr.write(f"{self._title}: {done:,} of {self._total:,} done, {failed:,} failed, {rate}{eta}\n")
+            sys.stderr.flush()
+            self._last_line, self._pause = time.monotonic(), min(self._pause * 1.5, 300.0)
+
+
+def _bar() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    return RichProgress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("[red]{task.fields[failed]} failed[/red]"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+
+
+def _rate(per_second: float) -> str:
+    return f"{per_second:,.0f}/s" if per_second >= 10 else f"{per_second:.2g}/s"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"

@@ -1,0 +1,305 @@
+"""The registry of experiments: functions, or classes with a `run` method, tied to their models and options.
+
+Registering reads annotations and compiles schemas; it builds no client and runs nothing. The
+registered function stays the plain function that it was.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.errors import NotFoundError, RegistrationError
+from scythe.layout import CATALOG, TASK_PREFIX, check_name
+from scythe.schemas import ExperimentSchemas, compile_experiment
+
+F = TypeVar("F", bound=Callable[..., Any])
+Duration = timedelta | float | str | None
+LocalFileLocation = Literal["cache", "copied-to-tempdir"]
+
+
+@dataclass(frozen=True)
+class ExperimentOptions:
+    """What `Register` was told, beside the function itself."""
+
+    worker: str | None = None
+    description: str | None = None
+    desired_worker_labels: dict[str, Any] | None = None
+    schedule_timeout: Duration = None
+    execution_timeout: Duration = None
+    retries: int = 1
+    overwrite_log_method: bool = True
+    inject_workflow_run_id: bool = True
+    auto_fetch_files: bool = True
+    local_file_location: LocalFileLocation = "cache"
+    task_config: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def execution_seconds(self) -> float | None:
+        """The time limit of one input, from the start of the function; None where there is none."""
+        if self.execution_timeout is not None:
+            return seconds_of(self.execution_timeout)
+        from scythe.settings import timeouts
+
+        default = timeouts().experiment_execution
+        return default.total_seconds() if default is not None else None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A registered experiment: what to call, on what, and how."""
+
+    name: str
+    #: The function, or the class, as the user wrote it.
+    target: Callable[..., Any]
+    input_model: type[ExperimentInputSpec]
+    output_model: type[ExperimentOutputSpec]
+    wants_tempdir: bool
+    options: ExperimentOptions
+    schemas: ExperimentSchemas = field(repr=False, compare=False)
+
+    @property
+    def task_name(self) -> str:
+        """The name of the Hatchet task and the `experiment_name` of manifests."""
+        return TASK_PREFIX + self.name
+
+    @property
+    def module(self) -> str:
+        """Where it is defined."""
+        return self.target.__module__
+
+    @property
+    def source(self) -> str | None:
+        """The file that defines it, None in a notebook or at a prompt."""
+        module = sys.modules.get(self.module)
+        path = getattr(module, "__file__", None)
+        return str(Path(path).resolve()) if path else None
+
+    def bind(self) -> Callable[..., ExperimentOutputSpec]:
+        """What to call with a spec (and a `tempdir` where it wants one)."""
+        if not isinstance(self.target, type):
+            return self.target
+        if issubclass(self.target, ExperimentInputSpec):
+            return self.target.run  # pyright: ignore[reportAttributeAccessIssue]
+        return self.target().run
+
+
+class ExperimentRegistry:
+    """All experiments of this process, by name."""
+
+    _experiments: ClassVar[dict[str, Experiment]] = {}
+    _included: ClassVar[dict[str, Any]] = {}
+
+    @classmethod
+    def Register(
+        cls,
+        *,
+        worker: str | None = None,
+        description: str | None = None,
+        name: str | None = None,
+        desired_worker_labels: dict[str, Any] | None = None,
+        schedule_timeout: Duration = None,
+        execution_timeout: Duration = None,
+        retries: int = 1,
+        overwrite_log_method: bool = True,
+        inject_workflow_run_id: bool = True,
+        auto_fetch_files: bool = True,
+        local_file_location: LocalFileLocation = "cache",
+        **task_config: Any,
+    ) -> Callable[[F], F]:
+        """Makes a function `(input_spec[, tempdir]) -> output`, or a class with such a `run`, an experiment.
+
+        Args:
+            worker: Name of the worker that is to run it, on a cluster.
+            description: For people; the docstring by default.
+            name: Instead of the function's own name.
+            desired_worker_labels: Labels that a worker must have, on a cluster.
+            schedule_timeout: How long an input may wait for a worker, on a cluster.
+            execution_timeout: How long the function may take for one input: a timedelta, seconds, or a text like "90s".
+            retries: How often an input is tried again after an exception, a crash or a time-out.
+            overwrite_log_method: Send `spec.log` to the worker's log, on a cluster.
+            inject_workflow_run_id: Set `workflow_run_id` and `root_workflow_run_id` of each spec.
+            auto_fetch_files: Give the function local paths in its file fields, rather than URIs.
+            local_file_location: Where those lie: in the shared "cache", or "copied-to-tempdir" for each input.
+            task_config: Further options of the Hatchet task.
+
+        Raises:
+            RegistrationError: a name that is taken or no folder name, a missing annotation, a clash of names.
+            SchemaError: a field that no table can hold.
+        """
+        options = ExperimentOptions(
+            worker, description, desired_worker_labels, schedule_timeout, execution_timeout, retries,
+            overwrite_log_method, inject_workflow_run_id, auto_fetch_files, local_file_location, task_config,
+        )  # fmt: skip
+
+        def register(target: F) -> F:
+            experiment = define(target, name, options)
+            known = cls._experiments.get(experiment.name)
+            if known is not None and not _same_place(known.target, target):
+                raise RegistrationError(
+                    f"the experiment {experiment.name!r} is registered already, by {_place(known.target)}: "
+                    f"give {_place(target)} another name with Register(name=...)"
+                )
+            cls._experiments[experiment.name] = experiment
+            return target
+
+        return register
+
+    @classmethod
+    def Include(cls, task: Any) -> Any:
+        """Takes in a Hatchet standalone task or workflow whose input and output models conform; gives it back.
+
+        Raises:
+            RegistrationError: its models are not an ExperimentInputSpec and an ExperimentOutputSpec.
+        """
+        inputs = getattr(getattr(task, "config", None), "input_validator", None) or getattr(task, "input_validator", None)
+        inputs = getattr(inputs, "_type", inputs)
+        if not (isinstance(inputs, type) and issubclass(inputs, ExperimentInputSpec)):
+            raise RegistrationError(
+                f"{getattr(task, 'name', task)!r} cannot be included: its input_validator must inherit from ExperimentInputSpec"
+            )
+        cls._included[check_name(task.name, "a task")] = task
+        return task
+
+    @classmethod
+    def get_runnable(cls, name: str) -> Any:
+        """The experiment (or the included Hatchet runnable) of a name, with or without `scythe_experiment_`.
+
+        Raises:
+            NotFoundError: naming those that are registered.
+        """
+        short = name.removeprefix(TASK_PREFIX)
+        if short in cls._experiments:
+            return cls._experiments[short]
+        if name in cls._included:
+            return cls._included[name]
+        known = ", ".join(sorted([*cls._experiments, *cls._included])) or "none: import the module that defines it"
+        raise NotFoundError(f"no experiment {name!r} is registered here; registered: {known}")
+
+    @classmethod
+    def experiments(cls) -> list[Experiment]:
+        """All registered experiments, by name."""
+        return [cls._experiments[name] for name in sorted(cls._experiments)]
+
+
+def experiment_of(runnable: Any) -> Experiment:
+    """The experiment behind a function, a class, a name or an experiment.
+
+    Raises:
+        NotFoundError: it is not registered.
+    """
+    if isinstance(runnable, Experiment):
+        return runnable
+    if isinstance(runnable, str):
+        return ExperimentRegistry.get_runnable(runnable)
+    for experiment in ExperimentRegistry.experiments():
+        if experiment.target is runnable:
+            return experiment
+    raise NotFoundError(
+        f"{getattr(runnable, '__name__', runnable)!r} is not a registered experiment: "
+        "put @ExperimentRegistry.Register() above its definition"
+    )
+
+
+def define(target: Callable[..., Any], name: str | None, options: ExperimentOptions) -> Experiment:
+    """The experiment that a function or class makes, from its annotations.
+
+    Raises:
+        RegistrationError: see `ExperimentRegistry.Register`.
+    """
+    chosen = check_name(name if name is not None else target.__name__, "an experiment")
+    if chosen.startswith(CATALOG) or chosen.startswith(TASK_PREFIX):
+        raise RegistrationError(f"{chosen!r} is a reserved name: give the experiment another with Register(name=...)")
+    if options.retries < 0:
+        raise RegistrationError(f"{chosen}: retries must not be negative, got {options.retries}")
+    if options.execution_timeout is not None:
+        seconds_of(options.execution_timeout)
+    inputs, outputs, wants_tempdir = _signature(target)
+    if options.local_file_location not in ("cache", "copied-to-tempdir"):
+        raise RegistrationError(f"local_file_location must be 'cache' or 'copied-to-tempdir', got {options.local_file_location!r}")
+    if options.local_file_location == "copied-to-tempdir" and not wants_tempdir:
+        raise RegistrationError(f"{chosen}: local_file_location='copied-to-tempdir' needs a parameter `tempdir: Path`")
+    return Experiment(chosen, target, inputs, outputs, wants_tempdir, options, compile_experiment(inputs, outputs))
+
+
+def _signature(target: Callable[..., Any]) -> tuple[type[Any], type[Any], bool]:
+    function, own_input = target, None
+    if isinstance(target, type):
+        function = getattr(target, "run", None)  # pyright: ignore[reportAssignmentType]
+        if not callable(function):
+            raise RegistrationError(f"the class {target.__name__} needs a method `run(self, input_spec)` to be an experiment")
+        if issubclass(target, ExperimentInputSpec):
+            own_input = target
+    where = _place(target)
+    try:
+        hints = typing.get_type_hints(function)
+    except NameError as error:
+        raise RegistrationError(
+            f"{where}: the annotation {error.name!r} is not known where it is defined: import it, or define it at the top of the module"
+        ) from error
+    names = list(inspect.signature(function).parameters)
+    if isinstance(target, type):
+        names = names[1:]
+    tempdir = "tempdir" in names
+    names = [n for n in names if n != "tempdir"]
+    if len(names) != (0 if own_input else 1):
+        expected = "tempdir at most" if own_input else "one input spec, and `tempdir` if it wants one"
+        raise RegistrationError(f"{where} must take {expected}; it takes {', '.join(names) or 'nothing'}")
+    if tempdir and hints.get("tempdir", Path) is not Path:
+        raise RegistrationError(f"{where}: annotate tempdir as pathlib.Path")
+    inputs = own_input or hints.get(names[0])
+    outputs = hints.get("return")
+    for what, model in (((names or ["self"])[0], inputs), ("the return value", outputs)):
+        if not isinstance(model, type):
+            raise RegistrationError(f"{where}: annotate {what} with its model, as in `def f(input_spec: MyInput) -> MyOutput`")
+    return typing.cast(type[Any], inputs), typing.cast(type[Any], outputs), tempdir
+
+
+def seconds_of(duration: timedelta | float | str) -> float:
+    """Seconds of a timedelta, a number of seconds, or a text such as "90s", "1m30s", "2h".
+
+    Raises:
+        RegistrationError: it is none of these, or not positive.
+    """
+    import re
+
+    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+    if isinstance(duration, timedelta):
+        seconds = duration.total_seconds()
+    elif isinstance(duration, str):
+        found = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", duration.replace(" ", ""))
+        if "".join(n + u for n, u in found) != duration.replace(" ", ""):
+            found = []
+        seconds = sum(float(n) * units[u] for n, u in found)
+    else:
+        seconds = float(duration)
+    if seconds <= 0:
+        raise RegistrationError(f"a time limit must be positive: a timedelta, seconds, or a text like '90s'; got {duration!r}")
+    return seconds
+
+
+def _place(target: Callable[..., Any]) -> str:
+    return f"{target.__module__}.{target.__qualname__}"
+
+
+def _same_place(old: Callable[..., Any], new: Callable[..., Any]) -> bool:
+    """Whether `new` is the same definition run again: a module loaded twice, or a notebook's cell."""
+    before, after = _line(old), _line(new)
+    in_notebook = new.__module__ == old.__module__ == "__main__" and not Path(after[0]).is_file()
+    return before == after or in_notebook
+
+
+def _line(target: Callable[..., Any]) -> tuple[str, int]:
+    function = getattr(target, "run", target) if isinstance(target, type) else target
+    code = inspect.unwrap(function).__code__
+    return code.co_filename, code.co_firstlineno
+
+
+__all__ = ["Experiment", "ExperimentOptions", "ExperimentRegistry", "define", "experiment_of", "seconds_of"]

@@ -1,0 +1,51 @@
+"""What a run came to: `result.json`, written last, whose existence says that the run is finished."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import BaseModel
+
+from scythe.layout import RunKey
+from scythe_catalog.objects import Objects
+
+
+class TableResult(BaseModel):
+    """One table of a finished run."""
+
+    uri: str
+    key: str
+    #: Its table in the catalog.
+    catalog_table: str
+    columns: list[str]
+    rows: int
+    bytes: int
+
+
+class RunResult(BaseModel):
+    """What `ref.result()` gives.
+
+    Attributes:
+        uris: table name -> URI of its Parquet file.
+        inputs, rows, errors: how many inputs there were, came to results, failed.
+        seconds: from the start of the last process that worked on the run to the end of its gathering.
+    """
+
+    experiment_id: str
+    workflow_run_id: str | None
+    uris: dict[str, str]
+    inputs: int
+    rows: int
+    errors: int
+    seconds: float
+    finished: datetime
+    attempt: int
+    tables: dict[str, TableResult]
+
+
+def read_result(objects: Objects, key: RunKey) -> RunResult | None:
+    """The result of a run, None while it is not finished."""
+    try:
+        return RunResult.model_validate_json(objects.read(key.result))
+    except FileNotFoundError:
+        return None

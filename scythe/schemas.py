@@ -1,0 +1,190 @@
+"""The schemas of one experiment: what `specs.pq` and each of its tables hold. Pure, compiled once.
+
+An experiment's models in; table schemas out. Never touches a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel
+
+from scythe.base import ID_LEVELS, RESERVED_TABLES, ExperimentInputSpec, ExperimentOutputSpec
+from scythe.errors import RegistrationError, SchemaError
+from scythe.layout import check_name
+from scythe.levels import level_names
+from scythe_catalog.schema import (
+    EXTRA_COLUMN,
+    Column,
+    CompiledModel,
+    Difference,
+    Severity,
+    TableSchema,
+    compare,
+    compile_model,
+)
+from scythe_catalog.schema import kinds as k
+
+VERSION_COLUMN = Column("version", k.Str(), True, "Version of the experiment.")
+DATETIME_COLUMN = Column("run_datetime", k.Timestamp(aware=True), True, "Start of the run.")
+PARTITION = (VERSION_COLUMN, DATETIME_COLUMN)
+
+_IDS = {
+    "experiment_id": Column("experiment_id", k.Str(), True, "The experiment, its version and the start of the run."),
+    "sort_index": Column("sort_index", k.Int(), False, "The position of the input in the run.", bounds={"ge": 0}),
+    "root_workflow_run_id": Column("root_workflow_run_id", k.Str(), True, "The run."),
+    "workflow_run_id": Column("workflow_run_id", k.Str(), True, "The task of this input."),
+}
+ID_COLUMNS = tuple(_IDS[name] for name in ID_LEVELS)
+ERROR_COLUMNS = (
+    Column("exception_type", k.Str(), False, "Class of the exception."),
+    Column("exception_message", k.Str(), False, "Its message."),
+    Column("traceback", k.Str(), False, "Where it was raised."),
+    Column("attempts", k.Int(), False, "How often the input was tried."),
+)
+TASK_COLUMNS = (
+    Column("attempts", k.Int(), False, "How often the input was tried."),
+    Column("seconds", k.Float(), False, "Time spent in the function, all attempts together [s].", "s"),
+    Column("worker", k.Str(), False, "Host and process that ran it last."),
+    Column("start", k.Timestamp(aware=True), False, "When its first attempt began."),
+)
+EXTRA = Column(EXTRA_COLUMN, k.Json(), True, "Values that the input carries beyond its fields, as JSON.")
+_TAKEN = {c.name for c in (*PARTITION, *ERROR_COLUMNS, EXTRA)} | {"sort_subindex"}
+
+
+@dataclass(frozen=True)
+class ExperimentSchemas:
+    """The compiled models of an experiment, and the schemas of its tables."""
+
+    input: CompiledModel
+    output: CompiledModel
+    #: Columns of the computed features, known once the first inputs are there.
+    computed: tuple[Column, ...] = ()
+    #: Whether any input of the run carries values beyond its fields.
+    extra: bool = False
+    _cache: dict[str, Any] = field(default_factory=dict[str, Any], compare=False, repr=False)
+
+    @property
+    def file_inputs(self) -> tuple[str, ...]:
+        """Names of the input fields that are file references."""
+        return _files(self.input.schema)
+
+    @property
+    def file_outputs(self) -> tuple[str, ...]:
+        """Names of the output fields that are file references."""
+        return _files(self.output.schema)
+
+    @property
+    def levels(self) -> TableSchema:
+        """The index levels: identifiers, scalar inputs, computed features."""
+        names = level_names(self.input.model)[len(ID_LEVELS) :]
+        return TableSchema(ID_COLUMNS).plus(self.input.schema.select(names)).plus(self.computed)
+
+    @property
+    def inputs(self) -> TableSchema:
+        """The index levels, then the inputs that cannot be levels: lists, maps, nested models, extra values."""
+        levels = self.levels
+        rest = tuple(c for c in self.input.schema if c.name not in levels)
+        return levels.plus(rest + ((EXTRA,) if self.extra else ()))
+
+    @property
+    def tables(self) -> dict[str, TableSchema]:
+        """Schema of each table that the models determine, by table name."""
+        if "tables" not in self._cache:
+            files = self.file_outputs
+            tables = {
+                "scalars": self.inputs.plus(self.output.schema.without(files)),
+                "errors": self.inputs.plus(ERROR_COLUMNS),
+                "tasks": TableSchema(ID_COLUMNS).plus(TASK_COLUMNS),
+            }
+            if files:
+                tables["result_file_refs"] = self.levels.plus(self.output.schema.select(files))
+            self._cache["tables"] = tables
+        return self._cache["tables"]
+
+    def to_json(self) -> dict[str, Any]:
+        """Both models' schemas, for the record of a version."""
+        return {"input": self.input.schema.to_json(), "output": self.output.schema.to_json()}
+
+
+def index_of(table: str, schemas: ExperimentSchemas) -> tuple[str, ...]:
+    """The columns of a models' table that pandas reads back as a MultiIndex."""
+    return ID_LEVELS if table == "tasks" else schemas.levels.names
+
+
+def _files(schema: TableSchema) -> tuple[str, ...]:
+    return tuple(c.name for c in schema if isinstance(c.kind, k.Uri) and c.kind.file)
+
+
+def compile_experiment(inputs: type[BaseModel], outputs: type[BaseModel]) -> ExperimentSchemas:
+    """The schemas of an experiment.
+
+    Raises:
+        RegistrationError: models of the wrong kind, or names that clash.
+        SchemaError: a field that no column can hold.
+    """
+    if not issubclass(inputs, ExperimentInputSpec):
+        raise RegistrationError(f"{inputs.__name__} must inherit from scythe.base.ExperimentInputSpec")
+    if not issubclass(outputs, ExperimentOutputSpec):
+        raise RegistrationError(f"{outputs.__name__} must inherit from scythe.base.ExperimentOutputSpec")
+    compiled_inputs, compiled_outputs = compile_model(inputs), _without_dataframes(outputs)
+    names = set(compiled_inputs.schema.names)
+    for column in compiled_inputs.schema:
+        _check_column(column.name, inputs)
+    for column in compiled_outputs.schema:
+        _check_column(column.name, outputs)
+        if column.name in names:
+            raise RegistrationError(
+                f"{outputs.__name__}.{column.name} has the name of a field of {inputs.__name__}: "
+                "both become columns of one table, so rename one of them"
+            )
+    return ExperimentSchemas(compiled_inputs, compiled_outputs)
+
+
+def _without_dataframes(outputs: type[ExperimentOutputSpec]) -> CompiledModel:
+    """Compiles the output model; the inherited field `dataframes` is no column."""
+    return compile_model(outputs, skip=("dataframes",))
+
+
+def _check_column(name: str, model: type[BaseModel]) -> None:
+    if name in _TAKEN:
+        raise RegistrationError(f"{model.__name__}.{name}: Scythe's own tables use the column {name!r}, so rename the field")
+    check_name(name, f"a field of {model.__name__}")
+
+
+def check_dataframe_name(name: object) -> str:
+    """The name, if a user's dataframe may have it.
+
+    Raises:
+        SchemaError: it is reserved, or no file name.
+    """
+    if not isinstance(name, str):
+        raise SchemaError(f"the name of a dataframe must be text, not {name!r}")
+    if name in RESERVED_TABLES:
+        raise SchemaError(f"{name!r} is the name of a table of Scythe's own: rename the dataframe")
+    return check_name(name, "a dataframe", SchemaError)
+
+
+def difference(old: Mapping[str, Any], new: ExperimentSchemas) -> Difference:
+    """What changed from the recorded schemas of a version to these, inputs and outputs together."""
+    changes = Difference(())
+    for side, compiled in (("input", new.input), ("output", new.output)):
+        found = compare(TableSchema.from_json(old[side]), compiled.schema)
+        changes += Difference(tuple(type(c)(f"{side}.{c.field}", c.what, c.severity) for c in found.changes))
+    return changes
+
+
+__all__ = [
+    "ERROR_COLUMNS",
+    "ID_COLUMNS",
+    "PARTITION",
+    "TASK_COLUMNS",
+    "ExperimentSchemas",
+    "Severity",
+    "check_dataframe_name",
+    "compile_experiment",
+    "difference",
+    "index_of",
+]

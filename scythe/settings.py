@@ -1,0 +1,82 @@
+"""Settings from the environment (`SCYTHE_*`); AWS settings are boto3's own. Reads nothing else."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from scythe.errors import SettingsError
+from scythe_catalog.objects import Objects
+
+S = TypeVar("S", bound=BaseSettings)
+EngineName = Literal["inline", "local", "hatchet"]
+
+
+class StorageSettings(BaseSettings):
+    """Where experiments lie: a bucket where one is named, else a folder."""
+
+    model_config = SettingsConfigDict(env_prefix="SCYTHE_STORAGE_")
+
+    root: Path = Path("scythe-data")
+    bucket: str | None = None
+    bucket_prefix: str = "scythe"
+
+    def objects(self) -> Objects:
+        """The root of all experiments."""
+        if self.bucket:
+            prefix = self.bucket_prefix.strip("/")
+            return Objects.at(f"s3://{self.bucket}/{prefix}" if prefix else f"s3://{self.bucket}")
+        return Objects.at(self.root)
+
+
+class EngineSettings(BaseSettings):
+    """Which engine runs an experiment, and on how many processes."""
+
+    model_config = SettingsConfigDict(env_prefix="SCYTHE_")
+
+    engine: EngineName = "local"
+    workers: int | None = Field(default=None, ge=1)
+    catalog: str | None = None
+
+
+class TimeoutSettings(BaseSettings):
+    """Default time limits; a number is seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="SCYTHE_TIMEOUT_")
+
+    experiment_execution: timedelta | None = None
+    experiment_schedule: timedelta | None = None
+    scatter_gather_execution: timedelta | None = None
+    scatter_gather_schedule: timedelta | None = None
+
+
+def storage() -> Objects:
+    """The root of all experiments, as the environment says now.
+
+    Raises:
+        SettingsError: a setting that makes no sense.
+    """
+    return _read(StorageSettings).objects()
+
+
+def engine_settings() -> EngineSettings:
+    """The engine settings, as the environment says now; raises SettingsError."""
+    return _read(EngineSettings)
+
+
+def timeouts() -> TimeoutSettings:
+    """The default time limits, as the environment says now; raises SettingsError."""
+    return _read(TimeoutSettings)
+
+
+def _read(settings: type[S]) -> S:
+    try:
+        return settings()
+    except ValidationError as error:
+        prefix = str(settings.model_config.get("env_prefix", ""))
+        found = "; ".join(f"{prefix}{'_'.join(map(str, e['loc']))}".upper() + f"={e['input']!r}: {e['msg']}" for e in error.errors())
+        raise SettingsError(found) from error

@@ -1,0 +1,90 @@
+"""SemVer as Scythe writes it (`v1.2.3`), and which version an allocation gets. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal, Self
+
+import semver
+
+from scythe.errors import VersionError
+from scythe_catalog.schema import Difference, Severity
+
+VersioningStrategy = Literal["bumpmajor", "bumpminor", "bumppatch", "keep", "auto"]
+STRATEGIES: tuple[VersioningStrategy, ...] = ("bumpmajor", "bumpminor", "bumppatch", "keep", "auto")
+
+
+class SemVer(semver.Version):
+    """A semantic version, printed with a `v`; parsed with or without it."""
+
+    @classmethod
+    def parse(cls, version: Any, optional_minor_and_patch: bool = False) -> Self:
+        """`v1.2.3` or `1.2.3`; raises VersionError for anything else."""
+        text = version.decode() if isinstance(version, bytes) else str(version)
+        try:
+            return super().parse(text.strip().removeprefix("v"), optional_minor_and_patch)
+        except ValueError as error:
+            raise VersionError(f"{text!r} is not a semantic version: write it as v1.2.3") from error
+
+    def __str__(self) -> str:
+        return f"v{super().__str__()}"
+
+    def __hash__(self) -> int:
+        return super().__hash__()
+
+
+FIRST = SemVer(1, 0, 0)
+
+
+def parse_folders(names: Iterable[str]) -> list[SemVer]:
+    """The versions among folder names, lowest first; other names are passed over."""
+    found: list[SemVer] = []
+    for name in names:
+        if name.startswith("v") and semver.Version.is_valid(name[1:]):
+            found.append(SemVer.parse(name))
+    return sorted(found)
+
+
+def next_version(strategy: VersioningStrategy, latest: SemVer | None, difference: Difference | None) -> SemVer:
+    """The version that a strategy gives, after `latest` and what changed in the schema since.
+
+    Raises:
+        VersionError: the step is too small for the difference.
+    """
+    if latest is None or difference is None:
+        return FIRST
+    step = {Severity.IDENTICAL: "bumppatch", Severity.ADDITIVE: "bumpminor", Severity.BREAKING: "bumpmajor"}
+    wanted = step[difference.severity] if strategy == "auto" else strategy
+    allowed = {"keep": Severity.IDENTICAL, "bumppatch": Severity.IDENTICAL, "bumpminor": Severity.ADDITIVE}
+    check_step(wanted, allowed.get(wanted, Severity.BREAKING), latest, difference)
+    match wanted:
+        case "keep":
+            return latest
+        case "bumppatch":
+            return latest.bump_patch()
+        case "bumpminor":
+            return latest.bump_minor()
+        case _:
+            return latest.bump_major()
+
+
+def allowed_between(below: SemVer, version: SemVer) -> Severity:
+    """How much may change from one version to a higher one."""
+    if version.major != below.major:
+        return Severity.BREAKING
+    return Severity.ADDITIVE if version.minor != below.minor else Severity.IDENTICAL
+
+
+def check_step(step: str, allowed: Severity, latest: SemVer, difference: Difference) -> None:
+    """Nothing where the difference is allowed.
+
+    Raises:
+        VersionError: with the difference spelled out, and the step that would do.
+    """
+    if difference.severity <= allowed:
+        return
+    enough = "bumpminor" if difference.severity is Severity.ADDITIVE else "bumpmajor"
+    raise VersionError(
+        f"{step} is too small a step from {latest}: the schema has changed\n{difference}\n"
+        f'Allocate with version="{enough}" (or "auto"), or undo the change.'
+    )
