@@ -1,0 +1,58 @@
+"""File references for data loaders: a sequence of (inputs, local file), fetched when an item is asked for.
+
+It is a map-style dataset as `torch.utils.data.DataLoader` takes it, but knows nothing of torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import polars as pl
+
+from scythe.errors import NotFoundError
+from scythe.fetch import fetch
+
+T = TypeVar("T")
+
+
+class FileRefs(Sequence[tuple[dict[str, Any], T]], Generic[T]):
+    """Rows of a table of file references, each with what `load` makes of the file of one column.
+
+    Args:
+        frame: What `scythe.files` gives, filtered and shuffled as you like.
+        column: The file output to load.
+        load: Called with the local path of the file; by default the path itself is the item.
+        features: The columns to give with each file; all that hold no file of this table by default.
+
+    Raises:
+        NotFoundError: the frame has no such column; the message lists what it has.
+    """
+
+    def __init__(
+        self,
+        frame: pl.DataFrame,
+        column: str,
+        load: Callable[[Path], T] | None = None,
+        features: Sequence[str] | None = None,
+    ) -> None:
+        for name in (column, *(features or ())):
+            if name not in frame.columns:
+                raise NotFoundError(f"the frame has no column {name!r}; it has {', '.join(frame.columns)}")
+        self.frame, self.column, self._load = frame, column, load
+        self.features = list(features) if features is not None else [c for c in frame.columns if c != column]
+
+    def __len__(self) -> int:
+        return self.frame.height
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return FileRefs(self.frame[index], self.column, self._load, self.features)
+        row = self.frame.row(index, named=True)
+        path = fetch(row[self.column])
+        features = {name: row[name] for name in self.features}
+        return features, self._load(path) if self._load is not None else path
+
+    def __iter__(self) -> Iterator[tuple[dict[str, Any], T]]:
+        return (self[i] for i in range(len(self)))

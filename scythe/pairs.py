@@ -1,0 +1,71 @@
+"""Typed (input, output) pairs out of a run's final files, a batch at a time. Looks nothing up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.errors import RunError
+from scythe.registry import Experiment
+from scythe.results import RunResult
+from scythe_catalog.objects import Objects
+from scythe_catalog.schema import EXTRA_COLUMN, CompiledModel, arrow_to_models
+
+_BATCH_ROWS = 8192
+
+
+def pairs(
+    objects: Objects, experiment: Experiment, result: RunResult
+) -> Iterator[tuple[ExperimentInputSpec, ExperimentOutputSpec]]:
+    """The pairs of a finished run, ordered by `sort_index`.
+
+    Raises:
+        RunError: a column that a model needs is not in the files.
+    """
+    schemas = experiment.schemas
+    for table in _batches(objects, result, bool(schemas.file_outputs)):
+        inputs = arrow_to_models(_needed(table, schemas.input, result), schemas.input)
+        outputs = arrow_to_models(_needed(table, schemas.output, result), schemas.output)
+        for output in outputs:
+            output.__dict__["dataframes"] = {}
+        yield from zip(inputs, outputs, strict=True)
+
+
+def _batches(objects: Objects, result: RunResult, with_files: bool) -> Iterator[pa.Table]:
+    with objects.reader(result.tables["scalars"].key) as stream:
+        scalars = pq.ParquetFile(stream).iter_batches(_BATCH_ROWS)
+        if not with_files:
+            yield from (pa.Table.from_batches([batch]) for batch in scalars)
+            return
+        with objects.reader(result.tables["result_file_refs"].key) as other:
+            refs = pq.ParquetFile(other).iter_batches(_BATCH_ROWS)
+            for batch, files in zip(scalars, refs, strict=True):
+                table = pa.Table.from_batches([batch])
+                for name in files.schema.names:
+                    if name not in table.column_names:
+                        table = table.append_column(name, files.column(name))
+                yield table
+
+
+def _needed(table: pa.Table, compiled: CompiledModel, result: RunResult) -> pa.Table:
+    """The columns of a model; those that came after the run take the model's defaults."""
+    columns: dict[str, Any] = {}
+    for column in compiled.schema:
+        if column.name in table.column_names:
+            columns[column.name] = table.column(column.name)
+            continue
+        info = compiled.model.model_fields[column.name]
+        if info.is_required():
+            raise RunError(
+                f"{result.experiment_id} has no column {column.name!r}, which {compiled.model.__name__} needs: "
+                "it was made with another version of the model; use scythe.read"
+            )
+        default = column.kind.array([info.get_default(call_default_factory=True)])
+        columns[column.name] = pa.repeat(default[0], table.num_rows)
+    if compiled.allows_extra and EXTRA_COLUMN in table.column_names:
+        columns[EXTRA_COLUMN] = table.column(EXTRA_COLUMN)
+    return pa.table(columns)
