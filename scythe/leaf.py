@@ -12,17 +12,18 @@ import socket
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from scythe.base import ID_LEVELS, ExperimentInputSpec, ExperimentOutputSpec
+from scythe.base import ID_LEVELS, ExperimentInputSpec
 from scythe import dataframes
 from scythe.errors import DataError, FetchError, OutputError
 from scythe.fetch import fetch_once
@@ -35,10 +36,10 @@ from scythe.schemas import ERROR_COLUMNS, TASK_COLUMNS
 from scythe_catalog.schema import (
     Problem,
     TableSchema,
-    arrow_to_models,
     check_bounds,
     column_to_arrow,
-    models_to_arrow,
+    columns_to_arrow,
+    iterate_models,
 )
 from scythe_catalog.schema.convert import MISFIT
 
@@ -90,12 +91,20 @@ class Leaf:
         self.worker = f"{socket.gethostname()}:{os.getpid()}"
         self._specs: tuple[int, pa.Table] | None = None
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if "specs_file" in self.__dict__:
+            self._stream.close()
+
     # --- inputs -------------------------------------------------------------------------------------
 
     @cached_property
     def specs_file(self) -> pq.ParquetFile:
-        """The run's `specs.pq`."""
-        return pq.ParquetFile(self.plan.objects.reader(self.plan.key.specs))
+        """The run's `specs.pq`, open until the leaf's context ends."""
+        self._stream = self.plan.objects.reader(self.plan.key.specs)
+        return pq.ParquetFile(self._stream)
 
     @cached_property
     def row_groups(self) -> list[int]:
@@ -144,8 +153,7 @@ class Leaf:
         """
         rows = self.inputs(start, stop)
         chunk = _Chunk(self, rows, start)
-        specs = chunk.specs()
-        for i, spec in enumerate(specs):
+        for i, spec in enumerate(chunk.specs()):
             if raise_errors:
                 error = chunk.attempt(i, spec, mark, attempts_before)
                 if error is not None:
@@ -153,7 +161,7 @@ class Leaf:
                     raise ChunkError(result, error)
             else:
                 chunk.run(i, spec, mark, attempts_before)
-        return chunk.result(upto=len(specs))
+        return chunk.result(upto=stop - start)
 
     def failed(self, start: int, failure: Failure, seconds: float, began: float, worker: str) -> ChunkResult:
         """The result of an input whose process died or was killed."""
@@ -176,32 +184,35 @@ class _Chunk:
 
     def __init__(self, leaf: Leaf, rows: pa.Table, start: int) -> None:
         self.leaf, self.rows, self.start = leaf, rows, start
-        self.outputs: list[ExperimentOutputSpec | None] = [None] * rows.num_rows
+        self.values: list[tuple[Any, ...] | None] = [None] * rows.num_rows
+        self.pick = _picker(leaf.schemas.output.schema.names)
         self.failures: dict[int, Failure] = {}
         self.frames: list[tuple[int, str, Any]] = []
         self.features: list[dict[str, Any]] = []
         self.tasks: list[tuple[int, float, str, float]] = []
         self.files = OutputFiles(leaf.plan, leaf.schemas.file_outputs)
-        self.given: list[dict[str, str | None]] = []
-        self.unfetched: dict[int, FetchError] = {}
+        #: Of the input that is running: its file references as they were given, and why one cannot be had.
+        self.given: dict[str, str | None] = {}
+        self.unfetched: FetchError | None = None
 
-    def specs(self) -> list[ExperimentInputSpec]:
-        """The inputs as models, with local copies of their files."""
+    def specs(self) -> Iterator[ExperimentInputSpec]:
+        """The inputs as models, one at a time, with local copies of their files."""
         leaf = self.leaf
-        specs: list[ExperimentInputSpec] = arrow_to_models(self.rows, leaf.schemas.input)
+        specs: Iterator[ExperimentInputSpec] = iterate_models(self.rows, leaf.schemas.input)
         names = leaf.schemas.file_inputs
-        if names and leaf.experiment.options.auto_fetch_files:
-            columns = [self.rows.column(name).to_pylist() for name in names]
-            for i, values in enumerate(zip(*columns, strict=True)):
-                self.given.append(dict(zip(names, values, strict=True)))
-                for name, uri in zip(names, values, strict=True):
-                    if uri is None:
-                        continue
-                    try:
-                        specs[i].__dict__[name] = fetch_once(uri)
-                    except FetchError as error:
-                        self.unfetched[i] = FetchError(f"{name}: {error}")
-        return specs
+        if not (names and leaf.experiment.options.auto_fetch_files):
+            yield from specs
+            return
+        columns = [self.rows.column(name).to_pylist() for name in names]
+        for i, (spec, *values) in enumerate(zip(specs, *columns, strict=True)):
+            self.given = dict(zip(names, values, strict=True))
+            self.unfetched = None
+            for name, uri in self.given.items():
+                try:
+                    spec.__dict__[name] = fetch_once(uri) if uri is not None else None
+                except FetchError as error:
+                    self.unfetched = FetchError(f"{name}: {error}")
+            yield spec
 
     def run(self, i: int, spec: ExperimentInputSpec, mark: Mark | None, before: int) -> None:
         """Tries one input, and again after an exception, as often as its experiment says."""
@@ -233,9 +244,9 @@ class _Chunk:
     def once(self, i: int, spec: ExperimentInputSpec, mark: Mark | None) -> None:
         """Calls the function and takes over what it returned."""
         experiment = self.leaf.experiment
-        if i in self.unfetched:
-            raise self.unfetched[i]
-        token = running_on.set((spec, self.given[i])) if self.given else None
+        if self.unfetched is not None:
+            raise self.unfetched
+        token = running_on.set((spec, self.given)) if self.given else None
         folder: tempfile.TemporaryDirectory[str] | None = None
         try:
             if experiment.wants_tempdir:
@@ -291,7 +302,7 @@ class _Chunk:
         if self.files.names:
             output = self.files.take(i, output, self.run_id(i), tempdir)
         self.frames += [(i, name, frame) for name, frame in frames]
-        self.outputs[i] = output
+        self.values[i] = self.pick(output.__dict__)
 
     def features_of(self, i: int, spec: ExperimentInputSpec) -> None:
         """Keeps the computed features of an input, which were evaluated once at allocation for their types."""
@@ -312,18 +323,19 @@ class _Chunk:
     def result(self, upto: int) -> ChunkResult:
         """All rows of the range, outputs that break their own model turned into error rows."""
         schemas = self.leaf.schemas
-        scalars = refs = None
+        inputs = self.with_features(self.rows.slice(0, upto))
         while True:
             good = [i for i in range(upto) if i not in self.failures]
-            outputs = [self.outputs[i] for i in good]
+            table, what = None, schemas.output.model.__name__
             try:
-                table = models_to_arrow(outputs, schemas.output) if outputs else None  # pyright: ignore[reportArgumentType]
-                if table is not None:
-                    check_bounds(table, schemas.output.schema, what=schemas.output.model.__name__)
+                if good:
+                    values = self.values[:upto] if len(good) == upto else [self.values[i] for i in good]
+                    columns = list(zip(*values, strict=True))  # pyright: ignore[reportArgumentType]
+                    table = columns_to_arrow(columns, schemas.output.schema, what=what)
+                    check_bounds(table, schemas.output.schema, what=what)
                 break
             except (DataError, *MISFIT, ValidationError) as error:
                 self.fail_misfits(error, good)
-        inputs = self.with_features(self.rows.slice(0, upto))
         result = ChunkResult(self.start, self.start + upto, len(good), len(self.failures))
         if table is not None:
             base = inputs if len(good) == upto else inputs.take(pa.array(good))
@@ -385,6 +397,13 @@ class _Chunk:
         columns = [pa.array(attempts, pa.int64()), pa.array(seconds, pa.float64()), pa.array(workers, pa.string()), moments]
         tasks = pa.table(columns, names=[c.name for c in TASK_COLUMNS])
         return side_by_side(self.leaf.schemas.tables["tasks"], inputs.select(list(ID_LEVELS)), tasks)
+
+
+def _picker(names: Sequence[str]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
+    """Takes these values of a dict as a tuple."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda values: tuple(values[name] for name in names)
 
 
 def _clean(text: str) -> str:

@@ -92,8 +92,8 @@ class DataFileWriter:
 
     def describe(self, iceberg: Schema | None = None) -> DataFile:
         """The file as it was written; with statistics where the table's Iceberg schema is given."""
-        statistics = _statistics(self._footer[0], iceberg) if iceberg is not None else {}
-        return DataFile(self._objects.uri(self._key), self.rows, self._bytes, statistics)
+        found = _statistics(self._footer[0], iceberg)
+        return DataFile(self._objects.uri(self._key), self.rows, self._bytes, found)
 
 
 def _dictionary_columns(schema: pa.Schema) -> bool | list[str]:
@@ -105,30 +105,15 @@ def read_description(objects: Objects, key: str, iceberg: Schema | None = None) 
     """Describes a Parquet file that is already there, from its footer."""
     with objects.reader(key) as source:
         metadata = pq.read_metadata(source)
-    statistics = _statistics(metadata, iceberg) if iceberg is not None else {}
-    return DataFile(objects.uri(key), metadata.num_rows, objects.size(key), statistics)
+    return DataFile(objects.uri(key), metadata.num_rows, objects.size(key), _statistics(metadata, iceberg))
 
 
-def _statistics(metadata: pq.FileMetaData, iceberg: Schema) -> dict[str, Any]:
-    from pyiceberg.io.pyarrow import (
-        compute_statistics_plan,
-        data_file_statistics_from_parquet_metadata,
-        parquet_path_to_id_mapping,
-    )
+def _statistics(footer: pq.FileMetaData, iceberg: Schema | None) -> dict[str, Any]:
+    if iceberg is None:
+        return {}
+    from scythe_catalog.iceberg_types import statistics
 
-    found = data_file_statistics_from_parquet_metadata(
-        parquet_metadata=metadata,
-        stats_columns=compute_statistics_plan(iceberg, {}),
-        parquet_column_mapping=parquet_path_to_id_mapping(iceberg),
-    ).to_serialized_dict()
-    found.pop("record_count", None)
-    return {name: _jsonable(value) for name, value in found.items()}
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): base64.b64encode(v).decode() if isinstance(v, bytes) else v for k, v in value.items()}
-    return value
+    return statistics(footer, iceberg)
 
 
 def iceberg_statistics(statistics: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from scythe_catalog.datafile import DataFile, field_ids, iceberg_statistics
 from scythe_catalog.errors import CatalogError, CommitConflict, TableNotFound
 from scythe_catalog.schema.compare import Severity, compare, united
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
     import pyiceberg.catalog
     import pyiceberg.table
     from pyiceberg.expressions import BooleanExpression
-    from pyiceberg.schema import Schema
     from pyiceberg.table import Transaction
 
 #: Values of the partition columns, by name.
@@ -117,6 +114,8 @@ class Catalog:
         from pyiceberg.partitioning import PartitionField, PartitionSpec
         from pyiceberg.transforms import IdentityTransform
 
+        from scythe_catalog.iceberg_types import iceberg_schema
+
         optional = tuple(Column(c.name, c.kind, True, c.doc) for c in partition)
         iceberg = iceberg_schema(schema.plus(optional))
         fields = [
@@ -166,6 +165,8 @@ class Table:
 
     def widened(self, schema: TableSchema, properties: Mapping[str, str] | None = None) -> Table:
         """The table with what `schema` adds to it; unchanged where it adds nothing."""
+
+        from scythe_catalog.iceberg_types import iceberg_schema
 
         def change(table: pyiceberg.table.Table, tx: Transaction) -> bool:
             current = Table(table).schema
@@ -308,15 +309,6 @@ def _files_of(table: pyiceberg.table.Table, partition: Partition) -> Iterable[An
     if table.current_snapshot() is None:
         return []
     return table.scan(row_filter=partition_filter(partition)).plan_files()
-
-
-def iceberg_schema(schema: TableSchema) -> Schema:
-    """The Iceberg schema of a table schema; ids are provisional, the catalog assigns its own."""
-    from pyiceberg.io.pyarrow import _ConvertToIcebergWithoutIDs, visit_pyarrow  # pyright: ignore[reportPrivateUsage]
-    from pyiceberg.schema import assign_fresh_schema_ids
-
-    arrow = pa.schema([c.arrow for c in schema])
-    return assign_fresh_schema_ids(visit_pyarrow(arrow, _ConvertToIcebergWithoutIDs(format_version=2)))
 
 
 @lru_cache(maxsize=64)

@@ -20,8 +20,7 @@ def run_inline(plan: RunPlan, experiment: Experiment, open_ranges: Iterable[tupl
     Raises:
         Exception: the first that the function raises, after it was recorded as an error row.
     """
-    leaf = Leaf(plan, experiment)
-    with Turn(plan.objects, plan.key, "inline") as turn:
+    with Turn(plan.objects, plan.key, "inline") as turn, Leaf(plan, experiment) as leaf:
         collector = Collector(plan, experiment, turn.number)
         chunks = Chunks(open_ranges, 1, plan.chunk)
         try:

@@ -138,11 +138,11 @@ class LocalJob(threading.Thread):
 
     def _drive(self, collector: Collector) -> None:
         plan, options = self.plan, self.experiment.options
-        leaf = Leaf(plan, self.experiment)
         total = sum(b - a for a, b in self._ranges)
         chunks = Chunks(self._ranges, self._workers, plan.chunk)
         in_flight = 0
         with (
+            Leaf(plan, self.experiment) as leaf,
             Progress(plan.key.path, total) as progress,
             Pool(self._workers, pool_setup(plan, self.experiment), options.execution_seconds) as pool,
         ):

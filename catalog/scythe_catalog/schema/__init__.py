@@ -3,7 +3,15 @@
 from scythe_catalog.schema.check import check_bounds, conform
 from scythe_catalog.schema.compare import Change, Difference, Severity, compare, united
 from scythe_catalog.schema.compile import EXTRA_COLUMN, CompiledModel, compile_model, compile_type
-from scythe_catalog.schema.convert import arrow_to_models, builder, column_to_arrow, models_to_arrow, to_list
+from scythe_catalog.schema.convert import (
+    arrow_to_models,
+    builder,
+    column_to_arrow,
+    columns_to_arrow,
+    iterate_models,
+    models_to_arrow,
+    to_list,
+)
 from scythe_catalog.schema.problems import Problem
 from scythe_catalog.schema.table_schema import KIND_KEY, SCHEMA_KEY, Column, TableSchema
 
@@ -22,10 +30,12 @@ __all__ = [
     "builder",
     "check_bounds",
     "column_to_arrow",
+    "columns_to_arrow",
     "compare",
     "compile_model",
     "compile_type",
     "conform",
+    "iterate_models",
     "models_to_arrow",
     "to_list",
     "united",

@@ -7,7 +7,7 @@ that changes its value (a percentage to a fraction, say) must not do so twice. N
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter, itemgetter
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from scythe_catalog.errors import DataError
 from scythe_catalog.schema.compile import EXTRA_COLUMN, CompiledModel
 from scythe_catalog.schema.kinds import Json
 from scythe_catalog.schema.problems import Problem, raise_problems
-from scythe_catalog.schema.table_schema import Column
+from scythe_catalog.schema.table_schema import Column, TableSchema
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -31,37 +31,44 @@ def models_to_arrow(models: Sequence[BaseModel], compiled: CompiledModel) -> pa.
     Raises:
         DataError: a value that its column cannot hold, with column, rows and rule.
     """
-    names = compiled.schema.names
     rows = list(map(attrgetter("__dict__"), models))
+    table = columns_to_arrow(_columns(rows, compiled.schema.names), compiled.schema, what=compiled.model.__name__)
+    if compiled.allows_extra:
+        extras = list(map(attrgetter("__pydantic_extra__"), models))
+        if any(extras):
+            table = table.append_column(Column(EXTRA_COLUMN, Json(), True).arrow, Json().array(extras))
+    return table
+
+
+def columns_to_arrow(columns: Sequence[Sequence[Any]], schema: TableSchema, *, what: str) -> pa.Table:
+    """Python values, a sequence a column of the schema, as an Arrow table.
+
+    Raises:
+        DataError: a value that its column cannot hold, with column, rows and rule.
+    """
     arrays: list[pa.Array] = []
     problems: list[Problem] = []
-    for column, values in zip(compiled.schema, _columns(rows, names), strict=True):
+    for column, values in zip(schema, columns, strict=True):
         try:
             arrays.append(column_to_arrow(column, values))
         except DataError as error:
             problems += [p for p in error.problems if isinstance(p, Problem)]
-    raise_problems(compiled.model.__name__, problems)
-    fields = list(compiled.schema.arrow)
-    if compiled.allows_extra:
-        extras = list(map(attrgetter("__pydantic_extra__"), models))
-        if any(extras):
-            fields.append(Column(EXTRA_COLUMN, Json(), True).arrow)
-            arrays.append(Json().array(extras))
-    return pa.table(arrays, schema=pa.schema(fields, compiled.schema.arrow.metadata))
+    raise_problems(what, problems)
+    return pa.table(arrays, schema=schema.arrow)
 
 
 def _columns(rows: list[dict[str, Any]], names: tuple[str, ...]) -> Sequence[list[Any]]:
     return [list(map(itemgetter(name), rows)) for name in names]
 
 
-def column_to_arrow(column: Column, values: list[Any]) -> pa.Array:
+def column_to_arrow(column: Column, values: Sequence[Any]) -> pa.Array:
     """One column's Python values as Arrow.
 
     Raises:
         DataError: naming the rows whose value does not fit.
     """
     try:
-        array = column.kind.array(values)
+        array = column.kind.array(values if isinstance(values, list) else list(values))
     except MISFIT as error:
         rows, first = _misfits(column, values)
         raise_problems(None, [Problem(column.name, f"must be {column.kind.describe()}: {first or error}", tuple(rows))])
@@ -72,7 +79,7 @@ def column_to_arrow(column: Column, values: list[Any]) -> pa.Array:
     return array
 
 
-def _misfits(column: Column, values: list[Any]) -> tuple[list[int], str]:
+def _misfits(column: Column, values: Sequence[Any]) -> tuple[list[int], str]:
     rows: list[int] = []
     first = ""
     for i, value in enumerate(values):
@@ -86,14 +93,23 @@ def _misfits(column: Column, values: list[Any]) -> tuple[list[int], str]:
 
 def arrow_to_models(table: pa.Table, compiled: CompiledModel) -> list[Any]:
     """The models that `models_to_arrow` was given, equal to the originals."""
+    return list(iterate_models(table, compiled))
+
+
+def iterate_models(table: pa.Table, compiled: CompiledModel) -> Iterator[Any]:
+    """The same models one by one, so that none need outlive its use."""
     build = builder(compiled.model)
     columns = [column.kind.load(to_list(table.column(column.name))) for column in compiled.schema]
     names = compiled.schema.names
-    models = [build(dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
     if EXTRA_COLUMN in table.column_names and EXTRA_COLUMN not in names:
-        for model, extra in zip(models, Json().load(to_list(table.column(EXTRA_COLUMN))), strict=True):
+        extras = Json().load(to_list(table.column(EXTRA_COLUMN)))
+        for *row, extra in zip(*columns, extras, strict=True):
+            model = build(dict(zip(names, row, strict=True)))
             object.__setattr__(model, "__pydantic_extra__", extra)
-    return models
+            yield model
+        return
+    for row in zip(*columns, strict=True):
+        yield build(dict(zip(names, row)))  # noqa: B905 - the hot loop of every leaf
 
 
 def to_list(column: pa.ChunkedArray) -> list[Any]:
@@ -106,14 +122,14 @@ def to_list(column: pa.ChunkedArray) -> list[Any]:
 def builder(model: type[M]) -> Callable[[dict[str, Any]], M]:
     """A function that makes an instance of trusted values, with private attributes but without validation."""
     new, put = model.__new__, object.__setattr__
-    names = tuple(model.model_fields)
+    names = set(model.model_fields)
     extra = model.model_config.get("extra") == "allow"
     finish = _finisher(model)
 
     def build(values: dict[str, Any]) -> M:
         instance = new(model)
         put(instance, "__dict__", values)
-        put(instance, "__pydantic_fields_set__", set(names))
+        put(instance, "__pydantic_fields_set__", names.copy())
         put(instance, "__pydantic_extra__", {} if extra else None)
         put(instance, "__pydantic_private__", None)
         if finish is not None:

@@ -21,6 +21,9 @@ from urllib.parse import unquote, urlsplit
 import pyarrow as pa
 
 from scythe_catalog.errors import SchemaError
+from scythe_catalog.lazy_pandas import postpone_pandas
+
+postpone_pandas()
 
 if TYPE_CHECKING:
     import polars as pl

@@ -1,0 +1,147 @@
+"""Kinds as Iceberg types, and Parquet's footers as Iceberg's statistics.
+
+Written out here, rather than asked of `pyiceberg.io.pyarrow`, because that module loads pandas and
+costs each process seconds at its start.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from pyiceberg.conversions import to_bytes
+from pyiceberg.schema import Schema
+from pyiceberg.types import (
+    BinaryType,
+    BooleanType,
+    DateType,
+    DecimalType,
+    DoubleType,
+    IcebergType,
+    ListType,
+    LongType,
+    MapType,
+    NestedField,
+    PrimitiveType,
+    StringType,
+    StructType,
+    TimestampType,
+    TimestamptzType,
+    TimeType,
+)
+from pyiceberg.utils.truncate import truncate_upper_bound_text_string
+
+from scythe_catalog.schema import kinds as k
+from scythe_catalog.schema.table_schema import TableSchema
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+
+_PLAIN: dict[type[k.Kind], type[PrimitiveType]] = {
+    k.Bool: BooleanType,
+    k.Int: LongType,
+    k.Duration: LongType,
+    k.Float: DoubleType,
+    k.Str: StringType,
+    k.Json: StringType,
+    k.Uuid: StringType,
+    k.Uri: StringType,
+    k.Category: StringType,
+    k.Bytes: BinaryType,
+    k.Date: DateType,
+    k.Time: TimeType,
+}
+_TRUNCATED_TEXT = 16
+
+
+def iceberg_schema(schema: TableSchema) -> Schema:
+    """The Iceberg schema of a table schema; the ids are provisional, a catalog assigns its own."""
+    ids = itertools.count(1)
+    fields = [
+        NestedField(next(ids), c.name, _type(c.kind, ids), required=not c.nullable, doc=c.doc) for c in schema
+    ]
+    return Schema(*fields)
+
+
+def _type(kind: k.Kind, ids: Iterator[int]) -> IcebergType:
+    """Nested fields are optional throughout: what a nested null holds is never looked at."""
+    match kind:
+        case k.Decimal(precision, scale):
+            return DecimalType(precision, scale)
+        case k.Timestamp(aware):
+            return TimestamptzType() if aware else TimestampType()
+        case k.List(item):
+            return ListType(next(ids), _type(item, ids), element_required=False)
+        case k.Map(_, value):
+            key, item = next(ids), next(ids)
+            return MapType(key, StringType(), item, _type(value, ids), value_required=False)
+        case k.Struct(members):
+            return StructType(*(NestedField(next(ids), m.name, _type(m.kind, ids), required=False) for m in members))
+        case _:
+            return _PLAIN[type(kind)]()
+
+
+def statistics(footer: pq.FileMetaData, schema: Schema) -> dict[str, Any]:
+    """What Iceberg keeps of a data file, as JSON under PyIceberg's names; bounds are base64.
+
+    Sizes, counts and bounds of the top-level columns; bounds of texts are truncated as Iceberg's own
+    writers do (https://iceberg.apache.org/spec/#data-files).
+    """
+    fields = {f.name: f for f in schema.fields if isinstance(f.field_type, PrimitiveType)}
+    sizes: dict[str, int] = {}
+    values: dict[str, int] = {}
+    nulls: dict[str, int] = {}
+    lows: dict[str, Any] = {}
+    highs: dict[str, Any] = {}
+    unknown: set[str] = set()
+    for group in range(footer.num_row_groups):
+        row_group = footer.row_group(group)
+        for i in range(footer.num_columns):
+            column = row_group.column(i)
+            name = column.path_in_schema
+            if name not in fields:
+                continue
+            sizes[name] = sizes.get(name, 0) + column.total_compressed_size
+            values[name] = values.get(name, 0) + column.num_values
+            found = column.statistics
+            if found is None or not found.has_null_count:
+                unknown.add(name)
+                continue
+            nulls[name] = nulls.get(name, 0) + found.null_count
+            if found.has_min_max:
+                lows[name] = found.min if name not in lows else min(lows[name], found.min)
+                highs[name] = found.max if name not in highs else max(highs[name], found.max)
+            elif found.null_count < column.num_values:
+                unknown.add(name)
+    bounded = [n for n in lows if n not in unknown]
+    by_id = {name: str(f.field_id) for name, f in fields.items()}
+    upper = {by_id[n]: b for n in bounded if (b := _bound(fields[n].field_type, highs[n], upper=True)) is not None}
+    return {
+        "column_sizes": {by_id[n]: v for n, v in sizes.items()},
+        "value_counts": {by_id[n]: v for n, v in values.items()},
+        "null_value_counts": {by_id[n]: v for n, v in nulls.items() if n not in unknown},
+        "nan_value_counts": {},
+        "lower_bounds": {by_id[n]: _bound(fields[n].field_type, lows[n], upper=False) for n in bounded},
+        "upper_bounds": upper,
+        "split_offsets": [_offset(footer.row_group(g)) for g in range(footer.num_row_groups)],
+    }
+
+
+def _bound(dtype: IcebergType, value: Any, *, upper: bool) -> str | None:
+    if isinstance(dtype, StringType):
+        value = truncate_upper_bound_text_string(value, _TRUNCATED_TEXT) if upper else value[:_TRUNCATED_TEXT]
+    elif isinstance(dtype, BinaryType):
+        value = value if not upper or len(value) <= _TRUNCATED_TEXT else None
+        value = value[:_TRUNCATED_TEXT] if value is not None and not upper else value
+    if value is None:
+        return None
+    assert isinstance(dtype, PrimitiveType)
+    return base64.b64encode(to_bytes(dtype, value)).decode()
+
+
+def _offset(group: pq.RowGroupMetaData) -> int:
+    first = group.column(0)
+    dictionary = first.dictionary_page_offset
+    return dictionary if first.has_dictionary_page and dictionary < first.data_page_offset else first.data_page_offset

@@ -1,0 +1,68 @@
+"""Keeps pyarrow from importing pandas before anybody else does.
+
+pyarrow imports pandas, where it is installed, when it makes its first scalar or array. That costs every
+process at its start as much as all the rest of Scythe. So it is told once that there is no pandas,
+and told otherwise as soon as pandas is imported: what pyarrow does with pandas objects never changes.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+import pyarrow as pa
+
+
+def postpone_pandas() -> None:
+    """Does nothing where pandas is loaded already, or where pyarrow's hook for it is not what we know."""
+    if "pandas" in sys.modules or not hasattr(type(_api()), "compat"):
+        return
+    finder = _OnImport()
+    sys.meta_path.insert(0, finder)
+    pa.scalar(0)
+    finder.blocking = False
+
+
+def _api() -> Any:
+    return getattr(pa.lib, "_pandas_api", None)
+
+
+class _OnImport(MetaPathFinder):
+    """Refuses the import of pandas while pyarrow asks, then waits for the first that is meant."""
+
+    blocking = True
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != "pandas":
+            return None
+        if self.blocking:
+            raise ImportError("pandas is not loaded yet")
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec("pandas")
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Told(spec.loader)
+        return spec
+
+
+class _Told(Loader):
+    """Loads pandas, then lets pyarrow know."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._loader.exec_module(module)
+        _ = _api().compat  # looks for pandas anew, and finds it

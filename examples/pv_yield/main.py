@@ -1,0 +1,67 @@
+"""Simulates rooftop PV systems of any tilt, azimuth and DC/AC ratio at four sites, reads the table back and plots it.
+
+python examples/pv_yield/main.py [--n 500] [--engine local] [--plot pv_yield.png]
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from plot import plot
+from pv_yield import pv_yield
+
+import scythe
+from scythe.allocate import BaseExperiment
+
+WEATHER = Path(__file__).resolve().parent / "weather"
+SITES = {
+    "Sand Point": WEATHER / "sand_point.csv",
+    "Piedmont": WEATHER / "piedmont.csv",
+    "Greensboro": WEATHER / "greensboro.csv",
+    "Miami": WEATHER / "miami.csv",
+}
+SHOWN = ["site", "tilt", "azimuth", "dc_ac_ratio", "specific_yield", "performance_ratio", "clipping_loss"]
+
+
+def sample(n: int) -> pl.DataFrame:
+    """Systems spread over the design space, the sites in turn; the same ones every time."""
+    rng = np.random.default_rng(0)
+    sites = [list(SITES)[i % len(SITES)] for i in range(n)]
+    return pl.DataFrame(
+        {
+            "site": sites,
+            "tilt": rng.uniform(0, 60, n).round(1),
+            "azimuth": rng.uniform(0, 360, n).round(1) % 360,
+            "dc_ac_ratio": rng.uniform(1, 2, n).round(2),
+            "weather_file": [str(SITES[site]) for site in sites],
+        }
+    )
+
+
+def main() -> None:
+    """Allocates, waits, reads, prints and plots."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--n", type=int, default=500, help="number of simulations")
+    parser.add_argument("--engine", default=None, help="inline, local (the default) or hatchet")
+    parser.add_argument("--plot", type=Path, default=Path("pv_yield.png"), help="where to save the plot")
+    args = parser.parse_args()
+
+    run, ref = BaseExperiment(pv_yield).allocate(sample(args.n), version="keep", engine=args.engine)
+    result = ref.result()
+
+    yields = scythe.read(pv_yield, run.version, run=run.key.folder)
+    monthly = scythe.read(pv_yield, run.version, run=run.key.folder, table="monthly")
+    print(f"\n{result.rows} simulations in {result.seconds:.1f} s, {result.errors} errors\n")
+    for table, uri in result.uris.items():
+        print(f"  {table:<17} {uri}")
+    print(f'\nscythe.read("pv_yield", "{run.version}")\n')
+    with pl.Config(tbl_rows=8, tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True, float_precision=3):
+        print(yields.select(SHOWN).head(8))
+    print(f"\nplot: {plot(yields, monthly, args.plot)}")
+
+
+if __name__ == "__main__":
+    main()
