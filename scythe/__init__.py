@@ -47,7 +47,23 @@ _HOME = {
     "scan": "scythe.reader",
 }
 
-__all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = [
+    "BaseExperiment",
+    "ExperimentInputSpec",
+    "ExperimentOutputSpec",
+    "ExperimentRegistry",
+    "FileReference",
+    "FileRefs",
+    "OptionalFileReference",
+    "ScytheError",
+    "files",
+    "list_experiments",
+    "list_runs",
+    "open_run",
+    "read",
+    "rows",
+    "scan",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,7 +31,15 @@ from scythe.runs import ExperimentRun, load_run
 from scythe.schemas import difference
 from scythe.settings import engine_settings, storage
 from scythe.tables import catalog_of
-from scythe.versions import STRATEGIES, SemVer, VersioningStrategy, allowed_between, check_step, next_version, parse_folders
+from scythe.versions import (
+    STRATEGIES,
+    SemVer,
+    VersioningStrategy,
+    allowed_between,
+    check_step,
+    next_version,
+    parse_folders,
+)
 from scythe_catalog.datafile import DataFileWriter
 from scythe_catalog.objects import Objects
 from scythe_catalog.schema import Difference, arrow_to_models
@@ -144,7 +152,7 @@ class BaseExperiment:
         """
         if runs.loading.get():
             raise AllocationError(
-                "this script is only being loaded for its experiment: put the allocation under `if __name__ == \"__main__\":`"
+                'this script is only being loaded for its experiment: put the allocation under `if __name__ == "__main__":`'
             )
         if chunk is not None and chunk < 1:
             raise AllocationError(f"chunk must be at least 1, got {chunk}")
@@ -215,13 +223,13 @@ class BaseExperiment:
         planned: dict[str, TablePlan] = {}
         for name, schema in plan.schemas(self.experiment).tables.items():
             table = open_generation(catalog, plan.key, name, schema)
-            planned[name] = TablePlan(table.iceberg.name()[-1], table.ids)
+            planned[name] = TablePlan(table.iceberg.name()[-1], schema.to_json(), table.ids)
         return planned
 
     # --- reservation --------------------------------------------------------------------------------
 
     @contextmanager
-    def _reserved(self, objects: Objects, wanted: VersioningStrategy | str | SemVer) -> Iterator[RunKey]:
+    def _reserved(self, objects: Objects, wanted: VersioningStrategy | str | SemVer) -> Generator[RunKey]:
         """A version and a run folder that nobody else gets; given back where the allocation fails."""
         version, is_new = self._reserve_version(objects, wanted)
         key = self._reserve_folder(objects, str(version))
@@ -256,7 +264,9 @@ class BaseExperiment:
         try:
             version = SemVer.parse(wanted)
         except VersionError as error:
-            raise VersionError(f"{wanted!r} is neither a semantic version nor one of {', '.join(STRATEGIES)}") from error
+            raise VersionError(
+                f"{wanted!r} is neither a semantic version nor one of {', '.join(STRATEGIES)}"
+            ) from error
         below = [v for v in versions if v <= version]
         if below:
             allowed = allowed_between(below[-1], version)
@@ -300,7 +310,7 @@ def schemas_of_version(objects: Objects, experiment: str, version: str) -> dict[
 
 
 @contextmanager
-def _writable(objects: Objects) -> Iterator[None]:
+def _writable(objects: Objects) -> Generator[None]:
     from obstore.exceptions import BaseError
 
     try:

@@ -14,7 +14,9 @@ from scythe.layout import RunKey
 from scythe_catalog.objects import Objects
 
 
-def store_artifacts(inputs: Inputs, objects: Objects, key: RunKey, *, copy_inputs: bool) -> tuple[pa.Table, dict[str, list[str]]]:
+def store_artifacts(
+    inputs: Inputs, objects: Objects, key: RunKey, *, copy_inputs: bool
+) -> tuple[pa.Table, dict[str, list[str]]]:
     """Copies local input files into the run's `artifacts/` (with `copy_inputs` remote ones too).
 
     Gives the input rows with URIs in place of paths, and the URIs of each file field.
@@ -64,5 +66,3 @@ def _replaced(column: pa.ChunkedArray, by: dict[str, str]) -> pa.ChunkedArray:
     encoded = column.combine_chunks().dictionary_encode()
     values = [by.get(v, v) for v in encoded.dictionary.to_pylist()]
     return pa.chunked_array([pa.array(values, pa.string()).take(encoded.indices)])
-
-

@@ -17,12 +17,6 @@ from pydantic.json_schema import SkipJsonSchema
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Index levels that every run's tables begin with, in this order.
-ID_LEVELS = ("experiment_id", "sort_index", "root_workflow_run_id", "workflow_run_id")
-
-#: Table names that no dataframe of a user may take.
-RESERVED_TABLES = frozenset({"scalars", "result_file_refs", "errors", "tasks"})
-
 Scalar = Any
 
 
@@ -90,7 +84,9 @@ class ExperimentInputSpec(BaseModel):
         from scythe.levels import index_values
 
         levels: dict[str, list[Any]] = {
-            name: [value] * n_rows for name, value in index_values(self).items() if name not in additional_excludes
+            name: [value] * n_rows
+            for name, value in index_values(self, self.computed_features).items()
+            if name not in additional_excludes
         }
         for name, values in _additional(additional_index_data, n_rows).items():
             if name in levels:
@@ -101,9 +97,7 @@ class ExperimentInputSpec(BaseModel):
         return pd.MultiIndex.from_arrays(list(levels.values()), names=list(levels))
 
 
-def _additional(
-    data: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None, n_rows: int
-) -> dict[str, list[Any]]:
+def _additional(data: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None, n_rows: int) -> dict[str, list[Any]]:
     if data is None:
         return {}
     if isinstance(data, Mapping):

@@ -29,9 +29,13 @@ def frame_to_arrow(frame: Any) -> pa.Table | None:
     return None
 
 
+def _text(value: Any) -> Any:
+    return str(value) if isinstance(value, PurePath) else value
+
+
 def _pandas_column(name: str, series: Any) -> pa.Array | pa.ChunkedArray:
     if series.dtype == object:
-        series = series.map(lambda v: str(v) if isinstance(v, PurePath) else v)
+        series = series.map(_text)
     try:
         return pa.array(series, from_pandas=series.dtype.kind != "f")
     except pa.ArrowException as error:

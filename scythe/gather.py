@@ -133,7 +133,11 @@ class Gather:
                 by_name[piece.table].append(piece)
         found: dict[str, tuple[pa.Schema, list[tuple[_Piece, str]]]] = {}
         for name, pieces in sorted(by_name.items()):
-            live = [p for p in pieces if any(t.num_rows for t in self._owned(p).batches())] if self.coverage.overlaps else pieces
+            live = (
+                [p for p in pieces if any(t.num_rows for t in self._owned(p).batches())]
+                if self.coverage.overlaps
+                else pieces
+            )
             if live:
                 schema, misfits = reconcile([(p.source.first, p.schema) for p in live])
                 found[name] = (schema, [(live[i], reason) for i, reason in misfits.items()])
@@ -143,7 +147,9 @@ class Gather:
         """A dataframe's columns: levels as the models declare them, the rest by their Arrow types."""
         levels = self.schemas.levels
         columns = TableSchema.from_arrow(schema.remove_metadata())
-        return TableSchema(tuple(levels[c.name] if c.name in levels else c for c in columns)).relaxed()
+        return TableSchema(
+            tuple(next((level for level in levels if level.name == c.name), c) for c in columns)
+        ).relaxed()
 
     def _misfits(self, frames: dict[str, tuple[pa.Schema, list[tuple[_Piece, str]]]]) -> dict[int, str]:
         """`sort_index` -> why the input's dataframe cannot stand in one table with the others."""
@@ -200,6 +206,7 @@ class Gather:
         result = RunResult(
             experiment_id=self.plan.key.path,
             workflow_run_id=self.plan.workflow_run_id,
+            root=self.objects.root,
             uris={name: file.uri for name, (_, file, _) in published.items()},
             inputs=self.plan.inputs,
             rows=published["scalars"][1].rows,

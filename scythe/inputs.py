@@ -14,16 +14,15 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from scythe.base import ExperimentInputSpec
 from scythe.errors import DataError, InputError, SchemaError
 from scythe.frames import frame_to_arrow
 from scythe.registry import Experiment
+from scythe_catalog.compute import pc
 from scythe_catalog.schema import EXTRA_COLUMN, Column, arrow_to_models, check_bounds, conform, models_to_arrow
-from scythe_catalog.schema.kinds import local_path
-from scythe_catalog.schema.kinds import kind_of_arrow
+from scythe_catalog.schema.kinds import kind_of_arrow, local_path
 
 _FEATURE_SAMPLE = 100
 
@@ -83,7 +82,9 @@ def _table(specs: Any, experiment: Experiment) -> pa.Table:
             return compiled.schema.arrow.empty_table()
         return conform(frame, compiled)
     if not isinstance(specs, Iterable) or isinstance(specs, str | bytes):
-        raise InputError(f"specs must be {model.__name__} models or a Polars, pandas or Arrow table, not {type(specs).__name__}")
+        raise InputError(
+            f"specs must be {model.__name__} models or a Polars, pandas or Arrow table, not {type(specs).__name__}"
+        )
     models = list(specs)  # pyright: ignore[reportUnknownArgumentType]
     others = [i for i, spec in enumerate(models) if type(spec) is not model]
     if others:
@@ -129,7 +130,9 @@ def _files(table: pa.Table, fields: tuple[str, ...]) -> tuple[dict[str, dict[str
             if problem:
                 rows = pc.indices_nonzero(pc.equal(column, text)).to_pylist()
                 shown = ", ".join(map(str, rows[:10])) + (", …" if len(rows) > 10 else "")
-                raise InputError(f"{name}: the file {text!r} {problem} (rows {shown}); relative paths start at {Path.cwd()}")
+                raise InputError(
+                    f"{name}: the file {text!r} {problem} (rows {shown}); relative paths start at {Path.cwd()}"
+                )
             local[name][text] = path
     return local, remote
 
@@ -159,7 +162,9 @@ def _computed(table: pa.Table, experiment: Experiment) -> tuple[Column, ...]:
         try:
             kind = kind_of_arrow(pa.array([features.get(name) for features in found]).type)
         except (SchemaError, pa.ArrowException) as error:
-            raise InputError(f"{model.__name__}.computed_features: {name!r} must be a scalar of one type: {error}") from error
+            raise InputError(
+                f"{model.__name__}.computed_features: {name!r} must be a scalar of one type: {error}"
+            ) from error
         if not kind.flat:
             raise InputError(f"{model.__name__}.computed_features: {name!r} must be a scalar, not a {kind.describe()}")
         columns.append(Column(name, kind, True, f"Computed by {model.__name__}."))

@@ -1,9 +1,9 @@
 """Where everything of a run lies: names in, keys out. Pure; nothing here reads or writes.
 
-    <experiment>/<version>/<datetime>/manifest.yml ...     the user's folder, as the specification draws it
-    _catalog/<experiment>/<table>/                         the Iceberg tables
-    _catalog/<experiment>/_versions/<version>.json         which versions are taken, and their schemas
-    _catalog/<experiment>/_runs/<version>/<datetime>       which run folders are taken
+<experiment>/<version>/<datetime>/manifest.yml ...     the user's folder, as the specification draws it
+_catalog/<experiment>/<table>/                         the Iceberg tables
+_catalog/<experiment>/_versions/<version>.json         which versions are taken, and their schemas
+_catalog/<experiment>/_runs/<version>/<datetime>       which run folders are taken
 """
 
 from __future__ import annotations
@@ -20,6 +20,12 @@ RESULT = "scatter-gather/output/result.json"
 CANCELLED = "scatter-gather/output/cancelled.json"
 DATETIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
 TASK_PREFIX = "scythe_experiment_"
+
+#: Index levels that every run's tables begin with, in this order.
+ID_LEVELS = ("experiment_id", "sort_index", "root_workflow_run_id", "workflow_run_id")
+
+#: Table names that no dataframe of a user may take.
+RESERVED_TABLES = frozenset({"scalars", "result_file_refs", "errors", "tasks"})
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\- ]*")
 

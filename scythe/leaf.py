@@ -23,16 +23,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from scythe.base import ID_LEVELS, ExperimentInputSpec
 from scythe import dataframes
+from scythe.base import ExperimentInputSpec
 from scythe.errors import DataError, FetchError, OutputError
 from scythe.fetch import fetch_once
-from scythe.layout import leaf_run_prefix
+from scythe.layout import ID_LEVELS, leaf_run_prefix
 from scythe.levels import running_on
 from scythe.outputs import OutputFiles
 from scythe.plan import RunPlan
 from scythe.registry import Experiment
 from scythe.schemas import ERROR_COLUMNS, TASK_COLUMNS
+from scythe_catalog.compute import pc
 from scythe_catalog.schema import (
     Problem,
     TableSchema,
@@ -204,12 +205,12 @@ class _Chunk:
             yield from specs
             return
         columns = [self.rows.column(name).to_pylist() for name in names]
-        for i, (spec, *values) in enumerate(zip(specs, *columns, strict=True)):
+        for spec, *values in zip(specs, *columns, strict=True):
             self.given = dict(zip(names, values, strict=True))
             self.unfetched = None
             for name, uri in self.given.items():
                 try:
-                    spec.__dict__[name] = fetch_once(uri) if uri is not None else None
+                    vars(spec)[name] = fetch_once(uri) if uri is not None else None
                 except FetchError as error:
                     self.unfetched = FetchError(f"{name}: {error}")
             yield spec
@@ -218,11 +219,13 @@ class _Chunk:
         """Tries one input, and again after an exception, as often as its experiment says."""
         tries = max(1, self.leaf.experiment.options.retries + 1 - before)
         began, clock = time.time(), time.perf_counter
-        started = clock()
+        started, attempt = clock(), 0
         for attempt in range(1, tries + 1):
             try:
                 self.once(i, spec, mark)
-            except Exception as error:  # noqa: BLE001 - whatever the user's function raises becomes a row
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # noqa: BLE001 - whatever the function raises (SystemExit too) becomes a row
                 if attempt == tries:
                     self.failures[i] = Failure.of(error, before + attempt)
             else:
@@ -235,7 +238,9 @@ class _Chunk:
         raised: BaseException | None = None
         try:
             self.once(i, spec, mark)
-        except Exception as error:  # noqa: BLE001 - handed to the caller of `allocate` as it is
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - handed to the caller of `allocate` as it is
             self.failures[i] = Failure.of(error, before + 1)
             raised = error
         self.tasks.append((before + 1, time.perf_counter() - started, self.leaf.worker, began))
@@ -279,11 +284,11 @@ class _Chunk:
 
         spec = spec.model_copy()
         for name in self.leaf.schemas.file_inputs:
-            source = spec.__dict__[name]
+            source = vars(spec)[name]
             if isinstance(source, Path):
                 folder = tempdir / "inputs" / name
                 folder.mkdir(parents=True)
-                spec.__dict__[name] = Path(shutil.copy(source, folder))
+                vars(spec)[name] = Path(shutil.copy(source, folder))
         running_on.set((spec, running_on.get()[1]))  # pyright: ignore[reportOptionalSubscript]
         return spec
 
@@ -302,14 +307,16 @@ class _Chunk:
         if self.files.names:
             output = self.files.take(i, output, self.run_id(i), tempdir)
         self.frames += [(i, name, frame) for name, frame in frames]
-        self.values[i] = self.pick(output.__dict__)
+        self.values[i] = self.pick(vars(output))
 
     def features_of(self, i: int, spec: ExperimentInputSpec) -> None:
         """Keeps the computed features of an input, which were evaluated once at allocation for their types."""
         found = dict(spec.computed_features)
         names = [c.name for c in self.leaf.schemas.computed]
         if set(found) - set(names):
-            raise OutputError(f"computed_features gave {sorted(set(found) - set(names))}, which the first inputs did not")
+            raise OutputError(
+                f"computed_features gave {sorted(set(found) - set(names))}, which the first inputs did not"
+            )
         while len(self.features) <= i:
             self.features.append({})
         self.features[i] = found
@@ -373,7 +380,9 @@ class _Chunk:
             except DataError as error:
                 bad = {r for p in error.problems if isinstance(p, Problem) for r in p.rows}
                 for i in bad - set(self.failures):
-                    failure = OutputError(f"computed feature {column.name!r} must be {column.kind.describe()}, got {values[i]!r}")
+                    failure = OutputError(
+                        f"computed feature {column.name!r} must be {column.kind.describe()}, got {values[i]!r}"
+                    )
                     self.failures[i] = Failure.of(failure, self.tasks[i][0])
                 array = column_to_arrow(column, [None if i in bad else v for i, v in enumerate(values)])
             inputs = inputs.append_column(column.arrow, array)
@@ -394,7 +403,12 @@ class _Chunk:
     def task_rows(self, inputs: pa.Table) -> pa.Table:
         attempts, seconds, workers, starts = zip(*self.tasks, strict=True) if self.tasks else ((), (), (), ())
         moments = pa.array([int(s * 1e6) for s in starts], pa.int64()).cast(pa.timestamp("us", "UTC"))
-        columns = [pa.array(attempts, pa.int64()), pa.array(seconds, pa.float64()), pa.array(workers, pa.string()), moments]
+        columns = [
+            pa.array(attempts, pa.int64()),
+            pa.array(seconds, pa.float64()),
+            pa.array(workers, pa.string()),
+            moments,
+        ]
         tasks = pa.table(columns, names=[c.name for c in TASK_COLUMNS])
         return side_by_side(self.leaf.schemas.tables["tasks"], inputs.select(list(ID_LEVELS)), tasks)
 
@@ -413,8 +427,6 @@ def _clean(text: str) -> str:
 
 def run_ids(experiment_id: str, sort_index: pa.ChunkedArray) -> pa.ChunkedArray:
     """`workflow_run_id` of each row: what `scythe.layout.leaf_run_id` gives, for a column."""
-    import pyarrow.compute as pc
-
     digits = pc.utf8_lpad(sort_index.cast(pa.string()), 12, "0")
     return pc.binary_join_element_wise(pa.scalar(leaf_run_prefix(experiment_id)), digits, "")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from scythe.base import ID_LEVELS, ExperimentInputSpec
+from scythe.layout import ID_LEVELS
 from scythe_catalog.schema import compile_model
 from scythe_catalog.schema.kinds import Uri
 
@@ -22,8 +22,8 @@ def level_names(model: type[BaseModel]) -> tuple[str, ...]:
     return ID_LEVELS + tuple(c.name for c in schema if c.kind.flat and c.name not in ID_LEVELS)
 
 
-def index_values(spec: ExperimentInputSpec) -> dict[str, Any]:
-    """Level -> value of one input: stored values, with file references as the URIs that were given."""
+def index_values(spec: BaseModel, computed: Mapping[str, Any]) -> dict[str, Any]:
+    """Level -> value of one input and its computed features: stored values, with file references as the URIs that were given."""
     schema = compile_model(type(spec)).schema
     current = running_on.get()
     given = current[1] if current is not None and current[0] is spec else {}
@@ -35,4 +35,4 @@ def index_values(spec: ExperimentInputSpec) -> dict[str, Any]:
         elif schema[name].kind.name == "category":
             value = schema[name].kind.dump([value])[0]
         values[name] = value
-    return values | dict(spec.computed_features)
+    return values | dict(computed)

@@ -92,7 +92,10 @@ def schema_hash(experiment: Experiment) -> str:
     import json
 
     def bare(columns: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return sorted(({k: v for k, v in c.items() if k not in ("doc", "unit", "bounds")} for c in columns), key=lambda c: c["name"])
+        return sorted(
+            ({k: v for k, v in c.items() if k not in ("doc", "unit", "bounds")} for c in columns),
+            key=lambda c: c["name"],
+        )
 
     text = json.dumps({side: bare(columns) for side, columns in experiment.schemas.to_json().items()}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -30,7 +30,8 @@ class Source:
             return None
         table = sorted_rows(table)
         keys = _keys(table)
-        return cls(int(keys[0]), int(keys[-1]), lambda: iter([table]))
+        only: list[pa.Table] = [table]
+        return cls(int(keys[0]), int(keys[-1]), only.__iter__)
 
 
 def sorted_rows(table: pa.Table) -> pa.Table:

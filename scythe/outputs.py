@@ -27,9 +27,7 @@ class OutputFiles:
         self._plan, self._objects = plan, plan.objects
         self._staged: dict[int, dict[str, Path]] = {}
 
-    def take(
-        self, i: int, output: ExperimentOutputSpec, run_id: str, tempdir: Path | None
-    ) -> ExperimentOutputSpec:
+    def take(self, i: int, output: ExperimentOutputSpec, run_id: str, tempdir: Path | None) -> ExperimentOutputSpec:
         """The output with URIs in place of paths; its files are moved out of the function's reach.
 
         Raises:

@@ -152,5 +152,3 @@ def _column(objects: Objects, part: Part, table: str) -> np.ndarray:
             with objects.reader(file.key) as stream:
                 found.append(pq.read_table(stream, columns=[KEY]).column(KEY).to_numpy())
     return np.concatenate(found)
-
-

@@ -21,10 +21,16 @@ from scythe_catalog.schema import TableSchema
 
 @dataclass(frozen=True)
 class TablePlan:
-    """One table of a run: the catalog table it goes to, and the field ids of its columns."""
+    """One table of a run: the catalog table it goes to, its columns, and their field ids there."""
 
     catalog_table: str
+    columns: list[dict[str, Any]]
     ids: dict[str, int]
+
+    @property
+    def schema(self) -> TableSchema:
+        """The columns of this run's rows."""
+        return TableSchema.from_json(self.columns)
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def scan(
     """The same as `read`, as a lazy frame: only the files of the runs that are asked for are ever opened."""
     objects, name = storage(), name_of(experiment)
     catalog = catalog_of(objects, engine_settings().catalog)
-    if version == ALL or run == ALL:
+    if ALL in (version, run):
         return _scan_many(catalog, objects, name, version, table, run, columns)
     key, result = _one_run(objects, name, version, run)
     return _scan_run(catalog, objects, key, result, table, columns)
@@ -113,7 +113,9 @@ def rows(
     objects = storage()
     key, result = _one_run(objects, name_of(experiment), version, run)
     if result is None:
-        raise RunError(f"the run {key.path} is not finished: read its rows so far with scythe.read(..., run={key.folder!r})")
+        raise RunError(
+            f"the run {key.path} is not finished: read its rows so far with scythe.read(..., run={key.folder!r})"
+        )
     return pairs(objects, found, result)
 
 
@@ -202,13 +204,14 @@ def _scan_run(
     if result is not None:
         known = {name: (found.catalog_table, found.columns) for name, found in result.tables.items()}
     else:
-        known = {name: (planned.catalog_table, None) for name, planned in RunPlan.load(objects, key).tables.items()}
+        tables = RunPlan.load(objects, key).tables
+        known = {name: (planned.catalog_table, list(planned.schema.names)) for name, planned in tables.items()}
     if table not in known:
         raise NotFoundError(f"{key.path} has no table {table!r}; it has {', '.join(sorted(known))}")
     opened = catalog.table(key.experiment, known[table][0])
-    names = list(known[table][1] or opened.schema.names)
+    names = known[table][1]
     frame = scan_table(opened, key.partition, columns=_chosen(columns, names, table))
-    frame = _moved(frame, opened, objects, result, table)
+    frame = _moved(frame, opened, objects, result)
     if result is None:
         frame = scan_table(opened, key.partition, columns=names).sort("sort_index", maintain_order=True)
         frame = frame.select(_chosen(columns, names, table))
@@ -226,19 +229,13 @@ def _chosen(columns: Sequence[str] | None, names: list[str], table: str) -> list
     return list(columns)
 
 
-def _moved(
-    frame: pl.LazyFrame, table: Table, objects: Objects, result: RunResult | None, name: str
-) -> pl.LazyFrame:
+def _moved(frame: pl.LazyFrame, table: Table, objects: Objects, result: RunResult | None) -> pl.LazyFrame:
     """File references follow a root that was moved since the run: the old root's URIs become the new one's."""
-    if result is None or name not in result.tables:
-        return frame
-    found = result.tables[name]
-    old = found.uri.removesuffix(f"/{found.key}")
-    if old in (objects.root, found.uri):
+    if result is None or result.root == objects.root:
         return frame
     present = frame.collect_schema().names()
     uris = [c.name for c in table.schema if isinstance(c.kind, k.Uri) and c.kind.file and c.name in present]
-    begins = f"{old}/"
+    begins = f"{result.root}/"
     return frame.with_columns(
         pl.when(pl.col(c).str.starts_with(begins))
         .then(pl.lit(f"{objects.root}/") + pl.col(c).str.strip_prefix(begins))
@@ -302,7 +299,9 @@ def _wanted(objects: Objects, name: str, version: Any, run: Any) -> _Wanted:
                 keys.append(key)
                 break
     if not keys:
-        raise NotFoundError(f"{name!r} has no finished run" if run is None else f"{name!r} has no run {folder_name(run)}")
+        raise NotFoundError(
+            f"{name!r} has no finished run" if run is None else f"{name!r} has no run {folder_name(run)}"
+        )
     return _Wanted(tuple(keys))
 
 

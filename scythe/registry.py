@@ -159,7 +159,9 @@ class ExperimentRegistry:
         Raises:
             RegistrationError: its models are not an ExperimentInputSpec and an ExperimentOutputSpec.
         """
-        inputs = getattr(getattr(task, "config", None), "input_validator", None) or getattr(task, "input_validator", None)
+        inputs = getattr(getattr(task, "config", None), "input_validator", None) or getattr(
+            task, "input_validator", None
+        )
         inputs = getattr(inputs, "_type", inputs)
         if not (isinstance(inputs, type) and issubclass(inputs, ExperimentInputSpec)):
             raise RegistrationError(
@@ -223,7 +225,9 @@ def define(target: Callable[..., Any], name: str | None, options: ExperimentOpti
         seconds_of(options.execution_timeout)
     inputs, outputs, wants_tempdir = _signature(target)
     if options.local_file_location not in ("cache", "copied-to-tempdir"):
-        raise RegistrationError(f"local_file_location must be 'cache' or 'copied-to-tempdir', got {options.local_file_location!r}")
+        raise RegistrationError(
+            f"local_file_location must be 'cache' or 'copied-to-tempdir', got {options.local_file_location!r}"
+        )
     if options.local_file_location == "copied-to-tempdir" and not wants_tempdir:
         raise RegistrationError(f"{chosen}: local_file_location='copied-to-tempdir' needs a parameter `tempdir: Path`")
     return Experiment(chosen, target, inputs, outputs, wants_tempdir, options, compile_experiment(inputs, outputs))
@@ -234,7 +238,9 @@ def _signature(target: Callable[..., Any]) -> tuple[type[Any], type[Any], bool]:
     if isinstance(target, type):
         function = getattr(target, "run", None)  # pyright: ignore[reportAssignmentType]
         if not callable(function):
-            raise RegistrationError(f"the class {target.__name__} needs a method `run(self, input_spec)` to be an experiment")
+            raise RegistrationError(
+                f"the class {target.__name__} needs a method `run(self, input_spec)` to be an experiment"
+            )
         if issubclass(target, ExperimentInputSpec):
             own_input = target
     where = _place(target)
@@ -258,7 +264,9 @@ def _signature(target: Callable[..., Any]) -> tuple[type[Any], type[Any], bool]:
     outputs = hints.get("return")
     for what, model in (((names or ["self"])[0], inputs), ("the return value", outputs)):
         if not isinstance(model, type):
-            raise RegistrationError(f"{where}: annotate {what} with its model, as in `def f(input_spec: MyInput) -> MyOutput`")
+            raise RegistrationError(
+                f"{where}: annotate {what} with its model, as in `def f(input_spec: MyInput) -> MyOutput`"
+            )
     return typing.cast(type[Any], inputs), typing.cast(type[Any], outputs), tempdir
 
 
@@ -281,7 +289,9 @@ def seconds_of(duration: timedelta | float | str) -> float:
     else:
         seconds = float(duration)
     if seconds <= 0:
-        raise RegistrationError(f"a time limit must be positive: a timedelta, seconds, or a text like '90s'; got {duration!r}")
+        raise RegistrationError(
+            f"a time limit must be positive: a timedelta, seconds, or a text like '90s'; got {duration!r}"
+        )
     return seconds
 
 

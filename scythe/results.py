@@ -33,6 +33,8 @@ class RunResult(BaseModel):
 
     experiment_id: str
     workflow_run_id: str | None
+    #: The root under which the run was finished: its tables hold URIs below it.
+    root: str
     uris: dict[str, str]
     inputs: int
     rows: int
@@ -44,8 +46,11 @@ class RunResult(BaseModel):
 
 
 def read_result(objects: Objects, key: RunKey) -> RunResult | None:
-    """The result of a run, None while it is not finished."""
+    """The result of a run, with URIs below the root as it is now; None while the run is not finished."""
     try:
-        return RunResult.model_validate_json(objects.read(key.result))
+        result = RunResult.model_validate_json(objects.read(key.result))
     except FileNotFoundError:
         return None
+    for name, table in result.tables.items():
+        table.uri = result.uris[name] = objects.uri(table.key)
+    return result

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, PrivateAttr
 
@@ -57,6 +57,11 @@ class ExperimentRun(BaseModel):
     def objects(self) -> Objects:
         """The root of all experiments."""
         return self._objects
+
+    def below(self, objects: Objects) -> Self:
+        """The same run, found below this root."""
+        self._objects = objects
+        return self
 
     @property
     def status(self) -> Status:
@@ -227,7 +232,9 @@ def resolve_version(objects: Objects, experiment: str, version: Any) -> str:
     """
     versions = version_names(objects, experiment)
     if not versions:
-        raise NotFoundError(f"there is no experiment {experiment!r} in {objects.root}; there is {_listed(experiment_names(objects))}")
+        raise NotFoundError(
+            f"there is no experiment {experiment!r} in {objects.root}; there is {_listed(experiment_names(objects))}"
+        )
     if version is None:
         return str(versions[-1])
     wanted = SemVer.parse(version)
@@ -286,8 +293,7 @@ def load_run(objects: Objects, key: RunKey) -> ExperimentRun:
         workflow_run_id=manifest.get("workflow_run_id"),
         inputs=manifest.get("inputs", 0),
     )
-    run._objects = objects
-    return run
+    return run.below(objects)
 
 
 def open_run(experiment: Any, version: Any = None, run: Any = None) -> ExperimentRun:

@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from scythe.base import ID_LEVELS, RESERVED_TABLES, ExperimentInputSpec, ExperimentOutputSpec
+from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import RegistrationError, SchemaError
-from scythe.layout import check_name
+from scythe.layout import ID_LEVELS, RESERVED_TABLES, check_name
 from scythe.levels import level_names
 from scythe_catalog.schema import (
     EXTRA_COLUMN,
@@ -150,7 +150,9 @@ def _without_dataframes(outputs: type[ExperimentOutputSpec]) -> CompiledModel:
 
 def _check_column(name: str, model: type[BaseModel]) -> None:
     if name in _TAKEN:
-        raise RegistrationError(f"{model.__name__}.{name}: Scythe's own tables use the column {name!r}, so rename the field")
+        raise RegistrationError(
+            f"{model.__name__}.{name}: Scythe's own tables use the column {name!r}, so rename the field"
+        )
     check_name(name, f"a field of {model.__name__}")
 
 

@@ -78,5 +78,7 @@ def _read(settings: type[S]) -> S:
         return settings()
     except ValidationError as error:
         prefix = str(settings.model_config.get("env_prefix", ""))
-        found = "; ".join(f"{prefix}{'_'.join(map(str, e['loc']))}".upper() + f"={e['input']!r}: {e['msg']}" for e in error.errors())
+        found = "; ".join(
+            f"{prefix}{'_'.join(map(str, e['loc']))}".upper() + f"={e['input']!r}: {e['msg']}" for e in error.errors()
+        )
         raise SettingsError(found) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import semver
 
@@ -61,11 +61,11 @@ def next_version(strategy: VersioningStrategy, latest: SemVer | None, difference
         case "keep":
             return latest
         case "bumppatch":
-            return latest.bump_patch()
+            return cast(SemVer, latest.bump_patch())
         case "bumpminor":
-            return latest.bump_minor()
+            return cast(SemVer, latest.bump_minor())
         case _:
-            return latest.bump_major()
+            return cast(SemVer, latest.bump_major())
 
 
 def allowed_between(below: SemVer, version: SemVer) -> Severity:

@@ -96,7 +96,7 @@ class DataFileWriter:
         return DataFile(self._objects.uri(self._key), self.rows, self._bytes, found)
 
 
-def _dictionary_columns(schema: pa.Schema) -> bool | list[str]:
+def _dictionary_columns(schema: pa.Schema) -> Any:
     """Texts repeat, so dictionaries pay; floats rarely do, and trying costs time."""
     return [f.name for f in schema if not pa.types.is_floating(f.type) and not pa.types.is_nested(f.type)]
 

@@ -33,7 +33,7 @@ class _Input(InputFile):
 
     def open(self, seekable: bool = True) -> InputStream:
         objects, key = _split(self.location)
-        return io.BytesIO(objects.read(key))
+        return io.BytesIO(objects.read(key))  # pyright: ignore[reportReturnType]
 
 
 class _Output(OutputFile):
@@ -50,7 +50,7 @@ class _Output(OutputFile):
         objects, key = _split(self.location)
         if not overwrite and objects.exists(key):
             raise FileExistsError(f"{self.location} exists already")
-        return _Buffer(objects, key)
+        return _Buffer(objects, key)  # pyright: ignore[reportReturnType]
 
 
 class _Buffer(io.BytesIO):

@@ -66,7 +66,9 @@ class FolderCatalog(MetastoreCatalog):
     ) -> Table:
         namespace, name = self.identifier_to_database_and_table(identifier)
         if location and location.rstrip("/") != self._location(namespace, name):
-            raise ValueError(f"a table of a folder catalog lies at {self._location(namespace, name)}, not at {location}")
+            raise ValueError(
+                f"a table of a folder catalog lies at {self._location(namespace, name)}, not at {location}"
+            )
         converted: Schema = self._convert_schema_if_needed(schema)
         metadata = new_table_metadata(
             location=self._location(namespace, name),
@@ -97,12 +99,12 @@ class FolderCatalog(MetastoreCatalog):
             current = None
         staged = self._update_and_stage_table(current, table.name(), requirements, updates)
         if current is not None and staged.metadata == current.metadata:
-            return CommitTableResponse(metadata=current.metadata, metadata_location=current.metadata_location)
+            return _response(current.metadata, current.metadata_location)
         version = 1 + (self._version_of(current.metadata_location) if current else 0)
         if not self._publish(namespace, name, version, staged.metadata):
             raise CommitFailedException(f"version {version} of {namespace}.{name} was committed by another writer")
         location = self.objects.uri(self._key(namespace, name, f"v{version}.metadata.json"))
-        return CommitTableResponse(metadata=staged.metadata, metadata_location=location)
+        return _response(staged.metadata, location)
 
     def drop_table(self, identifier: str | Identifier) -> None:
         namespace, name = self.identifier_to_database_and_table(identifier, NoSuchTableError)
@@ -241,3 +243,6 @@ class FolderCatalog(MetastoreCatalog):
             while self.objects.exists(self._key(namespace, name, f"v{version + 1}.metadata.json")):
                 version += 1
 
+
+def _response(metadata: TableMetadata, location: str) -> CommitTableResponse:
+    return CommitTableResponse.model_validate({"metadata": metadata, "metadata-location": location})

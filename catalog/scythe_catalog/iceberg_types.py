@@ -53,15 +53,14 @@ _PLAIN: dict[type[k.Kind], type[PrimitiveType]] = {
     k.Date: DateType,
     k.Time: TimeType,
 }
+_INSTANT, _WALL_CLOCK = TimestamptzType(), TimestampType()
 _TRUNCATED_TEXT = 16
 
 
 def iceberg_schema(schema: TableSchema) -> Schema:
     """The Iceberg schema of a table schema; the ids are provisional, a catalog assigns its own."""
     ids = itertools.count(1)
-    fields = [
-        NestedField(next(ids), c.name, _type(c.kind, ids), required=not c.nullable, doc=c.doc) for c in schema
-    ]
+    fields = [NestedField(next(ids), c.name, _type(c.kind, ids), required=not c.nullable, doc=c.doc) for c in schema]
     return Schema(*fields)
 
 
@@ -71,7 +70,7 @@ def _type(kind: k.Kind, ids: Iterator[int]) -> IcebergType:
         case k.Decimal(precision, scale):
             return DecimalType(precision, scale)
         case k.Timestamp(aware):
-            return TimestamptzType() if aware else TimestampType()
+            return _INSTANT if aware else _WALL_CLOCK
         case k.List(item):
             return ListType(next(ids), _type(item, ids), element_required=False)
         case k.Map(_, value):
@@ -80,7 +79,7 @@ def _type(kind: k.Kind, ids: Iterator[int]) -> IcebergType:
         case k.Struct(members):
             return StructType(*(NestedField(next(ids), m.name, _type(m.kind, ids), required=False) for m in members))
         case _:
-            return _PLAIN[type(kind)]()
+            return _PLAIN[type(kind)]()  # pyright: ignore[reportCallIssue]
 
 
 def statistics(footer: pq.FileMetaData, schema: Schema) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def postpone_pandas() -> None:
 
 
 def _api() -> Any:
-    return getattr(pa.lib, "_pandas_api", None)
+    return getattr(pa.lib, "_pandas_api", None)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class _OnImport(MetaPathFinder):

@@ -6,6 +6,7 @@ both are one snapshot, and both may race with other processes. Reading is `scan`
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import random
@@ -61,13 +62,20 @@ class Catalog:
 
         Raises:
             TableNotFound: there is none of this name.
+            CatalogError: its folder has been moved.
         """
         from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
 
         try:
-            return Table(self.iceberg.load_table((namespace, name)))
+            table = self.iceberg.load_table((namespace, name))
         except (NoSuchTableError, NoSuchNamespaceError) as error:
             raise TableNotFound(f"there is no table {namespace}.{name} in {self.warehouse}") from error
+        if self.name is None and not table.location().startswith(f"{self.warehouse}/"):
+            raise CatalogError(
+                f"the table {namespace}.{name} was made in {table.location()} and has been moved to {self.warehouse}: "
+                "make the catalog anew with `scythe rebuild`"
+            )
+        return Table(table)
 
     def tables(self, namespace: str) -> list[str]:
         """Names of the tables of a namespace, sorted; empty where there is none."""
@@ -98,10 +106,8 @@ class Catalog:
             table = self.table(namespace, name)
         except TableNotFound:
             if not self.iceberg.namespace_exists(namespace):
-                try:
+                with contextlib.suppress(NamespaceAlreadyExistsError):
                     self.iceberg.create_namespace(namespace)
-                except NamespaceAlreadyExistsError:
-                    pass
             try:
                 return self._create(namespace, name, schema, partition, properties or {})
             except TableAlreadyExistsError:
@@ -183,7 +189,11 @@ class Table:
             with tx.update_schema() as update:
                 update.union_by_name(iceberg_schema(wide))
                 for column in wide:
-                    if column.nullable and table.schema().find_field(column.name).required if column.name in current else False:
+                    if (
+                        column.nullable and table.schema().find_field(column.name).required
+                        if column.name in current
+                        else False
+                    ):
                         update.make_column_optional(column.name)
             tx.set_properties({SCHEMA_KEY: json.dumps(wide.to_json()), **(properties or {})})
             return True
@@ -301,7 +311,7 @@ def partition_filter(partition: Partition) -> BooleanExpression:
     expression: BooleanExpression = AlwaysTrue()
     for name, value in partition.items():
         literal = value.isoformat() if isinstance(value, dt.datetime) else value
-        expression = And(expression, EqualTo(name, literal))
+        expression = And(expression, EqualTo(name, literal))  # pyright: ignore[reportCallIssue]
     return expression
 
 

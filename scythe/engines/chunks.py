@@ -29,7 +29,9 @@ class Chunks:
         """How many ranges a worker should hold: a second one in wait where ranges are short."""
         if self._seconds is None:
             return 1
-        return 2 if self._seconds * self.size() < _TARGET_SECONDS * 1.5 and self._seconds < _PREFETCH_BELOW_SECONDS else 1
+        return (
+            2 if self._seconds * self.size() < _TARGET_SECONDS * 1.5 and self._seconds < _PREFETCH_BELOW_SECONDS else 1
+        )
 
     def size(self) -> int:
         """Inputs of the next range."""

@@ -7,7 +7,7 @@ finished. A script that ends without waiting finishes its run first.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures.thread  # noqa: F401 - its own exit hook must be registered before ours, so that ours runs first
+import concurrent.futures.thread  # noqa: F401  # pyright: ignore[reportUnusedImport] - its own exit hook must be registered before ours, so that ours runs first
 import os
 import sys
 import threading

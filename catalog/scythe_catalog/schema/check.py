@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from scythe_catalog.compute import pc
 from scythe_catalog.errors import DataError
 from scythe_catalog.schema import kinds as k
 from scythe_catalog.schema.compile import CompiledModel
@@ -71,7 +71,12 @@ def check_bounds(table: pa.Table, schema: TableSchema, *, what: str) -> None:
 
 def _broken(column: Column, values: pa.ChunkedArray) -> Iterator[tuple[str, pa.ChunkedArray]]:
     """Each rule that is broken, as words and as a mask of the rows that break it."""
-    compare = {"ge": (pc.greater_equal, ">="), "gt": (pc.greater, ">"), "le": (pc.less_equal, "<="), "lt": (pc.less, "<")}
+    compare = {
+        "ge": (pc.greater_equal, ">="),
+        "gt": (pc.greater, ">"),
+        "le": (pc.less_equal, "<="),
+        "lt": (pc.less, "<"),
+    }
     for name, bound in column.bounds.items():
         match name:
             case "ge" | "gt" | "le" | "lt" if column.kind.flat:
@@ -133,7 +138,7 @@ def _unknown(table: pa.Table, compiled: CompiledModel) -> Iterator[Problem]:
             continue
         near = difflib.get_close_matches(name, compiled.schema.names, 1, 0.5)
         hint = f"; did you mean {near[0]!r}?" if near else f"; its fields are {', '.join(compiled.schema.names)}"
-        way = ' (to carry values beyond the fields, pass models instead of a frame)' if compiled.allows_extra else ""
+        way = " (to carry values beyond the fields, pass models instead of a frame)" if compiled.allows_extra else ""
         yield Problem(name, f"is not a field of {compiled.model.__name__}{hint}{way}")
 
 
@@ -233,7 +238,7 @@ def _may_hold(kind: k.Kind, dtype: pa.DataType) -> bool:
 
 
 def _through_pydantic(table: pa.Table, compiled: CompiledModel) -> pa.Table:
-    adapter = TypeAdapter(list[compiled.model])
+    adapter: TypeAdapter[Any] = TypeAdapter(list[compiled.model])  # pyright: ignore[reportInvalidTypeForm]
     broken: dict[tuple[str, str], list[int]] = defaultdict(list)
     done: list[pa.Table] = []
     names = _populated_by(compiled)

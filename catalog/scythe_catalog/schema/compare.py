@@ -149,7 +149,9 @@ def _wider(old: k.Kind, new: k.Kind) -> k.Kind:
         case k.List(), k.List():
             return k.List(_wider(old.item, new.item), old.item_nullable or new.item_nullable)
         case k.Map(), k.Map():
-            return k.Map(_wider(old.key, new.key), _wider(old.value, new.value), old.value_nullable or new.value_nullable)
+            return k.Map(
+                _wider(old.key, new.key), _wider(old.value, new.value), old.value_nullable or new.value_nullable
+            )
         case k.Struct(), k.Struct():
             after = {m.name: m for m in new.members}
             kept = [

@@ -35,7 +35,14 @@ EXTRA_COLUMN = "extra"
 
 _UNIT = re.compile(r"\[([^\[\]]+)\]\s*$")
 _MEASURED = (k.Int, k.Float, k.Decimal)
-_BOUNDS: dict[type, str] = {at.Ge: "ge", at.Gt: "gt", at.Le: "le", at.Lt: "lt", at.MinLen: "min_length", at.MaxLen: "max_length"}
+_BOUNDS: dict[type, str] = {
+    at.Ge: "ge",
+    at.Gt: "gt",
+    at.Le: "le",
+    at.Lt: "lt",
+    at.MinLen: "min_length",
+    at.MaxLen: "max_length",
+}
 _VALUE_CHANGING_CONFIG = (
     "str_strip_whitespace", "str_to_lower", "str_to_upper", "str_min_length", "str_max_length", "strict",
 )  # fmt: skip
@@ -189,16 +196,20 @@ class _Walk:
         if issubclass(cls, SecretStr | SecretBytes):
             raise self.refuse(cls, "Secrets never enter a table: read them from the environment inside the function.")
         if cls in (list, set, frozenset, dict):
-            raise self.refuse(cls, f"Say what it holds, as in {cls.__name__}[{'str, float' if cls is dict else 'float'}].")
+            raise self.refuse(
+                cls, f"Say what it holds, as in {cls.__name__}[{'str, float' if cls is dict else 'float'}]."
+            )
         raise self.refuse(
-            cls, "Use a plain type (bool, int, float, str, datetime, Enum, a nested model, ...) and convert it in the function."
+            cls,
+            "Use a plain type (bool, int, float, str, datetime, Enum, a nested model, ...) and convert it in the function.",
         )
 
     def decimal(self, facts: Mapping[str, Any]) -> k.Decimal:
         precision, scale = facts.get("max_digits"), facts.get("decimal_places")
         if precision is None or scale is None or not 0 < precision <= 38:
             raise self.refuse(
-                "Decimal", "Give its size: Field(max_digits=12, decimal_places=2), with max_digits of at most 38; or use float."
+                "Decimal",
+                "Give its size: Field(max_digits=12, decimal_places=2), with max_digits of at most 38; or use float.",
             )
         return k.Decimal(precision, scale)
 
@@ -237,7 +248,7 @@ class _Walk:
             found = []
         if found and all(isinstance(f.kind, k.Uri) for f in found):
             file = any(isinstance(f.kind, k.Uri) and f.kind.file for f in found)
-            restore = TypeAdapter[Any](union).validate_python
+            restore = TypeAdapter[Any](union).validate_python  # pyright: ignore[reportArgumentType]
             return _Found(k.Uri(file=file, restore=restore), nullable or any(f.nullable for f in found))
         raise self.refuse(
             union, "One column has one type: use one of them, one optional field for each, or a separate experiment."
@@ -275,12 +286,16 @@ class _Walk:
 
     def model(self, cls: type[BaseModel]) -> _Found:
         if cls in self.seen:
-            raise self.refuse(cls, "It contains itself: a column has a fixed depth. Keep a list of identifiers instead.")
+            raise self.refuse(
+                cls, "It contains itself: a column has a fixed depth. Keep a list of identifiers instead."
+            )
         columns, _ = _columns(cls, (*self.seen, cls))
         if not columns:
             raise self.refuse(cls, "It has no fields: give it one, or leave it out.")
         if cls.model_config.get("extra") == "allow":
-            raise self.refuse(cls, 'A nested model cannot keep extra values: drop extra="allow", or use a dict[str, ...] field.')
+            raise self.refuse(
+                cls, 'A nested model cannot keep extra values: drop extra="allow", or use a dict[str, ...] field.'
+            )
         members = tuple(k.Member(c.name, c.kind, c.nullable) for c in columns)
         for column in columns:
             self.no_nested_file(_Found(column.kind))
@@ -290,7 +305,9 @@ class _Walk:
 
     def no_nested_file(self, found: _Found) -> None:
         if isinstance(found.kind, k.Uri) and found.kind.file:
-            raise self.refuse("a file reference inside a list, map or nested model", "Give each file a field of its own.")
+            raise self.refuse(
+                "a file reference inside a list, map or nested model", "Give each file a field of its own."
+            )
 
 
 def _unwrap(annotation: Any, metadata: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:

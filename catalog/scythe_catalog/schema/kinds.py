@@ -244,7 +244,9 @@ class Time(Kind):
     def dump(self, values: Values) -> Values:
         for v in values:
             if v is not None and v.tzinfo is not None:
-                raise ValueError(f"{v!r} has a time zone, which no table can hold: store a datetime, or the zone beside it")
+                raise ValueError(
+                    f"{v!r} has a time zone, which no table can hold: store a datetime, or the zone beside it"
+                )
         return values
 
 
@@ -268,7 +270,9 @@ class Timestamp(Kind):
         for v in values:
             if v is not None and (v.tzinfo is not None) != self.aware:
                 wanted = "NaiveDatetime and a value without a zone" if not self.aware else "a value with a zone"
-                raise ValueError(f"{v!r} {'has no' if self.aware else 'has a'} time zone: use {wanted}, or annotate AwareDatetime")
+                raise ValueError(
+                    f"{v!r} {'has no' if self.aware else 'has a'} time zone: use {wanted}, or annotate AwareDatetime"
+                )
         return values
 
     def load(self, values: Values) -> Values:
@@ -501,10 +505,7 @@ class Map(Kind):
 
     def dump(self, values: Values) -> Values:
         key, value = self.key.dump, self.value.dump
-        return [
-            None if v is None else list(zip(key(list(v)), value(list(v.values())), strict=True))
-            for v in values
-        ]
+        return [None if v is None else list(zip(key(list(v)), value(list(v.values())), strict=True)) for v in values]
 
     def load(self, values: Values) -> Values:
         key, value = self.key.load, self.value.load

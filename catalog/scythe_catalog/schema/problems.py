@@ -32,5 +32,5 @@ def raise_problems(what: str | None, problems: Iterable[Problem]) -> None:
     found = tuple(problems)
     if found:
         head = f"{what}: " if what else ""
-        lines = "\n".join(f"  {p}" for p in found) if len(found) > 1 or what else str(found[0])
+        lines = "\n".join(f"  {p}" for p in found) if len(found) > 1 or what else "".join(map(str, found))
         raise DataError(f"{head}{len(found)} problem{'s' * (len(found) > 1)} with the values\n{lines}", found)

@@ -1,0 +1,181 @@
+"""The command line: `scythe ls | runs | show | resume | delete | rebuild`. Says what the library does; does nothing itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from scythe.runs import ExperimentRun
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    help="Looks after experiments: what there is, how it went, and how to go on.",
+)  # fmt: skip
+
+_Name = Annotated[str, typer.Argument(help="An experiment, or experiment/version, or experiment/version/datetime.")]
+_SHOWN_ERRORS = _SHOWN_SLOWEST = 5
+
+
+@app.callback()
+def _options(  # pyright: ignore[reportUnusedFunction]
+    root: Annotated[Path | None, typer.Option(help="Storage root, in place of SCYTHE_STORAGE_ROOT.")] = None,
+) -> None:
+    import os
+
+    if root is not None:
+        os.environ["SCYTHE_STORAGE_ROOT"] = str(root)
+        os.environ.pop("SCYTHE_STORAGE_BUCKET", None)
+
+
+@app.command("ls")
+def list_experiments() -> None:
+    """Lists the experiments of the root."""
+    import scythe
+
+    _table(scythe.list_experiments(), "no experiments yet")
+
+
+@app.command("runs")
+def list_runs(experiment: Annotated[str, typer.Argument(help="Name of the experiment.")]) -> None:
+    """Lists the runs of an experiment."""
+    import scythe
+
+    _table(scythe.list_runs(experiment).drop("name", "run_datetime"), "no runs yet")
+
+
+@app.command("show")
+def show(name: _Name) -> None:
+    """Shows a run: status, counts, slowest inputs, first errors."""
+    import polars as pl
+
+    import scythe
+
+    run = scythe.open_run(name)
+    result = run.result
+    row = scythe.list_runs(run.experiment).filter(
+        (pl.col("version") == run.version) & (pl.col("run") == run.key.folder)
+    ).row(0, named=True)  # fmt: skip
+    typer.echo(run.experiment_id)
+    typer.echo(f"  status   {row['status']}")
+    typer.echo(f"  inputs   {row['inputs']:,}: {row['rows']:,} rows, {row['errors']:,} errors")
+    if result is not None:
+        typer.echo(f"  seconds  {result.seconds:,.1f}")
+    typer.echo(f"  folder   {run.uri}")
+    for found in result.tables.values() if result is not None else ():
+        name = found.key.removeprefix(f"{run.experiment_id}/")
+        typer.echo(f"  {name:<32} {found.rows:>12,} rows {found.bytes / 1e6:>10,.2f} MB")
+    tasks = _read(run, "tasks")
+    if tasks is not None and tasks.height:
+        typer.echo("\nSlowest inputs")
+        _table(
+            tasks.sort("seconds", descending=True)
+            .select("sort_index", "seconds", "attempts", "worker")
+            .head(_SHOWN_SLOWEST),
+            "",
+        )
+    errors = _read(run, "errors")
+    if errors is not None and errors.height:
+        typer.echo("\nFirst errors")
+        _table(errors.select("sort_index", "exception_type", "exception_message", "attempts").head(_SHOWN_ERRORS), "")
+
+
+@app.command("resume")
+def resume(
+    name: _Name,
+    errors: Annotated[bool, typer.Option("--errors", help="Run the inputs that failed once more, too.")] = False,
+) -> None:
+    """Goes on with a run: what has neither row nor error is run, then everything is gathered."""
+    import scythe
+
+    run = scythe.open_run(name)
+    ref = run.retry_errors() if errors else run.resume()
+    result = ref.result()
+    typer.echo(f"{run.experiment_id}: {result.rows:,} rows, {result.errors:,} errors")
+
+
+@app.command("delete")
+def delete(
+    name: Annotated[str, typer.Argument(help="experiment/version/datetime.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Deletes a run: from the catalog, and with all its files."""
+    import scythe
+
+    if name.count("/") != 2:
+        raise typer.BadParameter("name the run in full: experiment/version/datetime (see `scythe runs`)")
+    run = scythe.open_run(name)
+    if not yes:
+        typer.confirm(f"Delete {run.experiment_id} ({run.status}) and all its files?", abort=True)
+    run.delete()
+    typer.echo(f"deleted {run.experiment_id}")
+
+
+@app.command("rebuild")
+def rebuild() -> None:
+    """Makes the catalog anew from the runs' folders: after a root was copied, moved or downloaded."""
+    from scythe.rebuild import rebuild as do_rebuild
+    from scythe.settings import storage
+
+    objects = storage()
+    count = do_rebuild(objects, typer.echo)
+    typer.echo(f"{count} runs are in the catalog of {objects.root}")
+
+
+def _read(run: ExperimentRun, table: str) -> pl.DataFrame | None:
+    import scythe
+    from scythe.errors import NotFoundError
+
+    try:
+        return scythe.read(run.experiment, run.version, table=table, run=run.key.folder)
+    except NotFoundError:
+        return None
+
+
+def _table(frame: pl.DataFrame, empty: str) -> None:
+    """A frame as aligned text, as wide as it needs to be: it can be piped."""
+    if frame.height == 0:
+        typer.echo(empty)
+        return
+    cells = [[_cell(v) for v in row] for row in frame.rows()]
+    widths = [max(len(n), *(len(r[i]) for r in cells)) for i, n in enumerate(frame.columns)]
+    numeric = [dtype.is_numeric() for dtype in frame.dtypes]
+    for line in (frame.columns, *cells):
+        padded = [c.rjust(w) if right else c.ljust(w) for c, w, right in zip(line, widths, numeric, strict=True)]
+        typer.echo("  ".join(padded).rstrip())
+
+
+def _cell(value: Any) -> str:
+    import datetime as dt
+
+    match value:
+        case None:
+            return "-"
+        case float():
+            return f"{value:,.3g}" if abs(value) < 100 else f"{value:,.0f}"
+        case int():
+            return f"{value:,}"
+        case dt.datetime():
+            return value.strftime("%Y-%m-%d %H:%M:%S")
+        case _:
+            text = " ".join(str(value).split())
+            return text if len(text) <= 100 else text[:99] + "…"
+
+
+def main() -> None:
+    """The entry point: an error of Scythe's is a sentence, not a traceback."""
+    import sys
+
+    from scythe.errors import ScytheError
+
+    try:
+        app()
+    except ScytheError as error:
+        typer.echo(f"scythe: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
