@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
+from pydantic_core import to_jsonable_python
 
 from scythe import layout, runs
 from scythe.artifacts import store_artifacts
 from scythe.engines.jobs import RunRef
-from scythe.engines.start import start
+from scythe.engines.start import check_engine, start
 from scythe.errors import AllocationError, NotFoundError, ScytheError, VersionError
 from scythe.generations import open_generation
 from scythe.inputs import Inputs, prepare_inputs
@@ -157,7 +158,9 @@ class BaseExperiment:
         if chunk is not None and chunk < 1:
             raise AllocationError(f"chunk must be at least 1, got {chunk}")
         settings = engine_settings()
-        engine = engine or settings.engine
+        engine = check_engine(engine or settings.engine)
+        if workers is not None and workers < 1:
+            raise AllocationError(f"workers must be at least 1, got {workers}")
         inputs = prepare_inputs(specs, self.experiment, overwrite_sort_index=overwrite_sort_index)
         objects = storage()
         with _writable(objects), self._reserved(objects, version) as key:
@@ -192,7 +195,8 @@ class BaseExperiment:
         objects.write(key.input_artifacts, dump_yaml({"files": artifacts}))
         if inputs.single:
             spec = arrow_to_models(table, self.experiment.schemas.input)[0]
-            objects.write(key.workflow_spec, dump_yaml(spec.model_dump(mode="json"), sort_keys=False))
+            plain = to_jsonable_python(spec, bytes_mode="base64", inf_nan_mode="strings")
+            objects.write(key.workflow_spec, dump_yaml(plain, sort_keys=False))
         run_id = str(uuid.uuid4())
         plan = RunPlan(
             root=objects.root,
@@ -238,6 +242,7 @@ class BaseExperiment:
         except BaseException:
             objects.delete([key.manifest])
             objects.delete_folder(key.path)
+            objects.delete_empty_folders(key.path)
             objects.delete([key.reservation, *([layout.version_record(self.name, str(version))] if is_new else [])])
             raise
 

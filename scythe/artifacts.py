@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from scythe.errors import FetchError, InputError
 from scythe.fetch import fetch
-from scythe.inputs import Inputs
+from scythe.inputs import Inputs, rows_with
 from scythe.layout import RunKey
 from scythe_catalog.objects import Objects
 
@@ -22,15 +23,14 @@ def store_artifacts(
     Gives the input rows with URIs in place of paths, and the URIs of each file field.
 
     Raises:
-        FetchError: a remote file cannot be fetched.
+        InputError: a remote file cannot be fetched; nothing was copied.
     """
     table = inputs.table
+    remote = _fetched(inputs) if copy_inputs else {}
     listed: dict[str, list[str]] = {}
     staged: list[tuple[Path, str]] = []
     for field, local in inputs.local_files.items():
-        files = dict(local)
-        if copy_inputs:
-            files |= {uri: fetch(uri) for uri in inputs.remote_files[field]}
+        files = local | (remote[field] if copy_inputs else {})
         keys = _keys(files, key, field)
         for text, target in keys.items():
             if target not in (t for _, t in staged):
@@ -43,6 +43,20 @@ def store_artifacts(
         listed[field] = sorted({*uris.values(), *(u for u in inputs.remote_files[field] if u not in uris)})
     objects.publish_all(staged)
     return table, listed
+
+
+def _fetched(inputs: Inputs) -> dict[str, dict[str, Path]]:
+    """For each file field, local copies of its remote files; all of them before anything is copied."""
+    found: dict[str, dict[str, Path]] = {}
+    for field, uris in inputs.remote_files.items():
+        found[field] = {}
+        for uri in uris:
+            try:
+                found[field][uri] = fetch(uri)
+            except FetchError as error:
+                rows = rows_with(inputs.table.column(field), uri)
+                raise InputError(f"{field}: {error} ({rows})") from error
+    return found
 
 
 def _keys(files: dict[str, Path], key: RunKey, field: str) -> dict[str, str]:

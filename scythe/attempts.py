@@ -69,6 +69,20 @@ def _parse(raw: bytes) -> Attempt:
     return Attempt(**data)
 
 
+def check_free(objects: Objects, key: RunKey) -> None:
+    """Nothing where nobody works on a run.
+
+    Raises:
+        RunError: somebody does.
+    """
+    last = latest_attempt(objects, key)
+    if last is not None and last.alive:
+        raise RunError(
+            f"the run {key.path} is being worked on by process {last.pid} on {last.host} ({last.engine}): "
+            "wait for it, or cancel the run"
+        )
+
+
 class Turn:
     """This process's turn to work on a run: taken on entry, kept alive by a thread, ended on exit."""
 
@@ -82,12 +96,8 @@ class Turn:
         self._thread.start()
 
     def _take(self) -> None:
+        check_free(self._objects, self._key)
         last = latest_attempt(self._objects, self._key)
-        if last is not None and last.alive:
-            raise RunError(
-                f"the run {self._key.path} is being worked on by process {last.pid} on {last.host} ({last.engine}): "
-                "wait for it, or cancel the run"
-            )
         self.number = last.number + 1 if last is not None else 1
         if not self._objects.create(self._mark_key, self._mark()):
             raise RunError(f"the run {self._key.path} has just been taken up by another process: wait for it")

@@ -93,6 +93,8 @@ class ExperimentInputSpec(BaseModel):
                 raise ValueError(f"the index level {name!r} stands twice: rename it in additional_index_data")
             levels[name] = values
         if include_sort_subindex:
+            if "sort_subindex" in levels:
+                raise ValueError("the index level 'sort_subindex' stands twice: pass include_sort_subindex=False")
             levels["sort_subindex"] = list(range(n_rows))
         return pd.MultiIndex.from_arrays(list(levels.values()), names=list(levels))
 

@@ -21,12 +21,14 @@ _MAX_HELD_BYTES = 64 * 1024 * 1024
 class Collector:
     """The rows of one process's turn on a run."""
 
-    def __init__(self, plan: RunPlan, experiment: Experiment, attempt: int) -> None:
+    def __init__(self, plan: RunPlan, experiment: Experiment, attempt: int, *, show: bool = True) -> None:
         self.plan, self.experiment, self.attempt = plan, experiment, attempt
         self.began = dt.datetime.now(dt.UTC)
         self.rows = self.errors = 0
         self._held = Rows()
         self._parts = 0
+        #: A run whose inputs are run again is shown as it was until its new end: no input in two tables.
+        self._shown = show and not plan.objects.exists(plan.key.result)
         self._next_flush = time.monotonic() + _FIRST_FLUSH_SECONDS
 
     def add(self, result: ChunkResult) -> None:
@@ -45,7 +47,7 @@ class Collector:
         self._parts += 1
         part = write_part(self.plan, f"{self.attempt:06d}-{self._parts:06d}", self._held)
         self._held.clear()
-        if show:
+        if show and self._shown:
             self._show(part)
         took = time.monotonic() - started
         self._next_flush = time.monotonic() + max(_FIRST_FLUSH_SECONDS, took / _FLUSH_SHARE)

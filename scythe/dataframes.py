@@ -50,8 +50,8 @@ def _to_arrow(name: str, frame: Any) -> pa.Table:
             raise OutputError(f"dataframe {name!r} has columns of {frame.columns.nlevels} levels: flatten them first")
         if not (isinstance(frame.index, pandas.RangeIndex) and frame.index.name is None):
             index = [str(n) if n is not None else f"level_{i}" for i, n in enumerate(frame.index.names)]
-            frame = frame.reset_index(names=index)
-        frame = frame.rename(columns=str)
+        _refuse_twins(name, [*index, *map(str, frame.columns)])
+        frame = (frame.reset_index(names=index) if index else frame).rename(columns=str)
         table = pa.Table.from_pandas(frame, preserve_index=False)
     elif polars is not None and isinstance(frame, polars.DataFrame | polars.LazyFrame):
         table = frame.lazy().collect().to_arrow()
@@ -61,10 +61,14 @@ def _to_arrow(name: str, frame: Any) -> pa.Table:
         table = pa.Table.from_batches([frame])
     else:
         raise OutputError(f"dataframe {name!r} is a {type(frame).__name__}: give a pandas, Polars or Arrow table")
-    twice = {c for c in table.column_names if table.column_names.count(c) > 1}
+    _refuse_twins(name, table.column_names)
+    return table.replace_schema_metadata({INDEX_KEY: json.dumps(index)})
+
+
+def _refuse_twins(name: str, columns: Sequence[str]) -> None:
+    twice = {c for c in columns if columns.count(c) > 1}
     if twice:
         raise OutputError(f"dataframe {name!r} has several columns named {', '.join(sorted(twice))}")
-    return table.replace_schema_metadata({INDEX_KEY: json.dumps(index)})
 
 
 def _storable(table: pa.Table) -> pa.Table:
@@ -150,12 +154,41 @@ def reconcile(schemas: Sequence[tuple[int, pa.Schema]]) -> tuple[pa.Schema, dict
         if extra:
             misfits[i] = f"it has the column {extra[0]!r}, which that of input {leader} has not"
             continue
+        told = [
+            n
+            for n in schema.names
+            if _told_kind(schema, n) != _told_kind(common, n) and not _untyped(schema, common, n)
+        ]
+        if told:
+            misfits[i] = f"one of the two columns {told[0]!r} holds durations, that of input {leader} or its own"
+            continue
         try:
             common = pa.unify_schemas([common, schema], promote_options="permissive")
         except pa.ArrowException as error:
             misfits[i] = f"its types do not go with those of input {leader}: {error}"
     fields = [f.with_type(pa.string()) if pa.types.is_null(f.type) else f for f in common]
     return pa.schema(fields, schemas[order[0]][1].metadata), misfits
+
+
+def _told_kind(schema: pa.Schema, name: str) -> bytes | None:
+    return (schema.field(name).metadata or {}).get(KIND_KEY.encode())
+
+
+def _untyped(one: pa.Schema, other: pa.Schema, name: str) -> bool:
+    return pa.types.is_null(one.field(name).type) or pa.types.is_null(other.field(name).type)
+
+
+def promoted(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The rows with the columns and types that the dataframe has over all inputs.
+
+    Raises:
+        pyarrow.ArrowException: a value that has no exact place there.
+    """
+    columns = [
+        table.column(f.name).cast(f.type) if f.name in table.column_names else pa.nulls(table.num_rows, f.type)
+        for f in schema
+    ]
+    return pa.table(columns, schema=schema)
 
 
 def index_names(schema: pa.Schema) -> list[str]:

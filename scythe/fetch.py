@@ -7,6 +7,7 @@ fetched anew; it appears whole or not at all. Never writes outside the cache.
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import urllib.error
 import urllib.request
@@ -36,7 +37,9 @@ def fetch(uri: object, *, use_cache: bool = True) -> Path:
         return _fetch_s3(text, use_cache)
     if scheme in ("http", "https"):
         return _fetch_http(text, use_cache)
-    path = Path(unquote(urlsplit(text).path)) if scheme == "file" else Path(text)
+    path = Path(text.removeprefix("file://"))
+    if scheme == "file" and not path.exists():
+        path = Path(unquote(str(path)))  # others percent-encode their file URIs; Scythe and Iceberg do not
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise FetchError(f"the file {path} {what}")
@@ -57,9 +60,9 @@ def _fetch_http(url: str, use_cache: bool) -> Path:
     request = urllib.request.Request(url, headers={"User-Agent": "scythe-engine"})
     try:
         return _http(request, url, use_cache)
-    except urllib.error.HTTPError as error:
-        raise FetchError(f"{url} answered {error.code} {error.reason}") from error
-    except (urllib.error.URLError, OSError) as error:
+    except _Refused as error:
+        raise FetchError(f"{url} answered {error}") from error
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
         raise FetchError(f"{url} cannot be fetched: {error}") from error
 
 
@@ -67,9 +70,10 @@ def _http(request: urllib.request.Request, url: str, use_cache: bool) -> Path:
     import stamina
 
     for attempt in stamina.retry_context(on=_worth_another_try, attempts=_TRIES, timeout=_TIMEOUT_SECONDS):
-        with attempt, urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:
+        with attempt, _open(request) as answer:
             headers = answer.headers
-            tag = headers.get("ETag") or f"{headers.get('Last-Modified')}-{headers.get('Content-Length')}"
+            changed, length = headers.get("Last-Modified"), headers.get("Content-Length")
+            tag = headers.get("ETag") or (f"{changed}-{length}" if changed else uuid.uuid4().hex)
             target = _cached(url, tag)
             if use_cache and target.is_file():
                 return target
@@ -90,10 +94,26 @@ def _http(request: urllib.request.Request, url: str, use_cache: bool) -> Path:
     raise AssertionError("unreachable")
 
 
+class _Refused(Exception):
+    """A server's answer that is not the file."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"{code} {reason}")
+        self.code = code
+
+
+def _open(request: urllib.request.Request) -> http.client.HTTPResponse:
+    try:
+        return urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise _Refused(error.code, error.reason) from None
+
+
 def _worth_another_try(error: Exception) -> bool:
-    if isinstance(error, urllib.error.HTTPError):
+    if isinstance(error, _Refused):
         return error.code in (408, 425, 429) or error.code >= 500
-    return isinstance(error, urllib.error.URLError | ConnectionError | TimeoutError)
+    return isinstance(error, urllib.error.URLError | http.client.HTTPException | ConnectionError | TimeoutError)
 
 
 def _fetch_s3(uri: str, use_cache: bool) -> Path:
@@ -124,7 +144,8 @@ def _fetch_s3(uri: str, use_cache: bool) -> Path:
 
 def _cached(uri: str, tag: str) -> Path:
     """`<cache>/<hash of address and tag>/<file name>`: the name is kept, for programs that look at it."""
-    name = unquote(urlsplit(uri).path).rstrip("/").rsplit("/", 1)[-1] or "file"
+    name = unquote(urlsplit(uri).path).rstrip("/").rsplit("/", 1)[-1]
+    name = "".join(c for c in name if c.isprintable()).lstrip(".")[:200] or "file"
     folder = cache_folder() / hashlib.sha256(f"{uri}\n{tag}".encode()).hexdigest()[:32]
     folder.mkdir(parents=True, exist_ok=True)
     return folder / name

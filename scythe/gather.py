@@ -9,14 +9,14 @@ from __future__ import annotations
 import datetime as dt
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scythe.coverage import Coverage
-from scythe.dataframes import index_names, reconcile
+from scythe.dataframes import index_names, promoted, reconcile
 from scythe.errors import CatalogError, OutputError, RunError
 from scythe.generations import check_dataframe, open_generation
 from scythe.leaf import Failure, Leaf, side_by_side
@@ -42,6 +42,15 @@ class _Piece:
     source: Source
 
 
+@dataclass
+class _Dataframe:
+    """A dataframe over all inputs: its schema, the pieces that go with it, and the inputs that do not, with the reason."""
+
+    schema: pa.Schema
+    pieces: list[_Piece]
+    misfits: dict[int, str]
+
+
 class Gather:
     """The rows of one run, from its parts on disk and from what is still in memory."""
 
@@ -59,14 +68,11 @@ class Gather:
     def _stored_pieces(self) -> Iterator[_Piece]:
         for number, part in enumerate(self.parts):
             for file in part.files:
-                if file.last >= file.first:
-                    yield _Piece(number, file.table, schema_of(self.objects, file), source_of(self.objects, file))
+                yield _Piece(number, file.table, schema_of(self.objects, file), source_of(self.objects, file))
 
     def _held_pieces(self, held: Rows | None) -> Iterator[_Piece]:
         for name, table in held.tables() if held is not None else ():
-            source = Source.of(table)
-            if source is not None:
-                yield _Piece(len(self.parts), name, table.schema, source)
+            yield _Piece(len(self.parts), name, table.schema, Source.of(table))
 
     def finish(self, attempt: int, began: dt.datetime) -> RunResult:
         """Writes the final files, makes them the run's partition of every table, and records the result.
@@ -78,8 +84,12 @@ class Gather:
         if missing:
             count = sum(b - a for a, b in missing)
             raise RunError(f"{count:,} inputs of {self.plan.key.path} are not done: resume the run")
-        frames = self._dataframe_schemas()
-        misfits = self._misfits(frames)
+        frames = self._dataframes()
+        misfits = {
+            i: f"dataframe {name!r} does not fit the others of this run: {reason}"
+            for name, frame in frames.items()
+            for i, reason in frame.misfits.items()
+        }
         dropped = np.array(sorted(misfits), np.int64)
         published: dict[str, tuple[Table, DataFile, list[str]]] = {}
         for name, schema in self.schemas.tables.items():
@@ -89,12 +99,12 @@ class Gather:
             index = index_of(name, self.schemas)
             file = self._publish(name, schema.arrow, table, index, self._rows(name, kept, extra))
             published[name] = (table, file, list(schema.names))
-        for name, (schema, _) in frames.items():
-            typed = self._typed(schema)
+        for name, frame in frames.items():
+            typed = self._typed(frame.schema)
             check_dataframe(self.objects, self.plan.key, name, typed)
             table = open_generation(self._catalog, self.plan.key, name, typed)
-            rows = _promoted(self._rows(name, dropped, None), schema)
-            file = self._publish(name, typed.arrow, table, index_names(schema), rows)
+            rows = self._dataframe_rows(frame, dropped)
+            file = self._publish(name, typed.arrow, table, index_names(frame.schema), rows)
             published[name] = (table, file, list(typed.names))
         return self._record(published, attempt, began)
 
@@ -106,8 +116,8 @@ class Gather:
 
     def _rows(self, name: str, dropped: np.ndarray, extra: pa.Table | None) -> Iterator[pa.Table]:
         sources = [self._owned(piece) for piece in self.pieces if piece.table == name]
-        if extra is not None and (source := Source.of(extra)) is not None:
-            sources.append(source)
+        if extra is not None:
+            sources.append(Source.of(extra))
         return rebatched(without(merged(sources), dropped), ROW_GROUP_ROWS)
 
     def _owned(self, piece: _Piece) -> Source:
@@ -125,23 +135,33 @@ class Gather:
 
     # --- dataframes of users ------------------------------------------------------------------------
 
-    def _dataframe_schemas(self) -> dict[str, tuple[pa.Schema, list[tuple[_Piece, str]]]]:
-        """For each dataframe: its schema over all inputs, and the pieces that do not fit it."""
+    def _dataframes(self) -> dict[str, _Dataframe]:
+        """What each dataframe comes to over all inputs."""
         by_name: dict[str, list[_Piece]] = defaultdict(list)
         for piece in self.pieces:
             if piece.table not in self.schemas.tables:
                 by_name[piece.table].append(piece)
-        found: dict[str, tuple[pa.Schema, list[tuple[_Piece, str]]]] = {}
-        for name, pieces in sorted(by_name.items()):
-            live = (
-                [p for p in pieces if any(t.num_rows for t in self._owned(p).batches())]
-                if self.coverage.overlaps
-                else pieces
-            )
-            if live:
-                schema, misfits = reconcile([(p.source.first, p.schema) for p in live])
-                found[name] = (schema, [(live[i], reason) for i, reason in misfits.items()])
+        return {name: self._dataframe(name, pieces) for name, pieces in sorted(by_name.items())}
+
+    def _dataframe(self, name: str, pieces: list[_Piece]) -> _Dataframe:
+        filled = [p for p in pieces if not self._owned(p).empty]
+        if not filled:
+            return _Dataframe(pieces[0].schema, [], {})
+        schema, unfit = reconcile([(p.source.first, p.schema) for p in filled])
+        found = _Dataframe(schema, [p for i, p in enumerate(filled) if i not in unfit], {})
+        for i, reason in unfit.items():
+            found.misfits |= {int(key): reason for key in np.unique(_keys_of(self._owned(filled[i])))}
+        for piece in found.pieces:
+            if piece.schema.types != schema.types:
+                found.misfits |= _unpromotable(self._owned(piece), schema)
         return found
+
+    def _dataframe_rows(self, frame: _Dataframe, dropped: np.ndarray) -> Iterator[pa.Table]:
+        sources = [
+            replace(source, batches=lambda s=source: (promoted(t, frame.schema) for t in without(s.batches(), dropped)))
+            for source in map(self._owned, frame.pieces)
+        ]
+        return rebatched(merged(sources), ROW_GROUP_ROWS)
 
     def _typed(self, schema: pa.Schema) -> TableSchema:
         """A dataframe's columns: levels as the models declare them, the rest by their Arrow types."""
@@ -150,15 +170,6 @@ class Gather:
         return TableSchema(
             tuple(next((level for level in levels if level.name == c.name), c) for c in columns)
         ).relaxed()
-
-    def _misfits(self, frames: dict[str, tuple[pa.Schema, list[tuple[_Piece, str]]]]) -> dict[int, str]:
-        """`sort_index` -> why the input's dataframe cannot stand in one table with the others."""
-        misfits: dict[int, str] = {}
-        for name, (_, pieces) in frames.items():
-            for piece, reason in pieces:
-                for i in np.unique(_keys_of(self._owned(piece))):
-                    misfits[int(i)] = f"dataframe {name!r} does not fit the others of this run: {reason}"
-        return misfits
 
     def _misfit_errors(self, misfits: dict[int, str]) -> pa.Table | None:
         if not misfits:
@@ -206,7 +217,6 @@ class Gather:
         result = RunResult(
             experiment_id=self.plan.key.path,
             workflow_run_id=self.plan.workflow_run_id,
-            root=self.objects.root,
             uris={name: file.uri for name, (_, file, _) in published.items()},
             inputs=self.plan.inputs,
             rows=published["scalars"][1].rows,
@@ -279,11 +289,17 @@ def _keys_of(source: Source) -> np.ndarray:
     return np.concatenate([np.empty(0, np.int64), *(b.column(KEY).to_numpy() for b in source.batches())])
 
 
-def _promoted(tables: Iterator[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
-    """Tables with the columns and types that the dataframe has over all inputs."""
-    for table in tables:
-        columns = [
-            table.column(f.name).cast(f.type) if f.name in table.column_names else pa.nulls(table.num_rows, f.type)
-            for f in schema
-        ]
-        yield pa.table(columns, schema=schema)
+def _unpromotable(source: Source, schema: pa.Schema) -> dict[int, str]:
+    """The inputs with a value that has no place in the types that all inputs share, and why."""
+    misfits: dict[int, str] = {}
+    for table in source.batches():
+        try:
+            promoted(table, schema)
+        except pa.ArrowException:
+            keys = table.column(KEY).to_numpy()
+            for key in np.unique(keys):
+                try:
+                    promoted(table.filter(pa.array(keys == key)), schema)
+                except pa.ArrowException as error:
+                    misfits[int(key)] = str(error)
+    return misfits

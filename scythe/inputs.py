@@ -17,9 +17,10 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from scythe.base import ExperimentInputSpec
-from scythe.errors import DataError, InputError, SchemaError
+from scythe.errors import DataError, InputError, RegistrationError, SchemaError
 from scythe.frames import frame_to_arrow
 from scythe.registry import Experiment
+from scythe.schemas import check_column
 from scythe_catalog.compute import pc
 from scythe_catalog.schema import EXTRA_COLUMN, Column, arrow_to_models, check_bounds, conform, models_to_arrow
 from scythe_catalog.schema.kinds import kind_of_arrow, local_path
@@ -59,11 +60,13 @@ def prepare_inputs(specs: Any, experiment: Experiment, *, overwrite_sort_index: 
         table = _table(specs, experiment)
         if table.num_rows == 0:
             raise InputError(f"there are no specs to run {experiment.name!r} on: give at least one")
-        table, dense = _sorted(table, overwrite_sort_index)
+        if overwrite_sort_index:
+            table = _numbered(table)
         check_bounds(table, experiment.schemas.input.schema, what=experiment.input_model.__name__)
     except DataError as error:
         raise error if isinstance(error, InputError) else InputError(str(error), error.problems) from None
     local, remote = _files(table, experiment.schemas.file_inputs)
+    table, dense = _sorted(table)
     return Inputs(table, single, dense, _computed(table, experiment), local, remote)
 
 
@@ -97,12 +100,16 @@ def _table(specs: Any, experiment: Experiment) -> pa.Table:
     return models_to_arrow(models, compiled)
 
 
-def _sorted(table: pa.Table, overwrite: bool) -> tuple[pa.Table, bool]:
+def _numbered(table: pa.Table) -> pa.Table:
     at = table.schema.get_field_index("sort_index")
+    return table.set_column(at, table.schema.field(at), pa.array(np.arange(table.num_rows)))
+
+
+def _sorted(table: pa.Table) -> tuple[pa.Table, bool]:
+    keys = table.column("sort_index").to_numpy()
     n = table.num_rows
-    if overwrite:
-        return table.set_column(at, table.schema.field(at), pa.array(np.arange(n))), True
-    keys = table.column(at).to_numpy()
+    if bool((keys == np.arange(n)).all()):
+        return table, True
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     twice = np.flatnonzero(ordered[1:] == ordered[:-1])
@@ -128,13 +135,17 @@ def _files(table: pa.Table, fields: tuple[str, ...]) -> tuple[dict[str, dict[str
             path = local_path(text) or Path(text)
             problem = _unreadable(path)
             if problem:
-                rows = pc.indices_nonzero(pc.equal(column, text)).to_pylist()
-                shown = ", ".join(map(str, rows[:10])) + (", …" if len(rows) > 10 else "")
                 raise InputError(
-                    f"{name}: the file {text!r} {problem} (rows {shown}); relative paths start at {Path.cwd()}"
+                    f"{name}: the file {text!r} {problem} ({rows_with(column, text)}); relative paths start at {Path.cwd()}"
                 )
             local[name][text] = path
     return local, remote
+
+
+def rows_with(column: pa.ChunkedArray, text: str) -> str:
+    """The rows that hold a text, in words: the first ten."""
+    rows = pc.indices_nonzero(pc.equal(column, text)).to_pylist()
+    return f"row{'s' * (len(rows) > 1)} {', '.join(map(str, rows[:10]))}{', …' if len(rows) > 10 else ''}"
 
 
 def _unreadable(path: Path) -> str | None:
@@ -157,6 +168,10 @@ def _computed(table: pa.Table, experiment: Experiment) -> tuple[Column, ...]:
         raise InputError(f"{model.__name__}.computed_features raises {type(error).__name__}: {error}") from error
     columns: list[Column] = []
     for name in dict.fromkeys(name for features in found for name in features):
+        try:
+            check_column(name, model)
+        except RegistrationError as error:
+            raise InputError(f"computed_features: {error}") from None
         if name in experiment.schemas.inputs or name in experiment.schemas.output.schema:
             raise InputError(f"{model.__name__}.computed_features gives {name!r}, which is a field already: rename it")
         try:

@@ -44,7 +44,7 @@ from scythe_catalog.schema import (
 )
 from scythe_catalog.schema.convert import MISFIT
 
-Mark = Callable[[int], None]
+Mark = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,11 @@ class Failure:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
         text = "".join([*traceback.format_list(frames), *traceback.format_exception_only(error)])
         head = "Traceback (most recent call last):\n" if frames else ""
-        return cls(name, str(error), head + text, attempts)
+        try:
+            message = str(error)
+        except Exception:  # noqa: BLE001 - the code of the user's exception may fail too
+            message = "its message cannot be shown: __str__ raises"
+        return cls(name, message, head + text, attempts)
 
 
 @dataclass
@@ -148,7 +152,7 @@ class Leaf:
     ) -> ChunkResult:
         """Calls the function on each input of a range.
 
-        `mark` is told the number of each input right before its function starts, and -1 after.
+        `mark` is told the number of each input and of the try right before its function starts, and -1 after.
         With `raise_errors` the first exception ends the range: its row is in `errors`, and it is
         raised by the caller from `ChunkError`.
         """
@@ -176,7 +180,7 @@ class ChunkError(Exception):
     """An exception of the user's function, and the rows up to it."""
 
     def __init__(self, result: ChunkResult, error: BaseException) -> None:
-        super().__init__(str(error))
+        super().__init__(type(error).__name__)
         self.result, self.error = result, error
 
 
@@ -195,6 +199,8 @@ class _Chunk:
         #: Of the input that is running: its file references as they were given, and why one cannot be had.
         self.given: dict[str, str | None] = {}
         self.unfetched: FetchError | None = None
+        #: Which try of it this is, among those of this process.
+        self.tries = 1
 
     def specs(self) -> Iterator[ExperimentInputSpec]:
         """The inputs as models, one at a time, with local copies of their files."""
@@ -221,10 +227,9 @@ class _Chunk:
         began, clock = time.time(), time.perf_counter
         started, attempt = clock(), 0
         for attempt in range(1, tries + 1):
+            self.tries = attempt
             try:
                 self.once(i, spec, mark)
-            except KeyboardInterrupt:
-                raise
             except BaseException as error:  # noqa: BLE001 - whatever the function raises (SystemExit too) becomes a row
                 if attempt == tries:
                     self.failures[i] = Failure.of(error, before + attempt)
@@ -273,10 +278,11 @@ class _Chunk:
         """Calls the function between two marks, so that its time can be limited from outside."""
         if mark is None:
             return self.leaf.call(spec, **more)
-        mark(self.start + i)
-        output = self.leaf.call(spec, **more)
-        mark(-1)
-        return output
+        mark(self.start + i, self.tries)
+        try:
+            return self.leaf.call(spec, **more)
+        finally:
+            mark(-1, 0)
 
     def copied(self, spec: ExperimentInputSpec, tempdir: Path) -> ExperimentInputSpec:
         """The spec with its files copied into the input's own folder."""

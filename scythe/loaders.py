@@ -41,7 +41,9 @@ class FileRefs(Sequence[tuple[dict[str, Any], T]], Generic[T]):
             if name not in frame.columns:
                 raise NotFoundError(f"the frame has no column {name!r}; it has {', '.join(frame.columns)}")
         self.frame, self.column, self._load = frame, column, load
-        self.features = list(features) if features is not None else [c for c in frame.columns if c != column]
+        self.features = (
+            list(features) if features is not None else [c for c in frame.columns if not _holds_files(frame, c)]
+        )
 
     def __len__(self) -> int:
         return self.frame.height
@@ -49,10 +51,24 @@ class FileRefs(Sequence[tuple[dict[str, Any], T]], Generic[T]):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return FileRefs(self.frame[index], self.column, self._load, self.features)
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"item {index} of {len(self)}")
         row = self.frame.row(index, named=True)
+        if row[self.column] is None:
+            raise NotFoundError(
+                f"row {index} has no file in {self.column!r}: leave it out with frame.drop_nulls({self.column!r})"
+            )
         path = fetch(row[self.column])
         features = {name: row[name] for name in self.features}
         return features, self._load(path) if self._load is not None else path
 
     def __iter__(self) -> Iterator[tuple[dict[str, Any], T]]:
         return (self[i] for i in range(len(self)))
+
+
+def _holds_files(frame: pl.DataFrame, column: str) -> bool:
+    """Whether a column's first value is a URI."""
+    if frame.schema[column] != pl.String:
+        return False
+    found = frame[column].drop_nulls()
+    return bool(len(found)) and str(found[0]).startswith(("file://", "s3://", "http://", "https://"))

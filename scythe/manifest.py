@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, Field, create_model
+from pydantic.json_schema import GenerateJsonSchema
 
 from scythe.layout import RunKey
 from scythe.registry import Experiment
@@ -83,7 +84,13 @@ def io_spec(experiment: Experiment) -> bytes:
         input=(experiment.input_model, Field(default=..., description="The input for the experiment.")),
         output=(experiment.output_model, Field(default=..., description="The output for the experiment.")),
     )
-    return dump_yaml(model.model_json_schema())
+    return dump_yaml(model.model_json_schema(schema_generator=_QuietSchema))
+
+
+class _QuietSchema(GenerateJsonSchema):
+    """A default that JSON cannot hold is left out, without a warning at every allocation."""
+
+    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012 - pydantic's own declaration
 
 
 def schema_hash(experiment: Experiment) -> str:

@@ -23,11 +23,16 @@ class Source:
     last: int
     batches: Callable[[], Iterator[pa.Table]]
 
+    @property
+    def empty(self) -> bool:
+        """Whether there are no rows at all."""
+        return self.last < self.first or not any(table.num_rows for table in self.batches())
+
     @classmethod
-    def of(cls, table: pa.Table) -> Source | None:
-        """A table in memory, sorted here; None where it is empty."""
+    def of(cls, table: pa.Table) -> Source:
+        """A table in memory, sorted here."""
         if table.num_rows == 0:
-            return None
+            return cls(0, -1, iter(()).__iter__)
         table = sorted_rows(table)
         keys = _keys(table)
         only: list[pa.Table] = [table]
@@ -54,6 +59,10 @@ class _Cursor:
         self.rows: pa.Table | None = None
         self._advance()
 
+    @property
+    def over(self) -> bool:
+        return self.rows is None
+
     def _advance(self) -> None:
         self.rows = next((b for b in self._batches if b.num_rows), None)
         self.keys = _keys(self.rows) if self.rows is not None else np.empty(0, np.int64)
@@ -76,17 +85,17 @@ class _Cursor:
 
 def merged(sources: Iterable[Source]) -> Iterator[pa.Table]:
     """All rows of all sources in the order of `sort_index`."""
-    waiting = sorted(sources, key=lambda s: s.first, reverse=True)
+    waiting = sorted((s for s in sources if s.last >= s.first), key=lambda s: s.first, reverse=True)
     active: list[_Cursor] = []
     while waiting or active:
+        while waiting and (not active or waiting[-1].first <= min(c.last for c in active)):
+            cursor = _Cursor(waiting.pop())
+            active += [] if cursor.over else [cursor]
         if not active:
-            active.append(_Cursor(waiting.pop()))
+            return
         bound = min(c.last for c in active)
-        while waiting and waiting[-1].first <= bound:
-            active.append(_Cursor(waiting.pop()))
-            bound = min(bound, active[-1].last)
         pieces = [piece for c in active if (piece := c.upto(bound)).num_rows]
-        active = [c for c in active if c.rows is not None]
+        active = [c for c in active if not c.over]
         yield pieces[0] if len(pieces) == 1 else sorted_rows(pa.concat_tables(pieces))
 
 

@@ -33,16 +33,10 @@ class OutputFiles:
         Raises:
             OutputError: a path that names no file.
         """
+        self._drop(i)
         uris: dict[str, str] = {}
-        staged: dict[str, Path] = {}
-        for name in self.names:
-            value = getattr(output, name)
-            if value is None or isinstance(value, AnyUrl | _BaseUrl):
-                continue
-            path = Path(value)
-            if not path.is_file():
-                what = "is a folder: pack it into one file" if path.is_dir() else "does not exist"
-                raise OutputError(f"the output file {name}={str(path)!r} {what}")
+        staged = self._staged[i] = {}
+        for name, path in self._paths(output).items():
             key = self._plan.key.output_file(name, run_id + _suffix(path))
             waiting = self._objects.staging_file(path.name)
             if self._ours_to_move(path, tempdir):
@@ -50,18 +44,32 @@ class OutputFiles:
             else:
                 shutil.copyfile(path, waiting)
             staged[key], uris[name] = waiting, self._objects.uri(key)
-        self._staged[i] = staged
         return output.model_copy(update=uris) if uris else output
 
     def flush(self, keep: Collection[int]) -> None:
         """Publishes the files of these inputs, many at a time, and drops the others."""
         wanted = [(path, key) for i in keep for key, path in self._staged.get(i, {}).items()]
-        for i, files in self._staged.items():
-            if i not in keep:
-                for path in files.values():
-                    path.unlink(missing_ok=True)
+        for i in set(self._staged) - set(keep):
+            self._drop(i)
         self._objects.publish_all(wanted)
         self._staged.clear()
+
+    def _paths(self, output: ExperimentOutputSpec) -> dict[str, Path]:
+        """The local files among the outputs, by field."""
+        paths: dict[str, Path] = {}
+        for name in self.names:
+            value = getattr(output, name)
+            if value is None or isinstance(value, AnyUrl | _BaseUrl):
+                continue
+            paths[name] = path = Path(value)
+            if not path.is_file():
+                what = "is a folder: pack it into one file" if path.is_dir() else "does not exist"
+                raise OutputError(f"the output file {name}={str(path)!r} {what}")
+        return paths
+
+    def _drop(self, i: int) -> None:
+        for path in self._staged.pop(i, {}).values():
+            path.unlink(missing_ok=True)
 
     def _ours_to_move(self, path: Path, tempdir: Path | None) -> bool:
         """Files of the run itself and of the shared cache are copied: others still need them."""

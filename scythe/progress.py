@@ -22,7 +22,7 @@ class Progress:
     def __enter__(self) -> Self:
         if sys.stderr.isatty() or "ipykernel" in sys.modules:
             self._bar = _bar()
-            self._task = self._bar.add_task(self._title, total=self._total, failed=0, rate="")
+            self._task = self._bar.add_task(self._title, total=self._total, failed=0, rate="starting")
             self._bar.start()
         return self
 
@@ -32,8 +32,10 @@ class Progress:
 
     def update(self, done: int, failed: int) -> None:
         """`done` inputs have come to an end, `failed` of them in an error."""
+        if done == 0:
+            self._began = time.monotonic()  # the time until the first result is the start of the processes
         seconds = time.monotonic() - self._began
-        rate = f"{_rate(done / seconds if seconds > 0 else 0.0)}"
+        rate = _rate(done / seconds) if done and seconds > 0 else "starting"
         if self._bar is not None:
             self._bar.update(self._task, completed=done, failed=failed, rate=rate)
         elif time.monotonic() - self._last_line > self._pause:

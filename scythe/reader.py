@@ -19,6 +19,7 @@ from scythe.parts import stored_parts
 from scythe.plan import RunPlan
 from scythe.results import RunResult, read_result
 from scythe.runs import (
+    ExperimentRun,
     experiment_names,
     folder_name,
     load_run,
@@ -57,7 +58,8 @@ def read(
         experiment: A name (with or without `scythe_experiment_`) or the registered function.
         version: `"v1.2.0"`, a SemVer, None for the latest, or `"all"`.
         table: `scalars`, `errors`, `tasks`, `result_file_refs` or the name of a dataframe.
-        run: None for the version's latest finished run, `"all"`, or a run's folder name or datetime (finished or not).
+        run: None for the version's latest finished run, `"all"`, or one run, finished or not: its folder's name, its
+            datetime, or the ExperimentRun that `allocate` gave.
         columns: These columns only, in this order.
 
     Returns:
@@ -172,7 +174,7 @@ def _counts(objects: Objects, key: RunKey) -> tuple[str, int, int, int, float | 
 def _one_run(objects: Objects, name: str, version: Any, run: Any) -> tuple[RunKey, RunResult | None]:
     if run is not None:
         if version is None:
-            version = _version_of_run(objects, name, run)
+            version = run.version if isinstance(run, ExperimentRun) else _version_of_run(objects, name, run)
         key = resolve_run(objects, name, version, run)
         return key, read_result(objects, key)
     named = resolve_version(objects, name, version)
@@ -211,7 +213,6 @@ def _scan_run(
     opened = catalog.table(key.experiment, known[table][0])
     names = known[table][1]
     frame = scan_table(opened, key.partition, columns=_chosen(columns, names, table))
-    frame = _moved(frame, opened, objects, result)
     if result is None:
         frame = scan_table(opened, key.partition, columns=names).sort("sort_index", maintain_order=True)
         frame = frame.select(_chosen(columns, names, table))
@@ -227,22 +228,6 @@ def _chosen(columns: Sequence[str] | None, names: list[str], table: str) -> list
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise NotFoundError(f"the table {table!r} has no column {name!r}{hint}; it has {', '.join(names)}")
     return list(columns)
-
-
-def _moved(frame: pl.LazyFrame, table: Table, objects: Objects, result: RunResult | None) -> pl.LazyFrame:
-    """File references follow a root that was moved since the run: the old root's URIs become the new one's."""
-    if result is None or result.root == objects.root:
-        return frame
-    present = frame.collect_schema().names()
-    uris = [c.name for c in table.schema if isinstance(c.kind, k.Uri) and c.kind.file and c.name in present]
-    begins = f"{result.root}/"
-    return frame.with_columns(
-        pl.when(pl.col(c).str.starts_with(begins))
-        .then(pl.lit(f"{objects.root}/") + pl.col(c).str.strip_prefix(begins))
-        .otherwise(pl.col(c))
-        .alias(c)
-        for c in uris
-    )
 
 
 # --- many runs --------------------------------------------------------------------------------------

@@ -20,9 +20,11 @@ from scythe.plan import RunPlan, TablePlan
 from scythe.results import RunResult, TableResult, read_result
 from scythe.settings import engine_settings
 from scythe.tables import catalog_of
+from scythe_catalog.compute import pc
 from scythe_catalog.datafile import ROW_GROUP_ROWS, DataFileWriter, FieldIds, read_description, with_field_ids
 from scythe_catalog.objects import Objects
 from scythe_catalog.schema import TableSchema
+from scythe_catalog.schema.kinds import Uri
 from scythe_catalog.tables import Catalog
 
 
@@ -76,13 +78,32 @@ def _reserve(objects: Objects, key: RunKey) -> None:
 
 
 def _planned_anew(objects: Objects, catalog: Catalog, key: RunKey) -> RunPlan:
-    """The plan of a run with the tables and field ids that it has now."""
+    """The plan of a run with the root, the tables and the field ids that it has now; its files follow."""
+    old = RunPlan.from_json(objects.read(key.plan)).root
     plan = RunPlan.load(objects, key)
     for name, planned in list(plan.tables.items()):
         table = open_generation(catalog, key, name, planned.schema)
         plan.tables[name] = TablePlan(table.iceberg.name()[-1], planned.columns, table.ids)
+    if old != objects.root:
+        _follow(objects, key, old)
     objects.write(key.plan, plan.to_json())
     return plan
+
+
+def _follow(objects: Objects, key: RunKey, old: str) -> None:
+    """Makes the file references of a run that was moved point below the root as it is now."""
+    for text in (key.manifest, key.input_artifacts):
+        content = objects.read(text).replace(f"{old}/".encode(), f"{objects.root}/".encode())
+        objects.write(text, content)
+    for name in [
+        key.specs,
+        *(k for k in objects.keys(f"{key.path}/final") + objects.keys(key.parts) if k.endswith(".pq")),
+    ]:
+        with objects.reader(name) as stream:
+            stored = pq.read_schema(stream)
+        files = [c.name for c in TableSchema.from_arrow(stored) if isinstance(c.kind, Uri) and c.kind.file]
+        if files:
+            _rewrite(objects, name, stored, None, moved=(files, f"{old}/", f"{objects.root}/"))
 
 
 def _register(objects: Objects, catalog: Catalog, key: RunKey, result: RunResult) -> None:
@@ -96,7 +117,7 @@ def _register(objects: Objects, catalog: Catalog, key: RunKey, result: RunResult
             check_dataframe(objects, key, name, schema)
         table = open_generation(catalog, key, name, schema)
         if _ids(with_field_ids(stored, table.ids)) != _ids(stored):
-            _rewrite(objects, found.key, schema, table.ids)
+            _rewrite(objects, found.key, stored, table.ids)
         file = read_description(objects, found.key, table.iceberg.schema())
         table.replace([file] if file.rows else [], key.partition)
         tables[name] = found.model_copy(update={"catalog_table": table.iceberg.name()[-1], "bytes": file.bytes})
@@ -104,23 +125,51 @@ def _register(objects: Objects, catalog: Catalog, key: RunKey, result: RunResult
     objects.write(key.result, updated.model_dump_json(indent=1).encode())
 
 
-def _ids(schema: pa.Schema) -> str:
-    """All field ids of a schema, nested ones too."""
-    return schema.remove_metadata().to_string(show_field_metadata=True)
+def _ids(schema: pa.Schema) -> list[tuple[str, bytes | None]]:
+    """The path and the field id of each column, nested ones too."""
+    found: list[tuple[str, bytes | None]] = []
+
+    def visit(field: pa.Field, path: str) -> None:
+        found.append((path, (field.metadata or {}).get(b"PARQUET:field_id")))
+        children = pa.types.is_nested(field.type) and [field.type.field(i) for i in range(field.type.num_fields)]
+        for child in children or ():
+            visit(child, f"{path}.{child.name}")
+
+    for field in schema:
+        visit(field, field.name)
+    return found
 
 
-def _rewrite(objects: Objects, key: str, schema: TableSchema, ids: FieldIds) -> None:
-    """Writes a final file once more, with the field ids of its new table."""
+def _rewrite(
+    objects: Objects,
+    key: str,
+    schema: pa.Schema,
+    ids: FieldIds | None,
+    *,
+    moved: tuple[list[str], str, str] | None = None,
+) -> None:
+    """Writes a Parquet file once more: with other field ids, or with file references below another root."""
+    index = json.loads((schema.metadata or {}).get(b"pandas", b"{}")).get("index_columns", [])
     with objects.reader(key) as stream:
-        file = pq.ParquetFile(stream)
-        index = json.loads((file.schema_arrow.metadata or {}).get(b"pandas", b"{}")).get("index_columns", [])
-        with DataFileWriter(objects, key, schema.arrow, ids, index=index) as writer:
-            for batch in file.iter_batches(ROW_GROUP_ROWS):
-                writer.write(pa.Table.from_batches([batch]))
+        batches = pq.ParquetFile(stream).iter_batches(ROW_GROUP_ROWS)
+        with DataFileWriter(objects, key, schema, ids, index=index) as writer:
+            for batch in batches:
+                table = pa.Table.from_batches([batch])
+                for name in moved[0] if moved is not None else ():
+                    table = _pointed(table, name, *moved[1:])  # pyright: ignore[reportOptionalSubscript]
+                writer.write(table)
+
+
+def _pointed(table: pa.Table, name: str, old: str, new: str) -> pa.Table:
+    at = table.schema.get_field_index(name)
+    values = table.column(at)
+    inside = pc.starts_with(values, old)
+    followed = pc.binary_join_element_wise(new, pc.utf8_slice_codeunits(values, len(old)), "")
+    return table.set_column(at, table.schema.field(at), pc.if_else(inside, followed, values))
 
 
 def _show_parts(catalog: Catalog, plan: RunPlan) -> None:
-    """The finished rows of a run that is not finished, as far as their files fit the tables."""
+    """The finished rows of a run that is not finished, shown to readers again."""
     for part in stored_parts(plan):
         for file in part.files:
             planned = plan.tables.get(file.table)
@@ -128,7 +177,8 @@ def _show_parts(catalog: Catalog, plan: RunPlan) -> None:
                 continue
             with plan.objects.reader(file.key) as stream:
                 stored = pq.read_schema(stream)
-            if _ids(with_field_ids(stored, planned.ids)) == _ids(stored):
-                table = catalog.table(plan.key.experiment, planned.catalog_table)
-                described = read_description(plan.objects, file.key)
-                table.append([described], plan.key.partition, key=f"{plan.key.path}/{part.name}")
+            if _ids(with_field_ids(stored, planned.ids)) != _ids(stored):
+                _rewrite(plan.objects, file.key, stored, planned.ids)
+            table = catalog.table(plan.key.experiment, planned.catalog_table)
+            described = read_description(plan.objects, file.key)
+            table.append([described], plan.key.partition, key=f"{plan.key.path}/{part.name}")

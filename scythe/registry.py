@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.durations import seconds_of
 from scythe.errors import NotFoundError, RegistrationError
 from scythe.layout import CATALOG, TASK_PREFIX, check_name
 from scythe.schemas import ExperimentSchemas, compile_experiment
@@ -200,7 +201,9 @@ def experiment_of(runnable: Any) -> Experiment:
     if isinstance(runnable, Experiment):
         return runnable
     if isinstance(runnable, str):
-        return ExperimentRegistry.get_runnable(runnable)
+        runnable = ExperimentRegistry.get_runnable(runnable)
+        if isinstance(runnable, Experiment):
+            return runnable
     for experiment in ExperimentRegistry.experiments():
         if experiment.target is runnable:
             return experiment
@@ -216,13 +219,17 @@ def define(target: Callable[..., Any], name: str | None, options: ExperimentOpti
     Raises:
         RegistrationError: see `ExperimentRegistry.Register`.
     """
+    if not hasattr(target, "__qualname__"):
+        raise RegistrationError(
+            f"{target!r} cannot be an experiment: register a function or a class with a `run` method"
+        )
     chosen = check_name(name if name is not None else target.__name__, "an experiment")
     if chosen.startswith(CATALOG) or chosen.startswith(TASK_PREFIX):
         raise RegistrationError(f"{chosen!r} is a reserved name: give the experiment another with Register(name=...)")
     if options.retries < 0:
         raise RegistrationError(f"{chosen}: retries must not be negative, got {options.retries}")
-    if options.execution_timeout is not None:
-        seconds_of(options.execution_timeout)
+    _check_limit("execution_timeout", options.execution_timeout)
+    _check_limit("schedule_timeout", options.schedule_timeout)
     inputs, outputs, wants_tempdir = _signature(target)
     if options.local_file_location not in ("cache", "copied-to-tempdir"):
         raise RegistrationError(
@@ -270,29 +277,12 @@ def _signature(target: Callable[..., Any]) -> tuple[type[Any], type[Any], bool]:
     return typing.cast(type[Any], inputs), typing.cast(type[Any], outputs), tempdir
 
 
-def seconds_of(duration: timedelta | float | str) -> float:
-    """Seconds of a timedelta, a number of seconds, or a text such as "90s", "1m30s", "2h".
-
-    Raises:
-        RegistrationError: it is none of these, or not positive.
-    """
-    import re
-
-    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-    if isinstance(duration, timedelta):
-        seconds = duration.total_seconds()
-    elif isinstance(duration, str):
-        found = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", duration.replace(" ", ""))
-        if "".join(n + u for n, u in found) != duration.replace(" ", ""):
-            found = []
-        seconds = sum(float(n) * units[u] for n, u in found)
-    else:
-        seconds = float(duration)
-    if seconds <= 0:
-        raise RegistrationError(
-            f"a time limit must be positive: a timedelta, seconds, or a text like '90s'; got {duration!r}"
-        )
-    return seconds
+def _check_limit(name: str, duration: Duration) -> None:
+    try:
+        if duration is not None:
+            seconds_of(duration)
+    except ValueError as error:
+        raise RegistrationError(f"{name}: {error}") from None
 
 
 def _place(target: Callable[..., Any]) -> str:
@@ -312,4 +302,4 @@ def _line(target: Callable[..., Any]) -> tuple[str, int]:
     return code.co_filename, code.co_firstlineno
 
 
-__all__ = ["Experiment", "ExperimentOptions", "ExperimentRegistry", "define", "experiment_of", "seconds_of"]
+__all__ = ["Experiment", "ExperimentOptions", "ExperimentRegistry", "define", "experiment_of"]

@@ -33,8 +33,6 @@ class RunResult(BaseModel):
 
     experiment_id: str
     workflow_run_id: str | None
-    #: The root under which the run was finished: its tables hold URIs below it.
-    root: str
     uris: dict[str, str]
     inputs: int
     rows: int

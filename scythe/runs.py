@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import importlib
-import runpy
+import importlib.util
 import sys
 from collections.abc import Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import cloudpickle
 from pydantic import BaseModel, PrivateAttr
 
 from scythe import layout
-from scythe.attempts import latest_attempt
+from scythe.attempts import check_free, latest_attempt
 from scythe.engines.jobs import FinishedRef, RunRef
 from scythe.engines.start import start
 from scythe.errors import NotFoundError, RunError
@@ -84,7 +86,7 @@ class ExperimentRun(BaseModel):
         if finished is not None and not self._is_being_redone():
             return FinishedRef(finished)
         plan = RunPlan.load(self._objects, self.key)
-        return self._start(plan, coverage_of(plan, all_parts(plan)).open_ranges(), engine, workers)
+        return self._start(plan, coverage_of(plan, all_parts(plan)).open_ranges(), engine, workers, show=True)
 
     def retry_errors(self, *, engine: str | None = None, workers: int | None = None) -> RunRef:
         """Runs the inputs that failed once more (and what is open), then gathers anew.
@@ -98,7 +100,7 @@ class ExperimentRun(BaseModel):
         coverage = coverage_of(plan, parts)
         for number, rows in enumerate(failed(self._objects, parts).values()):
             coverage.release(rows[coverage.owned(number, rows)])
-        return self._start(plan, coverage.open_ranges(), engine, workers)
+        return self._start(plan, coverage.open_ranges(), engine, workers, show=False)
 
     def cancel(self) -> None:
         """Stops the run wherever it is worked on; what is finished stays, and `resume` goes on with it."""
@@ -127,12 +129,21 @@ class ExperimentRun(BaseModel):
         return last is not None and result is not None and last.number > result.attempt
 
     def _start(
-        self, plan: RunPlan, open_ranges: Sequence[tuple[int, int]], engine: str | None, workers: int | None
+        self,
+        plan: RunPlan,
+        open_ranges: Sequence[tuple[int, int]],
+        engine: str | None,
+        workers: int | None,
+        *,
+        show: bool,
     ) -> RunRef:
+        check_free(self._objects, self.key)
         experiment = find_experiment(plan)
         self._objects.delete([self.key.cancelled])
         chosen = engine or (plan.engine if plan.engine in ("inline", "local") else "local")
-        return start(plan, experiment, open_ranges, engine=chosen, workers=workers or engine_settings().workers)
+        return start(
+            plan, experiment, open_ranges, engine=chosen, workers=workers or engine_settings().workers, show=show
+        )
 
 
 def status_of(objects: Objects, key: RunKey) -> Status:
@@ -185,13 +196,21 @@ def _import(plan: RunPlan) -> None:
 
 
 def _run_file(plan: RunPlan) -> None:
-    """Runs the defining script under another name than `__main__`, so that its guarded part stays still."""
+    """Loads the defining script as a module of another name than `__main__`, so that its guarded part stays still."""
     if plan.source is None or not Path(plan.source).is_file():
         return
+    name = f"__scythe_main_{hashlib.sha256(plan.source.encode()).hexdigest()[:12]}__"
+    spec = importlib.util.spec_from_file_location(name, plan.source)
+    if name in sys.modules or spec is None or spec.loader is None:
+        return
+    folder = str(Path(plan.source).parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)  # its neighbours are imported by it, here and in the workers
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    cloudpickle.register_pickle_by_value(module)
     token = loading.set(True)
     try:
-        sys.modules.setdefault("__scythe_main__", sys.modules["__main__"])
-        runpy.run_path(plan.source, run_name="__scythe_main__")
+        spec.loader.exec_module(module)
     finally:
         loading.reset(token)
 

@@ -132,9 +132,9 @@ def compile_experiment(inputs: type[BaseModel], outputs: type[BaseModel]) -> Exp
     compiled_inputs, compiled_outputs = compile_model(inputs), _without_dataframes(outputs)
     names = set(compiled_inputs.schema.names)
     for column in compiled_inputs.schema:
-        _check_column(column.name, inputs)
+        check_column(column.name, inputs)
     for column in compiled_outputs.schema:
-        _check_column(column.name, outputs)
+        check_column(column.name, outputs)
         if column.name in names:
             raise RegistrationError(
                 f"{outputs.__name__}.{column.name} has the name of a field of {inputs.__name__}: "
@@ -148,7 +148,12 @@ def _without_dataframes(outputs: type[ExperimentOutputSpec]) -> CompiledModel:
     return compile_model(outputs, skip=("dataframes",))
 
 
-def _check_column(name: str, model: type[BaseModel]) -> None:
+def check_column(name: str, model: type[BaseModel]) -> None:
+    """Nothing where a field or a computed feature of a model may have this name.
+
+    Raises:
+        RegistrationError: it is a column of Scythe's own, or no name.
+    """
     if name in _TAKEN:
         raise RegistrationError(
             f"{model.__name__}.{name}: Scythe's own tables use the column {name!r}, so rename the field"

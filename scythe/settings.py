@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from scythe.durations import seconds_of
 from scythe.errors import SettingsError
 from scythe_catalog.objects import Objects
 
 S = TypeVar("S", bound=BaseSettings)
+Limit = Annotated[timedelta, BeforeValidator(lambda text: timedelta(seconds=seconds_of(text)))]
 EngineName = Literal["inline", "local", "hatchet"]
 
 
@@ -48,10 +50,10 @@ class TimeoutSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SCYTHE_TIMEOUT_")
 
-    experiment_execution: timedelta | None = None
-    experiment_schedule: timedelta | None = None
-    scatter_gather_execution: timedelta | None = None
-    scatter_gather_schedule: timedelta | None = None
+    experiment_execution: Limit | None = None
+    experiment_schedule: Limit | None = None
+    scatter_gather_execution: Limit | None = None
+    scatter_gather_schedule: Limit | None = None
 
 
 def storage() -> Objects:

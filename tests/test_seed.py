@@ -479,12 +479,14 @@ def test_the_io_spec_is_the_printed_json_schema(root: Path) -> None:
     module: dict = {"__name__": "building_energy"}
     exec(MODELS, module)  # the printed schema is of the models without `timeseries`
 
-    def simulate_energy(input_spec: module["BuildingSimulationInput"]) -> module["BuildingSimulationOutput"]:
-        return module["BuildingSimulationOutput"](heating=1, cooling=1, lighting=1, equipment=1, fans=1, pumps=1)
+    model, output = module["BuildingSimulationInput"], module["BuildingSimulationOutput"]
+
+    def simulate_energy(input_spec: model) -> output:  # type: ignore[valid-type]
+        return output(heating=1, cooling=1, lighting=1, equipment=1, fans=1, pumps=1)
 
     ExperimentRegistry.Register()(simulate_energy)
     Path("a.epw").write_text("epw")
-    spec = module["BuildingSimulationInput"](
+    spec = model(
         experiment_id="x", sort_index=0, r_value=1, lpd=1, setpoint=20, economizer="NoEconomizer",
         weather_file="a.epw", design_day_file="a.epw",
     )  # fmt: skip

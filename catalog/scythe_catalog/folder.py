@@ -97,6 +97,8 @@ class FolderCatalog(MetastoreCatalog):
             current = self.load_table(table.name())
         except NoSuchTableError:
             current = None
+        if current is not None and current.metadata_location != table.metadata_location:
+            raise CommitFailedException(f"{namespace}.{name} was committed to since it was loaded")
         staged = self._update_and_stage_table(current, table.name(), requirements, updates)
         if current is not None and staged.metadata == current.metadata:
             return _response(current.metadata, current.metadata_location)

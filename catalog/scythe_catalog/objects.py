@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
-from urllib.parse import quote, unquote, urlsplit
 
 from scythe_catalog.errors import CatalogError
 
@@ -36,9 +35,7 @@ class Objects:
         text = str(root)
         if text.startswith("s3://"):
             return cls(text.rstrip("/"))
-        if text.startswith("file://"):
-            text = unquote(urlsplit(text).path)
-        return cls(path_uri(Path(text)))
+        return cls(path_uri(Path(text.removeprefix("file://"))))
 
     @property
     def store(self) -> ObjectStore:
@@ -48,18 +45,17 @@ class Objects:
     @property
     def folder(self) -> Path | None:
         """The root as a local folder, None for a bucket."""
-        return Path(unquote(urlsplit(self.root).path)) if self.root.startswith("file://") else None
+        return Path(self.root.removeprefix("file://")) if self.root.startswith("file://") else None
 
     def uri(self, key: str) -> str:
         """The full URI of a key."""
-        return f"{self.root}/{quote(key, safe=_SAFE) if self.root.startswith('file://') else key}"
+        return f"{self.root}/{key}"
 
     def key(self, uri: str) -> str:
         """The key of a URI below the root; raises CatalogError for any other."""
         if not uri.startswith(self.root + "/"):
             raise CatalogError(f"{uri} does not lie below {self.root}")
-        key = uri[len(self.root) + 1 :]
-        return unquote(key) if self.root.startswith("file://") else key
+        return uri[len(self.root) + 1 :]
 
     def read(self, key: str) -> bytes:
         """The whole object; raises FileNotFoundError."""
@@ -167,6 +163,16 @@ class Objects:
         else:
             self.delete(self.keys(prefix))
 
+    def delete_empty_folders(self, prefix: str) -> None:
+        """Removes the folders above a key that hold nothing any more; a bucket has none."""
+        folder = self.folder
+        parents = Path(prefix).parents if folder is not None else ()
+        for parent in list(parents)[:-1]:
+            try:
+                (cast(Path, folder) / parent).rmdir()
+            except OSError:
+                return
+
     def reader(self, key: str) -> BinaryIO:
         """A seekable file to read from; raises FileNotFoundError."""
         if self.folder is not None:
@@ -221,12 +227,11 @@ class Objects:
 
 #: Folder below a local root where files lie until they are whole.
 STAGING = ".staging"
-_SAFE = "/!$&'()*+,;=:@~-._"
 
 
 def path_uri(path: Path) -> str:
-    """The `file://` URI of a path, absolute."""
-    return "file://" + quote(os.path.abspath(path.expanduser()), safe=_SAFE)  # noqa: PTH100 - keeps symbolic links
+    """The `file://` URI of a path, absolute; nothing is percent-encoded, as in Iceberg's own metadata."""
+    return f"file://{os.path.abspath(path.expanduser())}"  # noqa: PTH100 - keeps symbolic links
 
 
 def _batches(items: list[str], size: int) -> Iterator[list[str]]:
@@ -239,7 +244,7 @@ def _store(root: str) -> ObjectStore:
     from obstore.store import LocalStore
 
     if root.startswith("file://"):
-        folder = Path(unquote(urlsplit(root).path))
+        folder = Path(root.removeprefix("file://"))
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

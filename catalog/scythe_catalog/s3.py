@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
@@ -17,7 +16,7 @@ def s3_store(root: str) -> S3Store:
     from obstore.store import S3Store
 
     session = boto3.Session()
-    parts = urlsplit(root)
+    bucket, _, prefix = root.removeprefix("s3://").partition("/")
     options: dict[str, Any] = {
         "region": session.region_name or "us-east-1",
         "credential_provider": Boto3CredentialProvider(session),
@@ -28,7 +27,7 @@ def s3_store(root: str) -> S3Store:
         options["endpoint"] = endpoint
         options["virtual_hosted_style_request"] = False
         options["client_options"] = {"allow_http": endpoint.startswith("http://")}
-    return S3Store(parts.netloc, prefix=parts.path.strip("/") or None, **options)
+    return S3Store(bucket, prefix=prefix or None, **options)
 
 
 def endpoint_url(session: Any) -> str | None:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from scythe_catalog.datafile import DataFile, field_ids, iceberg_statistics
 from scythe_catalog.errors import CatalogError, CommitConflict, TableNotFound
-from scythe_catalog.schema.compare import Severity, compare, united
+from scythe_catalog.objects import Objects
+from scythe_catalog.schema.compare import clashes, united
 from scythe_catalog.schema.table_schema import SCHEMA_KEY, Column, TableSchema
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 #: Values of the partition columns, by name.
 Partition = Mapping[str, Any]
 
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _LEDGER = "scythe.committed."
 _KEPT_SNAPSHOTS, _MANY_SNAPSHOTS = 5, 20
 _PATIENCE_SECONDS = 300.0
@@ -129,7 +131,7 @@ class Catalog:
             for i, c in enumerate(partition)
         ]
         properties = {**_PROPERTIES, **extra, SCHEMA_KEY: json.dumps(schema.to_json())}
-        location = f"{self.warehouse}/{namespace}/{name}"
+        location = Objects(self.warehouse).uri(f"{namespace}/{name}")
         created = self.iceberg.create_table(
             (namespace, name), iceberg, location, PartitionSpec(*fields), properties=properties
         )
@@ -176,13 +178,9 @@ class Table:
 
         def change(table: pyiceberg.table.Table, tx: Transaction) -> bool:
             current = Table(table).schema
-            shared = [c.name for c in current if c.name in schema]
-            difference = compare(current.select(shared), schema)
-            if difference.severity is Severity.BREAKING:
-                # Only widening counts here: a column that became required again still fits an optional one.
-                loose = compare(current.relaxed().select(shared), schema.relaxed())
-                if loose.severity is Severity.BREAKING:
-                    raise CatalogError(f"{'.'.join(table.name())} cannot hold the new columns:\n{loose}")
+            clash = clashes(current, schema)
+            if clash:
+                raise CatalogError(f"{'.'.join(table.name())} cannot hold the new columns:\n  " + "\n  ".join(clash))
             wide = united(current, schema)
             if wide == current and all(table.properties.get(k) == v for k, v in (properties or {}).items()):
                 return False
@@ -256,13 +254,16 @@ class Table:
         pause = 0.01
         while True:
             table = table.refresh()
-            tx = table.transaction()
+            tx, tx_base = table.transaction(), table.metadata_location
             try:
                 if not change(table, tx):
                     return Table(table)
                 _expire(table, tx)
                 return Table(tx.commit_transaction())
-            except (CommitFailedException, ValidationException) as error:
+            except (CommitFailedException, ValidationException, ValueError) as error:
+                # What a change refers to (a snapshot, say) may be gone since the load: no error of its own then.
+                if isinstance(error, ValueError) and table.refresh().metadata_location == tx_base:
+                    raise
                 if time.monotonic() > deadline:
                     raise CommitConflict(f"no commit to {'.'.join(table.name())} went through: {error}") from error
                 time.sleep(random.uniform(0, pause))
@@ -301,7 +302,7 @@ def _data_file(table: pyiceberg.table.Table, file: DataFile, partition: Partitio
 
 def _partition_value(value: Any) -> Any:
     """Iceberg keeps an instant as microseconds since 1970."""
-    return int(value.timestamp()) * 1_000_000 + value.microsecond if isinstance(value, dt.datetime) else value
+    return (value - _EPOCH) // dt.timedelta(microseconds=1) if isinstance(value, dt.datetime) else value
 
 
 def partition_filter(partition: Partition) -> BooleanExpression:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 from plot import plot
 from pv_yield import pv_yield
 
@@ -23,7 +24,7 @@ SITES = {
     "Greensboro": WEATHER / "greensboro.csv",
     "Miami": WEATHER / "miami.csv",
 }
-SHOWN = ["site", "tilt", "azimuth", "dc_ac_ratio", "specific_yield", "performance_ratio", "clipping_loss"]
+SHOWN = ["site", "tilt", "azimuth", "dc_ac_ratio", "specific_yield", "peak_ac_power"]
 
 
 def sample(n: int) -> pl.DataFrame:
@@ -49,17 +50,18 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, default=Path("pv_yield.png"), help="where to save the plot")
     args = parser.parse_args()
 
-    run, ref = BaseExperiment(pv_yield).allocate(sample(args.n), version="keep", engine=args.engine)
+    run, ref = BaseExperiment(pv_yield).allocate(sample(args.n), version="auto", engine=args.engine)
     result = ref.result()
 
-    yields = scythe.read(pv_yield, run.version, run=run.key.folder)
-    monthly = scythe.read(pv_yield, run.version, run=run.key.folder, table="monthly")
-    print(f"\n{result.rows} simulations in {result.seconds:.1f} s, {result.errors} errors\n")
-    for table, uri in result.uris.items():
-        print(f"  {table:<17} {uri}")
-    print(f'\nscythe.read("pv_yield", "{run.version}")\n')
-    with pl.Config(tbl_rows=8, tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True, float_precision=3):
-        print(yields.select(SHOWN).head(8))
+    yields = scythe.read(pv_yield, run=run)
+    monthly = scythe.read(pv_yield, run=run, table="monthly")
+    print(f"\n{result.rows:,} simulations in {result.seconds:.1f} s, {result.errors:,} errors. The results lie in\n")
+    print(f"  {run.uri}")
+    for name, table in result.tables.items():
+        print(f"    {table.key.removeprefix(run.key.path + '/'):<28} {table.rows:>7,} rows   table={name!r}")
+    print(f'\nscythe.read("{run.experiment}", "{run.version}")\n')
+    with pl.Config(tbl_rows=8, tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True):
+        print(yields.head(8).select(SHOWN).with_columns(cs.float().round(3)))
     print(f"\nplot: {plot(yields, monthly, args.plot)}")
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-INK, FAINT = "#1f2933", "#9aa5b1"
+INK, MUTED, FAINT = "#1f2933", "#616e7c", "#9aa5b1"
 COLORS = {"Sand Point": "#3b6fb6", "Piedmont": "#2a9d8f", "Greensboro": "#e09f1f", "Miami": "#d1495b"}
 WHERE = {
     "Sand Point": "Alaska, 55° N",
@@ -37,23 +37,30 @@ STYLE = {
 def plot(yields: pl.DataFrame, monthly: pl.DataFrame, path: Path) -> Path:
     """Saves the picture as PNG and returns its path."""
     sites = [site for site in COLORS if site in yields["site"].unique().to_list()]
-    levels = np.linspace(*_range(yields), 15)
+    levels = _levels(yields["specific_yield"].to_numpy())
     with plt.rc_context(STYLE):
-        figure = plt.figure(figsize=(13, 8.6), layout="constrained")
-        above, below = figure.subfigures(2, 1, height_ratios=[1.12, 1])
+        figure = plt.figure(figsize=(13, 8.8), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)
+        above, below = figure.subfigures(2, 1, height_ratios=[1.05, 1])
         polar: Any = above.subplots(1, len(sites), subplot_kw={"projection": "polar"}, squeeze=False)[0]
         mappable = None
         for ax, site in zip(polar, sites, strict=True):
             mappable = _orientation(ax, site, yields.filter(pl.col("site") == site), levels)
-        bar = above.colorbar(mappable, ax=polar, shrink=0.72, pad=0.02, aspect=18, format="%d", ticks=levels[::2])
-        bar.set_label("Yield [kWh/kW a]")
+        bar = above.colorbar(mappable, ax=polar, shrink=0.78, pad=0.015, aspect=20)
+        bar.set_label("Specific yield [kWh/kW]")
         bar.outline.set_visible(False)
+        above.suptitle(
+            f"Specific yield of {yields.height:,} rooftop PV systems by orientation",
+            x=0.012, ha="left", fontsize=15, fontweight="bold",
+        )  # fmt: skip
+        above.supxlabel(
+            f"Angle: azimuth, radius: tilt (0 to 60°). Dots: simulated systems. Surface: a polynomial fitted to them, "
+            f"at DC/AC = {RATIO}. Star: its best orientation.",
+            x=0.012, ha="left", fontsize=9, color=MUTED,
+        )  # fmt: skip
         left, right = below.subplots(1, 2)
         _clipping(left, yields, sites)
         _months(right, yields, monthly, sites)
-        figure.suptitle(
-            f"Rooftop PV: {yields.height:,} simulated systems", x=0.012, ha="left", fontsize=16, fontweight="bold"
-        )
         path = path.resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150)
@@ -61,9 +68,9 @@ def plot(yields: pl.DataFrame, monthly: pl.DataFrame, path: Path) -> Path:
     return path
 
 
-def _range(yields: pl.DataFrame) -> tuple[float, float]:
-    column = yields["specific_yield"]
-    return float(np.floor(column.min() / 100) * 100), float(np.ceil(column.max() / 100) * 100)  # pyright: ignore
+def _levels(energy: Array) -> Array:
+    """Round steps of 50 kWh/kW that hold all values."""
+    return np.arange(np.floor(energy.min() / 50), np.floor(energy.max() / 50) + 2) * 50
 
 
 def _basis(tilt: Array, azimuth: Array, ratio: Array) -> Array:
@@ -81,7 +88,6 @@ def _orientation(ax: Any, site: str, rows: pl.DataFrame, levels: Array) -> Any:
     ax.set_theta_zero_location("N")
     ax.set_theta_direction(-1)
     dots = {"c": energy, "cmap": "inferno", "vmin": levels[0], "vmax": levels[-1]}
-    ax.grid(False)
     if rows.height >= ENOUGH:
         weights = np.linalg.lstsq(_basis(tilt, azimuth, rows["dc_ac_ratio"].to_numpy()), energy, rcond=None)[0]
         angles, tilts = np.meshgrid(np.linspace(0, 360, 181), np.linspace(0, 60, 61))
@@ -89,20 +95,22 @@ def _orientation(ax: Any, site: str, rows: pl.DataFrame, levels: Array) -> Any:
         surface = flat.reshape(tilts.shape)
         ax.contourf(np.radians(angles), tilts, surface, levels=levels, cmap="inferno", extend="both")
         best = np.unravel_index(surface.argmax(), surface.shape)
-        ax.plot(np.radians(angles[best]), tilts[best], marker="*", ms=15, mfc="white", mec=INK, mew=0.8, zorder=4)
-        note = f"best {surface[best]:,.0f} at {tilts[best]:.0f}°, {angles[best]:.0f}°"
+        ax.plot(np.radians(angles[best]), tilts[best], marker="*", ms=17, mfc="white", mec=INK, mew=0.9, zorder=4)
+        note = f"{surface[best]:,.0f} kWh/kW\nat tilt {tilts[best]:.0f}°, azimuth {angles[best]:.0f}°"
     else:
-        note = f"best of {rows.height}: {energy.max():,.0f}"
-    points = ax.scatter(np.radians(azimuth), tilt, s=13, edgecolors="white", linewidths=0.45, zorder=3, **dots)
+        note = f"{energy.max():,.0f} kWh/kW\nthe best of {rows.height}"
+        ax.set_facecolor("#d5dae0")
+    points = ax.scatter(np.radians(azimuth), tilt, s=15, edgecolors="white", linewidths=0.6, zorder=3, **dots)
     ax.set_ylim(0, 60)
-    ax.set_yticks([20, 40, 60], ["20°", "40°", ""], fontsize=8, color="white")
-    ax.set_rlabel_position(45)
+    ax.set_yticks([20, 40], ["", ""])
     ax.set_xticks(np.radians([0, 90, 180, 270]), ["N", "E", "S", "W"], fontsize=9)
-    ax.tick_params(pad=-1)
+    ax.tick_params(pad=-2)
+    ax.grid(True, color="white", alpha=0.35, lw=0.7)
+    ax.set_axisbelow(False)
     ax.spines["polar"].set_visible(False)
-    ax.set_title(f"{site}", loc="center", color=COLORS[site], fontsize=13, pad=22)
-    ax.text(0.5, 1.115, WHERE[site], transform=ax.transAxes, ha="center", fontsize=9, color=INK)
-    ax.text(0.5, -0.15, note, transform=ax.transAxes, ha="center", fontsize=9.5, color=INK)
+    ax.set_title(site, loc="center", color=COLORS[site], fontsize=13, pad=35)
+    ax.text(0.5, 1.13, WHERE[site], transform=ax.transAxes, ha="center", fontsize=9, color=MUTED)
+    ax.text(0.5, -0.11, note, transform=ax.transAxes, ha="center", va="top", fontsize=9.5, linespacing=1.35)
     return points
 
 
@@ -110,34 +118,34 @@ def _clipping(ax: Any, yields: pl.DataFrame, sites: list[str]) -> None:
     """What the inverter throws away."""
     for site in sites:
         rows = yields.filter(pl.col("site") == site)
-        ax.scatter(
-            rows["dc_ac_ratio"], rows["clipping_loss"] * 100, s=16, color=COLORS[site], alpha=0.75, lw=0, label=site
-        )
-    ax.set_title("Energy lost to clipping")
+        loss = 100 * rows["clipping_loss"]
+        ax.scatter(rows["dc_ac_ratio"], loss, s=14, color=COLORS[site], alpha=0.45, lw=0)
+        bins = (pl.col("dc_ac_ratio") * 10).floor().clip(upper_bound=19) / 10 + 0.05
+        means = rows.group_by(bins.alias("ratio")).agg(loss=100 * pl.mean("clipping_loss")).sort("ratio")
+        ax.plot(means["ratio"], means["loss"], color=COLORS[site], lw=2.2, label=site)
+    ax.set_title("Clipping by the inverter (lines: mean of all orientations)")
     ax.set_xlabel("DC/AC ratio [kW/kW]")
-    ax.set_ylabel("Clipping loss [% of DC energy]")
+    ax.set_ylabel("DC energy beyond the inverter's limit [%]")
     ax.grid(axis="y")
     ax.set_axisbelow(True)
     ax.set_ylim(bottom=0)
-    ax.legend(frameon=False, loc="upper left", handletextpad=0.2)
+    ax.legend(frameon=False, loc="upper left")
 
 
 def _months(ax: Any, yields: pl.DataFrame, monthly: pl.DataFrame, sites: list[str]) -> None:
-    """The year of each site's best system, within the range of all."""
+    """The year of each site's best system."""
     ends: list[tuple[float, str]] = []
     for site in sites:
         rows = monthly.filter(pl.col("site") == site)
         best = yields.filter(pl.col("site") == site).sort("specific_yield")[-1]
         line = rows.filter(pl.col("sort_index") == best["sort_index"][0]).sort("month")["ac_energy"].to_numpy()
-        spread = rows.group_by("month").agg(low=pl.min("ac_energy"), high=pl.max("ac_energy")).sort("month")
-        ax.fill_between(spread["month"], spread["low"], spread["high"], color=COLORS[site], alpha=0.09, lw=0)
         ax.plot(range(1, 13), line, color=COLORS[site], lw=2.2, marker="o", ms=4)
         ends.append((float(line[-1]), site))
     for height, site in _apart(ends, 9.0):
         ax.annotate(site, (12.2, height), color=COLORS[site], fontweight="bold", va="center", annotation_clip=False)
-    ax.set_title("A year of each site's best system (bands: all systems)")
+    ax.set_title("Monthly energy of each site's best system")
     ax.set_xticks(range(1, 13), list(MONTHS))
-    ax.set_xlim(0.8, 13.6)
+    ax.set_xlim(0.8, 13.9)
     ax.set_ylim(bottom=0)
     ax.spines["bottom"].set_bounds(1, 12)
     ax.set_ylabel("AC energy [kWh/kW]")

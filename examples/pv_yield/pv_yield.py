@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pvlib
+from numpy.typing import NDArray
 from pydantic import Field
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.registry import ExperimentRegistry
 from scythe.utils.filesys import FileReference
+
+Array = NDArray[Any]
 
 ALBEDO = 0.2
 #: Temperature coefficient of the modules' power, crystalline silicon [1/K].
@@ -30,7 +33,9 @@ class PVSystemInput(ExperimentInputSpec):
     site: Literal["Sand Point", "Piedmont", "Greensboro", "Miami"] = Field(description="Where the system stands")
     tilt: float = Field(description="Surface tilt, 0 is flat [deg]", ge=0, le=90)
     azimuth: float = Field(description="Surface azimuth, clockwise from north [deg]", ge=0, lt=360)
-    dc_ac_ratio: float = Field(description="DC rating of the array over AC rating of the inverter [kW/kW]", ge=0.5, le=3)
+    dc_ac_ratio: float = Field(
+        description="DC rating of the array over AC rating of the inverter [kW/kW]", ge=0.5, le=3
+    )
     losses: float = Field(
         default=14.1, description="Soiling, shading, mismatch, wiring, ageing, downtime [%]", ge=0, lt=100
     )
@@ -53,12 +58,18 @@ class PVSystemOutput(ExperimentOutputSpec):
 class Weather(NamedTuple):
     """A year at a site, hour by hour, with all that does not depend on the system."""
 
-    #: The hours' beginnings, in local standard time.
-    time: pd.DatetimeIndex
-    data: pd.DataFrame
-    sun: pd.DataFrame
-    dni_extra: pd.Series
-    airmass: pd.Series
+    #: Beginnings of the hours, in local standard time.
+    time: Array
+    ghi: Array
+    dni: Array
+    dhi: Array
+    temp_air: Array
+    wind_speed: Array
+    #: Where the sun stands in the middle of the hour.
+    solar_zenith: Array
+    solar_azimuth: Array
+    dni_extra: Array
+    airmass: Array
 
 
 @lru_cache(maxsize=16)
@@ -66,32 +77,33 @@ def load_weather(path: Path) -> Weather:
     """Reads a TMY3 file and follows the sun: once per process and file."""
     data, site = pvlib.iotools.read_tmy3(path, map_variables=True, coerce_year=1990)
     # TMY3 stamps an hour by its end; the sun stands for it as it does in the middle.
-    time = pd.DatetimeIndex(data.index) - pd.Timedelta(hours=1)
-    data.index = time + pd.Timedelta(minutes=30)
-    sun = pvlib.solarposition.get_solarposition(
-        data.index, site["latitude"], site["longitude"], site["altitude"], temperature=data["temp_air"].mean()
+    begin = pd.DatetimeIndex(data.index) - pd.Timedelta(hours=1)
+    middle = begin + pd.Timedelta(minutes=30)
+    sun = pvlib.solarposition.get_solarposition(middle, site["latitude"], site["longitude"], site["altitude"])
+    zenith = sun["apparent_zenith"].to_numpy()
+    ghi, dni, dhi, temp_air, wind_speed = (
+        data[name].to_numpy(float) for name in ("ghi", "dni", "dhi", "temp_air", "wind_speed")
     )
-    data["dni"] = data["dni"].where(sun["apparent_elevation"] > 0, 0.0)
-    dni_extra = pvlib.irradiance.get_extra_radiation(data.index)
-    airmass = pvlib.atmosphere.get_relative_airmass(sun["apparent_zenith"])
-    return Weather(time.tz_localize(None), data, sun, dni_extra, airmass)
+    return Weather(
+        begin.tz_localize(None).to_numpy(), ghi, np.where(zenith < 90, dni, 0.0), dhi, temp_air, wind_speed,
+        zenith, sun["azimuth"].to_numpy(), pvlib.irradiance.get_extra_radiation(middle).to_numpy(),
+        pvlib.atmosphere.get_relative_airmass(zenith),
+    )  # fmt: skip
 
 
-def plane_of_array(weather: Weather, tilt: float, azimuth: float) -> tuple[pd.Series, pd.Series]:
+def plane_of_array(weather: Weather, tilt: float, azimuth: float) -> tuple[Array, Array]:
     """Irradiance on the plane, and the part of it that passes the glass [W/m2]: Perez's sky, Fresnel's reflection."""
-    data, sun = weather.data, weather.sun
-    zenith, sun_azimuth = sun["apparent_zenith"], sun["azimuth"]
+    sun = weather.solar_zenith, weather.solar_azimuth
     poa = pvlib.irradiance.get_total_irradiance(
-        tilt, azimuth, zenith, sun_azimuth, data["dni"], data["ghi"], data["dhi"],
+        tilt, azimuth, *sun, weather.dni, weather.ghi, weather.dhi,
         dni_extra=weather.dni_extra, airmass=weather.airmass, albedo=ALBEDO, model="perez",
     )  # fmt: skip
-    poa = poa.fillna(0.0)
+    beam, sky, ground = (np.nan_to_num(poa[k]) for k in ("poa_direct", "poa_sky_diffuse", "poa_ground_diffuse"))
     through_glass = pvlib.iam.marion_diffuse("physical", tilt)
-    beam = poa["poa_direct"] * pvlib.iam.physical(pvlib.irradiance.aoi(tilt, azimuth, zenith, sun_azimuth))
-    sky = poa["poa_sky_diffuse"] * through_glass["sky"]
-    # A flat plane sees no ground: there is nothing to reflect, and no angle to do it at.
-    ground = poa["poa_ground_diffuse"] * np.nan_to_num(through_glass["ground"])
-    return poa["poa_global"], beam + sky + ground
+    effective = beam * pvlib.iam.physical(pvlib.irradiance.aoi(tilt, azimuth, *sun)) + sky * through_glass["sky"]
+    if tilt > 0:  # a flat plane sees no ground
+        effective += ground * np.nan_to_num(through_glass["ground"])
+    return beam + sky + ground, effective
 
 
 @ExperimentRegistry.Register()
@@ -99,18 +111,18 @@ def pv_yield(input_spec: PVSystemInput, tempdir: Path) -> PVSystemOutput:
     """Simulates a rooftop PV system over a typical year, hour by hour, with the models of NREL's PVWatts."""
     weather = load_weather(Path(str(input_spec.weather_file)))
     poa, effective = plane_of_array(weather, input_spec.tilt, input_spec.azimuth)
-    temp_cell = pvlib.temperature.sapm_cell(poa, weather.data["temp_air"], weather.data["wind_speed"], **MOUNTING)
+    temp_cell = pvlib.temperature.sapm_cell(poa, weather.temp_air, weather.wind_speed, **MOUNTING)
     dc = pvlib.pvsystem.pvwatts_dc(effective, temp_cell, pdc0=1.0, gamma_pdc=GAMMA_PDC) * (1 - input_spec.losses / 100)
     dc_limit = 1 / input_spec.dc_ac_ratio / INVERTER_EFFICIENCY
     ac = pvlib.inverter.pvwatts(dc, dc_limit, eta_inv_nom=INVERTER_EFFICIENCY)
 
     hourly = pl.DataFrame(
         {
-            "time": weather.time.to_numpy(),
-            "poa_irradiance": poa.to_numpy(),  # W/m2
-            "cell_temperature": temp_cell.to_numpy(),  # deg.C
-            "dc_power": dc.to_numpy(),  # kW per kW, before the inverter limits it
-            "ac_power": ac.to_numpy(),  # kW per kW
+            "time": weather.time,
+            "poa_irradiance": poa,  # W/m2
+            "cell_temperature": temp_cell,  # deg.C
+            "dc_power": dc,  # kW per kW, before the inverter limits it
+            "ac_power": ac,  # kW per kW
         }
     )
     monthly = hourly.group_by(pl.col("time").dt.month().alias("month")).agg(
@@ -127,7 +139,7 @@ def pv_yield(input_spec: PVSystemInput, tempdir: Path) -> PVSystemOutput:
         performance_ratio=energy / insolation,
         poa_insolation=insolation,
         peak_ac_power=ac.max(),
-        clipping_loss=(dc - dc_limit).clip(lower=0).sum() / dc.sum(),
+        clipping_loss=np.maximum(dc - dc_limit, 0).sum() / dc.sum(),
         cell_temperature=np.average(temp_cell, weights=poa),
         hourly=path,
         dataframes={"monthly": monthly.sort("month")},

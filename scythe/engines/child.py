@@ -14,6 +14,7 @@ import os
 import pickle
 import signal
 import struct
+import tempfile
 import threading
 import time
 import traceback
@@ -22,7 +23,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-MARK = struct.Struct("qd")  # the input that is running (-1: none), and when its function started (time.monotonic)
+MARK = struct.Struct("qqd")  # the input that is running (-1: none), which try, and when it began (time.monotonic)
 _PARENT_CHECK_SECONDS = 0.5
 
 
@@ -34,8 +35,9 @@ def main(fd: int, parent: int) -> None:
     connection = Connection(fd)
     try:
         setup: dict[str, Any] = pickle.loads(connection.recv_bytes())
+        tempfile.tempdir = os.environ["TMPDIR"] = setup["tempdir"]
         leaf = _leaf(setup)
-        _forward_logs(connection, setup["log_level"])
+        _forward_logs(connection, setup["log_levels"])
         mark = _marker(Path(setup["marker"]))
         _send(connection, "ready", None)
     except (EOFError, BrokenPipeError):
@@ -46,7 +48,7 @@ def main(fd: int, parent: int) -> None:
     _serve(connection, leaf, mark)
 
 
-def _serve(connection: Connection, leaf: Any, mark: Callable[[int], None]) -> None:
+def _serve(connection: Connection, leaf: Any, mark: Callable[[int, int], None]) -> None:
     import gc
 
     gc.freeze()
@@ -62,7 +64,7 @@ def _serve(connection: Connection, leaf: Any, mark: Callable[[int], None]) -> No
         except BaseException as error:  # noqa: BLE001 - errors of the user's function are rows; this is one of ours
             message = ("broken", "".join(traceback.format_exception(error)))
         finally:
-            mark(-1)
+            mark(-1, 0)
         try:
             _send(connection, *message)
         except OSError:
@@ -86,18 +88,18 @@ def _leaf(setup: dict[str, Any]) -> Any:
     return Leaf(RunPlan.from_json(setup["plan"]), experiment)
 
 
-def _marker(path: Path) -> Callable[[int], None]:
+def _marker(path: Path) -> Callable[[int, int], None]:
     with path.open("r+b") as file:
         shared = mmap.mmap(file.fileno(), MARK.size)
     pack, clock = MARK.pack_into, time.monotonic
 
-    def mark(i: int) -> None:
-        pack(shared, 0, i, clock())
+    def mark(i: int, attempt: int) -> None:
+        pack(shared, 0, i, attempt, clock())
 
     return mark
 
 
-def _forward_logs(connection: Connection, level: int) -> None:
+def _forward_logs(connection: Connection, levels: dict[str, int]) -> None:
     """Sends log records of Scythe and of the user's code to the parent's logging."""
 
     class Forward(logging.Handler):
@@ -109,7 +111,8 @@ def _forward_logs(connection: Connection, level: int) -> None:
                 _send(connection, "log", record)
 
     logging.getLogger().addHandler(Forward())
-    logging.getLogger().setLevel(level)
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
 
 
 def _end_with_parent(parent: int) -> None:

@@ -29,6 +29,8 @@ class Chunks:
         """How many ranges a worker should hold: a second one in wait where ranges are short."""
         if self._seconds is None:
             return 1
+        if self.remaining < 2 * self._workers * self.size():
+            return 1  # towards the end a range must not wait behind another while a worker is idle
         return (
             2 if self._seconds * self.size() < _TARGET_SECONDS * 1.5 and self._seconds < _PREFETCH_BELOW_SECONDS else 1
         )

@@ -14,14 +14,16 @@ from scythe.plan import RunPlan
 from scythe.registry import Experiment
 
 
-def run_inline(plan: RunPlan, experiment: Experiment, open_ranges: Iterable[tuple[int, int]]) -> FinishedRef:
+def run_inline(
+    plan: RunPlan, experiment: Experiment, open_ranges: Iterable[tuple[int, int]], *, show: bool
+) -> FinishedRef:
     """Runs the open inputs to their end and gathers the run.
 
     Raises:
         Exception: the first that the function raises, after it was recorded as an error row.
     """
     with Turn(plan.objects, plan.key, "inline") as turn, Leaf(plan, experiment) as leaf:
-        collector = Collector(plan, experiment, turn.number)
+        collector = Collector(plan, experiment, turn.number, show=show)
         chunks = Chunks(open_ranges, 1, plan.chunk)
         try:
             while (work := chunks.next()) is not None:

@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import cloudpickle
@@ -28,6 +29,7 @@ from scythe.registry import Experiment
 from scythe.results import RunResult
 
 _POLL_SECONDS = 0.1
+_INTERRUPTED = 130
 
 
 def cpus() -> int:
@@ -66,13 +68,20 @@ class LocalJob(threading.Thread):
     hatchet = None
 
     def __init__(
-        self, plan: RunPlan, experiment: Experiment, open_ranges: Iterable[tuple[int, int]], workers: int | None
+        self,
+        plan: RunPlan,
+        experiment: Experiment,
+        open_ranges: Iterable[tuple[int, int]],
+        workers: int | None,
+        *,
+        show: bool,
     ) -> None:
         super().__init__(name=f"scythe-run-{plan.key.path}", daemon=True)
         self.plan, self.experiment = plan, experiment
         self._turn = Turn(plan.objects, plan.key, "local")
         self._ranges = list(open_ranges)
         self._workers = min(workers or cpus(), max(1, sum(b - a for a, b in self._ranges)))
+        self._show = show
         self._stop = threading.Event()
         self._over = threading.Event()
         self._result: RunResult | None = None
@@ -127,7 +136,7 @@ class LocalJob(threading.Thread):
             self._over.set()
 
     def _work(self) -> RunResult:
-        collector = Collector(self.plan, self.experiment, self._turn.number)
+        collector = Collector(self.plan, self.experiment, self._turn.number, show=self._show)
         try:
             if self._ranges:
                 self._drive(collector)
@@ -143,7 +152,7 @@ class LocalJob(threading.Thread):
         in_flight = 0
         with (
             Leaf(plan, self.experiment) as leaf,
-            Progress(plan.key.path, total) as progress,
+            Progress(f"{plan.key.experiment} {plan.key.version}", total) as progress,
             Pool(self._workers, pool_setup(plan, self.experiment), options.execution_seconds) as pool,
         ):
             while chunks.remaining or in_flight:
@@ -174,9 +183,9 @@ class LocalJob(threading.Thread):
                 middle = lost.start + lost.size // 2
                 chunks.give_back(Range(lost.start, middle), Range(middle, lost.stop))
                 return
-            event = Died(lost, lost.start, event.timed_out, event.exit_code, event.seconds, event.began, event.worker)
+            event = replace(event, at=lost.start)
         assert event.at is not None
-        attempts = (lost.attempts if lost.size == 1 else 0) + 1
+        attempts = (lost.attempts if lost.size == 1 else 0) + event.tries
         chunks.give_back(Range(lost.start, event.at), Range(event.at + 1, lost.stop))
         if attempts > retries:
             collector.add(died_result(leaf, event, attempts))
@@ -188,31 +197,40 @@ _RUNNING: set[LocalJob] = set()
 
 
 def run_local(
-    plan: RunPlan, experiment: Experiment, open_ranges: Iterable[tuple[int, int]], workers: int | None
+    plan: RunPlan, experiment: Experiment, open_ranges: Iterable[tuple[int, int]], workers: int | None, *, show: bool
 ) -> LocalJob:
     """Starts a run in the background.
 
     Raises:
         RunError: another process works on it.
     """
-    job = LocalJob(plan, experiment, open_ranges, workers)
+    job = LocalJob(plan, experiment, open_ranges, workers, show=show)
     _RUNNING.add(job)
     job.start()
     return job
 
 
 def _finish_before_exit() -> None:
-    """A script that ends without waiting finishes its runs; one that ends by Ctrl-C stops them."""
+    """A script that ends without waiting finishes its runs; one that ends by Ctrl-C stops them.
+
+    The script's exit code tells of it: 130 after Ctrl-C, 1 where a run could not be finished.
+    """
+    code = 0
     for job in list(_RUNNING):
-        if getattr(sys, "last_type", None) is KeyboardInterrupt:
+        if code == _INTERRUPTED or getattr(sys, "last_type", None) is KeyboardInterrupt:
             job.interrupt()
             continue
         try:
             job.result()
         except KeyboardInterrupt:
-            continue
+            code = _INTERRUPTED
         except Exception as error:  # noqa: BLE001 - nobody is left to catch it
             sys.stderr.write(f"Scythe: {job.plan.key.path}: {error}\n")
+            code = 1
+    if code:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 # An ordinary `atexit` hook would come too late: PyIceberg's threads are refused by then.

@@ -13,6 +13,7 @@ import logging
 import mmap
 import os
 import pickle
+import shutil
 import signal
 import socket
 import subprocess
@@ -60,6 +61,7 @@ class Died:
 
     range: Range
     at: int | None
+    tries: int
     timed_out: bool
     exit_code: int | None
     seconds: float
@@ -72,14 +74,16 @@ class _Worker:
     process: subprocess.Popen[bytes]
     link: connection.Connection[Any, Any]
     marker: mmap.mmap
+    #: Where its temporary folders lie; removed when it dies.
+    tempdir: str
     ranges: deque[Range] = field(default_factory=deque[Range])
     ready: bool = False
     timed_out: bool = False
 
-    def mark(self) -> tuple[int | None, float]:
-        """The input that runs, and for how long in seconds."""
-        i, since = MARK.unpack_from(self.marker, 0)
-        return (i, time.monotonic() - since) if i >= 0 else (None, 0.0)
+    def mark(self) -> tuple[int | None, int, float]:
+        """The input that runs, which try of its process it is, and for how long it has run in seconds."""
+        i, tries, since = MARK.unpack_from(self.marker, 0)
+        return (i, tries, time.monotonic() - since) if i >= 0 else (None, 1, 0.0)
 
 
 class Pool:
@@ -99,9 +103,11 @@ class Pool:
 
     def _start(self) -> _Worker:
         path = f"{self._folder.name}/{self._started}"
+        tempdir = f"{path}-tmp"
+        os.mkdir(tempdir)  # noqa: PTH102 - its name is text for the process that gets it
         self._started += 1
         with open(path, "w+b") as file:  # noqa: PTH123 - a file descriptor is what mmap takes
-            file.write(MARK.pack(-1, 0.0))
+            file.write(MARK.pack(-1, 0, 0.0))
             file.flush()
             marker = mmap.mmap(file.fileno(), MARK.size)
         ours, theirs = socket.socketpair()
@@ -115,8 +121,9 @@ class Pool:
             )
         link: connection.Connection[Any, Any] = connection.Connection(ours.detach())
         with contextlib.suppress(OSError):  # a process that is dead already is found by `poll`
-            link.send_bytes(pickle.dumps({**self._setup, "marker": path, "log_level": logging.getLogger().level}))
-        return _Worker(process, link, marker)
+            setup = {**self._setup, "marker": path, "tempdir": tempdir, "log_levels": _log_levels()}
+            link.send_bytes(pickle.dumps(setup))
+        return _Worker(process, link, marker, tempdir)
 
     def hungry(self, depth: int) -> int:
         """How many ranges the workers take before each has `depth` of them."""
@@ -133,7 +140,7 @@ class Pool:
         """How many inputs lie behind the marks of ranges that are not back yet."""
         passed = 0
         for worker in self._workers:
-            i, _ = worker.mark()
+            i, _, _ = worker.mark()
             if i is not None and worker.ranges and worker.ranges[0].start <= i < worker.ranges[0].stop:
                 passed += i - worker.ranges[0].start
         return passed
@@ -176,15 +183,16 @@ class Pool:
 
     def _kill_late(self) -> None:
         for worker in self._workers if self._time_limit is not None else ():
-            at, seconds = worker.mark()
+            at, _, seconds = worker.mark()
             if at is not None and self._time_limit is not None and seconds > self._time_limit:
                 worker.timed_out = True
                 _kill(worker)
 
     def _bury(self, worker: _Worker) -> list[Done | Died]:
         """Replaces a dead worker; its first range is reported, the others are handed out again."""
-        at, seconds = worker.mark()
+        at, tries, seconds = worker.mark()
         _kill(worker)
+        shutil.rmtree(worker.tempdir, ignore_errors=True)
         code = worker.process.wait()
         worker.link.close()
         name = f"{socket.gethostname()}:{worker.process.pid}"
@@ -201,7 +209,7 @@ class Pool:
             fresh.link.send_bytes(pickle.dumps((work.start, work.stop, work.attempts)))
         if at is not None and not first.start <= at < first.stop:
             at = None
-        return [Died(first, at, worker.timed_out, code, seconds, time.time() - seconds, name)]
+        return [Died(first, at, tries, worker.timed_out, code, seconds, time.time() - seconds, name)]
 
     def close(self) -> None:
         """Kills all workers and what they started."""
@@ -216,3 +224,9 @@ class Pool:
 def _kill(worker: _Worker) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(worker.process.pid, signal.SIGKILL)
+
+
+def _log_levels() -> dict[str, int]:
+    """The levels that the caller has set, by logger; the root's is under the empty name."""
+    loggers = {name: log for name, log in logging.root.manager.loggerDict.items() if isinstance(log, logging.Logger)}
+    return {"": logging.root.level} | {name: log.level for name, log in loggers.items() if log.level}

@@ -9,6 +9,7 @@ import re
 import uuid
 from decimal import Decimal
 from itertools import count
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -22,14 +23,16 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    HttpUrl,
     TypeAdapter,
     ValidationError,
     create_model,
     field_validator,
     model_validator,
 )
+
 from scythe_catalog.errors import DataError
-from scythe_catalog.schema import Problem, check_bounds, compile_model, conform
+from scythe_catalog.schema import Problem, check_bounds, compile_model, conform, models_to_arrow
 
 
 class Glazing(enum.Enum):
@@ -203,7 +206,7 @@ class TestDefaults:
 
         assert conform(pa.table({"a": [1, 2]}), compile_model(Model)).column("b").to_pylist() == [2, 4]
 
-    def test_a_default_that_the_model_itself_would_not_check_against_bounds_is_checked_here(self) -> None:
+    def test_a_default_is_stored_like_any_other_value(self) -> None:
         class Model(BaseModel):
             a: int
             glazing: Glazing = Glazing.DOUBLE
@@ -229,7 +232,10 @@ class TestBounds:
         assert only(table).rows == (3,)
 
     def test_both_bounds_of_a_column_are_told(self) -> None:
-        assert {p.rule for p in problems(given_frame(storeys=[0, 100]))} == {"must be >= 1, got 0", "must be <= 99, got 100"}
+        assert {p.rule for p in problems(given_frame(storeys=[0, 100]))} == {
+            "must be >= 1, got 0",
+            "must be <= 99, got 100",
+        }
 
     @pytest.mark.parametrize(
         ("annotation", "good", "bad", "rule"),
@@ -295,7 +301,13 @@ class TestBounds:
 
     @pytest.mark.parametrize(
         ("pattern", "value"),
-        [(r"^\w+$", "Zürich"), (r"^\d$", "٣"), (re.compile("^abc$", re.IGNORECASE), "ABC"), (r"^\S+$", "a\u00a0b"), ("^é$", "é")],
+        [
+            (r"^\w+$", "Zürich"),
+            (r"^\d$", "٣"),
+            (re.compile("^abc$", re.IGNORECASE), "ABC"),
+            (r"^\S+$", "a\u00a0b"),
+            ("^é$", "é"),
+        ],
         ids=str,
     )
     def test_patterns_mean_what_they_mean_to_pydantic(self, pattern: Any, value: str) -> None:
@@ -328,7 +340,9 @@ def bounded(draw: st.DrawFn) -> tuple[Any, list[Any], pa.DataType]:
     """An annotation with limits, values of its type on all sides of them, and their Arrow type."""
     which = draw(st.sampled_from(["int", "float", "str", "decimal"]))
     if which == "str":
-        lengths = {name: draw(st.integers(0, 3)) for name in draw(st.sets(st.sampled_from(["min_length", "max_length"])))}
+        lengths = {
+            name: draw(st.integers(0, 3)) for name in draw(st.sets(st.sampled_from(["min_length", "max_length"])))
+        }
         return Annotated[str, Field(**lengths)], draw(st.lists(st.text(max_size=4), min_size=1)), pa.string()
     names = draw(st.sets(limits, min_size=1, max_size=2))
     if which == "int":
@@ -443,6 +457,19 @@ class TestTypes:
         table = pa.table({"value": pa.array([Decimal("1.500"), Decimal("1.505")], pa.decimal128(9, 3))})
         assert only(table, create_model("Model", value=(annotation, ...))).rows == (1,)
 
+    @pytest.mark.parametrize("value", [1.115, math.nan, 1e9])
+    def test_a_float_that_is_no_such_decimal_is_refused_with_its_row(self, value: float) -> None:
+        annotation = Annotated[Decimal, Field(max_digits=5, decimal_places=2)]
+        assert one(annotation, [1.5]) == [Decimal("1.50")]
+        assert only(pa.table({"value": [1.5, value]}), create_model("Model", value=(annotation, ...))).rows == (1,)
+
+    def test_a_text_that_is_no_url_is_refused_with_its_row(self) -> None:
+        table = pa.table({"value": ["https://example.org/a", "not a url"]})
+        assert only(table, create_model("Model", value=(HttpUrl, ...))).rows == (1,)
+
+    def test_paths_are_text_and_need_not_exist(self) -> None:
+        assert one(Path, ["/nowhere/a.epw", "b"]) == ["/nowhere/a.epw", "b"]
+
     def test_identifiers_are_text_in_any_spelling_that_uuid_reads(self) -> None:
         one_id = uuid.uuid4()
         assert one(uuid.UUID, [str(one_id).upper(), one_id.hex]) == [str(one_id)] * 2
@@ -528,9 +555,33 @@ class TestThroughPydantic:
         assert "that name is taken" in found["Rich"].rule
 
     def test_maps_inside_nested_values_are_taken(self) -> None:
-        wall = pa.array([{"u": 1.0, "layers": [("brick", 0.1)]}], pa.struct([("u", pa.float64()), ("layers", pa.map_(pa.string(), pa.float64()))]))
+        wall = pa.array(
+            [{"u": 1.0, "layers": [("brick", 0.1)]}],
+            pa.struct([("u", pa.float64()), ("layers", pa.map_(pa.string(), pa.float64()))]),
+        )
         table = pa.table({"name": ["a"], "share": [0.0], "wall": wall})
-        assert conform(table, compile_model(Rich)).column("wall").to_pylist() == [{"u": 1.0, "layers": [("brick", 0.1)]}]
+        assert conform(table, compile_model(Rich)).column("wall").to_pylist() == [
+            {"u": 1.0, "layers": [("brick", 0.1)]}
+        ]
+
+    def test_what_the_schema_itself_stores_of_nested_values_is_taken(self) -> None:
+        class Nested(BaseModel):
+            pair: tuple[int, str]
+            pairs: list[tuple[int, str]]
+            walls: list[Wall]
+            by_name: dict[str, list[int]]
+
+        original = Nested(pair=(1, "a"), pairs=[(2, "b")], walls=[Wall(u=1, layers={"a": 1})], by_name={"x": [1]})
+        compiled = compile_model(Nested)
+        stored = models_to_arrow([original], compiled)
+        assert conform(stored, compiled).equals(stored)
+
+    def test_fields_of_several_aliases_may_be_named_by_field_too(self) -> None:
+        class Model(BaseModel):
+            hours: list[int] = Field(validation_alias=AliasChoices("h", "Hours"))
+
+        for name in ("hours", "h", "Hours"):
+            assert conform(pa.table({name: [[1]]}), compile_model(Model)).to_pylist() == [{"hours": [1]}], name
 
     def test_rows_are_counted_over_batches(self) -> None:
         n = 20_050

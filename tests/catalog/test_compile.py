@@ -38,9 +38,10 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+
 from scythe_catalog.errors import SchemaError
 from scythe_catalog.markers import FileMarker
-from scythe_catalog.schema import SCHEMA_KEY, Column, TableSchema, compile_model, compile_type
+from scythe_catalog.schema import Column, TableSchema, compile_model, compile_type
 
 T = TypeVar("T")
 Metres = NewType("Metres", float)
@@ -432,6 +433,12 @@ class TestRefusals:
     def test_a_model_that_contains_itself_through_another_is_refused(self) -> None:
         with pytest.raises(SchemaError, match=r"B\.a: .*contains itself"):
             compile_model(A)
+
+    def test_a_field_that_takes_the_name_of_the_column_for_extra_values_is_refused(self) -> None:
+        model = create_model("Spec", __config__=ConfigDict(extra="allow"), extra=(int, ...))
+        with pytest.raises(SchemaError, match=r"Spec\.extra: "):
+            compile_model(model)
+        assert compile_model(create_model("Spec", extra=(int, ...))).schema.names == ("extra",)
 
     def test_the_same_model_twice_side_by_side_is_no_recursion(self) -> None:
         assert compile_model(Building).schema.names == ("wall", "spare")

@@ -28,6 +28,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+
 from scythe_catalog.datafile import DataFileWriter, with_field_ids
 from scythe_catalog.errors import DataError
 from scythe_catalog.objects import Objects
@@ -55,6 +56,11 @@ class Storeys(enum.IntEnum):
     TWO = 2
 
 
+class Floors(enum.Enum):
+    ONE = 1
+    TWO = 2
+
+
 class Mixed(enum.Enum):
     A = (1, 2)
     B = 3.5
@@ -63,8 +69,8 @@ class Mixed(enum.Enum):
 ints = st.integers(-(2**63), 2**63 - 1)
 floats = st.floats(allow_nan=False)  # a NaN equals nothing, not even itself: it has a test of its own
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
-zones = st.timezones(allow_prefix=False) | st.just(dt.timezone(dt.timedelta(hours=-5, minutes=30)))
-aware = st.datetimes(dt.datetime(1700, 1, 1), dt.datetime(2300, 1, 1), timezones=zones).map(lambda v: v.astimezone(dt.UTC))
+zones = st.integers(-14 * 60, 14 * 60).map(lambda m: dt.timezone(dt.timedelta(minutes=m)))
+aware = st.datetimes(dt.datetime(1, 1, 2), dt.datetime(9999, 12, 30), timezones=zones)
 spans = st.timedeltas(dt.timedelta(days=-100_000_000), dt.timedelta(days=100_000_000))
 paths = st.text("abcüé /._-%#?", min_size=1, max_size=8).map(Path)
 urls = st.from_regex(r"\Ahttps://[a-z]{1,5}\.org/[a-z0-9]{0,5}(%20)?\Z").map(TypeAdapter(HttpUrl).validate_python)
@@ -94,7 +100,9 @@ SCALARS: list[tuple[Any, st.SearchStrategy[Any]]] = [
     (Path, paths),
     (HttpUrl, urls),
 ]
-names = st.from_regex(r"\A[a-zA-Z][a-zA-Z0-9_]{0,6}\Z").filter(lambda n: not n.startswith("model_") and not hasattr(BaseModel, n))
+names = st.from_regex(r"\A[a-zA-Z][a-zA-Z0-9_]{0,6}\Z").filter(
+    lambda n: not n.startswith("model_") and not hasattr(BaseModel, n)
+)
 counter = itertools.count()
 
 
@@ -191,9 +199,11 @@ def assert_survives(root: Path, originals: list[Any], compiled: CompiledModel) -
     assert arrow_to_models(from_polars(frame, compiled.schema), compiled) == originals
 
 
-@settings(max_examples=40)
+@settings(max_examples=60)
 @given(instances())
-def test_a_random_model_with_random_values_comes_back_unchanged(tmp_path_factory: pytest.TempPathFactory, rows: list[BaseModel]) -> None:
+def test_a_random_model_with_random_values_comes_back_unchanged(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[BaseModel]
+) -> None:
     assert_survives(tmp_path_factory.mktemp("root"), rows, compile_model(type(rows[0])))
 
 
@@ -237,7 +247,9 @@ def test_no_rows_are_no_rows(tmp_path: Path) -> None:
 
 def test_a_nan_comes_back_as_a_nan(tmp_path: Path) -> None:
     compiled = compile_model(Wall)
-    table, _ = stored(tmp_path, "walls", models_to_arrow([Wall(u=float("nan")), Wall(u=1.0)], compiled), compiled.schema)
+    table, _ = stored(
+        tmp_path, "walls", models_to_arrow([Wall(u=float("nan")), Wall(u=1.0)], compiled), compiled.schema
+    )
     assert scan(table, PARTITION).collect()["u"].is_nan().to_list() == [True, False]
 
 
@@ -258,7 +270,9 @@ def test_extra_values_come_back_from_their_json_column(tmp_path: Path) -> None:
     originals = [Open(a=1), Open(a=2, colour="red", sizes=[1, 2.5, None], deep={"x": True})]
     arrow = models_to_arrow(originals, compiled)
     assert arrow.column_names == ["a", EXTRA_COLUMN]
-    schema = TableSchema((*compiled.schema, TableSchema.from_arrow(arrow.select([EXTRA_COLUMN]).schema.remove_metadata())["extra"]))
+    schema = TableSchema(
+        (*compiled.schema, TableSchema.from_arrow(arrow.select([EXTRA_COLUMN]).schema.remove_metadata())["extra"])
+    )
     table, key = stored(tmp_path, "open", arrow, schema)
     assert arrow_to_models(pq.read_table(tmp_path / key), compiled) == originals
     frame = scan(table, PARTITION).collect()
@@ -410,13 +424,13 @@ class TestBack:
         class ByValue(BaseModel):
             model_config = ConfigDict(use_enum_values=True)
             glazing: Glazing
-            storeys: Storeys
+            floors: Floors
 
         compiled = compile_model(ByValue)
-        original = ByValue(glazing=Glazing.SINGLE, storeys=Storeys.TWO)
+        original = ByValue(glazing=Glazing.SINGLE, floors=Floors.TWO)
         (back,) = arrow_to_models(models_to_arrow([original], compiled), compiled)
+        assert (original.glazing, original.floors) == ("single", 2)
         assert back == original
-        assert type(back.storeys) is type(original.storeys)
 
     def test_field_ids_change_no_type(self) -> None:
         arrow = compile_model(Everything).schema.arrow

@@ -1,7 +1,7 @@
 """Schemas: pydantic models compiled to Arrow, values converted and checked, two schemas compared."""
 
 from scythe_catalog.schema.check import check_bounds, conform
-from scythe_catalog.schema.compare import Change, Difference, Severity, compare, united
+from scythe_catalog.schema.compare import Change, Difference, Severity, clashes, compare, united
 from scythe_catalog.schema.compile import EXTRA_COLUMN, CompiledModel, compile_model, compile_type
 from scythe_catalog.schema.convert import (
     arrow_to_models,
@@ -29,6 +29,7 @@ __all__ = [
     "arrow_to_models",
     "builder",
     "check_bounds",
+    "clashes",
     "column_to_arrow",
     "columns_to_arrow",
     "compare",

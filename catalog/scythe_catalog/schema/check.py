@@ -7,12 +7,17 @@ validators of its own or nested types. Never changes a value beyond a lossless c
 from __future__ import annotations
 
 import difflib
+import itertools
+import math
+import uuid
 from collections import defaultdict
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AliasChoices, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from scythe_catalog.compute import pc
@@ -24,6 +29,8 @@ from scythe_catalog.schema.problems import Problem, raise_problems
 from scythe_catalog.schema.table_schema import Column, TableSchema
 
 _BATCH = 10_000
+_NAMED_ROWS = 1000
+_INT64 = np.iinfo(np.int64)
 
 
 def conform(table: pa.Table, compiled: CompiledModel) -> pa.Table:
@@ -81,7 +88,7 @@ def _broken(column: Column, values: pa.ChunkedArray) -> Iterator[tuple[str, pa.C
         match name:
             case "ge" | "gt" | "le" | "lt" if column.kind.flat:
                 function, sign = compare[name]
-                held, rule = function(values, _bound(column.kind, bound)), f"{sign} {bound}"
+                held, rule = _held(function, name, column.kind, values, bound), f"{sign} {bound}"
             case "min_length" | "max_length":
                 at_least = name == "min_length"
                 held = (pc.greater_equal if at_least else pc.less_equal)(_length(values), bound)
@@ -102,12 +109,21 @@ def _broken(column: Column, values: pa.ChunkedArray) -> Iterator[tuple[str, pa.C
             yield f"one of {', '.join(map(str, column.kind.choices))}", outside
 
 
-def _bound(kind: k.Kind, bound: Any) -> pa.Scalar:
+def _held(function: Any, name: str, kind: k.Kind, values: pa.ChunkedArray, bound: Any) -> pa.ChunkedArray:
+    """Where a bound holds, compared exactly; null where the value is null."""
     if isinstance(kind, k.Int):
-        return pa.scalar(bound)  # a bound may be a float, and lies between two integers then
+        whole = {"ge": math.ceil, "gt": math.floor, "le": math.floor, "lt": math.ceil}[name](bound)
+        clamped = min(max(whole, _INT64.min), _INT64.max)
+        if whole != clamped:  # beyond what the column can hold: it holds for all values or for none
+            always = (whole < 0) == (name in ("ge", "gt"))
+            return pc.if_else(pc.is_valid(values), always, None)
+        return function(values, pa.scalar(whole, pa.int64()))
     if isinstance(kind, k.Decimal):
-        return pa.scalar(bound)
-    return kind.array([bound])[0]
+        exact = Decimal(str(bound))
+        scale = max(kind.scale, -int(exact.as_tuple().exponent), 0)
+        wide = pa.decimal256(76, scale)
+        return function(values.cast(wide), pa.scalar(exact, wide))
+    return function(values, kind.array([bound])[0])
 
 
 def _length(values: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -123,10 +139,16 @@ def _length(values: pa.ChunkedArray) -> pa.ChunkedArray:
 def _by_field_name(table: pa.Table, compiled: CompiledModel) -> pa.Table:
     known: dict[str, str] = {}
     for name, info in compiled.model.model_fields.items():
-        for alias in (info.alias, info.validation_alias):
-            if isinstance(alias, str):
-                known[alias] = name
+        known |= dict.fromkeys(_aliases(info), name)
     return table.rename_columns([known.get(c, c) if c not in compiled.schema else c for c in table.column_names])
+
+
+def _aliases(info: FieldInfo) -> list[str]:
+    """The plain names, beside its own, under which the model takes a field."""
+    choices = (
+        info.validation_alias.choices if isinstance(info.validation_alias, AliasChoices) else [info.validation_alias]
+    )
+    return [alias for alias in (*choices, info.alias) if isinstance(alias, str)]
 
 
 def _unknown(table: pa.Table, compiled: CompiledModel) -> Iterator[Problem]:
@@ -172,39 +194,63 @@ def _accept(column: Column, values: pa.ChunkedArray) -> pa.ChunkedArray:
         raise_problems(None, [Problem(column.name, "must not be null", tuple(rows))])
     try:
         return _cast(column.kind, values)
+    except MISFIT as error:
+        rows = list(itertools.islice(_failing(column.kind, values, 0), _NAMED_ROWS))
+        got = values[rows[0]].as_py() if rows else error
+        raise_problems(None, [Problem(column.name, f"{expected}: got {str(got)[:80]!r}", tuple(rows))])
+        raise
+
+
+def _failing(kind: k.Kind, values: pa.ChunkedArray, start: int) -> Iterator[int]:
+    """The rows that no lossless cast brings into the column, found by halving."""
+    try:
+        _cast(kind, values)
     except MISFIT:
-        return pa.chunked_array([column_to_arrow(column, _python(column.kind, values))], column.kind.storage)
+        if len(values) == 1:
+            yield start
+            return
+        half = len(values) // 2
+        yield from _failing(kind, values.slice(0, half), start)
+        yield from _failing(kind, values.slice(half), start + half)
 
 
 def _cast(kind: k.Kind, values: pa.ChunkedArray) -> pa.ChunkedArray:
-    if isinstance(kind, k.Duration):
-        return values.cast(pa.duration("us")).cast(pa.int64())
-    if isinstance(kind, k.Category):
-        if not pa.types.is_string(values.type):
-            values = values.cast(pa.string())
-        inside = pc.is_in(values, pa.array(kind.values, pa.string()))
-        if not pc.all(pc.or_(inside, pc.is_null(values)), min_count=0).as_py():
-            raise ValueError("not a category")
-    if isinstance(kind, k.Uuid):
-        raise ValueError("one by one")
-    return values.cast(kind.storage)
+    """The values in the kind's storage type; raises where any would lose something."""
+    match kind:
+        case k.Duration():
+            return values.cast(pa.duration("us")).cast(pa.int64())
+        case k.Category():
+            return _categories(kind, values)
+        case k.Uuid():
+            texts = [None if v is None else str(uuid.UUID(v)) for v in values.to_pylist()]
+            return pa.chunked_array([pa.array(texts, pa.string())])
+        case k.Uri():
+            for text in pc.unique(values).drop_null().to_pylist():
+                kind.restore(text)
+            return values.cast(kind.storage)
+        case k.Date() if pa.types.is_timestamp(values.type):
+            return _exactly(values, values.cast(pa.date32()))
+        case k.Decimal() if pa.types.is_floating(values.type):
+            return _exactly(values, values.cast(kind.storage))
+        case _:
+            return values.cast(kind.storage)
 
 
-def _python(kind: k.Kind, values: pa.ChunkedArray) -> list[Any]:
-    """Values one by one, so that the offending rows can be named."""
-    listed = values.to_pylist()
-    if isinstance(kind, k.Uuid):
-        import uuid
+def _categories(kind: k.Category, values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Categories by their texts or by the values of the Enum's members."""
+    found = (
+        values.combine_chunks().dictionary_encode()
+        if values.num_chunks
+        else pa.array([], pa.string()).dictionary_encode()
+    )
+    texts = kind.array(found.dictionary.to_pylist())
+    return pa.chunked_array([texts.take(found.indices)])
 
-        return [_attempt(uuid.UUID, v) for v in listed]
-    return listed
 
-
-def _attempt(convert: Any, value: Any) -> Any:
-    try:
-        return None if value is None else convert(value)
-    except ValueError:
-        return value
+def _exactly(values: pa.ChunkedArray, converted: pa.ChunkedArray) -> pa.ChunkedArray:
+    if not pc.all(pc.equal(converted.cast(values.type), values), min_count=0).as_py():
+        raise ValueError("not exact")
+    return converted
 
 
 def _may_hold(kind: k.Kind, dtype: pa.DataType) -> bool:
@@ -242,10 +288,12 @@ def _through_pydantic(table: pa.Table, compiled: CompiledModel) -> pa.Table:
     broken: dict[tuple[str, str], list[int]] = defaultdict(list)
     done: list[pa.Table] = []
     names = _populated_by(compiled)
+    by_key = {key: name for name, key in names.items()}
     table = table.rename_columns([names.get(c, c) for c in table.column_names])
     start = 0
     for batch in table.to_batches(max_chunksize=_BATCH):
-        rows = [_plain_maps(row, batch.schema) for row in batch.to_pylist()]
+        columns = [_plain(compiled, by_key, f, batch.column(f.name)) for f in batch.schema]
+        rows = [dict(zip(batch.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
         try:
             models = adapter.validate_python(rows)
         except ValidationError as error:
@@ -269,15 +317,41 @@ def _populated_by(compiled: CompiledModel) -> dict[str, str]:
     keys: dict[str, str] = {}
     by_name = compiled.model.model_config.get("validate_by_name") or compiled.model.model_config.get("populate_by_name")
     for name, info in compiled.model.model_fields.items():
-        alias = info.validation_alias if isinstance(info.validation_alias, str) else info.alias
-        if alias and not by_name:
-            keys[name] = alias
+        aliases = _aliases(info)
+        if aliases and not by_name:
+            keys[name] = aliases[0]
     return keys
 
 
-def _plain_maps(row: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:
+def _plain(compiled: CompiledModel, by_key: dict[str, str], f: pa.Field, values: pa.Array) -> list[Any]:
+    """A column as pydantic takes it: what is stored as the schema stores it is lifted, maps become dicts."""
+    column = compiled.schema[by_key.get(f.name, f.name)]
+    if not column.kind.flat and _same_shape(f.type, column.kind.storage):
+        return column.kind.load(values.cast(column.kind.storage).to_pylist())
+    return [_without_pairs(v, f.type) for v in values.to_pylist()]
+
+
+def _same_shape(one: pa.DataType, other: pa.DataType) -> bool:
+    try:
+        pa.nulls(1, one).cast(other)
+    except pa.ArrowException:
+        return False
+    return pa.types.is_struct(one) == pa.types.is_struct(other) and _names(one) == _names(other)
+
+
+def _names(dtype: pa.DataType) -> list[str]:
+    return [dtype.field(i).name for i in range(dtype.num_fields)] if pa.types.is_struct(dtype) else []
+
+
+def _without_pairs(value: Any, dtype: pa.DataType) -> Any:
     """Arrow gives a map as a list of pairs; pydantic wants a dict."""
-    for f in schema:
-        if pa.types.is_map(f.type) and row[f.name] is not None:
-            row[f.name] = dict(row[f.name])
-    return row
+    t = pa.types
+    if value is None:
+        return None
+    if t.is_map(dtype):
+        return {key: _without_pairs(item, dtype.item_type) for key, item in value}
+    if t.is_struct(dtype):
+        return {f.name: _without_pairs(value[f.name], f.type) for f in dtype}
+    if t.is_list(dtype) or t.is_large_list(dtype) or t.is_fixed_size_list(dtype):
+        return [_without_pairs(item, dtype.value_type) for item in value]
+    return value

@@ -111,6 +111,37 @@ def _choices(path: str, word: str, old: tuple[str, ...], new: tuple[str, ...]) -
         yield Change(path, f"gained the {word} {', '.join(more)}", Severity.ADDITIVE)
 
 
+def clashes(one: TableSchema, other: TableSchema) -> list[str]:
+    """The fields of two schemas that no common column can hold, in words; the order of the two does not matter."""
+    kinds = {c.name: c.kind for c in one}
+    return [text for c in other if c.name in kinds for text in _clashes(c.name, kinds[c.name], c.kind)]
+
+
+def _clashes(path: str, one: k.Kind, other: k.Kind) -> Iterator[str]:
+    match one, other:
+        case (k.Category() | k.Str(), k.Category() | k.Str()) if not isinstance(one, k.Json) and not isinstance(
+            other, k.Json
+        ):
+            return
+        case (k.Int(), k.Int()) | (k.Json(), k.Json()):
+            return
+        case k.Decimal(_, s), k.Decimal(_, t) if s == t:
+            return
+        case k.List(), k.List():
+            yield from _clashes(f"{path}[]", one.item, other.item)
+        case k.Map(), k.Map():
+            yield from _clashes(f"{path}[]", one.value, other.value)
+        case k.Struct(), k.Struct():
+            members = {m.name: m.kind for m in one.members}
+            for m in other.members:
+                if m.name in members:
+                    yield from _clashes(f"{path}.{m.name}", members[m.name], m.kind)
+        case _ if one != other:
+            yield f"{path}: changed from {one.describe()} to {other.describe()}"
+        case _:
+            return
+
+
 def united(old: TableSchema, new: TableSchema) -> TableSchema:
     """The schema of a table that holds rows of both: `old` widened by what `new` adds.
 

@@ -34,6 +34,8 @@ from scythe_catalog.schema.table_schema import Column, TableSchema
 EXTRA_COLUMN = "extra"
 
 _UNIT = re.compile(r"\[([^\[\]]+)\]\s*$")
+#: Patterns that mean the same to Arrow's engine and to pydantic's: no classes that depend on Unicode tables, no flags.
+_PLAIN_PATTERN = re.compile(r"(?:[^\\(]|\((?!\?)|\\[^A-Za-z0-9])*")
 _MEASURED = (k.Int, k.Float, k.Decimal)
 _BOUNDS: dict[type, str] = {
     at.Ge: "ge",
@@ -92,8 +94,13 @@ def compile_model(model: type[BaseModel], skip: tuple[str, ...] = ()) -> Compile
         SchemaError: a field that no column can hold faithfully.
     """
     columns, opaque = _columns(model, (model,), skip)
+    allows_extra = model.model_config.get("extra") == "allow"
+    if allows_extra and any(c.name == EXTRA_COLUMN for c in columns):
+        raise SchemaError(
+            f"{model.__name__}.{EXTRA_COLUMN}: the values beyond the fields are kept in a column of that name, so rename it"
+        )
     declarative = not opaque and not _has_own_rules(model) and all(c.kind.flat for c in columns)
-    return CompiledModel(model, TableSchema(columns), declarative, model.model_config.get("extra") == "allow")
+    return CompiledModel(model, TableSchema(columns), declarative, allows_extra)
 
 
 def compile_type(annotation: Any, *, where: str) -> tuple[k.Kind, bool]:
@@ -356,6 +363,10 @@ def _read_metadata(metadata: Iterable[Any]) -> tuple[dict[str, Any], bool]:
             opaque |= _changes_values(item)
         elif hasattr(item, "__get_pydantic_core_schema__"):
             opaque = True
+    pattern = facts.get("pattern")
+    if pattern is not None and not (isinstance(pattern, str) and _PLAIN_PATTERN.fullmatch(pattern)):
+        del facts["pattern"]
+        opaque = True
     return {name: v for name, v in facts.items() if v is not None and v is not False}, opaque
 
 

@@ -133,7 +133,9 @@ def builder(model: type[M]) -> Callable[[dict[str, Any]], M]:
         put(instance, "__pydantic_extra__", {} if extra else None)
         put(instance, "__pydantic_private__", None)
         if finish is not None:
+            kept = values.copy()
             finish(instance)
+            put(instance, "__dict__", kept)  # a hook that changes values did so before they were stored
         return instance
 
     return build

@@ -16,7 +16,6 @@ from decimal import Decimal as PyDecimal
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
-from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 
@@ -104,6 +103,11 @@ class Int(Kind):
 
         return pl.Int64
 
+    def dump(self, values: Values) -> Values:
+        if set(map(type, values)) <= {int, type(None)}:
+            return values
+        return [None if v is None else _exact_int(v) for v in values]
+
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.name} if self.choices is None else {"kind": self.name, "choices": list(self.choices)}
 
@@ -125,6 +129,15 @@ class Float(Kind):
         if set(map(type, values)) <= {float, type(None)}:
             return values
         return [None if v is None else _exact_float(v) for v in values]
+
+
+def _exact_int(value: Any) -> int:
+    if isinstance(value, bool | str | bytes):
+        raise TypeError(f"{value!r} is not an integer")
+    number = int(value)
+    if number != value:
+        raise ValueError(f"{value!r} is not a whole number")
+    return number
 
 
 def _exact_float(value: Any) -> float:
@@ -378,7 +391,7 @@ class Uri(Kind):
 
 def local_path(uri: str) -> Path | None:
     """The path that a `file://` URI names, None for any other text."""
-    return Path(unquote(urlsplit(uri).path)) if uri.startswith("file://") else None
+    return Path(uri.removeprefix("file://")) if uri.startswith("file://") else None
 
 
 @dataclass(frozen=True)
@@ -391,6 +404,8 @@ class Category(Kind):
     name = "category"
     values: tuple[str, ...]
     python: type[enum.Enum] | None = field(default=None, compare=False, repr=False)
+    #: The model holds the members' values, not the members (pydantic's `use_enum_values`).
+    as_values: bool = field(default=False, compare=False, repr=False)
 
     @property
     def storage(self) -> pa.DataType:
@@ -419,7 +434,7 @@ class Category(Kind):
     def load(self, values: Values) -> Values:
         if self.python is None:
             return values
-        member = {_text_of(self.python, m): m for m in self.python}
+        member = {_text_of(self.python, m): m.value if self.as_values else m for m in self.python}
         return [None if v is None else member[v] for v in values]
 
     def to_json(self) -> dict[str, Any]:
@@ -431,9 +446,7 @@ class Category(Kind):
 
 def category_of(python: type[enum.Enum], *, as_values: bool = False) -> Category:
     """The category list of an Enum class; `as_values` where the model stores plain values."""
-    values = tuple(_text_of(python, m) for m in python)
-    by_value = all(isinstance(m.value, str) for m in python)
-    return Category(values, None if as_values and by_value else python)
+    return Category(tuple(_text_of(python, m) for m in python), python, as_values)
 
 
 def _text_of(python: type[enum.Enum] | None, member: enum.Enum) -> str:

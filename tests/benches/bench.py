@@ -1,0 +1,132 @@
+"""The benchmark: `python tests/benches/bench.py [throughput small runs import read]`; all of them without a name.
+
+Figures are whole processes and ratios within one run, each way in turn, the medians of several rounds:
+absolute times on a shared machine say little.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+PYTHON = sys.executable
+
+
+def in_turn(n: int, ways: list[str], rounds: int) -> dict[str, float]:
+    """Median seconds of each way, measured A B C A B C ..., with what each said of itself."""
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    for i in range(rounds):
+        for way in ways:
+            folder = Path(tempfile.mkdtemp(prefix="bench-"))
+            began = time.perf_counter()
+            done = subprocess.run(
+                [PYTHON, str(HERE / "contender.py"), way, str(n), str(folder)], capture_output=True, text=True, check=False
+            )
+            seconds[way].append(time.perf_counter() - began)
+            shutil.rmtree(folder)
+            assert done.returncode == 0, done.stderr
+            print(f"  round {i + 1} {way:<14} {seconds[way][-1]:7.2f} s   {', '.join(done.stderr.split(chr(10))).strip(', ')}")
+    return {way: statistics.median(s) for way, s in seconds.items()}
+
+
+def throughput() -> None:
+    """A million inputs, from the start of the process to a table that can be read."""
+    ways = ["scythe", "joblib", "scythe-models", "executor"]
+    medians = in_turn(1_000_000, ways, 3)
+    for way in ways:
+        print(f"1,000,000 inputs, {way}: {medians[way]:.1f} s, {medians[way] / medians['joblib']:.2f} x joblib")
+
+
+def small() -> None:
+    """Ten thousand inputs."""
+    medians = in_turn(10_000, ["scythe", "joblib", "executor"], 5)
+    for way, median in medians.items():
+        print(f"10,000 inputs, {way}: {median:.2f} s, joblib {median - medians['joblib']:+.2f} s")
+
+
+def runs() -> None:
+    """What the 1,000th run of an experiment costs, against the 10th."""
+    os.environ["SCYTHE_STORAGE_ROOT"] = folder = tempfile.mkdtemp(prefix="bench-")
+    sys.path.insert(0, str(HERE))
+    from building import sample, simulate_energy
+
+    from scythe.allocate import BaseExperiment
+
+    experiment, specs = BaseExperiment(experiment=simulate_energy), sample(10)
+    seconds: list[float] = []
+    for _ in range(1010):
+        began = time.perf_counter()
+        _, ref = experiment.allocate(specs, version="bumppatch", engine="inline")
+        ref.result()
+        seconds.append(time.perf_counter() - began)
+    early, late = statistics.median(seconds[5:16]), statistics.median(seconds[990:1010])
+    print(f"one run, the 10th {early * 1000:.0f} ms, the 1,000th {late * 1000:.0f} ms: {late / early:.2f} x (medians around it)")
+    shutil.rmtree(folder)
+
+
+def imports() -> None:
+    """`import scythe` and `import scythe.allocate` against `import pydantic, polars`."""
+    statements = ["import pydantic, polars", "import scythe", "import scythe; scythe.read"]
+    seconds: dict[str, list[float]] = {s: [] for s in statements}
+    for _ in range(7):
+        for statement in statements:
+            began = time.perf_counter()
+            subprocess.run([PYTHON, "-c", statement], check=True)
+            seconds[statement].append(time.perf_counter() - began)
+    base = statistics.median(seconds[statements[0]])
+    for statement in statements:
+        median = statistics.median(seconds[statement])
+        print(f"{statement}: {median:.2f} s, {median / base:.2f} x")
+
+
+def read() -> None:
+    """One run of a million rows among a hundred runs, against Polars on its own Parquet file."""
+    os.environ["SCYTHE_STORAGE_ROOT"] = folder = tempfile.mkdtemp(prefix="bench-")
+    sys.path.insert(0, str(HERE))
+    import polars as pl
+    from building import sample, simulate_energy
+
+    import scythe
+    from scythe.allocate import BaseExperiment
+
+    experiment = BaseExperiment(experiment=simulate_energy)
+    for i in range(99):
+        experiment.allocate(sample(10), engine="inline")
+        del i
+    run, ref = experiment.allocate(sample(1_000_000))
+    uri = ref.result().uris["scalars"]
+
+    def timed(action: Callable[[], object]) -> float:
+        found: list[float] = []
+        for _ in range(7):
+            began = time.perf_counter()
+            action()
+            found.append(time.perf_counter() - began)
+        return statistics.median(found)
+
+    plain, ours = timed(lambda: pl.read_parquet(uri)), timed(lambda: scythe.read("simulate_energy", run.version))
+    print(f"1,000,000 rows among 100 runs: read {ours:.3f} s, pl.read_parquet {plain:.3f} s: {ours / plain:.2f} x, {ours - 1.3 * plain:+.3f} s over 1.3 x")
+    shutil.rmtree(folder)
+
+
+BENCHES = {"throughput": throughput, "small": small, "runs": runs, "import": imports, "read": read}
+
+
+def main() -> None:
+    print(f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores")
+    for name in sys.argv[1:] or BENCHES:
+        print(f"\n{name}: {(BENCHES[name].__doc__ or '').strip()}")
+        BENCHES[name]()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,240 @@
+"""The command line says what the library does; an error is one sentence and exit code 1."""
+
+import contextlib
+import io
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cloudpickle
+import pytest
+
+import scythe
+from scythe.allocate import BaseExperiment, ExperimentRun
+from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.cli import main
+from scythe.registry import ExperimentRegistry
+
+
+# Worker processes cannot import this module by its name, which pytest made up.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+class Point(ExperimentInputSpec):
+    x: int
+
+
+class Value(ExperimentOutputSpec):
+    y: float
+
+
+def halve(spec: Point) -> Value:
+    if spec.x == 3 and not Path("mended").exists():
+        raise ValueError("three cannot be halved")
+    return Value(y=spec.x / 2)
+
+
+def started(n: int, version: str = "bumpmajor") -> ExperimentRun:
+    """A run of `n` inputs, of which the fourth fails and ends the process's turn."""
+    ExperimentRegistry.Register(retries=0)(halve)
+    specs = [Point(experiment_id="", sort_index=i, x=i) for i in range(n)]
+    with contextlib.suppress(ValueError):
+        return BaseExperiment(experiment="halve").allocate(specs, version, engine="inline")[0]
+    return scythe.open_run("halve")
+
+
+def allocated(n: int = 5, version: str = "bumpmajor") -> ExperimentRun:
+    """The same, gone on with to its end."""
+    run = started(n, version)
+    run.resume(engine="inline")
+    assert run.status == "finished"
+    return run
+
+
+def stopped() -> ExperimentRun:
+    """A run whose inputs behind the fourth are not done."""
+    run = started(5)
+    assert run.status == "incomplete"
+    return run
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Calls `scythe ...` in this process: exit code, output and error output."""
+
+    def call(*arguments: str, answer: str = "") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["scythe", *arguments])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as exit_:
+            code = exit_.code if isinstance(exit_.code, int) else 0 if exit_.code is None else 1
+        return code, *capsys.readouterr()
+
+    return call
+
+
+CLI = Callable[..., tuple[int, str, str]]
+
+
+def test_ls_lists_the_experiments(root: Path, cli: CLI) -> None:
+    assert cli("ls")[:2] == (0, "no experiments yet\n")
+    allocated()
+    allocated(1)
+
+    code, out, _ = cli("ls")
+
+    head, row = out.splitlines()
+    assert code == 0
+    assert head.split() == ["name", "version", "versions", "runs", "run_datetime"]
+    assert row.split()[:4] == ["halve", "v2.0.0", "2", "2"]
+
+
+def test_runs_lists_the_runs_of_an_experiment(root: Path, cli: CLI) -> None:
+    first, second = allocated(), allocated(2, "bumpminor")
+
+    code, out, _ = cli("runs", "halve")
+
+    rows = [line.split() for line in out.splitlines()]
+    assert code == 0
+    assert rows[0] == ["version", "run", "status", "inputs", "rows", "errors", "seconds"]
+    assert rows[1][:6] == ["v1.0.0", first.key.folder, "finished", "5", "4", "1"]
+    assert rows[2][:6] == ["v1.1.0", second.key.folder, "finished", "2", "2", "0"]
+
+
+def test_show_tells_status_counts_slowest_inputs_and_first_errors(root: Path, cli: CLI) -> None:
+    run = allocated()
+
+    for name in ("halve", "halve/v1.0.0", run.experiment_id):
+        code, out, _ = cli("show", name)
+
+        assert code == 0
+        assert out.splitlines()[0] == run.experiment_id
+        assert re.search(r"status +finished", out)
+        assert re.search(r"inputs +5: 4 rows, 1 errors", out)
+        assert re.search(r"final/scalars\.pq +4 rows", out)
+        slowest = out.split("Slowest inputs")[1].split("First errors")[0].split("\n")
+        assert {line.split()[0] for line in slowest[2:] if line} == {"0", "1", "2", "3", "4"}
+        assert re.search(r"3 +ValueError +three cannot be halved +1", out.split("First errors")[1])
+
+
+def test_show_tells_what_an_unfinished_run_has_so_far(root: Path, cli: CLI) -> None:
+    stopped()
+
+    code, out, _ = cli("show", "halve")
+
+    assert code == 0
+    assert re.search(r"status +incomplete", out)
+    assert re.search(r"inputs +5: 3 rows, 1 errors", out)
+    assert "three cannot be halved" in out
+
+
+def test_resume_runs_the_rest_and_says_what_it_came_to(root: Path, cli: CLI) -> None:
+    run = stopped()
+
+    code, out, _ = cli("resume", run.experiment_id)
+
+    assert (code, out) == (0, f"{run.experiment_id}: 4 rows, 1 errors\n")
+    assert run.status == "finished"
+
+
+def test_resume_with_errors_runs_what_failed_as_well(root: Path, cli: CLI) -> None:
+    run = allocated()
+    Path("mended").touch()
+
+    assert cli("resume", run.experiment_id)[:2] == (0, f"{run.experiment_id}: 4 rows, 1 errors\n")
+    assert cli("resume", run.experiment_id, "--errors")[:2] == (0, f"{run.experiment_id}: 5 rows, 0 errors\n")
+    assert scythe.read("halve")["y"].to_list() == [0.0, 0.5, 1.0, 1.5, 2.0]
+
+
+def test_delete_asks_first(root: Path, cli: CLI) -> None:
+    run = allocated()
+
+    code, out, err = cli("delete", run.experiment_id, answer="n\n")
+
+    assert code == 1
+    assert run.experiment_id in out
+    assert "all its files" in out
+    assert "Traceback" not in err
+    assert scythe.read("halve").height == 4
+    assert cli("delete", run.experiment_id, answer="y\n")[0] == 0
+    assert not (root / run.key.path).exists()
+
+
+def test_delete_with_yes_does_not_ask_and_removes_the_rows(root: Path, cli: CLI) -> None:
+    first, second = allocated(), allocated(2, "keep")
+
+    assert cli("delete", "-y", first.experiment_id)[:2] == (0, f"deleted {first.experiment_id}\n")
+
+    assert not (root / first.key.path).exists()
+    assert scythe.read("halve", run="all").height == 2
+    assert cli("show", first.experiment_id)[0] == 1
+    assert second.status == "finished"
+
+
+def test_delete_wants_the_whole_name_of_a_run(root: Path, cli: CLI) -> None:
+    allocated()
+
+    code, _, err = cli("delete", "-y", "halve")
+
+    assert code == 2
+    assert "experiment/version/datetime" in err
+    assert scythe.read("halve").height == 4
+
+
+def test_rebuild_names_each_run_and_counts_them(root: Path, cli: CLI) -> None:
+    first, second = allocated(), stopped()
+
+    code, out, _ = cli("rebuild")
+
+    assert code == 0
+    assert out.splitlines()[:2] == [f"{first.experiment_id}: finished", f"{second.experiment_id}: incomplete"]
+    assert out.splitlines()[2].startswith("2 runs are in the catalog of file://")
+    assert scythe.read("halve", "v1.0.0").height == 4
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["runs", "nothing"], ["show", "nothing"], ["resume", "nothing"], ["show", "halve/v7.0.0"], ["show", "halve/no"],
+        ["show", "halve/v1.0.0/2020-01-01_00-00-00"], ["delete", "-y", "halve/v1.0.0/2020-01-01_00-00-00"],
+    ],
+)  # fmt: skip
+def test_what_is_not_there_is_one_sentence_and_exit_code_1(root: Path, cli: CLI, arguments: list[str]) -> None:
+    allocated(1)
+
+    code, out, err = cli(*arguments)
+
+    assert (code, out) == (1, "")
+    assert err.startswith("scythe: ")
+    assert len(err.splitlines()) == 1
+    assert "Traceback" not in err
+
+
+def test_a_root_that_is_a_file_is_one_sentence_too(root: Path, cli: CLI) -> None:
+    Path("file").touch()
+
+    code, _, err = cli("--root", "file", "ls")
+
+    assert code == 1
+    assert err.startswith("scythe: ")
+    assert "file" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_the_installed_command_takes_another_root(root: Path) -> None:
+    allocated(1)
+    command = [str(Path(sys.executable).parent / "scythe"), "--root"]
+
+    here = subprocess.run([*command, str(root), "ls"], capture_output=True, text=True, timeout=60, check=False)
+    elsewhere = subprocess.run([*command, "empty", "show", "halve"], capture_output=True, text=True, timeout=60, check=False)
+
+    assert (here.returncode, here.stderr) == (0, "")
+    assert "halve" in here.stdout
+    assert (elsewhere.returncode, elsewhere.stdout) == (1, "")
+    assert elsewhere.stderr.startswith("scythe: there is no experiment 'halve'")
+    assert len(elsewhere.stderr.splitlines()) == 1

@@ -1,0 +1,174 @@
+"""The documentation: every example runs, every public name is explained, every setting and option is listed."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import scythe
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = {path.stem: path for path in [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]}
+
+#: The page of each public verb.
+PAGE_OF = {
+    "read": "read",
+    "scan": "scan",
+    "files": "files",
+    "rows": "rows",
+    "list_experiments": "listing",
+    "list_runs": "listing",
+    "open_run": "listing",
+    "Register": "register",
+    "allocate": "allocate",
+}
+
+_BLOCK = re.compile(r"^(?P<indent>[ \t]*)```python(?P<info>[^\n]*)\n(?P<code>.*?)^(?P=indent)```[ \t]*$", re.M | re.S)
+_TITLE = re.compile(r'title="([^"]+\.py)"')
+_FENCED = re.compile(r"^[ \t]*```.*?^[ \t]*```[ \t]*$", re.M | re.S)
+_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Script:
+    """The Python of a page: files of their own, and all other blocks as one script."""
+
+    modules: dict[str, str]
+    code: str
+
+
+def script_of(text: str) -> Script:
+    """The ```python blocks of a page, in their order."""
+    modules: dict[str, str] = {}
+    code: list[str] = []
+    for block in _BLOCK.finditer(text):
+        indent = block["indent"]
+        lines = [line.removeprefix(indent) for line in block["code"].splitlines(keepends=True)]
+        title = _TITLE.search(block["info"])
+        if title:
+            modules[title[1]] = modules.get(title[1], "") + "".join(lines)
+        else:
+            code.append("".join(lines))
+    return Script(modules, "\n".join(code))
+
+
+def run_page(page: Path, folder: Path, cache: Path) -> subprocess.CompletedProcess[str]:
+    """Runs the Python of a page in an empty folder, with no settings but the defaults."""
+    script = script_of(page.read_text(encoding="utf-8"))
+    for name, code in script.modules.items():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(code, encoding="utf-8")
+    main = folder / f"{page.stem.lower()}_page.py"
+    main.write_text(script.code, encoding="utf-8")
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("SCYTHE_", "PYTEST_"))}
+    env["SCYTHE_CACHE_DIR"] = str(cache)
+    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
+    return subprocess.run(
+        [sys.executable, main.name], cwd=folder, env=env, capture_output=True, text=True, timeout=_SECONDS, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def runs(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[subprocess.CompletedProcess[str]]]]:
+    """The pages that are asked for, run two at a time."""
+    wanted = [
+        item.callspec.params["page"]
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and item.module is request.module and hasattr(item, "callspec")
+    ]
+    cache = tmp_path_factory.mktemp("cache")
+    with ThreadPoolExecutor(2) as pool:
+        yield {
+            page: pool.submit(run_page, PAGES[page], tmp_path_factory.mktemp(page.lower()), cache) for page in wanted
+        }
+
+
+@pytest.mark.parametrize("page", list(PAGES))
+def test_the_examples_of_a_page_run_in_an_empty_folder(
+    page: str, runs: dict[str, Future[subprocess.CompletedProcess[str]]]
+) -> None:
+    done = runs[page].result()
+    assert done.returncode == 0, f"{page} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+
+
+def test_blocks_with_a_title_are_files_and_the_others_one_script() -> None:
+    script = script_of('```python title="a/b.py"\nx = 1\n```\n```python\ny = 2\n```\n```py\nz\n```\n  ```python\n  w = 3\n  ```\n')
+    assert script.modules == {"a/b.py": "x = 1\n"}
+    assert script.code == "y = 2\n\nw = 3\n"
+
+
+def test_every_public_name_is_explained() -> None:
+    explained = {word for name, path in PAGES.items() if name != "README" for word in words_shown(path)}
+    assert sorted(set(scythe.__all__) - explained) == []
+
+
+def test_every_verb_has_a_page_that_is_headed_by_it() -> None:
+    verbs = {name for name in scythe.__all__ if inspect.isfunction(getattr(scythe, name))}
+    assert verbs <= set(PAGE_OF)
+    for verb, page in PAGE_OF.items():
+        headings = " ".join(re.findall(r"^#+ .*$", PAGES[page].read_text(encoding="utf-8"), re.M))
+        assert re.search(rf"\b{verb}\b", headings), f"{verb} is in no heading of {page}.md"
+        assert script_of(PAGES[page].read_text(encoding="utf-8")).code, f"{page}.md has no example"
+
+
+def test_every_option_of_register_and_allocate_is_listed() -> None:
+    from scythe.allocate import BaseExperiment
+    from scythe.registry import ExperimentRegistry
+
+    for function, page in ((ExperimentRegistry.Register, "register"), (BaseExperiment.allocate, "allocate")):
+        options = [name for name in inspect.signature(function).parameters if name != "self"]
+        assert [name for name in options if name not in words_shown(PAGES[page])] == [], page
+
+
+def test_every_setting_is_listed() -> None:
+    from scythe import settings
+
+    models = (settings.StorageSettings, settings.EngineSettings, settings.TimeoutSettings)
+    names = {f"{m.model_config.get('env_prefix')}{field}".upper() for m in models for field in m.model_fields}
+    read_directly = {
+        name
+        for path in (ROOT / "scythe").rglob("*.py")
+        for name in re.findall(r'environ\S*?\(?\[?"(SCYTHE_\w+)"', path.read_text(encoding="utf-8"))
+    }
+    assert sorted((names | read_directly) - words_shown(PAGES["settings"])) == []
+
+
+def test_every_error_and_every_command_is_listed() -> None:
+    from scythe import errors
+    from scythe.cli import app
+
+    assert sorted(set(errors.__all__) - words_shown(PAGES["errors"])) == []
+    assert sorted({str(c.name) for c in app.registered_commands} - words_shown(PAGES["cli"])) == []
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for name, path in PAGES.items():
+        prose = _FENCED.sub("", path.read_text(encoding="utf-8"))
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", prose):
+            if "://" not in target:
+                assert (path.parent / target).exists(), f"{name}: {target}"
+
+
+def test_the_navigation_shows_every_page() -> None:
+    shown = re.findall(r"[\w-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    assert sorted(shown) == sorted(path.name for path in DOCS.glob("*.md"))
+
+
+def words_shown(path: Path) -> set[str]:
+    """The words in the headings and in the code spans of a page's prose."""
+    prose = _FENCED.sub("", path.read_text(encoding="utf-8"))
+    shown = [*re.findall(r"^#+ (.*)$", prose, re.M), *re.findall(r"`([^`\n]+)`", prose)]
+    return {word for text in shown for word in re.findall(r"\w+", text)}

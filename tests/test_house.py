@@ -1,0 +1,62 @@
+"""The house itself: style, types, the direction of imports, and what `import scythe` may load."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+
+
+def beside_python(name: str) -> str:
+    """A console script of the environment that the tests run in."""
+    return str(Path(sys.executable).with_name(name))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("ruff", "check", "."),
+        ("ruff", "format", "--check", "."),
+        ("lint-imports", "--no-cache"),
+        ("pyright", "--pythonpath", sys.executable),
+    ],
+    ids=["ruff-check", "ruff-format", "import-direction", "types"],
+)
+def test_the_code_keeps_the_rules_of_the_house(command: tuple[str, ...]) -> None:
+    done = run(beside_python(command[0]), *command[1:])
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def loaded_by(statement: str) -> set[str]:
+    done = run(sys.executable, "-c", f"{statement}\nimport sys; print(*sys.modules)")
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["import scythe", "import scythe.base, scythe.registry, scythe.allocate, scythe.utils.filesys"],
+    ids=["scythe", "the user's imports"],
+)
+def test_importing_loads_nothing_heavy(statement: str) -> None:
+    heavy = {"hatchet_sdk", "pandas", "pyiceberg", "boto3", "botocore", "torch", "rich", "typer"}
+    assert not loaded_by(statement) & heavy
+
+
+def test_import_scythe_alone_loads_neither_polars_nor_pyarrow() -> None:
+    assert not loaded_by("import scythe") & {"polars", "pyarrow", "pydantic", "numpy"}
+
+
+def test_arrays_are_made_without_pandas_until_somebody_imports_it() -> None:
+    statement = "import scythe_catalog.schema, pyarrow as pa\npa.array([1, 2])"
+    assert "pandas" not in loaded_by(statement)
+    told = "import pandas as pd\nassert pa.array(pd.Series([1.0, None])).null_count == 1"
+    assert "pandas" in loaded_by(f"{statement}\n{told}")

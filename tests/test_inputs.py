@@ -1,0 +1,747 @@
+"""What an allocation takes and what it refuses: bad input is named with column, rows and rule, and leaves no trace."""
+
+import datetime as dt
+import os
+import threading
+from collections.abc import Iterator
+from enum import Enum
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from pydantic import Field, field_validator
+
+import scythe
+from scythe.allocate import BaseExperiment
+from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.errors import AllocationError, FetchError, InputError, NotFoundError, SettingsError, VersionError
+from scythe.registry import ExperimentRegistry
+from scythe.utils.filesys import FileReference, OptionalFileReference
+
+
+class Fuel(Enum):
+    GAS = "gas"
+    OIL = "oil"
+
+
+class Room(ExperimentInputSpec):
+    area: float = Field(ge=0, le=1000, description="Floor area [m2]")
+    storeys: int = 1
+    fuel: Fuel = Fuel.GAS
+    glazing: Literal["single", "double"] = "double"
+    note: str | None = None
+    built: dt.date = dt.date(1970, 1, 1)
+
+
+class Warmth(ExperimentOutputSpec):
+    kwh: float
+
+
+class Filed(ExperimentInputSpec):
+    weather: FileReference
+    plan: OptionalFileReference = None
+
+
+class Text(ExperimentOutputSpec):
+    text: str
+
+
+@pytest.fixture
+def heat(root: Path) -> BaseExperiment:
+    @ExperimentRegistry.Register()
+    def heat(spec: Room) -> Warmth:
+        return Warmth(kwh=spec.area * spec.storeys)
+
+    return BaseExperiment(experiment=heat)
+
+
+@pytest.fixture
+def reading(root: Path) -> BaseExperiment:
+    @ExperimentRegistry.Register()
+    def reading(spec: Filed) -> Text:
+        assert isinstance(spec.weather, Path)
+        return Text(text=spec.weather.read_text())
+
+    return BaseExperiment(experiment=reading)
+
+
+def room(i: int = 0, **values: Any) -> Room:
+    return Room(**{"experiment_id": "mine", "sort_index": i, "area": 10.0 + i} | values)
+
+
+def columns(**more: list[Any]) -> dict[str, list[Any]]:
+    return {"area": [10.0, 20.0, 30.0], "storeys": [1, 2, 3]} | more
+
+
+def nothing_written(root: Path) -> bool:
+    """No experiment, no reservation, no catalog, nothing staged below the root."""
+    return not root.exists() or not any(root.rglob("*"))
+
+
+def left_over(root: Path) -> list[str]:
+    """Files and experiments that lie below the root (empty folders of Scythe's own do not count)."""
+    if not root.exists():
+        return []
+    own = [p for p in root.rglob("*") if p.is_file()]
+    folders = [p for p in root.iterdir() if not p.name.startswith(("_", "."))]
+    return [p.relative_to(root).as_posix() for p in (*own, *folders)]
+
+
+def refused(experiment: BaseExperiment, specs: Any, root: Path, error: type[Exception] = InputError, **options: Any) -> str:
+    """The message with which an allocation was refused; nothing was written."""
+    with pytest.raises(error) as raised:
+        experiment.allocate(specs, engine="inline", **options)
+    assert left_over(root) == []
+    assert experiment.list_versions() == []
+    return str(raised.value)
+
+
+# --- what is refused --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("specs", [[], (), pl.DataFrame(), pl.DataFrame({"area": []}), pd.DataFrame(), iter([])])
+def test_no_specs_are_refused(heat: BaseExperiment, root: Path, specs: Any) -> None:
+    assert "no specs" in refused(heat, specs, root)
+
+
+@pytest.mark.parametrize("specs", [None, 5, "text", b"bytes", object()])
+def test_something_that_is_no_specs_at_all_is_refused(heat: BaseExperiment, root: Path, specs: Any) -> None:
+    assert "Room" in refused(heat, specs, root)
+
+
+def test_specs_of_another_model_are_refused_with_their_positions(heat: BaseExperiment, root: Path) -> None:
+    class Other(Room):
+        pass
+
+    other = Other(experiment_id="", sort_index=0, area=1)
+    message = refused(heat, [room(), other, room(), *[other] * 12], root)
+
+    assert "takes Room" in message
+    assert "Other" in message
+    assert "13 of the specs" in message
+    assert "positions 1, 3, 4, 5, 6, 7, 8, 9, 10, 11, …" in message
+
+
+def test_one_spec_of_another_model_is_refused(heat: BaseExperiment, root: Path) -> None:
+    assert "takes Room" in refused(heat, Filed(experiment_id="", sort_index=0, weather="a"), root)
+
+
+def test_dicts_are_not_specs(heat: BaseExperiment, root: Path) -> None:
+    assert "dict" in refused(heat, [{"area": 1.0}], root)
+
+
+@pytest.mark.parametrize("kind", ["polars", "pandas", "arrow"])
+def test_a_frame_without_a_required_column_is_refused(heat: BaseExperiment, root: Path, kind: str) -> None:
+    message = refused(heat, frame(kind, {"storeys": [1, 2]}), root)
+
+    assert "area: is missing" in message
+    assert "required" in message
+
+
+@pytest.mark.parametrize("kind", ["polars", "pandas", "arrow"])
+def test_a_frame_with_an_unknown_column_is_refused_and_the_nearest_field_is_named(
+    heat: BaseExperiment, root: Path, kind: str
+) -> None:
+    message = refused(heat, frame(kind, columns(storey=[1, 2, 3])), root)
+
+    assert "storey: is not a field of Room" in message
+    assert "did you mean 'storeys'?" in message
+    assert "pass models" in message
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "words"),
+    [
+        ("area", ["a", "b", "c"], "area: must be float"),
+        ("storeys", [1.0, 2.5, 3.5], "storeys: must be int"),
+        ("storeys", ["1", "2", "3"], "storeys: must be int"),
+        ("storeys", [1, None, 3], "storeys: must not be null (1 row: 1)"),
+        ("fuel", ["gas", "coal", "wood"], "fuel: must be"),
+        ("glazing", ["double", "triple", "single"], "glazing: must be"),
+        ("built", ["1970", "1980", "1990"], "built: must be date"),
+        ("note", [1, 2, 3], "note: must be str"),
+        ("sort_index", [0, -1, 2], "sort_index: must be >= 0"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["polars", "arrow"])
+def test_a_mistyped_column_is_refused(
+    heat: BaseExperiment, root: Path, kind: str, column: str, values: list[Any], words: str
+) -> None:
+    assert words in refused(heat, frame(kind, columns() | {column: values}), root, overwrite_sort_index=False)
+
+
+def test_the_rows_of_values_that_do_not_fit_are_named_the_first_ten_of_them(heat: BaseExperiment, root: Path) -> None:
+    values = ["double"] * 3 + ["triple"] * 15
+
+    message = refused(heat, pl.DataFrame({"area": [1.0] * 18, "glazing": values}), root)
+
+    assert "glazing" in message
+    assert "(15 rows: 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, …)" in message
+    assert "'triple'" in message
+
+
+@pytest.mark.parametrize("kind", ["polars", "pandas", "arrow"])
+def test_values_out_of_bounds_are_refused_with_column_rows_and_rule(heat: BaseExperiment, root: Path, kind: str) -> None:
+    message = refused(heat, frame(kind, {"area": [1.0, -1.0, 2000.0, -5.0]}), root)
+
+    assert "area: must be >= 0, got -1.0 (2 rows: 1, 3)" in message
+    assert "area: must be <= 1000, got 2000.0 (1 row: 2)" in message
+
+
+def test_all_that_is_wrong_is_told_at_once(heat: BaseExperiment, root: Path) -> None:
+    message = refused(heat, pl.DataFrame({"storeys": ["a"], "glazing": ["triple"], "area": [1.0]}), root)
+
+    assert "storeys" in message
+    assert "glazing" in message
+
+
+def test_models_that_were_changed_after_their_validation_are_checked_again(heat: BaseExperiment, root: Path) -> None:
+    specs = [room(i) for i in range(3)]
+    specs[1].area = -3
+    assert "area: must be >= 0, got -3.0 (1 row: 1)" in refused(heat, specs, root)
+
+    specs[1].area = "wide"  # type: ignore[assignment]
+    message = refused(heat, specs, root)
+    assert "area: must be float" in message
+    assert "(1 row: 1)" in message
+
+
+def test_rows_are_counted_as_they_were_given_also_where_the_sort_index_reorders_them(
+    heat: BaseExperiment, root: Path
+) -> None:
+    specs = [room(i) for i in (2, 1, 0)]
+    specs[0].area = -3
+
+    assert "(1 row: 0)" in refused(heat, specs, root, overwrite_sort_index=False)
+
+
+def test_a_model_with_rules_of_its_own_is_checked_by_its_own_validators(root: Path) -> None:
+    class Even(ExperimentInputSpec):
+        n: int
+
+        @field_validator("n")
+        @classmethod
+        def even(cls, n: int) -> int:
+            if n % 2:
+                raise ValueError("must be even")
+            return n
+
+    @ExperimentRegistry.Register()
+    def halve(spec: Even) -> Text:
+        return Text(text=str(spec.n // 2))
+
+    message = refused(BaseExperiment(experiment=halve), pl.DataFrame({"n": [2, 3, 4, 5]}), root)
+
+    assert "n: Value error, must be even (2 rows: 1, 3)" in message
+
+
+def test_duplicates_of_the_sort_index_are_refused_unless_it_is_overwritten(heat: BaseExperiment, root: Path) -> None:
+    specs = [room(3), room(1), room(3)]
+
+    message = refused(heat, specs, root, overwrite_sort_index=False)
+    assert "sort_index 3 stands twice" in message
+    assert "rows 0 and 2" in message
+
+    run, _ = heat.allocate(specs, engine="inline")
+    assert scythe.read("heat", run.version)["sort_index"].to_list() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("version", ["bumpmega", "", "1.2", "v1.2.x", "latest", None, 3, "../v1.0.0"])
+def test_an_unknown_version_is_refused(heat: BaseExperiment, root: Path, version: Any) -> None:
+    message = refused(heat, [room()], root, VersionError, version=version)
+
+    assert "bumpmajor, bumpminor, bumppatch, keep, auto" in message
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "a..b", "a\nb", "a\x00b", "", " a", "a ", ".hidden", "_catalog", "x" * 121, "a\\b"])
+def test_a_run_name_that_is_no_folder_name_is_refused(heat: BaseExperiment, root: Path, name: str) -> None:
+    with pytest.raises(AllocationError, match="cannot be the name of a run"):
+        BaseExperiment(experiment=heat.experiment, run_name=name)
+    assert nothing_written(root)
+
+
+def test_an_experiment_that_is_not_registered_is_refused(root: Path) -> None:
+    def stranger(spec: Room) -> Warmth:
+        return Warmth(kwh=1)
+
+    with pytest.raises(NotFoundError, match=r"stranger.*Register"):
+        BaseExperiment(experiment=stranger)
+    with pytest.raises(NotFoundError, match="no experiment 'nobody'"):
+        BaseExperiment(experiment="nobody")
+    with pytest.raises(AllocationError, match="either"):
+        BaseExperiment()
+    with pytest.raises(AllocationError, match="either"):
+        BaseExperiment(experiment=stranger, runnable=stranger)
+
+
+def test_a_chunk_of_none_is_refused(heat: BaseExperiment, root: Path) -> None:
+    assert "chunk" in refused(heat, [room()], root, AllocationError, chunk=0)
+
+
+def test_an_unknown_engine_is_refused_before_anything_is_written(heat: BaseExperiment, root: Path) -> None:
+    with pytest.raises(SettingsError, match="bogus"):
+        heat.allocate([room()], engine="bogus")
+    assert left_over(root) == []
+
+
+def test_a_root_that_cannot_be_written_is_named(heat: BaseExperiment, root: Path) -> None:
+    root.write_text("a file where the root should be")
+
+    with pytest.raises(scythe.ScytheError, match=str(root)):
+        heat.allocate([room()], engine="inline")
+
+
+# --- files that are not there ------------------------------------------------------------------------
+
+
+def test_a_missing_input_file_is_refused_with_field_row_and_path(reading: BaseExperiment, root: Path) -> None:
+    Path("there.txt").write_text("there")
+    specs = [Filed(experiment_id="", sort_index=i, weather="there.txt" if i < 2 else "gone.txt") for i in range(4)]
+
+    message = refused(reading, specs, root)
+
+    assert "weather: the file 'gone.txt' does not exist (rows 2, 3)" in message
+    assert str(Path.cwd()) in message
+
+
+def test_the_row_of_a_missing_file_is_counted_as_given_also_where_the_sort_index_reorders(
+    reading: BaseExperiment, root: Path
+) -> None:
+    Path("there.txt").write_text("there")
+    specs = [
+        Filed(experiment_id="", sort_index=2, weather="gone.txt"),
+        Filed(experiment_id="", sort_index=1, weather="there.txt"),
+        Filed(experiment_id="", sort_index=0, weather="there.txt"),
+    ]
+
+    assert "(row 0)" in refused(reading, specs, root, overwrite_sort_index=False)
+
+
+def test_a_folder_is_not_an_input_file(reading: BaseExperiment, root: Path) -> None:
+    Path("folder").mkdir()
+
+    assert "weather: the file 'folder' is a folder" in refused(
+        reading, Filed(experiment_id="", sort_index=0, weather="folder"), root
+    )
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_an_unreadable_input_file_is_refused(reading: BaseExperiment, root: Path) -> None:
+    Path("secret.txt").write_text("secret")
+    Path("secret.txt").chmod(0)
+
+    assert "cannot be read" in refused(reading, Filed(experiment_id="", sort_index=0, weather="secret.txt"), root)
+
+
+def test_a_pipe_is_not_an_input_file(reading: BaseExperiment, root: Path) -> None:
+    os.mkfifo("pipe")
+
+    assert "cannot be read" in refused(reading, Filed(experiment_id="", sort_index=0, weather="pipe"), root)
+
+
+def test_a_missing_file_of_an_optional_field_is_refused_and_none_is_not(reading: BaseExperiment, root: Path) -> None:
+    Path("there.txt").write_text("there")
+    message = refused(reading, Filed(experiment_id="", sort_index=0, weather="there.txt", plan="gone.txt"), root)
+    assert "plan: the file 'gone.txt'" in message
+
+    _, ref = reading.allocate(Filed(experiment_id="", sort_index=0, weather="there.txt"), engine="inline")
+    assert ref.result().rows == 1
+
+
+# --- what is taken -----------------------------------------------------------------------------------
+
+
+def frame(kind: str, data: dict[str, Any]) -> Any:
+    match kind:
+        case "polars":
+            return pl.DataFrame(data)
+        case "lazy":
+            return pl.LazyFrame(data)
+        case "pandas":
+            return pd.DataFrame(data)
+        case _:
+            return pa.table(data)
+
+
+@pytest.mark.parametrize("kind", ["polars", "lazy", "pandas", "arrow"])
+def test_frames_of_every_library_run_with_defaults_and_numbers_filled_in(
+    heat: BaseExperiment, root: Path, kind: str
+) -> None:
+    heat.allocate(frame(kind, columns(fuel=["oil", "gas", "oil"])), engine="inline")
+
+    read = scythe.read("heat")
+    assert read["sort_index"].to_list() == [0, 1, 2]
+    assert read["kwh"].to_list() == [10.0, 40.0, 90.0]
+    assert read["fuel"].to_list() == ["oil", "gas", "oil"]
+    assert read["glazing"].to_list() == ["double"] * 3
+    assert read["built"].to_list() == [dt.date(1970, 1, 1)] * 3
+
+
+def test_pandas_categories_paths_and_indexes_are_understood(root: Path) -> None:
+    class Site(ExperimentInputSpec):
+        place: str
+        weather: FileReference
+        glazing: Literal["single", "double"]
+        note: str | None = None
+
+    @ExperimentRegistry.Register()
+    def visit(spec: Site) -> Text:
+        return Text(text=f"{spec.place} {spec.glazing} {spec.weather.read_text()} {spec.note}")
+
+    Path("a.txt").write_text("A")
+    Path("b.txt").write_text("B")
+    data = pd.DataFrame(
+        {
+            "weather": [Path("a.txt"), Path("b.txt")],
+            "glazing": pd.Categorical(["double", "single"]),
+            "note": ["n", None],
+        },
+        index=pd.Index(["x", "y"], name="place"),
+    )
+
+    BaseExperiment(experiment=visit).allocate(data, engine="inline")
+
+    assert scythe.read("visit")["text"].to_list() == ["x double A n", "y single B None"]
+
+
+def test_numbers_that_lose_nothing_are_taken_in_another_type(heat: BaseExperiment, root: Path) -> None:
+    data = pa.table({"area": pa.array([1, 2], pa.int8()), "storeys": pa.array([3.0, 4.0], pa.float32())})
+
+    heat.allocate(data, engine="inline")
+
+    assert scythe.read("heat")["kwh"].to_list() == [3.0, 8.0]
+
+
+def test_polars_enums_and_categoricals_are_taken(heat: BaseExperiment, root: Path) -> None:
+    data = pl.DataFrame(
+        {"area": [1.0], "glazing": ["single"], "fuel": ["oil"]},
+        schema_overrides={"glazing": pl.Enum(["single", "double"]), "fuel": pl.Categorical},
+    )
+
+    heat.allocate(data, engine="inline")
+
+    assert scythe.read("heat").select("glazing", "fuel").row(0) == ("single", "oil")
+
+
+def test_a_generator_of_models_is_taken(heat: BaseExperiment, root: Path) -> None:
+    run, _ = heat.allocate((room(i) for i in range(3)), engine="inline")
+
+    assert run.inputs == 3
+
+
+def test_sort_index_and_experiment_id_are_kept_where_that_is_asked_for(heat: BaseExperiment, root: Path) -> None:
+    specs = [room(i) for i in (7, 3, 5)]
+
+    heat.allocate(specs, engine="inline", overwrite_sort_index=False, overwrite_experiment_id=False)
+
+    read = scythe.read("heat")
+    assert read["sort_index"].to_list() == [3, 5, 7]
+    assert read["area"].to_list() == [13.0, 15.0, 17.0]
+    assert set(read["experiment_id"]) == {"mine"}
+
+
+def test_by_default_the_specs_are_numbered_in_the_order_in_which_they_came(heat: BaseExperiment, root: Path) -> None:
+    run, _ = heat.allocate([room(i) for i in (7, 3, 5)], engine="inline")
+
+    read = scythe.read("heat")
+    assert read["area"].to_list() == [17.0, 13.0, 15.0]
+    assert set(read["experiment_id"]) == {run.experiment_id}
+
+
+def test_a_model_with_validators_of_its_own_takes_frames_too(root: Path) -> None:
+    class Percent(ExperimentInputSpec):
+        share: float
+        weather: FileReference
+
+        @field_validator("share")
+        @classmethod
+        def fraction(cls, share: float) -> float:
+            return share / 100
+
+    @ExperimentRegistry.Register()
+    def f(spec: Percent) -> Text:
+        return Text(text=f"{spec.share} {spec.weather.read_text()}")
+
+    Path("a.txt").write_text("A")
+    BaseExperiment(experiment=f).allocate(pl.DataFrame({"share": [50.0], "weather": ["a.txt"]}), engine="inline")
+
+    assert scythe.read("f")["text"].to_list() == ["0.5 A"]
+
+
+def test_the_inputs_of_a_run_can_be_the_frame_of_another(reading: BaseExperiment, root: Path) -> None:
+    Path("a.txt").write_text("A")
+    reading.allocate(Filed(experiment_id="", sort_index=0, weather="a.txt"), engine="inline")
+    again = scythe.read("reading").select("weather", "plan")
+
+    reading.allocate(again, engine="inline")
+
+    assert scythe.read("reading", "v2.0.0")["text"].to_list() == ["A"]
+
+
+def test_one_model_is_a_run_of_one_with_a_workflow_spec_beside(heat: BaseExperiment, root: Path) -> None:
+    run, ref = heat.allocate(room(5, note="héllo", colour="red"), engine="inline")
+
+    assert (run.inputs, ref.result().rows) == (1, 1)
+    assert scythe.read("heat")["kwh"].to_list() == [15.0]
+    spec = yaml.safe_load((root / run.experiment_id / "workflow_spec.yml").read_text())
+    assert spec["area"] == 15.0
+    assert spec["note"] == "héllo"
+    assert spec["fuel"] == "gas"
+    assert spec["built"] == "1970-01-01"
+    assert spec["colour"] == "red"
+    assert spec["experiment_id"] == run.experiment_id
+
+
+def test_one_model_may_hold_bytes_and_other_values_that_json_has_not(root: Path) -> None:
+    class Odd(ExperimentInputSpec):
+        raw: bytes
+        number: float
+
+    @ExperimentRegistry.Register()
+    def odd(spec: Odd) -> Text:
+        return Text(text=f"{spec.raw!r} {spec.number}")
+
+    BaseExperiment(experiment=odd).allocate(
+        Odd(experiment_id="", sort_index=0, raw=b"\xff", number=float("inf")), engine="inline"
+    )
+
+    assert scythe.read("odd")["text"].to_list() == [r"b'\xff' inf"]
+
+
+def test_a_list_of_one_has_no_workflow_spec(heat: BaseExperiment, root: Path) -> None:
+    run, _ = heat.allocate([room()], engine="inline")
+
+    assert not (root / run.experiment_id / "workflow_spec.yml").exists()
+
+
+def test_a_run_name_names_the_folder(heat: BaseExperiment, root: Path) -> None:
+    run, _ = BaseExperiment(experiment=heat.experiment, run_name="Winter 2024").allocate([room()], engine="inline")
+
+    assert run.experiment_id.startswith("Winter 2024/v1.0.0/")
+    assert scythe.read("Winter 2024")["kwh"].to_list() == [10.0]
+    assert scythe.list_experiments()["name"].to_list() == ["Winter 2024"]
+
+
+# --- artifacts ---------------------------------------------------------------------------------------
+
+
+def listed(root: Path, run: Any) -> dict[str, list[str]]:
+    return yaml.safe_load((root / run.experiment_id / "input_artifacts.yml").read_text())["files"]
+
+
+def test_files_of_one_content_are_stored_once(reading: BaseExperiment, root: Path) -> None:
+    for name in ("a.txt", "b.txt", "sub/a.txt"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text("same")
+    specs = [Filed(experiment_id="", sort_index=0, weather=n) for n in ("a.txt", "b.txt", "sub/a.txt", "a.txt")]
+
+    run, _ = reading.allocate(specs, engine="inline")
+
+    assert [p.name for p in (root / run.experiment_id / "artifacts" / "weather").iterdir()] == ["a.txt"]
+    assert listed(root, run)["weather"] == [f"{run.uri}/artifacts/weather/a.txt"]
+    assert scythe.read("reading")["text"].to_list() == ["same"] * 4
+
+
+def test_different_files_of_one_name_get_distinct_keys(reading: BaseExperiment, root: Path) -> None:
+    for folder in ("p", "q", "r"):
+        Path(folder).mkdir()
+        (Path(folder) / "site.v1.epw").write_text(folder)
+    specs = [Filed(experiment_id="", sort_index=0, weather=f"{f}/site.v1.epw") for f in ("q", "p", "r")]
+
+    run, _ = reading.allocate(specs, engine="inline")
+
+    names = sorted(p.name for p in (root / run.experiment_id / "artifacts" / "weather").iterdir())
+    assert len(set(names)) == 3
+    assert "site.v1.epw" in names
+    assert all(n.startswith("site.v1") and n.endswith(".epw") for n in names)
+    assert scythe.read("reading")["text"].to_list() == ["q", "p", "r"]
+    assert len(listed(root, run)["weather"]) == 3
+
+
+def test_fields_have_a_folder_each_and_odd_file_names_survive(reading: BaseExperiment, root: Path) -> None:
+    name = "wéather 100% #1?.txt"
+    Path(name).write_text("odd")
+
+    run, _ = reading.allocate(Filed(experiment_id="", sort_index=0, weather=name, plan=name), engine="inline")
+
+    assert (root / run.experiment_id / "artifacts" / "weather" / name).read_text() == "odd"
+    assert (root / run.experiment_id / "artifacts" / "plan" / name).read_text() == "odd"
+    assert scythe.read("reading")["text"].to_list() == ["odd"]
+    assert sorted(listed(root, run)) == ["plan", "weather"]
+
+
+def test_absolute_paths_and_the_home_folder_are_no_different(reading: BaseExperiment, root: Path) -> None:
+    Path("a.txt").write_text("A")
+
+    reading.allocate(Filed(experiment_id="", sort_index=0, weather=Path("a.txt").absolute()), engine="inline")
+
+    assert scythe.read("reading")["text"].to_list() == ["A"]
+
+
+def test_a_file_that_changes_after_the_allocation_does_not_change_the_run(root: Path) -> None:
+    @ExperimentRegistry.Register()
+    def f(spec: Filed) -> Text:
+        Path(source).write_text("changed")
+        return Text(text=spec.weather.read_text())
+
+    source = Path("a.txt").absolute()
+    source.write_text("first")
+    BaseExperiment(experiment=f).allocate(Filed(experiment_id="", sort_index=0, weather=source), engine="inline")
+
+    assert scythe.read("f")["text"].to_list() == ["first"]
+
+
+# --- files of the web --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def web() -> Iterator[str]:
+    """A server that answers every path with the path itself, but those with `gone` in them."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = self.path.encode()
+            self.send_response(404 if "gone" in self.path else 200)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("ETag", '"1"')
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def test_web_files_reach_the_function_as_local_paths_and_stay_where_they_are(
+    reading: BaseExperiment, root: Path, web: str
+) -> None:
+    run, _ = reading.allocate(Filed(experiment_id="", sort_index=0, weather=f"{web}/a.txt"), engine="inline")
+
+    assert scythe.read("reading").select("text", "weather").row(0) == ("/a.txt", f"{web}/a.txt")
+    assert listed(root, run)["weather"] == [f"{web}/a.txt"]
+    assert not (root / run.experiment_id / "artifacts").exists()
+
+
+def test_web_files_are_copied_into_the_run_where_that_is_asked_for(
+    reading: BaseExperiment, root: Path, web: str
+) -> None:
+    specs = [Filed(experiment_id="", sort_index=0, weather=f"{web}/{n}.txt") for n in ("a", "b", "a")]
+
+    run, _ = reading.allocate(specs, engine="inline", copy_inputs=True)
+
+    uris = [f"{run.uri}/artifacts/weather/{n}.txt" for n in ("a", "b")]
+    assert listed(root, run)["weather"] == uris
+    assert scythe.read("reading")["weather"].to_list() == [uris[0], uris[1], uris[0]]
+    assert scythe.read("reading")["text"].to_list() == ["/a.txt", "/b.txt", "/a.txt"]
+    assert pq.read_table(root / run.experiment_id / "specs.pq")["weather"].to_pylist() == [uris[0], uris[1], uris[0]]
+
+
+def test_a_web_file_that_cannot_be_copied_stops_the_allocation_and_leaves_nothing(
+    reading: BaseExperiment, root: Path, web: str
+) -> None:
+    Path("plan.txt").write_text("plan")
+    spec = Filed(experiment_id="", sort_index=0, weather=f"{web}/gone.txt", plan="plan.txt")
+
+    message = refused(reading, spec, root, copy_inputs=True)
+    assert "weather: " in message
+    assert "404" in message
+
+    Path("ok.txt").write_text("ok")
+    run, _ = reading.allocate(Filed(experiment_id="", sort_index=0, weather="ok.txt"), engine="inline")
+    assert run.version == "v1.0.0"
+
+
+def test_a_failed_allocation_gives_its_version_back_and_leaves_nothing_staged(
+    reading: BaseExperiment, root: Path, web: str
+) -> None:
+    Path("weather.txt").write_text("w")
+    spec = Filed(experiment_id="", sort_index=0, weather="weather.txt", plan=f"{web}/gone.txt")
+
+    refused(reading, spec, root, copy_inputs=True)
+
+    assert scythe.list_experiments().height == 0
+
+
+def test_a_web_file_that_is_gone_when_its_turn_comes_is_an_error_row(
+    reading: BaseExperiment, root: Path, web: str
+) -> None:
+    specs = [Filed(experiment_id="", sort_index=0, weather=f"{web}/{n}.txt") for n in ("gone", "a")]
+
+    with pytest.raises(FetchError, match=r"weather: .*gone\.txt answered 404"):
+        reading.allocate(specs, engine="inline")
+    scythe.open_run("reading").resume(engine="inline")
+
+    errors = scythe.read("reading", table="errors")
+    assert errors["sort_index"].to_list() == [0]
+    assert errors["exception_type"].to_list() == ["scythe.errors.FetchError"]
+    assert scythe.read("reading")["text"].to_list() == ["/a.txt"]
+
+
+# --- computed features and extra values ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("features", "words"),
+    [
+        ({"area": 1.0}, "'area'"),
+        ({"kwh": 1.0}, "'kwh'"),
+        ({"sort_index": 1}, "'sort_index'"),
+        ({"version": "v1"}, "'version'"),
+        ({"traceback": "t"}, "'traceback'"),
+        ({"a/b": 1.0}, "'a/b'"),
+        ({"shape": [1, 2]}, "'shape'"),
+        ({"shape": object()}, "'shape'"),
+    ],
+)
+def test_computed_features_that_clash_or_are_no_scalars_are_refused(
+    root: Path, features: dict[str, Any], words: str
+) -> None:
+    class Featured(ExperimentInputSpec):
+        area: float
+
+        @property
+        def computed_features(self) -> dict[str, Any]:
+            return features
+
+    @ExperimentRegistry.Register()
+    def f(spec: Featured) -> Warmth:
+        return Warmth(kwh=1)
+
+    message = refused(BaseExperiment(experiment=f), Featured(experiment_id="", sort_index=0, area=1), root)
+
+    assert "computed_features" in message
+    assert words in message
+
+
+def test_computed_features_that_raise_are_refused(root: Path) -> None:
+    class Broken(ExperimentInputSpec):
+        @property
+        def computed_features(self) -> dict[str, Any]:
+            raise ZeroDivisionError("by nought")
+
+    @ExperimentRegistry.Register()
+    def f(spec: Broken) -> Warmth:
+        return Warmth(kwh=1)
+
+    message = refused(BaseExperiment(experiment=f), Broken(experiment_id="", sort_index=0), root)
+
+    assert "computed_features raises ZeroDivisionError: by nought" in message
+
+
+def test_numpy_values_in_models_are_stored_as_numbers(heat: BaseExperiment, root: Path) -> None:
+    heat.allocate([room(area=np.float64(2.5), storeys=int(np.int64(2)))], engine="inline")
+
+    assert scythe.read("heat")["kwh"].to_list() == [5.0]
