@@ -157,11 +157,14 @@ class Gather:
         return found
 
     def _dataframe_rows(self, frame: _Dataframe, dropped: np.ndarray) -> Iterator[pa.Table]:
-        sources = [
-            replace(source, batches=lambda s=source: (promoted(t, frame.schema) for t in without(s.batches(), dropped)))
-            for source in map(self._owned, frame.pieces)
-        ]
-        return rebatched(merged(sources), ROW_GROUP_ROWS)
+        def in_common(source: Source) -> Source:
+            def batches() -> Iterator[pa.Table]:
+                for table in without(source.batches(), dropped):
+                    yield promoted(table, frame.schema)
+
+            return replace(source, batches=batches)
+
+        return rebatched(merged(in_common(self._owned(p)) for p in frame.pieces), ROW_GROUP_ROWS)
 
     def _typed(self, schema: pa.Schema) -> TableSchema:
         """A dataframe's columns: levels as the models declare them, the rest by their Arrow types."""

@@ -21,7 +21,14 @@ from scythe.results import RunResult, TableResult, read_result
 from scythe.settings import engine_settings
 from scythe.tables import catalog_of
 from scythe_catalog.compute import pc
-from scythe_catalog.datafile import ROW_GROUP_ROWS, DataFileWriter, FieldIds, read_description, with_field_ids
+from scythe_catalog.datafile import (
+    ROW_GROUP_ROWS,
+    DataFileWriter,
+    FieldIds,
+    read_description,
+    stored_field_ids,
+    with_field_ids,
+)
 from scythe_catalog.objects import Objects
 from scythe_catalog.schema import TableSchema
 from scythe_catalog.schema.kinds import Uri
@@ -103,7 +110,7 @@ def _follow(objects: Objects, key: RunKey, old: str) -> None:
             stored = pq.read_schema(stream)
         files = [c.name for c in TableSchema.from_arrow(stored) if isinstance(c.kind, Uri) and c.kind.file]
         if files:
-            _rewrite(objects, name, stored, None, moved=(files, f"{old}/", f"{objects.root}/"))
+            _rewrite(objects, name, stored, stored_field_ids(stored), moved=(files, f"{old}/", f"{objects.root}/"))
 
 
 def _register(objects: Objects, catalog: Catalog, key: RunKey, result: RunResult) -> None:
@@ -116,7 +123,7 @@ def _register(objects: Objects, catalog: Catalog, key: RunKey, result: RunResult
         if name not in RESERVED_TABLES:
             check_dataframe(objects, key, name, schema)
         table = open_generation(catalog, key, name, schema)
-        if _ids(with_field_ids(stored, table.ids)) != _ids(stored):
+        if not _has_ids(stored, table.ids):
             _rewrite(objects, found.key, stored, table.ids)
         file = read_description(objects, found.key, table.iceberg.schema())
         table.replace([file] if file.rows else [], key.partition)
@@ -125,26 +132,16 @@ def _register(objects: Objects, catalog: Catalog, key: RunKey, result: RunResult
     objects.write(key.result, updated.model_dump_json(indent=1).encode())
 
 
-def _ids(schema: pa.Schema) -> list[tuple[str, bytes | None]]:
-    """The path and the field id of each column, nested ones too."""
-    found: list[tuple[str, bytes | None]] = []
-
-    def visit(field: pa.Field, path: str) -> None:
-        found.append((path, (field.metadata or {}).get(b"PARQUET:field_id")))
-        children = pa.types.is_nested(field.type) and [field.type.field(i) for i in range(field.type.num_fields)]
-        for child in children or ():
-            visit(child, f"{path}.{child.name}")
-
-    for field in schema:
-        visit(field, field.name)
-    return found
+def _has_ids(stored: pa.Schema, ids: FieldIds) -> bool:
+    """Whether a file's columns have the field ids of their table."""
+    return stored_field_ids(stored) == stored_field_ids(with_field_ids(stored, ids))
 
 
 def _rewrite(
     objects: Objects,
     key: str,
     schema: pa.Schema,
-    ids: FieldIds | None,
+    ids: FieldIds,
     *,
     moved: tuple[list[str], str, str] | None = None,
 ) -> None:
@@ -177,7 +174,7 @@ def _show_parts(catalog: Catalog, plan: RunPlan) -> None:
                 continue
             with plan.objects.reader(file.key) as stream:
                 stored = pq.read_schema(stream)
-            if _ids(with_field_ids(stored, planned.ids)) != _ids(stored):
+            if not _has_ids(stored, planned.ids):
                 _rewrite(plan.objects, file.key, stored, planned.ids)
             table = catalog.table(plan.key.experiment, planned.catalog_table)
             described = read_description(plan.objects, file.key)

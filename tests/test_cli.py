@@ -17,7 +17,6 @@ from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.cli import main
 from scythe.registry import ExperimentRegistry
 
-
 # Worker processes cannot import this module by its name, which pytest made up.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -231,7 +230,9 @@ def test_the_installed_command_takes_another_root(root: Path) -> None:
     command = [str(Path(sys.executable).parent / "scythe"), "--root"]
 
     here = subprocess.run([*command, str(root), "ls"], capture_output=True, text=True, timeout=60, check=False)
-    elsewhere = subprocess.run([*command, "empty", "show", "halve"], capture_output=True, text=True, timeout=60, check=False)
+    elsewhere = subprocess.run(
+        [*command, "empty", "show", "halve"], capture_output=True, text=True, timeout=60, check=False
+    )
 
     assert (here.returncode, here.stderr) == (0, "")
     assert "halve" in here.stdout

@@ -105,7 +105,9 @@ def test_the_examples_of_a_page_run_in_an_empty_folder(
 
 
 def test_blocks_with_a_title_are_files_and_the_others_one_script() -> None:
-    script = script_of('```python title="a/b.py"\nx = 1\n```\n```python\ny = 2\n```\n```py\nz\n```\n  ```python\n  w = 3\n  ```\n')
+    script = script_of(
+        '```python title="a/b.py"\nx = 1\n```\n```python\ny = 2\n```\n```py\nz\n```\n  ```python\n  w = 3\n  ```\n'
+    )
     assert script.modules == {"a/b.py": "x = 1\n"}
     assert script.code == "y = 2\n\nw = 3\n"
 

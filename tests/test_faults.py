@@ -1,6 +1,5 @@
 """A machine that fails at any moment: the parent is killed again and again, and nothing is lost or doubled."""
 
-import os
 import random
 import subprocess
 import sys
@@ -74,10 +73,10 @@ def killed_after(script: str, marks: int) -> bool:
     for mark in folder.iterdir():
         mark.unlink()
     process = subprocess.Popen([sys.executable, script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     try:
-        while process.poll() is None and len(os.listdir(folder)) < marks:
-            assert time.monotonic() < deadline, f"{script} stands still at {len(os.listdir(folder))} inputs"
+        while process.poll() is None and len(list(folder.iterdir())) < marks:
+            assert time.monotonic() < deadline, f"{script} stands still at {len(list(folder.iterdir()))} inputs"
             time.sleep(0.002)
         return process.poll() is None
     finally:
@@ -85,7 +84,7 @@ def killed_after(script: str, marks: int) -> bool:
         process.wait()
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_run_whose_process_is_killed_again_and_again_ends_complete(root: Path, seed: int) -> None:
     chance = random.Random(seed)
     fates = chance.choices(["fine", "raises"], [0.95, 0.05], k=INPUTS)
@@ -100,7 +99,7 @@ def test_a_run_whose_process_is_killed_again_and_again_ends_complete(root: Path,
     if scythe.open_run("work").status != "finished":
         assert scythe.open_run("work").status == "incomplete"
         killed_after("resume.py", chance.randrange(1, INPUTS // 2))
-    done = subprocess.run([sys.executable, "resume.py"], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "resume.py"], capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
 
     run = scythe.open_run("work")

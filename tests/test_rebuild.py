@@ -135,7 +135,8 @@ def test_a_root_in_another_place_says_what_to_do_and_reads_again_after_a_rebuild
             assert path_of(uri).is_relative_to(place), table
             assert path_of(uri).is_file()
     assert [path_of(u) for u in scythe.open_run("sim").result.uris.values()] == [  # pyright: ignore[reportOptionalMemberAccess]
-        place / scythe.open_run("sim").key.final(t) for t in scythe.open_run("sim").result.uris  # pyright: ignore[reportOptionalMemberAccess]
+        place / scythe.open_run("sim").key.final(t)
+        for t in scythe.open_run("sim").result.uris  # pyright: ignore[reportOptionalMemberAccess]
     ]
     if how == "copied":
         assert (root / "sim").is_dir()
@@ -241,8 +242,6 @@ class In1(ExperimentInputSpec):
 class In2(ExperimentInputSpec):
     before: str = "b"
     x: int
-
-
 
 
 class Out1(ExperimentOutputSpec):

@@ -154,6 +154,31 @@ def _identified(f: pa.Field, path: str, ids: FieldIds) -> pa.Field:
     return pa.field(f.name, dtype, f.nullable, metadata or None)
 
 
+def stored_field_ids(schema: pa.Schema) -> dict[str, int]:
+    """Column path -> field id of a Parquet file's schema: what `with_field_ids` put there."""
+    found: dict[str, int] = {}
+
+    def visit(f: pa.Field, path: str) -> None:
+        told = (f.metadata or {}).get(_FIELD_ID)
+        if told is not None:
+            found[path] = int(told)
+        for child, name in _children(f.type):
+            visit(child, f"{path}.{name}")
+
+    for f in schema:
+        visit(f, f.name)
+    return found
+
+
+def _children(dtype: pa.DataType) -> list[tuple[pa.Field, str]]:
+    t = pa.types
+    if t.is_struct(dtype):
+        return [(child, child.name) for child in dtype]
+    if t.is_map(dtype):
+        return [(dtype.key_field, "key"), (dtype.item_field, "value")]
+    return [(dtype.value_field, "element")] if t.is_list(dtype) else []
+
+
 def pandas_metadata(schema: pa.Schema, index: Sequence[str]) -> dict[str, Any]:
     """What `pandas.read_parquet` looks for: the index levels and the types of the columns.
 

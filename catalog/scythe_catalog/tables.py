@@ -11,7 +11,7 @@ import datetime as dt
 import json
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _LEDGER = "scythe.committed."
 _KEPT_SNAPSHOTS, _MANY_SNAPSHOTS = 5, 20
 _PATIENCE_SECONDS = 300.0
+_QUEUE_SECONDS = 20.0
 _PROPERTIES = {
     "format-version": "2",
     "commit.retry.num-retries": "0",  # PyIceberg's own retry adds a batch twice when two committers race on it
@@ -253,21 +254,47 @@ class Table:
         deadline = time.monotonic() + _PATIENCE_SECONDS
         pause = 0.01
         while True:
-            table = table.refresh()
-            tx, tx_base = table.transaction(), table.metadata_location
-            try:
-                if not change(table, tx):
-                    return Table(table)
-                _expire(table, tx)
-                return Table(tx.commit_transaction())
-            except (CommitFailedException, ValidationException, ValueError) as error:
-                # What a change refers to (a snapshot, say) may be gone since the load: no error of its own then.
-                if isinstance(error, ValueError) and table.refresh().metadata_location == tx_base:
-                    raise
-                if time.monotonic() > deadline:
-                    raise CommitConflict(f"no commit to {'.'.join(table.name())} went through: {error}") from error
-                time.sleep(random.uniform(0, pause))
-                pause = min(pause * 1.6, 1.0)
+            with _queue(table.location()):
+                table = table.refresh()
+                tx, base = table.transaction(), table.metadata_location
+                try:
+                    if not change(table, tx):
+                        return Table(table)
+                    _expire(table, tx)
+                    return Table(tx.commit_transaction())
+                except (CommitFailedException, ValidationException, ValueError) as error:
+                    # What a change refers to (a snapshot, say) may be gone since the load: no error of its own then.
+                    if isinstance(error, ValueError) and table.refresh().metadata_location == base:
+                        raise
+                    if time.monotonic() > deadline:
+                        raise CommitConflict(f"no commit to {'.'.join(table.name())} went through: {error}") from error
+            time.sleep(random.uniform(0, pause))
+            pause = min(pause * 1.6, 1.0)
+
+
+@contextlib.contextmanager
+def _queue(location: str) -> Generator[None]:
+    """Lets the committers of one machine go one after the other, so that none builds a commit in vain.
+
+    It only saves work: where it does not hold (other machines, a disk without locks) the catalog's
+    own atomic step decides, as ever.
+    """
+    folder = Objects.at(location).folder
+    if folder is None:
+        yield
+        return
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / "metadata" / ".commit.lock")
+    try:
+        lock.acquire(timeout=_QUEUE_SECONDS)
+    except (Timeout, OSError, NotImplementedError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _expire(table: pyiceberg.table.Table, tx: Transaction) -> None:

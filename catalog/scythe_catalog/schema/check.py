@@ -230,6 +230,8 @@ def _cast(kind: k.Kind, values: pa.ChunkedArray) -> pa.ChunkedArray:
             return values.cast(kind.storage)
         case k.Date() if pa.types.is_timestamp(values.type):
             return _exactly(values, values.cast(pa.date32()))
+        case k.Decimal() if pa.types.is_integer(values.type):
+            return values.cast(pa.decimal256(76, kind.scale)).cast(kind.storage)
         case k.Decimal() if pa.types.is_floating(values.type):
             return _exactly(values, values.cast(kind.storage))
         case _:
@@ -325,7 +327,7 @@ def _populated_by(compiled: CompiledModel) -> dict[str, str]:
 
 def _plain(compiled: CompiledModel, by_key: dict[str, str], f: pa.Field, values: pa.Array) -> list[Any]:
     """A column as pydantic takes it: what is stored as the schema stores it is lifted, maps become dicts."""
-    column = compiled.schema[by_key.get(f.name, f.name)]
+    column = compiled.schema[by_key.get(str(f.name), str(f.name))]
     if not column.kind.flat and _same_shape(f.type, column.kind.storage):
         return column.kind.load(values.cast(column.kind.storage).to_pylist())
     return [_without_pairs(v, f.type) for v in values.to_pylist()]
