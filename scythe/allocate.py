@@ -195,7 +195,7 @@ class BaseExperiment:
         objects.write(key.input_artifacts, dump_yaml({"files": artifacts}))
         if inputs.single:
             spec = arrow_to_models(table, self.experiment.schemas.input)[0]
-            plain = to_jsonable_python(spec, bytes_mode="base64", inf_nan_mode="strings")
+            plain = to_jsonable_python(spec.model_dump(), bytes_mode="base64", inf_nan_mode="strings", fallback=str)
             objects.write(key.workflow_spec, dump_yaml(plain, sort_keys=False))
         run_id = str(uuid.uuid4())
         plan = RunPlan(

@@ -67,8 +67,8 @@ class FileRefs(Sequence[tuple[dict[str, Any], T]], Generic[T]):
 
 
 def _holds_files(frame: pl.DataFrame, column: str) -> bool:
-    """Whether a column's first value is a URI."""
+    """Whether a column holds URIs, or texts that are all missing."""
     if frame.schema[column] != pl.String:
         return False
     found = frame[column].drop_nulls()
-    return bool(len(found)) and str(found[0]).startswith(("file://", "s3://", "http://", "https://"))
+    return not len(found) or str(found[0]).startswith(("file://", "s3://", "http://", "https://"))

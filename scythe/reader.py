@@ -34,14 +34,15 @@ from scythe.settings import engine_settings, storage
 from scythe.tables import catalog_of
 from scythe_catalog.objects import Objects
 from scythe_catalog.scan import scan as scan_table
+from scythe_catalog.schema import TableSchema, clashes, united
 from scythe_catalog.schema import kinds as k
-from scythe_catalog.schema import united
 
 if TYPE_CHECKING:
     from scythe_catalog.tables import Catalog, Table
 
 ALL = "all"
 _PARTITION_COLUMNS = ("version", "run_datetime")
+_NUMBERS = (k.Int, k.Float, k.Decimal, k.Bool)
 
 
 def read(
@@ -52,7 +53,7 @@ def read(
     run: Any = None,
     columns: Sequence[str] | None = None,
 ) -> pl.DataFrame:
-    """The rows of a table as a Polars frame, typed by the models, ordered by `sort_index` within a run.
+    """The rows of a table as a Polars frame, typed by the models, ordered by `run_datetime` and `sort_index`.
 
     Args:
         experiment: A name (with or without `scythe_experiment_`) or the registered function.
@@ -68,7 +69,10 @@ def read(
     Raises:
         NotFoundError: an experiment, version, run, table or column that is not there; the message lists what is.
     """
-    return scan(experiment, version, table=table, run=run, columns=columns).collect()
+    frame = scan(experiment, version, table=table, run=run, columns=columns)
+    if ALL in (version, run) and columns is None:
+        frame = frame.sort("run_datetime", "sort_index", maintain_order=True)
+    return frame.collect()
 
 
 def scan(
@@ -260,11 +264,12 @@ def _scan_many(
     schema = opened[0].schema
     for other in opened[1:]:
         schema = united(schema, other.schema)
+    unlike = _unlike([generation.schema for generation in opened])
     partition = {} if version == ALL else {"version": resolve_version(objects, name, version)}
     frames: list[pl.LazyFrame] = []
     for generation in opened:
         frame = scan_table(generation, partition, keep=_PARTITION_COLUMNS)
-        frames.append(wanted.filter(frame).with_columns(_unified(generation, schema)))
+        frames.append(wanted.filter(frame).with_columns(_unified(generation, schema, unlike)))
     joined = pl.concat(frames, how="diagonal_relaxed") if len(frames) > 1 else frames[0]
     names = [*schema.names, *_PARTITION_COLUMNS]
     return joined.select(_chosen(columns, names, table))
@@ -290,11 +295,25 @@ def _wanted(objects: Objects, name: str, version: Any, run: Any) -> _Wanted:
     return _Wanted(tuple(keys))
 
 
-def _unified(table: Table, schema: Any) -> list[pl.Expr]:
-    """Casts that bring a generation's columns to the types that all generations share, where that can be said."""
+def _unlike(schemas: list[TableSchema]) -> set[str]:
+    """The columns whose types in two generations have nothing in common: they are united as text."""
+    found: set[str] = set()
+    for i, one in enumerate(schemas):
+        for other in schemas[i + 1 :]:
+            for column in other:
+                if column.name in one and clashes(one.select([column.name]), other.select([column.name])):
+                    numbers = isinstance(column.kind, _NUMBERS) and isinstance(one[column.name].kind, _NUMBERS)
+                    found |= set() if numbers else {column.name}
+    return found
+
+
+def _unified(table: Table, schema: TableSchema, unlike: set[str]) -> list[pl.Expr]:
+    """Casts that bring a generation's columns to the types that all generations share."""
     casts: list[pl.Expr] = []
     for column in table.schema:
         target = schema[column.name].kind
-        if isinstance(column.kind, k.Category):
+        if column.name in unlike:
+            casts.append(pl.col(column.name).cast(pl.String))
+        elif isinstance(column.kind, k.Category):
             casts.append(pl.col(column.name).cast(target.polars() if isinstance(target, k.Category) else pl.String))
     return casts

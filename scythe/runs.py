@@ -121,6 +121,7 @@ class ExperimentRun(BaseModel):
             catalog.table(self.experiment, name).replace([], self.key.partition, forget=f"{self.key.path}/")
         self._objects.delete([self.key.manifest])  # first, so that a half-deleted run is no run
         self._objects.delete_folder(self.key.path)
+        self._objects.delete_empty_folders(self.key.path)
         self._objects.delete([self.key.reservation])
 
     def _is_being_redone(self) -> bool:

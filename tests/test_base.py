@@ -198,7 +198,9 @@ def test_the_index_shows_the_uris_that_were_given_not_the_local_copies(root: Pat
         return Out(dataframes={"t": pd.DataFrame({"v": [1]}, index=index)})
 
     Path("a.txt").write_text("A")
-    run, ref = BaseExperiment(experiment=f).allocate([Filed(experiment_id="", sort_index=0, weather="a.txt")], engine="inline")
+    run, ref = BaseExperiment(experiment=f).allocate(
+        [Filed(experiment_id="", sort_index=0, weather="a.txt")], engine="inline"
+    )
 
     (local, shown), *_ = seen
     assert isinstance(local, Path)
@@ -216,7 +218,9 @@ def test_the_index_shows_uris_also_for_files_copied_to_the_tempdir(root: Path) -
         return Out()
 
     Path("a.txt").write_text("A")
-    run, _ = BaseExperiment(experiment=f).allocate([Filed(experiment_id="", sort_index=0, weather="a.txt")], engine="inline")
+    run, _ = BaseExperiment(experiment=f).allocate(
+        [Filed(experiment_id="", sort_index=0, weather="a.txt")], engine="inline"
+    )
 
     assert shown == [f"{run.uri}/artifacts/weather/a.txt"]
 
@@ -483,7 +487,11 @@ def test_many_processes_at_once_get_one_whole_file(web: Web, cache: Path) -> Non
     url = web.gives("/shared.bin", b"y" * (2 << 20), ETag='"1"')
     crowd = [
         subprocess.Popen(
-            [sys.executable, "-c", FETCHING, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", FETCHING, url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for _ in range(4)
     ]

@@ -94,7 +94,9 @@ def left_over(root: Path) -> list[str]:
     return [p.relative_to(root).as_posix() for p in (*own, *folders)]
 
 
-def refused(experiment: BaseExperiment, specs: Any, root: Path, error: type[Exception] = InputError, **options: Any) -> str:
+def refused(
+    experiment: BaseExperiment, specs: Any, root: Path, error: type[Exception] = InputError, **options: Any
+) -> str:
     """The message with which an allocation was refused; nothing was written."""
     with pytest.raises(error) as raised:
         experiment.allocate(specs, engine="inline", **options)
@@ -188,7 +190,9 @@ def test_the_rows_of_values_that_do_not_fit_are_named_the_first_ten_of_them(heat
 
 
 @pytest.mark.parametrize("kind", ["polars", "pandas", "arrow"])
-def test_values_out_of_bounds_are_refused_with_column_rows_and_rule(heat: BaseExperiment, root: Path, kind: str) -> None:
+def test_values_out_of_bounds_are_refused_with_column_rows_and_rule(
+    heat: BaseExperiment, root: Path, kind: str
+) -> None:
     message = refused(heat, frame(kind, {"area": [1.0, -1.0, 2000.0, -5.0]}), root)
 
     assert "area: must be >= 0, got -1.0 (2 rows: 1, 3)" in message
@@ -260,7 +264,9 @@ def test_an_unknown_version_is_refused(heat: BaseExperiment, root: Path, version
     assert "bumpmajor, bumpminor, bumppatch, keep, auto" in message
 
 
-@pytest.mark.parametrize("name", ["a/b", "..", "a..b", "a\nb", "a\x00b", "", " a", "a ", ".hidden", "_catalog", "x" * 121, "a\\b"])
+@pytest.mark.parametrize(
+    "name", ["a/b", "..", "a..b", "a\nb", "a\x00b", "", " a", "a ", ".hidden", "_catalog", "x" * 121, "a\\b"]
+)
 def test_a_run_name_that_is_no_folder_name_is_refused(heat: BaseExperiment, root: Path, name: str) -> None:
     with pytest.raises(AllocationError, match="cannot be the name of a run"):
         BaseExperiment(experiment=heat.experiment, run_name=name)

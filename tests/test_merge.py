@@ -21,7 +21,9 @@ def table(rows: list[tuple[int, int]]) -> pa.Table:
 
 
 def rows_of(tables: Iterator[pa.Table]) -> list[tuple[int, int]]:
-    return [row for t in tables for row in zip(*(t.column(c).to_pylist() for c in ("sort_index", "number")), strict=True)]
+    return [
+        row for t in tables for row in zip(*(t.column(c).to_pylist() for c in ("sort_index", "number")), strict=True)
+    ]
 
 
 @st.composite
@@ -45,7 +47,9 @@ def batched_source(rows: list[tuple[int, int]], draw: st.DrawFn) -> Source:
 
 
 @given(split_rows())
-def test_any_split_of_sorted_rows_comes_back_whole_and_in_order(split: tuple[list[tuple[int, int]], list[Source]]) -> None:
+def test_any_split_of_sorted_rows_comes_back_whole_and_in_order(
+    split: tuple[list[tuple[int, int]], list[Source]],
+) -> None:
     every, sources = split
 
     assert rows_of(merged(sources)) == every
@@ -81,7 +85,9 @@ def test_rebatching_keeps_every_row_and_fills_each_batch_but_the_last(
 
 
 @given(split_rows(), st.sets(st.integers(0, 40)))
-def test_dropped_inputs_are_gone_and_no_others(split: tuple[list[tuple[int, int]], list[Source]], dropped: set[int]) -> None:
+def test_dropped_inputs_are_gone_and_no_others(
+    split: tuple[list[tuple[int, int]], list[Source]], dropped: set[int]
+) -> None:
     every, sources = split
 
     kept = rows_of(without(merged(sources), np.array(sorted(dropped), np.int64)))
@@ -157,7 +163,9 @@ def test_the_last_part_that_covers_an_input_owns_it(history: tuple[list[int], Cl
         if what == "cover":
             mask = coverage.owned(part, np.array(some, np.int64))
             assert mask.tolist() == [owner.get(key) == part for key in some]
-            assert coverage.lost(part, np.array(some, np.int64)).tolist() == sorted(k for k in some if owner.get(k) != part)
+            assert coverage.lost(part, np.array(some, np.int64)).tolist() == sorted(
+                k for k in some if owner.get(k) != part
+            )
     positions = [i for a, b in coverage.open_ranges() for i in range(a, b)]
     assert positions == [i for i, key in enumerate(keys) if key not in owner]
 
@@ -206,7 +214,9 @@ def test_every_input_is_handed_out_and_comes_back_exactly_once_whatever_is_given
         assert work.size >= 1
         assert fixed is None or work.size <= fixed
         if troubles < 5 and data.draw(st.booleans()):
-            troubles += 1  # the process died: what came before is done, the one that killed it and the rest are given back
+            troubles += (
+                1  # the process died: what came before is done, the one that killed it and the rest are given back
+            )
             at = data.draw(st.integers(work.start, work.stop - 1))
             done += range(work.start, at)
             chunks.give_back(Range(at, at + 1, work.attempts + 1), Range(at + 1, work.stop))

@@ -167,7 +167,10 @@ def typed(root: Path) -> Any:
         return TypedOut(result=Colour.BLUE, spent=spec.took, cost=spec.price, sites=[spec.site])
 
     BaseExperiment(experiment=typed).allocate(
-        [Typed(experiment_id="", sort_index=0, raw=b"\x00\xff", more={"a": [1]}), Typed(experiment_id="", sort_index=0)],
+        [
+            Typed(experiment_id="", sort_index=0, raw=b"\x00\xff", more={"a": [1]}),
+            Typed(experiment_id="", sort_index=0),
+        ],
         engine="inline",
     )
     return typed
@@ -243,7 +246,9 @@ def test_a_run_is_named_by_its_folder_its_datetime_or_itself(moody: Moody) -> No
 
     for run in (folder, first.run_datetime, first.run_datetime.replace(tzinfo=None), first, first.experiment_id):
         assert scythe.read("moody", "v1.0.0", run=run)["x"].to_list() == [0]
-    assert scythe.read("moody", run=second.run_datetime.astimezone(dt.timezone(dt.timedelta(hours=5))))["x"].to_list() == [5]
+    assert scythe.read("moody", run=second.run_datetime.astimezone(dt.timezone(dt.timedelta(hours=5))))[
+        "x"
+    ].to_list() == [5]
     assert scythe.read("moody")["x"].to_list() == [5]
     assert scythe.open_run("moody", "v1.0.0", folder).experiment_id == first.experiment_id
     assert scythe.open_run(first.experiment_id).experiment_id == first.experiment_id
@@ -512,15 +517,15 @@ def test_a_run_that_stopped_can_be_deleted(moody: Moody, root: Path) -> None:
     run.delete()
 
     assert not (root / run.experiment_id).exists()
-    assert scythe.list_runs("moody").height == 0
+    assert scythe.list_experiments().height == 0
 
 
-def test_an_experiment_whose_only_run_was_deleted_says_that_it_has_none(moody: Moody) -> None:
+def test_an_experiment_whose_only_run_was_deleted_is_gone(moody: Moody) -> None:
     moody.allocate().delete()
 
     with pytest.raises(NotFoundError, match="moody"):
         scythe.read("moody")
-    with pytest.raises(NotFoundError, match="no run"):
+    with pytest.raises(NotFoundError, match="no experiment 'moody'"):
         scythe.open_run("moody")
     assert moody.base.latest_run() is None
 

@@ -221,7 +221,26 @@ def test_files_copied_to_the_tempdir_may_be_changed_by_the_function(root: Path) 
 
 
 @pytest.mark.parametrize(
-    "name", ["a/b", "a\\b", "..", "a..b", "", " ", " a", "a ", ".a", "-a", "_a", "a\nb", "a\n", "a\x00", "a\x1b[0m", "é", "x" * 121]
+    "name",
+    [
+        "a/b",
+        "a\\b",
+        "..",
+        "a..b",
+        "",
+        " ",
+        " a",
+        "a ",
+        ".a",
+        "-a",
+        "_a",
+        "a\nb",
+        "a\n",
+        "a\x00",
+        "a\x1b[0m",
+        "é",
+        "x" * 121,
+    ],
 )
 def test_a_name_that_cannot_be_a_folder_is_refused(name: str) -> None:
     with pytest.raises(RegistrationError, match="cannot be the name of an experiment"):
@@ -259,7 +278,9 @@ def test_the_same_definition_may_be_registered_again() -> None:
     assert experiment_of("copied").target is second
 
 
-@pytest.mark.parametrize("field", ["a/b", "..", "a\nb", "a\x00", "version", "run_datetime", "extra", "traceback", "sort_subindex"])
+@pytest.mark.parametrize(
+    "field", ["a/b", "..", "a\nb", "a\x00", "version", "run_datetime", "extra", "traceback", "sort_subindex"]
+)
 @pytest.mark.parametrize("side", ["input", "output"])
 def test_a_field_that_no_column_may_be_named_by_is_refused(field: str, side: str) -> None:
     base: Any = ExperimentInputSpec if side == "input" else ExperimentOutputSpec
@@ -415,7 +436,8 @@ def test_durations_are_timedeltas_seconds_or_texts(duration: Any, seconds: float
 
 @pytest.mark.parametrize("option", ["execution_timeout", "schedule_timeout"])
 @pytest.mark.parametrize(
-    "duration", ["", "s", "-5s", "5 parsecs", "1m30", 0, -1, float("nan"), timedelta(0), timedelta(seconds=-1), [], object()]
+    "duration",
+    ["", "s", "-5s", "5 parsecs", "1m30", 0, -1, float("nan"), timedelta(0), timedelta(seconds=-1), [], object()],
 )
 def test_any_other_duration_is_refused(option: str, duration: Any) -> None:
     with pytest.raises(RegistrationError, match="positive"):

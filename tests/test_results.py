@@ -152,7 +152,9 @@ def test_unnamed_index_levels_get_names(root: Path) -> None:
 
 
 def test_types_that_differ_between_inputs_are_promoted(root: Path) -> None:
-    function = gives(lambda spec: {"t": pa.table({"v": pa.array([spec.x], pa.int64() if spec.x != 1 else pa.float64())})})
+    function = gives(
+        lambda spec: {"t": pa.table({"v": pa.array([spec.x], pa.int64() if spec.x != 1 else pa.float64())})}
+    )
 
     _, result = finish(function, points(4))
 
@@ -212,7 +214,9 @@ def test_unlike_types_make_an_error_row_with_the_inputs_in_it(root: Path) -> Non
 def test_a_number_that_has_no_place_in_the_promoted_type_costs_its_input_alone(root: Path) -> None:
     huge = 2**53 + 1
     function = gives(
-        lambda spec: {"t": pa.table({"v": pa.array([huge if spec.x == 1 else 0], pa.int64() if spec.x else pa.float64())})}
+        lambda spec: {
+            "t": pa.table({"v": pa.array([huge if spec.x == 1 else 0], pa.int64() if spec.x else pa.float64())})
+        }
     )
 
     _, result = finish(function, points(3))
@@ -509,7 +513,9 @@ def test_an_output_that_is_a_url_is_kept_as_it_is(root: Path, url: str) -> None:
     ],
     ids=["missing", "folder"],
 )
-def test_an_output_file_that_is_none_makes_an_error_row_naming_field_and_path(root: Path, make: Any, words: str) -> None:
+def test_an_output_file_that_is_none_makes_an_error_row_naming_field_and_path(
+    root: Path, make: Any, words: str
+) -> None:
     function = filed(
         lambda spec, folder: Filed(report=make(folder) if spec.x == 1 else written(folder, "r.txt", str(spec.x)))
     )

@@ -82,7 +82,7 @@ def simulate_energy(input_spec: BuildingSimulationInput) -> BuildingSimulationOu
     )
 '''
 
-WITH_TEMPDIR = '''
+WITH_TEMPDIR = """
 from scythe.registry import ExperimentRegistry
 from pathlib import Path
 
@@ -103,9 +103,9 @@ def simulate_energy(input_spec: BuildingSimulationInput, tempdir: Path) -> Build
         pumps=4.0,
         timeseries=timeseries_fpath # (1)!
     )
-'''
+"""
 
-SAMPLE = '''
+SAMPLE = """
 from pathlib import Path
 
 import numpy as np
@@ -144,7 +144,7 @@ def sample(n: int = 100) -> list[BuildingSimulationInput]:
         for _, row in df.iterrows()
     ]
     return specs
-'''
+"""
 
 ALLOCATE = """
 from scythe.allocate import BaseExperiment

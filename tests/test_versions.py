@@ -101,7 +101,10 @@ def test_a_semver_is_printed_with_a_v_and_compared_as_one() -> None:
 
 
 def test_folders_that_are_no_versions_are_passed_over() -> None:
-    assert [str(v) for v in parse_folders(["v1.10.0", "v1.9.0", "1.0.0", "notes", "v2", ".DS_Store"])] == ["v1.9.0", "v1.10.0"]
+    assert [str(v) for v in parse_folders(["v1.10.0", "v1.9.0", "1.0.0", "notes", "v2", ".DS_Store"])] == [
+        "v1.9.0",
+        "v1.10.0",
+    ]
 
 
 # --- the schema and the step -------------------------------------------------------------------------
@@ -261,7 +264,7 @@ def test_the_version_of_a_deleted_run_is_not_used_again(root: Path) -> None:
     assert allocate() == "v3.0.0"
 
 
-SCRIPT = '''
+SCRIPT = """
 import sys
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
@@ -285,7 +288,7 @@ if __name__ == "__main__":
         spec = In(experiment_id="", sort_index=0, x=100 * int(sys.argv[1]) + i)
         run, ref = BaseExperiment(experiment=crowd).allocate(spec, version=version, engine="inline")
         print(run.experiment_id, flush=True)
-'''
+"""
 
 
 def test_fifty_allocations_at_once_from_several_processes_give_fifty_distinct_runs(root: Path) -> None:
@@ -335,7 +338,10 @@ def test_all_versions_are_united_over_a_breaking_change(root: Path) -> None:
     assert read["gone"].to_list() == [0.5, 0.5, None]
     assert read["late"].to_list() == [None, 7, 8]
     assert read["run_datetime"].is_sorted()
-    assert scythe.read("f", "v1.0.0").columns == scythe.read("f", "v1.0.0", run="all").drop("version", "run_datetime", "late").columns
+    assert (
+        scythe.read("f", "v1.0.0").columns
+        == scythe.read("f", "v1.0.0", run="all").drop("version", "run_datetime", "late").columns
+    )
     assert "gone" not in scythe.read("f").columns
     assert scythe.read("f", "all", table="tasks").height == 3
 

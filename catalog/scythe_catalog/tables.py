@@ -35,7 +35,7 @@ _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _LEDGER = "scythe.committed."
 _KEPT_SNAPSHOTS, _MANY_SNAPSHOTS = 5, 20
 _PATIENCE_SECONDS = 300.0
-_QUEUE_SECONDS = 20.0
+_QUEUE_SECONDS = 5.0
 _PROPERTIES = {
     "format-version": "2",
     "commit.retry.num-retries": "0",  # PyIceberg's own retry adds a batch twice when two committers race on it

@@ -29,12 +29,17 @@ def in_turn(n: int, ways: list[str], rounds: int) -> dict[str, float]:
             folder = Path(tempfile.mkdtemp(prefix="bench-"))
             began = time.perf_counter()
             done = subprocess.run(
-                [PYTHON, str(HERE / "contender.py"), way, str(n), str(folder)], capture_output=True, text=True, check=False
+                [PYTHON, str(HERE / "contender.py"), way, str(n), str(folder)],
+                capture_output=True,
+                text=True,
+                check=False,
             )
             seconds[way].append(time.perf_counter() - began)
             shutil.rmtree(folder)
             assert done.returncode == 0, done.stderr
-            print(f"  round {i + 1} {way:<14} {seconds[way][-1]:7.2f} s   {', '.join(done.stderr.split(chr(10))).strip(', ')}")
+            print(
+                f"  round {i + 1} {way:<14} {seconds[way][-1]:7.2f} s   {', '.join(done.stderr.split(chr(10))).strip(', ')}"
+            )
     return {way: statistics.median(s) for way, s in seconds.items()}
 
 
@@ -69,7 +74,9 @@ def runs() -> None:
         ref.result()
         seconds.append(time.perf_counter() - began)
     early, late = statistics.median(seconds[5:16]), statistics.median(seconds[990:1010])
-    print(f"one run, the 10th {early * 1000:.0f} ms, the 1,000th {late * 1000:.0f} ms: {late / early:.2f} x (medians around it)")
+    print(
+        f"one run, the 10th {early * 1000:.0f} ms, the 1,000th {late * 1000:.0f} ms: {late / early:.2f} x (medians around it)"
+    )
     shutil.rmtree(folder)
 
 
@@ -114,7 +121,9 @@ def read() -> None:
         return statistics.median(found)
 
     plain, ours = timed(lambda: pl.read_parquet(uri)), timed(lambda: scythe.read("simulate_energy", run.version))
-    print(f"1,000,000 rows among 100 runs: read {ours:.3f} s, pl.read_parquet {plain:.3f} s: {ours / plain:.2f} x, {ours - 1.3 * plain:+.3f} s over 1.3 x")
+    print(
+        f"1,000,000 rows among 100 runs: read {ours:.3f} s, pl.read_parquet {plain:.3f} s: {ours / plain:.2f} x, {ours - 1.3 * plain:+.3f} s over 1.3 x"
+    )
     shutil.rmtree(folder)
 
 

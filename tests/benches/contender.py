@@ -40,7 +40,9 @@ def write(inputs: list, outputs: list, path: Path) -> int:
     import pyarrow.parquet as pq
 
     columns = {name: [getattr(m, name) for m in inputs] for name in type(inputs[0]).model_fields}
-    columns |= {name: [getattr(m, name) for m in outputs] for name in type(outputs[0]).model_fields if name != "dataframes"}
+    columns |= {
+        name: [getattr(m, name) for m in outputs] for name in type(outputs[0]).model_fields if name != "dataframes"
+    }
     table = pa.table(columns)
     pq.write_table(table, path)
     return table.num_rows
