@@ -115,7 +115,11 @@ class FolderCatalog(MetastoreCatalog):
 
     def list_tables(self, namespace: str | Identifier) -> list[Identifier]:
         folder = self.identifier_to_database(namespace, NoSuchNamespaceError)
-        return [(folder, t) for t in self.objects.folders(folder) if self.objects.files(f"{folder}/{t}/metadata")]
+        return [(folder, t) for t in self.objects.folders(folder) if self._is_table(folder, t)]
+
+    def _is_table(self, namespace: str, name: str) -> bool:
+        # Asked by name, not listed: the folder of a table that was committed to often holds thousands of files.
+        return any(self.objects.exists(self._key(namespace, name, f)) for f in (_HINT, "v1.metadata.json"))
 
     def register_table(self, identifier: str | Identifier, metadata_location: str, overwrite: bool = False) -> Table:
         raise NotImplementedError("a folder catalog holds only the tables in its own folder")

@@ -31,7 +31,7 @@ from scythe_catalog.tables import Catalog, Table
 
 SPACE, NAME = "experiment", "scalars"
 RACERS = 8
-#: Commits of each racer; fewer on SQLite, where each takes three times as long and the races are no different.
+#: Commits of each racer.
 COMMITS = 25
 names = (f"sqlite{i}" for i in itertools.count())
 
