@@ -260,7 +260,7 @@ class BaseExperiment:
     def _known_versions(self, objects: Objects) -> list[SemVer]:
         reserved = objects.files(f"{layout.CATALOG}/{self.name}/_versions")
         folders = objects.folders(self.name)
-        return sorted({*parse_folders(n.removesuffix(".json") for n in reserved), *parse_folders(folders)})
+        return parse_folders([*(name.removesuffix(".json") for name in reserved), *folders])
 
     def _choose(self, objects: Objects, versions: list[SemVer], wanted: VersioningStrategy | str | SemVer) -> SemVer:
         if isinstance(wanted, str) and wanted in STRATEGIES:

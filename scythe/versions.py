@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, Literal, Self, cast
 
@@ -10,6 +11,7 @@ import semver
 from scythe.errors import VersionError
 from scythe_catalog.schema import Difference, Severity
 
+_PLAIN = re.compile(r"v(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
 VersioningStrategy = Literal["bumpmajor", "bumpminor", "bumppatch", "keep", "auto"]
 STRATEGIES: tuple[VersioningStrategy, ...] = ("bumpmajor", "bumpminor", "bumppatch", "keep", "auto")
 
@@ -38,11 +40,15 @@ FIRST = SemVer(1, 0, 0)
 
 def parse_folders(names: Iterable[str]) -> list[SemVer]:
     """The versions among folder names, lowest first; other names are passed over."""
-    found: list[SemVer] = []
-    for name in names:
-        if name.startswith("v") and semver.Version.is_valid(name[1:]):
-            found.append(SemVer.parse(name))
-    return sorted(found)
+    plain: list[SemVer] = []
+    others: list[SemVer] = []
+    for name in set(names):
+        if match := _PLAIN.fullmatch(name):
+            plain.append(SemVer(*map(int, match.groups())))
+        elif name.startswith("v") and semver.Version.is_valid(name[1:]):
+            others.append(SemVer.parse(name))
+    plain.sort(key=semver.Version.to_tuple)  # of plain versions the numbers alone decide: a thousand are sorted at once
+    return sorted(plain + others) if others else plain
 
 
 def next_version(strategy: VersioningStrategy, latest: SemVer | None, difference: Difference | None) -> SemVer:
