@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import time
 
+from scythe.chunk import ChunkResult
 from scythe.gather import Gather
-from scythe.leaf import ChunkResult
 from scythe.parts import Part, Rows, write_part
 from scythe.plan import RunPlan
 from scythe.registry import Experiment

@@ -15,11 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from scythe.chunk import Failure, side_by_side
 from scythe.coverage import Coverage
 from scythe.dataframes import index_names, promoted, reconcile
 from scythe.errors import CatalogError, OutputError, RunError
 from scythe.generations import check_dataframe, open_generation
-from scythe.leaf import Failure, Leaf, side_by_side
+from scythe.leaf import Leaf
 from scythe.merge import KEY, Source, merged, rebatched, without
 from scythe.parts import Part, PartFile, Rows, schema_of, source_of, stored_parts
 from scythe.plan import RunPlan
@@ -198,7 +199,7 @@ class Gather:
         a file in the catalog never changes under a reader.
         """
         key, partition, prefix = self.plan.key.final(name), self.plan.key.partition, f"{self.plan.key.path}/"
-        in_use = self.objects.uri(key) in table.files(partition)
+        in_use = self.objects.exists(key) and self.objects.uri(key) in table.files(partition)
         target = f"{self.plan.key.parts}/aside/{name}.pq" if in_use else key
         with DataFileWriter(self.objects, target, schema, table.ids, index=index) as writer:
             for batch in rows:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scythe.leaf import ChunkResult
+from scythe.chunk import ChunkResult
 from scythe.merge import KEY, Source, sorted_rows
 from scythe.plan import RunPlan
 from scythe_catalog.datafile import DataFile, DataFileWriter

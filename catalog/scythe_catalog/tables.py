@@ -41,7 +41,7 @@ _PROPERTIES = {
     "commit.retry.num-retries": "0",  # PyIceberg's own retry adds a batch twice when two committers race on it
     "commit.manifest-merge.enabled": "true",
     "commit.manifest.min-count-to-merge": "20",
-    "commit.manifest.target-size-bytes": str(96 * 1024),
+    "commit.manifest.target-size-bytes": str(32 * 1024),
     "write.update.isolation-level": "snapshot",
     "write.delete.isolation-level": "snapshot",
     "write.metadata.previous-versions-max": "5",

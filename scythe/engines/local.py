@@ -18,11 +18,12 @@ from typing import Any
 import cloudpickle
 
 from scythe.attempts import Turn
+from scythe.chunk import ChunkResult, Failure
 from scythe.collect import Collector
 from scythe.engines.chunks import Chunks
 from scythe.engines.pool import Died, Done, Pool, Range
 from scythe.errors import InputTimeout, RunCancelled, RunError, WorkerCrashed
-from scythe.leaf import ChunkResult, Failure, Leaf
+from scythe.leaf import Leaf
 from scythe.plan import RunPlan
 from scythe.progress import Progress
 from scythe.registry import Experiment

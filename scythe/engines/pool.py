@@ -25,9 +25,9 @@ from dataclasses import dataclass, field
 from multiprocessing import connection
 from typing import Any, Self
 
+from scythe.chunk import ChunkResult
 from scythe.engines.child import MARK
 from scythe.errors import RunError
-from scythe.leaf import ChunkResult
 
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from scythe.engines.child import main; main({fd}, {parent})"
 _MAX_FALSE_STARTS = 3

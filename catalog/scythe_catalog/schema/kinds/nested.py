@@ -1,0 +1,155 @@
+"""Kinds made of others: lists, maps and structs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from scythe_catalog.schema.kinds.kind import Kind, Values
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+@dataclass(frozen=True)
+class List(Kind):
+    name = "list"
+    flat = False
+    item: Kind
+    item_nullable: bool = True
+    python: Callable[[Values], Any] = field(default=list, compare=False, repr=False)
+
+    @cached_property
+    def storage(self) -> pa.DataType:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return pa.list_(pa.field("element", self.item.storage))
+
+    def polars(self) -> pl.DataType:
+        import polars as pl
+
+        return pl.List(self.item.polars())
+
+    def dump(self, values: Values) -> Values:
+        dump = self.item.dump
+        return [None if v is None else dump(_ordered(v)) for v in values]
+
+    def load(self, values: Values) -> Values:
+        load, python = self.item.load, self.python
+        return [None if v is None else python(load(v)) for v in values]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.name, "item": self.item.to_json(), "item_nullable": self.item_nullable}
+
+    def describe(self) -> str:
+        return f"list of {self.item.describe()}"
+
+
+def _ordered(value: Any) -> Values:
+    if isinstance(value, set | frozenset):
+        try:
+            return sorted(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        except TypeError:
+            return list(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    if isinstance(value, str | bytes):
+        raise TypeError(f"{value!r} is not a list")
+    return list(value)
+
+
+@dataclass(frozen=True)
+class Map(Kind):
+    """A dict with text keys."""
+
+    name = "map"
+    flat = False
+    key: Kind
+    value: Kind
+    value_nullable: bool = True
+
+    @cached_property
+    def storage(self) -> pa.DataType:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return pa.map_(pa.string(), pa.field("value", self.value.storage))
+
+    def polars(self) -> pl.DataType:
+        import polars as pl
+
+        return pl.Map(pl.String(), self.value.polars())
+
+    def dump(self, values: Values) -> Values:
+        key, value = self.key.dump, self.value.dump
+        return [None if v is None else list(zip(key(list(v)), value(list(v.values())), strict=True)) for v in values]
+
+    def load(self, values: Values) -> Values:
+        key, value = self.key.load, self.value.load
+        loaded: Values = []
+        for pairs in values:
+            if pairs is None:
+                loaded.append(None)
+                continue
+            items = pairs.items() if isinstance(pairs, dict) else pairs  # Polars gives a dict, Arrow pairs
+            loaded.append(dict(zip(key([k for k, _ in items]), value([v for _, v in items]), strict=True)))
+        return loaded
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kind": self.name,
+            "key": self.key.to_json(),
+            "value": self.value.to_json(),
+            "value_nullable": self.value_nullable,
+        }
+
+    def describe(self) -> str:
+        return f"map to {self.value.describe()}"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One field of a struct."""
+
+    name: str
+    kind: Kind
+    nullable: bool = False
+
+
+@dataclass(frozen=True)
+class Struct(Kind):
+    """A nested model (`read` and `build` go by attribute) or a tuple of fixed length (by position)."""
+
+    name = "struct"
+    flat = False
+    members: tuple[Member, ...]
+    read: Callable[[Any], Mapping[str, Any]] = field(default=lambda value: value, compare=False, repr=False)
+    build: Callable[[dict[str, Any]], Any] = field(default=lambda values: values, compare=False, repr=False)
+
+    @cached_property
+    def storage(self) -> pa.DataType:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return pa.struct([pa.field(m.name, m.kind.storage) for m in self.members])
+
+    def polars(self) -> pl.DataType:
+        import polars as pl
+
+        return pl.Struct({m.name: m.kind.polars() for m in self.members})
+
+    def dump(self, values: Values) -> Values:
+        rows = [None if v is None else self.read(v) for v in values]
+        present = [row for row in rows if row is not None]
+        columns = [m.kind.dump([row[m.name] for row in present]) for m in self.members]
+        names = [m.name for m in self.members]
+        filled = iter([dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)])
+        return [None if row is None else next(filled) for row in rows]
+
+    def load(self, values: Values) -> Values:
+        present = [v for v in values if v is not None]
+        columns = [m.kind.load([v[m.name] for v in present]) for m in self.members]
+        names = [m.name for m in self.members]
+        built = iter([self.build(dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)])
+        return [None if v is None else next(built) for v in values]
+
+    def to_json(self) -> dict[str, Any]:
+        members = [{"name": m.name, "nullable": m.nullable, **m.kind.to_json()} for m in self.members]
+        return {"kind": self.name, "members": members}
+
+    def describe(self) -> str:
+        return f"struct of {', '.join(m.name for m in self.members)}"

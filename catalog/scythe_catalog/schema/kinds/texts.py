@@ -1,0 +1,191 @@
+"""Kinds that Arrow holds as text or bytes: what their texts mean differs."""
+
+from __future__ import annotations
+
+import enum
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from scythe_catalog.schema.kinds.kind import Kind, Values
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+@dataclass(frozen=True)
+class Str(Kind):
+    name = "str"
+
+    @property
+    def storage(self) -> pa.DataType:
+        return pa.string()
+
+    def polars(self) -> type[pl.DataType]:
+        import polars as pl
+
+        return pl.String
+
+
+@dataclass(frozen=True)
+class Json(Str):
+    """Any JSON value as text; holds what a model carries beyond its fields."""
+
+    name = "json"
+    flat = False
+
+    def dump(self, values: Values) -> Values:
+        from pydantic_core import to_json
+
+        return [None if not v else to_json(v).decode() for v in values]
+
+    def load(self, values: Values) -> Values:
+        from pydantic_core import from_json
+
+        return [{} if v is None else from_json(v) for v in values]
+
+
+@dataclass(frozen=True)
+class Bytes(Kind):
+    name = "bytes"
+
+    @property
+    def storage(self) -> pa.DataType:
+        return pa.binary()
+
+    def polars(self) -> type[pl.DataType]:
+        import polars as pl
+
+        return pl.Binary
+
+
+@dataclass(frozen=True)
+class Uuid(Kind):
+    """Stored as its text: Polars reads Iceberg's own uuid as raw bytes."""
+
+    name = "uuid"
+
+    @property
+    def storage(self) -> pa.DataType:
+        return pa.string()
+
+    def polars(self) -> type[pl.DataType]:
+        import polars as pl
+
+        return pl.String
+
+    def dump(self, values: Values) -> Values:
+        for v in values:
+            if v is not None and not isinstance(v, uuid.UUID):
+                raise TypeError(f"{v!r} is not a UUID")
+        return [None if v is None else str(v) for v in values]
+
+    def load(self, values: Values) -> Values:
+        return [None if v is None else uuid.UUID(v) for v in values]
+
+
+@dataclass(frozen=True)
+class Uri(Kind):
+    """A path or a URL, stored as text. `restore` turns the text into the annotation's own type.
+
+    `file` marks the kinds whose values are files to be carried along, not mere text.
+    """
+
+    name = "uri"
+    file: bool = False
+    restore: Callable[[str], Any] = field(default=Path, compare=False, repr=False)
+
+    @property
+    def storage(self) -> pa.DataType:
+        return pa.string()
+
+    def polars(self) -> type[pl.DataType]:
+        import polars as pl
+
+        return pl.String
+
+    def dump(self, values: Values) -> Values:
+        return [None if v is None else str(v) for v in values]
+
+    def load(self, values: Values) -> Values:
+        seen: dict[str, Any] = {}
+        for text in values:
+            if text is not None and text not in seen:
+                seen[text] = local_path(text) or self.restore(text)
+        return [None if v is None else seen[v] for v in values]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.name, "file": self.file}
+
+    def describe(self) -> str:
+        return "file reference" if self.file else "path or URL"
+
+
+def local_path(uri: str) -> Path | None:
+    """The path that a `file://` URI names, None for any other text."""
+    return Path(uri.removeprefix("file://")) if uri.startswith("file://") else None
+
+
+@dataclass(frozen=True)
+class Category(Kind):
+    """One of a fixed list of texts: an Enum or a Literal. Arrow holds the text, Polars a `pl.Enum`.
+
+    An Enum whose values are not all texts is stored by the names of its members.
+    """
+
+    name = "category"
+    values: tuple[str, ...]
+    python: type[enum.Enum] | None = field(default=None, compare=False, repr=False)
+    #: The model holds the members' values, not the members (pydantic's `use_enum_values`).
+    as_values: bool = field(default=False, compare=False, repr=False)
+
+    @property
+    def storage(self) -> pa.DataType:
+        return pa.string()
+
+    def polars(self) -> pl.DataType:
+        import polars as pl
+
+        return pl.Enum(list(self.values))
+
+    @cached_property
+    def members(self) -> Mapping[Any, str]:
+        """Every Python value that stands for a category, and the text stored for it."""
+        known: dict[Any, str] = {text: text for text in self.values}
+        for member in self.python or ():
+            text = _text_of(self.python, member)
+            known[member] = text
+            if isinstance(member.value, str | int | float):
+                known.setdefault(member.value, text)
+        return known
+
+    def dump(self, values: Values) -> Values:
+        known = self.members
+        return [None if v is None else known[v] for v in values]
+
+    def load(self, values: Values) -> Values:
+        if self.python is None:
+            return values
+        member = {_text_of(self.python, m): m.value if self.as_values else m for m in self.python}
+        return [None if v is None else member[v] for v in values]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.name, "values": list(self.values)}
+
+    def describe(self) -> str:
+        return f"one of {', '.join(map(repr, self.values[:8]))}{', …' if len(self.values) > 8 else ''}"
+
+
+def category_of(python: type[enum.Enum], *, as_values: bool = False) -> Category:
+    """The category list of an Enum class; `as_values` where the model stores plain values."""
+    return Category(tuple(_text_of(python, m) for m in python), python, as_values)
+
+
+def _text_of(python: type[enum.Enum] | None, member: enum.Enum) -> str:
+    texts = all(isinstance(m.value, str) for m in python or ())
+    return str(member.value) if texts else member.name
