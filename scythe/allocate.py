@@ -42,7 +42,7 @@ from scythe.versions import (
     parse_folders,
 )
 from scythe_catalog.datafile import DataFileWriter
-from scythe_catalog.objects import Objects
+from scythe_catalog.objects import Objects, reason
 from scythe_catalog.schema import Difference, arrow_to_models
 
 _RESERVE_TRIES = 1000
@@ -321,7 +321,7 @@ def _writable(objects: Objects) -> Generator[None]:
     try:
         yield
     except (OSError, BaseError) as error:
-        raise AllocationError(f"the root {objects.root} cannot be written: {error}") from error
+        raise AllocationError(f"the root {objects.root} cannot be written: {reason(error)}") from error
     except ScytheError:
         raise
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import time
 
+from obstore.exceptions import BaseError
+
 from scythe.chunk import ChunkResult
+from scythe.errors import RunError
 from scythe.gather import Gather
 from scythe.parts import Part, Rows, write_part
 from scythe.plan import RunPlan
 from scythe.registry import Experiment
 from scythe.results import RunResult
 from scythe.tables import catalog_of
+from scythe_catalog.objects import reason
 
 _FIRST_FLUSH_SECONDS = 10.0
 _FLUSH_SHARE = 0.02
@@ -61,10 +66,20 @@ class Collector:
                 table.append([file.data_file], self.plan.key.partition, key=f"{self.plan.key.path}/{part.name}")
 
     def finish(self) -> RunResult:
-        """Gathers the run; what is held goes straight into the final files."""
-        gather = Gather(self.plan, self.experiment, self._held)
+        """Gathers the run; what is held goes straight into the final files.
+
+        Raises:
+            RunError: the gathering failed (a full disk, say); finished rows are kept as far as they can be.
+        """
         try:
-            return gather.finish(self.attempt, self.began)
-        except BaseException:
-            self.flush(show=False)
+            return Gather(self.plan, self.experiment, self._held).finish(self.attempt, self.began)
+        except BaseException as error:
+            with contextlib.suppress(OSError, BaseError):  # where the disk is full, what is held is run again later
+                self.flush(show=False)
+            if isinstance(error, OSError | BaseError):
+                where = self.plan.objects.uri(self.plan.key.path)
+                raise RunError(
+                    f"the run {where} cannot be gathered: {reason(error)}; what is committed stays readable. "
+                    "Make room, or mend the folder, and resume the run"
+                ) from error
             raise

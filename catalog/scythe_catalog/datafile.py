@@ -7,6 +7,7 @@ statistics does. Never commits anything: `tables` does.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -83,8 +84,11 @@ class DataFileWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._parquet.close()
-            if kind is None:
+            if kind is not None:
+                with contextlib.suppress(Exception):  # the error that brought us here says more than its consequence
+                    self._parquet.close()
+            else:
+                self._parquet.close()
                 self._bytes = self._staged.stat().st_size
                 self._objects.publish(self._staged, self._key)
         finally:

@@ -229,6 +229,11 @@ class Objects:
 STAGING = ".staging"
 
 
+def reason(error: BaseException) -> str:
+    """What went wrong with bytes, in one line: obstore tells its inner state behind it."""
+    return str(error).split("\n\nDebug source", maxsplit=1)[0]
+
+
 def path_uri(path: Path) -> str:
     """The `file://` URI of a path, absolute; nothing is percent-encoded, as in Iceberg's own metadata."""
     return f"file://{os.path.abspath(path.expanduser())}"  # noqa: PTH100 - keeps symbolic links
