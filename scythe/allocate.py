@@ -46,6 +46,7 @@ from scythe_catalog.objects import Objects, reason
 from scythe_catalog.schema import Difference, arrow_to_models
 
 _RESERVE_TRIES = 1000
+_STALE_SECONDS = 7 * 24 * 3600.0
 
 
 class BaseExperiment:
@@ -164,6 +165,7 @@ class BaseExperiment:
         inputs = prepare_inputs(specs, self.experiment, overwrite_sort_index=overwrite_sort_index)
         objects = storage()
         with _writable(objects), self._reserved(objects, version) as key:
+            objects.sweep_staging(_STALE_SECONDS)
             plan = self._store(
                 objects, key, inputs, engine=engine, chunk=chunk, catalog=settings.catalog,
                 copy_inputs=copy_inputs, overwrite_experiment_id=overwrite_experiment_id,

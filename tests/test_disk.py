@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
@@ -114,3 +115,16 @@ def test_files_that_cannot_grow_stop_a_run_with_an_error_and_it_is_resumed_when_
 
     assert scythe.open_run("noise").resume(workers=1).result().rows == 200
     assert scythe.read("noise", columns=["noise"]).height == 200
+
+
+def test_what_a_killed_process_left_in_the_staging_folder_is_swept_away_after_a_week(
+    base: BaseExperiment, root: Path
+) -> None:
+    base.allocate(numbers(1), engine="inline")
+    old, young = root / ".staging" / "old.pq", root / ".staging" / "young.pq"
+    for path in (old, young):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    base.allocate(numbers(1), engine="inline")
+    assert not old.exists()
+    assert young.exists()

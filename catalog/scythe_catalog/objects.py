@@ -6,8 +6,10 @@ One atomic operation, create-if-absent, is all that Scythe builds on: a hard lin
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -187,6 +189,17 @@ class Objects:
         base = Path(tempfile.gettempdir()) / "scythe-staging" if folder is None else folder / STAGING
         base.mkdir(parents=True, exist_ok=True)
         return base / f"{uuid.uuid4().hex}-{name}"
+
+    def sweep_staging(self, older_than_seconds: float) -> None:
+        """Removes what killed processes left behind in a local root's staging folder."""
+        folder = self.folder
+        if folder is None or not (folder / STAGING).is_dir():
+            return
+        limit = time.time() - older_than_seconds
+        for path in (folder / STAGING).iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < limit:
+                    path.unlink()
 
     def publish(self, staged: Path, key: str) -> None:
         """Moves a staged file under its key: renamed on a disk, uploaded to a bucket; whole or absent."""
