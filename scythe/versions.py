@@ -39,7 +39,7 @@ FIRST = SemVer(1, 0, 0)
 
 
 def parse_folders(names: Iterable[str]) -> list[SemVer]:
-    """The versions among folder names, lowest first; other names are passed over."""
+    """The versions among folder names, each once, lowest first; other names are passed over."""
     plain: list[SemVer] = []
     others: list[SemVer] = []
     for name in set(names):

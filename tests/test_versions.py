@@ -220,8 +220,8 @@ def test_the_next_version_is_never_lower_and_never_too_small_a_step(
 
 
 @given(st.lists(semvers, max_size=20))
-def test_folders_are_sorted_by_version(versions: list[SemVer]) -> None:
-    assert parse_folders(map(str, versions)) == sorted(versions)
+def test_folders_are_sorted_by_version_and_each_stands_once(versions: list[SemVer]) -> None:
+    assert parse_folders(map(str, versions)) == sorted(set(versions))
 
 
 # --- runs --------------------------------------------------------------------------------------------
