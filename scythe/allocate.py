@@ -214,7 +214,6 @@ class BaseExperiment:
             extra=inputs.extra,
             catalog=catalog,
             dense=inputs.dense,
-            single=inputs.single,
         )
         plan.tables.update(self._prepare_tables(objects, plan))
         objects.write(key.plan, plan.to_json())

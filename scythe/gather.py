@@ -20,7 +20,6 @@ from scythe.coverage import Coverage
 from scythe.dataframes import index_names, promoted, reconcile
 from scythe.errors import CatalogError, OutputError, RunError
 from scythe.generations import check_dataframe, open_generation
-from scythe.leaf import Leaf
 from scythe.merge import KEY, Source, merged, rebatched, without
 from scythe.parts import Part, PartFile, Rows, schema_of, source_of, stored_parts
 from scythe.plan import RunPlan
@@ -56,7 +55,7 @@ class Gather:
     """The rows of one run, from its parts on disk and from what is still in memory."""
 
     def __init__(self, plan: RunPlan, experiment: Experiment, held: Rows | None = None) -> None:
-        self.plan, self.experiment = plan, experiment
+        self.plan = plan
         self.schemas: ExperimentSchemas = plan.schemas(experiment)
         self.objects = plan.objects
         self.parts = all_parts(plan)
@@ -178,7 +177,6 @@ class Gather:
     def _misfit_errors(self, misfits: dict[int, str]) -> pa.Table | None:
         if not misfits:
             return None
-        leaf = Leaf(self.plan, self.experiment)
         order = np.array(sorted(misfits), np.int64)
         inputs = [b.filter(pa.array(np.isin(b.column(KEY).to_numpy(), order))) for b in merged(
             [self._owned(p) for p in self.pieces if p.table == "scalars"])]  # fmt: skip
@@ -186,7 +184,7 @@ class Gather:
         failures = [Failure.of(OutputError(misfits[int(i)]), 1) for i in rows.column(KEY).to_numpy()]
         columns = [pa.array([getattr(f, a) for f in failures]) for a in ("kind", "message", "traceback", "attempts")]
         errors = pa.table(columns, names=[c.name for c in ERROR_COLUMNS])
-        return side_by_side(leaf.schemas.tables["errors"], rows, errors)
+        return side_by_side(self.schemas.tables["errors"], rows, errors)
 
     # --- files --------------------------------------------------------------------------------------
 

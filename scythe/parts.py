@@ -135,11 +135,6 @@ def schema_of(objects: Objects, file: PartFile) -> pa.Schema:
         return pq.read_schema(stream)
 
 
-def covered(objects: Objects, parts: Iterable[Part]) -> dict[str, np.ndarray]:
-    """The `sort_index` of every input that a part covers, by the part's name."""
-    return {part.name: _column(objects, part, "tasks") for part in parts}
-
-
 def failed(objects: Objects, parts: Iterable[Part]) -> dict[str, np.ndarray]:
     """The `sort_index` of every input that is an error row, by the part's name."""
     return {part.name: _column(objects, part, "errors") for part in parts}

@@ -54,7 +54,6 @@ class RunPlan:
     catalog: str | None = None
     #: Whether the sort indexes are simply 0 to n - 1.
     dense: bool = True
-    single: bool = False
 
     @property
     def objects(self) -> Objects:
