@@ -814,3 +814,36 @@ def test_the_marks_on_a_run_tell_who_worked_on_it(root: Path) -> None:
     (mark,) = (root / run.key.attempts).iterdir()
     found = json.loads(mark.read_text())
     assert (found["engine"], found["pid"], found["ended"]) == ("local", os.getpid(), True)
+
+
+CRASH_IN_A_RANGE = """
+import os
+from scythe.allocate import BaseExperiment
+from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.registry import ExperimentRegistry
+
+class Order(ExperimentInputSpec):
+    x: int
+
+class Answer(ExperimentOutputSpec):
+    y: int
+
+@ExperimentRegistry.Register()
+def crash(order: Order) -> Answer:
+    if order.x == 13:
+        os._exit(3)
+    return Answer(y=order.x)
+
+orders = [Order(experiment_id="", sort_index=i, x=i) for i in range(40)]
+_, ref = BaseExperiment(crash).allocate(orders, chunk=10, workers=2)
+print(ref.result(timeout=120).rows)
+"""
+
+
+def test_a_crash_in_the_middle_of_a_range_costs_none_of_its_mates(root: Path, tmp_path: Path) -> None:
+    script = tmp_path / "crash.py"
+    script.write_text(CRASH_IN_A_RANGE)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=150)
+    assert (done.returncode, done.stdout.strip()) == (0, "39"), done.stderr
+    assert scythe.read("crash")["sort_index"].to_list() == [i for i in range(40) if i != 13]
+    assert scythe.read("crash", table="errors")["sort_index"].to_list() == [13]
