@@ -39,7 +39,7 @@ from scythe_catalog.schema import (
 )
 from scythe_catalog.schema.convert import MISFIT
 
-#: Told the input and the try that is about to run; -1 after it.
+#: Told the number of the input within its range and the try that is about to run; -1 after it.
 Mark = Callable[[int, int], None]
 
 
@@ -86,8 +86,6 @@ class ChunkResult:
     A user's dataframe may come in several tables of different schemas; every other name has one table at most.
     """
 
-    start: int
-    stop: int
     rows: int = 0
     errors: int = 0
     tables: list[tuple[str, pa.Table]] = field(default_factory=list[tuple[str, pa.Table]])
@@ -96,8 +94,8 @@ class ChunkResult:
 class Chunk:
     """What is collected while the inputs of one range are run."""
 
-    def __init__(self, work: Work, rows: pa.Table, start: int) -> None:
-        self.work, self.rows, self.start = work, rows, start
+    def __init__(self, work: Work, rows: pa.Table) -> None:
+        self.work, self.rows = work, rows
         self.values: list[tuple[Any, ...] | None] = [None] * rows.num_rows
         self.pick = _picker(work.schemas.output.schema.names)
         self.failures: dict[int, Failure] = {}
@@ -187,7 +185,7 @@ class Chunk:
         """Calls the function between two marks, so that its time can be limited from outside."""
         if mark is None:
             return self.work.call(spec, **more)
-        mark(self.start + i, self.tries)
+        mark(i, self.tries)
         try:
             return self.work.call(spec, **more)
         finally:
@@ -258,7 +256,7 @@ class Chunk:
                 break
             except (DataError, *MISFIT, ValidationError) as error:
                 self.fail_misfits(error, good)
-        result = ChunkResult(self.start, self.start + upto, len(good), len(self.failures))
+        result = ChunkResult(len(good), len(self.failures))
         if table is not None:
             base = inputs if len(good) == upto else inputs.take(pa.array(good))
             scalars = side_by_side(schemas.tables["scalars"], base, table)

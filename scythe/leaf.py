@@ -7,17 +7,22 @@ Never commits, never writes a table: it returns rows, and moves output files int
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 from functools import cached_property
 from typing import Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scythe.chunk import Chunk, ChunkResult, Failure, Mark, Work, run_ids
 from scythe.plan import RunPlan
 from scythe.registry import Experiment
+
+#: Rows of `specs.pq`, in ascending order.
+Positions = range | np.ndarray
 
 
 class Leaf:
@@ -53,15 +58,27 @@ class Leaf:
             starts.append(starts[-1] + metadata.row_group(i).num_rows)
         return starts
 
-    def inputs(self, start: int, stop: int) -> pa.Table:
-        """Rows `start` to `stop` of `specs.pq`, with the identifiers of this run."""
+    def inputs(self, rows: Positions) -> pa.Table:
+        """These rows of `specs.pq`, given in ascending order, with the identifiers of this run."""
+        if isinstance(rows, range) and rows.step == 1:
+            return self._identified(self._slices(rows.start, rows.stop))
+        wanted = np.asarray(rows, np.int64)
+        edges = np.searchsorted(wanted, self.row_groups)
+        pieces = [
+            self._group(group).take(pa.array(wanted[low:high] - self.row_groups[group]))
+            for group, (low, high) in enumerate(itertools.pairwise(edges))
+            if low < high
+        ]
+        return self._identified(pa.concat_tables(pieces))
+
+    def _slices(self, start: int, stop: int) -> pa.Table:
         starts = self.row_groups
         pieces: list[pa.Table] = []
         for group in range(len(starts) - 1):
             low, high = max(start, starts[group]), min(stop, starts[group + 1])
             if low < high:
                 pieces.append(self._group(group).slice(low - starts[group], high - low))
-        return self._identified(pa.concat_tables(pieces) if pieces else self.specs_file.schema_arrow.empty_table())
+        return pa.concat_tables(pieces) if pieces else self.specs_file.schema_arrow.empty_table()
 
     def _group(self, group: int) -> pa.Table:
         if self._specs is None or self._specs[0] != group:
@@ -82,16 +99,15 @@ class Leaf:
     # --- running ------------------------------------------------------------------------------------
 
     def run(
-        self, start: int, stop: int, *, attempts_before: int = 0, mark: Mark | None = None, raise_errors: bool = False
+        self, rows: Positions, *, attempts_before: int = 0, mark: Mark | None = None, raise_errors: bool = False
     ) -> ChunkResult:
         """Calls the function on each input of a range.
 
-        `mark` is told the number of each input and of the try right before its function starts, and -1 after.
+        `mark` is told which input of the range and which try it is right before its function starts, and -1 after.
         With `raise_errors` the first exception ends the range: its row is in `errors`, and it is
         raised by the caller from `ChunkError`.
         """
-        rows = self.inputs(start, stop)
-        chunk = Chunk(self._work, rows, start)
+        chunk = Chunk(self._work, self.inputs(rows))
         for i, spec in enumerate(chunk.specs()):
             if raise_errors:
                 error = chunk.attempt(i, spec, mark, attempts_before)
@@ -100,11 +116,11 @@ class Leaf:
                     raise ChunkError(result, error)
             else:
                 chunk.run(i, spec, mark, attempts_before)
-        return chunk.result(upto=stop - start)
+        return chunk.result(upto=len(rows))
 
-    def failed(self, start: int, failure: Failure, seconds: float, began: float, worker: str) -> ChunkResult:
+    def failed(self, row: int, failure: Failure, seconds: float, began: float, worker: str) -> ChunkResult:
         """The result of an input whose process died or was killed."""
-        chunk = Chunk(self._work, self.inputs(start, start + 1), start)
+        chunk = Chunk(self._work, self.inputs(range(row, row + 1)))
         chunk.failures[0] = failure
         chunk.tasks.append((failure.attempts, seconds, worker, began))
         return chunk.result(upto=1)

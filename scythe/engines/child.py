@@ -19,12 +19,27 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 MARK = struct.Struct("qqd")  # the input that is running (-1: none), which try, and when it began (time.monotonic)
 _PARENT_CHECK_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run as worker processes know it: its plan, its function, the limit of one input in seconds.
+
+    With `parts`, the name of parts that they write, they send back what a Hatchet task returns; else rows.
+    """
+
+    plan: bytes
+    experiment: bytes
+    time_limit: float | None
+    parts: str | None = None
 
 
 def main(fd: int, parent: int) -> None:
@@ -36,7 +51,8 @@ def main(fd: int, parent: int) -> None:
     try:
         setup: dict[str, Any] = pickle.loads(connection.recv_bytes())
         tempfile.tempdir = os.environ["TMPDIR"] = setup["tempdir"]
-        leaf = _leaf(setup)
+        os.chdir(setup["cwd"])
+        _warm(setup)
         _forward_logs(connection, setup["log_levels"])
         mark = _marker(Path(setup["marker"]))
         _send(connection, "ready", None)
@@ -45,21 +61,24 @@ def main(fd: int, parent: int) -> None:
     except BaseException as error:  # noqa: BLE001 - whatever keeps the worker from starting is told to the user
         _send(connection, "broken", "".join(traceback.format_exception(error)))
         return
-    _serve(connection, leaf, mark)
+    _serve(connection, mark)
 
 
-def _serve(connection: Connection, leaf: Any, mark: Callable[[int, int], None]) -> None:
-    import gc
-
-    gc.freeze()
+def _serve(connection: Connection, mark: Callable[[int, int], None]) -> None:
+    run: Callable[..., Any] = _nothing
     while True:
         try:
-            start, stop, attempts = pickle.loads(connection.recv_bytes())
+            message = pickle.loads(connection.recv_bytes())
         except (EOFError, OSError):
             return
+        if isinstance(message, Job):
+            run = _runner(message, mark)
+            _freeze()
+            continue
+        rows, attempts = message
         began = time.perf_counter()
         try:
-            result = leaf.run(start, stop, attempts_before=attempts, mark=mark)
+            result = run(rows, attempts)
             message = ("done", (result, time.perf_counter() - began))
         except BaseException as error:  # noqa: BLE001 - errors of the user's function are rows; this is one of ours
             message = ("broken", "".join(traceback.format_exception(error)))
@@ -79,13 +98,49 @@ def _send(connection: Connection, kind: str, content: Any) -> None:
 _SENDING = threading.Lock()
 
 
-def _leaf(setup: dict[str, Any]) -> Any:
+@cache
+def _freeze() -> None:
+    """What has been loaded by the first job stays: the garbage collector need not look at it again."""
+    import gc
+
+    gc.collect()
+    gc.freeze()
+
+
+def _nothing(rows: Any, attempts: int) -> Any:
+    raise RuntimeError("a range came before its job")
+
+
+def _runner(job: Job, mark: Callable[[int, int], None]) -> Callable[..., Any]:
+    """What runs ranges of a job; a job that cannot be loaded is told with the first of them."""
     from scythe.leaf import Leaf
+    from scythe.packing import Packing
     from scythe.plan import RunPlan
 
-    os.chdir(setup["cwd"])
-    experiment = pickle.loads(setup["experiment"])
-    return Leaf(RunPlan.from_json(setup["plan"]), experiment)
+    try:
+        leaf = Leaf(RunPlan.from_json(job.plan), pickle.loads(job.experiment))
+        packing = Packing(leaf.plan, job.parts) if job.parts is not None else None
+    except BaseException as error:  # noqa: BLE001 - told to the user, as an error outside of the function
+        failed = error
+
+        def refuse(rows: Any, attempts: int) -> Any:
+            raise failed
+
+        return refuse
+
+    def run(rows: Any, attempts: int) -> Any:
+        result = leaf.run(rows, attempts_before=attempts, mark=mark)
+        return packing.pack(result) if packing is not None else result
+
+    return run
+
+
+def _warm(setup: dict[str, Any]) -> None:
+    """Imports what the first range will need, while nobody waits for it."""
+    import scythe.leaf  # noqa: F401
+
+    for experiment in setup.get("experiments", ()):
+        pickle.loads(experiment)
 
 
 def _marker(path: Path) -> Callable[[int, int], None]:

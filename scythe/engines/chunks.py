@@ -17,7 +17,7 @@ class Chunks:
     """The open inputs of a run, handed out as ranges whose size follows the time that inputs take."""
 
     def __init__(self, open_ranges: Iterable[tuple[int, int]], workers: int, fixed: int | None = None) -> None:
-        self._open = deque(Range(start, stop) for start, stop in open_ranges)
+        self._open = deque(Range(range(start, stop)) for start, stop in open_ranges)
         self._again: deque[Range] = deque()
         self._workers, self._fixed = workers, fixed
         self.remaining = sum(r.size for r in self._open)
@@ -52,9 +52,9 @@ class Chunks:
         elif self._open:
             head = self._open.popleft()
             size = self.size()
-            taken = Range(head.start, min(head.stop, head.start + size))
-            if taken.stop < head.stop:
-                self._open.appendleft(Range(taken.stop, head.stop))
+            taken = Range(head.rows[:size])
+            if taken.size < head.size:
+                self._open.appendleft(Range(head.rows[size:]))
         else:
             return None
         self.remaining -= taken.size

@@ -28,7 +28,7 @@ def run_inline(
         try:
             while (work := chunks.next()) is not None:
                 began = time.perf_counter()
-                collector.add(leaf.run(work.start, work.stop, raise_errors=True))
+                collector.add(leaf.run(work.rows, raise_errors=True))
                 chunks.measured(work.size, time.perf_counter() - began)
         except ChunkError as stopped:
             collector.add(stopped.result)

@@ -12,17 +12,16 @@ import os
 import sys
 import threading
 from collections.abc import Iterable
-from dataclasses import replace
-from typing import Any
 
 import cloudpickle
 
 from scythe.attempts import Turn
-from scythe.chunk import ChunkResult, Failure
 from scythe.collect import Collector
+from scythe.engines.child import Job
 from scythe.engines.chunks import Chunks
-from scythe.engines.pool import Died, Done, Pool, Range
-from scythe.errors import InputTimeout, RunCancelled, RunError, WorkerCrashed
+from scythe.engines.deaths import after, error_row
+from scythe.engines.pool import Broken, Died, Done, Logged, Pool, relay
+from scythe.errors import RunCancelled, RunError
 from scythe.leaf import Leaf
 from scythe.plan import RunPlan
 from scythe.progress import Progress
@@ -38,29 +37,9 @@ def cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def pool_setup(plan: RunPlan, experiment: Experiment) -> dict[str, Any]:
+def pool_job(plan: RunPlan, experiment: Experiment, parts: str | None = None) -> Job:
     """What a worker process needs to serve ranges of a run; it goes to processes of this machine alone."""
-    return {"cwd": os.getcwd(), "plan": plan.to_json(), "experiment": cloudpickle.dumps(experiment)}  # noqa: PTH109
-
-
-def died_result(leaf: Leaf, event: Died, attempts: int) -> ChunkResult:
-    """The error row of an input whose process died."""
-    assert event.at is not None
-    limit = leaf.experiment.options.execution_seconds
-    if event.timed_out:
-        error: Exception = InputTimeout(f"it ran longer than execution_timeout={limit:g} s and was killed")
-    else:
-        error = WorkerCrashed(f"its worker process died {_cause(event.exit_code)}")
-    return leaf.failed(event.at, Failure.of(error, attempts), event.seconds, event.began, event.worker)
-
-
-def _cause(code: int | None) -> str:
-    import signal
-
-    if code is not None and code < 0:
-        name = signal.Signals(-code).name
-        return f"of {name}" + (": the system may be out of memory" if name == "SIGKILL" else "")
-    return f"with exit code {code}"
+    return Job(plan.to_json(), cloudpickle.dumps(experiment), experiment.options.execution_seconds, parts)
 
 
 class LocalJob(threading.Thread):
@@ -147,15 +126,16 @@ class LocalJob(threading.Thread):
         return collector.finish()
 
     def _drive(self, collector: Collector) -> None:
-        plan, options = self.plan, self.experiment.options
+        plan, retries = self.plan, self.experiment.options.retries
         total = sum(b - a for a, b in self._ranges)
         chunks = Chunks(self._ranges, self._workers, plan.chunk)
-        in_flight = 0
+        job, in_flight = pool_job(plan, self.experiment), 0
         with (
             Leaf(plan, self.experiment) as leaf,
             Progress(f"{plan.key.experiment} {plan.key.version}", total) as progress,
-            Pool(self._workers, pool_setup(plan, self.experiment), options.execution_seconds) as pool,
+            Pool(self._workers) as pool,
         ):
+            pool.prepare(job)
             while chunks.remaining or in_flight:
                 if self._turn.cancelled.is_set():
                     raise RunCancelled(f"the run {plan.key.path} was cancelled; what was finished is kept")
@@ -165,33 +145,25 @@ class LocalJob(threading.Thread):
                     work = chunks.next()
                     if work is None:
                         break
-                    pool.submit(work)
+                    pool.submit(work, job)
                     in_flight += 1
                 for event in pool.poll(_POLL_SECONDS):
-                    in_flight -= 1
-                    if isinstance(event, Done):
-                        chunks.measured(event.range.size, event.seconds)
-                        collector.add(event.result)
-                    else:
-                        self._after_death(event, chunks, collector, leaf, options.retries)
+                    match event:
+                        case Done(work, result, seconds):
+                            in_flight -= 1
+                            chunks.measured(work.size, seconds)
+                            collector.add(result)
+                        case Died():
+                            in_flight -= 1
+                            what = after(event, retries)
+                            chunks.give_back(*what.again)
+                            if what.lost is not None:
+                                collector.add(error_row(leaf, event, what.lost, what.attempts))
+                        case Broken(_, error):
+                            raise RunError(f"a worker process failed outside the experiment's function:\n{error}")
+                        case Logged(_, record):
+                            relay(record)
                 progress.update(collector.rows + collector.errors + pool.running(), collector.errors)
-
-    def _after_death(self, event: Died, chunks: Chunks, collector: Collector, leaf: Leaf, retries: int) -> None:
-        """Runs the others of the range again; the input that was running has one try less."""
-        lost = event.range
-        if event.at is None:  # it died between two inputs: halve the range until one input is left to blame
-            if lost.size > 1:
-                middle = lost.start + lost.size // 2
-                chunks.give_back(Range(lost.start, middle), Range(middle, lost.stop))
-                return
-            event = replace(event, at=lost.start)
-        assert event.at is not None
-        attempts = (lost.attempts if lost.size == 1 else 0) + event.tries
-        chunks.give_back(Range(lost.start, event.at), Range(event.at + 1, lost.stop))
-        if attempts > retries:
-            collector.add(died_result(leaf, event, attempts))
-        else:
-            chunks.give_back(Range(event.at, event.at + 1, attempts))
 
 
 _RUNNING: set[LocalJob] = set()
@@ -237,4 +209,4 @@ def _finish_before_exit() -> None:
 # An ordinary `atexit` hook would come too late: PyIceberg's threads are refused by then.
 threading._register_atexit(_finish_before_exit)  # pyright: ignore[reportAttributeAccessIssue]
 
-__all__ = ["LocalJob", "cpus", "died_result", "pool_setup", "run_local"]
+__all__ = ["LocalJob", "cpus", "pool_job", "run_local"]

@@ -21,29 +21,29 @@ import sys
 import tempfile
 import time
 from collections import deque
+from collections.abc import Container
 from dataclasses import dataclass, field
 from multiprocessing import connection
 from typing import Any, Self
 
-from scythe.chunk import ChunkResult
-from scythe.engines.child import MARK
+from scythe.engines.child import MARK, Job
 from scythe.errors import RunError
+from scythe.leaf import Positions
 
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from scythe.engines.child import main; main({fd}, {parent})"
 _MAX_FALSE_STARTS = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Range:
-    """Inputs `start` to `stop` of a run; `attempts` counts the earlier tries of a single input."""
+    """Inputs of a run, by their rows in `specs.pq`; `attempts` counts the earlier tries of a single input."""
 
-    start: int
-    stop: int
+    rows: Positions
     attempts: int = 0
 
     @property
     def size(self) -> int:
-        return self.stop - self.start
+        return len(self.rows)
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ class Done:
     """A range came back."""
 
     range: Range
-    result: ChunkResult
+    result: Any
     seconds: float
 
 
 @dataclass(frozen=True)
 class Died:
-    """The process of a range died, while running the input `at` (None: while running none)."""
+    """The process of a range died, while running its `at`-th input (None: while running none)."""
 
     range: Range
     at: int | None
@@ -69,6 +69,25 @@ class Died:
     worker: str
 
 
+@dataclass(frozen=True)
+class Broken:
+    """A range cannot be run, for a reason outside the user's function."""
+
+    range: Range
+    error: str
+
+
+@dataclass(frozen=True)
+class Logged:
+    """A log record of the process that runs a range (None: of one that runs none)."""
+
+    range: Range | None
+    record: logging.LogRecord
+
+
+Event = Done | Died | Broken | Logged
+
+
 @dataclass
 class _Worker:
     process: subprocess.Popen[bytes]
@@ -76,7 +95,9 @@ class _Worker:
     marker: mmap.mmap
     #: Where its temporary folders lie; removed when it dies.
     tempdir: str
-    ranges: deque[Range] = field(default_factory=deque[Range])
+    ranges: deque[tuple[Job, Range]] = field(default_factory=deque[tuple[Job, Range]])
+    #: The job that its process knows.
+    job: Job | None = None
     ready: bool = False
     timed_out: bool = False
 
@@ -87,10 +108,10 @@ class _Worker:
 
 
 class Pool:
-    """`size` processes, each of which serves ranges of one run."""
+    """`size` processes, each of which serves ranges of one job after another."""
 
-    def __init__(self, size: int, setup: dict[str, Any], time_limit: float | None) -> None:
-        self.size, self._setup, self._time_limit = size, setup, time_limit
+    def __init__(self, size: int, setup: dict[str, Any] | None = None) -> None:
+        self.size, self._setup = size, setup or {}
         self._folder = tempfile.TemporaryDirectory(prefix="scythe-pool-", ignore_cleanup_errors=True)
         self._started = self._false_starts = 0
         self._workers = [self._start() for _ in range(size)]
@@ -120,42 +141,53 @@ class Pool:
                 start_new_session=True,
             )
         link: connection.Connection[Any, Any] = connection.Connection(ours.detach())
-        with contextlib.suppress(OSError):  # a process that is dead already is found by `poll`
-            setup = {**self._setup, "marker": path, "tempdir": tempdir, "log_levels": _log_levels()}
-            link.send_bytes(pickle.dumps(setup))
-        return _Worker(process, link, marker, tempdir)
+        setup = {"cwd": os.getcwd(), "marker": path, "tempdir": tempdir, "log_levels": _log_levels()}  # noqa: PTH109
+        worker = _Worker(process, link, marker, tempdir)
+        _send(worker, {**self._setup, **setup})
+        return worker
+
+    def prepare(self, job: Job) -> None:
+        """Lets all processes load a job before its first range."""
+        for worker in self._workers:
+            _introduce(worker, job)
 
     def hungry(self, depth: int) -> int:
         """How many ranges the workers take before each has `depth` of them."""
         return sum(max(0, depth - len(w.ranges)) for w in self._workers)
 
-    def submit(self, work: Range) -> None:
+    def submit(self, work: Range, job: Job) -> None:
         """Gives a range to the worker that has the fewest."""
-        worker = min(self._workers, key=lambda w: len(w.ranges))
-        worker.ranges.append(work)
-        with contextlib.suppress(OSError):
-            worker.link.send_bytes(pickle.dumps((work.start, work.stop, work.attempts)))
+        _give(min(self._workers, key=lambda w: (len(w.ranges), w.job is not job)), work, job)
+
+    def kill(self, ranges: Container[Range]) -> None:
+        """Kills the processes that run one of these ranges; the ranges are reported as dead."""
+        for worker in self._workers:
+            if worker.ranges and worker.ranges[0][1] in ranges:
+                _kill(worker)
 
     def running(self) -> int:
         """How many inputs lie behind the marks of ranges that are not back yet."""
         passed = 0
         for worker in self._workers:
             i, _, _ = worker.mark()
-            if i is not None and worker.ranges and worker.ranges[0].start <= i < worker.ranges[0].stop:
-                passed += i - worker.ranges[0].start
+            if i is not None and worker.ranges and i < worker.ranges[0][1].size:
+                passed += i
         return passed
 
-    def poll(self, timeout: float) -> list[Done | Died]:
-        """Waits until something happened, at most `timeout` seconds.
+    def poll(self, timeout: float, wake: Any = None) -> list[Event]:
+        """Waits until something happened, or `wake` can be read, at most `timeout` seconds.
 
         Raises:
-            RunError: a worker cannot start, or failed outside the user's function.
+            RunError: processes cannot be started.
         """
-        if self._time_limit is not None:
-            timeout = min(timeout, max(0.02, self._time_limit / 10))
-        events: list[Done | Died] = []
+        limits = [job.time_limit for w in self._workers for job, _ in w.ranges if job.time_limit is not None]
+        if limits:
+            timeout = min(timeout, max(0.02, min(limits) / 10))
+        events: list[Event] = []
         by_link = {w.link: w for w in self._workers}
-        for link in connection.wait(list(by_link), timeout):
+        for link in connection.wait([*by_link, *([wake] if wake is not None else [])], timeout):
+            if link not in by_link:
+                continue
             worker = by_link[link]  # pyright: ignore[reportArgumentType]
             try:
                 kind, content = pickle.loads(worker.link.recv_bytes())
@@ -166,29 +198,32 @@ class Pool:
         self._kill_late()
         return events
 
-    def _heard(self, worker: _Worker, kind: str, content: Any) -> list[Done | Died]:
+    def _heard(self, worker: _Worker, kind: str, content: Any) -> list[Event]:
         match kind:
             case "ready":
                 worker.ready, self._false_starts = True, 0
             case "done":
                 result, seconds = content
-                return [Done(worker.ranges.popleft(), result, seconds)]
+                return [Done(worker.ranges.popleft()[1], result, seconds)]
             case "log":
-                logger = logging.getLogger(content.name)
-                if logger.isEnabledFor(content.levelno):
-                    logger.handle(content)
+                return [Logged(worker.ranges[0][1] if worker.ranges else None, content)]
+            case "broken" if worker.ranges:
+                return [Broken(worker.ranges.popleft()[1], content)]
             case _:
-                raise RunError(f"a worker process failed outside the experiment's function:\n{content}")
+                raise RunError(f"a worker process cannot start:\n{content}")
         return []
 
     def _kill_late(self) -> None:
-        for worker in self._workers if self._time_limit is not None else ():
+        for worker in self._workers:
+            limit = worker.ranges[0][0].time_limit if worker.ranges else None
+            if limit is None:
+                continue
             at, _, seconds = worker.mark()
-            if at is not None and self._time_limit is not None and seconds > self._time_limit:
+            if at is not None and seconds > limit:
                 worker.timed_out = True
                 _kill(worker)
 
-    def _bury(self, worker: _Worker) -> list[Done | Died]:
+    def _bury(self, worker: _Worker) -> list[Event]:
         """Replaces a dead worker; its first range is reported, the others are handed out again."""
         at, tries, seconds = worker.mark()
         _kill(worker)
@@ -203,11 +238,10 @@ class Pool:
         self._workers[self._workers.index(worker)] = fresh = self._start()
         if not worker.ranges:
             return []
-        first, *rest = worker.ranges
-        for work in rest:
-            fresh.ranges.append(work)
-            fresh.link.send_bytes(pickle.dumps((work.start, work.stop, work.attempts)))
-        if at is not None and not first.start <= at < first.stop:
+        (_, first), *rest = worker.ranges
+        for job, work in rest:
+            _give(fresh, work, job)
+        if at is not None and at >= first.size:
             at = None
         return [Died(first, at, tries, worker.timed_out, code, seconds, time.time() - seconds, name)]
 
@@ -219,6 +253,30 @@ class Pool:
             worker.process.wait()
             worker.link.close()
         self._folder.cleanup()
+
+
+def _give(worker: _Worker, work: Range, job: Job) -> None:
+    _introduce(worker, job)
+    worker.ranges.append((job, work))
+    _send(worker, (work.rows, work.attempts))
+
+
+def _introduce(worker: _Worker, job: Job) -> None:
+    if worker.job is not job:
+        worker.job = job
+        _send(worker, job)
+
+
+def _send(worker: _Worker, message: Any) -> None:
+    with contextlib.suppress(OSError):  # a process that is dead already is found by `poll`
+        worker.link.send_bytes(pickle.dumps(message))
+
+
+def relay(record: logging.LogRecord) -> None:
+    """Hands a log record of a worker process to this process's logging."""
+    logger = logging.getLogger(record.name)
+    if logger.isEnabledFor(record.levelno):
+        logger.handle(record)
 
 
 def _kill(worker: _Worker) -> None:

@@ -1,0 +1,55 @@
+"""What follows when the process of a range died: who runs again, and who has had the last try. Runs nothing."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+
+from scythe.chunk import ChunkResult, Failure
+from scythe.engines.pool import Died, Range
+from scythe.errors import InputTimeout, WorkerCrashed
+from scythe.leaf import Leaf
+
+
+@dataclass(frozen=True)
+class Aftermath:
+    """The ranges that are to be run again, and the row of the input that is lost for good (None: none is)."""
+
+    again: list[Range]
+    lost: int | None
+    attempts: int
+
+
+def after(death: Died, retries: int) -> Aftermath:
+    """The others of the range run again; the input that was running has one try less.
+
+    A process that died between two inputs names none: the range is halved until one is left to blame.
+    """
+    work, at = death.range, death.at
+    if at is None:
+        if work.size > 1:
+            middle = work.size // 2
+            return Aftermath([Range(work.rows[:middle]), Range(work.rows[middle:])], None, 0)
+        at = 0
+    attempts = (work.attempts if work.size == 1 else 0) + death.tries
+    again = [Range(rows) for rows in (work.rows[:at], work.rows[at + 1 :]) if len(rows)]
+    if attempts > retries:
+        return Aftermath(again, int(work.rows[at]), attempts)
+    return Aftermath([*again, Range(work.rows[at : at + 1], attempts)], None, attempts)
+
+
+def error_row(leaf: Leaf, death: Died, lost: int, attempts: int) -> ChunkResult:
+    """The error row of an input whose process died for the last time."""
+    limit = leaf.experiment.options.execution_seconds
+    if death.timed_out:
+        error: Exception = InputTimeout(f"it ran longer than execution_timeout={limit:g} s and was killed")
+    else:
+        error = WorkerCrashed(f"its worker process died {_cause(death.exit_code)}")
+    return leaf.failed(lost, Failure.of(error, attempts), death.seconds, death.began, death.worker)
+
+
+def _cause(code: int | None) -> str:
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        return f"of {name}" + (": the system may be out of memory" if name == "SIGKILL" else "")
+    return f"with exit code {code}"
