@@ -10,7 +10,7 @@ import datetime as dt
 import json
 import uuid
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pyarrow as pa
@@ -19,16 +19,17 @@ from pydantic_core import to_jsonable_python
 from scythe import layout, runs
 from scythe.artifacts import store_artifacts
 from scythe.engines.jobs import RunRef
-from scythe.engines.start import check_engine, start
-from scythe.errors import AllocationError, NotFoundError, ScytheError, VersionError
+from scythe.engines.start import check_engine, check_ready, start
+from scythe.errors import AllocationError, NotFoundError, StorageError, VersionError
 from scythe.generations import open_generation
 from scythe.inputs import Inputs, prepare_inputs
 from scythe.layout import RunKey, check_name
-from scythe.manifest import dump_yaml, io_spec, make_manifest
+from scythe.manifest import dump_yaml, io_spec, make_manifest, schema_hash
 from scythe.plan import RunPlan, TablePlan
 from scythe.registry import Experiment, experiment_of
 from scythe.results import RunResult, read_result
 from scythe.runs import ExperimentRun, load_run
+from scythe.scatter_gather import RecursionMap
 from scythe.schemas import difference
 from scythe.settings import engine_settings, storage
 from scythe.tables import catalog_of
@@ -123,7 +124,7 @@ class BaseExperiment:
         *,
         overwrite_sort_index: bool = True,
         overwrite_experiment_id: bool = True,
-        recursion_map: Any = None,
+        recursion_map: RecursionMap | None = None,
         s3_client: Any = None,
         engine: str | None = None,
         chunk: int | None = None,
@@ -138,7 +139,7 @@ class BaseExperiment:
             overwrite_sort_index: Number the specs 0 to n - 1, rather than keep their own `sort_index`.
             overwrite_experiment_id: Set `experiment_id` to `experiment/version/datetime`.
             recursion_map: Shape of the scatter tree, on a cluster.
-            s3_client: A boto3 client to reach the bucket with.
+            s3_client: A boto3 S3 client, to reach the bucket with from now on in this process (and its workers).
             engine: `inline`, `local` (default) or `hatchet`; also `SCYTHE_ENGINE`.
             chunk: Inputs per task; chosen by their duration if not given.
             workers: Processes of the local engine; all cores if not given.
@@ -163,15 +164,19 @@ class BaseExperiment:
         if workers is not None and workers < 1:
             raise AllocationError(f"workers must be at least 1, got {workers}")
         inputs = prepare_inputs(specs, self.experiment, overwrite_sort_index=overwrite_sort_index)
+        check_ready(engine, self.experiment, single=inputs.single)
         objects = storage()
+        if s3_client is not None:
+            _use_client(objects, s3_client)
         with _writable(objects), self._reserved(objects, version) as key:
             objects.sweep_staging(_STALE_SECONDS)
             plan = self._store(
-                objects, key, inputs, engine=engine, chunk=chunk, catalog=settings.catalog,
+                objects, key, inputs, engine=engine, chunk=chunk, shape=recursion_map, catalog=settings.catalog,
                 copy_inputs=copy_inputs, overwrite_experiment_id=overwrite_experiment_id,
             )  # fmt: skip
         run = load_run(objects, key)
         ref = start(plan, self.experiment, [(0, plan.inputs)], engine=engine, workers=workers or settings.workers)
+        run.workflow_run_id = ref.workflow_run_id
         return run, ref
 
     def _store(
@@ -182,6 +187,7 @@ class BaseExperiment:
         *,
         engine: str,
         chunk: int | None,
+        shape: RecursionMap | None,
         catalog: str | None,
         copy_inputs: bool,
         overwrite_experiment_id: bool,
@@ -199,7 +205,7 @@ class BaseExperiment:
             spec = arrow_to_models(table, self.experiment.schemas.input)[0]
             plain = to_jsonable_python(spec.model_dump(), bytes_mode="base64", inf_nan_mode="strings", fallback=str)
             objects.write(key.workflow_spec, dump_yaml(plain, sort_keys=False))
-        run_id = str(uuid.uuid4())
+        run_id = None if engine == "hatchet" else str(uuid.uuid4())
         plan = RunPlan(
             root=objects.root,
             key=key,
@@ -214,6 +220,11 @@ class BaseExperiment:
             extra=inputs.extra,
             catalog=catalog,
             dense=inputs.dense,
+            name=self.experiment.name,
+            schema_sha256=schema_hash(self.experiment),
+            single=inputs.single,
+            factor=shape.factor if shape is not None else None,
+            max_depth=shape.max_depth if shape is not None else None,
         )
         plan.tables.update(self._prepare_tables(objects, plan))
         objects.write(key.plan, plan.to_json())
@@ -241,10 +252,11 @@ class BaseExperiment:
         try:
             yield key
         except BaseException:
-            objects.delete([key.manifest])
-            objects.delete_folder(key.path)
-            objects.delete_empty_folders(key.path)
-            objects.delete([key.reservation, *([layout.version_record(self.name, str(version))] if is_new else [])])
+            with suppress(StorageError):  # what broke the allocation says more than that it cannot be undone
+                objects.delete([key.manifest])
+                objects.delete_folder(key.path)
+                objects.delete_empty_folders(key.path)
+                objects.delete([key.reservation, *([layout.version_record(self.name, str(version))] if is_new else [])])
             raise
 
     def _reserve_version(self, objects: Objects, wanted: VersioningStrategy | str | SemVer) -> tuple[SemVer, bool]:
@@ -315,16 +327,31 @@ def schemas_of_version(objects: Objects, experiment: str, version: str) -> dict[
     return None
 
 
+def _use_client(objects: Objects, client: Any) -> None:
+    from scythe_catalog.s3 import use_client
+
+    if not objects.is_bucket:
+        raise AllocationError(
+            f"s3_client is given, but the root is {objects.root}: name a bucket with SCYTHE_STORAGE_BUCKET"
+        )
+    try:
+        use_client(objects.root, client)
+    except TypeError as error:
+        raise AllocationError(f"s3_client must be a client as boto3.client('s3') makes it; {error}") from error
+    except StorageError as error:
+        raise AllocationError(str(error)) from error
+
+
 @contextmanager
 def _writable(objects: Objects) -> Generator[None]:
     from obstore.exceptions import BaseError
 
     try:
         yield
+    except StorageError as error:
+        raise AllocationError(str(error)) from error
     except (OSError, BaseError) as error:
         raise AllocationError(f"the root {objects.root} cannot be written: {reason(error)}") from error
-    except ScytheError:
-        raise
 
 
 __all__ = ["BaseExperiment", "ExperimentRun", "RunRef", "RunResult", "SemVer", "VersioningStrategy"]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from pathlib import Path
 
 import pyarrow as pa
 
 from scythe.errors import FetchError, InputError
-from scythe.fetch import fetch
+from scythe.fetch import fetch_all
 from scythe.inputs import Inputs, rows_with
 from scythe.layout import RunKey
 from scythe_catalog.objects import Objects
@@ -28,20 +27,16 @@ def store_artifacts(
     table = inputs.table
     remote = _fetched(inputs) if copy_inputs else {}
     listed: dict[str, list[str]] = {}
-    staged: list[tuple[Path, str]] = []
+    copies: dict[str, Path] = {}
     for field, local in inputs.local_files.items():
         files = local | (remote[field] if copy_inputs else {})
         keys = _keys(files, key, field)
-        for text, target in keys.items():
-            if target not in (t for _, t in staged):
-                waiting = objects.staging_file(files[text].name)
-                shutil.copyfile(files[text], waiting)
-                staged.append((waiting, target))
+        copies |= {target: files[text] for text, target in keys.items()}
         uris = {text: objects.uri(target) for text, target in keys.items()}
         at = table.schema.get_field_index(field)
         table = table.set_column(at, table.schema.field(at), _replaced(table.column(at), uris))
         listed[field] = sorted({*uris.values(), *(u for u in inputs.remote_files[field] if u not in uris)})
-    objects.publish_all(staged)
+    objects.take_in((path, target) for target, path in copies.items())
     return table, listed
 
 
@@ -50,12 +45,11 @@ def _fetched(inputs: Inputs) -> dict[str, dict[str, Path]]:
     found: dict[str, dict[str, Path]] = {}
     for field, uris in inputs.remote_files.items():
         found[field] = {}
-        for uri in uris:
-            try:
-                found[field][uri] = fetch(uri)
-            except FetchError as error:
+        for uri, path in fetch_all(uris).items():
+            if isinstance(path, FetchError):
                 rows = rows_with(inputs.table.column(field), uri)
-                raise InputError(f"{field}: {error} ({rows})") from error
+                raise InputError(f"{field}: {path} ({rows})") from path
+            found[field][uri] = path
     return found
 
 

@@ -6,13 +6,17 @@ process is gone, or whose heartbeat is old, is dead; the run can then be resumed
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import threading
 import time
+import uuid
 from dataclasses import asdict, dataclass
 from typing import Any, Self
+
+from obstore.exceptions import BaseError
 
 from scythe.errors import RunError
 from scythe.layout import RunKey
@@ -33,13 +37,21 @@ class Attempt:
     pid: int
     beat: float
     ended: bool = False
+    #: Names the thread that keeps it alive.
+    heart: str = ""
+    #: On a cluster, the run of the engine that works on it: the same one may go on in another process.
+    run: str | None = None
 
     @property
     def alive(self) -> bool:
         """Whether its process still works on the run, as far as can be seen from here."""
         if self.ended or time.time() - self.beat > _DEAD_SECONDS:
             return False
-        return self.host != socket.gethostname() or _exists(self.pid)
+        if self.host != socket.gethostname():
+            return True
+        if self.pid == os.getpid() and self.heart:  # of this process more is known than that it exists
+            return any(thread.name == self.heart for thread in threading.enumerate())
+        return _exists(self.pid)
 
 
 def _exists(pid: int) -> bool:
@@ -83,47 +95,82 @@ def check_free(objects: Objects, key: RunKey) -> None:
         )
 
 
-class Turn:
-    """This process's turn to work on a run: taken on entry, kept alive by a thread, ended on exit."""
+class Superseded(RunError):
+    """A turn belongs to another run of the engine: one trigger too many was made, and nothing is run twice."""
 
-    def __init__(self, objects: Objects, key: RunKey, engine: str) -> None:
-        self._objects, self._key, self._engine = objects, key, engine
+    def __init__(self, owner: str | None) -> None:
+        super().__init__(f"the run is worked on by {owner}")
+        self.owner = owner
+
+
+class Turn:
+    """This process's turn to work on a run: taken on entry, kept alive by a thread, ended on exit.
+
+    With `run` and `number`, a run of a cluster's engine takes the turn that it was triggered for, or
+    takes up again what it had before it was moved to this process.
+
+    Raises:
+        RunError: another process works on the run.
+        Superseded: another run of the engine has this turn.
+    """
+
+    def __init__(
+        self, objects: Objects, key: RunKey, engine: str, *, run: str | None = None, number: int | None = None
+    ) -> None:
+        self._objects, self._key, self._engine, self._run = objects, key, engine, run
         self._over = threading.Event()
         self.cancelled = threading.Event()
         self.number = 0
-        self._take()
-        self._thread = threading.Thread(target=self._beat, daemon=True, name="scythe-heartbeat")
-        self._thread.start()
+        self._heart = f"scythe-heartbeat-{uuid.uuid4().hex}"
+        self._thread = threading.Thread(target=self._beat, daemon=True, name=self._heart)
+        self._thread.start()  # before there is a mark: one without a heart counts for nothing
+        try:
+            self._take() if number is None else self._take_up(number)
+        except BaseException:
+            self._over.set()
+            raise
 
     def _take(self) -> None:
         check_free(self._objects, self._key)
         last = latest_attempt(self._objects, self._key)
-        self.number = last.number + 1 if last is not None else 1
-        if not self._objects.create(self._mark_key, self._mark()):
+        number = last.number + 1 if last is not None else 1
+        if not self._objects.create(self._mark_key(number), self._mark(number)):
             raise RunError(f"the run {self._key.path} has just been taken up by another process: wait for it")
+        self.number = number
 
-    @property
-    def _mark_key(self) -> str:
-        return f"{self._key.attempts}/{self.number:06d}.json"
+    def _take_up(self, number: int) -> None:
+        if not self._objects.create(self._mark_key(number), self._mark(number)):
+            owner = _parse(self._objects.read(self._mark_key(number))).run
+            if owner != self._run:
+                raise Superseded(owner)
+            self._objects.write(self._mark_key(number), self._mark(number))
+        self.number = number
 
-    def _mark(self, ended: bool = False) -> bytes:
-        mark = Attempt(self.number, self._engine, socket.gethostname(), os.getpid(), time.time(), ended)
+    def _mark_key(self, number: int) -> str:
+        return f"{self._key.attempts}/{number:06d}.json"
+
+    def _mark(self, number: int, ended: bool = False) -> bytes:
+        mark = Attempt(
+            number, self._engine, socket.gethostname(), os.getpid(), time.time(), ended, self._heart, self._run
+        )
         return json.dumps(asdict(mark)).encode()
 
     def _beat(self) -> None:
         beaten = time.monotonic()
         while not self._over.wait(_LOOK_SECONDS):
-            if self._objects.exists(self._key.cancelled):
-                self.cancelled.set()
-            if time.monotonic() - beaten > _BEAT_SECONDS:
-                self._objects.write(self._mark_key, self._mark())
-                beaten = time.monotonic()
+            with contextlib.suppress(OSError, BaseError):  # a look that failed is made up for by the next
+                if self._objects.exists(self._key.cancelled):
+                    self.cancelled.set()
+                if self.number and time.monotonic() - beaten > _BEAT_SECONDS:
+                    self._objects.write(self._mark_key(self.number), self._mark(self.number))
+                    beaten = time.monotonic()
 
     def end(self) -> None:
         """Gives the turn back."""
         self._over.set()
         self._thread.join()
-        self._objects.write(self._mark_key, self._mark(ended=True))
+        with contextlib.suppress(OSError, BaseError):  # a mark without a heart is as good as an ended one
+            self._objects.write(self._mark_key(self.number), self._mark(self.number, ended=True))
 
     def __enter__(self) -> Self:
         return self

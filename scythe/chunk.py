@@ -15,13 +15,14 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from pydantic import ValidationError
 
 from scythe import dataframes
 from scythe.base import ExperimentInputSpec
 from scythe.errors import DataError, FetchError, OutputError
-from scythe.fetch import fetch_once
+from scythe.fetch import fetch_all
 from scythe.layout import ID_LEVELS, leaf_run_prefix
 from scythe.levels import running_on
 from scythe.outputs import OutputFiles
@@ -41,6 +42,9 @@ from scythe_catalog.schema.convert import MISFIT
 
 #: Told the number of the input within its range and the try that is about to run; -1 after it.
 Mark = Callable[[int, int], None]
+
+#: Rows of `specs.pq`, in ascending order.
+Positions = range | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,12 @@ class ChunkResult:
     errors: int = 0
     tables: list[tuple[str, pa.Table]] = field(default_factory=list[tuple[str, pa.Table]])
 
+    @property
+    def first(self) -> int | None:
+        """The `sort_index` of one of its inputs, None where there is none."""
+        tasks = next((table for name, table in self.tables if name == "tasks"), None)
+        return tasks.column("sort_index")[0].as_py() if tasks is not None and tasks.num_rows else None
+
 
 class Chunk:
     """What is collected while the inputs of one range are run."""
@@ -118,14 +128,16 @@ class Chunk:
             yield from specs
             return
         columns = [self.rows.column(name).to_pylist() for name in names]
+        fetched = fetch_all(uri for column in columns for uri in column if uri is not None)
         for spec, *values in zip(specs, *columns, strict=True):
             self.given = dict(zip(names, values, strict=True))
             self.unfetched = None
             for name, uri in self.given.items():
-                try:
-                    vars(spec)[name] = fetch_once(uri) if uri is not None else None
-                except FetchError as error:
-                    self.unfetched = FetchError(f"{name}: {error}")
+                found = fetched[uri] if uri is not None else None
+                if isinstance(found, FetchError):
+                    self.unfetched = FetchError(f"{name}: {found}")
+                else:
+                    vars(spec)[name] = found
             yield spec
 
     def run(self, i: int, spec: ExperimentInputSpec, mark: Mark | None, before: int) -> None:

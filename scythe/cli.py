@@ -1,4 +1,4 @@
-"""The command line: `scythe ls | runs | show | resume | delete | rebuild`. Says what the library does; does nothing itself."""
+"""The command line: `scythe ls | runs | show | resume | cancel | delete | rebuild | worker`. Says what the library does; does nothing itself."""
 
 from __future__ import annotations
 
@@ -96,6 +96,38 @@ def resume(
     ref = run.retry_errors() if errors else run.resume()
     result = ref.result()
     typer.echo(f"{run.experiment_id}: {result.rows:,} rows, {result.errors:,} errors")
+
+
+@app.command("cancel")
+def cancel(name: _Name) -> None:
+    """Stops a run wherever it is worked on; what is finished stays, and `resume` goes on with it."""
+    import scythe
+
+    run = scythe.open_run(name)
+    run.cancel()
+    typer.echo(f"cancelled {run.experiment_id}")
+
+
+@app.command("worker")
+def worker(
+    modules: Annotated[
+        list[str],
+        typer.Argument(help="Modules (or files) that register experiments; module:name serves that one alone."),
+    ],
+    fan_only: Annotated[bool, typer.Option("--fan-only", help="Serve scatter nodes alone.")] = False,
+    leaf_only: Annotated[bool, typer.Option("--leaf-only", help="Serve leaves alone.")] = False,
+    slots: Annotated[int | None, typer.Option(help="Functions at once, in place of SCYTHE_WORKER_SLOTS.")] = None,
+    name: Annotated[str | None, typer.Option(help="Its name, in place of SCYTHE_WORKER_NAME.")] = None,
+) -> None:
+    """Serves experiments to a Hatchet engine, until it is told to stop."""
+    from scythe.worker import load_experiments, worker_config
+
+    if fan_only and leaf_only:
+        raise typer.BadParameter("--fan-only and --leaf-only exclude each other; without either it serves both")
+    config = worker_config(
+        slots=slots, name=name, does_leaf=False if fan_only else None, does_fan=False if leaf_only else None
+    )
+    config.start(load_experiments(modules))
 
 
 @app.command("delete")

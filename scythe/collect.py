@@ -1,4 +1,8 @@
-"""Collects the rows of ranges as they come back: flushed to parts, shown to readers, gathered at the end."""
+"""Collects the rows of ranges as they come back: flushed to parts, shown to readers, gathered at the end.
+
+A part has a name of its own, and its rows are shown under it: whatever is repeated after a crash
+shows no row twice.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,10 @@ import time
 from obstore.exceptions import BaseError
 
 from scythe.chunk import ChunkResult
+from scythe.coverage import Coverage
 from scythe.errors import RunError
-from scythe.gather import Gather
-from scythe.parts import Part, Rows, write_part
+from scythe.gather import Gather, coverage_of
+from scythe.parts import Part, Rows, stored_parts, write_part
 from scythe.plan import RunPlan
 from scythe.registry import Experiment
 from scythe.results import RunResult
@@ -24,25 +29,48 @@ _MAX_HELD_BYTES = 64 * 1024 * 1024
 
 
 class Collector:
-    """The rows of one process's turn on a run."""
+    """The rows of one turn on a run, or of one node of a turn; its parts are named by `prefix`."""
 
-    def __init__(self, plan: RunPlan, experiment: Experiment, attempt: int, *, show: bool = True) -> None:
+    def __init__(
+        self, plan: RunPlan, experiment: Experiment, attempt: int, *, prefix: str | None = None, show: bool = True
+    ) -> None:
         self.plan, self.experiment, self.attempt = plan, experiment, attempt
         self.began = dt.datetime.now(dt.UTC)
         self.rows = self.errors = 0
         self._held = Rows()
+        self._prefix = f"{attempt:06d}" if prefix is None else prefix
         self._parts = 0
         #: A run whose inputs are run again is shown as it was until its new end: no input in two tables.
         self._shown = show and not plan.objects.exists(plan.key.result)
+        #: What a dead collector of the same prefix has left.
+        self._before: Coverage | None = None
         self._next_flush = time.monotonic() + _FIRST_FLUSH_SECONDS
 
     def add(self, result: ChunkResult) -> None:
         """Takes over the rows of a range, and flushes what has been held long enough."""
+        if not self._is_new(result.first):
+            return
         self._held.add(result)
         self.rows += result.rows
         self.errors += result.errors
         if time.monotonic() > self._next_flush or self._held.bytes > _MAX_HELD_BYTES:
             self.flush()
+
+    def take_up(self) -> None:
+        """Goes on where a collector of the same prefix has died: its parts are there already."""
+        own = [part for part in stored_parts(self.plan) if part.name.startswith(f"{self._prefix}-")]
+        self._parts = len(own)
+        coverage = coverage_of(self.plan, own)
+        self._before = coverage if own else None
+        for part in own:
+            self._count(part)
+            self._show(part)
+
+    def add_part(self, part: Part) -> None:
+        """Takes over a part that another process has written."""
+        if self._is_new(part.first):
+            self._count(part)
+            self._show(part)
 
     def flush(self, *, show: bool = True) -> None:
         """Makes what is held survive this process, and with `show` visible to readers of the catalog."""
@@ -50,14 +78,23 @@ class Collector:
             return
         started = time.monotonic()
         self._parts += 1
-        part = write_part(self.plan, f"{self.attempt:06d}-{self._parts:06d}", self._held)
+        part = write_part(self.plan, f"{self._prefix}-{self._parts:06d}", self._held)
         self._held.clear()
-        if show and self._shown:
+        if show:
             self._show(part)
         took = time.monotonic() - started
         self._next_flush = time.monotonic() + max(_FIRST_FLUSH_SECONDS, took / _FLUSH_SHARE)
 
+    def _is_new(self, sort_index: int | None) -> bool:
+        return self._before is None or sort_index is None or not self._before.covers(sort_index)
+
+    def _count(self, part: Part) -> None:
+        self.rows += part.rows
+        self.errors += part.errors
+
     def _show(self, part: Part) -> None:
+        if not self._shown:
+            return
         catalog = catalog_of(self.plan.objects, self.plan.catalog)
         for file in part.files:
             planned = self.plan.tables.get(file.table)

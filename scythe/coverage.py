@@ -36,6 +36,10 @@ class Coverage:
         """Those of a part's inputs that a later part has covered again, sorted."""
         return np.sort(sort_indexes[~self.owned(part, sort_indexes)])
 
+    def covers(self, sort_index: int) -> bool:
+        """Whether this input is covered."""
+        return bool(self._owner[self._positions(np.array([sort_index]))][0] != _NOBODY)
+
     @property
     def done(self) -> int:
         """How many inputs are covered."""

@@ -11,6 +11,7 @@ from scythe_catalog.errors import (
     DataError,
     SchemaError,
     ScytheError,
+    StorageError,
     TableNotFound,
 )
 
@@ -82,6 +83,7 @@ __all__ = [
     "SchemaError",
     "ScytheError",
     "SettingsError",
+    "StorageError",
     "TableNotFound",
     "VersionError",
     "WorkerCrashed",

@@ -12,6 +12,8 @@ import os
 import urllib.error
 import urllib.request
 import uuid
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -20,6 +22,7 @@ from scythe.errors import FetchError
 
 _TIMEOUT_SECONDS = 60
 _TRIES = 4
+_AT_ONCE = 32
 
 
 def fetch(uri: object, *, use_cache: bool = True) -> Path:
@@ -44,6 +47,27 @@ def fetch(uri: object, *, use_cache: bool = True) -> Path:
         what = "is a folder" if path.is_dir() else "does not exist"
         raise FetchError(f"the file {path} {what}")
     return path
+
+
+def fetch_all(uris: Iterable[str]) -> dict[str, Path | FetchError]:
+    """`fetch` for many, asked once in the life of a process: the inputs of a run do not change under it.
+
+    Remote ones are fetched in parallel. What cannot be had is an error in the place of its file.
+    """
+
+    def one(uri: str) -> Path | FetchError:
+        try:
+            return _fetch_once(uri)
+        except FetchError as error:
+            return error
+
+    wanted = list(dict.fromkeys(uris))
+    remote = [uri for uri in wanted if urlsplit(uri).scheme in ("s3", "http", "https")]
+    found: dict[str, Path | FetchError] = {}
+    if len(remote) > 1:
+        with ThreadPoolExecutor(min(_AT_ONCE, len(remote))) as pool:
+            found = dict(zip(remote, pool.map(one, remote), strict=True))
+    return {uri: found[uri] if uri in found else one(uri) for uri in wanted}
 
 
 def cache_folder() -> Path:
@@ -117,28 +141,28 @@ def _worth_another_try(error: Exception) -> bool:
 
 
 def _fetch_s3(uri: str, use_cache: bool) -> Path:
-    import obstore
     from obstore.exceptions import BaseError
 
-    from scythe_catalog.objects import Objects
+    from scythe_catalog.ranged import Found
 
     bucket, _, key = uri.removeprefix("s3://").partition("/")
-    objects = Objects.at(f"s3://{bucket}")
     try:
-        head = obstore.head(objects.store, key)
-        target = _cached(uri, head["e_tag"] or f"{head['last_modified']}-{head['size']}")
-        if use_cache and target.is_file():
-            return target
-        partial = _partial(target)
-        try:
-            objects.download(key, partial)
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
+        found = Found(f"s3://{bucket}", key)
     except FileNotFoundError as error:
         raise FetchError(f"{uri} does not exist") from error
     except (BaseError, OSError) as error:
         raise FetchError(f"{uri} cannot be fetched: {error}") from error
+    target = _cached(uri, found.tag)
+    if use_cache and target.is_file():
+        return target
+    partial = _partial(target)
+    try:
+        found.save(partial)
+        partial.replace(target)
+    except (BaseError, OSError) as error:
+        raise FetchError(f"{uri} cannot be fetched: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
     return target
 
 
@@ -156,6 +180,5 @@ def _partial(target: Path) -> Path:
 
 
 @lru_cache(maxsize=4096)
-def fetch_once(uri: str) -> Path:
-    """`fetch`, asked once in the life of a process: the inputs of a run do not change under it."""
+def _fetch_once(uri: str) -> Path:
     return fetch(uri)

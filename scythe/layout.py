@@ -139,6 +139,19 @@ class RunKey:
         """The folder of finished rows on their way to `final/`."""
         return f"{self.path}/scatter-gather/output/parts"
 
+    def turn(self, number: int) -> str:
+        """What a cluster's turn on the run is to do: which inputs, under which identifier."""
+        return f"{self.path}/scatter-gather/input/turns/{number:06d}.json"
+
+    def shape(self, number: int) -> str:
+        """How the inputs of a cluster's turn are spread: written before its nodes are triggered."""
+        return f"{self.path}/scatter-gather/input/turns/{number:06d}-shape.json"
+
+    @property
+    def progress(self) -> str:
+        """The folder in which scatter nodes tell how far they are."""
+        return f"{self.path}/scatter-gather/output/progress"
+
     def artifact(self, field: str, name: str) -> str:
         return f"{self.path}/artifacts/{field}/{name}"
 

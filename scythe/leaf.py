@@ -17,12 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scythe.chunk import Chunk, ChunkResult, Failure, Mark, Work, run_ids
+from scythe.chunk import Chunk, ChunkResult, Failure, Mark, Positions, Work, run_ids
 from scythe.plan import RunPlan
 from scythe.registry import Experiment
-
-#: Rows of `specs.pq`, in ascending order.
-Positions = range | np.ndarray
 
 
 class Leaf:

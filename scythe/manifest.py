@@ -71,6 +71,15 @@ def read_manifest(objects: Objects, key: RunKey) -> Mapping[str, Any]:
     return yaml.safe_load(objects.read(key.manifest))
 
 
+def record_trigger(objects: Objects, key: RunKey, workflow_run_id: str) -> str:
+    """The run's identifier: the recorded one, else this one, which is recorded now; the file is replaced whole."""
+    manifest = dict(read_manifest(objects, key))
+    if not manifest.get("workflow_run_id"):
+        manifest["workflow_run_id"] = workflow_run_id
+        objects.write(key.manifest, dump_yaml(manifest, sort_keys=False))
+    return str(manifest["workflow_run_id"])
+
+
 def dump_yaml(data: Any, *, sort_keys: bool = True) -> bytes:
     """YAML in block style, in UTF-8."""
     return yaml.safe_dump(data, sort_keys=sort_keys, allow_unicode=True).encode()

@@ -50,6 +50,11 @@ class Part:
     errors: int
     files: tuple[PartFile, ...]
 
+    @property
+    def first(self) -> int | None:
+        """The lowest `sort_index` of its inputs, None where there is none."""
+        return next((f.first for f in self.files if f.table == "tasks" and f.last >= f.first), None)
+
     def to_json(self) -> bytes:
         """The descriptor as JSON."""
         return json.dumps(asdict(self)).encode()

@@ -191,6 +191,11 @@ class ExperimentRegistry:
         """All registered experiments, by name."""
         return [cls._experiments[name] for name in sorted(cls._experiments)]
 
+    @classmethod
+    def included(cls) -> list[Any]:
+        """All included Hatchet runnables, by name."""
+        return [cls._included[name] for name in sorted(cls._included)]
+
 
 def experiment_of(runnable: Any) -> Experiment:
     """The experiment behind a function, a class, a name or an experiment.

@@ -18,7 +18,7 @@ from pydantic import BaseModel, PrivateAttr
 from scythe import layout
 from scythe.attempts import check_free, latest_attempt
 from scythe.engines.jobs import FinishedRef, RunRef
-from scythe.engines.start import start
+from scythe.engines.start import attach, cancel, start
 from scythe.errors import NotFoundError, RunError
 from scythe.gather import all_parts, coverage_of
 from scythe.layout import RunKey
@@ -107,6 +107,7 @@ class ExperimentRun(BaseModel):
         if self.status == "finished":
             raise RunError(f"the run {self.experiment_id} is finished: there is nothing to cancel")
         self._objects.write(self.key.cancelled, b"{}")
+        cancel(RunPlan.load(self._objects, self.key))
 
     def delete(self) -> None:
         """Removes the run from the catalog, then its folder; the version's number is not used again.
@@ -138,10 +139,13 @@ class ExperimentRun(BaseModel):
         *,
         show: bool,
     ) -> RunRef:
-        check_free(self._objects, self.key)
+        chosen = engine or plan.engine
         experiment = find_experiment(plan)
+        going = attach(chosen, plan, experiment)
+        if going is not None:
+            return going
+        check_free(self._objects, self.key)
         self._objects.delete([self.key.cancelled])
-        chosen = engine or (plan.engine if plan.engine in ("inline", "local") else "local")
         return start(
             plan, experiment, open_ranges, engine=chosen, workers=workers or engine_settings().workers, show=show
         )

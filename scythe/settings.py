@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -45,6 +45,15 @@ class EngineSettings(BaseSettings):
     catalog: str | None = None
 
 
+class HatchetSettings(BaseSettings):
+    """How the Hatchet engine is reached, beside the SDK's own `HATCHET_CLIENT_*` settings."""
+
+    model_config = SettingsConfigDict(env_prefix="SCYTHE_HATCHET_")
+
+    #: Start the SDK's embedded engine, where no other is set up: a one-machine Hatchet without Docker.
+    embedded: bool = False
+
+
 class TimeoutSettings(BaseSettings):
     """Default time limits; a number is seconds."""
 
@@ -62,22 +71,28 @@ def storage() -> Objects:
     Raises:
         SettingsError: a setting that makes no sense.
     """
-    return _read(StorageSettings).objects()
+    return read(StorageSettings).objects()
 
 
 def engine_settings() -> EngineSettings:
     """The engine settings, as the environment says now; raises SettingsError."""
-    return _read(EngineSettings)
+    return read(EngineSettings)
+
+
+def hatchet_settings() -> HatchetSettings:
+    """The settings of the connection to Hatchet, as the environment says now; raises SettingsError."""
+    return read(HatchetSettings)
 
 
 def timeouts() -> TimeoutSettings:
     """The default time limits, as the environment says now; raises SettingsError."""
-    return _read(TimeoutSettings)
+    return read(TimeoutSettings)
 
 
-def _read(settings: type[S]) -> S:
+def read(settings: type[S], **given: Any) -> S:
+    """Settings as the environment says now, with what is given in its place; raises SettingsError."""
     try:
-        return settings()
+        return settings(**given)
     except ValidationError as error:
         prefix = str(settings.model_config.get("env_prefix", ""))
         found = "; ".join(

@@ -19,7 +19,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -40,6 +40,8 @@ class Job:
     experiment: bytes
     time_limit: float | None
     parts: str | None = None
+    #: How the bucket is reached; it holds secrets, and travels through the pool's pipe alone.
+    reach: Any = field(default=None, repr=False)
 
 
 def main(fd: int, parent: int) -> None:
@@ -116,9 +118,11 @@ def _runner(job: Job, mark: Callable[[int, int], None]) -> Callable[..., Any]:
     from scythe.leaf import Leaf
     from scythe.packing import Packing
     from scythe.plan import RunPlan
+    from scythe_catalog.s3 import take_over
 
     try:
         leaf = Leaf(RunPlan.from_json(job.plan), pickle.loads(job.experiment))
+        take_over(leaf.plan.root, job.reach)
         packing = Packing(leaf.plan, job.parts) if job.parts is not None else None
     except BaseException as error:  # noqa: BLE001 - told to the user, as an error outside of the function
         failed = error
@@ -137,7 +141,7 @@ def _runner(job: Job, mark: Callable[[int, int], None]) -> Callable[..., Any]:
 
 def _warm(setup: dict[str, Any]) -> None:
     """Imports what the first range will need, while nobody waits for it."""
-    import scythe.leaf  # noqa: F401
+    import scythe.leaf  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
     for experiment in setup.get("experiments", ()):
         pickle.loads(experiment)

@@ -27,6 +27,7 @@ from scythe.plan import RunPlan
 from scythe.progress import Progress
 from scythe.registry import Experiment
 from scythe.results import RunResult
+from scythe_catalog.s3 import hand_over
 
 _POLL_SECONDS = 0.1
 _INTERRUPTED = 130
@@ -39,7 +40,8 @@ def cpus() -> int:
 
 def pool_job(plan: RunPlan, experiment: Experiment, parts: str | None = None) -> Job:
     """What a worker process needs to serve ranges of a run; it goes to processes of this machine alone."""
-    return Job(plan.to_json(), cloudpickle.dumps(experiment), experiment.options.execution_seconds, parts)
+    limit = experiment.options.execution_seconds
+    return Job(plan.to_json(), cloudpickle.dumps(experiment), limit, parts, hand_over(plan.root))
 
 
 class LocalJob(threading.Thread):

@@ -26,9 +26,9 @@ from dataclasses import dataclass, field
 from multiprocessing import connection
 from typing import Any, Self
 
+from scythe.chunk import Positions
 from scythe.engines.child import MARK, Job
 from scythe.errors import RunError
-from scythe.leaf import Positions
 
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from scythe.engines.child import main; main({fd}, {parent})"
 _MAX_FALSE_STARTS = 3

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable
+from dataclasses import replace
 
+from scythe.attempts import latest_attempt
 from scythe.engines.jobs import RunRef
 from scythe.errors import SettingsError
+from scythe.manifest import record_trigger
 from scythe.plan import RunPlan
 from scythe.registry import Experiment
 
-ENGINES = ("inline", "local")
+ENGINES = ("inline", "local", "hatchet")
 
 
 def check_engine(name: str) -> str:
@@ -21,6 +25,37 @@ def check_engine(name: str) -> str:
     if name not in ENGINES:
         raise SettingsError(f"there is no engine {name!r}: use {' or '.join(map(repr, ENGINES))}")
     return name
+
+
+def check_ready(engine: str, experiment: Experiment, *, single: bool) -> None:
+    """Nothing, where an engine can take a run of this experiment now; asked before anything is written.
+
+    Raises:
+        SettingsError: the engine cannot be reached.
+        AllocationError: none of its workers has the experiment.
+    """
+    if engine == "hatchet":
+        from scythe.engines.hatchet.trigger import check_cluster
+
+        check_cluster(experiment, single=single)
+
+
+def attach(engine: str, plan: RunPlan, experiment: Experiment) -> RunRef | None:
+    """The reference to a run that an engine still has, None where it has nothing that goes on."""
+    if engine != "hatchet":
+        return None
+    from scythe.engines.hatchet.trigger import attached
+
+    return attached(plan, experiment)
+
+
+def cancel(plan: RunPlan) -> None:
+    """Tells the engine of a run to stop; the others see it by the mark in the run's folder."""
+    last = latest_attempt(plan.objects, plan.key)
+    if (last.engine if last is not None else plan.engine) == "hatchet":
+        from scythe.engines.hatchet.trigger import cancel_run
+
+        cancel_run(plan)
 
 
 def start(
@@ -40,11 +75,18 @@ def start(
         RunError: another process works on the run.
         SettingsError: there is no such engine.
     """
-    match check_engine(engine):
+    check_engine(engine)
+    if engine != "hatchet" and plan.workflow_run_id is None:  # allocated for a cluster, whose run names it
+        plan = replace(plan, workflow_run_id=record_trigger(plan.objects, plan.key, str(uuid.uuid4())))
+    match engine:
         case "inline":
             from scythe.engines.inline import run_inline
 
             return run_inline(plan, experiment, open_ranges, show=show)
+        case "hatchet":
+            from scythe.engines.hatchet.trigger import run_hatchet
+
+            return run_hatchet(plan, experiment, open_ranges, show=show)
         case _:
             from scythe.engines.local import run_local
 

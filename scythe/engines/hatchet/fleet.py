@@ -1,0 +1,83 @@
+"""The workers and runs of an engine, as its REST interface tells of them."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from scythe.engines.hatchet.client import connect
+from scythe.engines.hatchet.tasks import ROLE_KEY, RUN_KEY, SLOTS_LABEL, Tasks, action_of
+
+if TYPE_CHECKING:
+    from hatchet_sdk.clients.rest.models.v1_task_status import V1TaskStatus
+    from hatchet_sdk.clients.rest.models.worker import Worker
+
+_DEFAULT_SLOTS = 8
+_BULK = 500
+#: No run is looked for further back.
+_LONGEST_RUN = dt.timedelta(days=60)
+
+
+async def active_workers() -> list[Worker]:
+    """The workers that are connected now."""
+    found = await connect().workers.aio_list()
+    return [w for w in found.rows or [] if w.status == "ACTIVE"]
+
+
+def serves(worker: Worker, name: str) -> bool:
+    """Whether a worker has a task of this name."""
+    return action_of(name) in (a.lower() for a in worker.actions or [])
+
+
+async def slots_for(tasks: Tasks) -> int:
+    """How many functions of an experiment can run at once on the workers that are connected now."""
+    try:
+        workers = [w for w in await active_workers() if serves(w, tasks.leaf.name)]
+    except Exception:  # noqa: BLE001 - a guess is good enough where only gRPC gets through
+        workers = []
+    return sum(map(_slots, workers)) or _DEFAULT_SLOTS
+
+
+def _slots(worker: Worker) -> int:
+    labels = {label.key: label.value for label in worker.labels or []}
+    if SLOTS_LABEL in labels:
+        return int(labels[SLOTS_LABEL] or 0)
+    return sum(config.limit for config in (worker.slot_config or {}).values())
+
+
+async def cancel_runs(ids: list[str]) -> None:
+    """Cancels runs of the engine by their identifiers."""
+    from hatchet_sdk import BulkCancelReplayOpts
+
+    for start in range(0, len(ids), _BULK):
+        await connect().runs.aio_bulk_cancel(BulkCancelReplayOpts(ids=ids[start : start + _BULK]))
+
+
+async def cancel_all(run: str) -> None:
+    """Cancels everything of a run of Scythe that is queued or running."""
+    await connect().runs.aio_bulk_cancel_by_filters_with_pagination(
+        since=dt.datetime.now(dt.UTC) - _LONGEST_RUN, additional_metadata={RUN_KEY: run}, statuses=_unfinished()
+    )
+
+
+async def unfinished_triggers(run: str, known: Iterable[str]) -> list[str]:
+    """Those root runs of a run of Scythe that are queued or running: among `known`, and found by their metadata."""
+    runs = connect().runs
+    found = await runs.aio_list(
+        since=dt.datetime.now(dt.UTC) - _LONGEST_RUN,
+        additional_metadata={RUN_KEY: run, ROLE_KEY: "root"},
+        statuses=_unfinished(),
+        include_payloads=False,
+    )
+    listed = [str(r.workflow_run_external_id) for r in found.rows]
+    asked = [r for r in known if r not in listed]
+    states = await asyncio.gather(*map(runs.aio_get_status, asked), return_exceptions=True)
+    return [*listed, *(r for r, state in zip(asked, states, strict=True) if state in _unfinished())]
+
+
+def _unfinished() -> list[V1TaskStatus]:
+    from hatchet_sdk.clients.rest.models.v1_task_status import V1TaskStatus
+
+    return [V1TaskStatus.QUEUED, V1TaskStatus.RUNNING]

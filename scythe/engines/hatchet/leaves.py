@@ -1,0 +1,86 @@
+"""The leaf task: runs its inputs in the worker's pool of processes and returns their rows, or where they lie."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from hatchet_sdk import Context, NonRetryableException
+
+from scythe.attempts import Superseded, Turn
+from scythe.collect import Collector
+from scythe.engines.hatchet.loading import Loaded, Loader, load_plan
+from scythe.engines.hatchet.stopping import Stopping
+from scythe.engines.hatchet.tasks import LeafInput
+from scythe.engines.serve import Server
+from scythe.errors import ScytheError
+from scythe.manifest import record_trigger
+from scythe.packing import Packed
+from scythe.parts import Part
+from scythe.registry import Experiment
+
+
+def leaf_function(
+    experiment: Experiment, server: Server, loader: Loader, stopping: Stopping
+) -> Callable[[LeafInput, Any], Awaitable[dict[str, Any]]]:
+    """The function of an experiment's leaf task on this worker."""
+
+    async def leaf(payload: LeafInput, context: Context) -> dict[str, Any]:
+        try:
+            if payload.single:
+                return await _single(payload, context)
+            loaded = await loader.turn(payload, experiment)
+            return {"pieces": await _run(payload, context, loaded)}
+        except ScytheError as error:
+            raise NonRetryableException(str(error)) from error
+
+    async def _run(payload: LeafInput, context: Context, loaded: Loaded) -> list[Packed]:
+        rows = loaded.turn.rows(range(*payload.inputs))
+        task = server.submit(loaded.prepared, rows, _log_to(context, experiment))
+        try:
+            return await stopping.unless(asyncio.wrap_future(task.future))
+        except BaseException:
+            server.cancel(task)
+            raise
+
+    async def _single(payload: LeafInput, context: Context) -> dict[str, Any]:
+        plan = await asyncio.to_thread(load_plan, payload.root, payload.key, experiment)
+        run_id = context.workflow_run_id
+        try:
+            turn = await asyncio.to_thread(
+                lambda: Turn(plan.objects, plan.key, "hatchet", run=run_id, number=payload.turn)
+            )
+        except Superseded as error:
+            return {"superseded": error.owner}
+        try:
+            recorded = await asyncio.to_thread(record_trigger, plan.objects, plan.key, run_id)
+            payload = payload.model_copy(update={"run_id": recorded})
+            loaded = await loader.turn(payload, experiment)
+            pieces = await _run(payload, context, loaded) if loaded.turn.n else []
+            await asyncio.to_thread(_gather, loaded, pieces)
+        finally:
+            await asyncio.to_thread(turn.end)
+        return {"finished": payload.run}
+
+    return leaf
+
+
+def _gather(loaded: Loaded, pieces: list[Packed]) -> None:
+    run = loaded.prepared
+    collector = Collector(run.plan, run.experiment, loaded.turn.number, show=False)
+    for piece in pieces:
+        found = run.packing.unpack(piece)
+        if isinstance(found, Part):
+            collector.add_part(found)
+        else:
+            collector.add(found)
+    collector.finish()
+
+
+def _log_to(context: Context, experiment: Experiment) -> Callable[[logging.LogRecord], None]:
+    """Sends what a function logs into Hatchet's log of its task."""
+    if not experiment.options.overwrite_log_method:
+        return lambda _: None
+    return lambda record: context.log(record.getMessage())

@@ -1,0 +1,104 @@
+"""The reference to a run on a cluster: waits for it by the engine's stream, and shows how far it is."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import json
+import sys
+import time
+from typing import Any
+
+from obstore.exceptions import BaseError
+
+from scythe.engines.hatchet.client import on_loop
+from scythe.engines.hatchet.errors import told
+from scythe.engines.hatchet.fleet import cancel_all, cancel_runs
+from scythe.errors import RunCancelled, RunError
+from scythe.plan import RunPlan
+from scythe.progress import Progress
+from scythe.results import RunResult, read_result
+
+_LOOK_SECONDS = 2.0
+
+
+class HatchetRef:
+    """A started run; `hatchet` is the SDK's own reference to its root."""
+
+    def __init__(self, plan: RunPlan, task: Any, hatchet: Any, run_id: str) -> None:
+        self.plan, self.hatchet = plan, hatchet
+        self._task, self._run_id = task, run_id
+        self._awaited: concurrent.futures.Future[RunResult] | None = None
+
+    @property
+    def workflow_run_id(self) -> str | None:
+        return self._run_id
+
+    def result(self, timeout: float | None = None) -> RunResult:
+        until = None if timeout is None else time.monotonic() + timeout
+        waiting, path = self._waiting(), self.plan.key.path
+        with Progress(f"{self.plan.key.experiment} {self.plan.key.version}", self.plan.inputs) as progress:
+            while True:
+                left = _LOOK_SECONDS if until is None else min(_LOOK_SECONDS, until - time.monotonic())
+                try:
+                    return waiting.result(max(0.0, left))
+                except concurrent.futures.TimeoutError:
+                    if waiting.done():
+                        raise
+                    if until is not None and time.monotonic() >= until:
+                        raise TimeoutError(f"the run {path} is not finished after {timeout:g} seconds") from None
+                except KeyboardInterrupt:
+                    sys.stderr.write(
+                        f'\nScythe: {path} goes on on the cluster; wait for it again with: scythe resume "{path}", '
+                        f'stop it with: scythe cancel "{path}"\n'
+                    )
+                    raise
+                progress.update(*self._progress())
+
+    async def aio_result(self) -> RunResult:
+        return await asyncio.wrap_future(self._waiting())
+
+    def cancel(self) -> None:
+        self.plan.objects.write(self.plan.key.cancelled, b"{}")
+        cancel(self.plan.key.path, [self.hatchet.workflow_run_id])
+
+    def _waiting(self) -> concurrent.futures.Future[RunResult]:
+        if self._awaited is None:
+            self._awaited = on_loop(self._wait())
+        return self._awaited
+
+    async def _wait(self) -> RunResult:
+        plan, path = self.plan, self.plan.key.path
+        try:
+            output = await self.hatchet.aio_result()
+            if output.get("superseded"):  # the run was triggered once more than needed: another root has it
+                await self._task.get_run_ref(output["superseded"]).aio_result()
+        except Exception as error:
+            if await asyncio.to_thread(plan.objects.exists, plan.key.cancelled):
+                raise RunCancelled(f"the run {path} was cancelled; what was finished is kept") from None
+            raise RunError(f"the run {path} could not be finished: {told(error)}") from error
+        result = await asyncio.to_thread(read_result, plan.objects, plan.key)
+        if result is None:
+            raise RunError(
+                f"the run {path} is finished, but its result is not in {plan.root}: do the workers have the same storage?"
+            )
+        return result
+
+    def _progress(self) -> tuple[int, int]:
+        """Inputs that have come to an end, and those of them that failed."""
+        objects, folder = self.plan.objects, self.plan.key.progress
+        try:
+            told = [json.loads(raw) for raw in objects.read_all(f"{folder}/{name}" for name in objects.files(folder))]
+        except (OSError, BaseError):
+            return 0, 0
+        return sum(t["rows"] + t["errors"] for t in told), sum(t["errors"] for t in told)
+
+
+def cancel(run: str, roots: list[str]) -> None:
+    """Cancels the roots of a run, then all that they have triggered."""
+
+    async def both() -> None:
+        await cancel_runs(roots)
+        await cancel_all(run)
+
+    on_loop(both()).result()

@@ -1,0 +1,273 @@
+"""The scatter/gather node: triggers its children, awaits them all at once, and collects their rows.
+
+The root plans first: a few inputs run alone and measure; the shape of the rest is stored before
+its nodes and leaves are triggered, so that a root that is moved to another worker finds the same
+children by their keys. The root gathers the run in the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from hatchet_sdk import DurableContext, NonRetryableException
+from hatchet_sdk.clients.rest.models.v1_task_status import V1TaskStatus
+from hatchet_sdk.runnables.contextvars import ctx_durable_context
+from obstore.exceptions import BaseError
+from pydantic import BaseModel
+
+from scythe.attempts import Superseded, Turn
+from scythe.chunk import ChunkResult
+from scythe.collect import Collector
+from scythe.engines.hatchet.client import connect
+from scythe.engines.hatchet.errors import told
+from scythe.engines.hatchet.fleet import cancel_runs, slots_for
+from scythe.engines.hatchet.loading import Loaded, Loader, load_plan
+from scythe.engines.hatchet.stopping import Stopping
+from scythe.engines.hatchet.tasks import LeafInput, ScatterInput, Tasks, metadata
+from scythe.errors import RunCancelled, RunError, ScytheError
+from scythe.manifest import record_trigger
+from scythe.packing import Packed
+from scythe.parts import Part
+from scythe.registry import Experiment
+from scythe.scatter_gather import RecursionMap, Shape, choose
+from scythe.turns import load_shape, store_shape
+
+_MAX_PROBES = 64
+#: So many probes are looked at, to see whether any has begun.
+_LOOKED_AT = 8
+_PROBE_SECONDS = 5.0
+_LOOK_SECONDS = 1.0
+_PROGRESS_SECONDS = 2.0
+_BULK = 500
+
+
+def scatter_function(
+    experiment: Experiment, tasks: Callable[[], Tasks], loader: Loader, stopping: Stopping
+) -> Callable[[ScatterInput, Any], Awaitable[dict[str, Any]]]:
+    """The function of an experiment's scatter task on this worker."""
+
+    async def scatter(payload: ScatterInput, context: DurableContext) -> dict[str, Any]:
+        # The SDK would log each call of a durable task by its order, and refuse a retry whose order differs;
+        # the keys of our children say which they are, in whatever order they are asked for.
+        ctx_durable_context.set(None)
+        try:
+            work = _root(payload, context) if not payload.path else _inner(payload)
+            return await stopping.unless(asyncio.ensure_future(work))
+        except ScytheError as error:
+            raise NonRetryableException(str(error)) from error
+
+    async def _root(payload: ScatterInput, context: DurableContext) -> dict[str, Any]:
+        plan = await asyncio.to_thread(load_plan, payload.root, payload.key, experiment)
+        try:
+            mark = await asyncio.to_thread(
+                lambda: Turn(plan.objects, plan.key, "hatchet", run=context.workflow_run_id, number=payload.turn)
+            )
+        except Superseded as error:
+            return {"superseded": error.owner}
+        try:
+            run_id = await asyncio.to_thread(record_trigger, plan.objects, plan.key, context.workflow_run_id)
+            payload = payload.model_copy(update={"run_id": run_id})
+            loaded = await loader.turn(payload, experiment)
+            node = _Node(payload, tasks(), loaded, mark)
+            await asyncio.to_thread(node.collector.take_up)
+            if loaded.turn.n:
+                await node.run(await node.shape())
+            await asyncio.to_thread(node.collector.finish)
+        finally:
+            await asyncio.to_thread(mark.end)
+        return {"finished": payload.run}
+
+    async def _inner(payload: ScatterInput) -> dict[str, Any]:
+        loaded = await loader.turn(payload, experiment)
+        node = _Node(payload, tasks(), loaded)
+        await asyncio.to_thread(node.collector.take_up)
+        shape = await asyncio.to_thread(load_shape, loaded.prepared.plan.objects, payload.key, payload.turn)
+        assert shape is not None, "its root stores the shape before it triggers a node"
+        await node.run(shape)
+        await asyncio.to_thread(node.collector.flush)
+        return {"rows": node.collector.rows, "errors": node.collector.errors}
+
+    return scatter
+
+
+@dataclass
+class _Node:
+    """One node at work."""
+
+    payload: ScatterInput
+    tasks: Tasks
+    loaded: Loaded
+    #: The root's mark on the run: it hears of a cancellation.
+    mark: Turn | None = None
+
+    def __post_init__(self) -> None:
+        run, turn = self.loaded.prepared, self.loaded.turn
+        name = "-".join(map(str, self.payload.path)) or "root"
+        prefix = f"{turn.number:06d}-node-{name}"
+        self.collector = Collector(run.plan, run.experiment, turn.number, prefix=prefix, show=turn.show)
+        self._progress = f"{run.plan.key.progress}/{prefix}.json"
+        self._told = 0.0
+        #: Results of children as they come in, of which those in `_open` are awaited.
+        self._arrived: asyncio.Queue[tuple[Any, dict[str, Any] | BaseException]] = asyncio.Queue()
+        self._open: dict[Any, asyncio.Task[None]] = {}
+        #: Worker process -> start and seconds of each input that it ran.
+        self._measured: dict[str, list[tuple[float, float]]] = defaultdict(list)
+
+    # --- planning -----------------------------------------------------------------------------------
+
+    async def shape(self) -> Shape:
+        """The shape of the turn: the stored one, or one from what the first inputs took."""
+        plan, turn = self.loaded.prepared.plan, self.loaded.turn
+        shape = await asyncio.to_thread(load_shape, plan.objects, plan.key, turn.number)
+        if shape is None:
+            slots = await slots_for(self.tasks)
+            probes = 0 if plan.chunk else min(turn.n, 2 * slots, _MAX_PROBES)
+            shape = Shape(factor=1, max_depth=0, probes=probes, chunk=0, smallest=0, slots=slots)
+            await asyncio.to_thread(store_shape, plan.objects, plan.key, turn.number, shape)
+        seconds = await self._probe(shape.probes) if shape.probes else None
+        if not shape.chunk:
+            tree = RecursionMap(factor=plan.factor, max_depth=plan.max_depth or 0) if plan.factor else None
+            shape = choose(turn.n, shape.probes, seconds, shape.slots, tree, plan.chunk)
+            await asyncio.to_thread(store_shape, plan.objects, plan.key, turn.number, shape)
+        return shape
+
+    async def _probe(self, probes: int) -> float | None:
+        """Runs the first inputs alone; how long one takes, or has taken by now where they take long."""
+        await self._trigger((f"probe-{i}", range(i, i + 1)) for i in range(probes))
+        since: float | None = None
+        while self._open:
+            await self._collect(_LOOK_SECONDS)
+            waited = time.monotonic() - since if since is not None else 0.0
+            if waited > _PROBE_SECONDS:
+                arrived = [s for runs in self._measured.values() for _, s in runs]
+                return (sum(arrived) + waited * len(self._open)) / probes
+            if since is None and (len(self._open) < probes or await self._any_runs()):
+                since = time.monotonic()
+        return self._seconds()
+
+    async def _any_runs(self) -> bool:
+        runs = [ref.workflow_run_id for ref in list(self._open)[:_LOOKED_AT]]
+        found = await asyncio.gather(*map(connect().runs.aio_get_status, runs), return_exceptions=True)
+        return V1TaskStatus.RUNNING in found
+
+    def _seconds(self) -> float | None:
+        """Mean seconds of a probe; the first that a process ran is left out where it ran more: it may have imported."""
+        warm = [s for runs in self._measured.values() for _, s in sorted(runs)[1:]]
+        found = warm or [s for runs in self._measured.values() for _, s in runs]
+        return sum(found) / len(found) if found else None
+
+    # --- children -----------------------------------------------------------------------------------
+
+    async def run(self, shape: Shape) -> None:
+        """Triggers the node's children and collects all that they come to; what has come stays where that fails."""
+        try:
+            node = shape.root(self.loaded.turn.n)
+            for k in self.payload.path:
+                node = node.child(k, shape.factor)
+            children = node.children(shape.tree)
+            if children:
+                await self._trigger_nodes(len(children))
+            else:
+                await self._trigger((f"leaf-{i}", inputs) for i, inputs in enumerate(shape.leaves(node)))
+            while self._open:
+                await self._collect(_LOOK_SECONDS)
+                await self._tell()
+            await self._tell(last=True)
+        except BaseException as error:
+            await self._give_up(cancel=isinstance(error, ScytheError))
+            raise
+
+    async def _trigger(self, leaves: Iterable[tuple[str, range]]) -> None:
+        p = self.payload
+        items = (
+            (key, LeafInput(root=p.root, run=p.run, turn=p.turn, run_id=p.run_id, inputs=(r.start, r.stop, r.step)))
+            for key, r in leaves
+        )
+        await self._bulk(self.tasks.leaf, items)
+
+    async def _trigger_nodes(self, count: int) -> None:
+        p = self.payload
+        items = ((f"node-{k}", p.model_copy(update={"path": (*p.path, k)})) for k in range(count))
+        await self._bulk(self.tasks.scatter, items)
+
+    async def _bulk(self, task: Any, items: Iterable[tuple[str, BaseModel]]) -> None:
+        """Triggers children under their keys; those that an earlier try has triggered are found again."""
+        carried = metadata(self.payload.run, self.payload.turn, "child")
+        wanted = [
+            task.create_bulk_run_item(input=payload, child_key=key, additional_metadata=carried)
+            for key, payload in items
+        ]
+        for start in range(0, len(wanted), _BULK):
+            for ref in await task.aio_run_many(wanted[start : start + _BULK], wait_for_result=False):
+                self._open[ref] = asyncio.ensure_future(self._watch(ref))
+
+    async def _watch(self, ref: Any) -> None:
+        try:
+            self._arrived.put_nowait((ref, await ref.aio_result()))
+        except Exception as error:  # noqa: BLE001 - raised where the results are collected
+            self._arrived.put_nowait((ref, error))
+
+    async def _collect(self, timeout: float) -> None:
+        """Takes over what has come in, after waiting for it at most this many seconds.
+
+        Raises:
+            RunError: a child failed.
+            RunCancelled: the run was cancelled.
+        """
+        if self.mark is not None and self.mark.cancelled.is_set():
+            raise RunCancelled(f"the run {self.payload.run} was cancelled; what was finished is kept")
+        try:
+            arrived = [await asyncio.wait_for(self._arrived.get(), timeout)]
+        except TimeoutError:
+            return
+        while not self._arrived.empty():
+            arrived.append(self._arrived.get_nowait())
+        outputs: list[dict[str, Any]] = []
+        for ref, output in arrived:
+            self._open.pop(ref)
+            if isinstance(output, BaseException):
+                raise RunError(f"a task of {self.payload.run} failed: {told(output)}")
+            outputs.append(output)
+        await asyncio.to_thread(self._take, [piece for output in outputs for piece in output.get("pieces", ())])
+
+    def _take(self, pieces: list[Packed]) -> None:
+        for piece in pieces:
+            found = self.loaded.prepared.packing.unpack(piece)
+            if isinstance(found, Part):
+                self.collector.add_part(found)
+                self._measured[found.name].append((0.0, piece["seconds"] / max(1, found.rows + found.errors)))
+            else:
+                self.collector.add(found)
+                self._measure(found)
+
+    def _measure(self, result: ChunkResult) -> None:
+        for name, table in result.tables:
+            if name == "tasks":
+                rows = table.select(["worker", "start", "seconds"]).to_pylist()
+                for row in rows:
+                    self._measured[row["worker"]].append((row["start"].timestamp(), row["seconds"]))
+
+    async def _give_up(self, *, cancel: bool) -> None:
+        """Keeps what has come; with `cancel` the children that are still to come are not run any more."""
+        for watch in self._open.values():
+            watch.cancel()
+        with contextlib.suppress(OSError, BaseError):
+            await asyncio.to_thread(self.collector.flush)
+        if cancel and self._open:
+            await cancel_runs([ref.workflow_run_id for ref in self._open])
+
+    async def _tell(self, *, last: bool = False) -> None:
+        """Writes how far the node is, for clients that wait."""
+        if not last and time.monotonic() - self._told < _PROGRESS_SECONDS:
+            return
+        self._told = time.monotonic()
+        done = json.dumps({"rows": self.collector.rows, "errors": self.collector.errors}).encode()
+        with contextlib.suppress(OSError, BaseError):  # a client that sees less is no reason to fail
+            await asyncio.to_thread(self.loaded.prepared.plan.objects.write, self._progress, done)

@@ -1,0 +1,75 @@
+"""One SDK worker in this process: the leaves of its experiments, or their scatter nodes, never both.
+
+Serves until it is told to stop, and then hands back what it has.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from scythe.engines.hatchet.client import check, connect
+from scythe.engines.hatchet.leaves import leaf_function
+from scythe.engines.hatchet.loading import Loader
+from scythe.engines.hatchet.scatter import scatter_function
+from scythe.engines.hatchet.stopping import Stopping
+from scythe.engines.hatchet.tasks import NAME_LABEL, SLOTS_LABEL, Tasks, declare
+from scythe.engines.serve import Server
+from scythe.registry import Experiment
+
+#: Tasks that a leaf worker is handed before a process is free for them: the next is there when one ends.
+_HANDED_AHEAD = 2
+
+
+def serve_leaves(
+    experiments: Sequence[Experiment], workflows: Sequence[Any], name: str, slots: int, labels: dict[str, int | str]
+) -> None:
+    """Runs leaves, `slots` functions at once, until the process is told to stop."""
+    check(connect())
+    logging.getLogger("scythe.experiment").setLevel(logging.INFO)
+    server, loader, stopping = Server(slots), Loader(), Stopping()
+    tasks = [declare(connect(), e, leaf=leaf_function(e, server, loader, stopping)).leaf for e in experiments]
+    labels = {**labels, NAME_LABEL: name, SLOTS_LABEL: slots}
+    try:
+        _serve(f"{name}-leaf", {"slots": slots * _HANDED_AHEAD}, labels, [*tasks, *workflows], stopping)
+    finally:
+        server.close()
+
+
+def serve_scatter(experiments: Sequence[Experiment], name: str, slots: int) -> None:
+    """Runs scatter nodes, `slots` at once, until the process is told to stop."""
+    check(connect())
+    loader, stopping = Loader(), Stopping()
+    declared: dict[str, Tasks] = {}
+    for experiment in experiments:
+        function = scatter_function(experiment, lambda e=experiment: declared[e.name], loader, stopping)
+        declared[experiment.name] = declare(connect(), experiment, scatter=function)
+    scatter = [tasks.scatter for tasks in declared.values()]
+    _serve(f"{name}-scatter", {"durable_slots": slots}, {NAME_LABEL: name}, scatter, stopping)
+
+
+def _serve(
+    name: str, slots: dict[str, int], labels: dict[str, int | str], workflows: Sequence[Any], stopping: Stopping
+) -> None:
+    with warnings.catch_warnings():
+        # The worker takes labels as a dict, and warns of labels that are one.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        worker = connect().worker(name, labels=labels, workflows=list(workflows), **slots)  # pyright: ignore[reportArgumentType]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        _tell_first(number, stopping)
+    worker.start()
+
+
+def _tell_first(number: signal.Signals, stopping: Stopping) -> None:
+    """Has our tasks hand back their work when the SDK's own handler waits for them."""
+    before = signal.getsignal(number)
+
+    def handle(signum: int, frame: Any) -> None:
+        stopping.set()
+        if callable(before):
+            before(signum, frame)
+
+    signal.signal(number, handle)

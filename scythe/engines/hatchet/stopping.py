@@ -1,0 +1,54 @@
+"""A worker that is told to stop: what it works on is handed back to the engine, for another worker."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TypeVar
+
+T = TypeVar("T")
+
+#: By then the engine has been told that this worker takes nothing more; before, it would get its own work back.
+_SETTLE_SECONDS = 1.0
+
+
+class HandedBack(Exception):
+    """The worker stops; the engine runs the task elsewhere. No error of the run."""
+
+
+class Stopping:
+    """Whether the worker was told to stop; set from a signal handler, awaited by its tasks."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def set(self) -> None:
+        """Tells all tasks."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._event.set)
+        self._event.set()
+
+    async def unless(self, work: asyncio.Future[T]) -> T:
+        """The work's result.
+
+        Raises:
+            HandedBack: the worker was told to stop first; the work is cancelled.
+        """
+        self._loop = asyncio.get_running_loop()
+        stop = asyncio.ensure_future(self._event.wait())
+        try:
+            await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                return work.result()
+            await asyncio.gather(_ended(work), asyncio.sleep(_SETTLE_SECONDS))
+            raise HandedBack("the worker was told to stop: its unfinished work is handed back")
+        finally:
+            stop.cancel()
+            await _ended(work)
+
+
+async def _ended(work: asyncio.Future[T]) -> None:
+    """Cancels what is not done, and waits until it has cleared up."""
+    if not work.done():
+        work.cancel()
+        await asyncio.wait({work})

@@ -1,0 +1,163 @@
+"""The Hatchet tasks of an experiment: their names, inputs, limits and labels. Runs nothing.
+
+Two tasks an experiment: the leaf, a plain task, and the scatter node, a durable one. A worker
+registers one kind only: one that mixes them gets its slots refilled about once a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel
+
+from scythe.durations import seconds_of
+from scythe.errors import RegistrationError
+from scythe.layout import RunKey
+from scythe.registry import Experiment, ExperimentOptions
+from scythe.settings import timeouts
+
+if TYPE_CHECKING:
+    from hatchet_sdk import DesiredWorkerLabel, Hatchet
+    from hatchet_sdk.runnables.workflow import Standalone
+
+SCATTER_PREFIX = "scythe_scatter_gather_"
+#: Label of a leaf worker: how many functions it runs at once.
+SLOTS_LABEL = "scythe_slots"
+#: Label of a worker: its name, for `Register(worker=...)`.
+NAME_LABEL = "scythe_worker"
+#: Key of a task's metadata: which run it belongs to.
+RUN_KEY = "scythe_run"
+TURN_KEY = "scythe_turn"
+ROLE_KEY = "scythe_role"
+
+#: Hatchet's own limits count from the hand-over and would kill whole chunks; ours count from the function's start.
+_FOREVER = timedelta(days=365)
+#: A task that a stopping worker hands back is a retry to Hatchet, like one that failed on a bucket out of reach.
+_RETRIES = 20
+_BACKOFF_FACTOR = 1.5
+_BACKOFF_MAX_SECONDS = 30
+
+
+class LeafInput(BaseModel):
+    """Which inputs of which run a leaf runs: a pointer, never the inputs themselves."""
+
+    root: str
+    run: str
+    turn: int
+    #: The run's identifier: that of its first trigger, where a resumed run has several.
+    run_id: str = ""
+    #: First, last + 1 and step, counted among the open inputs of the turn.
+    inputs: tuple[int, int, int] = (0, 1, 1)
+    #: A run of one has no scatter node: its leaf gathers it.
+    single: bool = False
+
+    @property
+    def key(self) -> RunKey:
+        """The run."""
+        return RunKey(*self.run.split("/"))
+
+
+class ScatterInput(BaseModel):
+    """Which node of which run's tree it is."""
+
+    root: str
+    run: str
+    turn: int
+    #: As above; the root finds it out.
+    run_id: str = ""
+    path: tuple[int, ...] = ()
+
+    @property
+    def key(self) -> RunKey:
+        """The run."""
+        return RunKey(*self.run.split("/"))
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """An experiment's two tasks, as one client knows them."""
+
+    experiment: Experiment
+    leaf: Standalone[LeafInput, dict[str, Any]]
+    scatter: Standalone[ScatterInput, dict[str, Any]]
+
+
+async def _nowhere(payload: Any, context: Any) -> dict[str, Any]:
+    raise NotImplementedError("this process triggers tasks; it does not run them")
+
+
+def declare(
+    hatchet: Hatchet,
+    experiment: Experiment,
+    leaf: Callable[[LeafInput, Any], Awaitable[dict[str, Any]]] = _nowhere,
+    scatter: Callable[[ScatterInput, Any], Awaitable[dict[str, Any]]] = _nowhere,
+) -> Tasks:
+    """The tasks of an experiment; a process that only triggers them gives no functions."""
+    options, limits = experiment.options, timeouts()
+    config = {"retries": _RETRIES, "backoff_factor": _BACKOFF_FACTOR, "backoff_max_seconds": _BACKOFF_MAX_SECONDS}
+    unknown = set(options.task_config) & {*config, "name", "input_validator", "execution_timeout"}
+    if unknown:
+        raise RegistrationError(
+            f"{experiment.name}: Scythe sets {', '.join(sorted(unknown))} of its Hatchet task itself"
+        )
+    waiting = options.schedule_timeout
+    described = options.description or (experiment.target.__doc__ or "").strip().split("\n")[0] or None
+    leaf_task = hatchet.task(
+        name=leaf_name(experiment),
+        description=described,
+        input_validator=LeafInput,
+        schedule_timeout=timedelta(seconds=seconds_of(waiting)) if waiting else limits.experiment_schedule or _FOREVER,
+        execution_timeout=_FOREVER,
+        desired_worker_labels=desired_labels(options),
+        **{**config, **options.task_config},
+    )(leaf)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    scatter_task = hatchet.durable_task(
+        name=scatter_name(experiment),
+        description=f"Scatter and gather of {experiment.name}",
+        input_validator=ScatterInput,
+        schedule_timeout=limits.scatter_gather_schedule or _FOREVER,
+        execution_timeout=limits.scatter_gather_execution or _FOREVER,
+        eviction_policy=None,
+        **config,
+    )(scatter)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    return Tasks(experiment, leaf_task, scatter_task)  # pyright: ignore[reportArgumentType]
+
+
+def leaf_name(experiment: Experiment) -> str:
+    """`scythe_experiment_<name>`, without the spaces that Hatchet does not take."""
+    return experiment.task_name.replace(" ", "_")
+
+
+def scatter_name(experiment: Experiment) -> str:
+    """The name of the scatter node's task."""
+    return f"{SCATTER_PREFIX}{experiment.name}".replace(" ", "_")
+
+
+def action_of(name: str) -> str:
+    """What a worker that serves a task of one step lists among its actions."""
+    return f"{name}:{name}".lower()
+
+
+def desired_labels(options: ExperimentOptions) -> list[DesiredWorkerLabel]:
+    """The labels that a worker must have; a plain value must be equal."""
+    from hatchet_sdk import DesiredWorkerLabel
+
+    labels: list[DesiredWorkerLabel] = []
+    for key, wanted in (options.desired_worker_labels or {}).items():
+        name = getattr(key, "value", key)
+        if isinstance(wanted, DesiredWorkerLabel):
+            labels.append(wanted.model_copy(update={"key": name}))
+        else:
+            value = int(wanted) if isinstance(wanted, bool) else wanted
+            labels.append(DesiredWorkerLabel(key=name, value=value, required=True))
+    if options.worker is not None:
+        labels.append(DesiredWorkerLabel(key=NAME_LABEL, value=options.worker, required=True))
+    return labels
+
+
+def metadata(run: str, turn: int, role: Literal["root", "child"]) -> dict[str, str]:
+    """What every task of a turn carries, by which a run is found and cancelled as a whole."""
+    return {RUN_KEY: run, TURN_KEY: str(turn), ROLE_KEY: role}

@@ -1,0 +1,98 @@
+"""Triggers a run on a cluster, once: the one place where a client of the engine starts something."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from scythe.attempts import latest_attempt
+from scythe.engines.hatchet.client import check, connect, on_loop
+from scythe.engines.hatchet.fleet import active_workers, serves, unfinished_triggers
+from scythe.engines.hatchet.ref import HatchetRef, cancel
+from scythe.engines.hatchet.tasks import LeafInput, ScatterInput, Tasks, declare, leaf_name, metadata, scatter_name
+from scythe.errors import AllocationError, RunError
+from scythe.manifest import read_manifest, record_trigger
+from scythe.plan import RunPlan
+from scythe.registry import Experiment
+from scythe.turns import TurnPlan, store_turn
+
+
+def check_cluster(experiment: Experiment, *, single: bool) -> None:
+    """Nothing, where an engine answers and knows the experiment.
+
+    Raises:
+        SettingsError: it cannot be reached, refuses the token, or is too old.
+        AllocationError: its workers do not have the experiment.
+    """
+    hatchet = connect()
+    check(hatchet)
+    names = [leaf_name(experiment)] if single else [leaf_name(experiment), scatter_name(experiment)]
+    workers = on_loop(active_workers()).result()
+    for name in names:
+        if any(serves(worker, name) for worker in workers):
+            continue
+        known = hatchet.workflows.list(workflow_name=hatchet.config.apply_namespace(name)).rows or []
+        others = sorted({a.split(":")[0] for w in workers for a in w.actions or [] if a.startswith("scythe_")})
+        way_out = f"start a worker that has it: scythe worker {experiment.module}"
+        if not known or others:
+            listed = f"; those that are connected have {', '.join(others)}" if others else ""
+            raise AllocationError(f"no Hatchet worker has the task {name!r}{listed}: {way_out}")
+        sys.stderr.write(f"Scythe: no worker for {name!r} is connected now; the run waits for one ({way_out})\n")
+
+
+def attached(plan: RunPlan, experiment: Experiment) -> HatchetRef | None:
+    """The reference to what the engine already has of a run, None where it has nothing that goes on."""
+    manifest = read_manifest(plan.objects, plan.key)
+    last = latest_attempt(plan.objects, plan.key)
+    known = {r for r in (manifest.get("workflow_run_id"), last.run if last is not None else None) if r}
+    going = on_loop(unfinished_triggers(plan.key.path, known)).result()
+    if not going:
+        return None
+    task = _root_task(plan, declare(connect(), experiment))
+    recorded = record_trigger(plan.objects, plan.key, going[0])
+    return HatchetRef(plan, task, task.get_run_ref(going[0]), recorded)
+
+
+def run_hatchet(
+    plan: RunPlan, experiment: Experiment, open_ranges: Iterable[tuple[int, int]], *, show: bool
+) -> HatchetRef:
+    """Triggers the next turn on a run.
+
+    Raises:
+        RunError: the engine refuses.
+    """
+    last = latest_attempt(plan.objects, plan.key)
+    turn = TurnPlan(last.number + 1 if last is not None else 1, list(open_ranges), show)
+    store_turn(plan.objects, plan.key, turn)
+    task = _root_task(plan, declare(connect(), experiment))
+    payload = LeafInput if plan.single else ScatterInput
+    options = {"single": True} if plan.single else {}
+    try:
+        ref = task.run(
+            payload(root=plan.root, run=plan.key.path, turn=turn.number, **options),
+            wait_for_result=False,
+            additional_metadata=metadata(plan.key.path, turn.number, "root"),
+        )
+    except Exception as error:
+        raise RunError(
+            f"Hatchet does not take the run {plan.key.path}: {_said(error)}; it is stored: resume it later"
+        ) from error
+    recorded = record_trigger(plan.objects, plan.key, ref.workflow_run_id)
+    return HatchetRef(plan, task, ref, recorded)
+
+
+def cancel_run(plan: RunPlan) -> None:
+    """Cancels all that the engine has of a run."""
+    last = latest_attempt(plan.objects, plan.key)
+    recorded = read_manifest(plan.objects, plan.key).get("workflow_run_id")
+    cancel(plan.key.path, [r for r in {recorded, last.run if last is not None else None} if r])
+
+
+def _root_task(plan: RunPlan, tasks: Tasks) -> Any:
+    return tasks.leaf if plan.single else tasks.scatter
+
+
+def _said(error: Exception) -> str:
+    details = getattr(error, "details", None)
+    return str(details() if callable(details) else error)

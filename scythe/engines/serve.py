@@ -1,0 +1,184 @@
+"""The pool of one worker of a cluster: runs the inputs of many tasks at once, a process each, and answers by futures.
+
+A crash or a time-out costs one input after its retries; a cancelled task's processes are killed.
+Knows nothing of Hatchet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from scythe.chunk import Positions
+from scythe.engines.child import Job
+from scythe.engines.deaths import after, error_row
+from scythe.engines.pool import Broken, Died, Done, Event, Logged, Pool, Range, relay
+from scythe.errors import RunError
+from scythe.leaf import Leaf
+from scythe.packing import Packed, Packing
+from scythe.plan import RunPlan
+from scythe.registry import Experiment
+
+_POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A run that tasks of this worker belong to."""
+
+    plan: RunPlan
+    experiment: Experiment
+    job: Job
+    packing: Packing
+
+
+@dataclass(eq=False)
+class Task:
+    """The inputs of one task, and what has come back of them."""
+
+    run: Prepared
+    log: Callable[[logging.LogRecord], None]
+    future: Future[list[Packed]] = field(default_factory=Future[list[Packed]])
+    pieces: list[Packed] = field(default_factory=list[Packed])
+    #: What is still to come.
+    open: set[Range] = field(default_factory=set[Range])
+
+
+class Server(threading.Thread):
+    """A thread that drives the pool; `submit` and `cancel` may be called from any other."""
+
+    def __init__(self, processes: int) -> None:
+        super().__init__(name="scythe-server", daemon=True)
+        self._pool = Pool(processes)
+        self._waiting: deque[tuple[Task, Range]] = deque()
+        self._tasks: dict[Range, Task] = {}
+        self._calls: deque[Callable[[], None]] = deque()
+        self._wake, self._waker = socket.socketpair()
+        self._wake.setblocking(False)
+        self._closed = threading.Event()
+        self._failure: BaseException | None = None
+        self.start()
+
+    def submit(self, run: Prepared, rows: Positions, log: Callable[[logging.LogRecord], None]) -> Task:
+        """Queues rows of a run's `specs.pq`; the task's future gives what a Hatchet task returns for them.
+
+        The future raises RunError where they cannot be run for a reason outside the user's function.
+        """
+        task = Task(run, log)
+        self._soon(lambda: self._enqueue(task, Range(rows)))
+        return task
+
+    def cancel(self, task: Task) -> None:
+        """Drops what waits of a task, and kills what runs of it."""
+        self._soon(lambda: self._drop(task))
+
+    def close(self) -> None:
+        """Kills all processes."""
+        self._closed.set()
+        self._soon(lambda: None)
+        self.join()
+
+    def _soon(self, call: Callable[[], None]) -> None:
+        self._calls.append(call)
+        with contextlib.suppress(BlockingIOError):
+            self._waker.send(b".")
+
+    # --- the thread ---------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        with self._pool:
+            while not self._closed.is_set():
+                try:
+                    self._once()
+                except Exception as error:  # noqa: BLE001 - every task of the worker must hear of it
+                    self._failure = error
+                    for task in {*self._tasks.values(), *(t for t, _ in self._waiting)}:
+                        _fail(task, error)
+                    self._tasks.clear()
+                    self._waiting.clear()
+
+    def _once(self) -> None:
+        for event in self._pool.poll(_POLL_SECONDS, self._wake):
+            self._handle(event)
+        with contextlib.suppress(BlockingIOError):
+            while len(self._wake.recv(4096)) == 4096:
+                continue
+        while self._calls:
+            self._calls.popleft()()
+        for _ in range(self._pool.hungry(1)):
+            if not self._waiting:
+                break
+            task, work = self._waiting.popleft()
+            self._tasks[work] = task
+            self._pool.submit(work, task.run.job)
+
+    def _enqueue(self, task: Task, work: Range, *, first: bool = False) -> None:
+        if self._failure is not None:
+            _fail(task, self._failure)
+            return
+        task.open.add(work)
+        if first:
+            self._waiting.appendleft((task, work))
+        else:
+            self._waiting.append((task, work))
+
+    def _drop(self, task: Task) -> None:
+        self._waiting = deque((t, w) for t, w in self._waiting if t is not task)
+        running = [work for work, t in self._tasks.items() if t is task]
+        task.future.cancel()
+        self._pool.kill(running)
+
+    def _handle(self, event: Event) -> None:
+        match event:
+            case Logged(work, record):
+                relay(record)
+                task = self._tasks.get(work) if work is not None else None
+                if task is not None:
+                    task.log(record)
+            case Done(work, packed, _):
+                self._finished(self._tasks.pop(work), work, [packed])
+            case Broken(work, error):
+                task = self._tasks.pop(work)
+                _fail(task, RunError(f"a worker process failed outside the experiment's function:\n{error}"))
+                self._drop(task)
+            case Died():
+                self._died(self._tasks.pop(event.range), event)
+
+    def _died(self, task: Task, event: Died) -> None:
+        if task.future.done():
+            return
+        run = task.run
+        what = after(event, run.experiment.options.retries)
+        pieces: list[Packed] = []
+        try:
+            if what.lost is not None:
+                with Leaf(run.plan, run.experiment) as leaf:
+                    pieces = [run.packing.pack(error_row(leaf, event, what.lost, what.attempts))]
+        except Exception as error:  # noqa: BLE001 - the bucket, say; the task is tried again as a whole
+            _fail(task, error)
+            self._drop(task)
+            return
+        for work in reversed(what.again):
+            self._enqueue(task, work, first=True)
+        self._finished(task, event.range, pieces)
+
+    def _finished(self, task: Task, work: Range, pieces: list[Packed]) -> None:
+        task.open.discard(work)
+        task.pieces += pieces
+        if task.open or task.future.done():
+            return
+        try:
+            task.future.set_result(task.run.packing.repack(task.pieces))
+        except Exception as error:  # noqa: BLE001 - as above
+            _fail(task, error)
+
+
+def _fail(task: Task, error: BaseException) -> None:
+    if not task.future.done():
+        task.future.set_exception(error)

@@ -1,0 +1,225 @@
+"""The worker of a cluster: serves the experiments of this process to a Hatchet engine.
+
+Leaves and scatter nodes are served by two SDK workers in two processes, whatever is asked for: the
+leaves by the calling process, the scatter nodes by a child of it (or by the calling process where it
+serves nothing else).
+"""
+
+from __future__ import annotations
+
+import enum
+import importlib
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cloudpickle
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from scythe.engines.local import cpus
+from scythe.errors import NotFoundError, RegistrationError, SettingsError
+from scythe.registry import Experiment, ExperimentRegistry, experiment_of
+from scythe.runs import loading
+from scythe.settings import read
+
+_PROGRAM = "import sys; sys.path[:] = {path!r}; from scythe.worker import scatter_main; scatter_main({parent})"
+_AGAIN_SECONDS = 2.0
+_STOP_SECONDS = 20.0
+_MANY_CORES = 8
+
+
+class ScytheWorkerLabel(enum.StrEnum):
+    """Labels by which an experiment asks for workers: `Register(desired_worker_labels={...: True})`."""
+
+    HIGH_MEMORY = "high_memory"
+    HIGH_CPU = "high_cpu"
+    HAS_GPU = "has_gpu"
+
+
+def _default_slots() -> int:
+    """The cores, less one for the worker itself where there are many."""
+    cores = cpus()
+    return cores - 1 if cores >= _MANY_CORES else cores
+
+
+class ScytheWorkerConfig(BaseSettings):
+    """What a worker serves and how much at once; each setting is also `SCYTHE_WORKER_<NAME>`.
+
+    Attributes:
+        name: Its name in Hatchet's dashboard and for `Register(worker=...)`.
+        slots: How many functions run at once, each in a process of its own; the cores, less one from eight on.
+        durable_slots: How many scatter nodes wait at once; they cost next to nothing.
+        high_memory, high_cpu, has_gpu: Labels of the machine.
+        does_fan: Whether it serves scatter nodes.
+        does_leaf: Whether it serves leaves.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="SCYTHE_WORKER_")
+
+    name: str = Field(default_factory=lambda: f"scythe-{socket.gethostname()}")
+    slots: int = Field(default_factory=_default_slots, ge=1)
+    durable_slots: int = Field(default=1000, ge=1)
+    high_memory: bool = False
+    high_cpu: bool = False
+    has_gpu: bool = False
+    does_fan: bool = True
+    does_leaf: bool = True
+
+    @property
+    def labels(self) -> dict[str, int | str]:
+        """The labels of its leaves' worker."""
+        return {label.value: int(getattr(self, label.value)) for label in ScytheWorkerLabel}
+
+    def start(
+        self, experiments: Iterable[Any] | None = None, additional_workflows: Iterable[Any] | None = None
+    ) -> None:
+        """Serves until the process is told to stop (SIGTERM, Ctrl-C); what is not finished is handed back then.
+
+        Args:
+            experiments: Functions, classes or names of experiments; all that are registered if not given.
+            additional_workflows: Workflows and tasks of Hatchet, served beside the leaves, as is what was included.
+
+        Raises:
+            SettingsError: the engine cannot be reached, refuses the token, or is too old; nothing to serve.
+        """
+        if not (self.does_fan or self.does_leaf):
+            raise SettingsError(
+                "a worker with SCYTHE_WORKER_DOES_FAN=false and SCYTHE_WORKER_DOES_LEAF=false serves nothing"
+            )
+        served = (
+            [experiment_of(e) for e in experiments] if experiments is not None else ExperimentRegistry.experiments()
+        )
+        workflows = [*(additional_workflows or ()), *ExperimentRegistry.included()]
+        if not (served or workflows):
+            raise RegistrationError("there is no experiment to serve: import the module that registers it first")
+        self._announce(served)
+        from scythe.engines.hatchet.serving import serve_leaves, serve_scatter
+
+        if not self.does_leaf:
+            serve_scatter(served, self.name, self.durable_slots)
+            return
+        scatter = _Scatter(served, self.name, self.durable_slots) if self.does_fan and served else None
+        try:
+            serve_leaves(served, workflows, self.name, self.slots, self.labels)
+        finally:
+            if scatter is not None:
+                scatter.stop()
+
+    def _announce(self, served: list[Experiment]) -> None:
+        from scythe.engines.hatchet.client import check, connect
+
+        check(connect())
+        what = [f"{self.slots} functions at once"] if self.does_leaf else []
+        what += ["scatter nodes"] if self.does_fan else []
+        names = ", ".join(e.name for e in served) or "no experiments"
+        sys.stderr.write(f"Scythe worker {self.name}: {names}; {' and '.join(what)}\n")
+        sys.stderr.flush()
+
+
+def worker_config(**given: Any) -> ScytheWorkerConfig:
+    """The worker's settings as the environment says now, and what is given here; raises SettingsError."""
+    return read(ScytheWorkerConfig, **{k: v for k, v in given.items() if v is not None})
+
+
+def load_experiments(modules: Iterable[str]) -> list[Experiment] | None:
+    """The experiments that modules (`package.module`, `file.py`) register, or that are named behind a colon.
+
+    None where modules alone are given: all that is registered then.
+
+    Raises:
+        NotFoundError: a module or a name in it is not there.
+    """
+    named: list[Experiment] = []
+    whole = False
+    for text in modules:
+        path, _, name = text.partition(":")
+        module = _import(path)
+        if name:
+            if not hasattr(module, name):
+                raise NotFoundError(f"{path} has no {name!r}")
+            named.append(experiment_of(getattr(module, name)))
+        whole |= not name
+    return None if whole else named
+
+
+def _import(path: str) -> ModuleType:
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    name = path
+    if path.endswith(".py"):
+        sys.path.insert(0, str(Path(path).resolve().parent))
+        name = Path(path).stem
+    token = loading.set(True)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise NotFoundError(
+                f"there is no module {name!r} in {Path.cwd()} or on the Python path: name the module that registers your experiment"
+            ) from error
+        raise
+    finally:
+        loading.reset(token)
+
+
+class _Scatter:
+    """The child process that serves scatter nodes, started again whenever it dies."""
+
+    def __init__(self, experiments: list[Experiment], name: str, slots: int) -> None:
+        self._setup = cloudpickle.dumps((experiments, name, slots))
+        self._stopped = threading.Event()
+        self._process = self._start()
+        threading.Thread(target=self._watch, daemon=True, name="scythe-scatter").start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        program = _PROGRAM.format(path=sys.path, parent=os.getpid())
+        process = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, start_new_session=True)
+        assert process.stdin is not None
+        with process.stdin as pipe:
+            pipe.write(self._setup)
+        return process
+
+    def _watch(self) -> None:
+        while not self._stopped.is_set():
+            self._process.wait()
+            if not self._stopped.wait(_AGAIN_SECONDS):
+                self._process = self._start()
+
+    def stop(self) -> None:
+        """Tells it to hand back its nodes, and waits until it is gone."""
+        self._stopped.set()
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+
+
+def scatter_main(parent: int) -> None:
+    """Serves scatter nodes as the child of a worker; ends when that does."""
+    experiments, name, slots = pickle.load(sys.stdin.buffer)
+    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+    from scythe.engines.hatchet.serving import serve_scatter
+
+    serve_scatter(experiments, name, slots)
+
+
+def _end_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_STOP_SECONDS)
+    os._exit(1)
+
+
+__all__ = ["ScytheWorkerConfig", "ScytheWorkerLabel"]
