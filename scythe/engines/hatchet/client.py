@@ -7,6 +7,7 @@ nothing of experiments.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import threading
@@ -40,17 +41,29 @@ def connect() -> Hatchet:
 
 @cache
 def _client(token: str | None, embedded: bool) -> Hatchet:
-    import logging
-
-    from hatchet_sdk import Hatchet
+    from hatchet_sdk import ClientConfig, EmbeddedHatchetConfig, Hatchet
     from pydantic import ValidationError
 
-    logging.getLogger("hatchet").setLevel(logging.WARNING)  # it tells of each task otherwise
     try:
-        return Hatchet.from_embedded() if embedded else Hatchet()
+        if embedded:
+            return Hatchet.from_embedded(ClientConfig(logger=quiet_logger(), embedded=EmbeddedHatchetConfig()))
+        return Hatchet(config=ClientConfig(logger=quiet_logger()))
     except ValidationError as error:
         said = "; ".join(str(e["msg"]).removeprefix("Value error, ") for e in error.errors())
         raise SettingsError(f"Hatchet cannot be used: HATCHET_CLIENT_TOKEN is missing or no token ({said})") from None
+
+
+class _QuietLogger(logging.Logger):
+    """A logger that quiets the SDK in every process that it is sent to: the SDK tells of each task otherwise."""
+
+    def __reduce__(self) -> Any:
+        return quiet_logger, ()
+
+
+def quiet_logger() -> logging.Logger:
+    """A logger for the SDK's configuration; its own tells of what went wrong alone from now on."""
+    logging.getLogger("hatchet").setLevel(logging.WARNING)
+    return _QuietLogger("scythe.hatchet")
 
 
 def check(hatchet: Hatchet) -> None:

@@ -97,7 +97,7 @@ def declare(
 ) -> Tasks:
     """The tasks of an experiment; a process that only triggers them gives no functions."""
     options, limits = experiment.options, timeouts()
-    config = {"retries": _RETRIES, "backoff_factor": _BACKOFF_FACTOR, "backoff_max_seconds": _BACKOFF_MAX_SECONDS}
+    config: dict[str, Any] = {"retries": _RETRIES, "backoff_factor": _BACKOFF_FACTOR, "backoff_max_seconds": _BACKOFF_MAX_SECONDS}
     unknown = set(options.task_config) & {*config, "name", "input_validator", "execution_timeout"}
     if unknown:
         raise RegistrationError(

@@ -66,11 +66,10 @@ def run_hatchet(
     turn = TurnPlan(last.number + 1 if last is not None else 1, list(open_ranges), show)
     store_turn(plan.objects, plan.key, turn)
     task = _root_task(plan, declare(connect(), experiment))
-    payload = LeafInput if plan.single else ScatterInput
-    options = {"single": True} if plan.single else {}
+    pointer: dict[str, Any] = {"root": plan.root, "run": plan.key.path, "turn": turn.number}
     try:
         ref = task.run(
-            payload(root=plan.root, run=plan.key.path, turn=turn.number, **options),
+            LeafInput(**pointer, single=True) if plan.single else ScatterInput(**pointer),
             wait_for_result=False,
             additional_metadata=metadata(plan.key.path, turn.number, "root"),
         )
