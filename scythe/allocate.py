@@ -160,10 +160,15 @@ class BaseExperiment:
         if chunk is not None and chunk < 1:
             raise AllocationError(f"chunk must be at least 1, got {chunk}")
         settings = engine_settings()
-        engine = check_engine(engine or settings.engine)
+        included = self.experiment.included
+        engine = check_engine(engine or ("hatchet" if included is not None else settings.engine))
+        if included is not None and engine != "hatchet":
+            raise AllocationError(f"{included.name!r} is a task of Hatchet's: allocate it with engine='hatchet'")
         if workers is not None and workers < 1:
             raise AllocationError(f"workers must be at least 1, got {workers}")
         inputs = prepare_inputs(specs, self.experiment, overwrite_sort_index=overwrite_sort_index)
+        if included is not None and included.is_workflow and not inputs.single:
+            raise AllocationError(f"{included.name!r} is a workflow, which runs one input at a time: give one model")
         check_ready(engine, self.experiment, single=inputs.single)
         objects = storage()
         if s3_client is not None:
@@ -212,7 +217,7 @@ class BaseExperiment:
             inputs=table.num_rows,
             workflow_run_id=run_id,
             engine=engine,
-            chunk=chunk,
+            chunk=chunk if self.experiment.included is None else 1,
             module=self.experiment.module,
             qualname=self.experiment.target.__qualname__,
             source=self.experiment.source,
@@ -222,11 +227,12 @@ class BaseExperiment:
             dense=inputs.dense,
             name=self.experiment.name,
             schema_sha256=schema_hash(self.experiment),
-            single=inputs.single,
+            single=inputs.single and self.experiment.included is None,
             factor=shape.factor if shape is not None else None,
             max_depth=shape.max_depth if shape is not None else None,
         )
-        plan.tables.update(self._prepare_tables(objects, plan))
+        if self.experiment.included is None or not self.experiment.included.is_workflow:
+            plan.tables.update(self._prepare_tables(objects, plan))
         objects.write(key.plan, plan.to_json())
         manifest = make_manifest(
             objects, key, self.experiment, inputs=table.num_rows, engine=engine, workflow_run_id=run_id

@@ -62,7 +62,9 @@ class Packing:
         return [*(p for p in pieces if "part" in p), self.pack(whole)]
 
     def _dump(self, name: str, table: pa.Table) -> tuple[str, ...]:
-        batch = table.combine_chunks().to_batches()[0]
+        batch = next(iter(table.combine_chunks().to_batches()), None)
+        if batch is None:
+            batch = pa.RecordBatch.from_pylist([], schema=table.schema)
         data = base64.b64encode(zlib.compress(batch.serialize(), 1)).decode()
         if name in self._schemas and self._schemas[name].equals(table.schema, check_metadata=True):
             return (data,)

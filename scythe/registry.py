@@ -53,6 +53,18 @@ class ExperimentOptions:
         return default.total_seconds() if default is not None else None
 
 
+class HatchetTask:
+    """What an included experiment calls: a task or workflow that runs as Hatchet's own, never in a process of Scythe's."""
+
+    def __init__(self, name: str, module: str, *, is_workflow: bool) -> None:
+        self.name = self.__name__ = self.__qualname__ = name
+        self.__module__ = module
+        self.is_workflow = is_workflow
+
+    def __call__(self, *_: Any) -> Any:
+        raise NotImplementedError(f"{self.name!r} runs on Hatchet")
+
+
 @dataclass(frozen=True)
 class Experiment:
     """A registered experiment: what to call, on what, and how."""
@@ -69,7 +81,12 @@ class Experiment:
     @property
     def task_name(self) -> str:
         """The name of the Hatchet task and the `experiment_name` of manifests."""
-        return TASK_PREFIX + self.name
+        return TASK_PREFIX + self.name if self.included is None else self.included.name
+
+    @property
+    def included(self) -> HatchetTask | None:
+        """The Hatchet runnable that it is, None for a function of Scythe's."""
+        return self.target if isinstance(self.target, HatchetTask) else None
 
     @property
     def module(self) -> str:
@@ -157,18 +174,31 @@ class ExperimentRegistry:
     def Include(cls, task: Any) -> Any:
         """Takes in a Hatchet standalone task or workflow whose input and output models conform; gives it back.
 
+        It is an experiment of its own name from then on, and runs on Hatchet alone: a standalone task once
+        for each input; a workflow for a single input, and its result is its own.
+
         Raises:
             RegistrationError: its models are not an ExperimentInputSpec and an ExperimentOutputSpec.
         """
-        inputs = getattr(getattr(task, "config", None), "input_validator", None) or getattr(
-            task, "input_validator", None
-        )
-        inputs = getattr(inputs, "_type", inputs)
-        if not (isinstance(inputs, type) and issubclass(inputs, ExperimentInputSpec)):
-            raise RegistrationError(
-                f"{getattr(task, 'name', task)!r} cannot be included: its input_validator must inherit from ExperimentInputSpec"
-            )
-        cls._included[check_name(task.name, "a task")] = task
+        name = check_name(getattr(task, "name", str(task)), "a task")
+        is_workflow = not hasattr(task, "output_validator_type")
+        inputs = getattr(task, "input_validator_type", None)
+        outputs = ExperimentOutputSpec if is_workflow else task.output_validator_type
+        for what, model, base in (
+            ("input_validator", inputs, ExperimentInputSpec),
+            ("return annotation", outputs, ExperimentOutputSpec),
+        ):
+            if not (isinstance(model, type) and issubclass(model, base)):
+                raise RegistrationError(f"{name!r} cannot be included: its {what} must inherit from {base.__name__}")
+        known = cls._experiments.get(name)
+        if known is not None and known.included is None:
+            raise RegistrationError(f"{name!r} cannot be included: an experiment of this name is registered already")
+        target = HatchetTask(name, _caller(), is_workflow=is_workflow)
+        cls._experiments[name] = Experiment(
+            name, target, typing.cast(type[Any], inputs), outputs, False, ExperimentOptions(retries=0),
+            compile_experiment(typing.cast(type[Any], inputs), outputs),
+        )  # fmt: skip
+        cls._included[name] = task
         return task
 
     @classmethod
@@ -179,17 +209,22 @@ class ExperimentRegistry:
             NotFoundError: naming those that are registered.
         """
         short = name.removeprefix(TASK_PREFIX)
-        if short in cls._experiments:
-            return cls._experiments[short]
         if name in cls._included:
             return cls._included[name]
-        known = ", ".join(sorted([*cls._experiments, *cls._included])) or "none: import the module that defines it"
+        if short in cls._experiments:
+            return cls._experiments[short]
+        known = ", ".join(sorted(cls._experiments)) or "none: import the module that defines it"
         raise NotFoundError(f"no experiment {name!r} is registered here; registered: {known}")
 
     @classmethod
     def experiments(cls) -> list[Experiment]:
         """All registered experiments, by name."""
         return [cls._experiments[name] for name in sorted(cls._experiments)]
+
+    @classmethod
+    def includes(cls, experiment: Experiment, runnable: Any) -> bool:
+        """Whether an experiment is this Hatchet runnable."""
+        return cls._included.get(experiment.name) is runnable
 
     @classmethod
     def included(cls) -> list[Any]:
@@ -210,7 +245,7 @@ def experiment_of(runnable: Any) -> Experiment:
         if isinstance(runnable, Experiment):
             return runnable
     for experiment in ExperimentRegistry.experiments():
-        if experiment.target is runnable:
+        if experiment.target is runnable or ExperimentRegistry.includes(experiment, runnable):
             return experiment
     raise NotFoundError(
         f"{getattr(runnable, '__name__', runnable)!r} is not a registered experiment: "
@@ -288,6 +323,14 @@ def _check_limit(name: str, duration: Duration) -> None:
             seconds_of(duration)
     except ValueError as error:
         raise RegistrationError(f"{name}: {error}") from None
+
+
+def _caller() -> str:
+    """The module that calls our caller."""
+    frame = inspect.currentframe()
+    for _ in range(2):
+        frame = frame.f_back if frame is not None else None
+    return frame.f_globals["__name__"] if frame is not None else "__main__"
 
 
 def _place(target: Callable[..., Any]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from scythe.engines.hatchet.client import connect
-from scythe.engines.hatchet.tasks import ROLE_KEY, RUN_KEY, SLOTS_LABEL, Tasks, action_of
+from scythe.engines.hatchet.tasks import ROLE_KEY, RUN_KEY, SLOTS_LABEL, Tasks
 
 if TYPE_CHECKING:
     from hatchet_sdk.clients.rest.models.v1_task_status import V1TaskStatus
@@ -28,7 +28,7 @@ async def active_workers() -> list[Worker]:
 
 def serves(worker: Worker, name: str) -> bool:
     """Whether a worker has a task of this name."""
-    return action_of(name) in (a.lower() for a in worker.actions or [])
+    return any(a.split(":")[0] == name.lower() for a in worker.actions or [])
 
 
 async def slots_for(tasks: Tasks) -> int:

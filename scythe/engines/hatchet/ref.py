@@ -94,6 +94,36 @@ class HatchetRef:
         return sum(t["rows"] + t["errors"] for t in told), sum(t["errors"] for t in told)
 
 
+class WorkflowRef:
+    """A started workflow of Hatchet's own; its result is what it returns: task name -> output."""
+
+    def __init__(self, plan: RunPlan, hatchet: Any) -> None:
+        self.plan, self.hatchet = plan, hatchet
+
+    @property
+    def workflow_run_id(self) -> str | None:
+        return self.hatchet.workflow_run_id
+
+    def result(self, timeout: float | None = None) -> Any:
+        try:
+            return on_loop(self._wait()).result(timeout)
+        except concurrent.futures.TimeoutError:
+            raise TimeoutError(f"the run {self.plan.key.path} is not finished after {timeout:g} seconds") from None
+
+    async def aio_result(self) -> Any:
+        return await asyncio.wrap_future(on_loop(self._wait()))
+
+    def cancel(self) -> None:
+        self.plan.objects.write(self.plan.key.cancelled, b"{}")
+        cancel(self.plan.key.path, [self.hatchet.workflow_run_id])
+
+    async def _wait(self) -> Any:
+        try:
+            return await self.hatchet.aio_result()
+        except Exception as error:
+            raise RunError(f"the workflow of {self.plan.key.path} failed: {told(error)}") from error
+
+
 def cancel(run: str, roots: list[str]) -> None:
     """Cancels the roots of a run, then all that they have triggered."""
 

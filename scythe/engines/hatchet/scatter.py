@@ -49,7 +49,7 @@ _BULK = 500
 
 
 def scatter_function(
-    experiment: Experiment, tasks: Callable[[], Tasks], loader: Loader, stopping: Stopping
+    experiment: Experiment, tasks: Callable[[], Tasks], loader: Loader, stopping: Stopping, node_class: type[Node]
 ) -> Callable[[ScatterInput, Any], Awaitable[dict[str, Any]]]:
     """The function of an experiment's scatter task on this worker."""
 
@@ -75,7 +75,7 @@ def scatter_function(
             run_id = await asyncio.to_thread(record_trigger, plan.objects, plan.key, context.workflow_run_id)
             payload = payload.model_copy(update={"run_id": run_id})
             loaded = await loader.turn(payload, experiment)
-            node = _Node(payload, tasks(), loaded, mark)
+            node = node_class(payload, tasks(), loaded, mark)
             await asyncio.to_thread(node.collector.take_up)
             if loaded.turn.n:
                 await node.run(await node.shape())
@@ -86,7 +86,7 @@ def scatter_function(
 
     async def _inner(payload: ScatterInput) -> dict[str, Any]:
         loaded = await loader.turn(payload, experiment)
-        node = _Node(payload, tasks(), loaded)
+        node = node_class(payload, tasks(), loaded)
         await asyncio.to_thread(node.collector.take_up)
         shape = await asyncio.to_thread(load_shape, loaded.prepared.plan.objects, payload.key, payload.turn)
         assert shape is not None, "its root stores the shape before it triggers a node"
@@ -98,7 +98,7 @@ def scatter_function(
 
 
 @dataclass
-class _Node:
+class Node:
     """One node at work."""
 
     payload: ScatterInput
@@ -197,9 +197,13 @@ class _Node:
         items = ((f"node-{k}", p.model_copy(update={"path": (*p.path, k)})) for k in range(count))
         await self._bulk(self.tasks.scatter, items)
 
-    async def _bulk(self, task: Any, items: Iterable[tuple[str, BaseModel]]) -> None:
-        """Triggers children under their keys; those that an earlier try has triggered are found again."""
+    async def _bulk(self, task: Any, items: Iterable[tuple[str, BaseModel]]) -> list[Any]:
+        """Triggers children under their keys; those that an earlier try has triggered are found again.
+
+        Gives their references, in the order of the items.
+        """
         carried = metadata(self.payload.run, self.payload.turn, "child")
+        refs: list[Any] = []
         wanted = [
             task.create_bulk_run_item(input=payload, child_key=key, additional_metadata=carried)
             for key, payload in items
@@ -207,6 +211,8 @@ class _Node:
         for start in range(0, len(wanted), _BULK):
             for ref in await task.aio_run_many(wanted[start : start + _BULK], wait_for_result=False):
                 self._open[ref] = asyncio.ensure_future(self._watch(ref))
+                refs.append(ref)
+        return refs
 
     async def _watch(self, ref: Any) -> None:
         try:
@@ -229,13 +235,17 @@ class _Node:
             return
         while not self._arrived.empty():
             arrived.append(self._arrived.get_nowait())
-        outputs: list[dict[str, Any]] = []
-        for ref, output in arrived:
+        for ref, _ in arrived:
             self._open.pop(ref)
+        await self._accept(arrived)
+
+    async def _accept(self, arrived: list[tuple[Any, dict[str, Any] | BaseException]]) -> None:
+        pieces: list[Packed] = []
+        for _, output in arrived:
             if isinstance(output, BaseException):
                 raise RunError(f"a task of {self.payload.run} failed: {told(output)}")
-            outputs.append(output)
-        await asyncio.to_thread(self._take, [piece for output in outputs for piece in output.get("pieces", ())])
+            pieces += output.get("pieces", ())
+        await asyncio.to_thread(self._take, pieces)
 
     def _take(self, pieces: list[Packed]) -> None:
         for piece in pieces:

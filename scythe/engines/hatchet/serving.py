@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from scythe.engines.hatchet.client import check, connect
+from scythe.engines.hatchet.foreign import ForeignNode
 from scythe.engines.hatchet.leaves import leaf_function
 from scythe.engines.hatchet.loading import Loader
-from scythe.engines.hatchet.scatter import scatter_function
+from scythe.engines.hatchet.scatter import Node, scatter_function
 from scythe.engines.hatchet.stopping import Stopping
 from scythe.engines.hatchet.tasks import NAME_LABEL, SLOTS_LABEL, Tasks, declare
 from scythe.engines.serve import Server
@@ -31,7 +32,11 @@ def serve_leaves(
     check(connect())
     logging.getLogger("scythe.experiment").setLevel(logging.INFO)
     server, loader, stopping = Server(slots), Loader(), Stopping()
-    tasks = [declare(connect(), e, leaf=leaf_function(e, server, loader, stopping)).leaf for e in experiments]
+    tasks = [
+        declare(connect(), e, leaf=leaf_function(e, server, loader, stopping)).leaf
+        for e in experiments
+        if e.included is None
+    ]
     labels = {**labels, NAME_LABEL: name, SLOTS_LABEL: slots}
     try:
         _serve(f"{name}-leaf", {"slots": slots * _HANDED_AHEAD}, labels, [*tasks, *workflows], stopping)
@@ -45,7 +50,10 @@ def serve_scatter(experiments: Sequence[Experiment], name: str, slots: int) -> N
     loader, stopping = Loader(), Stopping()
     declared: dict[str, Tasks] = {}
     for experiment in experiments:
-        function = scatter_function(experiment, lambda e=experiment: declared[e.name], loader, stopping)
+        if experiment.included is not None and experiment.included.is_workflow:
+            continue
+        kind = Node if experiment.included is None else ForeignNode
+        function = scatter_function(experiment, lambda e=experiment: declared[e.name], loader, stopping, kind)
         declared[experiment.name] = declare(connect(), experiment, scatter=function)
     scatter = [tasks.scatter for tasks in declared.values()]
     _serve(f"{name}-scatter", {"durable_slots": slots}, {NAME_LABEL: name}, scatter, stopping)

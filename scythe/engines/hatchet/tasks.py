@@ -97,7 +97,11 @@ def declare(
 ) -> Tasks:
     """The tasks of an experiment; a process that only triggers them gives no functions."""
     options, limits = experiment.options, timeouts()
-    config: dict[str, Any] = {"retries": _RETRIES, "backoff_factor": _BACKOFF_FACTOR, "backoff_max_seconds": _BACKOFF_MAX_SECONDS}
+    config: dict[str, Any] = {
+        "retries": _RETRIES,
+        "backoff_factor": _BACKOFF_FACTOR,
+        "backoff_max_seconds": _BACKOFF_MAX_SECONDS,
+    }
     unknown = set(options.task_config) & {*config, "name", "input_validator", "execution_timeout"}
     if unknown:
         raise RegistrationError(
@@ -126,6 +130,13 @@ def declare(
     return Tasks(experiment, leaf_task, scatter_task)  # pyright: ignore[reportArgumentType]
 
 
+def task_names(experiment: Experiment, *, single: bool) -> list[str]:
+    """The tasks that workers must have for a run; a run of one has no scatter node."""
+    if experiment.included is not None:
+        return [leaf_name(experiment), *([] if experiment.included.is_workflow else [scatter_name(experiment)])]
+    return [leaf_name(experiment), *([] if single else [scatter_name(experiment)])]
+
+
 def leaf_name(experiment: Experiment) -> str:
     """`scythe_experiment_<name>`, without the spaces that Hatchet does not take."""
     return experiment.task_name.replace(" ", "_")
@@ -134,11 +145,6 @@ def leaf_name(experiment: Experiment) -> str:
 def scatter_name(experiment: Experiment) -> str:
     """The name of the scatter node's task."""
     return f"{SCATTER_PREFIX}{experiment.name}".replace(" ", "_")
-
-
-def action_of(name: str) -> str:
-    """What a worker that serves a task of one step lists among its actions."""
-    return f"{name}:{name}".lower()
 
 
 def desired_labels(options: ExperimentOptions) -> list[DesiredWorkerLabel]:

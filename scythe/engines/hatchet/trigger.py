@@ -6,16 +6,20 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from pydantic import BaseModel
+
 from scythe.attempts import latest_attempt
 from scythe.engines.hatchet.client import check, connect, on_loop
 from scythe.engines.hatchet.fleet import active_workers, serves, unfinished_triggers
-from scythe.engines.hatchet.ref import HatchetRef, cancel
-from scythe.engines.hatchet.tasks import LeafInput, ScatterInput, Tasks, declare, leaf_name, metadata, scatter_name
+from scythe.engines.hatchet.ref import HatchetRef, WorkflowRef, cancel
+from scythe.engines.hatchet.tasks import LeafInput, ScatterInput, Tasks, declare, metadata, task_names
 from scythe.errors import AllocationError, RunError
+from scythe.leaf import Leaf
 from scythe.manifest import read_manifest, record_trigger
 from scythe.plan import RunPlan
 from scythe.registry import Experiment
 from scythe.turns import TurnPlan, store_turn
+from scythe_catalog.schema import arrow_to_models
 
 
 def check_cluster(experiment: Experiment, *, single: bool) -> None:
@@ -27,14 +31,15 @@ def check_cluster(experiment: Experiment, *, single: bool) -> None:
     """
     hatchet = connect()
     check(hatchet)
-    names = [leaf_name(experiment)] if single else [leaf_name(experiment), scatter_name(experiment)]
+    names = task_names(experiment, single=single)
     workers = on_loop(active_workers()).result()
     for name in names:
         if any(serves(worker, name) for worker in workers):
             continue
         known = hatchet.workflows.list(workflow_name=hatchet.config.apply_namespace(name)).rows or []
         others = sorted({a.split(":")[0] for w in workers for a in w.actions or [] if a.startswith("scythe_")})
-        way_out = f"start a worker that has it: scythe worker {experiment.module}"
+        where = experiment.source if experiment.module == "__main__" else experiment.module
+        way_out = f"start a worker that has it: scythe worker {where}"
         if not known or others:
             listed = f"; those that are connected have {', '.join(others)}" if others else ""
             raise AllocationError(f"no Hatchet worker has the task {name!r}{listed}: {way_out}")
@@ -56,7 +61,7 @@ def attached(plan: RunPlan, experiment: Experiment) -> HatchetRef | None:
 
 def run_hatchet(
     plan: RunPlan, experiment: Experiment, open_ranges: Iterable[tuple[int, int]], *, show: bool
-) -> HatchetRef:
+) -> HatchetRef | WorkflowRef:
     """Triggers the next turn on a run.
 
     Raises:
@@ -65,20 +70,28 @@ def run_hatchet(
     last = latest_attempt(plan.objects, plan.key)
     turn = TurnPlan(last.number + 1 if last is not None else 1, list(open_ranges), show)
     store_turn(plan.objects, plan.key, turn)
-    task = _root_task(plan, declare(connect(), experiment))
     pointer: dict[str, Any] = {"root": plan.root, "run": plan.key.path, "turn": turn.number}
+    if experiment.included is not None and experiment.included.is_workflow:
+        workflow = connect().stubs.workflow(name=experiment.included.name, input_validator=experiment.input_model)
+        with Leaf(plan, experiment) as leaf:
+            spec = arrow_to_models(leaf.inputs(range(1)), experiment.schemas.input)[0]
+        ref = _trigger(workflow, spec, plan, turn)
+        record_trigger(plan.objects, plan.key, ref.workflow_run_id)
+        return WorkflowRef(plan, ref)
+    task = _root_task(plan, declare(connect(), experiment))
+    payload = LeafInput(**pointer, single=True) if plan.single else ScatterInput(**pointer)
+    ref = _trigger(task, payload, plan, turn)
+    return HatchetRef(plan, task, ref, record_trigger(plan.objects, plan.key, ref.workflow_run_id))
+
+
+def _trigger(task: Any, payload: BaseModel, plan: RunPlan, turn: TurnPlan) -> Any:
+    carried = metadata(plan.key.path, turn.number, "root")
     try:
-        ref = task.run(
-            LeafInput(**pointer, single=True) if plan.single else ScatterInput(**pointer),
-            wait_for_result=False,
-            additional_metadata=metadata(plan.key.path, turn.number, "root"),
-        )
+        return task.run(payload, wait_for_result=False, additional_metadata=carried)
     except Exception as error:
         raise RunError(
             f"Hatchet does not take the run {plan.key.path}: {_said(error)}; it is stored: resume it later"
         ) from error
-    recorded = record_trigger(plan.objects, plan.key, ref.workflow_run_id)
-    return HatchetRef(plan, task, ref, recorded)
 
 
 def cancel_run(plan: RunPlan) -> None:

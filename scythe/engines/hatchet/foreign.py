@@ -1,0 +1,69 @@
+"""The scatter node of an included Hatchet task: it triggers that task once for each input, and makes rows of what it returns."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from scythe.base import ExperimentInputSpec
+from scythe.engines.hatchet.client import connect
+from scythe.engines.hatchet.errors import told
+from scythe.engines.hatchet.scatter import Node
+from scythe.errors import OutputError
+from scythe.leaf import Leaf
+from scythe_catalog.schema import arrow_to_models
+
+_BLOCK = 500
+
+
+class ForeignNode(Node):
+    """A node whose leaves are runs of a task that is not Scythe's."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        experiment = self.loaded.prepared.experiment
+        assert experiment.included is not None
+        self._task = connect().stubs.task(
+            name=experiment.included.name,
+            input_validator=experiment.input_model,
+            output_validator=experiment.output_model,
+        )
+        #: Row of `specs.pq` of each run that is awaited.
+        self._rows: dict[Any, int] = {}
+
+    async def _trigger(self, leaves: Iterable[tuple[str, range]]) -> None:
+        wanted = [(key, int(self.loaded.turn.rows(inputs)[0])) for key, inputs in leaves]
+        for start in range(0, len(wanted), _BLOCK):
+            block = wanted[start : start + _BLOCK]
+            specs = await asyncio.to_thread(self._specs, [row for _, row in block])
+            refs = await self._bulk(self._task, [(key, spec) for (key, _), spec in zip(block, specs, strict=True)])
+            self._rows |= {ref: row for ref, (_, row) in zip(refs, block, strict=True)}
+
+    def _specs(self, rows: list[int]) -> list[ExperimentInputSpec]:
+        """The inputs of some rows, which may be in any order."""
+        run, order = self.loaded.prepared, sorted(rows)
+        with Leaf(run.plan, run.experiment) as leaf:
+            found = arrow_to_models(leaf.inputs(np.array(order, np.int64)), run.plan.schemas(run.experiment).input)
+        by_row = dict(zip(order, found, strict=True))
+        return [by_row[row] for row in rows]
+
+    async def _accept(self, arrived: list[tuple[Any, Any]]) -> None:
+        outcomes = {self._rows.pop(ref): output for ref, output in arrived}
+        await asyncio.to_thread(self._keep, dict(sorted(outcomes.items())))
+
+    def _keep(self, outcomes: dict[int, Any]) -> None:
+        """Makes rows of what the runs returned, as if the function had run here."""
+        run, order = self.loaded.prepared, iter(outcomes.values())
+
+        def returned(_: ExperimentInputSpec) -> Any:
+            outcome = next(order)
+            if isinstance(outcome, BaseException):
+                raise OutputError(told(outcome))
+            return outcome
+
+        with Leaf(run.plan, replace(run.experiment, target=returned)) as leaf:
+            self.collector.add(leaf.run(np.array(list(outcomes), np.int64)))
