@@ -110,7 +110,8 @@ class ScytheWorkerConfig(BaseSettings):
             return
         scatter = _Scatter(served, self.name, self.durable_slots) if self.does_fan and served else None
         try:
-            serve_leaves(served, workflows, self.name, self.slots, self.labels)
+            stop = scatter.tell if scatter is not None else None
+            serve_leaves(served, workflows, self.name, self.slots, self.labels, on_stop=stop)
         finally:
             if scatter is not None:
                 scatter.stop()
@@ -195,14 +196,26 @@ class _Scatter:
             if not self._stopped.wait(_AGAIN_SECONDS):
                 self._process = self._start()
 
+    def tell(self) -> None:
+        """Tells it to hand back its nodes and to end."""
+        if not self._stopped.is_set():
+            self._stopped.set()
+            self._process.send_signal(signal.SIGTERM)
+
     def stop(self) -> None:
-        """Tells it to hand back its nodes, and waits until it is gone."""
-        self._stopped.set()
-        self._process.send_signal(signal.SIGTERM)
+        """Waits until it is gone."""
+        self.tell()
         try:
             self._process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
+
+
+def embedded_main(parent: int) -> None:
+    """Serves experiments as the child of a process that has the embedded engine; ends when that does."""
+    experiments = pickle.load(sys.stdin.buffer)
+    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+    worker_config().start(experiments)
 
 
 def scatter_main(parent: int) -> None:

@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterable
+from dataclasses import replace
 
 import cloudpickle
 
@@ -27,7 +28,7 @@ from scythe.plan import RunPlan
 from scythe.progress import Progress
 from scythe.registry import Experiment
 from scythe.results import RunResult
-from scythe_catalog.s3 import hand_over
+from scythe_catalog.s3 import hand_over, renewed
 
 _POLL_SECONDS = 0.1
 _INTERRUPTED = 130
@@ -42,6 +43,12 @@ def pool_job(plan: RunPlan, experiment: Experiment, parts: str | None = None) ->
     """What a worker process needs to serve ranges of a run; it goes to processes of this machine alone."""
     limit = experiment.options.execution_seconds
     return Job(plan.to_json(), cloudpickle.dumps(experiment), limit, parts, hand_over(plan.root))
+
+
+def kept_up(job: Job, plan: RunPlan) -> Job:
+    """The job, with new credentials where those that it holds have been replaced."""
+    reach = renewed(plan.root, job.reach)
+    return job if reach is job.reach else replace(job, reach=reach)
 
 
 class LocalJob(threading.Thread):
@@ -147,6 +154,7 @@ class LocalJob(threading.Thread):
                     work = chunks.next()
                     if work is None:
                         break
+                    job = kept_up(job, plan)
                     pool.submit(work, job)
                     in_flight += 1
                 for event in pool.poll(_POLL_SECONDS):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import signal
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from scythe.engines.hatchet.client import check, connect
@@ -26,9 +26,15 @@ _HANDED_AHEAD = 2
 
 
 def serve_leaves(
-    experiments: Sequence[Experiment], workflows: Sequence[Any], name: str, slots: int, labels: dict[str, int | str]
+    experiments: Sequence[Experiment],
+    workflows: Sequence[Any],
+    name: str,
+    slots: int,
+    labels: dict[str, int | str],
+    *,
+    on_stop: Callable[[], None] | None = None,
 ) -> None:
-    """Runs leaves, `slots` functions at once, until the process is told to stop."""
+    """Runs leaves, `slots` functions at once, until the process is told to stop, which `on_stop` hears of too."""
     check(connect())
     logging.getLogger("scythe.experiment").setLevel(logging.INFO)
     server, loader, stopping = Server(slots), Loader(), Stopping()
@@ -39,7 +45,7 @@ def serve_leaves(
     ]
     labels = {**labels, NAME_LABEL: name, SLOTS_LABEL: slots}
     try:
-        _serve(f"{name}-leaf", {"slots": slots * _HANDED_AHEAD}, labels, [*tasks, *workflows], stopping)
+        _serve(f"{name}-leaf", {"slots": slots * _HANDED_AHEAD}, labels, [*tasks, *workflows], stopping, on_stop)
     finally:
         server.close()
 
@@ -60,23 +66,30 @@ def serve_scatter(experiments: Sequence[Experiment], name: str, slots: int) -> N
 
 
 def _serve(
-    name: str, slots: dict[str, int], labels: dict[str, int | str], workflows: Sequence[Any], stopping: Stopping
+    name: str,
+    slots: dict[str, int],
+    labels: dict[str, int | str],
+    workflows: Sequence[Any],
+    stopping: Stopping,
+    on_stop: Callable[[], None] | None = None,
 ) -> None:
     with warnings.catch_warnings():
         # The worker takes labels as a dict, and warns of labels that are one.
         warnings.simplefilter("ignore", DeprecationWarning)
         worker = connect().worker(name, labels=labels, workflows=list(workflows), **slots)  # pyright: ignore[reportArgumentType]
     for number in (signal.SIGTERM, signal.SIGINT):
-        _tell_first(number, stopping)
+        _tell_first(number, stopping, on_stop)
     worker.start()
 
 
-def _tell_first(number: signal.Signals, stopping: Stopping) -> None:
+def _tell_first(number: signal.Signals, stopping: Stopping, on_stop: Callable[[], None] | None) -> None:
     """Has our tasks hand back their work when the SDK's own handler waits for them."""
     before = signal.getsignal(number)
 
     def handle(signum: int, frame: Any) -> None:
         stopping.set()
+        if on_stop is not None:
+            on_stop()
         if callable(before):
             before(signum, frame)
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from scythe.attempts import latest_attempt
 from scythe.engines.hatchet.client import check, connect, on_loop
+from scythe.engines.hatchet.embedded import ensure_worker
 from scythe.engines.hatchet.fleet import active_workers, serves, unfinished_triggers
 from scythe.engines.hatchet.ref import HatchetRef, WorkflowRef, cancel
 from scythe.engines.hatchet.tasks import LeafInput, ScatterInput, Tasks, declare, metadata, task_names
@@ -18,6 +19,7 @@ from scythe.leaf import Leaf
 from scythe.manifest import read_manifest, record_trigger
 from scythe.plan import RunPlan
 from scythe.registry import Experiment
+from scythe.settings import hatchet_settings
 from scythe.turns import TurnPlan, store_turn
 from scythe_catalog.schema import arrow_to_models
 
@@ -31,6 +33,8 @@ def check_cluster(experiment: Experiment, *, single: bool) -> None:
     """
     hatchet = connect()
     check(hatchet)
+    if hatchet_settings().embedded and experiment.included is None:
+        ensure_worker(experiment)
     names = task_names(experiment, single=single)
     workers = on_loop(active_workers()).result()
     for name in names:
