@@ -1,0 +1,186 @@
+"""The cluster's benchmark: `python tests/benches/cluster.py [leaves shape naps many files]`; all without a name.
+
+On the engine that HATCHET_CLIENT_TOKEN names, else on the stand-in of the tests; `files` wants an S3
+server that is fast enough to tell, at AWS_ENDPOINT_URL with SCYTHE_STORAGE_BUCKET. Ratios are within one
+run, each way in turn.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import polars as pl
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parents[1])]
+
+SLOTS = 8
+
+
+def scythe_run(function: object, xs: list[float], **options: object) -> float:
+    """Seconds from `allocate` to the result."""
+    from scythe.allocate import BaseExperiment
+
+    began = time.perf_counter()
+    _, ref = BaseExperiment(function).allocate(pl.DataFrame({"x": xs}), **options)
+    result = ref.result()
+    assert result.rows == len(xs)
+    return time.perf_counter() - began
+
+
+def leaves() -> None:
+    """1,000 tasks of one input each, against the SDK's two ways."""
+    import on_hatchet
+
+    bare, n = on_hatchet.Bare(), 1000
+    xs = [float(i) for i in range(n)]
+    ours: list[float] = []
+    fast: list[float] = []
+    for i in range(3):
+        fast.append(bare.gathered(n))
+        ours.append(scythe_run(on_hatchet.bench_noop, xs, engine="hatchet", chunk=1))
+        print(f"  round {i + 1}: bare gather {fast[-1]:.1f} s, scythe {ours[-1]:.1f} s", flush=True)
+    best, mine = statistics.median(fast), statistics.median(ours)
+    print(f"1,000 leaves of one input: scythe {mine:.1f} s, bare gather {best:.1f} s: {mine / best:.2f} x (limit 1.15)")
+
+
+def many() -> None:
+    """The same against `aio_run_many`, once: it takes minutes."""
+    import on_hatchet
+
+    n = 1000
+    mine = scythe_run(on_hatchet.bench_noop, [float(i) for i in range(n)], engine="hatchet", chunk=1)
+    slow = on_hatchet.Bare().run_many(n)
+    print(
+        f"1,000 leaves of one input: scythe {mine:.1f} s, aio_run_many {slow:.1f} s: {slow / mine:.1f} x faster (limit 4)"
+    )
+
+
+def shape() -> None:
+    """100,000 no-op inputs with the default shape, against one task per input and the local engine."""
+    import on_hatchet
+
+    n, few = 100_000, 500
+    xs = [float(i) for i in range(n)]
+    single = scythe_run(on_hatchet.bench_noop, xs[:few], engine="hatchet", chunk=1) / few
+    cluster: list[float] = []
+    local: list[float] = []
+    for i in range(3):
+        cluster.append(scythe_run(on_hatchet.bench_noop, xs, engine="hatchet"))
+        local.append(scythe_run(on_hatchet.bench_noop, xs, engine="local"))
+        print(f"  round {i + 1}: hatchet {cluster[-1]:.1f} s, local {local[-1]:.1f} s", flush=True)
+    mine, alone = statistics.median(cluster), statistics.median(local)
+    print(
+        f"100,000 no-op inputs: hatchet {mine:.1f} s, local {alone:.1f} s: {mine / alone:.1f} x (limit 3); "
+        f"{single / (mine / n):.0f} times faster per input than one task each (limit 50)"
+    )
+
+
+def naps() -> None:
+    """1,023 inputs of half a second on eight slots, in four shapes."""
+    import on_hatchet
+
+    from scythe.scatter_gather import RecursionMap
+
+    n, seconds = 1023, 0.5
+    ideal = n * seconds / SLOTS
+    for name, tree in (("default", None), ("2/0", (2, 0)), ("8/1", (8, 1)), ("4/3", (4, 3))):
+        options = {"recursion_map": RecursionMap(factor=tree[0], max_depth=tree[1])} if tree else {}
+        took = scythe_run(on_hatchet.bench_nap, [seconds] * n, engine="hatchet", **options)
+        limit = f" (limit {1.1 * ideal + 2:.1f} s)" if tree is None else ""
+        print(f"1,023 naps of 0.5 s on {SLOTS} slots, {name}: {took:.1f} s, ideal {ideal:.1f} s{limit}", flush=True)
+
+
+def files() -> None:
+    """10,000 small files up to a bucket, and back, against boto3 in 16 threads."""
+    import boto3
+
+    from scythe.settings import storage
+
+    objects, client, n = storage(), boto3.client("s3"), 10_000
+    bucket = os.environ["SCYTHE_STORAGE_BUCKET"]
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{i:05d}.bin" for i in range(n)]
+        for path in paths:
+            path.write_bytes(os.urandom(2048))
+
+        def boto_up() -> None:
+            with ThreadPoolExecutor(16) as pool:
+                list(pool.map(lambda p: client.upload_file(str(p), bucket, f"boto/{p.name}"), paths))
+
+        def boto_down() -> None:
+            with ThreadPoolExecutor(16) as pool:
+                list(pool.map(lambda p: client.download_file(bucket, f"boto/{p.name}", f"{p}.boto"), paths))
+
+        def ours_up() -> None:
+            staged = [(objects.staging_file(p.name), p) for p in paths]
+            for waiting, path in staged:
+                os.link(path, waiting)
+            objects.publish_all((waiting, f"bench/{path.name}") for waiting, path in staged)
+
+        def ours_down() -> None:
+            objects.download_all((f"bench/{p.name}", Path(f"{p}.ours")) for p in paths)
+
+        ways = {"boto3 up": boto_up, "scythe up": ours_up, "boto3 down": boto_down, "scythe down": ours_down}
+        seconds: dict[str, list[float]] = {way: [] for way in ways}
+        for _ in range(3):
+            for way, run in ways.items():
+                began = time.perf_counter()
+                run()
+                seconds[way].append(time.perf_counter() - began)
+        assert (Path(f"{paths[-1]}.ours")).read_bytes() == paths[-1].read_bytes()
+    median = {way: statistics.median(s) for way, s in seconds.items()}
+    for kind in ("up", "down"):
+        theirs, mine = median[f"boto3 {kind}"], median[f"scythe {kind}"]
+        print(
+            f"10,000 files {kind}: scythe {n / mine:,.0f}/s, boto3 {n / theirs:,.0f}/s: {theirs / mine:.1f} x (limit 3)"
+        )
+
+
+CLUSTER: dict[str, Callable[[], None]] = {"leaves": leaves, "shape": shape, "naps": naps, "many": many}
+
+
+def main(names: list[str]) -> None:
+    wanted = names or [*CLUSTER, *(["files"] if "SCYTHE_STORAGE_BUCKET" in os.environ else [])]
+    if "files" in wanted:
+        files()
+    on_cluster = [name for name in wanted if name in CLUSTER]
+    if not on_cluster:
+        return
+    from tests.cluster import REAL, Worker, engine_environment, wait_until_served
+
+    with tempfile.TemporaryDirectory() as folder, engine_environment() as env:
+        os.environ |= {**env, "SCYTHE_STORAGE_ROOT": f"{folder}/root", "PYTHONPATH": str(HERE)}
+        os.environ.pop("SCYTHE_STORAGE_BUCKET", None)
+        print(
+            f"engine: {'the one of HATCHET_CLIENT_TOKEN' if REAL else 'the stand-in'}; {os.cpu_count()} cores",
+            flush=True,
+        )
+        bare = subprocess.Popen(
+            [sys.executable, str(HERE / "on_hatchet.py"), str(2 * SLOTS)], stdout=subprocess.DEVNULL
+        )
+        try:
+            with Worker("on_hatchet", "--slots", str(SLOTS), env={}, cwd=Path(folder)):
+                names = [
+                    f"{kind}bench_{what}"
+                    for kind in ("scythe_experiment_", "scythe_scatter_gather_")
+                    for what in ("noop", "nap")
+                ]
+                wait_until_served(*names, "bench_bare_noop")
+                for name in on_cluster:
+                    CLUSTER[name]()
+        finally:
+            bare.terminate()
+            bare.wait()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
