@@ -1,6 +1,28 @@
-"""What the SDK raises for a failed task, as a sentence."""
+"""What becomes of an exception on its way through the engine: tried again or not, and what the user is told."""
 
 from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from scythe.errors import ScytheError
+
+#: A bucket out of reach is tried again so often, after 1, 2, 4, 8 and 16 seconds.
+_STORAGE_TRIES = 5
+
+
+async def settle(error: Exception, context: Any) -> None:
+    """Waits before a task that storage failed is tried again; ends one that would fail again.
+
+    Raises:
+        NonRetryableException: an error that another try would not mend.
+    """
+    from hatchet_sdk import NonRetryableException
+
+    if isinstance(error, OSError) and context.retry_count < _STORAGE_TRIES:
+        await asyncio.sleep(2.0**context.retry_count)
+    elif isinstance(error, ScytheError | OSError):
+        raise NonRetryableException(str(error)) from error
 
 
 def told(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from scythe.engines.hatchet.client import connect
-from scythe.engines.hatchet.tasks import ROLE_KEY, RUN_KEY, SLOTS_LABEL, Tasks
+from scythe.engines.hatchet.tasks import ROOT_KEY, RUN_KEY, SLOTS_LABEL, Tasks
 
 if TYPE_CHECKING:
     from hatchet_sdk.clients.rest.models.v1_task_status import V1TaskStatus
@@ -67,7 +67,7 @@ async def unfinished_triggers(run: str, known: Iterable[str]) -> list[str]:
     runs = connect().runs
     found = await runs.aio_list(
         since=dt.datetime.now(dt.UTC) - _LONGEST_RUN,
-        additional_metadata={RUN_KEY: run, ROLE_KEY: "root"},
+        additional_metadata={ROOT_KEY: run},
         statuses=_unfinished(),
         include_payloads=False,
     )

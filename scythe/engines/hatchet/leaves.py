@@ -7,15 +7,15 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from hatchet_sdk import Context, NonRetryableException
+from hatchet_sdk import Context
 
 from scythe.attempts import Superseded, Turn
 from scythe.collect import Collector
+from scythe.engines.hatchet.errors import settle
 from scythe.engines.hatchet.loading import Loaded, Loader, load_plan
 from scythe.engines.hatchet.stopping import Stopping
 from scythe.engines.hatchet.tasks import LeafInput
 from scythe.engines.serve import Server
-from scythe.errors import ScytheError
 from scythe.manifest import record_trigger
 from scythe.packing import Packed
 from scythe.parts import Part
@@ -33,8 +33,9 @@ def leaf_function(
                 return await _single(payload, context)
             loaded = await loader.turn(payload, experiment)
             return {"pieces": await _run(payload, context, loaded)}
-        except ScytheError as error:
-            raise NonRetryableException(str(error)) from error
+        except Exception as error:
+            await settle(error, context)
+            raise
 
     async def _run(payload: LeafInput, context: Context, loaded: Loaded) -> list[Packed]:
         rows = loaded.turn.rows(range(*payload.inputs))

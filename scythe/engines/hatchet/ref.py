@@ -71,6 +71,8 @@ class HatchetRef:
         plan, path = self.plan, self.plan.key.path
         try:
             output = await self.hatchet.aio_result()
+            if not output:  # this is how the engine tells of both
+                raise RunError("it was cancelled, or waited too long for a worker")
             if output.get("superseded"):  # the run was triggered once more than needed: another root has it
                 await self._task.get_run_ref(output["superseded"]).aio_result()
         except Exception as error:

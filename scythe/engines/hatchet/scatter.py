@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from hatchet_sdk import DurableContext, NonRetryableException
+from hatchet_sdk import DurableContext
 from hatchet_sdk.clients.rest.models.v1_task_status import V1TaskStatus
 from hatchet_sdk.runnables.contextvars import ctx_durable_context
 from obstore.exceptions import BaseError
@@ -26,7 +26,7 @@ from scythe.attempts import Superseded, Turn
 from scythe.chunk import ChunkResult
 from scythe.collect import Collector
 from scythe.engines.hatchet.client import connect
-from scythe.engines.hatchet.errors import told
+from scythe.engines.hatchet.errors import settle, told
 from scythe.engines.hatchet.fleet import cancel_runs, slots_for
 from scythe.engines.hatchet.loading import Loaded, Loader, load_plan
 from scythe.engines.hatchet.stopping import Stopping
@@ -60,8 +60,9 @@ def scatter_function(
         try:
             work = _root(payload, context) if not payload.path else _inner(payload)
             return await stopping.unless(asyncio.ensure_future(work))
-        except ScytheError as error:
-            raise NonRetryableException(str(error)) from error
+        except Exception as error:
+            await settle(error, context)
+            raise
 
     async def _root(payload: ScatterInput, context: DurableContext) -> dict[str, Any]:
         plan = await asyncio.to_thread(load_plan, payload.root, payload.key, experiment)
@@ -202,7 +203,7 @@ class Node:
 
         Gives their references, in the order of the items.
         """
-        carried = metadata(self.payload.run, self.payload.turn, "child")
+        carried = metadata(self.payload.run, self.payload.turn, root=False)
         refs: list[Any] = []
         wanted = [
             task.create_bulk_run_item(input=payload, child_key=key, additional_metadata=carried)
@@ -244,6 +245,8 @@ class Node:
         for _, output in arrived:
             if isinstance(output, BaseException):
                 raise RunError(f"a task of {self.payload.run} failed: {told(output)}")
+            if not output:
+                raise RunError(f"a task of {self.payload.run} was cancelled, or waited too long for a worker")
             pieces += output.get("pieces", ())
         await asyncio.to_thread(self._take, pieces)
 

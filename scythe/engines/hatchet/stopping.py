@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TypeVar
 
 T = TypeVar("T")
 
-#: By then the engine has been told that this worker takes nothing more; before, it would get its own work back.
-_SETTLE_SECONDS = 1.0
+#: By then the engine sends this worker nothing more; before, the worker would be sent its own work again. (The
+#: engine's scheduler looks at the list of workers every five seconds.)
+_SETTLE_SECONDS = 5.5
 
 
 class HandedBack(Exception):
@@ -21,9 +23,11 @@ class Stopping:
     def __init__(self) -> None:
         self._event = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._since = 0.0
 
     def set(self) -> None:
         """Tells all tasks."""
+        self._since = self._since or time.monotonic()
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._event.set)
         self._event.set()
@@ -40,7 +44,7 @@ class Stopping:
             await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 return work.result()
-            await asyncio.gather(_ended(work), asyncio.sleep(_SETTLE_SECONDS))
+            await asyncio.gather(_ended(work), asyncio.sleep(self._since + _SETTLE_SECONDS - time.monotonic()))
             raise HandedBack("the worker was told to stop: its unfinished work is handed back")
         finally:
             stop.cancel()

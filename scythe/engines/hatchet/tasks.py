@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
@@ -31,14 +31,14 @@ NAME_LABEL = "scythe_worker"
 #: Key of a task's metadata: which run it belongs to.
 RUN_KEY = "scythe_run"
 TURN_KEY = "scythe_turn"
-ROLE_KEY = "scythe_role"
+#: The same, of the root alone; the engine takes several keys of a search as alternatives, so one must do.
+ROOT_KEY = "scythe_root"
 
 #: Hatchet's own limits count from the hand-over and would kill whole chunks; ours count from the function's start.
 _FOREVER = timedelta(days=365)
-#: A task that a stopping worker hands back is a retry to Hatchet, like one that failed on a bucket out of reach.
+#: A task that a stopping worker hands back is a retry to Hatchet. Without a backoff: the engine looks at those
+#: that wait for one about twice a minute only.
 _RETRIES = 20
-_BACKOFF_FACTOR = 1.5
-_BACKOFF_MAX_SECONDS = 30
 
 
 class LeafInput(BaseModel):
@@ -97,11 +97,7 @@ def declare(
 ) -> Tasks:
     """The tasks of an experiment; a process that only triggers them gives no functions."""
     options, limits = experiment.options, timeouts()
-    config: dict[str, Any] = {
-        "retries": _RETRIES,
-        "backoff_factor": _BACKOFF_FACTOR,
-        "backoff_max_seconds": _BACKOFF_MAX_SECONDS,
-    }
+    config: dict[str, Any] = {"retries": _RETRIES}
     unknown = set(options.task_config) & {*config, "name", "input_validator", "execution_timeout"}
     if unknown:
         raise RegistrationError(
@@ -164,6 +160,6 @@ def desired_labels(options: ExperimentOptions) -> list[DesiredWorkerLabel]:
     return labels
 
 
-def metadata(run: str, turn: int, role: Literal["root", "child"]) -> dict[str, str]:
+def metadata(run: str, turn: int, *, root: bool) -> dict[str, str]:
     """What every task of a turn carries, by which a run is found and cancelled as a whole."""
-    return {RUN_KEY: run, TURN_KEY: str(turn), ROLE_KEY: role}
+    return {RUN_KEY: run, TURN_KEY: str(turn), ROOT_KEY: run if root else ""}  # else a child has its parent's

@@ -89,7 +89,7 @@ def run_hatchet(
 
 
 def _trigger(task: Any, payload: BaseModel, plan: RunPlan, turn: TurnPlan) -> Any:
-    carried = metadata(plan.key.path, turn.number, "root")
+    carried = metadata(plan.key.path, turn.number, root=True)
     try:
         return task.run(payload, wait_for_result=False, additional_metadata=carried)
     except Exception as error:
