@@ -107,7 +107,7 @@ def wait_for(what: Callable[[], T | None], timeout: float = PATIENCE) -> T:
         time.sleep(0.05)
 
 
-def wait_until_served(*names: str, workers: int = 1) -> None:
+def wait_until_served(*names: str, workers: int = 1, timeout: float = PATIENCE) -> None:
     """Returns when so many connected workers have each of these tasks."""
     from scythe.engines.hatchet.client import on_loop
     from scythe.engines.hatchet.fleet import active_workers, serves
@@ -116,4 +116,4 @@ def wait_until_served(*names: str, workers: int = 1) -> None:
         active = on_loop(active_workers()).result()
         return all(sum(serves(w, name) for w in active) >= workers for name in names)
 
-    wait_for(served)
+    wait_for(served, timeout)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.postgres_server import postgres_server
+from tests.s3_server import S3Server, s3_server
 
 settings.register_profile("scythe", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("scythe")
@@ -18,11 +22,42 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "root"
     monkeypatch.setenv("SCYTHE_STORAGE_ROOT", str(folder))
     monkeypatch.setenv("SCYTHE_CACHE_DIR", str(tmp_path / "cache"))
-    for name in ("SCYTHE_STORAGE_BUCKET", "SCYTHE_ENGINE", "SCYTHE_WORKERS", "SCYTHE_CATALOG"):
+    for name in (
+        "SCYTHE_STORAGE_BUCKET",
+        "SCYTHE_STORAGE_BUCKET_PREFIX",
+        "SCYTHE_ENGINE",
+        "SCYTHE_WORKERS",
+        "SCYTHE_CATALOG",
+    ):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """An S3 server, for all tests of this process."""
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(root: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty bucket as the storage root, with boto3's settings in the environment."""
+    for name in [n for n in os.environ if n.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in s3.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SCYTHE_STORAGE_BUCKET", s3.new_bucket())
+    return os.environ["SCYTHE_STORAGE_BUCKET"]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URI of a Postgres server, for all tests of this process."""
+    with postgres_server() as uri:
+        yield uri
 
 
 @pytest.fixture(autouse=True)

@@ -36,3 +36,7 @@ class TableNotFound(CatalogError):
 
 class CommitConflict(CatalogError):
     """Another committer was faster, as often as we tried again."""
+
+
+class StorageError(ScytheError, OSError):
+    """A bucket cannot be reached, is not there, or refuses; an OSError too, as a disk's errors are."""

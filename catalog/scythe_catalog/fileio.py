@@ -37,8 +37,10 @@ class _Input(InputFile):
 
 
 class _Output(OutputFile):
+    _written: _Buffer | None = None
+
     def __len__(self) -> int:
-        return len(self.to_input_file())
+        return self._written.size if self._written is not None else len(self.to_input_file())
 
     def exists(self) -> bool:
         return self.to_input_file().exists()
@@ -47,24 +49,29 @@ class _Output(OutputFile):
         return _Input(self.location)
 
     def create(self, overwrite: bool = False) -> OutputStream:
-        objects, key = _split(self.location)
-        if not overwrite and objects.exists(key):
-            raise FileExistsError(f"{self.location} exists already")
-        return _Buffer(objects, key)  # pyright: ignore[reportReturnType]
+        self._written = _Buffer(self.location, overwrite)
+        return self._written  # pyright: ignore[reportReturnType]
 
 
 class _Buffer(io.BytesIO):
     """Becomes an object when it is closed without an error."""
 
-    def __init__(self, objects: Objects, key: str) -> None:
+    def __init__(self, location: str, overwrite: bool) -> None:
         super().__init__()
-        self._target = (objects, key)
+        self._location, self._overwrite = location, overwrite
+        self.size = 0
 
     def close(self) -> None:
-        if not self.closed:
-            objects, key = self._target
-            objects.write(key, self.getvalue())
+        if self.closed:
+            return
+        data = self.getvalue()
+        self.size = len(data)
         super().close()
+        objects, key = _split(self._location)
+        if self._overwrite:
+            objects.write(key, data)
+        elif not objects.create(key, data):
+            raise FileExistsError(f"{self._location} exists already")
 
     def __exit__(self, *error: Any) -> None:
         if error and error[0] is not None:

@@ -8,21 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
 from scythe_catalog.errors import CatalogError
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
+A = TypeVar("A")
+T = TypeVar("T")
+
 _PART_BYTES = 8 * 1024 * 1024
+#: An object in a bucket has 10,000 parts at most.
+_MAX_PARTS = 9_000
+_AT_ONCE = 32
+#: In which of an object's headers the call that made it left its name.
+_MAKER = "scythe-maker"
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,16 @@ class Objects:
     @property
     def store(self) -> ObjectStore:
         """The obstore store of the root, with credentials from boto3's session where it is a bucket."""
-        return _store(self.root)
+        if self.is_bucket:
+            from scythe_catalog.s3 import s3_store
+
+            return s3_store(self.root)
+        return _folder_store(self.root)
+
+    @property
+    def is_bucket(self) -> bool:
+        """Whether the root lies in a bucket."""
+        return self.root.startswith("s3://")
 
     @property
     def folder(self) -> Path | None:
@@ -63,55 +81,78 @@ class Objects:
         """The whole object; raises FileNotFoundError."""
         import obstore
 
-        return bytes(obstore.get(self.store, key).bytes())
+        return self._tried(lambda: bytes(obstore.get(self.store, key).bytes()))
 
     def read_all(self, keys: Iterable[str]) -> list[bytes]:
         """Many small objects, in parallel over a network."""
-        wanted = list(keys)
-        if self.folder is not None or len(wanted) < 2:
-            return [self.read(key) for key in wanted]
-        from concurrent.futures import ThreadPoolExecutor
-
-        with ThreadPoolExecutor(32) as pool:
-            return list(pool.map(self.read, wanted))
+        return self._at_once(self.read, keys)
 
     def write(self, key: str, data: bytes) -> None:
         """Replaces the object atomically."""
         import obstore
 
-        obstore.put(self.store, key, data)
+        self._tried(lambda: obstore.put(self.store, key, data, use_multipart=False))
 
     def create(self, key: str, data: bytes) -> bool:
-        """Writes the object if there is none; False if there is one already."""
+        """Writes the object if there is none; False if there is one already.
+
+        In a bucket the answer to a creation may be lost on its way and the request be sent again: then the object
+        that is there already is our own. It is told from another's by a name that this call gives it.
+        """
         import obstore
         from obstore.exceptions import AlreadyExistsError
 
+        attributes = {_MAKER: uuid.uuid4().hex} if self.is_bucket else None
+
+        def attempt() -> bool:
+            try:
+                obstore.put(self.store, key, data, mode="create", use_multipart=False, attributes=attributes)
+            except AlreadyExistsError:
+                return attributes is not None and self._maker(key) == attributes[_MAKER]
+            return True
+
+        return self._tried(attempt)
+
+    def _maker(self, key: str) -> object:
+        import obstore
+
         try:
-            obstore.put(self.store, key, data, mode="create", use_multipart=False)
-        except AlreadyExistsError:
-            return False
-        return True
+            found: dict[str, object] = dict(obstore.get(self.store, key, options={"head": True}).attributes)
+        except FileNotFoundError:
+            return None
+        return found.get(_MAKER)
 
     def upload(self, path: Path, key: str) -> None:
         """Copies a local file, in parts where it is large; atomic like `write`."""
         import obstore
 
-        with path.open("rb") as source:
-            obstore.put(self.store, key, source, chunk_size=_PART_BYTES, max_concurrency=8)
+        size = path.stat().st_size
+        if size <= _PART_BYTES:
+            self.write(key, path.read_bytes())
+            return
+        part = max(_PART_BYTES, -(-size // _MAX_PARTS))
+
+        def attempt() -> None:
+            with path.open("rb") as source:
+                obstore.put(self.store, key, source, chunk_size=part, max_concurrency=8)
+
+        self._tried(attempt)
 
     def download(self, key: str, path: Path) -> None:
-        """Streams an object into a local file."""
-        import obstore
+        """Copies an object into a local file, in parallel ranges where it is large; raises FileNotFoundError."""
+        folder = self.folder
+        if folder is not None:
+            shutil.copyfile(folder / key, path)
+            return
+        from scythe_catalog.ranged import Found
 
-        with path.open("wb") as target:
-            for part in obstore.get(self.store, key).stream(min_chunk_size=_PART_BYTES):
-                target.write(part)
+        Found(self.root, key).save(path)
 
     def size(self, key: str) -> int:
         """Bytes of an object; raises FileNotFoundError."""
         import obstore
 
-        return obstore.head(self.store, key)["size"]
+        return self._tried(lambda: obstore.head(self.store, key)["size"])
 
     def exists(self, key: str) -> bool:
         """Whether there is an object of this key."""
@@ -125,8 +166,9 @@ class Objects:
         """All keys below a folder, sorted."""
         import obstore
 
-        found = [meta["path"] for batch in obstore.list(self.store, prefix + "/") for meta in batch]
-        return sorted(found)
+        return sorted(
+            self._tried(lambda: [meta["path"] for batch in obstore.list(self.store, prefix + "/") for meta in batch])
+        )
 
     def folders(self, prefix: str = "") -> list[str]:
         """Names of the folders directly below a folder, sorted; empty where there is none."""
@@ -139,7 +181,7 @@ class Objects:
     def _listing(self, prefix: str) -> tuple[list[str], list[str]]:
         import obstore
 
-        listed = obstore.list_with_delimiter(self.store, prefix + "/" if prefix else None)
+        listed = self._tried(lambda: obstore.list_with_delimiter(self.store, prefix + "/" if prefix else None))
         return list(listed["common_prefixes"]), [meta["path"] for meta in listed["objects"]]
 
     def delete(self, keys: Iterable[str]) -> None:
@@ -148,19 +190,15 @@ class Objects:
 
         for batch in _batches(list(keys), 1000):
             try:
-                obstore.delete(self.store, batch)
+                self._tried(lambda batch=batch: obstore.delete(self.store, batch))
             except FileNotFoundError:
                 for key in batch:
-                    try:
+                    with contextlib.suppress(FileNotFoundError):
                         obstore.delete(self.store, key)
-                    except FileNotFoundError:
-                        continue
 
     def delete_folder(self, prefix: str) -> None:
         """Deletes everything below a folder."""
         if self.folder is not None:
-            import shutil
-
             shutil.rmtree(self.folder / prefix, ignore_errors=True)
         else:
             self.delete(self.keys(prefix))
@@ -179,16 +217,18 @@ class Objects:
         """A seekable file to read from; raises FileNotFoundError."""
         if self.folder is not None:
             return (self.folder / key).open("rb")
-        import obstore
+        from scythe_catalog.ranged import RangedFile
 
-        return cast(BinaryIO, obstore.open_reader(self.store, key))
+        return cast(BinaryIO, RangedFile.open(self.root, key))
 
     def staging_file(self, name: str) -> Path:
         """A local path to write a new object to, for `publish`; on the root's own disk where the root is a folder."""
         folder = self.folder
-        base = Path(tempfile.gettempdir()) / "scythe-staging" if folder is None else folder / STAGING
-        base.mkdir(parents=True, exist_ok=True)
-        return base / f"{uuid.uuid4().hex}-{name}"
+        unique = f"{uuid.uuid4().hex}-{name[-100:]}"
+        if folder is None:
+            return Path(tempfile.gettempdir()) / f"scythe-{unique}"
+        (folder / STAGING).mkdir(parents=True, exist_ok=True)
+        return folder / STAGING / unique
 
     def sweep_staging(self, older_than_seconds: float) -> None:
         """Removes what killed processes left behind in a local root's staging folder."""
@@ -205,8 +245,10 @@ class Objects:
         """Moves a staged file under its key: renamed on a disk, uploaded to a bucket; whole or absent."""
         folder = self.folder
         if folder is None:
-            self.upload(staged, key)
-            staged.unlink()
+            try:
+                self.upload(staged, key)
+            finally:
+                staged.unlink()
         else:
             target = folder / key
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -214,28 +256,39 @@ class Objects:
 
     def publish_all(self, files: Iterable[tuple[Path, str]]) -> None:
         """`publish` for many (staged path, key) pairs: in parallel where each costs a round trip."""
-        wanted = list(files)
-        if self.folder is not None or len(wanted) < 2:
-            for staged, key in wanted:
-                self.publish(staged, key)
-            return
-        import asyncio
+        self._at_once(lambda pair: self.publish(*pair), files)
 
-        asyncio.run(self._upload_all(wanted))
+    def take_in(self, files: Iterable[tuple[Path, str]]) -> None:
+        """Copies many local files, (path, key) pairs, which stay where they are; each is whole or absent."""
 
-    async def _upload_all(self, files: list[tuple[Path, str]]) -> None:
-        import asyncio
+        def copy(pair: tuple[Path, str]) -> None:
+            path, key = pair
+            if self.is_bucket:
+                self.upload(path, key)
+                return
+            staged = self.staging_file(path.name)
+            shutil.copyfile(path, staged)
+            self.publish(staged, key)
 
-        import obstore
+        self._at_once(copy, files)
 
-        gate = asyncio.Semaphore(64)
+    def _at_once(self, call: Callable[[A], T], arguments: Iterable[A]) -> list[T]:
+        """All results in order; over a network many at a time."""
+        given = list(arguments)
+        if not self.is_bucket or len(given) < 2:
+            return [call(one) for one in given]
+        from concurrent.futures import ThreadPoolExecutor
 
-        async def one(staged: Path, key: str) -> None:
-            async with gate:
-                await obstore.put_async(self.store, key, staged)
-            staged.unlink()
+        with ThreadPoolExecutor(min(_AT_ONCE, len(given))) as pool:
+            return list(pool.map(call, given))
 
-        await asyncio.gather(*(one(staged, key) for staged, key in files))
+    def _tried(self, call: Callable[[], T]) -> T:
+        """What `call` gives; over a network with its retries and errors, see `scythe_catalog.s3.attempted`."""
+        if not self.is_bucket:
+            return call()
+        from scythe_catalog.s3 import attempted
+
+        return attempted(self.root, call)
 
 
 #: Folder below a local root where files lie until they are whole.
@@ -258,16 +311,12 @@ def _batches(items: list[str], size: int) -> Iterator[list[str]]:
 
 
 @lru_cache(maxsize=256)
-def _store(root: str) -> ObjectStore:
+def _folder_store(root: str) -> ObjectStore:
     from obstore.store import LocalStore
 
-    if root.startswith("file://"):
-        folder = Path(root.removeprefix("file://"))
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CatalogError(f"the root {folder} cannot be written: {error.strerror or error}") from error
-        return LocalStore(folder)
-    from scythe_catalog.s3 import s3_store
-
-    return s3_store(root)
+    folder = Path(root.removeprefix("file://"))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CatalogError(f"the root {folder} cannot be written: {error.strerror or error}") from error
+    return LocalStore(folder)

@@ -1,14 +1,9 @@
-"""What a catalog promises, held against the folder catalog and against PyIceberg's own on SQLite."""
+"""What a catalog promises, held against the folder catalog on a disk and in a bucket, and against PyIceberg's own."""
 
 from __future__ import annotations
 
 import datetime as dt
-import itertools
 import json
-import os
-import subprocess
-import sys
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,23 +17,17 @@ from pyiceberg.exceptions import (
     NoSuchNamespaceError,
 )
 
-from scythe_catalog.datafile import DataFile, DataFileWriter, read_description
+from scythe_catalog.datafile import DataFile, read_description
 from scythe_catalog.errors import CatalogError, TableNotFound
-from scythe_catalog.objects import Objects
 from scythe_catalog.scan import scan
-from scythe_catalog.schema import Column, TableSchema, compile_model, compile_type, models_to_arrow
-from scythe_catalog.tables import Catalog, Table
-
-SPACE, NAME = "experiment", "scalars"
-RACERS = 8
-#: Commits of each racer.
-COMMITS = 25
-names = (f"sqlite{i}" for i in itertools.count())
+from scythe_catalog.schema import Column, TableSchema, compile_model, compile_type
+from tests.catalog.places import NAME, SPACE, V1, V2, Place, Row, made_place, schema_of
 
 
-class Row(BaseModel):
-    number: int
-    text: str | None = None
+@pytest.fixture(params=["folder", "sqlite"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """An empty catalog on this machine; `test_conformance` runs the same tests on a bucket and on Postgres."""
+    return made_place(request.param, request, tmp_path, monkeypatch)
 
 
 class Part(BaseModel):
@@ -48,78 +37,6 @@ class Part(BaseModel):
 class PartMore(BaseModel):
     a: int
     b: int
-
-
-PARTITION = [Column("version", *compile_type(str, where="version")), Column("run", *compile_type(str, where="run"))]
-V1: dict[str, Any] = {"version": "v1.0.0", "run": "r1"}
-V2: dict[str, Any] = {"version": "v2.0.0", "run": "r1"}
-
-
-def schema_of(**fields: Any) -> TableSchema:
-    """The schema of a model with these fields."""
-    return compile_model(create_model("Model", **{n: (a, ...) for n, a in fields.items()})).schema
-
-
-@dataclass
-class Place:
-    """A catalog, and the objects that data files of its tables are written to."""
-
-    catalog: Catalog
-    objects: Objects
-    environment: dict[str, str]
-
-    def table(self) -> Table:
-        """The table of all these tests, fresh from the catalog."""
-        return self.catalog.table(SPACE, NAME)
-
-    def ensure(self, schema: TableSchema | None = None, properties: dict[str, str] | None = None) -> Table:
-        """The same, made where it is not."""
-        return self.catalog.ensure(SPACE, NAME, schema or compile_model(Row).schema, PARTITION, properties)
-
-    def file(self, key: str, rows: list[BaseModel]) -> DataFile:
-        """A data file of the table, as a writer would describe it."""
-        table = self.table()
-        with DataFileWriter(self.objects, f"data/{key}.pq", table.schema.arrow, table.ids) as writer:
-            writer.write(models_to_arrow(rows, compile_model(type(rows[0]))).select(table.schema.names))
-        return writer.describe(table.iceberg.schema())
-
-    def numbers(self, partition: dict[str, Any] = V1, column: str = "number") -> list[Any]:
-        """What a column of a partition holds, sorted."""
-        return sorted(scan(self.table(), partition).collect()[column].to_list())
-
-
-@pytest.fixture(params=["folder", "sqlite"])
-def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """An empty catalog of each sort."""
-    return made_place(request.param, tmp_path, monkeypatch)
-
-
-def made_place(sort: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """An empty catalog in a folder; PyIceberg's configuration names the SQLite one."""
-    objects = Objects.at(folder / "root")
-    warehouse = objects.uri("catalog")
-    if sort == "folder":
-        return Place(Catalog(warehouse), objects, {})
-    name = next(names)  # PyIceberg's configuration is per name, and so is Scythe's catalog of it
-    prefix = f"PYICEBERG_CATALOG__{name.upper()}__"
-    environment = {
-        f"{prefix}TYPE": "sql",
-        f"{prefix}URI": f"sqlite:///{folder / 'catalog.db'}",
-        f"{prefix}WAREHOUSE": warehouse,
-        "NAME": name,
-    }
-    for key, value in environment.items():
-        monkeypatch.setenv(key, value)
-    # PyIceberg reads its environment once, when it is imported.
-    monkeypatch.setattr("pyiceberg.catalog._ENV_CONFIG", fresh_configuration())
-    return Place(Catalog(warehouse, name), objects, environment)
-
-
-def fresh_configuration() -> Any:
-    """PyIceberg's configuration as a process that starts now would read it."""
-    from pyiceberg.utils.config import Config
-
-    return Config()
 
 
 class TestOpening:
@@ -393,125 +310,40 @@ def test_snapshots_stay_few_and_rows_stay_all_after_many_commits(place: Place) -
     assert len(place.table().files(V1)) == 45
 
 
-RACER = """
-import sys
-from pydantic import BaseModel
-from scythe_catalog.datafile import DataFileWriter
-from scythe_catalog.objects import Objects
-from scythe_catalog.schema import compile_model, models_to_arrow
-from scythe_catalog import tables
-from scythe_catalog.tables import Catalog
-
-root, warehouse, name, racer, commits, queued = sys.argv[1:]
-if queued == "False":  # as between machines: nothing but the catalog's own atomic step decides
-    tables._QUEUE_SECONDS = 0.0
-
-class Row(BaseModel):
-    number: int
-    text: str | None = None
-
-objects, compiled = Objects(root), compile_model(Row)
-table = Catalog(warehouse, name or None).table("experiment", "scalars")
-files = []
-for i in range(int(commits)):
-    number = int(racer) * int(commits) + i
-    with DataFileWriter(objects, f"data/{number}.pq", compiled.schema.arrow, table.ids) as writer:
-        writer.write(models_to_arrow([Row(number=number)], compiled))
-    files.append((number, writer.describe(table.iceberg.schema())))
-print("ready", flush=True)
-sys.stdin.readline()
-for number, file in files:
-    partition = {"version": "v1.0.0", "run": f"r{number % 2}"}
-    table = table.append([file], partition, key=str(number))
-    if number % 5 == 0:
-        table.append([file], partition, key=str(number))
-"""
-
-
-@pytest.mark.parametrize(("sort", "queued"), [("folder", True), ("folder", False), ("sqlite", True)])
-def test_racing_committers_in_separate_processes_lose_and_double_nothing(
-    sort: str, queued: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    place = made_place(sort, tmp_path, monkeypatch)
-    place.ensure()
-    race(place, COMMITS, queued=queued)
-
-    table, commits = place.table(), RACERS * COMMITS
-    assert len(table.files({"version": "v1.0.0"})) == commits
-    assert place.numbers({"version": "v1.0.0"}) == list(range(commits))
-    for run in (0, 1):
-        assert place.numbers({"version": "v1.0.0", "run": f"r{run}"}) == list(range(run, commits, 2))
-    assert len(table.iceberg.snapshots()) <= 22
-    if sort == "folder":
-        folder = tmp_path / "root" / "catalog" / SPACE / NAME / "metadata"
-        versions = sorted(int(f.name[1:].split(".")[0]) for f in folder.glob("v*.metadata.json"))
-        assert int((folder / "version-hint.text").read_text()) == versions[-1]
-        assert versions[-1] == 1 + commits  # one for the table, one for each commit, none skipped
-
-
-def race(place: Place, commits: int, *, queued: bool) -> None:
-    """All racers commit at once, as soon as the last of them is ready."""
-    packages = Path(__file__).parents[2] / "catalog"
-    environment = {**os.environ, "PYTHONPATH": str(packages)}
-    command = [sys.executable, "-c", RACER, place.objects.root, place.catalog.warehouse, place.catalog.name or ""]
-    racers = [
-        subprocess.Popen(
-            [*command, str(i), str(commits), str(queued)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
-        )
-        for i in range(RACERS)
-    ]  # fmt: skip
-    try:
-        assert [r.stdout.readline() for r in racers if r.stdout] == ["ready\n"] * RACERS
-        for racer in racers:
-            assert racer.stdin
-            racer.stdin.write("go\n")
-            racer.stdin.flush()
-        told = [racer.communicate(timeout=280)[1] for racer in racers]
-        assert [r.returncode for r in racers] == [0] * RACERS, "\n".join(told)[-4000:]
-    finally:
-        for racer in racers:
-            racer.kill()
-            racer.wait()
-
-
 class TestFolder:
     """What the folder catalog promises beyond the others: its files are Iceberg's own, found by the folder."""
 
     @pytest.fixture
-    def place(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-        place = made_place("folder", tmp_path, monkeypatch)
+    def place(self, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Place:
+        place = made_place(self.SORT, request, tmp_path, monkeypatch)
         place.ensure()
         return place
 
-    @staticmethod
-    def metadata(place: Place) -> Path:
-        """The folder of a table's metadata."""
-        assert place.objects.folder
-        return place.objects.folder / "catalog" / SPACE / NAME / "metadata"
+    SORT = "folder"
+
+    METADATA = f"catalog/{SPACE}/{NAME}/metadata"
+    HINT = f"{METADATA}/version-hint.text"
 
     def test_a_hint_that_lags_behind_is_no_more_than_a_hint_and_is_raised_by_the_next_reader(
         self, place: Place
     ) -> None:
         for i in range(3):
             place.table().append([place.file(str(i), [Row(number=i)])], V1, key=str(i))
-        hint = self.metadata(place) / "version-hint.text"
-        for broken in ("1", "not a number", ""):
-            hint.write_text(broken)
+        for broken in (b"1", b"not a number", b""):
+            place.objects.write(self.HINT, broken)
             assert place.numbers() == [0, 1, 2]
-            assert hint.read_text() == "4"
+            assert place.objects.read(self.HINT) == b"4"
 
     def test_a_lost_hint_is_made_again(self, place: Place) -> None:
         place.table().append([place.file("a", [Row(number=1)])], V1, key="a")
-        hint = self.metadata(place) / "version-hint.text"
-        hint.unlink()
+        place.objects.delete([self.HINT])
         assert place.numbers() == [1]
-        assert hint.read_text() == "2"
+        assert place.objects.read(self.HINT) == b"2"
 
     def test_a_hint_before_the_oldest_version_that_is_left_is_survived(self, place: Place) -> None:
         place.table().append([place.file("a", [Row(number=1)])], V1, key="a")
-        (self.metadata(place) / "v1.metadata.json").unlink()
-        (self.metadata(place) / "version-hint.text").write_text("1")
+        place.objects.delete([f"{self.METADATA}/v1.metadata.json"])
+        place.objects.write(self.HINT, b"1")
         assert place.numbers() == [1]
 
     def test_namespaces_are_made_once_and_hold_properties(self, place: Place) -> None:
@@ -536,8 +368,10 @@ class TestFolder:
             place.catalog.iceberg.create_table((SPACE, "other"), schema, location="file:///elsewhere")
 
     @pytest.mark.parametrize("name", ["with space", "ünï", "100%", "a#b", "a?b"])
-    def test_a_root_of_any_name_will_do(self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        place = made_place("folder", tmp_path / name, monkeypatch)
+    def test_a_root_of_any_name_will_do(
+        self, name: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        place = made_place(self.SORT, request, tmp_path, monkeypatch, name)
         place.ensure()
         place.table().append([place.file("a", [Row(number=1)])], V1, key="a")
         assert place.table().files(V1) == [place.objects.uri("data/a.pq")]

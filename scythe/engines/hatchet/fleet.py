@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from scythe.engines.hatchet.client import connect
 from scythe.engines.hatchet.tasks import ROOT_KEY, RUN_KEY, SLOTS_LABEL, Tasks
+from scythe.layout import RunKey
 
 if TYPE_CHECKING:
     from hatchet_sdk.clients.rest.models.v1_task_status import V1TaskStatus
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
 _DEFAULT_SLOTS = 8
 _BULK = 500
-#: No run is looked for further back.
-_LONGEST_RUN = dt.timedelta(days=60)
+#: The clocks of allocation and engine may differ by so much.
+_CLOCKS = dt.timedelta(hours=1)
 
 
 async def active_workers() -> list[Worker]:
@@ -55,23 +56,23 @@ async def cancel_runs(ids: list[str]) -> None:
         await connect().runs.aio_bulk_cancel(BulkCancelReplayOpts(ids=ids[start : start + _BULK]))
 
 
-async def cancel_all(run: str) -> None:
+async def cancel_all(run: RunKey) -> None:
     """Cancels everything of a run of Scythe that is queued or running."""
     await connect().runs.aio_bulk_cancel_by_filters_with_pagination(
-        since=dt.datetime.now(dt.UTC) - _LONGEST_RUN, additional_metadata={RUN_KEY: run}, statuses=_unfinished()
+        sleep_time=0, since=run.moment - _CLOCKS, additional_metadata={RUN_KEY: run.path}, statuses=_unfinished()
     )
 
 
-async def unfinished_triggers(run: str, known: Iterable[str]) -> list[str]:
+async def unfinished_triggers(run: RunKey, known: Iterable[str]) -> list[str]:
     """Those root runs of a run of Scythe that are queued or running: among `known`, and found by their metadata."""
     runs = connect().runs
-    found = await runs.aio_list(
-        since=dt.datetime.now(dt.UTC) - _LONGEST_RUN,
-        additional_metadata={ROOT_KEY: run},
+    found = await runs.aio_list_with_pagination(
+        since=run.moment - _CLOCKS,
+        additional_metadata={ROOT_KEY: run.path},
         statuses=_unfinished(),
         include_payloads=False,
     )
-    listed = [str(r.workflow_run_external_id) for r in found.rows]
+    listed = [str(r.workflow_run_external_id) for r in found]
     asked = [r for r in known if r not in listed]
     states = await asyncio.gather(*map(runs.aio_get_status, asked), return_exceptions=True)
     return [*listed, *(r for r, state in zip(asked, states, strict=True) if state in _unfinished())]

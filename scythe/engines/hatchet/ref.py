@@ -15,6 +15,7 @@ from scythe.engines.hatchet.client import on_loop
 from scythe.engines.hatchet.errors import told
 from scythe.engines.hatchet.fleet import cancel_all, cancel_runs
 from scythe.errors import RunCancelled, RunError
+from scythe.layout import RunKey
 from scythe.plan import RunPlan
 from scythe.progress import Progress
 from scythe.results import RunResult, read_result
@@ -60,7 +61,7 @@ class HatchetRef:
 
     def cancel(self) -> None:
         self.plan.objects.write(self.plan.key.cancelled, b"{}")
-        cancel(self.plan.key.path, [self.hatchet.workflow_run_id])
+        cancel(self.plan.key, [self.hatchet.workflow_run_id])
 
     def _waiting(self) -> concurrent.futures.Future[RunResult]:
         if self._awaited is None:
@@ -117,7 +118,7 @@ class WorkflowRef:
 
     def cancel(self) -> None:
         self.plan.objects.write(self.plan.key.cancelled, b"{}")
-        cancel(self.plan.key.path, [self.hatchet.workflow_run_id])
+        cancel(self.plan.key, [self.hatchet.workflow_run_id])
 
     async def _wait(self) -> Any:
         try:
@@ -126,7 +127,7 @@ class WorkflowRef:
             raise RunError(f"the workflow of {self.plan.key.path} failed: {told(error)}") from error
 
 
-def cancel(run: str, roots: list[str]) -> None:
+def cancel(run: RunKey, roots: list[str]) -> None:
     """Cancels the roots of a run, then all that they have triggered."""
 
     async def both() -> None:

@@ -55,7 +55,7 @@ def attached(plan: RunPlan, experiment: Experiment) -> HatchetRef | None:
     manifest = read_manifest(plan.objects, plan.key)
     last = latest_attempt(plan.objects, plan.key)
     known = {r for r in (manifest.get("workflow_run_id"), last.run if last is not None else None) if r}
-    going = on_loop(unfinished_triggers(plan.key.path, known)).result()
+    going = on_loop(unfinished_triggers(plan.key, known)).result()
     if not going:
         return None
     task = _root_task(plan, declare(connect(), experiment))
@@ -102,7 +102,7 @@ def cancel_run(plan: RunPlan) -> None:
     """Cancels all that the engine has of a run."""
     last = latest_attempt(plan.objects, plan.key)
     recorded = read_manifest(plan.objects, plan.key).get("workflow_run_id")
-    cancel(plan.key.path, [r for r in {recorded, last.run if last is not None else None} if r])
+    cancel(plan.key, [r for r in {recorded, last.run if last is not None else None} if r])
 
 
 def _root_task(plan: RunPlan, tasks: Tasks) -> Any:
