@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -102,6 +102,18 @@ class Shape:
     def root(self, n: int) -> Node:
         """The root of the tree: it takes all inputs but the probes, counted from the first that is no probe."""
         return Node(n - self.probes)
+
+    def waiting(self, n: int) -> int:
+        """How many nodes wait for other nodes, at most: so many slots they hold until the end."""
+        nodes, largest = 0, self.root(n)
+        while not largest.is_base(self.tree):
+            nodes += self.factor ** len(largest.path)
+            largest = largest.child(0, self.factor)
+        return nodes
+
+    def flat(self) -> Shape:
+        """The same leaves below the root alone."""
+        return replace(self, max_depth=0)
 
     def leaves(self, node: Node) -> Iterator[range]:
         """The inputs of each leaf of a node without children, probes counted in.

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hatchet_sdk.clients.rest.models.worker import Worker
 
 _DEFAULT_SLOTS = 8
+_DEFAULT_NODE_SLOTS = 1000
 _BULK = 500
 #: The clocks of allocation and engine may differ by so much.
 _CLOCKS = dt.timedelta(hours=1)
@@ -39,6 +40,16 @@ async def slots_for(tasks: Tasks) -> int:
     except Exception:  # noqa: BLE001 - a guess is good enough where only gRPC gets through
         workers = []
     return sum(map(_slots, workers)) or _DEFAULT_SLOTS
+
+
+async def node_slots(tasks: Tasks) -> int:
+    """How many scatter nodes of an experiment can wait at once on the workers that are connected now."""
+    try:
+        workers = [w for w in await active_workers() if serves(w, tasks.scatter.name)]
+    except Exception:  # noqa: BLE001 - as above
+        workers = []
+    limits = [config.limit for w in workers for config in (w.slot_config or {}).values()]
+    return sum(limits) or _DEFAULT_NODE_SLOTS
 
 
 def _slots(worker: Worker) -> int:

@@ -27,7 +27,7 @@ from scythe.chunk import ChunkResult
 from scythe.collect import Collector
 from scythe.engines.hatchet.client import connect
 from scythe.engines.hatchet.errors import settle, told
-from scythe.engines.hatchet.fleet import cancel_runs, slots_for
+from scythe.engines.hatchet.fleet import cancel_runs, node_slots, slots_for
 from scythe.engines.hatchet.loading import Loaded, Loader, load_plan
 from scythe.engines.hatchet.stopping import Stopping
 from scythe.engines.hatchet.tasks import LeafInput, ScatterInput, Tasks, metadata
@@ -136,6 +136,8 @@ class Node:
         if not shape.chunk:
             tree = RecursionMap(factor=plan.factor, max_depth=plan.max_depth or 0) if plan.factor else None
             shape = choose(turn.n, shape.probes, seconds, shape.slots, tree, plan.chunk)
+            if shape.waiting(turn.n) >= await node_slots(self.tasks):
+                shape = shape.flat()  # nodes that wait would take the slots that the nodes below them need
             await asyncio.to_thread(store_shape, plan.objects, plan.key, turn.number, shape)
         return shape
 
