@@ -42,6 +42,8 @@ class Collector:
         self._parts = 0
         #: A run whose inputs are run again is shown as it was until its new end: no input in two tables.
         self._shown = show and not plan.objects.exists(plan.key.result)
+        #: Parts that readers of the catalog do not see yet.
+        self._unshown: list[Part] = []
         #: What a dead collector of the same prefix has left.
         self._before: Coverage | None = None
         self._next_flush = time.monotonic() + _FIRST_FLUSH_SECONDS
@@ -64,24 +66,26 @@ class Collector:
         self._before = coverage if own else None
         for part in own:
             self._count(part)
-            self._show(part)
+        self._unshown += own
 
     def add_part(self, part: Part) -> None:
         """Takes over a part that another process has written."""
-        if self._is_new(part.first):
-            self._count(part)
-            self._show(part)
+        if not self._is_new(part.first):
+            return
+        self._count(part)
+        self._unshown.append(part)
+        if time.monotonic() > self._next_flush:
+            self.flush()
 
     def flush(self, *, show: bool = True) -> None:
         """Makes what is held survive this process, and with `show` visible to readers of the catalog."""
-        if not self._held:
-            return
         started = time.monotonic()
-        self._parts += 1
-        part = write_part(self.plan, f"{self._prefix}-{self._parts:06d}", self._held)
-        self._held.clear()
+        if self._held:
+            self._parts += 1
+            self._unshown.append(write_part(self.plan, f"{self._prefix}-{self._parts:06d}", self._held))
+            self._held.clear()
         if show:
-            self._show(part)
+            self._show()
         took = time.monotonic() - started
         self._next_flush = time.monotonic() + max(_FIRST_FLUSH_SECONDS, took / _FLUSH_SHARE)
 
@@ -92,15 +96,19 @@ class Collector:
         self.rows += part.rows
         self.errors += part.errors
 
-    def _show(self, part: Part) -> None:
-        if not self._shown:
+    def _show(self) -> None:
+        parts, self._unshown = self._unshown, []
+        if not (self._shown and parts):
             return
         catalog = catalog_of(self.plan.objects, self.plan.catalog)
-        for file in part.files:
-            planned = self.plan.tables.get(file.table)
-            if planned is not None:
+        for name, planned in self.plan.tables.items():
+            files = {
+                f"{self.plan.key.path}/{part.name}": [f.data_file for f in part.files if f.table == name]
+                for part in parts
+            }
+            if any(files.values()):
                 table = catalog.table(self.plan.key.experiment, planned.catalog_table)
-                table.append([file.data_file], self.plan.key.partition, key=f"{self.plan.key.path}/{part.name}")
+                table.append_each(files, self.plan.key.partition)
 
     def finish(self) -> RunResult:
         """Gathers the run; what is held goes straight into the final files.

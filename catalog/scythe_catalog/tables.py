@@ -11,7 +11,7 @@ import datetime as dt
 import json
 import random
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -201,15 +201,20 @@ class Table:
 
     def append(self, files: Iterable[DataFile], partition: Partition, *, key: str) -> Table:
         """Adds data files in one snapshot, exactly once for each key, whoever races and however often it is called."""
-        added = list(files)
+        return self.append_each({key: list(files)}, partition)
+
+    def append_each(self, files: Mapping[str, Sequence[DataFile]], partition: Partition) -> Table:
+        """`append` for the files of many keys, in one snapshot together."""
 
         def change(table: pyiceberg.table.Table, tx: Transaction) -> bool:
-            if _LEDGER + key in table.properties or not added:
+            new = {key: added for key, added in files.items() if added and _LEDGER + key not in table.properties}
+            if not new:
                 return False
             with tx.update_snapshot().merge_append() as snapshot:
-                for file in added:
-                    snapshot.append_data_file(_data_file(table, file, partition))
-            tx.set_properties({_LEDGER + key: "1"})
+                for added in new.values():
+                    for file in added:
+                        snapshot.append_data_file(_data_file(table, file, partition))
+            tx.set_properties({_LEDGER + key: "1" for key in new})
             return True
 
         return self._commit(change)

@@ -19,7 +19,8 @@ async def settle(error: Exception, context: Any) -> None:
     """
     from hatchet_sdk import NonRetryableException
 
-    if isinstance(error, OSError) and context.retry_count < _STORAGE_TRIES:
+    storage = isinstance(error, OSError) or isinstance(error.__cause__, OSError)
+    if storage and context.retry_count < _STORAGE_TRIES:
         await asyncio.sleep(2.0**context.retry_count)
     elif isinstance(error, ScytheError | OSError):
         raise NonRetryableException(str(error)) from error
