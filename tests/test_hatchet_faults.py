@@ -63,6 +63,7 @@ from scythe.scatter_gather import RecursionMap
 if __name__ == "__main__":
     n, factor, depth, chunk = map(int, sys.argv[1:])
     shape = RecursionMap(factor=factor, max_depth=depth) if factor else None
+    print("ready", flush=True)
     run, ref = BaseExperiment(experiment.nap).allocate(
         pl.DataFrame({"x": [float(i) for i in range(n)]}), engine="hatchet", recursion_map=shape, chunk=chunk or None
     )
@@ -129,17 +130,19 @@ def test_whoever_is_killed_every_input_ends_in_exactly_one_table(
     folder, name = cluster
     rng = random.Random(seed)
     before = _runs(name)
+    wait_until_served(f"scythe_experiment_{name}", f"scythe_scatter_gather_{name}")
     factor, depth = rng.choice([(0, 0), (0, 0), (3, 1), (2, 2), (4, 0)])
     arguments = [str(v) for v in (_N, factor, depth, rng.choice([0, 1, 5, 40]))]
     with subprocess.Popen(
         [sys.executable, "client.py", *arguments], cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE
     ) as client:
         victims = [rng.choice(["--leaf-only", "--fan-only", "client"]) for _ in range(rng.choice([1, 1, 2]))]
-        if "client" not in victims:
-            assert client.stdout is not None
-            client.stdout.readline()
+        assert client.stdout is not None
+        client.stdout.readline()  # it is about to allocate
+        if victims[0] != "client":
+            client.stdout.readline()  # the run is triggered
         for victim in victims:
-            time.sleep(rng.uniform(0.0, 4.0))  # the moment of the crash is what is random here
+            time.sleep(rng.uniform(0.0, 3.0))  # the moment of the crash is what is random here
             if victim == "client":
                 client.kill()
             else:
