@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -51,9 +52,12 @@ class Task:
 
 
 class Server(threading.Thread):
-    """A thread that drives the pool; `submit` and `cancel` may be called from any other."""
+    """A thread that drives the pool; `submit` and `cancel` may be called from any other.
 
-    def __init__(self, processes: int) -> None:
+    `on_failure` is called where the pool cannot go on: no process can be started, say.
+    """
+
+    def __init__(self, processes: int, on_failure: Callable[[], None]) -> None:
         super().__init__(name="scythe-server", daemon=True)
         self._pool = Pool(processes)
         self._waiting: deque[tuple[Task, Range]] = deque()
@@ -63,6 +67,7 @@ class Server(threading.Thread):
         self._wake.setblocking(False)
         self._closed = threading.Event()
         self._failure: BaseException | None = None
+        self._on_failure = on_failure
         self.start()
 
     def submit(self, run: Prepared, rows: Positions, log: Callable[[logging.LogRecord], None]) -> Task:
@@ -102,6 +107,8 @@ class Server(threading.Thread):
                         _fail(task, error)
                     self._tasks.clear()
                     self._waiting.clear()
+                    sys.stderr.write(f"Scythe worker: {error}\n")
+                    self._on_failure()
 
     def _once(self) -> None:
         for event in self._pool.poll(_POLL_SECONDS, self._wake):

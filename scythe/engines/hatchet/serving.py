@@ -6,6 +6,7 @@ Serves until it is told to stop, and then hands back what it has.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import warnings
 from collections.abc import Callable, Sequence
@@ -37,7 +38,7 @@ def serve_leaves(
     """Runs leaves, `slots` functions at once, until the process is told to stop, which `on_stop` hears of too."""
     check(connect())
     logging.getLogger("scythe.experiment").setLevel(logging.INFO)
-    server, loader, stopping = Server(slots), Loader(), Stopping()
+    server, loader, stopping = Server(slots, on_failure=_stop_worker), Loader(), Stopping()
     tasks = [
         declare(connect(), e, leaf=leaf_function(e, server, loader, stopping)).leaf
         for e in experiments
@@ -63,6 +64,10 @@ def serve_scatter(experiments: Sequence[Experiment], name: str, slots: int) -> N
         declared[experiment.name] = declare(connect(), experiment, scatter=function)
     scatter = [tasks.scatter for tasks in declared.values()]
     _serve(f"{name}-scatter", {"durable_slots": slots}, {NAME_LABEL: name}, scatter, stopping)
+
+
+def _stop_worker() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _serve(

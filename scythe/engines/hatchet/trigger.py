@@ -52,6 +52,7 @@ def check_cluster(experiment: Experiment, *, single: bool) -> None:
 
 def attached(plan: RunPlan, experiment: Experiment) -> HatchetRef | None:
     """The reference to what the engine already has of a run, None where it has nothing that goes on."""
+    check(connect())
     manifest = read_manifest(plan.objects, plan.key)
     last = latest_attempt(plan.objects, plan.key)
     known = {r for r in (manifest.get("workflow_run_id"), last.run if last is not None else None) if r}
