@@ -77,6 +77,8 @@ class Server(threading.Thread):
         """
         task = Task(run, log)
         self._soon(lambda: self._enqueue(task, Range(rows)))
+        if self._failure is not None:  # the thread may be gone already
+            _fail(task, self._failure)
         return task
 
     def cancel(self, task: Task) -> None:
@@ -98,17 +100,17 @@ class Server(threading.Thread):
 
     def run(self) -> None:
         with self._pool:
-            while not self._closed.is_set():
-                try:
+            try:
+                while not self._closed.is_set():
                     self._once()
-                except Exception as error:  # noqa: BLE001 - every task of the worker must hear of it
-                    self._failure = error
-                    for task in {*self._tasks.values(), *(t for t, _ in self._waiting)}:
-                        _fail(task, error)
-                    self._tasks.clear()
-                    self._waiting.clear()
-                    sys.stderr.write(f"Scythe worker: {error}\n")
-                    self._on_failure()
+            except Exception as error:  # noqa: BLE001 - every task of the worker must hear of it
+                self._failure = error
+                for task in {*self._tasks.values(), *(t for t, _ in self._waiting)}:
+                    _fail(task, error)
+                while self._calls:
+                    self._calls.popleft()()
+                sys.stderr.write(f"Scythe worker: {error}\n")
+                self._on_failure()
 
     def _once(self) -> None:
         for event in self._pool.poll(_POLL_SECONDS, self._wake):

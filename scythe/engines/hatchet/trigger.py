@@ -100,7 +100,8 @@ def _trigger(task: Any, payload: BaseModel, plan: RunPlan, turn: TurnPlan) -> An
 
 
 def cancel_run(plan: RunPlan) -> None:
-    """Cancels all that the engine has of a run."""
+    """Cancels all that the engine has of a run; raises SettingsError where it cannot be reached."""
+    check(connect())
     last = latest_attempt(plan.objects, plan.key)
     recorded = read_manifest(plan.objects, plan.key).get("workflow_run_id")
     cancel(plan.key, [r for r in {recorded, last.run if last is not None else None} if r])
