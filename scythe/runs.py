@@ -141,7 +141,7 @@ class ExperimentRun(BaseModel):
     ) -> RunRef:
         chosen = engine or plan.engine
         experiment = find_experiment(plan)
-        going = attach(chosen, plan, experiment)
+        going = attach(chosen, plan)
         if going is not None:
             return going
         check_free(self._objects, self.key)

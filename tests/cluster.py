@@ -47,11 +47,18 @@ def engine_environment(**options: float | str) -> Iterator[dict[str, str]]:
 class Worker:
     """One `scythe worker` process."""
 
-    def __init__(self, module: str, *options: str, env: dict[str, str], cwd: Path) -> None:
+    def __init__(
+        self,
+        module: str,
+        *options: str,
+        env: dict[str, str],
+        cwd: Path,
+        command: tuple[str, ...] = (*_SCYTHE, "worker"),
+    ) -> None:
         self.log = cwd / f"worker-{uuid.uuid4().hex[:6]}.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*_SCYTHE, "worker", module, *options],
+                [*command, module, *options],
                 env={**os.environ, **env}, cwd=cwd, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 
@@ -62,7 +69,7 @@ class Worker:
 
     def kill(self, *, machine: bool = False) -> None:
         """Kills it; with `machine` all that it started too, at once."""
-        pids = [self.process.pid, *(_descendants(self.process.pid) if machine else [])]
+        pids = [self.process.pid, *(descendants(self.process.pid) if machine else [])]
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -81,7 +88,7 @@ class Worker:
             self.kill(machine=True)
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):

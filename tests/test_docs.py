@@ -1,4 +1,8 @@
-"""The documentation: every example runs, every public name is explained, every setting and option is listed."""
+"""The documentation: every example runs, every public name is explained, every setting and option is listed.
+
+Pages of the cluster run with a bucket, the stand-in engine and a worker that serves their modules; those of
+storage with a bucket.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,26 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 import scythe
+from tests.cluster import Worker
+from tests.hatchet_standin import StandinEngine
+from tests.s3_server import S3Server
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = {path.stem: path for path in [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]}
+
+#: Pages whose examples need a bucket, and those that need an engine and a worker too.
+ON_A_BUCKET = {"storage", "cluster"}
+ON_A_CLUSTER = {"cluster"}
 
 #: The page of each public verb.
 PAGE_OF = {
@@ -37,6 +49,16 @@ _BLOCK = re.compile(r"^(?P<indent>[ \t]*)```python(?P<info>[^\n]*)\n(?P<code>.*?
 _TITLE = re.compile(r'title="([^"]+\.py)"')
 _FENCED = re.compile(r"^[ \t]*```.*?^[ \t]*```[ \t]*$", re.M | re.S)
 _SECONDS = 120
+_WAIT = """
+import importlib, sys
+from scythe.engines.hatchet.tasks import task_names
+from scythe.registry import ExperimentRegistry
+from tests.cluster import wait_until_served
+for module in sys.argv[1:]:
+    importlib.import_module(module)
+experiments = ExperimentRegistry.experiments()
+wait_until_served(*(name for e in experiments for name in task_names(e, single=False)))
+"""
 
 
 @dataclass(frozen=True)
@@ -62,8 +84,8 @@ def script_of(text: str) -> Script:
     return Script(modules, "\n".join(code))
 
 
-def run_page(page: Path, folder: Path, cache: Path) -> subprocess.CompletedProcess[str]:
-    """Runs the Python of a page in an empty folder, with no settings but the defaults."""
+def run_page(page: Path, folder: Path, cache: Path, given: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Runs the Python of a page in an empty folder, with no settings but the defaults and those that are given."""
     script = script_of(page.read_text(encoding="utf-8"))
     for name, code in script.modules.items():
         target = folder / name
@@ -71,17 +93,28 @@ def run_page(page: Path, folder: Path, cache: Path) -> subprocess.CompletedProce
         target.write_text(code, encoding="utf-8")
     main = folder / f"{page.stem.lower()}_page.py"
     main.write_text(script.code, encoding="utf-8")
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("SCYTHE_", "PYTEST_"))}
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("SCYTHE_", "PYTEST_", "HATCHET_"))}
     env["SCYTHE_CACHE_DIR"] = str(cache)
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
-    return subprocess.run(
-        [sys.executable, main.name], cwd=folder, env=env, capture_output=True, text=True, timeout=_SECONDS, check=False
-    )
+    env.update(given)
+    with ExitStack() as stack:
+        if page.stem in ON_A_CLUSTER:
+            env.update(stack.enter_context(StandinEngine()).env)
+            modules = [
+                name.removesuffix(".py") for name, code in script.modules.items() if "ExperimentRegistry" in code
+            ]
+            stack.enter_context(Worker(*modules, "--slots", "2", env=env, cwd=folder))
+            waiting = [sys.executable, "-c", _WAIT, *modules]
+            subprocess.run(waiting, cwd=folder, env={**env, "PYTHONPATH": f"{ROOT}{os.pathsep}."}, check=True)
+        return subprocess.run(
+            [sys.executable, main.name],
+            cwd=folder, env=env, capture_output=True, text=True, timeout=_SECONDS, check=False,
+        )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def runs(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, s3: S3Server
 ) -> Iterator[dict[str, Future[subprocess.CompletedProcess[str]]]]:
     """The pages that are asked for, run two at a time."""
     wanted = [
@@ -90,9 +123,14 @@ def runs(
         if isinstance(item, pytest.Function) and item.module is request.module and hasattr(item, "callspec")
     ]
     cache = tmp_path_factory.mktemp("cache")
+    given = {
+        page: {**s3.environment(), "SCYTHE_STORAGE_BUCKET": s3.new_bucket()} if page in ON_A_BUCKET else {}
+        for page in wanted
+    }
     with ThreadPoolExecutor(2) as pool:
         yield {
-            page: pool.submit(run_page, PAGES[page], tmp_path_factory.mktemp(page.lower()), cache) for page in wanted
+            page: pool.submit(run_page, PAGES[page], tmp_path_factory.mktemp(page.lower()), cache, given[page])
+            for page in wanted
         }
 
 
@@ -137,8 +175,12 @@ def test_every_option_of_register_and_allocate_is_listed() -> None:
 
 def test_every_setting_is_listed() -> None:
     from scythe import settings
+    from scythe.worker import ScytheWorkerConfig
 
-    models = (settings.StorageSettings, settings.EngineSettings, settings.TimeoutSettings)
+    models = (
+        settings.StorageSettings, settings.EngineSettings, settings.HatchetSettings, settings.TimeoutSettings,
+        ScytheWorkerConfig,
+    )  # fmt: skip
     names = {f"{m.model_config.get('env_prefix')}{field}".upper() for m in models for field in m.model_fields}
     read_directly = {
         name

@@ -40,13 +40,13 @@ def check_ready(engine: str, experiment: Experiment, *, single: bool) -> None:
         check_cluster(experiment, single=single)
 
 
-def attach(engine: str, plan: RunPlan, experiment: Experiment) -> RunRef | None:
+def attach(engine: str, plan: RunPlan) -> RunRef | None:
     """The reference to a run that an engine still has, None where it has nothing that goes on."""
     if engine != "hatchet":
         return None
     from scythe.engines.hatchet.trigger import attached
 
-    return attached(plan, experiment)
+    return attached(plan)
 
 
 def cancel(plan: RunPlan) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from obstore.exceptions import BaseError
 
-from scythe.engines.hatchet.client import on_loop
+from scythe.engines.hatchet.client import connect, on_loop
 from scythe.engines.hatchet.errors import told
 from scythe.engines.hatchet.fleet import cancel_all, cancel_runs
 from scythe.errors import RunCancelled, RunError
@@ -26,9 +26,8 @@ _LOOK_SECONDS = 2.0
 class HatchetRef:
     """A started run; `hatchet` is the SDK's own reference to its root."""
 
-    def __init__(self, plan: RunPlan, task: Any, hatchet: Any, run_id: str) -> None:
-        self.plan, self.hatchet = plan, hatchet
-        self._task, self._run_id = task, run_id
+    def __init__(self, plan: RunPlan, hatchet: Any, run_id: str) -> None:
+        self.plan, self.hatchet, self._run_id = plan, hatchet, run_id
         self._awaited: concurrent.futures.Future[RunResult] | None = None
 
     @property
@@ -71,11 +70,9 @@ class HatchetRef:
     async def _wait(self) -> RunResult:
         plan, path = self.plan, self.plan.key.path
         try:
-            output = await self.hatchet.aio_result()
-            if not output:  # this is how the engine tells of both
-                raise RunError("it was cancelled, or waited too long for a worker")
+            output = await _output_of(self.hatchet)
             if output.get("superseded"):  # the run was triggered once more than needed: another root has it
-                await self._task.get_run_ref(output["superseded"]).aio_result()
+                await _output_of(connect().runs.get_run_ref(output["superseded"]))
         except Exception as error:
             if await asyncio.to_thread(plan.objects.exists, plan.key.cancelled):
                 raise RunCancelled(f"the run {path} was cancelled; what was finished is kept") from None
@@ -95,6 +92,22 @@ class HatchetRef:
         except (OSError, BaseError):
             return 0, 0
         return sum(t["rows"] + t["errors"] for t in told), sum(t["errors"] for t in told)
+
+
+async def _output_of(hatchet: Any) -> dict[str, Any]:
+    """What a run of one task returned.
+
+    Raises:
+        RunError: nothing: this is how the engine tells of a run that was cancelled, or that no worker took in time.
+    """
+    from hatchet_sdk.workflow_run import WorkflowRunRef
+
+    output = await hatchet.aio_result()
+    if isinstance(hatchet, WorkflowRunRef):  # by the name of the task
+        output = next(iter(output.values()), {})
+    if not output:
+        raise RunError("it was cancelled, or waited too long for a worker")
+    return output
 
 
 class WorkflowRef:

@@ -13,7 +13,7 @@ from scythe.engines.hatchet.client import check, connect, on_loop
 from scythe.engines.hatchet.embedded import ensure_worker
 from scythe.engines.hatchet.fleet import active_workers, serves, unfinished_triggers
 from scythe.engines.hatchet.ref import HatchetRef, WorkflowRef, cancel
-from scythe.engines.hatchet.tasks import LeafInput, ScatterInput, Tasks, declare, metadata, task_names
+from scythe.engines.hatchet.tasks import LeafInput, ScatterInput, declare, metadata, task_names
 from scythe.errors import AllocationError, RunError
 from scythe.leaf import Leaf
 from scythe.manifest import read_manifest, record_trigger
@@ -50,7 +50,7 @@ def check_cluster(experiment: Experiment, *, single: bool) -> None:
         sys.stderr.write(f"Scythe: no worker for {name!r} is connected now; the run waits for one ({way_out})\n")
 
 
-def attached(plan: RunPlan, experiment: Experiment) -> HatchetRef | None:
+def attached(plan: RunPlan) -> HatchetRef | None:
     """The reference to what the engine already has of a run, None where it has nothing that goes on."""
     check(connect())
     manifest = read_manifest(plan.objects, plan.key)
@@ -59,9 +59,8 @@ def attached(plan: RunPlan, experiment: Experiment) -> HatchetRef | None:
     going = on_loop(unfinished_triggers(plan.key, known)).result()
     if not going:
         return None
-    task = _root_task(plan, declare(connect(), experiment))
     recorded = record_trigger(plan.objects, plan.key, going[0])
-    return HatchetRef(plan, task, task.get_run_ref(going[0]), recorded)
+    return HatchetRef(plan, connect().runs.get_run_ref(going[0]), recorded)
 
 
 def run_hatchet(
@@ -83,10 +82,10 @@ def run_hatchet(
         ref = _trigger(workflow, spec, plan, turn)
         record_trigger(plan.objects, plan.key, ref.workflow_run_id)
         return WorkflowRef(plan, ref)
-    task = _root_task(plan, declare(connect(), experiment))
+    tasks = declare(connect(), experiment)
     payload = LeafInput(**pointer, single=True) if plan.single else ScatterInput(**pointer)
-    ref = _trigger(task, payload, plan, turn)
-    return HatchetRef(plan, task, ref, record_trigger(plan.objects, plan.key, ref.workflow_run_id))
+    ref = _trigger(tasks.leaf if plan.single else tasks.scatter, payload, plan, turn)
+    return HatchetRef(plan, ref, record_trigger(plan.objects, plan.key, ref.workflow_run_id))
 
 
 def _trigger(task: Any, payload: BaseModel, plan: RunPlan, turn: TurnPlan) -> Any:
@@ -105,10 +104,6 @@ def cancel_run(plan: RunPlan) -> None:
     last = latest_attempt(plan.objects, plan.key)
     recorded = read_manifest(plan.objects, plan.key).get("workflow_run_id")
     cancel(plan.key, [r for r in {recorded, last.run if last is not None else None} if r])
-
-
-def _root_task(plan: RunPlan, tasks: Tasks) -> Any:
-    return tasks.leaf if plan.single else tasks.scatter
 
 
 def _said(error: Exception) -> str:
