@@ -9,6 +9,7 @@ from scythe.errors import ScytheError
 
 #: A bucket out of reach is tried again so often, after 1, 2, 4, 8 and 16 seconds.
 _STORAGE_TRIES = 5
+_MESSAGE_LENGTH = 8000
 
 
 async def settle(error: Exception, context: Any) -> None:
@@ -23,7 +24,12 @@ async def settle(error: Exception, context: Any) -> None:
     if storage and context.retry_count < _STORAGE_TRIES:
         await asyncio.sleep(2.0**context.retry_count)
     elif isinstance(error, ScytheError | OSError):
-        raise NonRetryableException(str(error)) from error
+        raise NonRetryableException(_shortened(str(error))) from None  # what is sent must stay small
+
+
+def _shortened(text: str) -> str:
+    half = _MESSAGE_LENGTH // 2
+    return text if len(text) <= _MESSAGE_LENGTH else f"{text[:half]} ... {text[-half:]}"
 
 
 def told(error: BaseException) -> str:

@@ -50,10 +50,15 @@ def check_cluster(experiment: Experiment, *, single: bool) -> None:
         sys.stderr.write(f"Scythe: no worker for {name!r} is connected now; the run waits for one ({way_out})\n")
 
 
-def attached(plan: RunPlan) -> HatchetRef | None:
-    """The reference to what the engine already has of a run, None where it has nothing that goes on."""
+def attached(plan: RunPlan) -> HatchetRef | WorkflowRef | None:
+    """The reference to what the engine already has of a run, None where it has nothing that goes on.
+
+    A workflow is never started again: its result is its own, and there is nothing to go on with.
+    """
     check(connect())
     manifest = read_manifest(plan.objects, plan.key)
+    if not plan.tables and manifest.get("workflow_run_id"):
+        return WorkflowRef(plan, connect().runs.get_run_ref(manifest["workflow_run_id"]))
     last = latest_attempt(plan.objects, plan.key)
     known = {r for r in (manifest.get("workflow_run_id"), last.run if last is not None else None) if r}
     going = on_loop(unfinished_triggers(plan.key, known)).result()
