@@ -55,8 +55,13 @@ class Collector:
         self._held.add(result)
         self.rows += result.rows
         self.errors += result.errors
-        if time.monotonic() > self._next_flush or self._held.bytes > _MAX_HELD_BYTES:
+        if self._held.bytes > _MAX_HELD_BYTES or self.is_due:
             self.flush()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether something has waited long enough to be flushed; to be asked now and then while nothing comes in."""
+        return time.monotonic() > self._next_flush and bool(self._held or self._unshown)
 
     def take_up(self) -> None:
         """Goes on where a collector of the same prefix has died: its parts are there already."""
@@ -74,7 +79,7 @@ class Collector:
             return
         self._count(part)
         self._unshown.append(part)
-        if time.monotonic() > self._next_flush:
+        if self.is_due:
             self.flush()
 
     def flush(self, *, show: bool = True) -> None:

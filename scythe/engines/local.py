@@ -173,6 +173,8 @@ class LocalJob(threading.Thread):
                             raise RunError(f"a worker process failed outside the experiment's function:\n{error}")
                         case Logged(_, record):
                             relay(record)
+                if collector.is_due:
+                    collector.flush()
                 progress.update(collector.rows + collector.errors + pool.running(), collector.errors)
 
 

@@ -181,6 +181,8 @@ class Node:
                 await self._trigger((f"leaf-{i}", inputs) for i, inputs in enumerate(shape.leaves(node)))
             while self._open:
                 await self._collect(_LOOK_SECONDS)
+                if self.collector.is_due:
+                    await asyncio.to_thread(self.collector.flush)
                 await self._tell()
             await self._tell(last=True)
         except BaseException as error:
