@@ -1,0 +1,91 @@
+"""Catalogs of every sort for the tests of what a catalog promises: a disk, a bucket, SQLite, Postgres."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, create_model
+
+from scythe_catalog.datafile import DataFile, DataFileWriter
+from scythe_catalog.objects import Objects
+from scythe_catalog.scan import scan
+from scythe_catalog.schema import Column, TableSchema, compile_model, compile_type, models_to_arrow
+from scythe_catalog.tables import Catalog, Table
+
+SPACE, NAME = "experiment", "scalars"
+_names = itertools.count()
+
+
+class Row(BaseModel):
+    number: int
+    text: str | None = None
+
+
+PARTITION = [Column("version", *compile_type(str, where="version")), Column("run", *compile_type(str, where="run"))]
+V1: dict[str, Any] = {"version": "v1.0.0", "run": "r1"}
+V2: dict[str, Any] = {"version": "v2.0.0", "run": "r1"}
+
+
+def schema_of(**fields: Any) -> TableSchema:
+    """The schema of a model with these fields."""
+    return compile_model(create_model("Model", **{n: (a, ...) for n, a in fields.items()})).schema
+
+
+@dataclass
+class Place:
+    """A catalog, and the objects that data files of its tables are written to."""
+
+    catalog: Catalog
+    objects: Objects
+
+    def table(self) -> Table:
+        """The table of all these tests, fresh from the catalog."""
+        return self.catalog.table(SPACE, NAME)
+
+    def ensure(self, schema: TableSchema | None = None, properties: dict[str, str] | None = None) -> Table:
+        """The same, made where it is not."""
+        return self.catalog.ensure(SPACE, NAME, schema or compile_model(Row).schema, PARTITION, properties)
+
+    def file(self, key: str, rows: list[BaseModel]) -> DataFile:
+        """A data file of the table, as a writer would describe it."""
+        table = self.table()
+        with DataFileWriter(self.objects, f"data/{key}.pq", table.schema.arrow, table.ids) as writer:
+            writer.write(models_to_arrow(rows, compile_model(type(rows[0]))).select(table.schema.names))
+        return writer.describe(table.iceberg.schema())
+
+    def numbers(self, partition: dict[str, Any] = V1, column: str = "number") -> list[Any]:
+        """What a column of a partition holds, sorted."""
+        return sorted(scan(self.table(), partition).collect()[column].to_list())
+
+
+def made_place(
+    sort: str, request: pytest.FixtureRequest, folder: Path, monkeypatch: pytest.MonkeyPatch, prefix: str = "root"
+) -> Place:
+    """An empty catalog; PyIceberg's configuration names those that lie in a database."""
+    if sort == "s3":
+        objects = Objects.at(f"s3://{request.getfixturevalue('bucket')}/{prefix}")
+        return Place(Catalog(objects.uri("catalog")), objects)
+    objects = Objects.at(folder / prefix)
+    warehouse = objects.uri("catalog")
+    if sort == "folder":
+        return Place(Catalog(warehouse), objects)
+    name = f"{sort}{next(_names)}"  # PyIceberg's configuration is per name, and so is Scythe's catalog of it
+    postgres = request.getfixturevalue("postgres") if sort == "postgres" else None
+    settings = f"PYICEBERG_CATALOG__{name.upper()}__"
+    monkeypatch.setenv(f"{settings}TYPE", "sql")
+    monkeypatch.setenv(f"{settings}URI", postgres or f"sqlite:///{folder / 'catalog.db'}")
+    monkeypatch.setenv(f"{settings}WAREHOUSE", warehouse)
+    # PyIceberg reads its environment once, when it is imported.
+    monkeypatch.setattr("pyiceberg.catalog._ENV_CONFIG", fresh_configuration())
+    return Place(Catalog(warehouse, name), objects)
+
+
+def fresh_configuration() -> Any:
+    """PyIceberg's configuration as a process that starts now would read it."""
+    from pyiceberg.utils.config import Config
+
+    return Config()

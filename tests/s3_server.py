@@ -1,0 +1,78 @@
+"""A real S3 protocol server for tests: moto's, in a process of its own, over HTTP on a free port."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+KEY, SECRET, REGION = "test-key", "test-secret", "eu-central-1"
+
+_PROGRAM = """
+import os, sys, threading
+from werkzeug.serving import make_server
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+class Quiet(MotoRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def log(self, *_): pass
+server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=True, request_handler=Quiet)
+print(server.port, flush=True)
+server.serve_forever()
+"""
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """Where the server is, and how to reach it."""
+
+    port: int
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """boto3's settings, as a user of this server would have them."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_DEFAULT_REGION": REGION,
+            **more,
+        }
+
+    def client(self, **more: Any) -> Any:
+        """A boto3 client that reaches the server whatever the environment says."""
+        import boto3
+
+        session = boto3.Session(aws_access_key_id=KEY, aws_secret_access_key=SECRET, region_name=REGION)
+        return session.client("s3", endpoint_url=self.endpoint, **more)
+
+    def new_bucket(self) -> str:
+        """The name of a bucket that is empty and that nobody else uses."""
+        name = f"scythe-{uuid.uuid4().hex[:12]}"
+        self.client().create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
+        return name
+
+
+@contextlib.contextmanager
+def s3_server(**environment: str) -> Generator[S3Server]:
+    """A running server; it ends with the block, and with this process."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
+    process = subprocess.Popen(
+        [sys.executable, "-c", _PROGRAM],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**clean, **environment},
+    )  # fmt: skip
+    try:
+        assert process.stdout
+        yield S3Server(int(process.stdout.readline()))
+    finally:
+        process.kill()
+        process.communicate()
