@@ -128,8 +128,13 @@ class Collector:
                 self.flush(show=False)
             if isinstance(error, OSError | BaseError):
                 where = self.plan.objects.uri(self.plan.key.path)
+                way_out = (
+                    "Make room, or mend the folder"
+                    if self.plan.objects.folder
+                    else "Mend what is wrong with the bucket"
+                )
                 raise RunError(
                     f"the run {where} cannot be gathered: {reason(error)}; what is committed stays readable. "
-                    "Make room, or mend the folder, and resume the run"
+                    f"{way_out}, and resume the run"
                 ) from error
             raise

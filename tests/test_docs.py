@@ -49,6 +49,8 @@ _BLOCK = re.compile(r"^(?P<indent>[ \t]*)```python(?P<info>[^\n]*)\n(?P<code>.*?
 _TITLE = re.compile(r'title="([^"]+\.py)"')
 _FENCED = re.compile(r"^[ \t]*```.*?^[ \t]*```[ \t]*$", re.M | re.S)
 _SECONDS = 120
+#: A page of the cluster waits for several runs, on a machine that may have other things to do.
+_CLUSTER_SECONDS = 250
 _WAIT = """
 import importlib, sys
 from scythe.engines.hatchet.tasks import task_names
@@ -108,7 +110,8 @@ def run_page(page: Path, folder: Path, cache: Path, given: Mapping[str, str]) ->
             subprocess.run(waiting, cwd=folder, env={**env, "PYTHONPATH": f"{ROOT}{os.pathsep}."}, check=True)
         return subprocess.run(
             [sys.executable, main.name],
-            cwd=folder, env=env, capture_output=True, text=True, timeout=_SECONDS, check=False,
+            cwd=folder, env=env, capture_output=True, text=True, check=False,
+            timeout=_CLUSTER_SECONDS if page.stem in ON_A_CLUSTER else _SECONDS,
         )  # fmt: skip
 
 

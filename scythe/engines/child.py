@@ -82,6 +82,8 @@ def _serve(connection: Connection, mark: Callable[[int, int], None]) -> None:
         try:
             result = run(rows, attempts)
             message = ("done", (result, time.perf_counter() - began))
+        except OSError as error:
+            message = ("storage", f"{type(error).__name__}: {error}" if type(error) is OSError else str(error))
         except BaseException as error:  # noqa: BLE001 - errors of the user's function are rows; this is one of ours
             message = ("broken", "".join(traceback.format_exception(error)))
         finally:

@@ -170,7 +170,13 @@ class LocalJob(threading.Thread):
                             if what.lost is not None:
                                 collector.add(error_row(leaf, event, what.lost, what.attempts))
                         case Broken(_, error):
-                            raise RunError(f"a worker process failed outside the experiment's function:\n{error}")
+                            raise (
+                                error
+                                if isinstance(error, RunError)
+                                else RunError(
+                                    f"the run {plan.key.path} is interrupted: {error}; what was finished is kept: resume it"
+                                )
+                            )
                         case Logged(_, record):
                             relay(record)
                 if collector.is_due:

@@ -28,7 +28,7 @@ from typing import Any, Self
 
 from scythe.chunk import Positions
 from scythe.engines.child import MARK, Job
-from scythe.errors import RunError
+from scythe.errors import RunError, StorageError
 
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from scythe.engines.child import main; main({fd}, {parent})"
 _MAX_FALSE_STARTS = 3
@@ -74,7 +74,7 @@ class Broken:
     """A range cannot be run, for a reason outside the user's function."""
 
     range: Range
-    error: str
+    error: RunError | StorageError
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,10 @@ class Pool:
             case "log":
                 return [Logged(worker.ranges[0][1] if worker.ranges else None, content)]
             case "broken" if worker.ranges:
-                return [Broken(worker.ranges.popleft()[1], content)]
+                error = RunError(f"a worker process failed outside the experiment's function:\n{content}")
+                return [Broken(worker.ranges.popleft()[1], error)]
+            case "storage":
+                return [Broken(worker.ranges.popleft()[1], StorageError(content))]
             case _:
                 raise RunError(f"a worker process cannot start:\n{content}")
         return []

@@ -20,7 +20,6 @@ from scythe.chunk import Positions
 from scythe.engines.child import Job
 from scythe.engines.deaths import after, error_row
 from scythe.engines.pool import Broken, Died, Done, Event, Logged, Pool, Range, relay
-from scythe.errors import RunError
 from scythe.leaf import Leaf
 from scythe.packing import Packed, Packing
 from scythe.plan import RunPlan
@@ -154,7 +153,7 @@ class Server(threading.Thread):
                 self._finished(self._tasks.pop(work), work, [packed])
             case Broken(work, error):
                 task = self._tasks.pop(work)
-                _fail(task, RunError(f"a worker process failed outside the experiment's function:\n{error}"))
+                _fail(task, error)
                 self._drop(task)
             case Died():
                 self._died(self._tasks.pop(event.range), event)

@@ -103,9 +103,12 @@ def files() -> None:
     """10,000 small files up to a bucket, and back, against boto3 in 16 threads."""
     import boto3
 
+    from scythe.errors import FetchError
+    from scythe.fetch import fetch_all
     from scythe.settings import storage
 
     objects, client, n = storage(), boto3.client("s3"), 10_000
+    found: dict[str, Path | FetchError] = {}
     bucket = os.environ["SCYTHE_STORAGE_BUCKET"]
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{i:05d}.bin" for i in range(n)]
@@ -121,13 +124,11 @@ def files() -> None:
                 list(pool.map(lambda p: client.download_file(bucket, f"boto/{p.name}", f"{p}.boto"), paths))
 
         def ours_up() -> None:
-            staged = [(objects.staging_file(p.name), p) for p in paths]
-            for waiting, path in staged:
-                os.link(path, waiting)
-            objects.publish_all((waiting, f"bench/{path.name}") for waiting, path in staged)
+            objects.take_in((p, f"bench-{len(seconds['scythe up'])}/{p.name}") for p in paths)
 
         def ours_down() -> None:
-            objects.download_all((f"bench/{p.name}", Path(f"{p}.ours")) for p in paths)
+            os.environ["SCYTHE_CACHE_DIR"] = tempfile.mkdtemp(dir=folder)  # nothing is in the cache yet
+            found.update(fetch_all([objects.uri(f"bench-{len(seconds['scythe down'])}/{p.name}") for p in paths]))
 
         ways = {"boto3 up": boto_up, "scythe up": ours_up, "boto3 down": boto_down, "scythe down": ours_down}
         seconds: dict[str, list[float]] = {way: [] for way in ways}
@@ -136,7 +137,9 @@ def files() -> None:
                 began = time.perf_counter()
                 run()
                 seconds[way].append(time.perf_counter() - began)
-        assert (Path(f"{paths[-1]}.ours")).read_bytes() == paths[-1].read_bytes()
+        last = found[objects.uri(f"bench-2/{paths[-1].name}")]
+        assert isinstance(last, Path)
+        assert last.read_bytes() == paths[-1].read_bytes()
     median = {way: statistics.median(s) for way, s in seconds.items()}
     for kind in ("up", "down"):
         theirs, mine = median[f"boto3 {kind}"], median[f"scythe {kind}"]
