@@ -20,11 +20,19 @@ async def settle(error: Exception, context: Any) -> None:
     """
     from hatchet_sdk import NonRetryableException
 
-    storage = isinstance(error, OSError) or isinstance(error.__cause__, OSError)
-    if storage and context.retry_count < _STORAGE_TRIES:
+    if _of_storage(error) and context.retry_count < _STORAGE_TRIES:
         await asyncio.sleep(2.0**context.retry_count)
     elif isinstance(error, ScytheError | OSError):
         raise NonRetryableException(_shortened(str(error))) from None  # what is sent must stay small
+
+
+def ends(error: BaseException) -> bool:
+    """Whether an error is one that no other try would mend."""
+    return isinstance(error, ScytheError) and not _of_storage(error)
+
+
+def _of_storage(error: BaseException) -> bool:
+    return isinstance(error, OSError) or isinstance(error.__cause__, OSError)
 
 
 def _shortened(text: str) -> str:

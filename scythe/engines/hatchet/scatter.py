@@ -26,12 +26,12 @@ from scythe.attempts import Superseded, Turn
 from scythe.chunk import ChunkResult
 from scythe.collect import Collector
 from scythe.engines.hatchet.client import connect
-from scythe.engines.hatchet.errors import settle, told
+from scythe.engines.hatchet.errors import ends, settle, told
 from scythe.engines.hatchet.fleet import cancel_runs, node_slots, slots_for
 from scythe.engines.hatchet.loading import Loaded, Loader, load_plan
 from scythe.engines.hatchet.stopping import Stopping
 from scythe.engines.hatchet.tasks import LeafInput, ScatterInput, Tasks, metadata
-from scythe.errors import RunCancelled, RunError, ScytheError
+from scythe.errors import RunCancelled, RunError
 from scythe.manifest import record_trigger
 from scythe.packing import Packed
 from scythe.parts import Part
@@ -76,10 +76,10 @@ def scatter_function(
             run_id = await asyncio.to_thread(record_trigger, plan.objects, plan.key, context.workflow_run_id)
             payload = payload.model_copy(update={"run_id": run_id})
             loaded = await loader.turn(payload, experiment)
-            node = node_class(payload, tasks(), loaded, mark)
+            node = node_class(payload, tasks(), loaded, stopping, mark)
             await asyncio.to_thread(node.collector.take_up)
             if loaded.turn.n:
-                await node.run(await node.shape())
+                await node.run()
             await asyncio.to_thread(node.collector.finish)
         finally:
             await asyncio.to_thread(mark.end)
@@ -87,11 +87,9 @@ def scatter_function(
 
     async def _inner(payload: ScatterInput) -> dict[str, Any]:
         loaded = await loader.turn(payload, experiment)
-        node = node_class(payload, tasks(), loaded)
+        node = node_class(payload, tasks(), loaded, stopping)
         await asyncio.to_thread(node.collector.take_up)
-        shape = await asyncio.to_thread(load_shape, loaded.prepared.plan.objects, payload.key, payload.turn)
-        assert shape is not None, "its root stores the shape before it triggers a node"
-        await node.run(shape)
+        await node.run()
         await asyncio.to_thread(node.collector.flush)
         return {"rows": node.collector.rows, "errors": node.collector.errors}
 
@@ -105,6 +103,7 @@ class Node:
     payload: ScatterInput
     tasks: Tasks
     loaded: Loaded
+    stopping: Stopping
     #: The root's mark on the run: it hears of a cancellation.
     mark: Turn | None = None
 
@@ -118,12 +117,12 @@ class Node:
         #: Results of children as they come in, of which those in `_open` are awaited.
         self._arrived: asyncio.Queue[tuple[Any, dict[str, Any] | BaseException]] = asyncio.Queue()
         self._open: dict[Any, asyncio.Task[None]] = {}
-        #: Worker process -> start and seconds of each input that it ran.
-        self._measured: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        #: Of the probes: worker process -> start and seconds of each that it ran; None where nothing is measured.
+        self._measured: dict[str, list[tuple[float, float]]] | None = None
 
     # --- planning -----------------------------------------------------------------------------------
 
-    async def shape(self) -> Shape:
+    async def _shape(self) -> Shape:
         """The shape of the turn: the stored one, or one from what the first inputs took."""
         plan, turn = self.loaded.prepared.plan, self.loaded.turn
         shape = await asyncio.to_thread(load_shape, plan.objects, plan.key, turn.number)
@@ -143,34 +142,31 @@ class Node:
 
     async def _probe(self, probes: int) -> float | None:
         """Runs the first inputs alone; how long one takes, or has taken by now where they take long."""
+        measured = self._measured = defaultdict(list)
         await self._trigger((f"probe-{i}", range(i, i + 1)) for i in range(probes))
         since: float | None = None
         while self._open:
             await self._collect(_LOOK_SECONDS)
             waited = time.monotonic() - since if since is not None else 0.0
             if waited > _PROBE_SECONDS:
-                arrived = [s for runs in self._measured.values() for _, s in runs]
+                arrived = [s for runs in measured.values() for _, s in runs]
                 return (sum(arrived) + waited * len(self._open)) / probes
             if since is None and (len(self._open) < probes or await self._any_runs()):
                 since = time.monotonic()
-        return self._seconds()
+        self._measured = None
+        return _mean_seconds(measured)
 
     async def _any_runs(self) -> bool:
         runs = [ref.workflow_run_id for ref in list(self._open)[:_LOOKED_AT]]
         found = await asyncio.gather(*map(connect().runs.aio_get_status, runs), return_exceptions=True)
         return V1TaskStatus.RUNNING in found
 
-    def _seconds(self) -> float | None:
-        """Mean seconds of a probe; the first that a process ran is left out where it ran more: it may have imported."""
-        warm = [s for runs in self._measured.values() for _, s in sorted(runs)[1:]]
-        found = warm or [s for runs in self._measured.values() for _, s in runs]
-        return sum(found) / len(found) if found else None
-
     # --- children -----------------------------------------------------------------------------------
 
-    async def run(self, shape: Shape) -> None:
+    async def run(self) -> None:
         """Triggers the node's children and collects all that they come to; what has come stays where that fails."""
         try:
+            shape = await self._shape()
             node = shape.root(self.loaded.turn.n)
             for k in self.payload.path:
                 node = node.child(k, shape.factor)
@@ -186,7 +182,10 @@ class Node:
                 await self._tell()
             await self._tell(last=True)
         except BaseException as error:
-            await self._give_up(cancel=isinstance(error, ScytheError))
+            await self._give_up()
+            cancelled = isinstance(error, asyncio.CancelledError) and not self.stopping.is_set
+            if cancelled or ends(error):  # else the next try of this node finds its children by their keys
+                await cancel_runs([ref.workflow_run_id for ref in self._open])
             raise
 
     async def _trigger(self, leaves: Iterable[tuple[str, range]]) -> None:
@@ -246,39 +245,34 @@ class Node:
 
     async def _accept(self, arrived: list[tuple[Any, dict[str, Any] | BaseException]]) -> None:
         pieces: list[Packed] = []
+        failed: RunError | None = None
         for _, output in arrived:
             if isinstance(output, BaseException):
-                raise RunError(f"a task of {self.payload.run} failed: {told(output)}")
-            if not output:
-                raise RunError(f"a task of {self.payload.run} was cancelled, or waited too long for a worker")
-            pieces += output.get("pieces", ())
+                failed = RunError(f"a task of {self.payload.run} failed: {told(output)}")
+            elif not output:  # this is how the engine tells of both
+                failed = RunError(f"a task of {self.payload.run} was cancelled, or waited too long for a worker")
+            else:
+                pieces += output.get("pieces", ())
         await asyncio.to_thread(self._take, pieces)
+        if failed is not None:
+            raise failed
 
     def _take(self, pieces: list[Packed]) -> None:
         for piece in pieces:
             found = self.loaded.prepared.packing.unpack(piece)
             if isinstance(found, Part):
                 self.collector.add_part(found)
-                self._measured[found.name].append((0.0, piece["seconds"] / max(1, found.rows + found.errors)))
             else:
                 self.collector.add(found)
-                self._measure(found)
+            if self._measured is not None:
+                _measure(found, piece["seconds"], self._measured)
 
-    def _measure(self, result: ChunkResult) -> None:
-        for name, table in result.tables:
-            if name == "tasks":
-                rows = table.select(["worker", "start", "seconds"]).to_pylist()
-                for row in rows:
-                    self._measured[row["worker"]].append((row["start"].timestamp(), row["seconds"]))
-
-    async def _give_up(self, *, cancel: bool) -> None:
-        """Keeps what has come; with `cancel` the children that are still to come are not run any more."""
+    async def _give_up(self) -> None:
+        """Keeps what has come, and waits for nothing more."""
         for watch in self._open.values():
             watch.cancel()
         with contextlib.suppress(OSError, BaseError):
             await asyncio.to_thread(self.collector.flush)
-        if cancel and self._open:
-            await cancel_runs([ref.workflow_run_id for ref in self._open])
 
     async def _tell(self, *, last: bool = False) -> None:
         """Writes how far the node is, for clients that wait."""
@@ -288,3 +282,19 @@ class Node:
         done = json.dumps({"rows": self.collector.rows, "errors": self.collector.errors}).encode()
         with contextlib.suppress(OSError, BaseError):  # a client that sees less is no reason to fail
             await asyncio.to_thread(self.loaded.prepared.plan.objects.write, self._progress, done)
+
+
+def _measure(found: ChunkResult | Part, seconds: float, into: dict[str, list[tuple[float, float]]]) -> None:
+    """Notes what a probe, a single input, took, and where it ran; of a part its process is not looked up."""
+    tasks = None if isinstance(found, Part) else next((t for name, t in found.tables if name == "tasks"), None)
+    if tasks is None:
+        into[""].append((0.0, seconds))
+    else:
+        into[tasks.column("worker")[0].as_py()].append((tasks.column("start")[0].as_py().timestamp(), seconds))
+
+
+def _mean_seconds(measured: dict[str, list[tuple[float, float]]]) -> float | None:
+    """Mean seconds of a probe; the first that a process ran is left out where it ran more: it may have imported."""
+    warm = [s for runs in measured.values() for _, s in sorted(runs)[1:]]
+    found = warm or [s for runs in measured.values() for _, s in runs]
+    return sum(found) / len(found) if found else None

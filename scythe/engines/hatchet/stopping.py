@@ -25,6 +25,11 @@ class Stopping:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._since = 0.0
 
+    @property
+    def is_set(self) -> bool:
+        """Whether the worker was told to stop."""
+        return self._event.is_set()
+
     def set(self) -> None:
         """Tells all tasks."""
         self._since = self._since or time.monotonic()
