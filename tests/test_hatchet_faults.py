@@ -167,6 +167,7 @@ def _runs(name: str) -> set[tuple[str, str]]:
 
 def _finish(run: scythe.runs.ExperimentRun) -> None:
     """What a user does whose client died: resume, which attaches to a run that goes on."""
+    sys.modules.pop("experiment", None)  # a new process would import it anew, and so register it
     try:
         run.resume().result(timeout=PATIENCE)
     except RunError:
