@@ -64,7 +64,7 @@ class ScytheWorkerConfig(BaseSettings):
         does_leaf: Whether it serves leaves.
     """
 
-    model_config = SettingsConfigDict(env_prefix="SCYTHE_WORKER_")
+    model_config = SettingsConfigDict(env_prefix="SCYTHE_WORKER_", env_ignore_empty=True)
 
     name: str = Field(default_factory=lambda: f"scythe-{socket.gethostname()}")
     slots: int = Field(default_factory=_default_slots, ge=1)

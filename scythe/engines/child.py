@@ -48,6 +48,9 @@ def main(fd: int, parent: int) -> None:
     """Serves the parent at the other end of a socket until it hangs up."""
     with contextlib.suppress(ValueError):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # A service manager tells all processes of a worker to end; it is the worker that ends this one. A handler,
+        # unlike "ignore", is not inherited by the programs that the user's function starts.
+        signal.signal(signal.SIGTERM, lambda *_: None)
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     connection = Connection(fd)
     try:

@@ -30,7 +30,8 @@ async def active_workers() -> list[Worker]:
 
 def serves(worker: Worker, name: str) -> bool:
     """Whether a worker has a task of this name."""
-    return any(a.split(":")[0] == name.lower() for a in worker.actions or [])
+    wanted = connect().config.apply_namespace(name).lower()
+    return any(a.split(":")[0] == wanted for a in worker.actions or [])
 
 
 async def slots_for(tasks: Tasks) -> int:

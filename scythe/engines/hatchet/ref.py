@@ -11,16 +11,19 @@ from typing import Any
 
 from obstore.exceptions import BaseError
 
+from scythe.attempts import latest_attempt
 from scythe.engines.hatchet.client import connect, on_loop
 from scythe.engines.hatchet.errors import told
 from scythe.engines.hatchet.fleet import cancel_all, cancel_runs
 from scythe.errors import RunCancelled, RunError
-from scythe.layout import RunKey
 from scythe.plan import RunPlan
 from scythe.progress import Progress
 from scythe.results import RunResult, read_result
 
 _LOOK_SECONDS = 2.0
+#: A root has about a second to end by itself before the SDK ends it; a dead one is not waited for.
+_CANCEL_SECONDS = 10.0
+_CANCEL_LOOK_SECONDS = 0.1
 
 
 class HatchetRef:
@@ -60,7 +63,7 @@ class HatchetRef:
 
     def cancel(self) -> None:
         self.plan.objects.write(self.plan.key.cancelled, b"{}")
-        cancel(self.plan.key, [self.hatchet.workflow_run_id])
+        cancel(self.plan, [self.hatchet.workflow_run_id])
 
     def _waiting(self) -> concurrent.futures.Future[RunResult]:
         if self._awaited is None:
@@ -131,7 +134,7 @@ class WorkflowRef:
 
     def cancel(self) -> None:
         self.plan.objects.write(self.plan.key.cancelled, b"{}")
-        cancel(self.plan.key, [self.hatchet.workflow_run_id])
+        cancel(self.plan, [self.hatchet.workflow_run_id])
 
     async def _wait(self) -> Any:
         try:
@@ -140,11 +143,14 @@ class WorkflowRef:
             raise RunError(f"the workflow of {self.plan.key.path} failed: {told(error)}") from error
 
 
-def cancel(run: RunKey, roots: list[str]) -> None:
-    """Cancels the roots of a run, then all that they have triggered."""
+def cancel(plan: RunPlan, roots: list[str]) -> None:
+    """Cancels the roots of a run, then all that they have triggered, and waits until nobody works on it."""
 
     async def both() -> None:
         await cancel_runs(roots)
-        await cancel_all(run)
+        await cancel_all(plan.key)
 
     on_loop(both()).result()
+    until = time.monotonic() + _CANCEL_SECONDS
+    while (last := latest_attempt(plan.objects, plan.key)) and last.alive and time.monotonic() < until:
+        time.sleep(_CANCEL_LOOK_SECONDS)

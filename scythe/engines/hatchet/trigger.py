@@ -108,7 +108,7 @@ def cancel_run(plan: RunPlan) -> None:
     check(connect())
     last = latest_attempt(plan.objects, plan.key)
     recorded = read_manifest(plan.objects, plan.key).get("workflow_run_id")
-    cancel(plan.key, [r for r in {recorded, last.run if last is not None else None} if r])
+    cancel(plan, [r for r in {recorded, last.run if last is not None else None} if r])
 
 
 def _said(error: Exception) -> str:

@@ -1,0 +1,332 @@
+"""Whatever is wrong with an engine, its token or its workers is a clear error where the user is looking, within seconds."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import scythe
+from scythe.allocate import BaseExperiment
+from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.errors import AllocationError, RunError, ScytheError, SettingsError
+from scythe.registry import ExperimentRegistry
+from tests.cluster import PATIENCE, REAL, Worker, descendants, unique, wait_until_served
+from tests.hatchet_standin import StandinEngine
+
+MODULE = """
+from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.registry import ExperimentRegistry
+
+class Order(ExperimentInputSpec):
+    x: float
+
+class Value(ExperimentOutputSpec):
+    y: float
+
+@ExperimentRegistry.Register(name="NAME")
+def halve(spec: Order) -> Value:
+    return Value(y=spec.x / 2)
+"""
+WITHIN_SECONDS = 15.0
+#: A worker loads for some seconds before it looks at anything, on a busy machine for many.
+LOADS_WITHIN_SECONDS = 120.0
+
+standin_only = pytest.mark.skipif(REAL, reason="an option of the stand-in")
+
+
+class Order(ExperimentInputSpec):
+    x: float
+
+
+class Value(ExperimentOutputSpec):
+    y: float
+
+
+class Elsewhere(ExperimentOutputSpec):
+    y: float
+    z: str
+
+
+def halve(spec: Order) -> Value:
+    return Value(y=spec.x / 2)
+
+
+def changed(spec: Order) -> Elsewhere:
+    return Elsewhere(y=spec.x / 2, z="new")
+
+
+def order(n: int = 3) -> list[Order]:
+    return [Order(experiment_id="", sort_index=i, x=i) for i in range(n)]
+
+
+@contextmanager
+def within(seconds: float = WITHIN_SECONDS) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < seconds
+
+
+@dataclass
+class Engine:
+    folder: Path
+    env: dict[str, str]
+    #: The experiment that its worker has.
+    name: str
+    worker: Worker
+    process: StandinEngine | None
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """An engine with one worker, which has one experiment."""
+    folder, name = tmp_path_factory.mktemp("bad"), unique("halve")
+    (folder / f"{name}.py").write_text(MODULE.replace("NAME", name))
+    standin = None if REAL else StandinEngine(worker_loss_seconds=60.0)
+    if standin is not None:
+        standin.__enter__()
+    given = {k: v for k, v in os.environ.items() if k.startswith("HATCHET_CLIENT_")}
+    env = standin.env if standin is not None else given
+    try:
+        with Worker(name, "--slots", "1", env=env, cwd=folder) as worker, pytest.MonkeyPatch.context() as patch:
+            for key, value in env.items():
+                patch.setenv(key, value)
+            wait_until_served(
+                f"scythe_experiment_{name}", f"scythe_scatter_gather_{name}", timeout=LOADS_WITHIN_SECONDS
+            )
+            yield Engine(folder, env, name, worker, standin)
+    finally:
+        if standin is not None:
+            standin.__exit__(None, None, None)
+
+
+@pytest.fixture(autouse=True)
+def reached(engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment leads to the engine, and to a root without a run."""
+    for key, value in engine.env.items():
+        monkeypatch.setenv(key, value)
+
+
+# --- the connection ---------------------------------------------------------------------------------
+
+
+def foreign(env: dict[str, str]) -> str:
+    """A token that leads to this engine, but was signed by another."""
+    body, _, signature = env["HATCHET_CLIENT_TOKEN"].rpartition(".")
+    return f"{body}.{signature[::-1]}"
+
+
+def expired(engine: Engine) -> str:
+    assert engine.process is not None
+    return engine.process.expired_token()
+
+
+@pytest.fixture(scope="module")
+def silent() -> Iterator[str]:
+    """The address of something that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture(scope="module")
+def closed() -> str:
+    """An address where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture(scope="module")
+def old() -> Iterator[dict[str, str]]:
+    """An engine of long ago."""
+    with StandinEngine(version="v0.50.0") as engine:
+        yield engine.env
+
+
+_WRONG = {
+    "no token": "HATCHET_CLIENT_TOKEN is missing",
+    "an empty token": "HATCHET_CLIENT_TOKEN is missing",
+    "half a token": "HATCHET_CLIENT_TOKEN is missing or no token",
+    "no token at all": "HATCHET_CLIENT_TOKEN is missing or no token",
+    "a foreign token": "refuses the token",
+    "nobody there": "cannot be reached",
+    "no answer": "does not answer",
+}
+_STANDIN_ONLY = {"an expired token": "refuses the token", "an old engine": r"is v0\.50\.0; Scythe needs v"}
+WRONG = [*_WRONG.items(), *(pytest.param(*w, marks=standin_only) for w in _STANDIN_ONLY.items())]
+
+
+def environment(case: str, request: pytest.FixtureRequest, engine: Engine) -> dict[str, str | None]:
+    """What differs from the environment of a client that is set up well."""
+    token = "HATCHET_CLIENT_TOKEN"
+    match case:
+        case "no token":
+            return {token: None}
+        case "an empty token":
+            return {token: ""}
+        case "half a token":
+            return {token: engine.env[token].rpartition(".")[0]}
+        case "no token at all":
+            return {token: "ey.but.nonsense"}
+        case "a foreign token":
+            return {token: foreign(engine.env)}
+        case "an expired token":
+            return {token: expired(engine)}
+        case "nobody there":
+            return {"HATCHET_CLIENT_HOST_PORT": request.getfixturevalue("closed")}
+        case "no answer":
+            return {"HATCHET_CLIENT_HOST_PORT": request.getfixturevalue("silent")}
+        case _:
+            return {**request.getfixturevalue("old")}
+
+
+@pytest.mark.parametrize(("case", "said"), WRONG)
+def test_allocate_says_what_is_wrong_and_writes_nothing(
+    case: str, said: str, engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    from scythe.engines.hatchet import client
+
+    client._client.cache_clear()  # a client has one environment for its whole life
+    for key, value in environment(case, request, engine).items():
+        monkeypatch.setenv(key, value) if value is not None else monkeypatch.delenv(key)
+    ExperimentRegistry.Register(name=engine.name)(halve)
+
+    with within(), pytest.raises(SettingsError, match=said) as raised:
+        BaseExperiment(halve).allocate(order(), engine="hatchet")
+
+    client._client.cache_clear()
+    assert "\n" not in str(raised.value)
+    assert not root.exists()
+
+
+@pytest.fixture(scope="module")
+def refused(
+    engine: Engine, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Worker]]:
+    """Workers with every wrong environment, all at once."""
+    workers: dict[str, Worker] = {}
+    for case in [*_WRONG, *([] if REAL else _STANDIN_ONLY)]:
+        env = {**os.environ, **engine.env, **environment(case, request, engine)}
+        with pytest.MonkeyPatch.context() as patch:
+            for key in [k for k, v in env.items() if v is None]:
+                patch.delenv(key)
+            given = {k: v for k, v in env.items() if v is not None}
+            workers[case] = Worker(engine.name, env=given, cwd=engine.folder)
+    yield workers
+    for worker in workers.values():
+        worker.__exit__()
+
+
+@pytest.mark.parametrize(("case", "said"), WRONG)
+def test_a_worker_says_what_is_wrong_in_one_sentence_and_ends(case: str, said: str, refused: dict[str, Worker]) -> None:
+    worker = refused[case]
+
+    assert worker.process.wait(LOADS_WITHIN_SECONDS) == 1
+    assert "Traceback" not in worker.output
+    (line,) = worker.output.splitlines()
+    assert line.startswith("scythe: ")
+    assert pytest.raises(AssertionError, match=said).matches(AssertionError(line))
+
+
+# --- the workers ------------------------------------------------------------------------------------
+
+
+def test_an_experiment_that_no_worker_has_is_not_allocated_and_the_error_tells_what_they_have(
+    engine: Engine, root: Path
+) -> None:
+    name = unique("nobody")
+    ExperimentRegistry.Register(name=name)(halve)
+
+    with within(), pytest.raises(AllocationError) as raised:
+        BaseExperiment(halve).allocate(order(), engine="hatchet")
+
+    said = str(raised.value)
+    assert f"no Hatchet worker has the task 'scythe_experiment_{name}'" in said
+    assert f"scythe_experiment_{engine.name}" in said
+    assert "scythe worker" in said
+    assert not root.exists()
+
+
+@pytest.mark.parametrize("n", [3, 1], ids=["many", "one model"])
+def test_a_worker_with_other_models_than_the_allocation_refuses_the_run(engine: Engine, root: Path, n: int) -> None:
+    ExperimentRegistry.Register(name=engine.name)(changed)
+    specs: Any = order(n) if n > 1 else order(1)[0]
+    run, ref = BaseExperiment(changed).allocate(specs, engine="hatchet")
+
+    with within(), pytest.raises(RunError) as raised:
+        ref.result(timeout=PATIENCE)
+
+    mine = [word for word in str(raised.value).replace(",", " ").replace(")", " ").split() if len(word) == 12]
+    assert engine.name in str(raised.value)
+    assert "other input or output models" in str(raised.value)
+    assert "allocated" in str(raised.value)
+    assert len({*mine}) >= 2, "both schemas are named"
+    assert "Traceback" not in str(raised.value)
+    assert run.status in ("allocated", "incomplete")
+    assert not (root / run.key.path / "final").exists()
+    assert scythe.read(engine.name, run=run.key.folder).height == 0
+
+    run.resume(engine="inline")
+    assert scythe.read(engine.name)["z"].unique().to_list() == ["new"]
+
+
+@contextmanager
+def paused(worker: Worker) -> Iterator[None]:
+    """While it stands still, a worker is handed work but does not begin it."""
+    everything = [worker.process.pid, *descendants(worker.process.pid)]
+    for pid in everything:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in everything:
+            os.kill(pid, signal.SIGCONT)
+
+
+def test_a_worker_that_does_not_see_the_storage_says_so(engine: Engine, root: Path) -> None:
+    ExperimentRegistry.Register(name=engine.name)(halve)
+    with paused(engine.worker):
+        run, ref = BaseExperiment(halve).allocate(order(), engine="hatchet")
+        root.rename(root.with_name("elsewhere"))
+
+    with within(), pytest.raises(RunError, match="does not find the run") as raised:
+        ref.result(timeout=PATIENCE)
+
+    assert run.experiment_id in str(raised.value)
+    assert "same storage" in str(raised.value)
+    assert not root.exists() or not (root / run.key.path / "manifest.yml").exists()
+
+
+@standin_only
+def test_a_run_whose_trigger_failed_is_stored_as_allocated(engine: Engine, root: Path) -> None:
+    """The last test of this file: it ends the engine between the checks and the trigger."""
+    assert engine.process is not None
+    ExperimentRegistry.Register(name=engine.name)(halve)
+
+    def end_the_engine(frame: Any, event: str, argument: object) -> None:
+        if event == "call" and frame.f_code.co_name == "run_hatchet":
+            sys.setprofile(None)
+            engine.process.kill()  # pyright: ignore[reportOptionalMemberAccess]
+
+    sys.setprofile(end_the_engine)
+    try:
+        with within(60.0), pytest.raises(RunError, match="it is stored: resume it later"):
+            BaseExperiment(halve).allocate(order(), engine="hatchet")
+    finally:
+        sys.setprofile(None)
+
+    (run,) = BaseExperiment(halve).list_runs()
+    assert run.status == "allocated"
+    assert run.workflow_run_id is None
+    with within(), pytest.raises(ScytheError, match=r"cannot be reached|answers UNAVAILABLE"):
+        run.resume()
+    run.resume(engine="inline")
+    assert scythe.read(engine.name).height == 3
