@@ -184,7 +184,12 @@ class _Scatter:
 
     def _start(self) -> subprocess.Popen[bytes]:
         program = _PROGRAM.format(path=sys.path, parent=os.getpid())
-        process = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, start_new_session=True)
+        process = subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+            env={**os.environ, "HATCHET_CLIENT_WORKER_HEALTHCHECK_ENABLED": "false"},  # its port is its parent's
+        )
         assert process.stdin is not None
         with process.stdin as pipe:
             pipe.write(self._setup)

@@ -50,7 +50,7 @@ def main(fd: int, parent: int) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         # A service manager tells all processes of a worker to end; it is the worker that ends this one. A handler,
         # unlike "ignore", is not inherited by the programs that the user's function starts.
-        signal.signal(signal.SIGTERM, lambda *_: None)
+        signal.signal(signal.SIGTERM, _carry_on)
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     connection = Connection(fd)
     try:
@@ -67,6 +67,10 @@ def main(fd: int, parent: int) -> None:
         _send(connection, "broken", "".join(traceback.format_exception(error)))
         return
     _serve(connection, mark)
+
+
+def _carry_on(signum: int, frame: object) -> None:
+    return
 
 
 def _serve(connection: Connection, mark: Callable[[int, int], None]) -> None:
