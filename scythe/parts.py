@@ -77,14 +77,14 @@ class Rows:
     """Tables in memory by table name and schema, waiting to be flushed or gathered."""
 
     def __init__(self) -> None:
-        self._tables: dict[tuple[str, str], list[pa.Table]] = defaultdict(list)
+        self._tables: dict[tuple[str, pa.Schema, tuple[Any, ...]], list[pa.Table]] = defaultdict(list)
         self.rows = self.errors = self.bytes = 0
 
     def add(self, result: ChunkResult) -> None:
         """Takes over the rows of a range."""
         for name, table in result.tables:
-            schema = f"{table.schema.to_string(show_schema_metadata=False)}{table.schema.metadata}"
-            self._tables[name, schema].append(table)
+            metadata = tuple((table.schema.metadata or {}).items())
+            self._tables[name, table.schema, metadata].append(table)
             self.bytes += table.nbytes
         self.rows += result.rows
         self.errors += result.errors
@@ -94,7 +94,7 @@ class Rows:
 
     def tables(self) -> Iterator[tuple[str, pa.Table]]:
         """One table a name and schema, sorted by `sort_index`."""
-        for (name, _), tables in self._tables.items():
+        for (name, *_), tables in self._tables.items():
             yield name, sorted_rows(pa.concat_tables(tables))
 
     def clear(self) -> None:

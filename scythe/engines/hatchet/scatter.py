@@ -126,6 +126,8 @@ class Node:
         """The shape of the turn: the stored one, or one from what the first inputs took."""
         plan, turn = self.loaded.prepared.plan, self.loaded.turn
         shape = await asyncio.to_thread(load_shape, plan.objects, plan.key, turn.number)
+        if shape is not None and self.payload.path:
+            return shape  # the root's probes are the root's alone
         if shape is None:
             slots = await slots_for(self.tasks)
             probes = 0 if plan.chunk else min(turn.n, 2 * slots, _MAX_PROBES)

@@ -21,21 +21,25 @@ class Stopping:
     """Whether the worker was told to stop; set from a signal handler, awaited by its tasks."""
 
     def __init__(self) -> None:
-        self._event = asyncio.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._since = 0.0
+        self._since: float | None = None
+        #: Done when the worker is told to stop; one future for all tasks, so that a short task costs none of its own.
+        self._told: asyncio.Future[None] | None = None
 
     @property
     def is_set(self) -> bool:
         """Whether the worker was told to stop."""
-        return self._event.is_set()
+        return self._since is not None
 
     def set(self) -> None:
         """Tells all tasks."""
-        self._since = self._since or time.monotonic()
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._event.set)
-        self._event.set()
+        if self._since is None:
+            self._since = time.monotonic()
+            if self._told is not None:
+                self._told.get_loop().call_soon_threadsafe(self._tell)
+
+    def _tell(self) -> None:
+        if self._told is not None and self.is_set and not self._told.done():
+            self._told.set_result(None)
 
     async def unless(self, work: asyncio.Future[T]) -> T:
         """The work's result.
@@ -43,16 +47,17 @@ class Stopping:
         Raises:
             HandedBack: the worker was told to stop first; the work is cancelled.
         """
-        self._loop = asyncio.get_running_loop()
-        stop = asyncio.ensure_future(self._event.wait())
+        if self._told is None:
+            self._told = asyncio.get_running_loop().create_future()
+        self._tell()
         try:
-            await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({work, self._told}, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 return work.result()
-            await asyncio.gather(_ended(work), asyncio.sleep(self._since + _SETTLE_SECONDS - time.monotonic()))
+            left = (self._since or 0.0) + _SETTLE_SECONDS - time.monotonic()
+            await asyncio.gather(_ended(work), asyncio.sleep(left))
             raise HandedBack("the worker was told to stop: its unfinished work is handed back")
         finally:
-            stop.cancel()
             await _ended(work)
 
 
