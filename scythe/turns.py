@@ -50,6 +50,12 @@ def load_turn(objects: Objects, key: RunKey, number: int) -> TurnPlan:
     return TurnPlan(data["number"], [(a, b) for a, b in data["open"]], data["show"])
 
 
+def last_turn(objects: Objects, key: RunKey) -> int:
+    """The number of the last turn that has a plan, 0 where none has."""
+    names = objects.files(key.turn(0).rsplit("/", 1)[0])
+    return max((int(name[:6]) for name in names), default=0)
+
+
 def store_turn(objects: Objects, key: RunKey, turn: TurnPlan) -> None:
     """Writes a turn's plan."""
     objects.write(key.turn(turn.number), json.dumps(asdict(turn)).encode())

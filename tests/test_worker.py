@@ -124,7 +124,7 @@ def test_a_machine_has_the_labels_that_experiments_ask_for(bare: None, monkeypat
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("SLOTS", "0"), ("SLOTS", "many"), ("DURABLE_SLOTS", "-1"), ("HAS_GPU", "perhaps"), ("DOES_FAN", "")],
+    [("SLOTS", "0"), ("SLOTS", "many"), ("DURABLE_SLOTS", "-1"), ("HAS_GPU", "perhaps"), ("DOES_FAN", "2")],
 )
 def test_a_setting_that_makes_no_sense_is_named_with_its_value(
     bare: None, monkeypatch: pytest.MonkeyPatch, name: str, text: str

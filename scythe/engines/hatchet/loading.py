@@ -71,11 +71,11 @@ def load_plan(root: str, key: RunKey, experiment: Experiment) -> RunPlan:
     objects = Objects(root)
     try:
         plan = RunPlan.from_json(objects.read(key.plan))
-    except FileNotFoundError as error:
+    except FileNotFoundError:
         raise RunError(
             f"this worker does not find the run {key.path} in {root}: allocation and workers need the same storage "
             "(a bucket: SCYTHE_STORAGE_BUCKET, or a file system that all of them share)"
-        ) from error
+        ) from None
     mine = schema_hash(experiment)
     if mine != plan.schema_sha256:
         raise RunError(

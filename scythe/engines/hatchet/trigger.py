@@ -20,7 +20,7 @@ from scythe.manifest import read_manifest, record_trigger
 from scythe.plan import RunPlan
 from scythe.registry import Experiment
 from scythe.settings import hatchet_settings
-from scythe.turns import TurnPlan, store_turn
+from scythe.turns import TurnPlan, last_turn, store_turn
 from scythe_catalog.schema import arrow_to_models
 
 
@@ -76,8 +76,7 @@ def run_hatchet(
     Raises:
         RunError: the engine refuses.
     """
-    last = latest_attempt(plan.objects, plan.key)
-    turn = TurnPlan(last.number + 1 if last is not None else 1, list(open_ranges), show)
+    turn = TurnPlan(_next_turn(plan), list(open_ranges), show)
     store_turn(plan.objects, plan.key, turn)
     pointer: dict[str, Any] = {"root": plan.root, "run": plan.key.path, "turn": turn.number}
     if experiment.included is not None and experiment.included.is_workflow:
@@ -91,6 +90,19 @@ def run_hatchet(
     payload = LeafInput(**pointer, single=True) if plan.single else ScatterInput(**pointer)
     ref = _trigger(tasks.leaf if plan.single else tasks.scatter, payload, plan, turn)
     return HatchetRef(plan, ref, record_trigger(plan.objects, plan.key, ref.workflow_run_id))
+
+
+def _next_turn(plan: RunPlan) -> int:
+    """The number of the next turn: new, unless the first may have been triggered without a record of it.
+
+    Two triggers of one turn run once: the second finds that the first has it. A turn whose trigger is known and
+    over (cancelled, say, before its root began) is not used again.
+    """
+    last = latest_attempt(plan.objects, plan.key)
+    taken, stored = last.number if last is not None else 0, last_turn(plan.objects, plan.key)
+    if stored > taken and read_manifest(plan.objects, plan.key).get("workflow_run_id") is None:
+        return stored
+    return max(taken, stored) + 1
 
 
 def _trigger(task: Any, payload: BaseModel, plan: RunPlan, turn: TurnPlan) -> Any:
