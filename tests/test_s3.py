@@ -96,6 +96,11 @@ def seen(run: Any) -> dict[str, list[dict[str, Any]]]:
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
+def kept(keys: set[str]) -> set[str]:
+    """The keys without the tables' own history: how often rows were shown before the end depends on the clock."""
+    return {k for k in keys if "/metadata/" not in k}
+
+
 def layout_of(run: Any) -> set[str]:
     """The keys of everything below the root, without what is named by chance or by time."""
     keys = (k.replace(run.key.folder, "RUN") for k in run.objects.keys("simulate") + run.objects.keys("_catalog"))
@@ -117,7 +122,7 @@ def test_a_bucket_holds_the_same_rows_in_the_same_layout_as_a_folder(
     twin = finish(house, specs, engine=engine)
     assert twin.uri.startswith("file://")
     assert in_bucket == seen(twin)
-    assert keys == layout_of(twin)
+    assert kept(keys) == kept(layout_of(twin))
     assert listed.equals(scythe.list_runs("simulate").drop("run", "run_datetime", "seconds"))
     assert pairs == [(i.x, o.y) for i, o in scythe.rows("simulate")] == [(1.0, 2.0), (2.0, 4.0), (4.0, 8.0)]
 

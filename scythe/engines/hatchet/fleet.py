@@ -90,6 +90,14 @@ async def unfinished_triggers(run: RunKey, known: Iterable[str]) -> list[str]:
     return [*listed, *(r for r, state in zip(asked, states, strict=True) if state in _unfinished())]
 
 
+async def is_over(run_id: str) -> bool:
+    """Whether the engine knows a run of its own, and that it is over."""
+    try:
+        return await connect().runs.aio_get_status(run_id) not in _unfinished()
+    except Exception:  # noqa: BLE001 - it knows of a run a moment after it was triggered
+        return False
+
+
 def _unfinished() -> list[V1TaskStatus]:
     from hatchet_sdk.clients.rest.models.v1_task_status import V1TaskStatus
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from scythe.attempts import latest_attempt
 from scythe.engines.hatchet.client import check, connect, on_loop
 from scythe.engines.hatchet.embedded import ensure_worker
-from scythe.engines.hatchet.fleet import active_workers, serves, unfinished_triggers
+from scythe.engines.hatchet.fleet import active_workers, is_over, serves, unfinished_triggers
 from scythe.engines.hatchet.ref import HatchetRef, WorkflowRef, cancel
 from scythe.engines.hatchet.tasks import LeafInput, ScatterInput, declare, metadata, task_names
 from scythe.errors import AllocationError, RunError
@@ -93,14 +93,17 @@ def run_hatchet(
 
 
 def _next_turn(plan: RunPlan) -> int:
-    """The number of the next turn: new, unless the first may have been triggered without a record of it.
+    """The number of the next turn: new, unless somebody may just be about to begin the last one.
 
-    Two triggers of one turn run once: the second finds that the first has it. A turn whose trigger is known and
+    Two triggers of one turn run once: the second finds that the first has it. A turn whose trigger is known to be
     over (cancelled, say, before its root began) is not used again.
     """
     last = latest_attempt(plan.objects, plan.key)
+    if last is not None and last.alive:
+        return last.number
     taken, stored = last.number if last is not None else 0, last_turn(plan.objects, plan.key)
-    if stored > taken and read_manifest(plan.objects, plan.key).get("workflow_run_id") is None:
+    recorded = read_manifest(plan.objects, plan.key).get("workflow_run_id")
+    if stored > taken and not (recorded and on_loop(is_over(recorded)).result()):
         return stored
     return max(taken, stored) + 1
 
