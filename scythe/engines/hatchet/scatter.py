@@ -273,8 +273,12 @@ class Node:
         """Keeps what has come, and waits for nothing more."""
         for watch in self._open.values():
             watch.cancel()
+        flushing = asyncio.ensure_future(asyncio.to_thread(self.collector.flush))
+        while not flushing.done():  # the SDK may cancel once more meanwhile: nobody may hear of the end before this
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({flushing})
         with contextlib.suppress(OSError, BaseError):
-            await asyncio.to_thread(self.collector.flush)
+            flushing.result()
 
     async def _tell(self, *, last: bool = False) -> None:
         """Writes how far the node is, for clients that wait."""
