@@ -225,7 +225,6 @@ class BaseExperiment:
             extra=inputs.extra,
             catalog=catalog,
             dense=inputs.dense,
-            name=self.experiment.name,
             schema_sha256=schema_hash(self.experiment),
             single=inputs.single and self.experiment.included is None,
             factor=shape.factor if shape is not None else None,

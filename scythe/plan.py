@@ -54,8 +54,7 @@ class RunPlan:
     catalog: str | None = None
     #: Whether the sort indexes are simply 0 to n - 1.
     dense: bool = True
-    #: Name of the experiment, and the hash of its schemas: another process finds the same code by them.
-    name: str = ""
+    #: The hash of the experiment's schemas: a worker with other models must not run it.
     schema_sha256: str = ""
     #: Shape of the scatter tree, where the caller has chosen one.
     #: One model was given: the run is a run of one, without a scatter node.

@@ -57,7 +57,8 @@ def main(fd: int, parent: int) -> None:
         setup: dict[str, Any] = pickle.loads(connection.recv_bytes())
         tempfile.tempdir = os.environ["TMPDIR"] = setup["tempdir"]
         os.chdir(setup["cwd"])
-        _warm(setup)
+        import scythe.leaf  # noqa: F401  # pyright: ignore[reportUnusedImport] - while nobody waits for it
+
         _forward_logs(connection, setup["log_levels"])
         mark = _marker(Path(setup["marker"]))
         _send(connection, "ready", None)
@@ -146,14 +147,6 @@ def _runner(job: Job, mark: Callable[[int, int], None]) -> Callable[..., Any]:
         return packing.pack(result) if packing is not None else result
 
     return run
-
-
-def _warm(setup: dict[str, Any]) -> None:
-    """Imports what the first range will need, while nobody waits for it."""
-    import scythe.leaf  # noqa: F401  # pyright: ignore[reportUnusedImport]
-
-    for experiment in setup.get("experiments", ()):
-        pickle.loads(experiment)
 
 
 def _marker(path: Path) -> Callable[[int, int], None]:

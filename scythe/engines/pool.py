@@ -110,8 +110,8 @@ class _Worker:
 class Pool:
     """`size` processes, each of which serves ranges of one job after another."""
 
-    def __init__(self, size: int, setup: dict[str, Any] | None = None) -> None:
-        self.size, self._setup = size, setup or {}
+    def __init__(self, size: int) -> None:
+        self.size = size
         self._folder = tempfile.TemporaryDirectory(prefix="scythe-pool-", ignore_cleanup_errors=True)
         self._started = self._false_starts = 0
         self._workers = [self._start() for _ in range(size)]
@@ -143,7 +143,7 @@ class Pool:
         link: connection.Connection[Any, Any] = connection.Connection(ours.detach())
         setup = {"cwd": os.getcwd(), "marker": path, "tempdir": tempdir, "log_levels": _log_levels()}  # noqa: PTH109
         worker = _Worker(process, link, marker, tempdir)
-        _send(worker, {**self._setup, **setup})
+        _send(worker, setup)
         return worker
 
     def prepare(self, job: Job) -> None:

@@ -9,7 +9,7 @@ import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 
-from scythe.engines.hatchet.tasks import LeafInput, ScatterInput
+from scythe.engines.hatchet.tasks import Pointer
 from scythe.engines.local import pool_job
 from scythe.engines.serve import Prepared
 from scythe.errors import RunError
@@ -38,7 +38,7 @@ class Loader:
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[str, str, int, str], asyncio.Task[Loaded]] = OrderedDict()
 
-    async def turn(self, payload: LeafInput | ScatterInput, experiment: Experiment) -> Loaded:
+    async def turn(self, payload: Pointer, experiment: Experiment) -> Loaded:
         """The turn that a task belongs to; raises what `load_plan` does."""
         name = (payload.root, payload.run, payload.turn, payload.run_id)
         if name not in self._kept:
@@ -55,7 +55,7 @@ class Loader:
             raise
 
 
-def _load(payload: LeafInput | ScatterInput, experiment: Experiment) -> Loaded:
+def _load(payload: Pointer, experiment: Experiment) -> Loaded:
     plan = replace(load_plan(payload.root, payload.key, experiment), workflow_run_id=payload.run_id)
     parts = f"{payload.turn:06d}-leaf"
     run = Prepared(plan, experiment, pool_job(plan, experiment, parts), Packing(plan, parts))

@@ -41,46 +41,40 @@ _FOREVER = timedelta(days=365)
 _RETRIES = 20
 
 
-class LeafInput(BaseModel):
-    """Which inputs of which run a leaf runs: a pointer, never the inputs themselves."""
+class Pointer(BaseModel):
+    """What every task of Scythe is given: which turn on which run it belongs to, never the inputs themselves."""
 
     root: str
     run: str
     turn: int
-    #: The run's identifier: that of its first trigger, where a resumed run has several.
+    #: The run's identifier: that of its first trigger, where a resumed run has several. The root finds it out.
     run_id: str = ""
+
+    @property
+    def key(self) -> RunKey:
+        """The run."""
+        return RunKey(*self.run.split("/"))
+
+
+class LeafInput(Pointer):
+    """Which inputs a leaf runs."""
+
     #: First, last + 1 and step, counted among the open inputs of the turn.
     inputs: tuple[int, int, int] = (0, 1, 1)
     #: A run of one has no scatter node: its leaf gathers it.
     single: bool = False
 
-    @property
-    def key(self) -> RunKey:
-        """The run."""
-        return RunKey(*self.run.split("/"))
 
+class ScatterInput(Pointer):
+    """Which node of the run's tree it is."""
 
-class ScatterInput(BaseModel):
-    """Which node of which run's tree it is."""
-
-    root: str
-    run: str
-    turn: int
-    #: As above; the root finds it out.
-    run_id: str = ""
     path: tuple[int, ...] = ()
-
-    @property
-    def key(self) -> RunKey:
-        """The run."""
-        return RunKey(*self.run.split("/"))
 
 
 @dataclass(frozen=True)
 class Tasks:
     """An experiment's two tasks, as one client knows them."""
 
-    experiment: Experiment
     leaf: Standalone[LeafInput, dict[str, Any]]
     scatter: Standalone[ScatterInput, dict[str, Any]]
 
@@ -98,11 +92,9 @@ def declare(
     """The tasks of an experiment; a process that only triggers them gives no functions."""
     options, limits = experiment.options, timeouts()
     config: dict[str, Any] = {"retries": _RETRIES}
-    unknown = set(options.task_config) & {*config, "name", "input_validator", "execution_timeout"}
-    if unknown:
-        raise RegistrationError(
-            f"{experiment.name}: Scythe sets {', '.join(sorted(unknown))} of its Hatchet task itself"
-        )
+    fixed = set(options.task_config) & {*config, "name", "input_validator", "execution_timeout"}
+    if fixed:
+        raise RegistrationError(f"{experiment.name}: Scythe sets {', '.join(sorted(fixed))} of its Hatchet task itself")
     waiting = options.schedule_timeout
     described = options.description or (experiment.target.__doc__ or "").strip().split("\n")[0] or None
     leaf_task = hatchet.task(
@@ -123,7 +115,7 @@ def declare(
         eviction_policy=None,
         **config,
     )(scatter)  # pyright: ignore[reportCallIssue, reportArgumentType]
-    return Tasks(experiment, leaf_task, scatter_task)  # pyright: ignore[reportArgumentType]
+    return Tasks(leaf_task, scatter_task)  # pyright: ignore[reportArgumentType]
 
 
 def task_names(experiment: Experiment, *, single: bool) -> list[str]:
