@@ -77,25 +77,33 @@ class Rows:
     """Tables in memory by table name and schema, waiting to be flushed or gathered."""
 
     def __init__(self) -> None:
-        self._tables: dict[tuple[str, pa.Schema, tuple[Any, ...]], list[pa.Table]] = defaultdict(list)
+        self._tables: dict[str, list[list[pa.Table]]] = defaultdict(list)
         self.rows = self.errors = self.bytes = 0
 
     def add(self, result: ChunkResult) -> None:
         """Takes over the rows of a range."""
         for name, table in result.tables:
-            metadata = tuple((table.schema.metadata or {}).items())
-            self._tables[name, table.schema, metadata].append(table)
+            self._alike(name, table.schema).append(table)
             self.bytes += table.nbytes
         self.rows += result.rows
         self.errors += result.errors
+
+    def _alike(self, name: str, schema: pa.Schema) -> list[pa.Table]:
+        """The tables of this name and schema; notes on a column are part of it (what a duration is stored as)."""
+        groups = self._tables[name]
+        found = next((g for g in groups if g[0].schema.equals(schema, check_metadata=True)), None)
+        if found is None:
+            groups.append(found := [])
+        return found
 
     def __bool__(self) -> bool:
         return bool(self._tables)
 
     def tables(self) -> Iterator[tuple[str, pa.Table]]:
         """One table a name and schema, sorted by `sort_index`."""
-        for (name, *_), tables in self._tables.items():
-            yield name, sorted_rows(pa.concat_tables(tables))
+        for name, groups in self._tables.items():
+            for tables in groups:
+                yield name, sorted_rows(pa.concat_tables(tables))
 
     def clear(self) -> None:
         """Forgets everything."""
