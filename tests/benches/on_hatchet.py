@@ -41,9 +41,9 @@ class BareInput(BaseModel):
 
 
 class Bare:
-    """The same no-op as a task of the SDK, and the two ways to run many of it."""
+    """The same no-op as a task of the SDK on a worker of `slots` slots, and the two ways to run many of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, slots: int) -> None:
         self.hatchet = Hatchet()
         limit = timedelta(minutes=30)
 
@@ -51,7 +51,7 @@ class Bare:
             return {"y": 2 * given.x}
 
         self.task = self.hatchet.task(
-            name="bench_bare_noop", input_validator=BareInput, execution_timeout=limit, schedule_timeout=limit
+            name=f"bench_bare_noop_{slots}", input_validator=BareInput, execution_timeout=limit, schedule_timeout=limit
         )(noop)
 
     def _items(self, n: int) -> list:
@@ -80,5 +80,6 @@ class Bare:
 
 
 if __name__ == "__main__":
-    bare = Bare()
-    bare.hatchet.worker("bench-bare", slots=int(sys.argv[1]), workflows=[bare.task]).start()
+    slots = int(sys.argv[1])
+    bare = Bare(slots)
+    bare.hatchet.worker(f"bench-bare-{slots}", slots=slots, workflows=[bare.task]).start()
