@@ -23,7 +23,7 @@ import polars as pl
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
-SLOTS = {"leaves": 16, "many": 16, "shape": 8, "naps": 8}  # functions at once
+SLOTS = {"leaves": 32, "many": 32, "shape": 8, "naps": 8}  # functions at once
 BARE_SLOTS = (SLOTS["leaves"], 2 * SLOTS["leaves"])
 ALLOCATED: list[float] = []
 FILE_ROUNDS = 1  # boto3 takes minutes
@@ -44,8 +44,8 @@ def scythe_run(function: object, xs: list[float], **options: object) -> float:
 def leaves() -> None:
     """1,000 tasks of one input each, against one gather by the SDK, on as many slots.
 
-    A Scythe worker of 16 slots runs 16 functions at once and tells the engine of 32; the bare worker gets 16, and,
-    for the record, 32.
+    A Scythe worker of 32 slots runs 32 functions at once and tells the engine of 64; the bare worker gets 32, and,
+    for the record, 64.
     """
     import on_hatchet
 
