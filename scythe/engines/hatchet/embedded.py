@@ -44,7 +44,12 @@ def ensure_worker(experiment: Experiment) -> None:
 def _start(names: tuple[str, ...]) -> subprocess.Popen[bytes]:
     experiments = [e for e in ExperimentRegistry.experiments() if e.name in names]
     program = _PROGRAM.format(path=sys.path, parent=os.getpid())
-    process = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=2,  # what the caller prints stays the caller's
+        start_new_session=True,
+    )
     assert process.stdin is not None
     with process.stdin as pipe:
         pipe.write(cloudpickle.dumps(experiments))
