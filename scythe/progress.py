@@ -16,6 +16,8 @@ class Progress:
         self._title, self._total = title, total
         self._began = self._last_line = time.monotonic()
         self._pause = _FIRST_LINE_SECONDS
+        #: What had come to an end before: in an earlier turn on the run.
+        self._before: int | None = None
         self._bar: Any = None
         self._task: Any = None
 
@@ -32,15 +34,18 @@ class Progress:
 
     def update(self, done: int, failed: int) -> None:
         """`done` inputs have come to an end, `failed` of them in an error."""
-        if done == 0:
+        if self._before is None:
+            self._before = done
+        since = done - self._before
+        if since <= 0:
             self._began = time.monotonic()  # the time until the first result is the start of the processes
         seconds = time.monotonic() - self._began
-        rate = _rate(done / seconds) if done and seconds > 0 else "starting"
+        rate = _rate(since / seconds) if since > 0 and seconds > 0 else "starting"
         if self._bar is not None:
             self._bar.update(self._task, completed=done, failed=failed, rate=rate)
         elif time.monotonic() - self._last_line > self._pause:
-            left = (self._total - done) * seconds / done if done else 0.0
-            eta = f", {_duration(left)} left" if done else ""
+            left = (self._total - done) * seconds / since if since > 0 else 0.0
+            eta = f", {_duration(left)} left" if since > 0 else ""
             sys.stderr.write(f"{self._title}: {done:,} of {self._total:,} done, {failed:,} failed, {rate}{eta}\n")
             sys.stderr.flush()
             self._last_line, self._pause = time.monotonic(), min(self._pause * 1.5, 300.0)

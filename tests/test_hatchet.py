@@ -647,9 +647,11 @@ def test_errors_are_tried_again_on_request_and_nothing_else_is(main: Site) -> No
     assert ref.result(timeout=PATIENCE).errors == 3
     (scratch / "gate").touch()
 
-    result = run.retry_errors().result(timeout=PATIENCE)
+    again = run.retry_errors()
+    result = again.result(timeout=PATIENCE)
 
     assert (result.rows, result.errors) == (4, 1)
+    assert again._progress() == (5, 1)  # pyright: ignore[reportAttributeAccessIssue]
     check(run, good=[0, 1, 2, 4], bad=[3])
     assert calls(scratch) == {0: 1, 1: 3, 2: 1, 3: 4, 4: 3}
     assert run.resume().result() == result

@@ -19,6 +19,7 @@ from scythe.errors import RunCancelled, RunError
 from scythe.plan import RunPlan
 from scythe.progress import Progress
 from scythe.results import RunResult, read_result
+from scythe.turns import last_turn, load_turn
 
 _LOOK_SECONDS = 2.0
 #: A root has about a second to end by itself before the SDK ends it; a dead one is not waited for.
@@ -89,12 +90,17 @@ class HatchetRef:
 
     def _progress(self) -> tuple[int, int]:
         """Inputs that have come to an end, and those of them that failed."""
-        objects, folder = self.plan.objects, self.plan.key.progress
+        plan, objects, folder = self.plan, self.plan.objects, self.plan.key.progress
         try:
-            told = [json.loads(raw) for raw in objects.read_all(f"{folder}/{name}" for name in objects.files(folder))]
+            turn = load_turn(objects, plan.key, last_turn(objects, plan.key))
+            names = objects.files(folder)
+            told = [json.loads(raw) for raw in objects.read_all(f"{folder}/{name}" for name in names)]
         except (OSError, BaseError):
             return 0, 0
-        return sum(t["rows"] + t["errors"] for t in told), sum(t["errors"] for t in told)
+        now = [t for name, t in zip(names, told, strict=True) if name.startswith(f"{turn.number:06d}-")]
+        # A turn on what failed runs those inputs again; any other leaves the errors of the turns before.
+        failed = sum(t["errors"] for t in (told if turn.show else now))
+        return plan.inputs - turn.n + sum(t["rows"] + t["errors"] for t in now), failed
 
 
 async def _output_of(hatchet: Any) -> dict[str, Any]:
