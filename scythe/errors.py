@@ -12,6 +12,7 @@ from scythe_catalog.errors import (
     SchemaError,
     ScytheError,
     StorageError,
+    StorageRefused,
     TableNotFound,
 )
 
@@ -84,6 +85,7 @@ __all__ = [
     "ScytheError",
     "SettingsError",
     "StorageError",
+    "StorageRefused",
     "TableNotFound",
     "VersionError",
     "WorkerCrashed",

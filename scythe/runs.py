@@ -142,9 +142,15 @@ class ExperimentRun(BaseModel):
         chosen = engine or plan.engine
         experiment = find_experiment(plan)
         going = attach(chosen, plan)
+        if going is None:
+            try:
+                check_free(self._objects, self.key)
+            except RunError:
+                going = attach(chosen, plan)  # another client has started it since we looked
+                if going is None:
+                    raise
         if going is not None:
             return going
-        check_free(self._objects, self.key)
         self._objects.delete([self.key.cancelled])
         return start(
             plan, experiment, open_ranges, engine=chosen, workers=workers or engine_settings().workers, show=show

@@ -22,6 +22,7 @@ from scythe.errors import AllocationError, RunError, ScytheError, SettingsError
 from scythe.registry import ExperimentRegistry
 from tests.cluster import PATIENCE, REAL, Worker, descendants, unique, wait_until_served
 from tests.hatchet_standin import StandinEngine
+from tests.s3_server import s3_server
 
 MODULE = """
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
@@ -303,6 +304,21 @@ def test_a_worker_that_does_not_see_the_storage_says_so(engine: Engine, root: Pa
     assert run.experiment_id in str(raised.value)
     assert "same storage" in str(raised.value)
     assert not root.exists() or not (root / run.key.path / "manifest.yml").exists()
+
+
+def test_a_worker_whose_credentials_the_bucket_refuses_says_so(engine: Engine, bucket: str) -> None:
+    name = unique("refused")
+    (engine.folder / f"{name}.py").write_text(MODULE.replace("NAME", name))
+    ExperimentRegistry.Register(name=name)(halve)
+    with s3_server(INITIAL_NO_AUTH_ACTION_COUNT="0") as strict:
+        elsewhere = {**engine.env, "AWS_ENDPOINT_URL": strict.endpoint}
+        with Worker(name, "--slots", "1", env=elsewhere, cwd=engine.folder):
+            wait_until_served(
+                f"scythe_experiment_{name}", f"scythe_scatter_gather_{name}", timeout=LOADS_WITHIN_SECONDS
+            )
+            _, ref = BaseExperiment(halve).allocate(order(), engine="hatchet")
+            with within(), pytest.raises(RunError, match=r"refuses the credentials in use \(InvalidAccessKeyId\)"):
+                ref.result(timeout=PATIENCE)
 
 
 @standin_only

@@ -40,3 +40,7 @@ class CommitConflict(CatalogError):
 
 class StorageError(ScytheError, OSError):
     """A bucket cannot be reached, is not there, or refuses; an OSError too, as a disk's errors are."""
+
+
+class StorageRefused(StorageError):
+    """A bucket is not there, or not for these credentials: asking again would not mend it."""

@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from scythe_catalog.errors import StorageError
+from scythe_catalog.errors import StorageError, StorageRefused
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
@@ -266,7 +266,8 @@ def attempted(root: str, call: Callable[[], T]) -> T:
 
     Raises:
         FileNotFoundError: there is no such object.
-        StorageError: the bucket cannot be reached, is not there, or refuses.
+        StorageRefused: the bucket is not there, or not for these credentials.
+        StorageError: it cannot be reached.
     """
     import stamina
     from obstore.exceptions import BaseError
@@ -279,10 +280,11 @@ def attempted(root: str, call: Callable[[], T]) -> T:
                 return call()
     except FileNotFoundError as error:
         if "<Code>NoSuchBucket<" in str(error):
-            raise StorageError(explained(error, root)) from error
+            raise StorageRefused(explained(error, root)) from error
         raise
     except BaseError as error:
-        raise StorageError(explained(error, root)) from error
+        kind = StorageRefused if _REFUSED.search(_first(error)) else StorageError
+        raise kind(explained(error, root)) from error
     raise AssertionError("unreachable")
 
 
@@ -301,6 +303,7 @@ def _cut_short(error: Exception) -> bool:
 
 
 _STATUS = re.compile(r"status code: (\d+)")
+_REFUSED = re.compile(r"status code: (3\d\d|401|403)|<Code>NoSuchBucket<|credential provider|redirect")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 
 

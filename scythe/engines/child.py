@@ -25,6 +25,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from scythe.errors import StorageRefused
+
 MARK = struct.Struct("qqd")  # the input that is running (-1: none), which try, and when it began (time.monotonic)
 _PARENT_CHECK_SECONDS = 0.5
 
@@ -90,6 +92,8 @@ def _serve(connection: Connection, mark: Callable[[int, int], None]) -> None:
         try:
             result = run(rows, attempts)
             message = ("done", (result, time.perf_counter() - began))
+        except StorageRefused as error:
+            message = ("refused", str(error))
         except OSError as error:
             message = ("storage", f"{type(error).__name__}: {error}" if type(error) is OSError else str(error))
         except BaseException as error:  # noqa: BLE001 - errors of the user's function are rows; this is one of ours

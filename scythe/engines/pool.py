@@ -28,7 +28,7 @@ from typing import Any, Self
 
 from scythe.chunk import Positions
 from scythe.engines.child import MARK, Job
-from scythe.errors import RunError, StorageError
+from scythe.errors import RunError, StorageError, StorageRefused
 
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from scythe.engines.child import main; main({fd}, {parent})"
 _MAX_FALSE_STARTS = 3
@@ -210,8 +210,9 @@ class Pool:
             case "broken" if worker.ranges:
                 error = RunError(f"a worker process failed outside the experiment's function:\n{content}")
                 return [Broken(worker.ranges.popleft()[1], error)]
-            case "storage":
-                return [Broken(worker.ranges.popleft()[1], StorageError(content))]
+            case "storage" | "refused":
+                error = StorageError(content) if kind == "storage" else StorageRefused(content)
+                return [Broken(worker.ranges.popleft()[1], error)]
             case _:
                 raise RunError(f"a worker process cannot start:\n{content}")
         return []

@@ -20,7 +20,12 @@ class StandinEngine:
     """
 
     def __init__(
-        self, version: str | None = None, worker_loss_seconds: float | None = None, *, verify_names: bool = False
+        self,
+        version: str | None = None,
+        worker_loss_seconds: float | None = None,
+        *,
+        verify_names: bool = False,
+        cut_bulks: int = 0,
     ) -> None:
         self.env: dict[str, str] = {}
         self._command = [sys.executable, str(PACKAGE)]
@@ -30,6 +35,8 @@ class StandinEngine:
             self._command += ["--worker-loss-seconds", str(worker_loss_seconds)]
         if verify_names:
             self._command.append("--verify-names")
+        if cut_bulks:
+            self._command += ["--cut-bulks", str(cut_bulks)]
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:

@@ -20,7 +20,7 @@ from hatchet_sdk.contracts.v1 import workflows_pb2 as workflows
 from hatchet_sdk.contracts.v1 import workflows_pb2_grpc as workflows_grpc
 from hatchet_sdk.contracts.v1.shared import trigger_pb2
 
-from .engine import Engine, UnknownTask, UnknownWorker, UnknownWorkflow
+from .engine import BulkCut, Engine, UnknownTask, UnknownWorker, UnknownWorkflow
 from .model import (
     MESSAGE_LIMIT,
     TENANT,
@@ -85,6 +85,8 @@ class StatusOfErrors(grpc.aio.ServerInterceptor):
                 return await handler.unary_unary(request, context)
             except (UnknownWorkflow, UnknownTask, ValueError) as error:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            except BulkCut as error:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
             except UnknownWorker as error:
                 await context.abort(grpc.StatusCode.NOT_FOUND, f"worker not found: {error}")
 

@@ -25,10 +25,10 @@ DEFAULT_VERSION = "v0.112.0"
 DEFAULT_WORKER_LOSS_SECONDS = 3.0
 
 
-async def serve(version: str, worker_loss_seconds: float, verify_names: bool) -> None:
+async def serve(version: str, worker_loss_seconds: float, verify_names: bool, cut_bulks: int) -> None:
     """Serve until stdin is closed."""
     loop = asyncio.get_running_loop()
-    engine = Engine(loop.call_later, worker_loss_seconds, verify_names=verify_names)
+    engine = Engine(loop.call_later, worker_loss_seconds, verify_names=verify_names, cut_bulks=cut_bulks)
 
     server = grpc.aio.server(
         interceptors=(Authentication(), StatusOfErrors()),
@@ -82,5 +82,11 @@ def main() -> None:
         action="store_true",
         help="refuse a trigger of an unknown workflow, as an engine under load or in several processes does",
     )
+    parser.add_argument(
+        "--cut-bulks",
+        type=int,
+        default=0,
+        help="so many bulks of children end between the keys and the runs, as where the parent is killed meanwhile",
+    )
     options = parser.parse_args()
-    asyncio.run(serve(options.version, options.worker_loss_seconds, options.verify_names))
+    asyncio.run(serve(options.version, options.worker_loss_seconds, options.verify_names, options.cut_bulks))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from scythe.errors import ScytheError
+from scythe.errors import ScytheError, StorageRefused
 
 #: A bucket out of reach is tried again so often, after 1, 2, 4, 8 and 16 seconds.
 _STORAGE_TRIES = 5
@@ -32,7 +32,9 @@ def ends(error: BaseException) -> bool:
 
 
 def _of_storage(error: BaseException) -> bool:
-    return isinstance(error, OSError) or isinstance(error.__cause__, OSError)
+    """Whether storage failed in a way that may pass."""
+    found = error if isinstance(error, OSError) else error.__cause__
+    return isinstance(found, OSError) and not isinstance(found, StorageRefused)
 
 
 def _shortened(text: str) -> str:

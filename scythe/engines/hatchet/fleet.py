@@ -98,6 +98,17 @@ async def is_over(run_id: str) -> bool:
         return False
 
 
+def exists(run_id: str) -> bool:
+    """Whether the engine has a run, a new one too; True where it does not say. Takes seconds for one that is not there."""
+    import grpc
+
+    try:
+        connect().runs.get_details(run_id)
+    except grpc.RpcError as error:
+        return error.code() != grpc.StatusCode.NOT_FOUND  # pyright: ignore[reportAttributeAccessIssue]
+    return True
+
+
 def _unfinished() -> list[V1TaskStatus]:
     from hatchet_sdk.clients.rest.models.v1_task_status import V1TaskStatus
 

@@ -43,6 +43,9 @@ class ForeignNode(Node):
             refs = await self._bulk(self._task, [(key, spec) for (key, _), spec in zip(block, specs, strict=True)])
             self._rows |= {ref: row for ref, (_, row) in zip(refs, block, strict=True)}
 
+    def _replaced(self, lost: Any, again: Any) -> None:
+        self._rows[again] = self._rows.pop(lost)
+
     def _specs(self, rows: list[int]) -> list[ExperimentInputSpec]:
         """The inputs of some rows, which may be in any order."""
         run, order = self.loaded.prepared, sorted(rows)

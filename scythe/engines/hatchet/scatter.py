@@ -13,6 +13,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,7 @@ from scythe.chunk import ChunkResult
 from scythe.collect import Collector
 from scythe.engines.hatchet.client import connect
 from scythe.engines.hatchet.errors import ends, settle, told
-from scythe.engines.hatchet.fleet import cancel_runs, node_slots, slots_for
+from scythe.engines.hatchet.fleet import cancel_runs, exists, node_slots, slots_for
 from scythe.engines.hatchet.loading import Loaded, Loader, load_plan
 from scythe.engines.hatchet.stopping import Stopping
 from scythe.engines.hatchet.tasks import LeafInput, ScatterInput, Tasks, metadata
@@ -46,6 +47,9 @@ _PROBE_SECONDS = 5.0
 _LOOK_SECONDS = 1.0
 _PROGRESS_SECONDS = 2.0
 _BULK = 500
+#: When nothing has come for so long, a node makes sure that its children are there.
+_SILENCE_SECONDS = 10.0
+_LOOK_THREADS = 32
 
 
 def scatter_function(
@@ -117,6 +121,9 @@ class Node:
         #: Results of children as they come in, of which those in `_open` are awaited.
         self._arrived: asyncio.Queue[tuple[Any, dict[str, Any] | BaseException]] = asyncio.Queue()
         self._open: dict[Any, asyncio.Task[None]] = {}
+        #: Children of which nothing is known but that they were asked for: reference -> task, key, input.
+        self._unconfirmed: dict[Any, tuple[Any, str, BaseModel]] = {}
+        self._heard = time.monotonic()
         #: Of the probes: worker process -> start and seconds of each that it ran; None where nothing is measured.
         self._measured: dict[str, list[tuple[float, float]]] | None = None
 
@@ -210,15 +217,44 @@ class Node:
         """
         carried = metadata(self.payload.run, self.payload.turn, root=False)
         refs: list[Any] = []
-        wanted = [
-            task.create_bulk_run_item(input=payload, child_key=key, additional_metadata=carried)
-            for key, payload in items
-        ]
-        for start in range(0, len(wanted), _BULK):
-            for ref in await task.aio_run_many(wanted[start : start + _BULK], wait_for_result=False):
+        asked = list(items)
+        for start in range(0, len(asked), _BULK):
+            block = asked[start : start + _BULK]
+            wanted = [
+                task.create_bulk_run_item(input=payload, child_key=key, additional_metadata=carried)
+                for key, payload in block
+            ]
+            found = await task.aio_run_many(wanted, wait_for_result=False)
+            for ref, (key, payload) in zip(found, block, strict=True):
                 self._open[ref] = asyncio.ensure_future(self._watch(ref))
+                self._unconfirmed[ref] = task, key, payload
                 refs.append(ref)
         return refs
+
+    async def _replace_lost(self) -> None:
+        """Triggers again, under other keys, the children of which there is nothing but the key.
+
+        The engine notes the keys of a bulk before it makes the runs of them. Where the bulk is cut in between (its
+        node was killed), the keys lead to runs that never were, and that would be awaited for ever.
+        """
+        asked, self._unconfirmed = self._unconfirmed, {}
+        threads, look = ThreadPoolExecutor(_LOOK_THREADS), asyncio.get_running_loop().run_in_executor
+        try:
+            there = await asyncio.gather(*(look(threads, exists, ref.workflow_run_id) for ref in asked))
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+        lost: dict[Any, list[Any]] = defaultdict(list)
+        for ref, is_there in zip(asked, there, strict=True):
+            if not is_there:
+                self._open.pop(ref).cancel()
+                lost[asked[ref][0]].append(ref)
+        for task, refs in lost.items():
+            again = await self._bulk(task, [(f"{asked[ref][1]}-again", asked[ref][2]) for ref in refs])
+            for old, new in zip(refs, again, strict=True):
+                self._replaced(old, new)
+
+    def _replaced(self, lost: Any, again: Any) -> None:
+        """A child stands in for one that never was."""
 
     async def _watch(self, ref: Any) -> None:
         try:
@@ -238,11 +274,16 @@ class Node:
         try:
             arrived = [await asyncio.wait_for(self._arrived.get(), timeout)]
         except TimeoutError:
+            if self._unconfirmed and time.monotonic() - self._heard > _SILENCE_SECONDS:
+                await self._replace_lost()
+                self._heard = time.monotonic()
             return
+        self._heard = time.monotonic()
         while not self._arrived.empty():
             arrived.append(self._arrived.get_nowait())
         for ref, _ in arrived:
             self._open.pop(ref)
+            self._unconfirmed.pop(ref, None)
         await self._accept(arrived)
 
     async def _accept(self, arrived: list[tuple[Any, dict[str, Any] | BaseException]]) -> None:
