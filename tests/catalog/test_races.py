@@ -49,11 +49,11 @@ for number, file in files:
 @pytest.mark.parametrize(
     ("sort", "racers", "commits", "queued"),
     [
-        ("folder", 8, 25, True),
-        ("folder", 8, 25, False),
+        ("folder", 8, 12, True),
+        ("folder", 8, 12, False),
         ("s3", 4, 8, True),
-        ("sqlite", 8, 25, True),
-        ("postgres", 4, 15, True),
+        ("sqlite", 8, 12, True),
+        ("postgres", 4, 12, True),
     ],
 )
 def test_racing_committers_in_separate_processes_lose_and_double_nothing(

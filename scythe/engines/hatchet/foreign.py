@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from scythe.base import ExperimentInputSpec
+from scythe.engines.hatchet.children import Child, Outcome
 from scythe.engines.hatchet.client import connect
 from scythe.engines.hatchet.errors import told
 from scythe.engines.hatchet.scatter import Node
@@ -32,19 +33,14 @@ class ForeignNode(Node):
             input_validator=experiment.input_model,
             output_validator=experiment.output_model,
         )
-        #: Row of `specs.pq` of each run that is awaited.
-        self._rows: dict[Any, int] = {}
 
     async def _trigger(self, leaves: Iterable[tuple[str, range]]) -> None:
         wanted = [(key, int(self.loaded.turn.rows(inputs)[0])) for key, inputs in leaves]
         for start in range(0, len(wanted), _BLOCK):
             block = wanted[start : start + _BLOCK]
             specs = await asyncio.to_thread(self._specs, [row for _, row in block])
-            refs = await self._bulk(self._task, [(key, spec) for (key, _), spec in zip(block, specs, strict=True)])
-            self._rows |= {ref: row for ref, (_, row) in zip(refs, block, strict=True)}
-
-    def _replaced(self, lost: Any, again: Any) -> None:
-        self._rows[again] = self._rows.pop(lost)
+            children = (Child(key, spec, tag=row) for (key, row), spec in zip(block, specs, strict=True))
+            await self.children.trigger(self._task, children)
 
     def _specs(self, rows: list[int]) -> list[ExperimentInputSpec]:
         """The inputs of some rows, which may be in any order."""
@@ -54,12 +50,11 @@ class ForeignNode(Node):
         by_row = dict(zip(order, found, strict=True))
         return [by_row[row] for row in rows]
 
-    async def _accept(self, arrived: list[tuple[Any, Any]]) -> None:
-        outcomes = {self._rows.pop(ref): output for ref, output in arrived}
-        await asyncio.to_thread(self._keep, dict(sorted(outcomes.items())))
+    async def _accept(self, arrived: list[tuple[Any, Outcome]]) -> None:
+        await asyncio.to_thread(self._keep, dict(sorted(arrived)))
 
-    def _keep(self, outcomes: dict[int, Any]) -> None:
-        """Makes rows of what the runs returned, as if the function had run here."""
+    def _keep(self, outcomes: dict[int, Outcome]) -> None:
+        """Makes rows of what the runs returned, by row of `specs.pq`, as if the function had run here."""
         run, order = self.loaded.prepared, iter(outcomes.values())
 
         def returned(_: ExperimentInputSpec) -> Any:

@@ -13,22 +13,19 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from hatchet_sdk import DurableContext
-from hatchet_sdk.clients.rest.models.v1_task_status import V1TaskStatus
 from hatchet_sdk.runnables.contextvars import ctx_durable_context
 from obstore.exceptions import BaseError
-from pydantic import BaseModel
 
 from scythe.attempts import Superseded, Turn
 from scythe.chunk import ChunkResult
 from scythe.collect import Collector
-from scythe.engines.hatchet.client import connect
+from scythe.engines.hatchet.children import Child, Children, Outcome
 from scythe.engines.hatchet.errors import ends, settle, told
-from scythe.engines.hatchet.fleet import cancel_runs, exists, node_slots, slots_for
+from scythe.engines.hatchet.fleet import node_slots, slots_for
 from scythe.engines.hatchet.loading import Loaded, Loader, load_plan
 from scythe.engines.hatchet.stopping import Stopping
 from scythe.engines.hatchet.tasks import LeafInput, ScatterInput, Tasks, metadata
@@ -41,15 +38,9 @@ from scythe.scatter_gather import RecursionMap, Shape, choose
 from scythe.turns import load_shape, store_shape
 
 _MAX_PROBES = 64
-#: So many probes are looked at, to see whether any has begun.
-_LOOKED_AT = 8
 _PROBE_SECONDS = 5.0
 _LOOK_SECONDS = 1.0
 _PROGRESS_SECONDS = 2.0
-_BULK = 500
-#: When nothing has come for so long, a node makes sure that its children are there.
-_SILENCE_SECONDS = 10.0
-_LOOK_THREADS = 32
 
 
 def scatter_function(
@@ -118,12 +109,7 @@ class Node:
         self.collector = Collector(run.plan, run.experiment, turn.number, prefix=prefix, show=turn.show)
         self._progress = f"{run.plan.key.progress}/{prefix}.json"
         self._told = 0.0
-        #: Results of children as they come in, of which those in `_open` are awaited.
-        self._arrived: asyncio.Queue[tuple[Any, dict[str, Any] | BaseException]] = asyncio.Queue()
-        self._open: dict[Any, asyncio.Task[None]] = {}
-        #: Children of which nothing is known but that they were asked for: reference -> task, key, input.
-        self._unconfirmed: dict[Any, tuple[Any, str, BaseModel]] = {}
-        self._heard = time.monotonic()
+        self.children = Children(metadata(self.payload.run, self.payload.turn, root=False))
         #: Of the probes: worker process -> start and seconds of each that it ran; None where nothing is measured.
         self._measured: dict[str, list[tuple[float, float]]] | None = None
 
@@ -154,21 +140,16 @@ class Node:
         measured = self._measured = defaultdict(list)
         await self._trigger((f"probe-{i}", range(i, i + 1)) for i in range(probes))
         since: float | None = None
-        while self._open:
-            await self._collect(_LOOK_SECONDS)
+        while self.children:
+            await self._collect()
             waited = time.monotonic() - since if since is not None else 0.0
             if waited > _PROBE_SECONDS:
                 arrived = [s for runs in measured.values() for _, s in runs]
-                return (sum(arrived) + waited * len(self._open)) / probes
-            if since is None and (len(self._open) < probes or await self._any_runs()):
+                return (sum(arrived) + waited * len(self.children)) / probes
+            if since is None and (len(self.children) < probes or await self.children.any_runs()):
                 since = time.monotonic()
         self._measured = None
         return _mean_seconds(measured)
-
-    async def _any_runs(self) -> bool:
-        runs = [ref.workflow_run_id for ref in list(self._open)[:_LOOKED_AT]]
-        found = await asyncio.gather(*map(connect().runs.aio_get_status, runs), return_exceptions=True)
-        return V1TaskStatus.RUNNING in found
 
     # --- children -----------------------------------------------------------------------------------
 
@@ -184,8 +165,8 @@ class Node:
                 await self._trigger_nodes(len(children))
             else:
                 await self._trigger((f"leaf-{i}", inputs) for i, inputs in enumerate(shape.leaves(node)))
-            while self._open:
-                await self._collect(_LOOK_SECONDS)
+            while self.children:
+                await self._collect()
                 if self.collector.is_due:
                     await asyncio.to_thread(self.collector.flush)
                 await self._tell()
@@ -194,76 +175,25 @@ class Node:
             await self._give_up()
             cancelled = isinstance(error, asyncio.CancelledError) and not self.stopping.is_set
             if cancelled or ends(error):  # else the next try of this node finds its children by their keys
-                await cancel_runs([ref.workflow_run_id for ref in self._open])
+                await self.children.cancel()
             raise
 
     async def _trigger(self, leaves: Iterable[tuple[str, range]]) -> None:
         p = self.payload
-        items = (
-            (key, LeafInput(root=p.root, run=p.run, turn=p.turn, run_id=p.run_id, inputs=(r.start, r.stop, r.step)))
-            for key, r in leaves
+        leaf = LeafInput(root=p.root, run=p.run, turn=p.turn, run_id=p.run_id)
+        wanted = (
+            Child(key, leaf.model_copy(update={"inputs": (inputs.start, inputs.stop, inputs.step)}))
+            for key, inputs in leaves
         )
-        await self._bulk(self.tasks.leaf, items)
+        await self.children.trigger(self.tasks.leaf, wanted)
 
     async def _trigger_nodes(self, count: int) -> None:
         p = self.payload
-        items = ((f"node-{k}", p.model_copy(update={"path": (*p.path, k)})) for k in range(count))
-        await self._bulk(self.tasks.scatter, items)
+        wanted = (Child(f"node-{k}", p.model_copy(update={"path": (*p.path, k)})) for k in range(count))
+        await self.children.trigger(self.tasks.scatter, wanted)
 
-    async def _bulk(self, task: Any, items: Iterable[tuple[str, BaseModel]]) -> list[Any]:
-        """Triggers children under their keys; those that an earlier try has triggered are found again.
-
-        Gives their references, in the order of the items.
-        """
-        carried = metadata(self.payload.run, self.payload.turn, root=False)
-        refs: list[Any] = []
-        asked = list(items)
-        for start in range(0, len(asked), _BULK):
-            block = asked[start : start + _BULK]
-            wanted = [
-                task.create_bulk_run_item(input=payload, child_key=key, additional_metadata=carried)
-                for key, payload in block
-            ]
-            found = await task.aio_run_many(wanted, wait_for_result=False)
-            for ref, (key, payload) in zip(found, block, strict=True):
-                self._open[ref] = asyncio.ensure_future(self._watch(ref))
-                self._unconfirmed[ref] = task, key, payload
-                refs.append(ref)
-        return refs
-
-    async def _replace_lost(self) -> None:
-        """Triggers again, under other keys, the children of which there is nothing but the key.
-
-        The engine notes the keys of a bulk before it makes the runs of them. Where the bulk is cut in between (its
-        node was killed), the keys lead to runs that never were, and that would be awaited for ever.
-        """
-        asked, self._unconfirmed = self._unconfirmed, {}
-        threads, look = ThreadPoolExecutor(_LOOK_THREADS), asyncio.get_running_loop().run_in_executor
-        try:
-            there = await asyncio.gather(*(look(threads, exists, ref.workflow_run_id) for ref in asked))
-        finally:
-            threads.shutdown(wait=False, cancel_futures=True)
-        lost: dict[Any, list[Any]] = defaultdict(list)
-        for ref, is_there in zip(asked, there, strict=True):
-            if not is_there:
-                self._open.pop(ref).cancel()
-                lost[asked[ref][0]].append(ref)
-        for task, refs in lost.items():
-            again = await self._bulk(task, [(f"{asked[ref][1]}-again", asked[ref][2]) for ref in refs])
-            for old, new in zip(refs, again, strict=True):
-                self._replaced(old, new)
-
-    def _replaced(self, lost: Any, again: Any) -> None:
-        """A child stands in for one that never was."""
-
-    async def _watch(self, ref: Any) -> None:
-        try:
-            self._arrived.put_nowait((ref, await ref.aio_result()))
-        except Exception as error:  # noqa: BLE001 - raised where the results are collected
-            self._arrived.put_nowait((ref, error))
-
-    async def _collect(self, timeout: float) -> None:
-        """Takes over what has come in, after waiting for it at most this many seconds.
+    async def _collect(self) -> None:
+        """Takes over what has come in, after waiting a moment for it.
 
         Raises:
             RunError: a child failed.
@@ -271,22 +201,11 @@ class Node:
         """
         if self.mark is not None and self.mark.cancelled.is_set():
             raise RunCancelled(f"the run {self.payload.run} was cancelled; what was finished is kept")
-        try:
-            arrived = [await asyncio.wait_for(self._arrived.get(), timeout)]
-        except TimeoutError:
-            if self._unconfirmed and time.monotonic() - self._heard > _SILENCE_SECONDS:
-                await self._replace_lost()
-                self._heard = time.monotonic()
-            return
-        self._heard = time.monotonic()
-        while not self._arrived.empty():
-            arrived.append(self._arrived.get_nowait())
-        for ref, _ in arrived:
-            self._open.pop(ref)
-            self._unconfirmed.pop(ref, None)
-        await self._accept(arrived)
+        arrived = await self.children.arrived(_LOOK_SECONDS)
+        if arrived:
+            await self._accept(arrived)
 
-    async def _accept(self, arrived: list[tuple[Any, dict[str, Any] | BaseException]]) -> None:
+    async def _accept(self, arrived: list[tuple[Any, Outcome]]) -> None:
         pieces: list[Packed] = []
         failed: RunError | None = None
         for _, output in arrived:
@@ -312,8 +231,7 @@ class Node:
 
     async def _give_up(self) -> None:
         """Keeps what has come, and waits for nothing more."""
-        for watch in self._open.values():
-            watch.cancel()
+        self.children.leave()
         flushing = asyncio.ensure_future(asyncio.to_thread(self.collector.flush))
         while not flushing.done():  # the SDK may cancel once more meanwhile: nobody may hear of the end before this
             with contextlib.suppress(asyncio.CancelledError):

@@ -21,7 +21,7 @@ import yaml
 from tests.cluster import PATIENCE, Worker, engine_environment, unique, wait_until_served
 from tests.s3_server import S3Server
 
-EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "cluster"
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "cluster"
 COMPOSE = yaml.safe_load((EXAMPLE / "compose.yml").read_text(encoding="utf-8"))
 SETTINGS = dict(
     line.split("=", 1)

@@ -73,7 +73,7 @@ if __name__ == "__main__":
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
     folder, name = tmp_path_factory.mktemp("faults"), unique("nap")
     (folder / "experiment.py").write_text(MODULE.replace("NAME", name))
     (folder / "client.py").write_text(CLIENT)
@@ -112,8 +112,8 @@ class Crew:
 
 
 @pytest.fixture(scope="module")
-def crew(cluster: tuple[Path, str]) -> Iterator[Crew]:
-    folder, name = cluster
+def crew(place: tuple[Path, str]) -> Iterator[Crew]:
+    folder, name = place
     crew = Crew(folder)
     try:
         wait_until_served(f"scythe_experiment_{name}", f"scythe_scatter_gather_{name}")
@@ -125,9 +125,9 @@ def crew(cluster: tuple[Path, str]) -> Iterator[Crew]:
 @pytest.mark.timeout(60 + 2 * PATIENCE)
 @pytest.mark.parametrize("seed", range(SEED, SEED + ROUNDS))
 def test_whoever_is_killed_every_input_ends_in_exactly_one_table(
-    seed: int, cluster: tuple[Path, str], crew: Crew
+    seed: int, place: tuple[Path, str], crew: Crew
 ) -> None:
-    folder, name = cluster
+    folder, name = place
     rng = random.Random(seed)
     before = _runs(name)
     wait_until_served(f"scythe_experiment_{name}", f"scythe_scatter_gather_{name}")

@@ -1,0 +1,134 @@
+"""The children of a scatter node: triggered under keys, awaited all at once, and triggered again where they were lost.
+
+A node that is moved to another worker triggers the same children under the same keys, and the engine
+gives it those that it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hatchet_sdk.clients.rest.models.v1_task_status import V1TaskStatus
+from pydantic import BaseModel
+
+from scythe.engines.hatchet.client import connect
+from scythe.engines.hatchet.fleet import cancel_runs, exists
+
+#: What a child came to: what it returned, or the exception that it failed with.
+Outcome = dict[str, Any] | BaseException
+
+_BULK = 500
+#: When nothing has come for so long, a node makes sure that its children are there.
+_SILENCE_SECONDS = 10.0
+_LOOK_THREADS = 32
+#: So many children are looked at, to see whether any has begun.
+_LOOKED_AT = 8
+
+
+@dataclass(frozen=True)
+class Child:
+    """A child as it is asked for."""
+
+    key: str
+    payload: BaseModel
+    #: What its parent knows it by.
+    tag: Any = None
+
+
+class Children:
+    """The runs that a node waits for."""
+
+    def __init__(self, carried: dict[str, str]) -> None:
+        self._carried = carried
+        self._watches: dict[Any, asyncio.Task[None]] = {}
+        self._tags: dict[Any, Any] = {}
+        self._arrived: asyncio.Queue[tuple[Any, Outcome]] = asyncio.Queue()
+        #: Those of which nothing is known but that they were asked for: reference -> task, child.
+        self._unconfirmed: dict[Any, tuple[Any, Child]] = {}
+        self._heard = time.monotonic()
+
+    def __len__(self) -> int:
+        """How many have not come in."""
+        return len(self._watches)
+
+    async def trigger(self, task: Any, children: Iterable[Child]) -> None:
+        """Triggers runs of a task; those that an earlier try of the node has triggered are found again."""
+        asked = list(children)
+        for start in range(0, len(asked), _BULK):
+            block = asked[start : start + _BULK]
+            wanted = [
+                task.create_bulk_run_item(input=c.payload, child_key=c.key, additional_metadata=self._carried)
+                for c in block
+            ]
+            refs = await task.aio_run_many(wanted, wait_for_result=False)
+            for ref, child in zip(refs, block, strict=True):
+                self._watches[ref] = asyncio.ensure_future(self._watch(ref))
+                self._tags[ref] = child.tag
+                self._unconfirmed[ref] = task, child
+
+    async def arrived(self, timeout: float) -> list[tuple[Any, Outcome]]:
+        """The tags and outcomes of the children that have come in, after at most this many seconds of waiting."""
+        try:
+            found = [await asyncio.wait_for(self._arrived.get(), timeout)]
+        except TimeoutError:
+            if self._unconfirmed and time.monotonic() - self._heard > _SILENCE_SECONDS:
+                await self._replace_lost()
+                self._heard = time.monotonic()
+            return []
+        while not self._arrived.empty():
+            found.append(self._arrived.get_nowait())
+        self._heard = time.monotonic()
+        return [(self._drop(ref), outcome) for ref, outcome in found]
+
+    async def any_runs(self) -> bool:
+        """Whether one of the first has begun."""
+        runs = [ref.workflow_run_id for ref in list(self._watches)[:_LOOKED_AT]]
+        found = await asyncio.gather(*map(connect().runs.aio_get_status, runs), return_exceptions=True)
+        return V1TaskStatus.RUNNING in found
+
+    def leave(self) -> None:
+        """Waits for none of them any more."""
+        for watch in self._watches.values():
+            watch.cancel()
+
+    async def cancel(self) -> None:
+        """Cancels those that have not come in."""
+        await cancel_runs([ref.workflow_run_id for ref in self._watches])
+
+    async def _watch(self, ref: Any) -> None:
+        try:
+            self._arrived.put_nowait((ref, await ref.aio_result()))
+        except Exception as error:  # noqa: BLE001 - the node raises it where it takes the outcome
+            self._arrived.put_nowait((ref, error))
+
+    def _drop(self, ref: Any) -> Any:
+        """Forgets a child; gives its tag."""
+        self._watches.pop(ref).cancel()
+        self._unconfirmed.pop(ref, None)
+        return self._tags.pop(ref)
+
+    async def _replace_lost(self) -> None:
+        """Triggers again, under other keys, the children of which there is nothing but the key.
+
+        The engine notes the keys of a bulk before it makes the runs of them. Where the bulk is cut in between (its
+        node was killed), the keys lead to runs that never were, and that would be awaited for ever.
+        """
+        asked, self._unconfirmed = self._unconfirmed, {}
+        threads, look = ThreadPoolExecutor(_LOOK_THREADS), asyncio.get_running_loop().run_in_executor
+        try:
+            there = await asyncio.gather(*(look(threads, exists, ref.workflow_run_id) for ref in asked))
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+        lost: dict[Any, list[Child]] = defaultdict(list)
+        for (ref, (task, child)), is_there in zip(asked.items(), there, strict=True):
+            if not is_there:
+                self._drop(ref)
+                lost[task].append(replace(child, key=f"{child.key}-again"))
+        for task, again in lost.items():
+            await self.trigger(task, again)

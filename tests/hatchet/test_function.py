@@ -1,0 +1,84 @@
+"""A function that raises, crashes or hangs costs the input that it was called on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+import pytest
+
+from tests.cluster import PATIENCE
+from tests.hatchet.sites import Site, calls, check
+
+
+@dataclass
+class Outcome:
+    fates: list[str]
+    calls: dict[int, int]
+    tables: dict[str, pl.DataFrame]
+
+    def at(self, fate: str) -> int:
+        return self.fates.index(fate)
+
+
+@pytest.fixture(scope="module")
+def crashed(main: Site) -> Outcome:
+    """Chunks of three, whose second input raises or kills its process."""
+    bad = ["raises", "exits", "is killed"]
+    fates = [f for fate in (*bad, "raises, then works", "is killed, then works") for f in ("fine", fate, "fine")]
+    scratch, specs = main.orders(*fates)
+    run, ref = main.allocate("obey", specs, chunk=3)
+    ref.result(timeout=PATIENCE)
+    lost = [i for i, fate in enumerate(fates) if fate in bad]
+    tables = check(run, good=[i for i in range(len(fates)) if i not in lost], bad=lost)
+    return Outcome(fates, calls(scratch), tables)
+
+
+@pytest.mark.parametrize(
+    ("fate", "kind", "words"),
+    [
+        ("raises", "ValueError", "call 2"),
+        ("exits", "scythe.errors.WorkerCrashed", "exit code 7"),
+        ("is killed", "scythe.errors.WorkerCrashed", "SIGKILL"),
+    ],
+)
+def test_an_input_that_fails_costs_itself_alone_after_its_retries(
+    crashed: Outcome, fate: str, kind: str, words: str
+) -> None:
+    row = crashed.tables["errors"].row(by_predicate=pl.col("fate") == fate, named=True)
+
+    assert row["exception_type"] == kind
+    assert words in row["exception_message"]
+    assert row["attempts"] == 2
+    assert crashed.calls[crashed.at(fate)] == 2
+
+
+@pytest.mark.parametrize("fate", ["raises, then works", "is killed, then works"])
+def test_an_input_that_works_the_second_time_is_a_row_of_two_attempts(crashed: Outcome, fate: str) -> None:
+    i = crashed.at(fate)
+
+    assert i in crashed.tables["scalars"]["sort_index"]
+    assert crashed.tables["tasks"]["attempts"][i] == crashed.calls[i] == 2
+
+
+def test_the_rest_of_a_chunk_goes_on_and_counts_one_attempt(crashed: Outcome) -> None:
+    fine = [i for i, fate in enumerate(crashed.fates) if fate == "fine"]
+
+    assert crashed.tables["tasks"]["attempts"][fine].unique().to_list() == [1]
+    # The rows of a chunk come back together: what came before a crash is run again with the rest, what raised is not.
+    for fate, before in (("raises", 1), ("raises, then works", 1), ("exits", 2), ("is killed", 2)):
+        i = crashed.at(fate)
+        assert [crashed.calls[i - 1], crashed.calls[i + 1]] == [before, 1], fate
+
+
+def test_a_time_limit_costs_the_input_that_hangs(main: Site) -> None:
+    scratch, specs = main.orders("fine", "fine", "hangs", "fine", "fine")
+
+    run, ref = main.allocate("limited", specs, chunk=5)
+    ref.result(timeout=PATIENCE)
+
+    errors = check(run, good=[0, 1, 3, 4], bad=[2])["errors"]
+    assert errors["exception_type"].to_list() == ["scythe.errors.InputTimeout"]
+    assert "execution_timeout=2 s" in errors["exception_message"][0]
+    assert errors["attempts"].to_list() == [2]
+    assert calls(scratch)[2] == 2
