@@ -16,11 +16,6 @@ settings.register_profile("scythe", deadline=None, suppress_health_check=[Health
 settings.load_profile("scythe")
 
 
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One process more than cores: some tests wait for others' processes."""
-    return (os.cpu_count() or 1) + 1
-
-
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty storage root, set in the environment; the working folder is a temporary one too."""

@@ -7,68 +7,29 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import polars as pl
 import pytest
 
-import scythe
-from scythe.allocate import BaseExperiment
-from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.registry import ExperimentRegistry
 from scythe.scatter_gather import RecursionMap
-from tests.cluster import PATIENCE, REAL, Worker, unique, wait_until_served
+from tests.cluster import PATIENCE, REAL
+from tests.hatchet.sites import Cluster, calls, check
 from tests.hatchet_standin import StandinEngine
 
 N = 40
 
-MODULE = """
-from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.registry import ExperimentRegistry
-
-
-class Order(ExperimentInputSpec):
-    x: int
-
-
-class Value(ExperimentOutputSpec):
-    y: int
-
-
-@ExperimentRegistry.Register(name="NAME")
-def double(spec: Order) -> Value:
-    return Value(y=2 * spec.x)
-"""
-
-
-class Order(ExperimentInputSpec):
-    x: int
-
-
-class Value(ExperimentOutputSpec):
-    y: int
-
-
-def double(spec: Order) -> Value:
-    return Value(y=2 * spec.x)
-
 
 @pytest.mark.skipif(REAL, reason="an option of the stand-in")
-def test_children_of_which_there_is_only_the_key_are_triggered_again(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name = unique("double")
-    (tmp_path / f"{name}.py").write_text(MODULE.replace("NAME", name))
-    ExperimentRegistry.Register(name=name)(double)
-    monkeypatch.setenv("SCYTHE_STORAGE_ROOT", str(root))
+def test_children_of_which_there_is_only_the_key_are_triggered_again(tmp_path: Path) -> None:
+    own = {"SCYTHE_STORAGE_ROOT": str(tmp_path / "root"), "SCYTHE_CACHE_DIR": str(tmp_path / "cache")}
     with StandinEngine(cut_bulks=2) as engine:  # that of the root's nodes, then that of a node's leaves
-        for key, value in engine.env.items():
-            monkeypatch.setenv(key, value)
-        with Worker(name, "--slots", "2", env={"HATCHET_CLIENT_TENACITY_MAX_ATTEMPTS": "2"}, cwd=tmp_path):
-            wait_until_served(f"scythe_experiment_{name}", f"scythe_scatter_gather_{name}")
-            inputs = pl.DataFrame({"x": range(N)})
-            _, ref = BaseExperiment(double).allocate(
-                inputs, engine="hatchet", chunk=4, recursion_map=RecursionMap(factor=2, max_depth=1)
-            )
-            result = ref.result(timeout=PATIENCE)
+        cluster = Cluster(tmp_path, {**engine.env, **own})
+        with cluster.entered():
+            site = cluster.site("cut")
+            with site.worker("--slots", "2", HATCHET_CLIENT_TENACITY_MAX_ATTEMPTS="2"):
+                site.served("obey")
+                scratch, orders = site.orders(*["fine"] * N)
+                shape = RecursionMap(factor=2, max_depth=1)
+                run, ref = site.allocate("obey", orders, chunk=4, recursion_map=shape)
+                ref.result(timeout=PATIENCE)
 
-    assert (result.rows, result.errors) == (N, 0)
-    assert scythe.read(name).sort("sort_index")["y"].to_list() == [2 * x for x in range(N)]
+            check(run, good=list(range(N)))
+            assert calls(scratch) == dict.fromkeys(range(N), 1)
