@@ -44,13 +44,13 @@ class Collector:
         self._shown = show and not plan.objects.exists(plan.key.result)
         #: Parts that readers of the catalog do not see yet.
         self._unshown: list[Part] = []
-        #: What a dead collector of the same prefix has left.
+        #: What is in the parts that were taken up.
         self._before: Coverage | None = None
         self._next_flush = time.monotonic() + _FIRST_FLUSH_SECONDS
 
     def add(self, result: ChunkResult) -> None:
         """Takes over the rows of a range, and flushes what has been held long enough."""
-        if not self._is_new(result.first):
+        if not self.is_new(result.first):
             return
         self._held.add(result)
         self.rows += result.rows
@@ -63,10 +63,9 @@ class Collector:
         """Whether something has waited long enough to be flushed; to be asked now and then while nothing comes in."""
         return time.monotonic() > self._next_flush and bool(self._held or self._unshown)
 
-    def take_up(self) -> None:
-        """Goes on where a collector of the same prefix has died: its parts are there already."""
-        own = [part for part in stored_parts(self.plan) if part.name.startswith(f"{self._prefix}-")]
-        self._parts = len(own)
+    def take_up(self, prefix: str) -> None:
+        """Goes on where others have died, whose parts' names begin so: what is in them is not taken over again."""
+        own = [part for part in stored_parts(self.plan) if part.name.startswith(prefix)]
         coverage = coverage_of(self.plan, own)
         self._before = coverage if own else None
         for part in own:
@@ -75,7 +74,7 @@ class Collector:
 
     def add_part(self, part: Part) -> None:
         """Takes over a part that another process has written."""
-        if not self._is_new(part.first):
+        if not self.is_new(part.first):
             return
         self._count(part)
         self._unshown.append(part)
@@ -94,7 +93,8 @@ class Collector:
         took = time.monotonic() - started
         self._next_flush = time.monotonic() + max(_FIRST_FLUSH_SECONDS, took / _FLUSH_SHARE)
 
-    def _is_new(self, sort_index: int | None) -> bool:
+    def is_new(self, sort_index: int | None) -> bool:
+        """Whether an input is in none of the parts that were taken up."""
         return self._before is None or sort_index is None or not self._before.covers(sort_index)
 
     def _count(self, part: Part) -> None:

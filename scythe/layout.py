@@ -147,6 +147,10 @@ class RunKey:
         """How the inputs of a cluster's turn are spread: written before its nodes are triggered."""
         return f"{self.path}/scatter-gather/input/turns/{number:06d}-shape.json"
 
+    def trigger(self, number: int) -> str:
+        """Which run of the engine a cluster's turn on the run was triggered as."""
+        return f"{self.path}/scatter-gather/input/turns/{number:06d}-trigger.json"
+
     @property
     def progress(self) -> str:
         """The folder in which scatter nodes tell how far they are."""

@@ -72,3 +72,16 @@ def load_shape(objects: Objects, key: RunKey, number: int) -> Shape | None:
 def store_shape(objects: Objects, key: RunKey, number: int, shape: Shape) -> None:
     """Writes how a turn's inputs are spread."""
     objects.write(key.shape(number), json.dumps(asdict(shape)).encode())
+
+
+def load_trigger(objects: Objects, key: RunKey, number: int) -> str | None:
+    """The engine's run that a turn was triggered as last, None where none is known."""
+    try:
+        return json.loads(objects.read(key.trigger(number)))["workflow_run_id"]
+    except FileNotFoundError:
+        return None
+
+
+def store_trigger(objects: Objects, key: RunKey, number: int, workflow_run_id: str) -> None:
+    """Writes which run of the engine a turn was triggered as."""
+    objects.write(key.trigger(number), json.dumps({"workflow_run_id": workflow_run_id}).encode())

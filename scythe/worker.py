@@ -7,6 +7,7 @@ serves nothing else).
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import importlib
 import os
@@ -199,7 +200,8 @@ class _Scatter:
         while not self._stopped.is_set():
             self._process.wait()
             if not self._stopped.wait(_AGAIN_SECONDS):
-                self._process = self._start()
+                with contextlib.suppress(BrokenPipeError):  # it died before it had read what it is to serve
+                    self._process = self._start()
 
     def tell(self) -> None:
         """Tells it to hand back its nodes and to end."""

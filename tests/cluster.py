@@ -102,6 +102,13 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def command(pid: int) -> str:
+    """The command line of a process, empty where it is gone."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return ""
+
+
 def wait_for(what: Callable[[], T | None], timeout: float = PATIENCE) -> T:
     """What `what` gives as soon as it is true."""
     until = time.monotonic() + timeout

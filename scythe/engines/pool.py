@@ -100,6 +100,8 @@ class _Worker:
     job: Job | None = None
     ready: bool = False
     timed_out: bool = False
+    #: It was killed; what it said before may still be on its way.
+    killed: bool = False
 
     def mark(self) -> tuple[int | None, int, float]:
         """The input that runs, which try of its process it is, and for how long it has run in seconds."""
@@ -153,11 +155,11 @@ class Pool:
 
     def hungry(self, depth: int) -> int:
         """How many ranges the workers take before each has `depth` of them."""
-        return sum(max(0, depth - len(w.ranges)) for w in self._workers)
+        return sum(max(0, depth - len(w.ranges)) for w in self._workers if not w.killed)
 
     def submit(self, work: Range, job: Job) -> None:
         """Gives a range to the worker that has the fewest."""
-        _give(min(self._workers, key=lambda w: (len(w.ranges), w.job is not job)), work, job)
+        _give(min(self._workers, key=lambda w: (w.killed, len(w.ranges), w.job is not job)), work, job)
 
     def kill(self, ranges: Container[Range]) -> None:
         """Kills the processes that run one of these ranges; the ranges are reported as dead."""
@@ -284,6 +286,7 @@ def relay(record: logging.LogRecord) -> None:
 
 
 def _kill(worker: _Worker) -> None:
+    worker.killed = True
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(worker.process.pid, signal.SIGKILL)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from scythe.attempts import latest_attempt
 from scythe.engines.jobs import RunRef
-from scythe.errors import SettingsError
+from scythe.errors import AllocationError, SettingsError
 from scythe.manifest import record_trigger
 from scythe.plan import RunPlan
 from scythe.registry import Experiment
@@ -74,8 +74,13 @@ def start(
     Raises:
         RunError: another process works on the run.
         SettingsError: there is no such engine.
+        AllocationError: it cannot run a task of Hatchet's.
     """
     check_engine(engine)
+    if experiment.included is not None and engine != "hatchet":
+        raise AllocationError(
+            f"{experiment.included.name!r} is a task of Hatchet's: it runs with engine='hatchet' alone"
+        )
     if engine != "hatchet" and plan.workflow_run_id is None:  # allocated for a cluster, whose run names it
         plan = replace(plan, workflow_run_id=record_trigger(plan.objects, plan.key, str(uuid.uuid4())))
     match engine:

@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-from tests.cluster import PATIENCE, REAL, Worker, engine_environment, unique, wait_until_served
+import scythe
+from scythe.allocate import BaseExperiment, ExperimentRun
+from scythe.attempts import latest_attempt
+from scythe.engines.jobs import RunRef
+from scythe.errors import AllocationError, RunCancelled
+from tests.cluster import (
+    PATIENCE,
+    REAL,
+    Worker,
+    command,
+    descendants,
+    engine_environment,
+    unique,
+    wait_for,
+    wait_until_served,
+)
 
 N = 12
 
 INCLUDED = f"""
 import json
+import time
 from datetime import timedelta
+from pathlib import Path
 
 from hatchet_sdk import Context, Hatchet
 
@@ -31,6 +53,7 @@ hatchet = Hatchet()
 
 class Order(ExperimentInputSpec):
     x: float
+    scratch: str = ""
 
 
 class Value(ExperimentOutputSpec):
@@ -42,6 +65,10 @@ class Value(ExperimentOutputSpec):
 def double(order: Order, context: Context) -> Value:
     if order.x == 3:
         raise ValueError("three is too many")
+    if order.scratch:
+        (Path(order.scratch) / f"{{order.sort_index}}.called").touch()
+        while order.x >= {N // 2} and not (Path(order.scratch) / "gate").exists():
+            time.sleep(0.05)
     return Value(y=2 * order.x)
 
 
@@ -122,6 +149,66 @@ def test_an_included_task_runs_for_each_input_and_an_included_workflow_gives_its
     assert recorded == told
 
 
+@dataclass
+class Included:
+    folder: Path
+    module: ModuleType
+    worker: Worker
+
+    def allocate(self) -> tuple[Path, ExperimentRun, RunRef]:
+        """A run whose second half waits at a gate."""
+        scratch = self.folder / unique("scratch")
+        scratch.mkdir()
+        order = self.module.Order
+        orders = [order(experiment_id="", sort_index=i, x=i, scratch=str(scratch)) for i in range(N)]
+        run, ref = BaseExperiment(self.module.double).allocate(orders)
+        wait_for(lambda: (scratch / f"{N // 2}.called").exists())
+        return scratch, run, ref
+
+
+@pytest.fixture
+def included(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Included]:
+    name = unique("included")
+    (place / f"{name}.py").write_text(INCLUDED.replace("NAME", name))
+    monkeypatch.syspath_prepend(str(place))
+    with engine_environment() as env:
+        for key, value in env.items():
+            monkeypatch.setenv(key, value)
+        with Worker(name, "--slots", "2", env={}, cwd=place) as worker:
+            wait_until_served(f"double_{name}", f"scythe_scatter_gather_double_{name}")
+            yield Included(place, importlib.import_module(name), worker)
+
+
+def test_an_included_task_outlives_its_scatter_node_and_is_cancelled_and_resumed(included: Included) -> None:
+    good = [i for i in range(N) if i != 3]
+
+    def check(run: ExperimentRun) -> None:
+        shown: dict[str, Any] = {"run": run.key.folder, "version": run.version}
+        assert sorted(scythe.read(run.experiment, **shown)["sort_index"].to_list()) == good
+        errors = scythe.read(run.experiment, table="errors", **shown)
+        assert errors["sort_index"].to_list() == [3]
+        assert "three is too many" in errors["exception_message"][0]
+
+    scratch, run, ref = included.allocate()
+    shown: dict[str, Any] = {"run": run.key.folder, "version": run.version}
+    wait_for(lambda: scythe.read(run.experiment, **shown).height == N // 2 - 1)  # a first part is written
+    os.kill(next(p for p in descendants(included.worker.process.pid) if "scatter_main" in command(p)), signal.SIGKILL)
+    wait_for(lambda: not latest_attempt(run.objects, run.key).alive)  # pyright: ignore[reportOptionalMemberAccess]
+    (scratch / "gate").touch()
+    ref.result(timeout=PATIENCE)
+    check(run)
+
+    scratch, run, ref = included.allocate()
+    run.cancel()
+    with pytest.raises(RunCancelled):
+        ref.result(timeout=PATIENCE)
+    (scratch / "gate").touch()
+    with pytest.raises(AllocationError, match="runs with engine='hatchet' alone"):
+        run.resume(engine="local")
+    run.resume().result(timeout=PATIENCE)
+    check(run)
+
+
 EMBEDDED = """
 import json
 
@@ -144,10 +231,19 @@ def square(order: Order) -> Value:
     return Value(y=order.x**2)
 
 
+CELL = '''
+@ExperimentRegistry.Register(name="NAME")
+def square(order: Order) -> Value:
+    return Value(y=-order.x)
+'''
+
 if __name__ == "__main__":
     run, ref = BaseExperiment(square).allocate([Order(experiment_id="", sort_index=i, x=i) for i in range(5)])
     result = ref.result(timeout=180)
-    print(json.dumps([result.rows, scythe.read("NAME").sort("sort_index")["y"].to_list()]))
+    exec(compile(CELL, "<cell>", "exec"))  # a notebook's cell is edited, and run once more
+    BaseExperiment(square).allocate([Order(experiment_id="", sort_index=0, x=7)])[1].result(timeout=180)
+    assert scythe.read("NAME")["y"].to_list() == [-7], "the new function was called"
+    print(json.dumps([result.rows, scythe.read("NAME", "v1.0.0").sort("sort_index")["y"].to_list()]))
 """
 
 #: In place of the engine that the SDK downloads: it leads to the engine of the test, by the file that the SDK waits for.

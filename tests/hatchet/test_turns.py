@@ -157,6 +157,26 @@ def test_clients_that_resume_at_the_same_time_start_one_run(main: Site) -> None:
     assert calls(scratch) == dict.fromkeys(range(6), 1)
 
 
+def test_clients_that_retry_errors_at_the_same_time_run_them_once_more(main: Site) -> None:
+    scratch, specs = main.orders("fine", "fails without a gate", "fine", "fails without a gate")
+    run, ref = main.allocate("obey", specs, chunk=1)
+    assert ref.result(timeout=PATIENCE).errors == 2
+    (scratch / "gate").touch()
+    together = threading.Barrier(3)
+
+    def retry() -> Any:
+        mine = scythe.open_run(run.experiment_id)
+        together.wait()
+        return mine.retry_errors().result(timeout=PATIENCE)
+
+    with ThreadPoolExecutor(3) as threads:
+        results = [f.result() for f in [threads.submit(retry) for _ in range(3)]]
+
+    assert results[0] == results[1] == results[2]
+    check(run, good=[0, 1, 2, 3])
+    assert calls(scratch) == {0: 1, 1: 3, 2: 1, 3: 3}
+
+
 def test_a_run_of_a_cluster_can_be_finished_on_one_machine(main: Site) -> None:
     scratch, run = client_that_dies(main, "run_hatchet", "fine", "raises", "fine")
 

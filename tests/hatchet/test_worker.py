@@ -20,7 +20,16 @@ from scythe.cli import main
 from scythe.errors import SettingsError
 from scythe.registry import ExperimentRegistry
 from scythe.worker import ScytheWorkerConfig, ScytheWorkerLabel, load_experiments, worker_config
-from tests.cluster import PATIENCE, Worker, descendants, engine_environment, unique, wait_for, wait_until_served
+from tests.cluster import (
+    PATIENCE,
+    Worker,
+    command,
+    descendants,
+    engine_environment,
+    unique,
+    wait_for,
+    wait_until_served,
+)
 
 MODULE = """
 import time
@@ -281,12 +290,6 @@ def connected(name: str) -> dict[str, set[str]]:
 
     found = {w.name: {a.split(":")[0] for a in w.actions or []} for w in on_loop(active_workers()).result()}
     return {worker: tasks for worker, tasks in found.items() if any(name in task for task in tasks)}
-
-
-def command(pid: int) -> str:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    return ""
 
 
 def scatter_process(worker: Worker) -> int | None:

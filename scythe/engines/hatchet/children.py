@@ -127,7 +127,9 @@ class Children:
             threads.shutdown(wait=False, cancel_futures=True)
         lost: dict[Any, list[Child]] = defaultdict(list)
         for (ref, (task, child)), is_there in zip(asked.items(), there, strict=True):
-            if not is_there:
+            if is_there is None:
+                self._unconfirmed[ref] = task, child
+            elif not is_there:
                 self._drop(ref)
                 lost[task].append(replace(child, key=f"{child.key}-again"))
         for task, again in lost.items():

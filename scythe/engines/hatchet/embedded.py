@@ -29,7 +29,7 @@ def ensure_worker(experiment: Experiment) -> None:
     """
     connect()
     names = task_names(experiment, single=False)
-    worker = _start(tuple(e.name for e in ExperimentRegistry.experiments() if e.included is None))
+    worker = _worker().serving([e for e in ExperimentRegistry.experiments() if e.included is None])
     until = time.monotonic() + _READY_SECONDS
     while True:
         active = on_loop(active_workers()).result()
@@ -40,17 +40,38 @@ def ensure_worker(experiment: Experiment) -> None:
         time.sleep(_LOOK_SECONDS)
 
 
+class _Worker:
+    """The worker of this process; started anew where its functions are others than before, or where it died."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._code = b""
+
+    def serving(self, experiments: list[Experiment]) -> subprocess.Popen[bytes]:
+        code = cloudpickle.dumps([(e.name, e.target, e.options) for e in experiments])
+        if self._process is not None and self._process.poll() is None:
+            if code == self._code:
+                return self._process
+            self._process.terminate()
+            self._process.wait()
+        self._code, self._process = code, self._start(cloudpickle.dumps(experiments))
+        return self._process
+
+    @staticmethod
+    def _start(setup: bytes) -> subprocess.Popen[bytes]:
+        program = _PROGRAM.format(path=sys.path, parent=os.getpid())
+        process = subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdin=subprocess.PIPE,
+            stdout=2,  # what the caller prints stays the caller's
+            start_new_session=True,
+        )
+        assert process.stdin is not None
+        with process.stdin as pipe:
+            pipe.write(setup)
+        return process
+
+
 @cache
-def _start(names: tuple[str, ...]) -> subprocess.Popen[bytes]:
-    experiments = [e for e in ExperimentRegistry.experiments() if e.name in names]
-    program = _PROGRAM.format(path=sys.path, parent=os.getpid())
-    process = subprocess.Popen(
-        [sys.executable, "-c", program],
-        stdin=subprocess.PIPE,
-        stdout=2,  # what the caller prints stays the caller's
-        start_new_session=True,
-    )
-    assert process.stdin is not None
-    with process.stdin as pipe:
-        pipe.write(cloudpickle.dumps(experiments))
-    return process
+def _worker() -> _Worker:
+    return _Worker()

@@ -7,8 +7,10 @@ from typing import Any
 
 from scythe.errors import ScytheError, StorageRefused
 
-#: A bucket out of reach is tried again so often, after 1, 2, 4, 8 and 16 seconds.
-_STORAGE_TRIES = 5
+#: A task that storage fails is tried again so often, after 1, 2, 4, 4, ... seconds. Where a task was moved from one
+#: worker to another, that counts, too.
+_STORAGE_TRIES = 10
+_LONGEST_PAUSE = 4.0
 _MESSAGE_LENGTH = 8000
 
 
@@ -20,15 +22,17 @@ async def settle(error: Exception, context: Any) -> None:
     """
     from hatchet_sdk import NonRetryableException
 
-    if _of_storage(error) and context.retry_count < _STORAGE_TRIES:
-        await asyncio.sleep(2.0**context.retry_count)
-    elif isinstance(error, ScytheError | OSError):
+    if ends(error, context.retry_count):
         raise NonRetryableException(_shortened(str(error))) from None  # what is sent must stay small
+    if _of_storage(error):
+        await asyncio.sleep(min(2.0**context.retry_count, _LONGEST_PAUSE))
 
 
-def ends(error: BaseException) -> bool:
-    """Whether an error is one that no other try would mend."""
-    return isinstance(error, ScytheError) and not _of_storage(error)
+def ends(error: BaseException, tries: int) -> bool:
+    """Whether an error ends a task that was tried so often before: one that no other try would mend, or once too often."""
+    if _of_storage(error):
+        return tries >= _STORAGE_TRIES
+    return isinstance(error, ScytheError | OSError)
 
 
 def _of_storage(error: BaseException) -> bool:

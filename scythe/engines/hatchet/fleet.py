@@ -98,14 +98,14 @@ async def is_over(run_id: str) -> bool:
         return False
 
 
-def exists(run_id: str) -> bool:
-    """Whether the engine has a run, a new one too; True where it does not say. Takes seconds for one that is not there."""
+def exists(run_id: str) -> bool | None:
+    """Whether the engine has a run, a new one too; None where it does not say. Takes seconds for one that is not there."""
     import grpc
 
     try:
         connect().runs.get_details(run_id)
     except grpc.RpcError as error:
-        return error.code() != grpc.StatusCode.NOT_FOUND  # pyright: ignore[reportAttributeAccessIssue]
+        return False if error.code() == grpc.StatusCode.NOT_FOUND else None  # pyright: ignore[reportAttributeAccessIssue]
     return True
 
 

@@ -14,7 +14,8 @@ from scythe.engines.hatchet.children import Child, Outcome
 from scythe.engines.hatchet.client import connect
 from scythe.engines.hatchet.errors import told
 from scythe.engines.hatchet.scatter import Node
-from scythe.errors import OutputError
+from scythe.engines.hatchet.threads import in_thread
+from scythe.errors import OutputError, RunError
 from scythe.leaf import Leaf
 from scythe_catalog.schema import arrow_to_models
 
@@ -31,7 +32,7 @@ class ForeignNode(Node):
         self._task = connect().stubs.task(
             name=experiment.included.name,
             input_validator=experiment.input_model,
-            output_validator=experiment.output_model,
+            output_validator=dict,  # as it comes: a run that was cancelled has none
         )
 
     async def _trigger(self, leaves: Iterable[tuple[str, range]]) -> None:
@@ -51,17 +52,27 @@ class ForeignNode(Node):
         return [by_row[row] for row in rows]
 
     async def _accept(self, arrived: list[tuple[Any, Outcome]]) -> None:
-        await asyncio.to_thread(self._keep, dict(sorted(arrived)))
+        ended = {row: outcome for row, outcome in sorted(arrived) if outcome}
+        if ended:
+            await in_thread(lambda: self._keep(ended))
+        if len(ended) < len(arrived):  # this is how the engine tells of both
+            raise RunError(f"a task of {self.payload.run} was cancelled, or waited too long for a worker")
 
     def _keep(self, outcomes: dict[int, Outcome]) -> None:
         """Makes rows of what the runs returned, by row of `specs.pq`, as if the function had run here."""
-        run, order = self.loaded.prepared, iter(outcomes.values())
+        run, output = self.loaded.prepared, self.loaded.prepared.experiment.output_model
+        rows = np.array(list(outcomes), np.int64)
+        with Leaf(run.plan, run.experiment) as leaf:
+            found = leaf.inputs(rows).column("sort_index").to_pylist()
+        new = [self.collector.is_new(i) for i in found]
+        order = iter([outcome for outcome, wanted in zip(outcomes.values(), new, strict=True) if wanted])
 
         def returned(_: ExperimentInputSpec) -> Any:
             outcome = next(order)
             if isinstance(outcome, BaseException):
                 raise OutputError(told(outcome))
-            return outcome
+            return output.model_validate(outcome)
 
-        with Leaf(run.plan, replace(run.experiment, target=returned)) as leaf:
-            self.collector.add(leaf.run(np.array(list(outcomes), np.int64)))
+        if any(new):
+            with Leaf(run.plan, replace(run.experiment, target=returned)) as leaf:
+                self.collector.add(leaf.run(rows[new]))

@@ -9,12 +9,13 @@ from typing import Any
 
 from hatchet_sdk import Context
 
-from scythe.attempts import Superseded, Turn
+from scythe.attempts import Superseded
 from scythe.collect import Collector
 from scythe.engines.hatchet.errors import settle
 from scythe.engines.hatchet.loading import Loaded, Loader, load_plan
 from scythe.engines.hatchet.stopping import Stopping
 from scythe.engines.hatchet.tasks import LeafInput
+from scythe.engines.hatchet.threads import in_thread, turn_of
 from scythe.engines.serve import Server
 from scythe.manifest import record_trigger
 from scythe.packing import Packed
@@ -50,19 +51,14 @@ def leaf_function(
         plan = await asyncio.to_thread(load_plan, payload.root, payload.key, experiment)
         run_id = context.workflow_run_id
         try:
-            turn = await asyncio.to_thread(
-                lambda: Turn(plan.objects, plan.key, "hatchet", run=run_id, number=payload.turn)
-            )
+            async with turn_of(plan, run_id, payload.turn):
+                recorded = await asyncio.to_thread(record_trigger, plan.objects, plan.key, run_id)
+                payload = payload.model_copy(update={"run_id": recorded})
+                loaded = await loader.turn(payload, experiment)
+                pieces = await _run(payload, context, loaded) if loaded.turn.n else []
+                await in_thread(lambda: _gather(loaded, pieces), last=True)
         except Superseded as error:
             return {"superseded": error.owner}
-        try:
-            recorded = await asyncio.to_thread(record_trigger, plan.objects, plan.key, run_id)
-            payload = payload.model_copy(update={"run_id": recorded})
-            loaded = await loader.turn(payload, experiment)
-            pieces = await _run(payload, context, loaded) if loaded.turn.n else []
-            await asyncio.to_thread(_gather, loaded, pieces)
-        finally:
-            await asyncio.to_thread(turn.end)
         return {"finished": payload.run}
 
     return leaf

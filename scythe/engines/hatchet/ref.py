@@ -60,7 +60,7 @@ class HatchetRef:
                 progress.update(*self._progress())
 
     async def aio_result(self) -> RunResult:
-        return await asyncio.wrap_future(self._waiting())
+        return await asyncio.shield(asyncio.wrap_future(self._waiting()))  # it is waited for elsewhere, too
 
     def cancel(self) -> None:
         self.plan.objects.write(self.plan.key.cancelled, b"{}")
@@ -77,11 +77,14 @@ class HatchetRef:
             output = await _output_of(self.hatchet)
             if output.get("superseded"):  # the run was triggered once more than needed: another root has it
                 await _output_of(connect().runs.get_run_ref(output["superseded"]))
+            taken_over = "superseded" in output and not output["superseded"]
         except Exception as error:
             if await asyncio.to_thread(plan.objects.exists, plan.key.cancelled):
                 raise RunCancelled(f"the run {path} was cancelled; what was finished is kept") from None
             raise RunError(f"the run {path} could not be finished: {told(error)}") from error
         result = await asyncio.to_thread(read_result, plan.objects, plan.key)
+        if result is None and taken_over:
+            raise RunError(f"another engine has taken over the run {path}: look at its status, and resume it")
         if result is None:
             raise RunError(
                 f"the run {path} is finished, but its result is not in {plan.root}: do the workers have the same storage?"

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import time
+import uuid
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from scythe.engines.hatchet.fleet import node_slots, slots_for
 from scythe.engines.hatchet.loading import Loaded, Loader, load_plan
 from scythe.engines.hatchet.stopping import Stopping
 from scythe.engines.hatchet.tasks import LeafInput, ScatterInput, Tasks, metadata
+from scythe.engines.hatchet.threads import in_thread, turn_of
 from scythe.errors import RunCancelled, RunError
 from scythe.manifest import record_trigger
 from scythe.packing import Packed
@@ -53,7 +55,7 @@ def scatter_function(
         # the keys of our children say which they are, in whatever order they are asked for.
         ctx_durable_context.set(None)
         try:
-            work = _root(payload, context) if not payload.path else _inner(payload)
+            work = _root(payload, context) if not payload.path else _inner(payload, context)
             return await stopping.unless(asyncio.ensure_future(work))
         except Exception as error:
             await settle(error, context)
@@ -62,30 +64,25 @@ def scatter_function(
     async def _root(payload: ScatterInput, context: DurableContext) -> dict[str, Any]:
         plan = await asyncio.to_thread(load_plan, payload.root, payload.key, experiment)
         try:
-            mark = await asyncio.to_thread(
-                lambda: Turn(plan.objects, plan.key, "hatchet", run=context.workflow_run_id, number=payload.turn)
-            )
+            async with turn_of(plan, context.workflow_run_id, payload.turn) as mark:
+                run_id = await asyncio.to_thread(record_trigger, plan.objects, plan.key, context.workflow_run_id)
+                payload = payload.model_copy(update={"run_id": run_id})
+                loaded = await loader.turn(payload, experiment)
+                node = node_class(payload, tasks(), loaded, stopping, context.retry_count, mark)
+                await node.take_up()
+                if loaded.turn.n:
+                    await node.run()
+                await in_thread(node.collector.finish, last=True)
         except Superseded as error:
             return {"superseded": error.owner}
-        try:
-            run_id = await asyncio.to_thread(record_trigger, plan.objects, plan.key, context.workflow_run_id)
-            payload = payload.model_copy(update={"run_id": run_id})
-            loaded = await loader.turn(payload, experiment)
-            node = node_class(payload, tasks(), loaded, stopping, mark)
-            await asyncio.to_thread(node.collector.take_up)
-            if loaded.turn.n:
-                await node.run()
-            await asyncio.to_thread(node.collector.finish)
-        finally:
-            await asyncio.to_thread(mark.end)
         return {"finished": payload.run}
 
-    async def _inner(payload: ScatterInput) -> dict[str, Any]:
+    async def _inner(payload: ScatterInput, context: DurableContext) -> dict[str, Any]:
         loaded = await loader.turn(payload, experiment)
-        node = node_class(payload, tasks(), loaded, stopping)
-        await asyncio.to_thread(node.collector.take_up)
+        node = node_class(payload, tasks(), loaded, stopping, context.retry_count)
+        await node.take_up()
         await node.run()
-        await asyncio.to_thread(node.collector.flush)
+        await in_thread(node.collector.flush)
         return {"rows": node.collector.rows, "errors": node.collector.errors}
 
     return scatter
@@ -99,19 +96,26 @@ class Node:
     tasks: Tasks
     loaded: Loaded
     stopping: Stopping
+    #: How often the node was tried before.
+    tries: int
     #: The root's mark on the run: it hears of a cancellation.
     mark: Turn | None = None
 
     def __post_init__(self) -> None:
         run, turn = self.loaded.prepared, self.loaded.turn
-        name = "-".join(map(str, self.payload.path)) or "root"
-        prefix = f"{turn.number:06d}-node-{name}"
+        self._name = f"{turn.number:06d}-node-{'_'.join(map(str, self.payload.path)) or 'root'}"
+        # A try that the engine has given up may not know it yet: each names its parts for itself.
+        prefix = f"{self._name}-{uuid.uuid4().hex[:8]}"
         self.collector = Collector(run.plan, run.experiment, turn.number, prefix=prefix, show=turn.show)
-        self._progress = f"{run.plan.key.progress}/{prefix}.json"
+        self._progress = f"{run.plan.key.progress}/{self._name}.json"
         self._told = 0.0
         self.children = Children(metadata(self.payload.run, self.payload.turn, root=False))
         #: Of the probes: worker process -> start and seconds of each that it ran; None where nothing is measured.
         self._measured: dict[str, list[tuple[float, float]]] | None = None
+
+    async def take_up(self) -> None:
+        """Goes on where an earlier try of this node has ended: its parts are there already."""
+        await in_thread(lambda: self.collector.take_up(f"{self._name}-"))
 
     # --- planning -----------------------------------------------------------------------------------
 
@@ -168,13 +172,13 @@ class Node:
             while self.children:
                 await self._collect()
                 if self.collector.is_due:
-                    await asyncio.to_thread(self.collector.flush)
+                    await in_thread(self.collector.flush)
                 await self._tell()
             await self._tell(last=True)
         except BaseException as error:
             await self._give_up()
             cancelled = isinstance(error, asyncio.CancelledError) and not self.stopping.is_set
-            if cancelled or ends(error):  # else the next try of this node finds its children by their keys
+            if cancelled or ends(error, self.tries):  # else the next try of this node finds its children by their keys
                 await self.children.cancel()
             raise
 
@@ -215,7 +219,7 @@ class Node:
                 failed = RunError(f"a task of {self.payload.run} was cancelled, or waited too long for a worker")
             else:
                 pieces += output.get("pieces", ())
-        await asyncio.to_thread(self._take, pieces)
+        await in_thread(lambda: self._take(pieces))
         if failed is not None:
             raise failed
 
@@ -232,12 +236,8 @@ class Node:
     async def _give_up(self) -> None:
         """Keeps what has come, and waits for nothing more."""
         self.children.leave()
-        flushing = asyncio.ensure_future(asyncio.to_thread(self.collector.flush))
-        while not flushing.done():  # the SDK may cancel once more meanwhile: nobody may hear of the end before this
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait({flushing})
-        with contextlib.suppress(OSError, BaseError):
-            flushing.result()
+        with contextlib.suppress(OSError, BaseError, asyncio.CancelledError):
+            await in_thread(self.collector.flush)
 
     async def _tell(self, *, last: bool = False) -> None:
         """Writes how far the node is, for clients that wait."""

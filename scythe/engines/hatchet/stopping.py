@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import TypeVar
 
@@ -56,6 +57,8 @@ class Stopping:
                 return work.result()
             left = (self._since or 0.0) + _SETTLE_SECONDS - time.monotonic()
             await asyncio.gather(_ended(work), asyncio.sleep(left))
+            if not work.cancelled() and work.exception() is None:
+                return work.result()  # it was about to end
             raise HandedBack("the worker was told to stop: its unfinished work is handed back")
         finally:
             await _ended(work)
@@ -63,6 +66,7 @@ class Stopping:
 
 async def _ended(work: asyncio.Future[T]) -> None:
     """Cancels what is not done, and waits until it has cleared up."""
-    if not work.done():
-        work.cancel()
-        await asyncio.wait({work})
+    work.cancel()
+    while not work.done():  # who is cancelled once more waits all the same: nobody may hear of the end before
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait({work})

@@ -20,7 +20,7 @@ from scythe.manifest import read_manifest, record_trigger
 from scythe.plan import RunPlan
 from scythe.registry import Experiment
 from scythe.settings import hatchet_settings
-from scythe.turns import TurnPlan, last_turn, store_turn
+from scythe.turns import TurnPlan, last_turn, load_trigger, store_trigger, store_turn
 from scythe_catalog.schema import arrow_to_models
 
 
@@ -89,6 +89,7 @@ def run_hatchet(
     tasks = declare(connect(), experiment)
     payload = LeafInput(**pointer, single=True) if plan.single else ScatterInput(**pointer)
     ref = _trigger(tasks.leaf if plan.single else tasks.scatter, payload, plan, turn)
+    store_trigger(plan.objects, plan.key, turn.number, ref.workflow_run_id)
     return HatchetRef(plan, ref, record_trigger(plan.objects, plan.key, ref.workflow_run_id))
 
 
@@ -102,9 +103,10 @@ def _next_turn(plan: RunPlan) -> int:
     if last is not None and last.alive:
         return last.number
     taken, stored = last.number if last is not None else 0, last_turn(plan.objects, plan.key)
-    recorded = read_manifest(plan.objects, plan.key).get("workflow_run_id")
-    if stored > taken and not (recorded and on_loop(is_over(recorded)).result()):
-        return stored
+    if stored > taken:
+        triggered = load_trigger(plan.objects, plan.key, stored)
+        if triggered is None or not on_loop(is_over(triggered)).result():
+            return stored
     return max(taken, stored) + 1
 
 

@@ -1,0 +1,47 @@
+"""Work of a task that blocks, in a thread that is never left behind: whoever cancels waits until it has ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from scythe.attempts import Turn
+from scythe.plan import RunPlan
+
+T = TypeVar("T")
+
+
+async def in_thread(work: Callable[[], T], *, last: bool = False) -> T:
+    """What some work returns.
+
+    A cancellation meanwhile is raised when the work has ended: nothing may be done beside it, and nobody may hear of
+    the task's end before. With `last` it is forgotten where the work succeeds, for then the task is done.
+    """
+    running = asyncio.ensure_future(asyncio.to_thread(work))
+    cancelled: asyncio.CancelledError | None = None
+    while not running.done():
+        try:
+            await asyncio.wait({running})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None and not (last and running.exception() is None):
+        raise cancelled from running.exception()
+    return running.result()
+
+
+@asynccontextmanager
+async def turn_of(plan: RunPlan, run: str, number: int) -> AsyncGenerator[Turn]:
+    """A turn on a run, taken by a run of the engine; given back however the block ends.
+
+    Raises:
+        Superseded: another run of the engine has it.
+    """
+    taken: list[Turn] = []
+    try:
+        await in_thread(lambda: taken.append(Turn(plan.objects, plan.key, "hatchet", run=run, number=number)))
+        yield taken[0]
+    finally:
+        for turn in taken:
+            await in_thread(turn.end)
