@@ -256,6 +256,29 @@ def test_an_experiment_that_no_worker_has_is_not_allocated_and_the_error_tells_w
     assert not root.exists()
 
 
+def test_a_worker_that_is_not_listed_for_a_moment_is_looked_for_again(
+    engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine drops a worker from its list as soon as one heartbeat is a second late."""
+    from scythe.engines.hatchet import fleet
+
+    looks: list[list[Any]] = []
+    look = fleet.active_workers
+
+    async def late() -> list[Any]:
+        found = [w for w in await look() if not fleet.serves(w, f"scythe_experiment_{engine.name}") or looks]
+        looks.append(found)
+        return found
+
+    monkeypatch.setattr(fleet, "active_workers", late)
+    ExperimentRegistry.Register(name=engine.name)(halve)
+
+    _, ref = BaseExperiment(halve).allocate(order(), engine="hatchet")
+
+    assert ref.result(timeout=PATIENCE).rows == 3
+    assert len(looks) > 1
+
+
 @pytest.mark.parametrize("n", [3, 1], ids=["many", "one model"])
 def test_a_worker_with_other_models_than_the_allocation_refuses_the_run(engine: Engine, root: Path, n: int) -> None:
     ExperimentRegistry.Register(name=engine.name)(changed)

@@ -76,7 +76,7 @@ def test_the_second_task_of_a_workflow_gets_the_output_of_the_first(bench: Bench
     run_id = stub.run(Input(n=5), wait_for_result=False).workflow_run_id
     (result,) = bench.results(run_id)
     assert (result["first"]["n"], result["second"]["n"]) == (5, 6)
-    assert len(bench.hatchet.runs.get(run_id).tasks) == 2
+    until(lambda: len(bench.hatchet.runs.get(run_id).tasks) == 2)
 
 
 def test_a_task_whose_parent_failed_is_cancelled(bench: Bench) -> None:

@@ -220,6 +220,7 @@ def test_a_module_without_experiments_is_one_sentence(root: Path, monkeypatch: p
     name = unique("empty")
     Path(f"{name}.py").write_text("x = 1\n")
     monkeypatch.setattr(ExperimentRegistry, "_experiments", {})
+    monkeypatch.setattr(ExperimentRegistry, "_included", {})
 
     code, said = call("worker", name)
 
@@ -306,7 +307,7 @@ def alive(pid: int) -> bool:
 def test_one_worker_is_two_to_the_engine_and_outlives_its_scatter_process_but_not_its_own_end(place: Place) -> None:
     with place.worker("--slots", "1", "--name", f"box-{place.name}") as worker:
         wait_until_served(*place.tasks(), timeout=LOADS_WITHIN_SECONDS)
-        found = connected(place.name)
+        found = wait_for(lambda: both if len(both := connected(place.name)) == 2 else None)
         assert sorted(found) == [f"box-{place.name}-leaf", f"box-{place.name}-scatter"]
         leaf, scatter = (found[name] for name in sorted(found))
         assert leaf == {*place.tasks("experiment"), *place.tasks("experiment", experiment="second")}
@@ -378,7 +379,7 @@ def test_a_script_serves_what_it_names_and_workflows_beside(place: Place) -> Non
     (place.folder / "serve.py").write_text(SCRIPT.replace("NAME", place.name))
     with Worker("serve.py", env={}, cwd=place.folder, command=(sys.executable,)) as worker:
         wait_until_served(*place.tasks("experiment", experiment="second"), timeout=LOADS_WITHIN_SECONDS)
-        (tasks,) = connected(place.name).values()
+        (tasks,) = wait_for(lambda: list(connected(place.name).values()))
         assert tasks == {*place.tasks("experiment", experiment="second"), f"extra_{place.name}"}
 
         extra = connect().stubs.task(name=f"extra_{place.name}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 _DEFAULT_SLOTS = 8
 _DEFAULT_NODE_SLOTS = 1000
 _BULK = 500
+#: The engine lists a worker as active while its heartbeat is younger than 5 s, and the SDK beats every 4: on a busy
+#: machine a worker drops out of the list for a moment.
+_BEATS_WITHIN_SECONDS = 6.0
+_LOOK_SECONDS = 0.5
 #: The clocks of allocation and engine may differ by so much.
 _CLOCKS = dt.timedelta(hours=1)
 
@@ -32,6 +37,16 @@ def serves(worker: Worker, name: str) -> bool:
     """Whether a worker has a task of this name."""
     wanted = connect().config.apply_namespace(name).lower()
     return any(a.split(":")[0] == wanted for a in worker.actions or [])
+
+
+async def workers_for(name: str, *, patient: bool) -> list[Worker]:
+    """The workers that are connected now; with `patient`, looked at again until one of them has the task `name`."""
+    until = time.monotonic() + _BEATS_WITHIN_SECONDS
+    while True:
+        workers = await active_workers()
+        if not patient or any(serves(w, name) for w in workers) or time.monotonic() > until:
+            return workers
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 async def slots_for(tasks: Tasks) -> int:

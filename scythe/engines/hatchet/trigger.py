@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from scythe.attempts import latest_attempt
 from scythe.engines.hatchet.client import check, connect, on_loop
 from scythe.engines.hatchet.embedded import ensure_worker
-from scythe.engines.hatchet.fleet import active_workers, is_over, serves, unfinished_triggers
+from scythe.engines.hatchet.fleet import is_over, serves, unfinished_triggers, workers_for
 from scythe.engines.hatchet.ref import HatchetRef, WorkflowRef, cancel
 from scythe.engines.hatchet.tasks import LeafInput, ScatterInput, declare, metadata, task_names
 from scythe.errors import AllocationError, RunError
@@ -35,12 +35,11 @@ def check_cluster(experiment: Experiment, *, single: bool) -> None:
     check(hatchet)
     if hatchet_settings().embedded and experiment.included is None:
         ensure_worker(experiment)
-    names = task_names(experiment, single=single)
-    workers = on_loop(active_workers()).result()
-    for name in names:
+    for name in task_names(experiment, single=single):
+        known = hatchet.workflows.list(workflow_name=hatchet.config.apply_namespace(name)).rows or []
+        workers = on_loop(workers_for(name, patient=bool(known))).result()
         if any(serves(worker, name) for worker in workers):
             continue
-        known = hatchet.workflows.list(workflow_name=hatchet.config.apply_namespace(name)).rows or []
         others = sorted({a.split(":")[0] for w in workers for a in w.actions or [] if a.startswith("scythe_")})
         where = experiment.source if experiment.module == "__main__" else experiment.module
         way_out = f"start a worker that has it: scythe worker {where}"
