@@ -289,8 +289,9 @@ def connected(name: str) -> dict[str, set[str]]:
     from scythe.engines.hatchet.client import on_loop
     from scythe.engines.hatchet.fleet import active_workers
 
-    found = {w.name: {a.split(":")[0] for a in w.actions or []} for w in on_loop(active_workers()).result()}
-    return {worker: tasks for worker, tasks in found.items() if any(name in task for task in tasks)}
+    # Workers of other tests may have the same name: those that serve this module come first, then their names.
+    found = [(w.name, {a.split(":")[0] for a in w.actions or []}) for w in on_loop(active_workers()).result()]
+    return {worker: tasks for worker, tasks in found if any(name in task for task in tasks)}
 
 
 def scatter_process(worker: Worker) -> int | None:
