@@ -69,3 +69,8 @@ def forgetful_registry() -> Iterator[None]:
     yield
     ExperimentRegistry._experiments.clear()
     ExperimentRegistry._experiments.update(before)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One process more than cores: the tests wait for servers and workers about as often as they compute."""
+    return (os.cpu_count() or 1) + 1

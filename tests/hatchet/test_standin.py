@@ -274,6 +274,7 @@ def test_runs_are_cancelled_by_their_metadata_running_or_queued(bench: Bench) ->
 def test_the_children_of_a_cancelled_run_go_on(bench: Bench) -> None:
     run_id = bench.trigger("fan", Input(name="orphaner", n=2, gate="orphans"))
     until(lambda: bench.notes("orphaner-0.started") and bench.notes("orphaner-1.started"))
+    until(lambda: bench.notes("orphaner.children"))
     bench.hatchet.runs.cancel(run_id)
     until(lambda: bench.status(run_id) == "CANCELLED")
     bench.open("orphans")
@@ -311,6 +312,7 @@ def lose_in_the_middle_of_a_fan(bench: Bench, victim: subprocess.Popen[bytes], l
     with bench.paused("leaves", "fans"):
         run_id = bench.trigger("fan", Input(name=name, n=3, gate=name))
         until(lambda: sum(bool(bench.notes(f"{name}-{k}.started")) for k in range(3)) == 2)
+        until(lambda: len(bench.notes(f"{name}.children")) == 1)
     os.killpg(victim.pid, loss)
     until(lambda: len(bench.notes(f"{name}.children")) == 2)
     bench.open(name)
