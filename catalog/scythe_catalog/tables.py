@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from scythe_catalog.datafile import DataFile, field_ids, iceberg_statistics
-from scythe_catalog.errors import CatalogError, CommitConflict, TableNotFound
+from scythe_catalog.errors import CatalogError, CommitConflict, StorageError, TableNotFound
 from scythe_catalog.objects import Objects
 from scythe_catalog.schema.compare import clashes, united
 from scythe_catalog.schema.table_schema import SCHEMA_KEY, Column, TableSchema
@@ -357,9 +357,32 @@ def _files_of(table: pyiceberg.table.Table, partition: Partition) -> Iterable[An
 @lru_cache(maxsize=64)
 def _iceberg_catalog(warehouse: str, name: str | None) -> pyiceberg.catalog.Catalog:
     if name is not None:
-        from pyiceberg.catalog import load_catalog
-
-        return load_catalog(name)
+        return _configured_catalog(name)
     from scythe_catalog.folder import FolderCatalog
 
     return FolderCatalog("folder", warehouse=warehouse)
+
+
+def _configured_catalog(name: str) -> pyiceberg.catalog.Catalog:
+    """A catalog of PyIceberg's configuration; its metadata take the road of the data, with boto3's settings.
+
+    Raises:
+        CatalogError: its settings are missing or wrong.
+        StorageError: its server or database cannot be reached.
+    """
+    from pyiceberg.catalog import load_catalog
+    from pyiceberg.io import PY_IO_IMPL
+
+    from scythe_catalog.fileio import IMPLEMENTATION
+
+    try:
+        return load_catalog(name, **{PY_IO_IMPL: IMPLEMENTATION, "pool_pre_ping": "true"})
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        if isinstance(error, OSError) or type(error).__name__ == "OperationalError":  # SQLAlchemy's, if it is there
+            raise StorageError(f"the catalog {name!r} cannot be reached: {why}") from error
+        variable = name.upper().replace("-", "_")
+        raise CatalogError(
+            f"the catalog {name!r} cannot be opened: {why}. Its settings are those of PyIceberg: "
+            f"`.pyiceberg.yaml`, or PYICEBERG_CATALOG__{variable}__TYPE, __URI and so on"
+        ) from error

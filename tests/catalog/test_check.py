@@ -6,6 +6,8 @@ import datetime as dt
 import enum
 import math
 import re
+import subprocess
+import sys
 import uuid
 from decimal import Decimal
 from itertools import count
@@ -439,6 +441,31 @@ class TestTypes:
         assert only(table, create_model("Model", value=(dt.datetime, ...))).column == "value"
         table = pa.table({"value": pa.array([0, 1], pa.duration("ns"))})
         assert only(table, create_model("Model", value=(dt.timedelta, ...))).column == "value"
+
+    @pytest.mark.parametrize("first", ["", "import pandas"])
+    def test_nanoseconds_are_named_in_a_process_with_pandas_and_in_one_without(self, first: str) -> None:
+        program = f"""
+import datetime as dt, sys
+{first}
+import pyarrow as pa
+from pydantic import create_model
+from scythe_catalog.errors import DataError
+from scythe_catalog.schema import compile_model
+from scythe_catalog.schema.check import conform
+
+assert ("pandas" in sys.modules) == bool({first!r})
+for values, annotation in [([1], dt.datetime), ([[1]], list[dt.datetime])]:
+    kind = pa.timestamp("ns") if annotation is dt.datetime else pa.list_(pa.timestamp("ns"))
+    try:
+        conform(pa.table({{"value": pa.array(values, kind)}}), compile_model(create_model("Model", value=(annotation, ...))))
+    except DataError as error:
+        print(error)
+"""
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        assert done.stderr == ""
+        plain, nested = (line for line in done.stdout.splitlines() if line.startswith("  value: "))
+        assert "got '1970-01-01 00:00:00.000000001'" in plain
+        assert "must be list of timestamp" in nested
 
     def test_naive_and_aware_times_do_not_stand_for_each_other(self) -> None:
         naive, aware = pa.array([0], pa.timestamp("us")), pa.array([0], pa.timestamp("us", "UTC"))

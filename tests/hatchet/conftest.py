@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from scythe.registry import ExperimentRegistry
 from tests.cluster import engine_environment
 from tests.hatchet.sites import Cluster, Site
 
@@ -46,6 +47,7 @@ def cluster(started: Cluster) -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def main(cluster: Cluster, of_two_slots: Site) -> Site:
     """Served by one worker of two slots."""
+    ExperimentRegistry._experiments |= cluster.experiments  # of a site that came up after the file's first test
     of_two_slots.served("obey", "everything")
     return of_two_slots
 
@@ -53,6 +55,7 @@ def main(cluster: Cluster, of_two_slots: Site) -> Site:
 @pytest.fixture(scope="module")
 def tiny(cluster: Cluster, of_one_slot: Site) -> Site:
     """Served by one worker of one slot."""
+    ExperimentRegistry._experiments |= cluster.experiments
     of_one_slot.served("obey")
     return of_one_slot
 

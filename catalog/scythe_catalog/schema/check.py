@@ -196,9 +196,17 @@ def _accept(column: Column, values: pa.ChunkedArray) -> pa.ChunkedArray:
         return _cast(column.kind, values)
     except MISFIT as error:
         rows = list(itertools.islice(_failing(column.kind, values, 0), _NAMED_ROWS))
-        got = values[rows[0]].as_py() if rows else error
-        raise_problems(None, [Problem(column.name, f"{expected}: got {str(got)[:80]!r}", tuple(rows))])
+        got = _shown(values[rows[0]], error) if rows else str(error)
+        raise_problems(None, [Problem(column.name, f"{expected}: got {got[:80]!r}", tuple(rows))])
         raise
+
+
+def _shown(value: pa.Scalar[Any], misfit: Exception) -> str:
+    """A value in words. Nanoseconds are Arrow's to write: Python's own types do not hold them."""
+    try:
+        return str(value.as_py())
+    except ValueError:
+        return str(misfit) if pa.types.is_nested(value.type) else str(value.cast(pa.string()))
 
 
 def _failing(kind: k.Kind, values: pa.ChunkedArray, start: int) -> Iterator[int]:
@@ -328,9 +336,14 @@ def _populated_by(compiled: CompiledModel) -> dict[str, str]:
 def _plain(compiled: CompiledModel, by_key: dict[str, str], f: pa.Field, values: pa.Array) -> list[Any]:
     """A column as pydantic takes it: what is stored as the schema stores it is lifted, maps become dicts."""
     column = compiled.schema[by_key.get(str(f.name), str(f.name))]
-    if not column.kind.flat and _same_shape(f.type, column.kind.storage):
-        return column.kind.load(values.cast(column.kind.storage).to_pylist())
-    return [_without_pairs(v, f.type) for v in values.to_pylist()]
+    try:
+        if not column.kind.flat and _same_shape(f.type, column.kind.storage):
+            return column.kind.load(values.cast(column.kind.storage).to_pylist())
+        return [_without_pairs(v, f.type) for v in values.to_pylist()]
+    except MISFIT as error:  # nanoseconds, say
+        misfit = Problem(column.name, f"must be {column.kind.describe()}: {error}")
+        raise_problems(compiled.model.__name__, [misfit])
+        raise
 
 
 def _same_shape(one: pa.DataType, other: pa.DataType) -> bool:

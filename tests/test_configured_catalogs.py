@@ -1,0 +1,107 @@
+"""A script keeps its tables in a catalog of PyIceberg's configuration: SQLite beside a disk, Postgres or Glue beside a bucket."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+JOB = """
+import sys
+
+import polars as pl
+
+import scythe
+from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
+
+
+class In(ExperimentInputSpec):
+    x: int
+
+
+class Out(ExperimentOutputSpec):
+    y: int
+
+
+@ExperimentRegistry.Register()
+def double(spec: In) -> Out:
+    hours = pl.DataFrame({"hour": [1, 2], "value": [spec.x + 0.0, spec.x + 0.5]})
+    return Out(y=2 * spec.x, dataframes={"hours": hours})
+
+
+if __name__ == "__main__":
+    experiment = BaseExperiment(double)
+    for n in map(int, sys.argv[1:]):
+        run, ref = experiment.allocate(pl.DataFrame({"x": range(n)}), version="bumpminor", engine="local")
+        ref.result()
+    assert scythe.read(double, version="v1.0.0").sort("sort_index")["y"].to_list() == [0, 2, 4, 6]
+    assert sorted(scythe.read(double)["y"]) == [0, 2]
+    assert scythe.read(double, table="hours")["value"].sum() == 0 + 0.5 + 1 + 1.5
+    print(experiment.latest_run().uri)
+"""
+
+
+class Computer:
+    """A user's computer: a folder with the script, and an environment in which the catalog is `lab`."""
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        self.folder = folder
+        (folder / "job.py").write_text(JOB)
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith(("SCYTHE_", "PYICEBERG_", "HATCHET_"))}
+        self.env["SCYTHE_CATALOG"] = "lab"
+        self.env |= {f"PYICEBERG_CATALOG__LAB__{k.upper()}": v for k, v in settings.items()}
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *command], cwd=self.folder, env=self.env, capture_output=True, text=True, check=False
+        )
+
+    def runs_rebuilds_and_reads(self) -> str:
+        """Two runs, their rows, and the same rows of a catalog made anew; the URI of the second run."""
+        rebuild = ("-c", "from scythe.cli import main; main()", "rebuild")
+        for command in (("job.py", "4", "2"), rebuild, ("job.py",)):
+            done = self.run(*command)
+            assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+def test_a_disks_tables_can_be_kept_in_sqlite(tmp_path: Path) -> None:
+    computer = Computer(tmp_path, type="sql", uri=f"sqlite:///{tmp_path / 'catalog.db'}")
+
+    assert computer.runs_rebuilds_and_reads().startswith(f"file://{tmp_path}/scythe-data/double/v1.1.0/")
+
+    assert not list(tmp_path.rglob("version-hint.text")), "the folder catalog is not used"
+
+
+@pytest.mark.parametrize("sort", ["postgres", "glue"])
+def test_a_buckets_tables_can_be_kept_in_a_service_with_the_settings_of_boto3_alone(
+    sort: str, request: pytest.FixtureRequest, tmp_path: Path, bucket: str
+) -> None:
+    postgres = {"type": "sql", "uri": request.getfixturevalue("postgres")} if sort == "postgres" else {}
+    computer = Computer(tmp_path, **(postgres or {"type": "glue"}))
+    computer.env["SCYTHE_STORAGE_BUCKET"] = bucket
+
+    assert computer.runs_rebuilds_and_reads().startswith(f"s3://{bucket}/scythe/double/v1.1.0/")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "the catalog 'lab' cannot be opened: ValueError: URI missing"),
+        ({"type": "lake"}, "the catalog 'lab' cannot be opened: ValueError: 'lake' is not a valid CatalogType"),
+        ({"type": "rest", "uri": "http://127.0.0.1:1"}, "the catalog 'lab' cannot be reached: ConnectionError"),
+        ({"type": "sql", "uri": "postgresql+psycopg2://me@127.0.0.1:1/lab"}, "the catalog 'lab' cannot be reached: Op"),
+    ],
+    ids=["not configured", "unknown type", "rest not reached", "postgres not reached"],
+)
+def test_a_catalog_that_cannot_be_opened_is_named_and_no_run_is_left(
+    settings: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    done = Computer(tmp_path, **settings).run("job.py", "1")
+
+    assert done.returncode == 1
+    assert said in done.stderr.splitlines()[-1]
+    assert not list((tmp_path / "scythe-data").rglob("manifest.yml"))
