@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,12 +22,17 @@ _SHOWN_ERRORS = _SHOWN_SLOWEST = 5
 
 @app.callback()
 def _options(  # pyright: ignore[reportUnusedFunction]
-    root: Annotated[Path | None, typer.Option(help="Storage root, in place of SCYTHE_STORAGE_ROOT.")] = None,
+    root: Annotated[
+        str | None, typer.Option(help="A folder or s3://bucket/prefix, in place of SCYTHE_STORAGE_*.")
+    ] = None,
 ) -> None:
     import os
 
-    if root is not None:
-        os.environ["SCYTHE_STORAGE_ROOT"] = str(root)
+    if root is not None and root.startswith("s3://"):
+        bucket, _, prefix = root.removeprefix("s3://").partition("/")
+        os.environ |= {"SCYTHE_STORAGE_BUCKET": bucket, "SCYTHE_STORAGE_BUCKET_PREFIX": prefix}
+    elif root is not None:
+        os.environ["SCYTHE_STORAGE_ROOT"] = root
         os.environ.pop("SCYTHE_STORAGE_BUCKET", None)
 
 

@@ -133,7 +133,7 @@ def list_experiments() -> pl.DataFrame:
         versions = version_names(objects, name)
         folders = [f for v in versions for f in run_folders(objects, name, str(v))]
         latest = layout.moment_of(max(folders)) if folders else None
-        found.append((name, str(versions[-1]), len(versions), len(folders), latest))
+        found.append((name, resolve_version(objects, name, None), len(versions), len(folders), latest))
     schema = {
         "name": pl.String, "version": pl.String, "versions": pl.Int64, "runs": pl.Int64,
         "run_datetime": pl.Datetime("us", "UTC"),
@@ -148,7 +148,8 @@ def list_runs(experiment: Any) -> pl.DataFrame:
         NotFoundError: there is no such experiment.
     """
     objects, name = storage(), name_of(experiment)
-    resolve_version(objects, name, None)
+    if not version_names(objects, name):
+        resolve_version(objects, name, None)
     found: list[tuple[Any, ...]] = []
     for version in version_names(objects, name):
         for folder in run_folders(objects, name, str(version)):
@@ -188,7 +189,7 @@ def _one_run(objects: Objects, name: str, version: Any, run: Any) -> tuple[RunKe
         result = read_result(objects, key)
         if result is not None:
             return key, result
-    keys = [RunKey(name, named, f) for f in folders]
+    keys = [key for f in folders if objects.exists((key := RunKey(name, named, f)).manifest)]
     states = ", ".join(f"{key.folder} ({status_of(objects, key)})" for key in keys[-10:]) or "none"
     raise NotFoundError(
         f"{name} {named} has no finished run; its runs: {states}. Name one with run= to read what it has so far"

@@ -196,13 +196,12 @@ def _import(plan: RunPlan) -> None:
     added = folder is not None and folder not in sys.path
     try:
         if added and folder is not None:
-            sys.path.insert(0, folder)
+            sys.path.insert(0, folder)  # and it stays there: worker processes import the module, too
         importlib.import_module(plan.module)
     except ImportError:
-        return
-    finally:
         if added and folder in sys.path:
             sys.path.remove(folder)
+    finally:
         loading.reset(token)
 
 
@@ -255,7 +254,7 @@ def name_of(experiment: Any) -> str:
 
 
 def resolve_version(objects: Objects, experiment: str, version: Any) -> str:
-    """A version that is there, as its folder's name; None is the latest.
+    """A version that is there, as its folder's name; None is the latest that has a run, if any has.
 
     Raises:
         NotFoundError: listing what is there.
@@ -265,12 +264,18 @@ def resolve_version(objects: Objects, experiment: str, version: Any) -> str:
         raise NotFoundError(
             f"there is no experiment {experiment!r} in {objects.root}; there is {_listed(experiment_names(objects))}"
         )
-    if version is None:
-        return str(versions[-1])
+    if version is None:  # an allocation that was killed leaves a version without a run
+        found = (v for v in reversed(versions) if _has_run(objects, experiment, str(v)))
+        return str(next(found, versions[-1]))
     wanted = SemVer.parse(version)
     if wanted not in versions:
         raise NotFoundError(f"{experiment!r} has no version {wanted}; it has {_listed(versions)}")
     return str(wanted)
+
+
+def _has_run(objects: Objects, experiment: str, version: str) -> bool:
+    folders = run_folders(objects, experiment, version)
+    return any(objects.exists(RunKey(experiment, version, folder).manifest) for folder in reversed(folders))
 
 
 def resolve_run(objects: Objects, experiment: str, version: Any, run: Any) -> RunKey:

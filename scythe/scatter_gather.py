@@ -32,7 +32,7 @@ class RecursionMap(BaseModel):
         max_depth: Levels of nodes below the root; the nodes of the last have leaves. 0: the root has them.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     factor: int = Field(ge=1)
     max_depth: int = Field(default=10, ge=0)

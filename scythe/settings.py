@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from scythe.durations import seconds_of
@@ -26,6 +26,22 @@ class StorageSettings(BaseSettings):
     root: Path = Path("scythe-data")
     bucket: str | None = None
     bucket_prefix: str = "scythe"
+
+    @field_validator("root")
+    @classmethod
+    def _is_a_folder(cls, root: Path) -> Path:
+        if root.parts[:1] == ("s3:",):
+            raise ValueError(
+                "name a bucket with SCYTHE_STORAGE_BUCKET, and what is below it with SCYTHE_STORAGE_BUCKET_PREFIX"
+            )
+        return root
+
+    @field_validator("bucket")
+    @classmethod
+    def _is_a_name(cls, bucket: str | None) -> str | None:
+        if bucket and "/" in bucket:
+            raise ValueError("give the bucket's name alone, and what is below it with SCYTHE_STORAGE_BUCKET_PREFIX")
+        return bucket
 
     def objects(self) -> Objects:
         """The root of all experiments."""

@@ -15,6 +15,7 @@ import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.cli import main
+from scythe.errors import AllocationError
 from scythe.registry import ExperimentRegistry
 
 # Worker processes cannot import this module by its name, which pytest made up.
@@ -239,3 +240,76 @@ def test_the_installed_command_takes_another_root(root: Path) -> None:
     assert (elsewhere.returncode, elsewhere.stdout) == (1, "")
     assert elsewhere.stderr.startswith("scythe: there is no experiment 'halve'")
     assert len(elsewhere.stderr.splitlines()) == 1
+
+
+def test_the_root_may_be_a_bucket(bucket: str, cli: CLI, monkeypatch: pytest.MonkeyPatch) -> None:
+    allocated()
+    monkeypatch.setenv("SCYTHE_STORAGE_BUCKET", "")
+
+    assert "halve" in cli("--root", f"s3://{bucket}/scythe", "ls")[1]
+    assert cli("--root", f"s3://{bucket}/elsewhere", "ls")[1] == "no experiments yet\n"
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("SCYTHE_STORAGE_ROOT", "s3://mine/scythe", "name a bucket with SCYTHE_STORAGE_BUCKET"),
+        ("SCYTHE_STORAGE_BUCKET", "s3://mine", "give the bucket's name alone"),
+    ],
+)
+def test_a_uri_in_place_of_a_folder_or_a_name_is_refused(
+    setting: str, value: str, said: str, root: Path, cli: CLI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(setting, value)
+
+    code, _, error = cli("ls")
+
+    assert code == 1
+    assert said in error
+    assert not list(Path.cwd().iterdir())
+
+
+def test_a_version_whose_allocation_was_killed_does_not_stand_before_the_others(root: Path, cli: CLI) -> None:
+    allocated()
+    (root / "halve" / "v2.0.0" / "2026-01-01_00-00-00").mkdir(parents=True)  # as a killed process leaves it
+
+    assert cli("show", "halve")[1].startswith("halve/v1.0.0/")
+    assert cli("ls")[1].splitlines()[1].split()[:2] == ["halve", "v1.0.0"]
+    assert scythe.read("halve").height == 4
+
+
+def test_resume_finds_the_module_beside_the_script_also_in_its_worker_processes(root: Path) -> None:
+    folder = Path.cwd() / "project"
+    folder.mkdir()
+    (folder / "quarters.py").write_text(
+        "from pathlib import Path\n"
+        "from scythe import ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry\n"
+        "class Point(ExperimentInputSpec):\n    x: int\n"
+        "class Value(ExperimentOutputSpec):\n    y: float\n"
+        "@ExperimentRegistry.Register(retries=0)\n"
+        "def quarter(spec: Point) -> Value:\n"
+        "    if not Path(__file__).with_name('mended').exists():\n        raise ValueError('not yet')\n"
+        "    return Value(y=spec.x / 4)\n"
+    )
+    (folder / "study.py").write_text(
+        "import polars as pl\n"
+        "from quarters import quarter\n"
+        "from scythe import BaseExperiment\n"
+        "BaseExperiment(quarter).allocate(pl.DataFrame({'x': [1, 2]}), engine='local')[1].result()\n"
+    )
+    subprocess.run([sys.executable, folder / "study.py"], check=True, capture_output=True)
+    (folder / "mended").touch()
+
+    resume = [sys.executable, "-c", "from scythe.cli import main; main()", "resume", "quarter", "--errors"]
+    done = subprocess.run(resume, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert scythe.read("quarter")["y"].to_list() == [0.25, 0.5]
+
+
+def test_a_root_that_cannot_be_written_is_an_allocation_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("file").touch()
+    monkeypatch.setenv("SCYTHE_STORAGE_ROOT", "file/root")
+
+    with pytest.raises(AllocationError, match=r"the root .* cannot be written"):
+        allocated()

@@ -606,6 +606,10 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
 """
 WAITS = f"{DEFINITIONS}{GUARD}    run, ref = allocate()\n    ref.result()\n"
+WAITS_WITH_POLARS = (
+    "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nimport polars\n"
+    f"{DEFINITIONS}\nif __name__ == '__main__':\n    run, ref = allocate()\n    ref.result()\n"
+)
 DOES_NOT_WAIT = f"{DEFINITIONS}{GUARD}    run, ref = allocate()\n"
 DOES_SOMETHING_ELSE = f"{DEFINITIONS}{GUARD}    run, ref = allocate()\n    while True:\n        time.sleep(0.01)\n"
 HAS_NO_GUARD = f"{DEFINITIONS}\nrun, ref = allocate()\nref.result()\n"
@@ -712,8 +716,8 @@ def test_a_script_that_ends_without_waiting_finishes_its_run(script: Callable[[s
 
 @pytest.mark.parametrize(
     ("text", "how"),
-    [(WAITS, "command"), (DOES_NOT_WAIT, "library"), (DOES_SOMETHING_ELSE, "library")],
-    ids=["while it waits", "at its end", "while it does something else"],
+    [(WAITS, "command"), (WAITS_WITH_POLARS, "command"), (DOES_NOT_WAIT, "library"), (DOES_SOMETHING_ELSE, "library")],
+    ids=["while it waits", "with polars imported", "at its end", "while it does something else"],
 )
 def test_an_interrupt_stops_at_once_and_keeps_what_is_finished(
     script: Callable[[str], Script], text: str, how: Literal["command", "library"]

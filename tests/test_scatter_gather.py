@@ -109,7 +109,9 @@ def test_a_node_has_leaves_where_its_inputs_are_few_or_the_depth_is_reached(n: i
         waiting += children
 
 
-@pytest.mark.parametrize("wrong", [{"factor": 0}, {"factor": -1}, {"factor": 2, "max_depth": -1}, {}])
+@pytest.mark.parametrize(
+    "wrong", [{"factor": 0}, {"factor": -1}, {"factor": 2, "max_depth": -1}, {"factor": 2, "depth": 1}, {}]
+)
 def test_a_recursion_map_has_a_factor_of_at_least_one(wrong: dict[str, int]) -> None:
     with pytest.raises(ValidationError):
         RecursionMap(**wrong)  # pyright: ignore[reportArgumentType]

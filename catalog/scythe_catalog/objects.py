@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
-from scythe_catalog.errors import CatalogError
+from scythe_catalog.errors import CatalogError, StorageError
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -318,5 +318,5 @@ def _folder_store(root: str) -> ObjectStore:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CatalogError(f"the root {folder} cannot be written: {error.strerror or error}") from error
+        raise StorageError(f"the root {folder} cannot be written: {error.strerror or error}") from error
     return LocalStore(folder)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures.thread  # noqa: F401  # pyright: ignore[reportUnusedImport] - its own exit hook must be registered before ours, so that ours runs first
+import math
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -84,7 +86,7 @@ class LocalJob(threading.Thread):
 
     def result(self, timeout: float | None = None) -> RunResult:
         try:
-            if not self._over.wait(timeout):
+            if not self._wait(timeout):
                 raise TimeoutError(f"the run {self.plan.key.path} is not finished after {timeout:g} seconds")
         except KeyboardInterrupt:
             self.interrupt()
@@ -103,14 +105,25 @@ class LocalJob(threading.Thread):
         self.plan.objects.write(self.plan.key.cancelled, b"{}")
         self._turn.cancelled.set()
         self._stop.set()
-        self._over.wait()
+        self._wait()
 
     def interrupt(self) -> None:
         """Stops at once, keeps what is finished, and says how to go on."""
         self._stop.set()
-        self._over.wait()
+        self._wait()
         path = self.plan.key.path
         sys.stderr.write(f'\nScythe: {path} is stopped, finished inputs are kept; go on with: scythe resume "{path}"\n')
+
+    def _wait(self, timeout: float | None = None) -> bool:
+        """Whether the run is over, at once or within `timeout` seconds.
+
+        It waits in slices: with Polars imported, Ctrl-C does not end a wait that has no end of its own.
+        """
+        until = math.inf if timeout is None else time.monotonic() + timeout
+        while (left := until - time.monotonic()) > 0:
+            if self._over.wait(min(left, _POLL_SECONDS)):
+                return True
+        return self._over.is_set()
 
     # --- the thread ---------------------------------------------------------------------------------
 

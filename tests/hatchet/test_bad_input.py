@@ -160,6 +160,7 @@ _WRONG = {
     "a foreign token": "refuses the token",
     "nobody there": "cannot be reached",
     "no answer": "does not answer",
+    "nobody at the API": "cannot be reached .*HATCHET_CLIENT_SERVER_URL",
 }
 _STANDIN_ONLY = {"an expired token": "refuses the token", "an old engine": r"is v0\.50\.0; Scythe needs v"}
 WRONG = [*_WRONG.items(), *(pytest.param(*w, marks=standin_only) for w in _STANDIN_ONLY.items())]
@@ -183,6 +184,8 @@ def environment(case: str, request: pytest.FixtureRequest, engine: Engine) -> di
             return {token: expired(engine)}
         case "nobody there":
             return {"HATCHET_CLIENT_HOST_PORT": request.getfixturevalue("closed")}
+        case "nobody at the API":
+            return {"HATCHET_CLIENT_SERVER_URL": f"http://{request.getfixturevalue('closed')}"}
         case "no answer":
             return {"HATCHET_CLIENT_HOST_PORT": request.getfixturevalue("silent")}
         case _:

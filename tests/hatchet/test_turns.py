@@ -43,6 +43,7 @@ def test_a_cancelled_run_stops_keeps_what_is_finished_and_can_be_resumed(main: S
     kept = scythe.read(run.experiment, run.version, run=run.key.folder)
     assert sorted(kept["sort_index"].to_list()) == [0, 1, 3]
     assert calls(scratch)[2] == 1
+    run.cancel()  # what is cancelled stays so
 
     (scratch / "gate").touch()
     run.resume().result(timeout=PATIENCE)

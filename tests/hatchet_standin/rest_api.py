@@ -94,7 +94,8 @@ class Api:
         return web.json_response(_page(rows[offset : offset + limit], len(rows), limit, offset))
 
     async def list_run_ids(self, request: web.Request) -> web.Response:
-        return web.json_response([run.id for run in self._select(_filter_of_query(request))])
+        found = [run.id for run in self._select(_filter_of_query(request))]
+        return web.json_response(found or None)  # an empty list is null there
 
     async def get_run(self, request: web.Request) -> web.Response:
         run = self._engine.runs.get(request.match_info["run"])

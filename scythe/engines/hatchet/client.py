@@ -15,6 +15,7 @@ from collections.abc import Coroutine
 from concurrent.futures import Future
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from scythe.errors import SettingsError
 from scythe.settings import hatchet_settings
@@ -73,18 +74,23 @@ def check(hatchet: Hatchet) -> None:
         SettingsError: it cannot be reached, refuses the token, or is too old.
     """
     address = hatchet.config.host_port
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), _REACH_SECONDS).close()
-    except (OSError, ValueError) as error:
-        raise SettingsError(
-            f"the Hatchet engine at {address} cannot be reached ({error}): is it running, and is HATCHET_CLIENT_TOKEN its own?"
-        ) from error
+    _reach(address, "is it running, and is HATCHET_CLIENT_TOKEN its own?")
+    api = urlsplit(hatchet.config.server_url)
+    api_port = api.port or (80 if api.scheme == "http" else 443)
+    _reach(f"{api.hostname}:{api_port}", "that is its API: does HATCHET_CLIENT_SERVER_URL fit it?")
     version = _asked(_version(hatchet), hatchet)
     if _older(version):
         raise SettingsError(
             f"the Hatchet engine at {address} is {version or 'too old to tell its version'}; Scythe needs {OLDEST_ENGINE} or later: upgrade it"
         )
+
+
+def _reach(address: str, hint: str) -> None:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), _REACH_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"the Hatchet engine at {address} cannot be reached ({error}): {hint}") from error
 
 
 def _asked(question: Coroutine[Any, Any, T], hatchet: Hatchet) -> T:

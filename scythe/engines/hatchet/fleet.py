@@ -6,6 +6,7 @@ import asyncio
 import datetime as dt
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from scythe.engines.hatchet.client import connect
@@ -85,9 +86,10 @@ async def cancel_runs(ids: list[str]) -> None:
 
 async def cancel_all(run: RunKey) -> None:
     """Cancels everything of a run of Scythe that is queued or running."""
-    await connect().runs.aio_bulk_cancel_by_filters_with_pagination(
-        sleep_time=0, since=run.moment - _CLOCKS, additional_metadata={RUN_KEY: run.path}, statuses=_unfinished()
-    )
+    with suppress(TypeError):  # where nothing is left, the engine answers null, and the SDK asks for its length
+        await connect().runs.aio_bulk_cancel_by_filters_with_pagination(
+            sleep_time=0, since=run.moment - _CLOCKS, additional_metadata={RUN_KEY: run.path}, statuses=_unfinished()
+        )
 
 
 async def unfinished_triggers(run: RunKey, known: Iterable[str]) -> list[str]:
