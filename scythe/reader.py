@@ -214,7 +214,8 @@ def _scan_run(
         tables = RunPlan.load(objects, key).tables
         known = {name: (planned.catalog_table, list(planned.schema.names)) for name, planned in tables.items()}
     if table not in known:
-        raise NotFoundError(f"{key.path} has no table {table!r}; it has {', '.join(sorted(known))}")
+        later = "" if result is not None else "; dataframes can be read when the run is finished"
+        raise NotFoundError(f"{key.path} has no table {table!r}; it has {', '.join(sorted(known))}{later}")
     opened = catalog.table(key.experiment, known[table][0])
     names = known[table][1]
     frame = scan_table(opened, key.partition, columns=_chosen(columns, names, table))

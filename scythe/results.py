@@ -42,6 +42,12 @@ class RunResult(BaseModel):
     attempt: int
     tables: dict[str, TableResult]
 
+    def __repr__(self) -> str:
+        counts = f"{self.rows:,} rows, {self.errors:,} errors in {self.seconds:.3g} s"
+        return f"<RunResult {self.experiment_id}: {counts}; {', '.join(self.tables)}>"
+
+    __str__ = __repr__
+
 
 def read_result(objects: Objects, key: RunKey) -> RunResult | None:
     """The result of a run, with URIs below the root as it is now; None while the run is not finished."""

@@ -102,7 +102,9 @@ class ScytheWorkerConfig(BaseSettings):
         )
         workflows = [*(additional_workflows or ()), *ExperimentRegistry.included()]
         if not (served or workflows):
-            raise RegistrationError("there is no experiment to serve: import the module that registers it first")
+            raise RegistrationError(
+                "there is no experiment to serve: no module that was imported registers one with @ExperimentRegistry.Register()"
+            )
         self._announce(served)
         from scythe.engines.hatchet.serving import serve_leaves, serve_scatter
 

@@ -48,7 +48,8 @@ def started(n: int, version: str = "bumpmajor") -> ExperimentRun:
 def allocated(n: int = 5, version: str = "bumpmajor") -> ExperimentRun:
     """The same, gone on with to its end."""
     run = started(n, version)
-    run.resume(engine="inline")
+    result = run.resume(engine="inline").result()
+    assert str(result).startswith(f"<RunResult {run.experiment_id}: {result.rows} rows, {result.errors} errors in ")
     assert run.status == "finished"
     return run
 

@@ -243,7 +243,7 @@ def test_a_model_with_rules_of_its_own_is_checked_by_its_own_validators(root: Pa
 
     message = refused(BaseExperiment(experiment=halve), pl.DataFrame({"n": [2, 3, 4, 5]}), root)
 
-    assert "n: Value error, must be even (2 rows: 1, 3)" in message
+    assert "n: Value error, must be even, got 3 (2 rows: 1, 3)" in message
 
 
 def test_duplicates_of_the_sort_index_are_refused_unless_it_is_overwritten(heat: BaseExperiment, root: Path) -> None:

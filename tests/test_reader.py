@@ -315,6 +315,8 @@ def test_a_version_without_a_finished_run_lists_the_runs_and_their_states(moody:
         scythe.read("moody", "all")
     with pytest.raises(RunError, match="not finished"):
         scythe.rows(moody.function, run=run)
+    with pytest.raises(NotFoundError, match=r"no table 'hours'.*dataframes can be read when the run is finished"):
+        scythe.read("moody", run=run, table="hours")
 
 
 # --- lists --------------------------------------------------------------------------------------------

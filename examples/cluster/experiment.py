@@ -33,7 +33,11 @@ class Response(ExperimentOutputSpec):
     decrement_factor: float = Field(
         description="Swing of the heat flow into the room, over that of a wall without mass"
     )
-    time_lag: float = Field(description="Delay of the heat flow behind the outdoor temperature [h]", ge=0, lt=24)
+    time_lag: float = Field(
+        description="Delay of the heat flow behind the outdoor temperature, within one day: 27 h are 3 h [h]",
+        ge=0,
+        lt=24,
+    )
 
 
 @ExperimentRegistry.Register(execution_timeout="5m")

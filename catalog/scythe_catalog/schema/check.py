@@ -296,6 +296,7 @@ def _may_hold(kind: k.Kind, dtype: pa.DataType) -> bool:
 def _through_pydantic(table: pa.Table, compiled: CompiledModel) -> pa.Table:
     adapter: TypeAdapter[Any] = TypeAdapter(list[compiled.model])  # pyright: ignore[reportInvalidTypeForm]
     broken: dict[tuple[str, str], list[int]] = defaultdict(list)
+    first: dict[tuple[str, str], str] = {}
     done: list[pa.Table] = []
     names = _populated_by(compiled)
     by_key = {key: name for name, key in names.items()}
@@ -309,13 +310,15 @@ def _through_pydantic(table: pa.Table, compiled: CompiledModel) -> pa.Table:
         except ValidationError as error:
             for e in error.errors(include_url=False):
                 at, *where = e["loc"]
-                broken[".".join(map(str, where)) or compiled.model.__name__, e["msg"]].append(start + int(at))
+                rule = ".".join(map(str, where)) or compiled.model.__name__, e["msg"]
+                broken[rule].append(start + int(at))
+                first.setdefault(rule, f", got {e['input']!r}"[:80] if where else "")
         else:
             if not broken:
                 done.append(models_to_arrow(models, compiled))
         start += batch.num_rows
     raise_problems(
-        compiled.model.__name__, [Problem(column, rule, tuple(rows)) for (column, rule), rows in broken.items()]
+        compiled.model.__name__, [Problem(rule[0], rule[1] + first[rule], tuple(rows)) for rule, rows in broken.items()]
     )
     conformed = pa.concat_tables(done, promote_options="default") if done else compiled.schema.arrow.empty_table()
     check_bounds(conformed, compiled.schema, what=compiled.model.__name__)

@@ -45,7 +45,7 @@ class HatchetRef:
             while True:
                 left = _LOOK_SECONDS if until is None else min(_LOOK_SECONDS, until - time.monotonic())
                 try:
-                    return waiting.result(max(0.0, left))
+                    result = waiting.result(max(0.0, left))
                 except concurrent.futures.TimeoutError:
                     if waiting.done():
                         raise
@@ -57,6 +57,9 @@ class HatchetRef:
                         f'stop it with: scythe cancel "{path}"\n'
                     )
                     raise
+                else:
+                    progress.update(result.inputs, result.errors)
+                    return result
                 progress.update(*self._progress())
 
     async def aio_result(self) -> RunResult:
