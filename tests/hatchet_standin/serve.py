@@ -22,7 +22,7 @@ from .tokens import mint
 
 HOST = "127.0.0.1"
 DEFAULT_VERSION = "v0.112.0"
-DEFAULT_WORKER_LOSS_SECONDS = 3.0
+DEFAULT_WORKER_LOSS_SECONDS = 8.0
 
 
 async def serve(version: str, worker_loss_seconds: float, verify_names: bool, cut_bulks: int) -> None:
