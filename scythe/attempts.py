@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from obstore.exceptions import BaseError
 
-from scythe.errors import RunError
+from scythe.errors import RunCancelled, RunError
 from scythe.layout import RunKey
 from scythe_catalog.objects import Objects
 
@@ -111,6 +111,7 @@ class Turn:
 
     Raises:
         RunError: another process works on the run.
+        RunCancelled: the run of a cluster's engine was cancelled before it began.
         Superseded: another run of the engine has this turn.
     """
 
@@ -139,6 +140,8 @@ class Turn:
         self.number = number
 
     def _take_up(self, number: int) -> None:
+        if self._objects.exists(self._key.cancelled):  # before it began: who waits for the end must not see a beginning
+            raise RunCancelled(f"the run {self._key.path} was cancelled")
         if not self._objects.create(self._mark_key(number), self._mark(number)):
             owner = _parse(self._objects.read(self._mark_key(number))).run
             if owner != self._run:

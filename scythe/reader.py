@@ -22,6 +22,7 @@ from scythe.runs import (
     ExperimentRun,
     experiment_names,
     folder_name,
+    latest_of,
     load_run,
     name_of,
     resolve_run,
@@ -29,6 +30,7 @@ from scythe.runs import (
     run_folders,
     status_of,
     version_names,
+    versions_of,
 )
 from scythe.settings import engine_settings, storage
 from scythe.tables import catalog_of
@@ -133,7 +135,7 @@ def list_experiments() -> pl.DataFrame:
         versions = version_names(objects, name)
         folders = [f for v in versions for f in run_folders(objects, name, str(v))]
         latest = layout.moment_of(max(folders)) if folders else None
-        found.append((name, resolve_version(objects, name, None), len(versions), len(folders), latest))
+        found.append((name, latest_of(objects, name, versions), len(versions), len(folders), latest))
     schema = {
         "name": pl.String, "version": pl.String, "versions": pl.Int64, "runs": pl.Int64,
         "run_datetime": pl.Datetime("us", "UTC"),
@@ -148,10 +150,8 @@ def list_runs(experiment: Any) -> pl.DataFrame:
         NotFoundError: there is no such experiment.
     """
     objects, name = storage(), name_of(experiment)
-    if not version_names(objects, name):
-        resolve_version(objects, name, None)
     found: list[tuple[Any, ...]] = []
-    for version in version_names(objects, name):
+    for version in versions_of(objects, name):
         for folder in run_folders(objects, name, str(version)):
             key = RunKey(name, str(version), folder)
             if objects.exists(key.manifest):
@@ -189,8 +189,8 @@ def _one_run(objects: Objects, name: str, version: Any, run: Any) -> tuple[RunKe
         result = read_result(objects, key)
         if result is not None:
             return key, result
-    keys = [key for f in folders if objects.exists((key := RunKey(name, named, f)).manifest)]
-    states = ", ".join(f"{key.folder} ({status_of(objects, key)})" for key in keys[-10:]) or "none"
+    keys = [key for f in folders[-10:] if objects.exists((key := RunKey(name, named, f)).manifest)]
+    states = ", ".join(f"{key.folder} ({status_of(objects, key)})" for key in keys) or "none"
     raise NotFoundError(
         f"{name} {named} has no finished run; its runs: {states}. Name one with run= to read what it has so far"
     )
@@ -257,7 +257,7 @@ class _Wanted:
 def _scan_many(
     catalog: Catalog, objects: Objects, name: str, version: Any, table: str, run: Any, columns: Sequence[str] | None
 ) -> pl.LazyFrame:
-    resolve_version(objects, name, None)
+    versions_of(objects, name)
     wanted = _wanted(objects, name, version, run)
     opened = [catalog.table(name, g) for g in generations(catalog.tables(name), table)]
     if not opened:

@@ -259,23 +259,36 @@ def resolve_version(objects: Objects, experiment: str, version: Any) -> str:
     Raises:
         NotFoundError: listing what is there.
     """
-    versions = version_names(objects, experiment)
-    if not versions:
-        raise NotFoundError(
-            f"there is no experiment {experiment!r} in {objects.root}; there is {_listed(experiment_names(objects))}"
-        )
-    if version is None:  # an allocation that was killed leaves a version without a run
-        found = (v for v in reversed(versions) if _has_run(objects, experiment, str(v)))
-        return str(next(found, versions[-1]))
+    versions = versions_of(objects, experiment)
+    if version is None:
+        return latest_of(objects, experiment, versions)
     wanted = SemVer.parse(version)
     if wanted not in versions:
         raise NotFoundError(f"{experiment!r} has no version {wanted}; it has {_listed(versions)}")
     return str(wanted)
 
 
-def _has_run(objects: Objects, experiment: str, version: str) -> bool:
-    folders = run_folders(objects, experiment, version)
-    return any(objects.exists(RunKey(experiment, version, folder).manifest) for folder in reversed(folders))
+def versions_of(objects: Objects, experiment: str) -> list[SemVer]:
+    """The versions of an experiment that is there, lowest first.
+
+    Raises:
+        NotFoundError: listing the experiments that are there.
+    """
+    versions = version_names(objects, experiment)
+    if not versions:
+        raise NotFoundError(
+            f"there is no experiment {experiment!r} in {objects.root}; there is {_listed(experiment_names(objects))}"
+        )
+    return versions
+
+
+def latest_of(objects: Objects, experiment: str, versions: Sequence[SemVer]) -> str:
+    """The highest of some versions that has a run, if any has: an allocation that was killed leaves one without."""
+    for version in map(str, reversed(versions)):
+        folders = run_folders(objects, experiment, version)
+        if any(objects.exists(RunKey(experiment, version, folder).manifest) for folder in reversed(folders)):
+            return version
+    return str(versions[-1])
 
 
 def resolve_run(objects: Objects, experiment: str, version: Any, run: Any) -> RunKey:

@@ -39,7 +39,7 @@ class CommitConflict(CatalogError):
 
 
 class StorageError(ScytheError, OSError):
-    """A bucket, or a catalog's server, cannot be reached, is not there, or refuses; an OSError too, as a disk's errors are."""
+    """A bucket or a catalog's server cannot be reached, is not there, or refuses, or a folder cannot be made; an OSError too."""
 
 
 class StorageRefused(StorageError):

@@ -13,6 +13,7 @@ from scythe.attempts import latest_attempt
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.engines.hatchet.stopping import HandedBack, Stopping
 from scythe.engines.hatchet.threads import in_thread, turn_of
+from scythe.errors import RunCancelled
 from scythe.plan import RunPlan
 from scythe.runs import ExperimentRun
 from scythe_catalog.objects import Objects
@@ -152,3 +153,17 @@ def test_a_turn_that_is_being_taken_when_its_task_is_cancelled_is_given_back(
     assert last is not None
     assert (last.number, last.ended) == (7, True)
     assert not [t for t in threading.enumerate() if t.name == last.heart]
+
+
+def test_a_turn_on_a_run_that_was_cancelled_before_leaves_no_mark(finished: ExperimentRun) -> None:
+    plan, before = RunPlan.load(finished.objects, finished.key), latest_attempt(finished.objects, finished.key)
+    finished.objects.write(finished.key.cancelled, b"{}")
+
+    async def take() -> None:
+        async with turn_of(plan, "some-run", 7):
+            raise AssertionError("it was taken")
+
+    with pytest.raises(RunCancelled):
+        asyncio.run(take())
+
+    assert latest_attempt(finished.objects, finished.key) == before

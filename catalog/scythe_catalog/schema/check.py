@@ -311,8 +311,9 @@ def _through_pydantic(table: pa.Table, compiled: CompiledModel) -> pa.Table:
             for e in error.errors(include_url=False):
                 at, *where = e["loc"]
                 rule = ".".join(map(str, where)) or compiled.model.__name__, e["msg"]
+                if rule not in broken:
+                    first[rule] = f", got {e['input']!r}"[:80] if where else ""
                 broken[rule].append(start + int(at))
-                first.setdefault(rule, f", got {e['input']!r}"[:80] if where else "")
         else:
             if not broken:
                 done.append(models_to_arrow(models, compiled))
