@@ -1,7 +1,7 @@
 """Dataframes of users: any of pandas, Polars and Arrow made to typed Arrow rows that know their input.
 
 Frames of one name and one schema are stacked; what several schemas of one name come to together is
-decided once all inputs are there (`reconcile`). Never writes anything.
+decided once all inputs are there (`scythe.reconcile`). Never writes anything.
 """
 
 from __future__ import annotations
@@ -137,60 +137,3 @@ def check_clashes(name: str, table: pa.Table, levels: Sequence[str]) -> None:
             f"dataframe {name!r} has a column {clash[0]!r}, which is the name of an input: rename it, "
             "or give the frame an index with spec.make_multiindex(n_rows=len(frame))"
         )
-
-
-def reconcile(schemas: Sequence[tuple[int, pa.Schema]]) -> tuple[pa.Schema, dict[int, str]]:
-    """The schema that a dataframe has over all inputs, and which of the given ones do not fit it, with the reason.
-
-    Each is given with the lowest `sort_index` that has it, and the lowest of all sets the columns:
-    types are promoted, missing columns are null.
-    """
-    order = sorted(range(len(schemas)), key=lambda i: schemas[i][0])
-    leader, common = schemas[order[0]]
-    misfits: dict[int, str] = {}
-    for i in order[1:]:
-        schema = schemas[i][1].remove_metadata()
-        extra = [name for name in schema.names if name not in common.names]
-        if extra:
-            misfits[i] = f"it has the column {extra[0]!r}, which that of input {leader} has not"
-            continue
-        told = [
-            n
-            for n in schema.names
-            if _told_kind(schema, n) != _told_kind(common, n) and not _untyped(schema, common, n)
-        ]
-        if told:
-            misfits[i] = f"one of the two columns {told[0]!r} holds durations, that of input {leader} or its own"
-            continue
-        try:
-            common = pa.unify_schemas([common, schema], promote_options="permissive")
-        except pa.ArrowException as error:
-            misfits[i] = f"its types do not go with those of input {leader}: {error}"
-    fields = [f.with_type(pa.string()) if pa.types.is_null(f.type) else f for f in common]
-    return pa.schema(fields, schemas[order[0]][1].metadata), misfits
-
-
-def _told_kind(schema: pa.Schema, name: str) -> bytes | None:
-    return (schema.field(name).metadata or {}).get(KIND_KEY.encode())
-
-
-def _untyped(one: pa.Schema, other: pa.Schema, name: str) -> bool:
-    return pa.types.is_null(one.field(name).type) or pa.types.is_null(other.field(name).type)
-
-
-def promoted(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The rows with the columns and types that the dataframe has over all inputs.
-
-    Raises:
-        pyarrow.ArrowException: a value that has no exact place there.
-    """
-    columns = [
-        table.column(f.name).cast(f.type) if f.name in table.column_names else pa.nulls(table.num_rows, f.type)
-        for f in schema
-    ]
-    return pa.table(columns, schema=schema)
-
-
-def index_names(schema: pa.Schema) -> list[str]:
-    """The columns that pandas reads back as the index."""
-    return json.loads((schema.metadata or {}).get(INDEX_KEY, b"[]"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -17,18 +17,17 @@ import pyarrow.parquet as pq
 
 from scythe.chunk import Failure, side_by_side
 from scythe.coverage import Coverage
-from scythe.dataframes import index_names, promoted, reconcile
 from scythe.errors import CatalogError, OutputError, RunError
 from scythe.generations import check_dataframe, open_generation
-from scythe.merge import KEY, Source, merged, rebatched, without
+from scythe.merge import KEY, Source, keys_of, merged, rebatched, without
 from scythe.parts import Part, PartFile, Rows, schema_of, source_of, stored_parts
 from scythe.plan import RunPlan
+from scythe.reconcile import Dataframe, Piece
 from scythe.registry import Experiment
 from scythe.results import RunResult, TableResult, read_result
 from scythe.schemas import ERROR_COLUMNS, ExperimentSchemas, index_of
 from scythe.tables import catalog_of
 from scythe_catalog.datafile import ROW_GROUP_ROWS, DataFile, DataFileWriter
-from scythe_catalog.schema import TableSchema
 from scythe_catalog.tables import Catalog, Table
 
 
@@ -40,15 +39,6 @@ class _Piece:
     table: str
     schema: pa.Schema
     source: Source
-
-
-@dataclass
-class _Dataframe:
-    """A dataframe over all inputs: its schema, the pieces that go with it, and the inputs that do not, with the reason."""
-
-    schema: pa.Schema
-    pieces: list[_Piece]
-    misfits: dict[int, str]
 
 
 class Gather:
@@ -63,7 +53,7 @@ class Gather:
         self.coverage = coverage_of(plan, self.parts)
         for piece in self.pieces:
             if piece.part == len(self.parts) and piece.table == "tasks":
-                self.coverage.cover(piece.part, _keys_of(piece.source))
+                self.coverage.cover(piece.part, keys_of(piece.source))
 
     def _stored_pieces(self) -> Iterator[_Piece]:
         for number, part in enumerate(self.parts):
@@ -100,11 +90,11 @@ class Gather:
             file = self._publish(name, schema.arrow, table, index, self._rows(name, kept, extra))
             published[name] = (table, file, list(schema.names))
         for name, frame in frames.items():
-            typed = self._typed(frame.schema)
+            typed = frame.typed(self.schemas.levels)
             check_dataframe(self.objects, self.plan.key, name, typed)
             table = open_generation(self._catalog, self.plan.key, name, typed)
-            rows = self._dataframe_rows(frame, dropped)
-            file = self._publish(name, typed.arrow, table, index_names(frame.schema), rows)
+            rows = rebatched(frame.rows(dropped), ROW_GROUP_ROWS)
+            file = self._publish(name, typed.arrow, table, frame.index, rows)
             published[name] = (table, file, list(typed.names))
         return self._record(published, attempt, began)
 
@@ -135,44 +125,13 @@ class Gather:
 
     # --- dataframes of users ------------------------------------------------------------------------
 
-    def _dataframes(self) -> dict[str, _Dataframe]:
+    def _dataframes(self) -> dict[str, Dataframe]:
         """What each dataframe comes to over all inputs."""
-        by_name: dict[str, list[_Piece]] = defaultdict(list)
+        by_name: dict[str, list[Piece]] = defaultdict(list)
         for piece in self.pieces:
             if piece.table not in self.schemas.tables:
-                by_name[piece.table].append(piece)
-        return {name: self._dataframe(name, pieces) for name, pieces in sorted(by_name.items())}
-
-    def _dataframe(self, name: str, pieces: list[_Piece]) -> _Dataframe:
-        filled = [p for p in pieces if not self._owned(p).empty]
-        if not filled:
-            return _Dataframe(pieces[0].schema, [], {})
-        schema, unfit = reconcile([(p.source.first, p.schema) for p in filled])
-        found = _Dataframe(schema, [p for i, p in enumerate(filled) if i not in unfit], {})
-        for i, reason in unfit.items():
-            found.misfits |= {int(key): reason for key in np.unique(_keys_of(self._owned(filled[i])))}
-        for piece in found.pieces:
-            if piece.schema.types != schema.types:
-                found.misfits |= _unpromotable(self._owned(piece), schema)
-        return found
-
-    def _dataframe_rows(self, frame: _Dataframe, dropped: np.ndarray) -> Iterator[pa.Table]:
-        def in_common(source: Source) -> Source:
-            def batches() -> Iterator[pa.Table]:
-                for table in without(source.batches(), dropped):
-                    yield promoted(table, frame.schema)
-
-            return replace(source, batches=batches)
-
-        return rebatched(merged(in_common(self._owned(p)) for p in frame.pieces), ROW_GROUP_ROWS)
-
-    def _typed(self, schema: pa.Schema) -> TableSchema:
-        """A dataframe's columns: levels as the models declare them, the rest by their Arrow types."""
-        levels = self.schemas.levels
-        columns = TableSchema.from_arrow(schema.remove_metadata())
-        return TableSchema(
-            tuple(next((level for level in levels if level.name == c.name), c) for c in columns)
-        ).relaxed()
+                by_name[piece.table].append((piece.schema, self._owned(piece)))
+        return {name: Dataframe.of(pieces) for name, pieces in sorted(by_name.items())}
 
     def _misfit_errors(self, misfits: dict[int, str]) -> pa.Table | None:
         if not misfits:
@@ -266,7 +225,7 @@ def coverage_of(plan: RunPlan, parts: list[Part]) -> Coverage:
     for number, part in enumerate(parts):
         for file in part.files:
             if file.table == "tasks" and file.last >= file.first:
-                coverage.cover(number, _keys_of(source_of(plan.objects, file)))
+                coverage.cover(number, keys_of(source_of(plan.objects, file)))
     return coverage
 
 
@@ -285,23 +244,3 @@ def _key_range(plan: RunPlan, key: str) -> tuple[int, int]:
     found = [metadata.row_group(g).column(at).statistics for g in range(metadata.num_row_groups)]
     found = [s for s in found if s is not None and s.has_min_max]
     return (min(s.min for s in found), max(s.max for s in found)) if found else (0, -1)
-
-
-def _keys_of(source: Source) -> np.ndarray:
-    return np.concatenate([np.empty(0, np.int64), *(b.column(KEY).to_numpy() for b in source.batches())])
-
-
-def _unpromotable(source: Source, schema: pa.Schema) -> dict[int, str]:
-    """The inputs with a value that has no place in the types that all inputs share, and why."""
-    misfits: dict[int, str] = {}
-    for table in source.batches():
-        try:
-            promoted(table, schema)
-        except pa.ArrowException:
-            keys = table.column(KEY).to_numpy()
-            for key in np.unique(keys):
-                try:
-                    promoted(table.filter(pa.array(keys == key)), schema)
-                except pa.ArrowException as error:
-                    misfits[int(key)] = str(error)
-    return misfits

@@ -109,6 +109,11 @@ def without(tables: Iterable[pa.Table], dropped: np.ndarray) -> Iterator[pa.Tabl
         yield table if kept.all() else table.filter(pa.array(kept))
 
 
+def keys_of(source: Source) -> np.ndarray:
+    """The `sort_index` of every row of a source."""
+    return np.concatenate([np.empty(0, np.int64), *(b.column(KEY).to_numpy() for b in source.batches())])
+
+
 def rebatched(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
     """The same rows in tables of about `rows` rows, so that a file gets few row groups."""
     held: list[pa.Table] = []
@@ -125,4 +130,4 @@ def rebatched(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
         yield pa.concat_tables(held)
 
 
-__all__ = ["KEY", "Source", "merged", "rebatched", "sorted_rows", "without"]
+__all__ = ["KEY", "Source", "keys_of", "merged", "rebatched", "sorted_rows", "without"]
