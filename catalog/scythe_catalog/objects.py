@@ -7,6 +7,7 @@ One atomic operation, create-if-absent, is all that Scythe builds on: a hard lin
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -29,7 +30,11 @@ T = TypeVar("T")
 _PART_BYTES = 8 * 1024 * 1024
 #: An object in a bucket has 10,000 parts at most.
 _MAX_PARTS = 9_000
+#: An S3 server copies objects up to this size in one request.
+_COPY_BYTES = 5 * 1024**3
 _AT_ONCE = 32
+#: What `link` answers where there are no hard links, or not between these two or as many.
+_NO_LINK = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 #: In which of an object's headers the call that made it left its name.
 _MAKER = "scythe-maker"
 
@@ -253,6 +258,43 @@ class Objects:
             target = folder / key
             target.parent.mkdir(parents=True, exist_ok=True)
             staged.replace(target)
+
+    def link(self, source: str, target: str) -> None:
+        """Shows an object under a second key, in place of what is there; whole or absent, like `write`.
+
+        A hard link on a disk (a copy where the file system has none), a copy by the server in a bucket.
+
+        Raises:
+            FileNotFoundError: there is no source.
+        """
+        folder = self.folder
+        if folder is None:
+            self._copy(source, target)
+            return
+        staged = self.staging_file(target.rsplit("/", 1)[-1])
+        try:
+            try:
+                os.link(folder / source, staged)
+            except OSError as error:
+                if error.errno not in _NO_LINK:
+                    raise
+                shutil.copyfile(folder / source, staged)
+            self.publish(staged, target)
+        finally:
+            staged.unlink(missing_ok=True)  # renaming a link onto one of the same file does nothing, and leaves it
+
+    def _copy(self, source: str, target: str) -> None:
+        import obstore
+
+        if self.size(source) <= _COPY_BYTES:
+            self._tried(lambda: obstore.copy(self.store, source, target))
+            return
+        staged = self.staging_file(target.rsplit("/", 1)[-1])
+        try:
+            self.download(source, staged)
+            self.upload(staged, target)
+        finally:
+            staged.unlink(missing_ok=True)
 
     def publish_all(self, files: Iterable[tuple[Path, str]]) -> None:
         """`publish` for many (staged path, key) pairs: in parallel where each costs a round trip."""
