@@ -7,19 +7,19 @@ process is gone, or whose heartbeat is old, is dead; the run can then be resumed
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import threading
 import time
 import uuid
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Self
 
 from obstore.exceptions import BaseError
 
-from scythe.errors import RunCancelled, RunError
+from scythe.errors import RunCancelled, RunDamaged, RunError
 from scythe.layout import RunKey
+from scythe.records import dump, parse
 from scythe_catalog.objects import Objects
 
 _LOOK_SECONDS = 1.0
@@ -67,18 +67,25 @@ def _exists(pid: int) -> bool:
 def attempts(objects: Objects, key: RunKey) -> list[Attempt]:
     """All marks on a run, oldest first."""
     names = sorted(objects.files(key.attempts))
-    return [_parse(raw) for raw in objects.read_all(f"{key.attempts}/{n}" for n in names)]
+    found = objects.read_all(f"{key.attempts}/{n}" for n in names)
+    return [_parse(raw, objects.uri(f"{key.attempts}/{n}")) for n, raw in zip(names, found, strict=True)]
 
 
 def latest_attempt(objects: Objects, key: RunKey) -> Attempt | None:
     """The newest mark on a run."""
     names = sorted(objects.files(key.attempts))
-    return _parse(objects.read(f"{key.attempts}/{names[-1]}")) if names else None
+    if not names:
+        return None
+    newest = f"{key.attempts}/{names[-1]}"
+    return _parse(objects.read(newest), objects.uri(newest))
 
 
-def _parse(raw: bytes) -> Attempt:
-    data: dict[str, Any] = json.loads(raw)
-    return Attempt(**data)
+def _parse(raw: bytes, where: str) -> Attempt:
+    data = parse(raw, where)
+    try:
+        return Attempt(**{name: data[name] for name in Attempt.__dataclass_fields__ if name in data})
+    except TypeError as error:
+        raise RunDamaged(f"{where} is incomplete ({error}): it was damaged after it was written") from error
 
 
 def check_free(objects: Objects, key: RunKey) -> None:
@@ -143,7 +150,8 @@ class Turn:
         if self._objects.exists(self._key.cancelled):  # before it began: who waits for the end must not see a beginning
             raise RunCancelled(f"the run {self._key.path} was cancelled")
         if not self._objects.create(self._mark_key(number), self._mark(number)):
-            owner = _parse(self._objects.read(self._mark_key(number))).run
+            there = self._mark_key(number)
+            owner = _parse(self._objects.read(there), self._objects.uri(there)).run
             if owner != self._run:
                 raise Superseded(owner)
             self._objects.write(self._mark_key(number), self._mark(number))
@@ -156,7 +164,7 @@ class Turn:
         mark = Attempt(
             number, self._engine, socket.gethostname(), os.getpid(), time.time(), ended, self._heart, self._run
         )
-        return json.dumps(asdict(mark)).encode()
+        return dump(asdict(mark))
 
     def _beat(self) -> None:
         beaten = time.monotonic()

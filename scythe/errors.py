@@ -48,6 +48,14 @@ class RunCancelled(RunError):
     """The run was cancelled."""
 
 
+class RunDamaged(RunError):
+    """A file of a run is not what was written: it is empty, cut short or gone. The message names it."""
+
+
+class FormatError(ScytheError):
+    """Something was written by a later Scythe, in a format that this one does not understand."""
+
+
 class OutputError(ScytheError):
     """What a function returned cannot be stored; the input becomes an error row."""
 
@@ -74,12 +82,14 @@ __all__ = [
     "CommitConflict",
     "DataError",
     "FetchError",
+    "FormatError",
     "InputError",
     "InputTimeout",
     "NotFoundError",
     "OutputError",
     "RegistrationError",
     "RunCancelled",
+    "RunDamaged",
     "RunError",
     "SchemaError",
     "ScytheError",

@@ -6,7 +6,6 @@ count. A part's rows are final for its inputs unless a later part covers them ag
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -17,8 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scythe.chunk import ChunkResult
+from scythe.errors import RunDamaged
 from scythe.merge import KEY, Source, sorted_rows
 from scythe.plan import RunPlan
+from scythe.records import dump, parse
 from scythe_catalog.datafile import DataFile, DataFileWriter
 from scythe_catalog.objects import Objects
 
@@ -57,20 +58,25 @@ class Part:
 
     def to_json(self) -> bytes:
         """The descriptor as JSON."""
-        return json.dumps(asdict(self)).encode()
+        return dump(asdict(self))
 
     @classmethod
-    def from_json(cls, raw: bytes) -> Part:
-        """The descriptor that `to_json` wrote."""
-        data = json.loads(raw)
-        return cls(data["name"], data["rows"], data["errors"], tuple(PartFile(**f) for f in data["files"]))
+    def from_json(cls, raw: bytes, where: str = "a part's descriptor") -> Part:
+        """The descriptor that `to_json` wrote; raises RunDamaged where it is none."""
+        data = parse(raw, where)
+        try:
+            files = [{k: f[k] for k in PartFile.__dataclass_fields__} for f in data["files"]]
+            return cls(data["name"], data["rows"], data["errors"], tuple(PartFile(**f) for f in files))
+        except (KeyError, TypeError) as error:
+            raise RunDamaged(f"{where} is incomplete ({error!r}): it was damaged after it was written") from error
 
 
 def stored_parts(plan: RunPlan) -> list[Part]:
     """The parts of a run that are whole, oldest first."""
     objects, folder = plan.objects, plan.key.parts
     names = [n for n in objects.files(folder) if n.endswith(".json")]
-    return [Part.from_json(raw) for raw in objects.read_all(f"{folder}/{n}" for n in names)]
+    found = objects.read_all(f"{folder}/{n}" for n in names)
+    return [Part.from_json(raw, objects.uri(f"{folder}/{n}")) for n, raw in zip(names, found, strict=True)]
 
 
 class Rows:

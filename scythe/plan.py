@@ -6,13 +6,12 @@ pointers, never values, and no secret.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from scythe.errors import NotFoundError
+from scythe.errors import NotFoundError, RunDamaged
 from scythe.layout import RunKey
+from scythe.records import dump, parse
 from scythe.registry import Experiment
 from scythe.schemas import ExperimentSchemas
 from scythe_catalog.objects import Objects
@@ -75,12 +74,20 @@ class RunPlan:
 
     def to_json(self) -> bytes:
         """The plan as JSON."""
-        return json.dumps(asdict(self), indent=1).encode()
+        return dump(asdict(self), indent=1)
 
     @classmethod
-    def from_json(cls, raw: bytes) -> RunPlan:
-        """The plan that `to_json` wrote; keys of later versions are passed over."""
-        data: Mapping[str, Any] = json.loads(raw)
+    def from_json(cls, raw: bytes, where: str = "a run's plan") -> RunPlan:
+        """The plan that `to_json` wrote; keys of later versions are passed over.
+
+        Raises:
+            RunDamaged: it is no plan.
+            FormatError: it is in a format of a later Scythe.
+        """
+        data = parse(raw, where)
+        missing = [name for name in ("root", "key", "inputs", "tables") if name not in data]
+        if missing:
+            raise RunDamaged(f"{where} lacks {', '.join(missing)}: it was damaged after it was written")
         known = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
         known["key"] = RunKey(**data["key"])
         known["tables"] = {name: TablePlan(**table) for name, table in data["tables"].items()}
@@ -92,9 +99,10 @@ class RunPlan:
 
         Raises:
             NotFoundError: the run has none: its allocation never came to an end.
+            RunDamaged: it is no plan any more.
         """
         try:
-            plan = cls.from_json(objects.read(key.plan))
+            plan = cls.from_json(objects.read(key.plan), objects.uri(key.plan))
         except FileNotFoundError as error:
             raise NotFoundError(f"the run {key.path} has no plan ({objects.uri(key.plan)})") from error
         return replace(plan, root=objects.root)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
+from scythe.errors import RunDamaged
 from scythe.layout import RunKey
+from scythe.records import FORMAT, parse
 from scythe_catalog.objects import Objects
 
 
@@ -41,6 +43,7 @@ class RunResult(BaseModel):
     finished: datetime
     attempt: int
     tables: dict[str, TableResult]
+    format: int = FORMAT
 
     def __repr__(self) -> str:
         counts = f"{self.rows:,} rows, {self.errors:,} errors in {self.seconds:.3g} s"
@@ -50,11 +53,23 @@ class RunResult(BaseModel):
 
 
 def read_result(objects: Objects, key: RunKey) -> RunResult | None:
-    """The result of a run, with URIs below the root as it is now; None while the run is not finished."""
+    """The result of a run, with URIs below the root as it is now; None while the run is not finished.
+
+    Raises:
+        RunDamaged: it is no result any more.
+        FormatError: it was written by a later Scythe.
+    """
     try:
-        result = RunResult.model_validate_json(objects.read(key.result))
+        raw = objects.read(key.result)
     except FileNotFoundError:
         return None
+    where = objects.uri(key.result)
+    try:
+        result = RunResult.model_validate(parse(raw, where))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise RunDamaged(f"{where} is incomplete ({what}): it was damaged after it was written") from error
     for name, table in result.tables.items():
         table.uri = result.uris[name] = objects.uri(table.key)
     return result

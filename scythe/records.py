@@ -1,0 +1,58 @@
+"""The JSON records of a run and of an experiment: each says which format it is in, and is read only where that is understood.
+
+A record is a JSON object of a few values: a plan, a mark, a part's descriptor, a result. Records of Scythe before
+formats were written have none. Knows no record's meaning.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from scythe.errors import FormatError, RunDamaged
+
+#: The format that is written, and the newest that is understood. It grows where an older Scythe would read wrongly;
+#: a key that it may pass over needs no new format.
+FORMAT = 1
+FORMAT_KEY = "format"
+
+
+def dump(record: Mapping[str, Any], *, indent: int | None = None) -> bytes:
+    """The record as JSON, with its format in front."""
+    return json.dumps({FORMAT_KEY: FORMAT, **record}, indent=indent).encode()
+
+
+def parse(raw: bytes, where: str) -> dict[str, Any]:
+    """The record that `dump` wrote; `where` names it in errors.
+
+    Raises:
+        RunDamaged: it is no JSON object.
+        FormatError: it is in a format of a later Scythe.
+    """
+    try:
+        record = json.loads(raw)
+    except ValueError as error:
+        what = "is empty" if not raw.strip() else f"is no JSON ({error})"
+        raise RunDamaged(
+            f"{where} {what}: it was damaged after it was written; restore it, or delete the run"
+        ) from error
+    if not isinstance(record, dict):
+        raise RunDamaged(
+            f"{where} holds no JSON object: it was damaged after it was written; restore it, or delete the run"
+        )
+    return check_format(record, where)
+
+
+def check_format(record: dict[str, Any], where: str) -> dict[str, Any]:
+    """The same record, if it is in a format that this Scythe understands.
+
+    Raises:
+        FormatError: it is not.
+    """
+    found = record.get(FORMAT_KEY, 0)
+    if not isinstance(found, int) or found > FORMAT:
+        raise FormatError(
+            f"{where} is in format {found!r}, this version of Scythe reads formats up to {FORMAT}: upgrade scythe-engine"
+        )
+    return record
