@@ -60,3 +60,10 @@ class FinishedRef:
 
     def cancel(self) -> None:
         return
+
+    def join(self, timeout: float | None = None) -> None:
+        """Returns at once, as of a thread that has ended."""
+
+    def is_alive(self) -> bool:
+        """False: the run is over."""
+        return False

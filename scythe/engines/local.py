@@ -53,8 +53,8 @@ def kept_up(job: Job, plan: RunPlan) -> Job:
     return job if reach is job.reach else replace(job, reach=reach)
 
 
-class LocalJob(threading.Thread):
-    """One run on this machine's processes; also the reference that `allocate` gives back."""
+class LocalJob:
+    """One run on this machine's processes, driven by a thread; also the reference that `allocate` gives back."""
 
     hatchet = None
 
@@ -67,7 +67,6 @@ class LocalJob(threading.Thread):
         *,
         show: bool,
     ) -> None:
-        super().__init__(name=f"scythe-run-{plan.key.path}", daemon=True)
         self.plan, self.experiment = plan, experiment
         self._turn = Turn(plan.objects, plan.key, "local")
         self._ranges = list(open_ranges)
@@ -77,6 +76,18 @@ class LocalJob(threading.Thread):
         self._over = threading.Event()
         self._result: RunResult | None = None
         self._error: BaseException | None = None
+        # Held, not inherited: `Thread` has private names of its own, others in each Python, that ours would hide.
+        self._thread = threading.Thread(target=self._run, name=f"scythe-run-{plan.key.path}", daemon=True)
+
+    def start(self) -> None:
+        """Begins; a run that cannot begin is given back."""
+        _RUNNING.add(self)
+        try:
+            self._thread.start()
+        except BaseException:
+            _RUNNING.discard(self)
+            self._turn.end()
+            raise
 
     @property
     def workflow_run_id(self) -> str | None:
@@ -100,6 +111,15 @@ class LocalJob(threading.Thread):
         while not self._over.is_set():
             await asyncio.sleep(0.02)
         return self.result()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Waits until the run is over, or for `timeout` seconds; raises nothing of what it came to."""
+        if self._wait(timeout):
+            self._thread.join(timeout)
+
+    def is_alive(self) -> bool:
+        """Whether the run is being worked on."""
+        return self._thread.is_alive()
 
     def cancel(self) -> None:
         self.plan.objects.write(self.plan.key.cancelled, b"{}")
@@ -127,7 +147,7 @@ class LocalJob(threading.Thread):
 
     # --- the thread ---------------------------------------------------------------------------------
 
-    def run(self) -> None:
+    def _run(self) -> None:
         try:
             self._result = self._work()
         except BaseException as error:  # noqa: BLE001 - raised again where the result is asked for
@@ -209,7 +229,6 @@ def run_local(
         RunError: another process works on it.
     """
     job = LocalJob(plan, experiment, open_ranges, workers, show=show)
-    _RUNNING.add(job)
     job.start()
     return job
 

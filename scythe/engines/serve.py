@@ -20,12 +20,14 @@ from scythe.chunk import Positions
 from scythe.engines.child import Job
 from scythe.engines.deaths import after, error_row
 from scythe.engines.pool import Broken, Died, Done, Event, Logged, Pool, Range, relay
+from scythe.errors import RunError, ScytheError
 from scythe.leaf import Leaf
 from scythe.packing import Packed, Packing
 from scythe.plan import RunPlan
 from scythe.registry import Experiment
 
 _POLL_SECONDS = 1.0
+_GONE = f"the worker on {socket.gethostname()} can run nothing any more and ends"
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,14 +52,13 @@ class Task:
     open: set[Range] = field(default_factory=set[Range])
 
 
-class Server(threading.Thread):
+class Server:
     """A thread that drives the pool; `submit` and `cancel` may be called from any other.
 
     `on_failure` is called where the pool cannot go on: no process can be started, say.
     """
 
     def __init__(self, processes: int, on_failure: Callable[[], None]) -> None:
-        super().__init__(name="scythe-server", daemon=True)
         self._pool = Pool(processes)
         self._waiting: deque[tuple[Task, Range]] = deque()
         self._tasks: dict[Range, Task] = {}
@@ -67,7 +68,9 @@ class Server(threading.Thread):
         self._closed = threading.Event()
         self._failure: BaseException | None = None
         self._on_failure = on_failure
-        self.start()
+        # Held, not inherited: `Thread` has private names of its own, others in each Python, that ours would hide.
+        self._thread = threading.Thread(target=self._run, name="scythe-server", daemon=True)
+        self._thread.start()
 
     def submit(self, run: Prepared, rows: Positions, log: Callable[[logging.LogRecord], None]) -> Task:
         """Queues rows of a run's `specs.pq`; the task's future gives what a Hatchet task returns for them.
@@ -76,8 +79,8 @@ class Server(threading.Thread):
         """
         task = Task(run, log)
         self._soon(lambda: self._enqueue(task, Range(rows)))
-        if self._failure is not None:  # the thread may be gone already
-            _fail(task, self._failure)
+        if not self._thread.is_alive():
+            _fail(task, self._failure or RunError(_GONE))
         return task
 
     def cancel(self, task: Task) -> None:
@@ -88,28 +91,36 @@ class Server(threading.Thread):
         """Kills all processes."""
         self._closed.set()
         self._soon(lambda: None)
-        self.join()
+        self._thread.join()
+        for end in (self._wake, self._waker):
+            end.close()
 
     def _soon(self, call: Callable[[], None]) -> None:
         self._calls.append(call)
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(OSError):  # there are bytes enough to wake it, or it is closed
             self._waker.send(b".")
 
     # --- the thread ---------------------------------------------------------------------------------
 
-    def run(self) -> None:
-        with self._pool:
-            try:
+    def _run(self) -> None:
+        try:
+            with self._pool:
                 while not self._closed.is_set():
                     self._once()
-            except Exception as error:  # noqa: BLE001 - every task of the worker must hear of it
-                self._failure = error
-                for task in {*self._tasks.values(), *(t for t, _ in self._waiting)}:
-                    _fail(task, error)
-                while self._calls:
-                    self._calls.popleft()()
-                sys.stderr.write(f"Scythe worker: {error}\n")
-                self._on_failure()
+        except BaseException as error:  # noqa: BLE001 - whatever ends the thread, every task of the worker must hear of it
+            self._fail_all(
+                error if isinstance(error, ScytheError) else RunError(f"{_GONE}: {type(error).__name__}: {error}")
+            )
+
+    def _fail_all(self, error: ScytheError) -> None:
+        self._failure = error
+        for task in {*self._tasks.values(), *(t for t, _ in self._waiting)}:
+            _fail(task, error)
+        while self._calls:
+            self._calls.popleft()()
+        with contextlib.suppress(OSError, AttributeError, ValueError):  # standard error may be closed
+            sys.stderr.write(f"Scythe worker: {error}\n")
+        self._on_failure()
 
     def _once(self) -> None:
         for event in self._pool.poll(_POLL_SECONDS, self._wake):
