@@ -1,14 +1,10 @@
 """What one range of inputs comes to: rows, failures, files, frames and times, collected while it runs.
 
-Calls the function, one input after the other, and turns what it returned into Arrow tables. Reads no
-inputs, knows no processes, commits nothing.
+Turns what the function returned into Arrow tables. Reads no inputs, calls no function, commits nothing.
 """
 
 from __future__ import annotations
 
-import tempfile
-import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -21,14 +17,12 @@ from pydantic import ValidationError
 
 from scythe import dataframes
 from scythe.base import ExperimentInputSpec
-from scythe.errors import DataError, FetchError, OutputError
-from scythe.fetch import fetch_all
+from scythe.call import Calls, Mark, Tried, Work
+from scythe.errors import DataError, OutputError
+from scythe.failures import Failure
 from scythe.layout import ID_LEVELS, leaf_run_prefix
-from scythe.levels import running_on
 from scythe.outputs import OutputFiles
-from scythe.plan import RunPlan
-from scythe.registry import Experiment
-from scythe.schemas import ERROR_COLUMNS, TASK_COLUMNS, ExperimentSchemas
+from scythe.schemas import ERROR_COLUMNS, TASK_COLUMNS
 from scythe_catalog.compute import pc
 from scythe_catalog.schema import (
     Problem,
@@ -36,51 +30,11 @@ from scythe_catalog.schema import (
     check_bounds,
     column_to_arrow,
     columns_to_arrow,
-    iterate_models,
 )
 from scythe_catalog.schema.convert import MISFIT
 
-#: Told the number of the input within its range and the try that is about to run; -1 after it.
-Mark = Callable[[int, int], None]
-
 #: Rows of `specs.pq`, in ascending order.
 Positions = range | np.ndarray
-
-
-@dataclass(frozen=True)
-class Work:
-    """What is to be run: one experiment, in one run, by one worker."""
-
-    plan: RunPlan
-    experiment: Experiment
-    schemas: ExperimentSchemas
-    call: Callable[..., Any]
-    worker: str
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why an input has no results."""
-
-    kind: str
-    message: str
-    traceback: str
-    attempts: int
-
-    @classmethod
-    def of(cls, error: BaseException, attempts: int) -> Failure:
-        """The failure that an exception is."""
-        kind = type(error)
-        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-        # The frames of Scythe's own machinery, above the user's function, say nothing to the user.
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
-        text = "".join([*traceback.format_list(frames), *traceback.format_exception_only(error)])
-        head = "Traceback (most recent call last):\n" if frames else ""
-        try:
-            message = str(error)
-        except Exception:  # noqa: BLE001 - the code of the user's exception may fail too
-            message = "its message cannot be shown: __str__ raises"
-        return cls(name, message, head + text, attempts)
 
 
 @dataclass
@@ -113,109 +67,27 @@ class Chunk:
         self.features: list[dict[str, Any]] = []
         self.tasks: list[tuple[int, float, str, float]] = []
         self.files = OutputFiles(work.plan, work.schemas.file_outputs)
-        #: Of the input that is running: its file references as they were given, and why one cannot be had.
-        self.given: dict[str, str | None] = {}
-        self.unfetched: FetchError | None = None
-        #: Which try of it this is, among those of this process.
-        self.tries = 1
+        self.calls = Calls(work, rows, self.take)
 
     def specs(self) -> Iterator[ExperimentInputSpec]:
         """The inputs as models, one at a time, with local copies of their files."""
-        work = self.work
-        specs: Iterator[ExperimentInputSpec] = iterate_models(self.rows, work.schemas.input)
-        names = work.schemas.file_inputs
-        if not (names and work.experiment.options.auto_fetch_files):
-            yield from specs
-            return
-        columns = [self.rows.column(name).to_pylist() for name in names]
-        fetched = fetch_all(uri for column in columns for uri in column if uri is not None)
-        for spec, *values in zip(specs, *columns, strict=True):
-            self.given = dict(zip(names, values, strict=True))
-            self.unfetched = None
-            for name, uri in self.given.items():
-                found = fetched[uri] if uri is not None else None
-                if isinstance(found, FetchError):
-                    self.unfetched = FetchError(f"{name}: {found}")
-                else:
-                    vars(spec)[name] = found
-            yield spec
+        return self.calls.specs()
 
     def run(self, i: int, spec: ExperimentInputSpec, mark: Mark | None, before: int) -> None:
-        """Tries one input, and again after an exception, as often as its experiment says."""
-        tries = max(1, self.work.experiment.options.retries + 1 - before)
-        began, clock = time.time(), time.perf_counter
-        started, attempt = clock(), 0
-        for attempt in range(1, tries + 1):
-            self.tries = attempt
-            try:
-                self.once(i, spec, mark)
-            except BaseException as error:  # noqa: BLE001 - whatever the function raises (SystemExit too) becomes a row
-                if attempt == tries:
-                    self.failures[i] = Failure.of(error, before + attempt)
-            else:
-                break
-        self.tasks.append((before + attempt, clock() - started, self.work.worker, began))
+        """Runs one input, tries included."""
+        self.keep(i, self.calls.run(i, spec, mark, before))
 
     def attempt(self, i: int, spec: ExperimentInputSpec, mark: Mark | None, before: int) -> BaseException | None:
         """Tries one input once; what it raised."""
-        began, started = time.time(), time.perf_counter()
-        raised: BaseException | None = None
-        try:
-            self.once(i, spec, mark)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # noqa: BLE001 - handed to the caller of `allocate` as it is
-            self.failures[i] = Failure.of(error, before + 1)
-            raised = error
-        self.tasks.append((before + 1, time.perf_counter() - started, self.work.worker, began))
-        return raised
+        tried = self.calls.attempt(i, spec, mark, before)
+        self.keep(i, tried)
+        return tried.raised
 
-    def once(self, i: int, spec: ExperimentInputSpec, mark: Mark | None) -> None:
-        """Calls the function and takes over what it returned."""
-        experiment = self.work.experiment
-        if self.unfetched is not None:
-            raise self.unfetched
-        token = running_on.set((spec, self.given)) if self.given else None
-        folder: tempfile.TemporaryDirectory[str] | None = None
-        try:
-            if experiment.wants_tempdir:
-                folder = tempfile.TemporaryDirectory(prefix="scythe-", ignore_cleanup_errors=True)
-                tempdir = Path(folder.name)
-                if experiment.options.local_file_location == "copied-to-tempdir" and self.given:
-                    spec = self.copied(spec, tempdir)
-                output = self.timed(mark, i, spec, tempdir=tempdir)
-            else:
-                output = self.timed(mark, i, spec)
-            self.take(i, spec, output, Path(folder.name) if folder else None)
-        finally:
-            if folder is not None:
-                folder.cleanup()
-            if token is not None:
-                running_on.reset(token)
-
-    def timed(self, mark: Mark | None, i: int, spec: ExperimentInputSpec, **more: Any) -> Any:
-        """Calls the function between two marks, so that its time can be limited from outside."""
-        if mark is None:
-            return self.work.call(spec, **more)
-        mark(i, self.tries)
-        try:
-            return self.work.call(spec, **more)
-        finally:
-            mark(-1, 0)
-
-    def copied(self, spec: ExperimentInputSpec, tempdir: Path) -> ExperimentInputSpec:
-        """The spec with its files copied into the input's own folder."""
-        import shutil
-
-        spec = spec.model_copy()
-        for name in self.work.schemas.file_inputs:
-            source = vars(spec)[name]
-            if isinstance(source, Path):
-                folder = tempdir / "inputs" / name
-                folder.mkdir(parents=True)
-                vars(spec)[name] = Path(shutil.copy(source, folder))
-        running_on.set((spec, running_on.get()[1]))  # pyright: ignore[reportOptionalSubscript]
-        return spec
+    def keep(self, i: int, tried: Tried) -> None:
+        """Keeps how an input was run, and why it failed if it did."""
+        if tried.failure is not None:
+            self.failures[i] = tried.failure
+        self.tasks.append((tried.attempts, tried.seconds, self.work.worker, tried.began))
 
     def take(self, i: int, spec: ExperimentInputSpec, output: Any, tempdir: Path | None) -> None:
         """Checks what the function returned, moves its files, and keeps the rest for `result`."""

@@ -17,7 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scythe.chunk import Chunk, ChunkResult, Failure, Mark, Positions, Work, run_ids
+from scythe.call import Mark, Work
+from scythe.chunk import Chunk, ChunkResult, Positions, run_ids
+from scythe.failures import Failure
 from scythe.plan import RunPlan
 from scythe.registry import Experiment
 

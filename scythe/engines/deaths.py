@@ -5,9 +5,10 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 
-from scythe.chunk import ChunkResult, Failure
+from scythe.chunk import ChunkResult
 from scythe.engines.pool import Died, Range
 from scythe.errors import InputTimeout, WorkerCrashed
+from scythe.failures import Failure
 from scythe.leaf import Leaf
 
 
