@@ -1,0 +1,226 @@
+"""The hash of an experiment's code: of the module that defines it, and of every module of the project that it imports.
+
+Equal on two machines whose files are equal, wherever the project lies there. Reads source files; it
+imports and runs nothing. What is installed (the standard library, site-packages, Scythe itself)
+does not count: that is what versions of packages are for.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import hashlib
+import importlib.util
+import inspect
+import linecache
+import sys
+import sysconfig
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from typing import Any, cast
+
+from scythe.registry import Experiment
+
+_INSTALLED = {"site-packages", "dist-packages"}
+_NOT_THE_PROJECTS = {"scythe", "scythe_catalog", "__main__", *sys.stdlib_module_names}
+_STANDARD = tuple(Path(sysconfig.get_path(p)).resolve() for p in ("stdlib", "platstdlib"))
+
+
+def code_hash(experiment: Experiment) -> str | None:
+    """The sha256 of the code that an experiment runs, as it lies on this machine now.
+
+    It covers the relative path and the source of the module that defines the function, and of every module of the
+    project that this one imports, directly or through others, within functions too. Of a notebook, or what is typed
+    at a prompt, it covers the function, its models, and what they use. Line endings do not count.
+
+    Returns:
+        64 hexadecimal digits; None where there is no source.
+    """
+    target = experiment.target
+    if experiment.included is not None:
+        return None
+    file = _file_of(target)
+    if file is not None:
+        sources = _closure([_Module(_name_of(target.__module__, file), file)])
+    else:
+        sources = _cells([target, experiment.input_model, experiment.output_model])
+    return _digest(sources) if sources else None
+
+
+def _digest(sources: dict[str, str]) -> str:
+    found = hashlib.sha256()
+    for path, source in sorted(sources.items()):
+        for text in (path, source):
+            raw = text.replace("\r\n", "\n").encode(errors="surrogatepass")
+            found.update(len(raw).to_bytes(8, "big") + raw)
+    return found.hexdigest()
+
+
+# --- modules ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Module:
+    """A module of the project, by its name and the file that it was or would be loaded from."""
+
+    name: str
+    file: Path
+
+    @property
+    def is_package(self) -> bool:
+        return self.file.name == "__init__.py"
+
+    @property
+    def path(self) -> str:
+        """Its file, relative to the folder that Python would find it in."""
+        return "/".join(self.name.split(".")) + ("/__init__.py" if self.is_package else ".py")
+
+    @property
+    def package(self) -> str:
+        """What its relative imports are relative to."""
+        return self.name if self.is_package else self.name.rpartition(".")[0]
+
+
+def _closure(first: list[_Module]) -> dict[str, str]:
+    """The sources of some modules and of what they import of the project, by relative path."""
+    sources: dict[str, str] = {}
+    waiting, known = list(first), {module.file for module in first}
+    while waiting:
+        module = waiting.pop()
+        with contextlib.suppress(OSError, UnicodeDecodeError, SyntaxError):  # a damaged neighbour is nobody's code
+            sources[module.path] = source = module.file.read_text()
+            for name in _imported(ast.parse(source), module.package):
+                found = _find(name)
+                if found is not None and found.file not in known:
+                    known.add(found.file)
+                    waiting.append(found)
+    return sources
+
+
+def _imported(tree: ast.AST, package: str) -> Iterator[str]:
+    """The names of the modules that a source may import, their packages included; some are no modules."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import():
+                names = [alias.name for alias in node.names]
+            case ast.ImportFrom():
+                base = node.module or ""
+                if node.level:
+                    parts = package.split(".") if package else []
+                    above = parts[: len(parts) - node.level + 1]
+                    base = ".".join([*above, *([base] if base else [])])
+                names = [base, *(f"{base}.{alias.name}" if base else alias.name for alias in node.names)]
+            case _:
+                continue
+        for name in names:
+            parts = name.split(".")
+            yield from (".".join(parts[:i]) for i in range(1, len(parts) + 1) if parts[0])
+
+
+def _find(name: str) -> _Module | None:
+    """The module of a name, where it is a source file of the project's; imports nothing."""
+    top, *below = name.split(".")
+    if top in _NOT_THE_PROJECTS:
+        return None
+    spec = _spec_of_top(top)
+    for part in below:
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        spec = PathFinder.find_spec(f"{spec.name}.{part}", spec.submodule_search_locations)
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return None
+    file = Path(spec.origin).resolve()
+    return None if _is_installed(file) else _Module(name, file)
+
+
+def _spec_of_top(name: str) -> ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(name)
+    except (ImportError, ValueError):  # a module that was made by hand has no spec
+        return PathFinder.find_spec(name)
+
+
+def _is_installed(file: Path) -> bool:
+    return not _INSTALLED.isdisjoint(file.parts) or any(file.is_relative_to(folder) for folder in _STANDARD)
+
+
+def _file_of(target: Callable[..., Any]) -> Path | None:
+    """The source file that defines a function or a class, None for a notebook's cell."""
+    module = sys.modules.get(target.__module__)
+    named = [getattr(module, "__file__", None)]
+    with contextlib.suppress(AttributeError, TypeError):  # of a script whose function was sent to another process
+        function = cast(Any, getattr(target, "run", target) if isinstance(target, type) else target)
+        named.append(inspect.unwrap(function).__code__.co_filename)
+    for path in named:
+        if path is not None and path.endswith(".py") and Path(path).is_file():
+            return Path(path).resolve()
+    return None
+
+
+def _name_of(module: str, file: Path) -> str:
+    """The name under which a file's module is imported; of a script that runs it is that of its file."""
+    spec = getattr(sys.modules.get(module), "__spec__", None)
+    name = spec.name if module == "__main__" and spec is not None else module
+    name = name.removesuffix(".__main__") if file.name != "__main__.py" else name
+    is_file = name.rpartition(".")[2] in (file.stem, file.parent.name)
+    return name if is_file else file.stem
+
+
+# --- cells ------------------------------------------------------------------------------------------
+
+
+def _cells(first: list[Any]) -> dict[str, str]:
+    """The sources of what was defined in cells, of what it uses of other cells, and of the project's modules in it."""
+    sources: dict[str, str] = {}
+    modules: dict[Path, _Module] = {}
+    waiting, known = list(first), {id(found) for found in first}
+    while waiting:
+        found = waiting.pop()
+        where = vars(sys.modules.get(found.__module__, object))
+        file = _file_of(found)
+        if file is not None:
+            if not _is_installed(file) and found.__module__.split(".")[0] not in _NOT_THE_PROJECTS:
+                modules[file] = _Module(_name_of(found.__module__, file), file)
+            continue
+        try:
+            source = _class_cell(found) if isinstance(found, type) else textwrap.dedent(inspect.getsource(found))
+            tree = ast.parse(source)
+        except (OSError, TypeError, SyntaxError):
+            if found is first[0]:
+                return {}
+            continue
+        sources[f"<cell>/{found.__qualname__}"] = source
+        for module in map(_find, _imported(tree, "")):
+            if module is not None:
+                modules[module.file] = module
+        for name in {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}:
+            used = where.get(name)
+            if inspect.ismodule(used):
+                module = _find(used.__name__)
+                if module is not None:
+                    modules[module.file] = module
+            elif (inspect.isfunction(used) or inspect.isclass(used)) and id(used) not in known:
+                known.add(id(used))
+                waiting.append(used)
+    return sources | _closure(list(modules.values()))
+
+
+def _class_cell(found: type) -> str:
+    """The source of a class of a cell, the newest where several define it; Python itself finds those of functions alone.
+
+    Raises:
+        OSError: no cell has it.
+    """
+    for _, _, lines, _ in reversed([entry for entry in linecache.cache.values() if len(entry) == 4]):
+        source = "".join(lines)
+        with contextlib.suppress(SyntaxError):  # a cell with a magic command
+            for node in ast.parse(source).body if f"class {found.__name__}" in source else ():
+                if isinstance(node, ast.ClassDef) and node.name == found.__qualname__:
+                    return ast.get_source_segment(source, node) or source
+    raise OSError(f"no source of {found.__qualname__}")
+
+
+__all__ = ["code_hash"]

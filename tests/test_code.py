@@ -1,0 +1,211 @@
+"""The hash of an experiment's code: equal where the files are equal, another where any of the project's files is."""
+
+from __future__ import annotations
+
+import importlib
+import linecache
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scythe.code import code_hash
+from scythe.registry import Experiment, ExperimentRegistry, experiment_of
+
+MODELS = """
+from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.registry import ExperimentRegistry
+
+class In(ExperimentInputSpec):
+    x: float
+
+class Out(ExperimentOutputSpec):
+    y: float
+"""
+FUNCTION = """
+@ExperimentRegistry.Register(name="weigh")
+def weigh(spec: In) -> Out:
+    return Out(y=spec.x)
+"""
+#: study -> physics.air -> physics.constants (relative); study -> tools, within the function; the package's __init__.
+PROJECT = {
+    "study.py": f"import json\nimport polars\nfrom physics import air\n{MODELS}\n{FUNCTION}    import tools\n",
+    "physics/__init__.py": "",
+    "physics/air.py": "from .constants import RHO\nimport physics.air\n",
+    "physics/constants.py": "RHO = 1.2\n",
+    "physics/unused.py": "RHO = 9\n",
+    "tools.py": "import study\n",
+    "other.py": "",
+}
+
+Project = Callable[[dict[str, str], str], Path]
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a test imports and registers is forgotten afterwards."""
+    monkeypatch.setattr(ExperimentRegistry, "_experiments", {})
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def write(folder: Path, files: dict[str, str]) -> Path:
+    for name, source in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(source)
+    return folder
+
+
+def hash_in(folder: Path, module: str = "study") -> str | None:
+    """The hash as a fresh process finds it that imports a module of this folder."""
+    program = f"""
+        import sys
+        sys.path.insert(0, {str(folder)!r})
+        import {module}
+        from scythe.code import code_hash
+        from scythe.registry import experiment_of
+        print(code_hash(experiment_of("weigh")))
+    """
+    return _printed("-c", textwrap.dedent(program))
+
+
+def _printed(*arguments: str, cwd: Path | None = None) -> str:
+    run = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True, cwd=cwd)
+    return run.stdout.splitlines()[-1]
+
+
+def loaded(folder: Path, module: str = "study") -> Experiment:
+    sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+    importlib.import_module(module)
+    return experiment_of("weigh")
+
+
+def test_the_same_files_in_another_folder_have_the_same_hash_in_another_process(alone: None, tmp_path: Path) -> None:
+    here = loaded(write(tmp_path / "client", PROJECT))
+    there = shutil.copytree(tmp_path / "client", tmp_path / "elsewhere" / "worker")
+    assert code_hash(here) == hash_in(there)
+    assert len(code_hash(here) or "") == 64
+
+
+def test_a_script_that_is_run_has_the_hash_of_the_module_that_a_worker_imports(tmp_path: Path) -> None:
+    told = 'if __name__ == "__main__":\n    from scythe.code import code_hash\n    print(code_hash(experiment_of("weigh")))\n'
+    script = PROJECT["study.py"] + "\nfrom scythe.registry import experiment_of\n" + told
+    folder = write(tmp_path, {**PROJECT, "study.py": script})
+    assert _printed("study.py", cwd=folder) == hash_in(folder)
+    assert _printed("-m", "study", cwd=folder) == hash_in(folder)
+
+
+@pytest.mark.parametrize(
+    "changed", ["study.py", "physics/__init__.py", "physics/air.py", "physics/constants.py", "tools.py"]
+)
+def test_each_module_that_is_imported_counts(alone: None, tmp_path: Path, changed: str) -> None:
+    experiment = loaded(write(tmp_path, PROJECT))
+    before = code_hash(experiment)
+    write(tmp_path, {changed: PROJECT[changed] + "\nCHANGED = True\n"})
+    assert code_hash(experiment) != before
+
+
+@pytest.mark.parametrize("changed", ["physics/unused.py", "other.py"])
+def test_what_is_not_imported_does_not_count(alone: None, tmp_path: Path, changed: str) -> None:
+    experiment = loaded(write(tmp_path, PROJECT))
+    before = code_hash(experiment)
+    write(tmp_path, {changed: "CHANGED = True\n"})
+    assert code_hash(experiment) == before
+
+
+def test_line_endings_do_not_count(alone: None, tmp_path: Path) -> None:
+    experiment = loaded(write(tmp_path, PROJECT))
+    before = code_hash(experiment)
+    (tmp_path / "tools.py").write_bytes(b"import study\r\n")
+    assert code_hash(experiment) == before
+
+
+def test_a_module_of_another_name_is_other_code(alone: None, tmp_path: Path) -> None:
+    write(tmp_path, {**PROJECT, "renamed.py": PROJECT["study.py"]})
+    assert hash_in(tmp_path, "study") != hash_in(tmp_path, "renamed")
+
+
+def test_a_module_that_was_imported_meanwhile_changes_nothing(alone: None, tmp_path: Path) -> None:
+    experiment = loaded(write(tmp_path, PROJECT))
+    before = code_hash(experiment)
+    importlib.import_module("tools")
+    assert code_hash(experiment) == before
+
+
+def test_what_is_installed_does_not_count(alone: None, tmp_path: Path) -> None:
+    site = write(tmp_path / "lib" / "site-packages", {"installed_thing.py": "A = 1\n"})
+    sys.path.insert(0, str(site))
+    source = PROJECT["study.py"].replace("import json", "import installed_thing")
+    experiment = loaded(write(tmp_path / "project", {**PROJECT, "study.py": source}))
+    before = code_hash(experiment)
+    write(site, {"installed_thing.py": "A = 2\n"})
+    assert code_hash(experiment) == before
+
+
+def test_a_neighbour_that_is_no_python_stops_nothing(alone: None, tmp_path: Path) -> None:
+    source = PROJECT["study.py"] + "\n    import broken\n"
+    experiment = loaded(write(tmp_path, {**PROJECT, "study.py": source, "broken.py": "def ("}))
+    assert code_hash(experiment) is not None
+
+
+# --- cells ------------------------------------------------------------------------------------------
+
+
+def run_cells(*cells: str) -> dict[str, Any]:
+    """Runs cells as a notebook does: sources in the line cache, no file."""
+    main: Any = sys.modules["__main__"]
+    for number, cell in enumerate(cells):
+        name = f"/tmp/ipykernel_1/{hash(cell)}_{number}.py"
+        linecache.cache[name] = (len(cell), None, cell.splitlines(keepends=True), name)
+        exec(compile(cell, name, "exec"), main.__dict__)
+    return main.__dict__
+
+
+@pytest.fixture
+def notebook(alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    import types
+
+    monkeypatch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))
+
+
+HELPER = "def density(x):\n    return 1.2 * x\n"
+CALLS = FUNCTION.replace("y=spec.x", "y=density(spec.x)")
+
+
+def test_of_a_notebook_the_cells_count_that_the_function_uses(notebook: None) -> None:
+    run_cells(MODELS, HELPER, CALLS, "def unused():\n    return 1\n")
+    before = code_hash(experiment_of("weigh"))
+    assert before is not None
+    run_cells("def unused():\n    return 2\n", CALLS)
+    assert code_hash(experiment_of("weigh")) == before
+    run_cells(HELPER.replace("1.2", "1.3"))
+    assert code_hash(experiment_of("weigh")) != before
+
+
+def test_of_a_notebook_the_models_count(notebook: None) -> None:
+    run_cells(MODELS, HELPER, CALLS)
+    before = code_hash(experiment_of("weigh"))
+    run_cells(MODELS.replace("x: float", "x: float = 2"), HELPER, CALLS)
+    assert code_hash(experiment_of("weigh")) != before
+
+
+def test_of_a_notebook_the_modules_of_the_project_count(notebook: None, tmp_path: Path) -> None:
+    sys.path.insert(0, str(write(tmp_path, {"notes_tools.py": "A = 1\n"})))
+    run_cells(MODELS, "import notes_tools\n", FUNCTION.replace("spec.x", "notes_tools.A"))
+    before = code_hash(experiment_of("weigh"))
+    write(tmp_path, {"notes_tools.py": "A = 2\n"})
+    assert code_hash(experiment_of("weigh")) != before
+
+
+def test_where_there_is_no_source_there_is_no_hash(notebook: None) -> None:
+    exec(compile(MODELS + FUNCTION, "<string>", "exec"), sys.modules["__main__"].__dict__)
+    assert code_hash(experiment_of("weigh")) is None
