@@ -32,6 +32,7 @@ from scythe.runs import ExperimentRun, load_run
 from scythe.scatter_gather import RecursionMap
 from scythe.schemas import difference
 from scythe.settings import engine_settings, storage
+from scythe.source import loading
 from scythe.tables import catalog_of
 from scythe.versions import (
     STRATEGIES,
@@ -153,7 +154,7 @@ class BaseExperiment:
             VersionError: a version that is malformed, or too small a step.
             AllocationError: the root cannot be written.
         """
-        if runs.loading.get():
+        if loading.get():
             raise AllocationError(
                 'this script is only being loaded for its experiment: put the allocation under `if __name__ == "__main__":`'
             )

@@ -91,13 +91,17 @@ def show(name: _Name) -> None:
 @app.command("resume")
 def resume(
     name: _Name,
+    module: Annotated[
+        str | None,
+        typer.Argument(help="The module or file that defines the function, where Scythe is not to look itself."),
+    ] = None,
     errors: Annotated[bool, typer.Option("--errors", help="Run the inputs that failed once more, too.")] = False,
 ) -> None:
     """Goes on with a run: what has neither row nor error is run, then everything is gathered."""
     import scythe
 
     run = scythe.open_run(name)
-    ref = run.retry_errors() if errors else run.resume()
+    ref = run.retry_errors(module=module) if errors else run.resume(module=module)
     result = ref.result()
     typer.echo(f"{run.experiment_id}: {result.rows:,} rows, {result.errors:,} errors")
 
@@ -124,7 +128,8 @@ def worker(
     name: Annotated[str | None, typer.Option(help="Its name, in place of SCYTHE_WORKER_NAME.")] = None,
 ) -> None:
     """Serves experiments to a Hatchet engine, until it is told to stop."""
-    from scythe.worker import load_experiments, worker_config
+    from scythe.source import load_experiments
+    from scythe.worker import worker_config
 
     if fan_only and leaf_only:
         raise typer.BadParameter("--fan-only and --leaf-only exclude each other; without either it serves both")

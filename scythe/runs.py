@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
-import importlib
-import importlib.util
-import sys
 from collections.abc import Sequence
-from contextvars import ContextVar
-from pathlib import Path
 from typing import Any, Literal, Self
 
-import cloudpickle
 from pydantic import BaseModel, PrivateAttr
 
 from scythe import layout
@@ -25,17 +18,14 @@ from scythe.layout import RunKey
 from scythe.manifest import read_manifest
 from scythe.parts import failed
 from scythe.plan import RunPlan
-from scythe.registry import Experiment, ExperimentRegistry
 from scythe.results import RunResult, read_result
 from scythe.settings import engine_settings, storage
+from scythe.source import find_experiment
 from scythe.tables import catalog_of
 from scythe.versions import SemVer, parse_folders
 from scythe_catalog.objects import Objects
 
 Status = Literal["allocated", "running", "incomplete", "finished", "cancelled"]
-
-#: Set while a script is loaded only for the experiment that it defines.
-loading: ContextVar[bool] = ContextVar("loading", default=False)
 
 
 class ExperimentRun(BaseModel):
@@ -75,32 +65,34 @@ class ExperimentRun(BaseModel):
         """What the run came to, None while it is not finished."""
         return read_result(self._objects, self.key)
 
-    def resume(self, *, engine: str | None = None, workers: int | None = None) -> RunRef:
+    def resume(self, *, engine: str | None = None, workers: int | None = None, module: str | None = None) -> RunRef:
         """Runs what has neither row nor error, then gathers; a finished run is left as it is.
 
         Raises:
             RunError: somebody works on it.
-            NotFoundError: the function is not to be found: import the module that defines it first.
+            NotFoundError: the function is not to be found: import the module that defines it first, or name it (`module`).
         """
         finished = self.result
         if finished is not None and not self._is_being_redone():
             return FinishedRef(finished)
         plan = RunPlan.load(self._objects, self.key)
-        return self._start(plan, coverage_of(plan, all_parts(plan)).open_ranges(), engine, workers, show=True)
+        return self._start(plan, coverage_of(plan, all_parts(plan)).open_ranges(), engine, workers, module, show=True)
 
-    def retry_errors(self, *, engine: str | None = None, workers: int | None = None) -> RunRef:
+    def retry_errors(
+        self, *, engine: str | None = None, workers: int | None = None, module: str | None = None
+    ) -> RunRef:
         """Runs the inputs that failed once more (and what is open), then gathers anew.
 
         Raises:
             RunError: somebody works on it.
-            NotFoundError: the function is not to be found: import the module that defines it first.
+            NotFoundError: the function is not to be found: import the module that defines it first, or name it (`module`).
         """
         plan = RunPlan.load(self._objects, self.key)
         parts = all_parts(plan)
         coverage = coverage_of(plan, parts)
         for number, rows in enumerate(failed(self._objects, parts).values()):
             coverage.release(rows[coverage.owned(number, rows)])
-        return self._start(plan, coverage.open_ranges(), engine, workers, show=False)
+        return self._start(plan, coverage.open_ranges(), engine, workers, module, show=False)
 
     def cancel(self) -> None:
         """Stops the run wherever it is worked on; what is finished stays, and `resume` goes on with it."""
@@ -136,11 +128,12 @@ class ExperimentRun(BaseModel):
         open_ranges: Sequence[tuple[int, int]],
         engine: str | None,
         workers: int | None,
+        module: str | None,
         *,
         show: bool,
     ) -> RunRef:
         chosen = engine or plan.engine
-        experiment = find_experiment(plan)
+        experiment = find_experiment(plan, module)
         going = attach(chosen, plan)
         if going is None:
             try:
@@ -167,62 +160,6 @@ def status_of(objects: Objects, key: RunKey) -> Status:
     if objects.exists(key.cancelled):
         return "cancelled"
     return "allocated" if last is None else "incomplete"
-
-
-def find_experiment(plan: RunPlan) -> Experiment:
-    """The experiment of a plan: registered here, or loaded from where it was defined.
-
-    Raises:
-        NotFoundError: neither worked.
-    """
-    for load in (lambda: None, lambda: _import(plan), lambda: _run_file(plan)):
-        load()
-        for experiment in ExperimentRegistry.experiments():
-            same = (experiment.target.__qualname__, experiment.module) == (plan.qualname, plan.module)
-            if same or (experiment.target.__qualname__ == plan.qualname and experiment.source == plan.source):
-                return experiment
-    where = plan.source or "a notebook"
-    raise NotFoundError(
-        f"the experiment {plan.qualname!r} of {plan.key.path} is not registered here: "
-        f"import the module that defines it (it was {plan.module}, in {where}), then try again"
-    )
-
-
-def _import(plan: RunPlan) -> None:
-    if plan.module == "__main__":
-        return
-    token = loading.set(True)
-    folder = str(Path(plan.source).parents[plan.module.count(".")]) if plan.source else None
-    added = folder is not None and folder not in sys.path
-    try:
-        if added and folder is not None:
-            sys.path.insert(0, folder)  # and it stays there: worker processes import the module, too
-        importlib.import_module(plan.module)
-    except ImportError:
-        if added and folder in sys.path:
-            sys.path.remove(folder)
-    finally:
-        loading.reset(token)
-
-
-def _run_file(plan: RunPlan) -> None:
-    """Loads the defining script as a module of another name than `__main__`, so that its guarded part stays still."""
-    if plan.source is None or not Path(plan.source).is_file():
-        return
-    name = f"__scythe_main_{hashlib.sha256(plan.source.encode()).hexdigest()[:12]}__"
-    spec = importlib.util.spec_from_file_location(name, plan.source)
-    if name in sys.modules or spec is None or spec.loader is None:
-        return
-    folder = str(Path(plan.source).parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)  # its neighbours are imported by it, here and in the workers
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    cloudpickle.register_pickle_by_value(module)
-    token = loading.set(True)
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        loading.reset(token)
 
 
 # --- looking things up ------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import importlib
 import os
 import pickle
 import signal
@@ -19,8 +18,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import cloudpickle
@@ -28,9 +25,8 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from scythe.engines.local import cpus
-from scythe.errors import NotFoundError, RegistrationError, SettingsError
+from scythe.errors import RegistrationError, SettingsError
 from scythe.registry import Experiment, ExperimentRegistry, experiment_of
-from scythe.runs import loading
 from scythe.settings import read
 
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from scythe.worker import scatter_main; scatter_main({parent})"
@@ -133,47 +129,6 @@ class ScytheWorkerConfig(BaseSettings):
 def worker_config(**given: Any) -> ScytheWorkerConfig:
     """The worker's settings as the environment says now, and what is given here; raises SettingsError."""
     return read(ScytheWorkerConfig, **{k: v for k, v in given.items() if v is not None})
-
-
-def load_experiments(modules: Iterable[str]) -> list[Experiment] | None:
-    """The experiments that modules (`package.module`, `file.py`) register, or that are named behind a colon.
-
-    None where modules alone are given: all that is registered then.
-
-    Raises:
-        NotFoundError: a module or a name in it is not there.
-    """
-    named: list[Experiment] = []
-    whole = False
-    for text in modules:
-        path, _, name = text.partition(":")
-        module = _import(path)
-        if name:
-            if not hasattr(module, name):
-                raise NotFoundError(f"{path} has no {name!r}")
-            named.append(experiment_of(getattr(module, name)))
-        whole |= not name
-    return None if whole else named
-
-
-def _import(path: str) -> ModuleType:
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    name = path
-    if path.endswith(".py"):
-        sys.path.insert(0, str(Path(path).resolve().parent))
-        name = Path(path).stem
-    token = loading.set(True)
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            raise NotFoundError(
-                f"there is no module {name!r} in {Path.cwd()} or on the Python path: name the module that registers your experiment"
-            ) from error
-        raise
-    finally:
-        loading.reset(token)
 
 
 class _Scatter:

@@ -19,7 +19,8 @@ from scythe.allocate import BaseExperiment
 from scythe.cli import main
 from scythe.errors import SettingsError
 from scythe.registry import ExperimentRegistry
-from scythe.worker import ScytheWorkerConfig, ScytheWorkerLabel, load_experiments, worker_config
+from scythe.source import load_experiments
+from scythe.worker import ScytheWorkerConfig, ScytheWorkerLabel, worker_config
 from tests.cluster import (
     PATIENCE,
     Worker,

@@ -1,0 +1,159 @@
+"""A user's module, found and loaded: for the experiments that it registers, on a command line or for a run.
+
+Code is taken from where the user has it already: registered in this process, importable, below the working folder, or
+named by the user. A run's plan names a module and a file, but whoever may write the root may have written that: such
+a name alone never makes a file run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from types import ModuleType
+
+import cloudpickle
+
+from scythe.errors import NotFoundError
+from scythe.plan import RunPlan
+from scythe.registry import Experiment, ExperimentRegistry, experiment_of
+
+#: Set while a script is loaded only for the experiment that it defines.
+loading: ContextVar[bool] = ContextVar("loading", default=False)
+
+
+def load_experiments(modules: Iterable[str]) -> list[Experiment] | None:
+    """The experiments that modules (`package.module`, `file.py`) register, or that are named behind a colon.
+
+    None where modules alone are given: all that is registered then.
+
+    Raises:
+        NotFoundError: a module or a name in it is not there.
+    """
+    named: list[Experiment] = []
+    whole = False
+    for text in modules:
+        path, _, name = text.partition(":")
+        module = _import(path)
+        if name:
+            if not hasattr(module, name):
+                raise NotFoundError(f"{path} has no {name!r}")
+            named.append(experiment_of(getattr(module, name)))
+        whole |= not name
+    return None if whole else named
+
+
+def find_experiment(plan: RunPlan, module: str | None = None) -> Experiment:
+    """The experiment of a plan: registered here, or loaded from where the user has its module.
+
+    Args:
+        plan: Of the run whose function is wanted.
+        module: The module (`package.module`, `file.py`, either with `:name` behind it) that the user says defines it.
+
+    Raises:
+        NotFoundError: it is in none of these places.
+    """
+    if module is not None:
+        return _of_module(plan, module)
+    for load in (lambda: None, lambda: _import_of(plan), lambda: _run_file(plan)):
+        load()
+        for experiment in ExperimentRegistry.experiments():
+            same = (experiment.target.__qualname__, experiment.module) == (plan.qualname, plan.module)
+            if same or (experiment.target.__qualname__ == plan.qualname and experiment.source == plan.source):
+                return experiment
+    raise NotFoundError(
+        f"the experiment {plan.qualname!r} of {plan.key.path} is not registered here (it was {plan.module}, in "
+        f"{plan.source or 'a notebook'}, which is not below {Path.cwd()} and is not run unasked): name its module or file, "
+        f'as in `scythe resume "{plan.key.path}" module_or_file.py`, or import it first'
+    )
+
+
+def _of_module(plan: RunPlan, module: str) -> Experiment:
+    before = {id(experiment) for experiment in ExperimentRegistry.experiments()}
+    named = load_experiments([module])
+    if named:
+        return named[0]
+    found = [e for e in ExperimentRegistry.experiments() if e.target.__qualname__ == plan.qualname]
+    new = [e for e in found if id(e) not in before]
+    if not found:
+        raise NotFoundError(f"{module} registers no experiment {plan.qualname!r}, which {plan.key.path} needs")
+    return (new or found)[-1]
+
+
+def _import(path: str) -> ModuleType:
+    _importable(Path.cwd())
+    name = path
+    if path.endswith(".py"):
+        _importable(Path(path).resolve().parent)
+        name = Path(path).stem
+    with _only_loading():
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+                raise NotFoundError(
+                    f"there is no module {name!r} in {Path.cwd()} or on the Python path: name the module that registers your experiment"
+                ) from error
+            raise
+
+
+def _import_of(plan: RunPlan) -> None:
+    """Imports the plan's module, from the Python path, the working folder, or the place where it was below that."""
+    if plan.module == "__main__":
+        return
+    folders = [Path.cwd()]
+    if plan.source is not None and _is_at_home(plan):
+        above = Path(plan.source).parents
+        folders.insert(0, above[min(plan.module.count("."), len(above) - 1)])
+    added = [folder for folder in folders if _importable(folder)]  # they stay: worker processes import the module, too
+    try:
+        with _only_loading():
+            importlib.import_module(plan.module)
+    except ImportError:
+        for folder in added:
+            sys.path.remove(str(folder))
+
+
+def _run_file(plan: RunPlan) -> None:
+    """Loads the defining script as a module of another name than `__main__`, so that its guarded part stays still."""
+    if plan.source is None or not _is_at_home(plan):
+        return
+    name = f"__scythe_main_{hashlib.sha256(plan.source.encode()).hexdigest()[:12]}__"
+    spec = importlib.util.spec_from_file_location(name, plan.source)
+    if name in sys.modules or spec is None or spec.loader is None:
+        return
+    _importable(Path(plan.source).parent)  # its neighbours are imported by it, here and in the workers
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    cloudpickle.register_pickle_by_value(module)
+    with _only_loading():
+        spec.loader.exec_module(module)
+
+
+def _is_at_home(plan: RunPlan) -> bool:
+    """Whether the plan's file is one of the user's: below the working folder, and not below the root."""
+    file, home, root = Path(plan.source or "").resolve(), Path.cwd().resolve(), plan.objects.folder
+    if not file.is_file() or not file.is_relative_to(home) or home == Path(home.anchor):
+        return False
+    return root is None or not file.is_relative_to(root.resolve())
+
+
+def _importable(folder: Path) -> bool:
+    """Puts a folder on the Python path; False where it is there already."""
+    if str(folder) in sys.path:
+        return False
+    sys.path.insert(0, str(folder))
+    return True
+
+
+@contextmanager
+def _only_loading() -> Generator[None]:
+    token = loading.set(True)
+    try:
+        yield
+    finally:
+        loading.reset(token)
