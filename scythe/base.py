@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
+from scythe.offered import OFFERED
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -53,6 +55,15 @@ class ExperimentInputSpec(BaseModel):
         from scythe.fetch import fetch
 
         return fetch(uri, use_cache=use_cache)
+
+    def __getattr__(self, name: str) -> Any:
+        """Extra values, and beside them `seed`, `prefix` and `local_path`: see `scythe.offered`."""
+        try:
+            return super().__getattr__(name)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
+        except AttributeError:
+            if name not in OFFERED or hasattr(type(self), name):
+                raise
+            return OFFERED[name](self)
 
     @property
     def computed_features(self) -> Mapping[str, Scalar]:
