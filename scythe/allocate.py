@@ -6,7 +6,6 @@ write the plan and, last, the manifest. Only then does anything run.
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import uuid
 from collections.abc import Generator
@@ -16,17 +15,19 @@ from typing import Any
 import pyarrow as pa
 from pydantic_core import to_jsonable_python
 
-from scythe import layout, runs
+from scythe import find, layout
 from scythe.artifacts import store_artifacts
 from scythe.engines.jobs import RunRef
 from scythe.engines.start import check_engine, check_ready, start
-from scythe.errors import AllocationError, NotFoundError, StorageError, VersionError
+from scythe.errors import AllocationError, NotFoundError, RunDamaged, StorageError, VersionError
 from scythe.generations import open_generation
 from scythe.inputs import Inputs, prepare_inputs
 from scythe.layout import RunKey, check_name
 from scythe.manifest import dump_yaml, io_spec, make_manifest, schema_hash
 from scythe.plan import RunPlan, TablePlan
+from scythe.records import dump, parse
 from scythe.registry import Experiment, experiment_of
+from scythe.reserve import number, reserve_folder, sweep, undo
 from scythe.results import RunResult, read_result
 from scythe.runs import ExperimentRun, load_run
 from scythe.scatter_gather import RecursionMap
@@ -39,6 +40,7 @@ from scythe.versions import (
     SemVer,
     VersioningStrategy,
     allowed_between,
+    check_allocatable,
     check_step,
     next_version,
     parse_folders,
@@ -70,7 +72,7 @@ class BaseExperiment:
 
     def list_versions(self) -> list[SemVer]:
         """All versions, lowest first."""
-        return runs.version_names(storage(), self.name)
+        return find.version_names(storage(), self.name)
 
     def latest_version(self) -> SemVer | None:
         """The highest version, None before the first run."""
@@ -81,14 +83,14 @@ class BaseExperiment:
         """The runs of a version (of all versions without one), oldest first."""
         objects = storage()
         wanted = [SemVer.parse(version)] if version is not None else self.list_versions()
-        keys = [RunKey(self.name, str(v), f) for v in wanted for f in runs.run_folders(objects, self.name, str(v))]
+        keys = [RunKey(self.name, str(v), f) for v in wanted for f in find.run_folders(objects, self.name, str(v))]
         return [load_run(objects, key) for key in keys if objects.exists(key.manifest)]
 
     def latest_run(self, version: str | SemVer | None = None) -> ExperimentRun | None:
         """The latest run of a version (of the latest version without one), None where there is none."""
         objects = storage()
         try:
-            return load_run(objects, runs.resolve_run(objects, self.name, version, None))
+            return load_run(objects, find.latest_run(objects, self.name, version))
         except NotFoundError:
             return None
 
@@ -103,7 +105,7 @@ class BaseExperiment:
     def latest_results_for_version(self, version: str | SemVer) -> dict[str, str]:
         """Table name -> URI, of the latest finished run of a version; empty where there is none."""
         objects, named = storage(), str(SemVer.parse(version))
-        for folder in reversed(runs.run_folders(objects, self.name, named)):
+        for folder in reversed(find.run_folders(objects, self.name, named)):
             result = read_result(objects, RunKey(self.name, named, folder))
             if result is not None:
                 return result.uris
@@ -176,6 +178,7 @@ class BaseExperiment:
             _use_client(objects, s3_client)
         with _writable(objects), self._reserved(objects, version) as key:
             objects.sweep_staging(_STALE_SECONDS)
+            sweep(objects, key)
             plan = self._store(
                 objects, key, inputs, engine=engine, chunk=chunk, shape=recursion_map, catalog=settings.catalog,
                 copy_inputs=copy_inputs, overwrite_experiment_id=overwrite_experiment_id,
@@ -235,8 +238,9 @@ class BaseExperiment:
             plan.tables.update(self._prepare_tables(objects, plan))
         objects.write(key.plan, plan.to_json())
         manifest = make_manifest(
-            objects, key, self.experiment, inputs=table.num_rows, engine=engine, workflow_run_id=run_id
-        )
+            objects, key, self.experiment, inputs=table.num_rows, engine=engine, workflow_run_id=run_id,
+            number=number(objects, key),
+        )  # fmt: skip
         objects.write(key.manifest, manifest.to_yaml())
         return plan
 
@@ -253,31 +257,27 @@ class BaseExperiment:
     @contextmanager
     def _reserved(self, objects: Objects, wanted: VersioningStrategy | str | SemVer) -> Generator[RunKey]:
         """A version and a run folder that nobody else gets; given back where the allocation fails."""
-        version, is_new = self._reserve_version(objects, wanted)
-        key = self._reserve_folder(objects, str(version))
+        version = self._reserve_version(objects, wanted)
+        key = reserve_folder(objects, self.name, str(version))
         try:
             yield key
         except BaseException:
             with suppress(StorageError):  # what broke the allocation says more than that it cannot be undone
-                objects.delete([key.manifest])
-                objects.delete_folder(key.path)
-                objects.delete_empty_folders(key.path)
-                objects.delete([key.reservation, *([layout.version_record(self.name, str(version))] if is_new else [])])
+                undo(objects, key)
             raise
 
-    def _reserve_version(self, objects: Objects, wanted: VersioningStrategy | str | SemVer) -> tuple[SemVer, bool]:
-        record = json.dumps(self.experiment.schemas.to_json()).encode()
+    def _reserve_version(self, objects: Objects, wanted: VersioningStrategy | str | SemVer) -> SemVer:
+        record = dump(self.experiment.schemas.to_json())
         for _ in range(_RESERVE_TRIES):
             versions = self._known_versions(objects)
             version = self._choose(objects, versions, wanted)
-            if version in versions:
-                return version, False
-            if objects.create(layout.version_record(self.name, str(version)), record):
-                return version, True
+            known = str(version) in map(str, versions)
+            if known or objects.create(layout.version_record(self.name, str(version)), record):
+                return version
         raise AllocationError(f"no version of {self.name!r} could be reserved: other allocations were always faster")
 
     def _known_versions(self, objects: Objects) -> list[SemVer]:
-        reserved = objects.files(f"{layout.CATALOG}/{self.name}/_versions")
+        reserved = objects.files(layout.version_records(self.name))
         folders = objects.folders(self.name)
         return parse_folders([*(name.removesuffix(".json") for name in reserved), *folders])
 
@@ -291,6 +291,8 @@ class BaseExperiment:
             raise VersionError(
                 f"{wanted!r} is neither a semantic version nor one of {', '.join(STRATEGIES)}"
             ) from error
+        if str(version) not in map(str, versions):
+            check_allocatable(version)
         below = [v for v in versions if v <= version]
         if below:
             allowed = allowed_between(below[-1], version)
@@ -299,20 +301,21 @@ class BaseExperiment:
 
     def _difference(self, objects: Objects, version: SemVer) -> Difference:
         """What changed in the schemas since a version."""
+        record = layout.version_record(self.name, str(version))
+        damage: RunDamaged | None = None
+        recorded: dict[str, Any] | None = None
         try:
-            recorded = json.loads(objects.read(layout.version_record(self.name, str(version))))
+            recorded = parse(objects.read(record), objects.uri(record))
         except FileNotFoundError:
-            recorded = schemas_of_version(objects, self.name, str(version))
+            pass
+        except RunDamaged as error:
+            damage = error
+        recorded = recorded or schemas_of_version(objects, self.name, str(version))
+        if recorded is None and damage is not None:
+            raise AllocationError(
+                f"what the schemas of {self.name} {version} were cannot be told: {damage}"
+            ) from damage
         return difference(recorded, self.experiment.schemas) if recorded else Difference(())
-
-    def _reserve_folder(self, objects: Objects, version: str) -> RunKey:
-        moment = dt.datetime.now(dt.UTC).replace(microsecond=0)
-        for _ in range(_RESERVE_TRIES):
-            key = RunKey(self.name, version, layout.folder_of(moment))
-            if not objects.exists(key.manifest) and objects.create(key.reservation, b""):
-                return key
-            moment += dt.timedelta(seconds=1)
-        raise AllocationError(f"no run folder of {self.name} {version} is free")
 
 
 _IO_SCHEMAS = "scythe.io"
@@ -322,11 +325,11 @@ def schemas_of_version(objects: Objects, experiment: str, version: str) -> dict[
     """Both schemas of a version, from a run's `specs.pq`: for a root that came without its catalog."""
     import pyarrow.parquet as pq
 
-    for folder in runs.run_folders(objects, experiment, version):
+    for folder in find.run_folders(objects, experiment, version):
         try:
             with objects.reader(RunKey(experiment, version, folder).specs) as stream:
                 metadata = pq.read_schema(stream).metadata or {}
-        except FileNotFoundError:
+        except (OSError, pa.ArrowException):  # gone or damaged: another run of the version tells the same
             continue
         if _IO_SCHEMAS.encode() in metadata:
             return json.loads(metadata[_IO_SCHEMAS.encode()])

@@ -49,24 +49,27 @@ def list_runs(experiment: Annotated[str, typer.Argument(help="Name of the experi
     """Lists the runs of an experiment."""
     import scythe
 
-    _table(scythe.list_runs(experiment).drop("name", "run_datetime"), "no runs yet")
+    runs = scythe.list_runs(experiment)
+    _table(runs.drop("name", "run_datetime", "problem"), "no runs yet")
+    for status, problem in runs.select("status", "problem").drop_nulls("problem").rows():
+        typer.echo(f"{status}: {_plain(problem)}")
 
 
 @app.command("show")
 def show(name: _Name) -> None:
     """Shows a run: status, counts, slowest inputs, first errors."""
-    import polars as pl
-
     import scythe
+    from scythe.status import counts_of, look_at
 
     run = scythe.open_run(name)
-    result = run.result
-    row = scythe.list_runs(run.experiment).filter(
-        (pl.col("version") == run.version) & (pl.col("run") == run.key.folder)
-    ).row(0, named=True)  # fmt: skip
+    look, counts = counts_of(run.objects, run.key, look_at(run.objects, run.key))
+    result = look.result
     typer.echo(run.experiment_id)
-    typer.echo(f"  status   {row['status']}")
-    typer.echo(f"  inputs   {row['inputs']:,}: {row['rows']:,} rows, {row['errors']:,} errors")
+    typer.echo(f"  status   {look.status}")
+    if look.problem is not None:
+        typer.echo(f"  problem  {_plain(look.problem)}")
+    if counts.inputs is not None:
+        typer.echo(f"  inputs   {counts.inputs:,}: {counts.rows or 0:,} rows, {counts.errors or 0:,} errors")
     if result is not None:
         typer.echo(f"  seconds  {result.seconds:,.1f}")
     typer.echo(f"  folder   {run.uri}")
@@ -169,11 +172,11 @@ def rebuild() -> None:
 
 def _read(run: ExperimentRun, table: str) -> pl.DataFrame | None:
     import scythe
-    from scythe.errors import NotFoundError
+    from scythe.errors import ScytheError
 
     try:
         return scythe.read(run.experiment, run.version, table=table, run=run.key.folder)
-    except NotFoundError:
+    except ScytheError:  # it has no such table, or it is damaged: what there is is shown all the same
         return None
 
 
@@ -203,8 +206,13 @@ def _cell(value: Any) -> str:
         case dt.datetime():
             return value.strftime("%Y-%m-%d %H:%M:%S")
         case _:
-            text = " ".join(str(value).split())
+            text = " ".join(_plain(str(value)).split())
             return text if len(text) <= 100 else text[:99] + "…"
+
+
+def _plain(text: str) -> str:
+    """A text without what a terminal would take as a command."""
+    return "".join(c if c.isprintable() or c.isspace() else ascii(c)[1:-1] for c in text)
 
 
 def main() -> None:
@@ -216,7 +224,7 @@ def main() -> None:
     try:
         app()
     except ScytheError as error:
-        typer.echo(f"scythe: {error}", err=True)
+        typer.echo(f"scythe: {_plain(str(error))}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -40,6 +40,10 @@ class NotFoundError(ScytheError, LookupError):
     """An experiment, version, run, table or column that is not there; the message lists what is."""
 
 
+class ReadError(ScytheError):
+    """What is asked for makes no sense: a column twice, a single name in place of a list."""
+
+
 class RunError(ScytheError):
     """A run could not be finished, or cannot be done to what was asked."""
 
@@ -87,6 +91,7 @@ __all__ = [
     "InputTimeout",
     "NotFoundError",
     "OutputError",
+    "ReadError",
     "RegistrationError",
     "RunCancelled",
     "RunDamaged",

@@ -4,6 +4,8 @@
 _catalog/<experiment>/<table>/                         the Iceberg tables
 _catalog/<experiment>/_versions/<version>.json         which versions are taken, and their schemas
 _catalog/<experiment>/_runs/<version>/<datetime>       which run folders are taken
+                                      <datetime>.n<N>  which run of its version it is
+                                      <datetime>.deleted   that it was deleted: its name is never given to another
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ ID_LEVELS = ("experiment_id", "sort_index", "root_workflow_run_id", "workflow_ru
 RESERVED_TABLES = frozenset({"scalars", "result_file_refs", "errors", "tasks"})
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\- ]*")
+#: Names in the folder of a version's reservations.
+RESERVATION = re.compile(r"(?P<folder>[\d_-]+)(?:\.n(?P<number>\d+)|(?P<deleted>\.deleted))?", re.ASCII)
 
 
 def check_name(name: str, what: str, error: type[ScytheError] = RegistrationError) -> str:
@@ -36,11 +40,16 @@ def check_name(name: str, what: str, error: type[ScytheError] = RegistrationErro
     Raises:
         ScytheError: of the class given, for separators, `..`, control characters and the like.
     """
-    if not _NAME.fullmatch(name) or ".." in name or name != name.strip() or len(name) > 120:
+    if not is_name(name):
         raise error(
             f"{name!r} cannot be the name of {what}: use letters, digits, '_', '-', '.' and start with a letter or digit"
         )
     return name
+
+
+def is_name(name: str) -> bool:
+    """Whether `check_name` takes it."""
+    return bool(_NAME.fullmatch(name)) and ".." not in name and name == name.strip() and len(name) <= 120
 
 
 def folder_of(moment: dt.datetime) -> str:
@@ -54,17 +63,26 @@ def moment_of(folder: str) -> dt.datetime:
 
 
 def is_run_folder(name: str) -> bool:
-    """Whether a folder's name is a run's."""
+    """Whether a folder's name is a run's, written as `folder_of` writes it."""
     try:
-        moment_of(name)
+        return folder_of(moment_of(name)) == name
     except ValueError:
         return False
-    return True
+
+
+def reservations(experiment: str) -> str:
+    """The folder that tells which run folders of an experiment are taken, by version."""
+    return f"{CATALOG}/{experiment}/_runs"
+
+
+def version_records(experiment: str) -> str:
+    """The folder that tells which versions are taken."""
+    return f"{CATALOG}/{experiment}/_versions"
 
 
 def version_record(experiment: str, version: str) -> str:
     """The key that reserves a version."""
-    return f"{CATALOG}/{experiment}/_versions/{version}.json"
+    return f"{version_records(experiment)}/{version}.json"
 
 
 @dataclass(frozen=True, order=True)
@@ -93,7 +111,16 @@ class RunKey:
     @property
     def reservation(self) -> str:
         """The key that reserves the run's folder."""
-        return f"{CATALOG}/{self.experiment}/_runs/{self.version}/{self.folder}"
+        return f"{reservations(self.experiment)}/{self.version}/{self.folder}"
+
+    @property
+    def tombstone(self) -> str:
+        """The key that says that the run was deleted."""
+        return f"{self.reservation}.deleted"
+
+    def numbered(self, number: int) -> str:
+        """The key that says which run of its version it is: the order of runs that no clock decides."""
+        return f"{self.reservation}.n{number:06d}"
 
     @property
     def manifest(self) -> str:

@@ -16,7 +16,9 @@ import yaml
 from pydantic import BaseModel, Field, create_model
 from pydantic.json_schema import GenerateJsonSchema
 
+from scythe.errors import RunDamaged
 from scythe.layout import RunKey
+from scythe.records import FORMAT, check_format
 from scythe.registry import Experiment
 from scythe_catalog.objects import Objects
 
@@ -39,6 +41,9 @@ class Manifest(BaseModel):
     packages: dict[str, str]
     git_commit: str | None
     host: str
+    #: Its place among the runs of its version, from 1: the latest has the highest.
+    number: int
+    format: int = FORMAT
 
     def to_yaml(self) -> bytes:
         """The manifest as YAML, keys in the order of the specification."""
@@ -46,7 +51,14 @@ class Manifest(BaseModel):
 
 
 def make_manifest(
-    objects: Objects, key: RunKey, experiment: Experiment, *, inputs: int, engine: str, workflow_run_id: str | None
+    objects: Objects,
+    key: RunKey,
+    experiment: Experiment,
+    *,
+    inputs: int,
+    engine: str,
+    workflow_run_id: str | None,
+    number: int,
 ) -> Manifest:
     """The manifest of a run that is about to start."""
     return Manifest(
@@ -63,12 +75,29 @@ def make_manifest(
         packages=_packages(experiment),
         git_commit=_git_commit(experiment.source),
         host=socket.gethostname(),
+        number=number,
     )
 
 
 def read_manifest(objects: Objects, key: RunKey) -> Mapping[str, Any]:
-    """The manifest of a run as it is stored; raises FileNotFoundError."""
-    return yaml.safe_load(objects.read(key.manifest))
+    """The manifest of a run as it is stored.
+
+    Raises:
+        FileNotFoundError: there is none.
+        RunDamaged: it is no manifest any more.
+        FormatError: it was written by a later Scythe.
+    """
+    raw, where = objects.read(key.manifest), objects.uri(key.manifest)
+    try:
+        found = yaml.safe_load(raw)
+    except (yaml.YAMLError, ValueError) as error:
+        what = str(error).splitlines()[0]
+        raise RunDamaged(f"{where} is no YAML ({what}): it was damaged after it was written") from error
+    if not isinstance(found, dict) or "experiment_id" not in found:
+        raise RunDamaged(
+            f"{where} is {'empty' if not raw.strip() else 'no manifest'}: it was damaged after it was written"
+        )
+    return check_format(found, where)
 
 
 def record_trigger(objects: Objects, key: RunKey, workflow_run_id: str) -> str:

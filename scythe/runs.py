@@ -1,10 +1,11 @@
-"""Runs that are there: found by name, looked at, resumed, cancelled, deleted. Allocates nothing."""
+"""A run, and what can be done with it: it is looked at, resumed, cancelled, deleted. Allocates nothing."""
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
-from collections.abc import Sequence
-from typing import Any, Literal, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 from pydantic import BaseModel, PrivateAttr
 
@@ -12,20 +13,20 @@ from scythe import layout
 from scythe.attempts import check_free, latest_attempt
 from scythe.engines.jobs import FinishedRef, RunRef
 from scythe.engines.start import attach, cancel, start
-from scythe.errors import NotFoundError, RunError
+from scythe.errors import FormatError, NotFoundError, RunDamaged, RunError
+from scythe.find import experiment_names, find_run, latest_run, name_of, run_folders, split_name, version_names
 from scythe.gather import all_parts, coverage_of
 from scythe.layout import RunKey
 from scythe.manifest import read_manifest
 from scythe.parts import failed
 from scythe.plan import RunPlan
+from scythe.reserve import bury, undo
 from scythe.results import RunResult, read_result
 from scythe.settings import engine_settings, storage
 from scythe.source import find_experiment
+from scythe.status import Look, Status, look_at, status_of
 from scythe.tables import catalog_of
-from scythe.versions import SemVer, parse_folders
 from scythe_catalog.objects import Objects
-
-Status = Literal["allocated", "running", "incomplete", "finished", "cancelled"]
 
 
 class ExperimentRun(BaseModel):
@@ -57,8 +58,20 @@ class ExperimentRun(BaseModel):
 
     @property
     def status(self) -> Status:
-        """`allocated`, `running`, `incomplete` (nobody works on it and something is missing), `finished` or `cancelled`."""
-        return status_of(self._objects, self.key)
+        """`allocated`, `running`, `incomplete` (nobody works on it and something is missing), `finished` or `cancelled`.
+
+        Also `deleted`, `damaged`, and `allocating` of one whose allocation is under way or was cut short: see `problem`.
+        """
+        return self._look.status
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with the run, None where nothing is."""
+        return self._look.problem
+
+    @property
+    def _look(self) -> Look:
+        return look_at(self._objects, self.key)
 
     @property
     def result(self) -> RunResult | None:
@@ -72,6 +85,7 @@ class ExperimentRun(BaseModel):
             RunError: somebody works on it.
             NotFoundError: the function is not to be found: import the module that defines it first, or name it (`module`).
         """
+        self._is_there()
         finished = self.result
         if finished is not None and not self._is_being_redone():
             return FinishedRef(finished)
@@ -87,6 +101,7 @@ class ExperimentRun(BaseModel):
             RunError: somebody works on it.
             NotFoundError: the function is not to be found: import the module that defines it first, or name it (`module`).
         """
+        self._is_there()
         plan = RunPlan.load(self._objects, self.key)
         parts = all_parts(plan)
         coverage = coverage_of(plan, parts)
@@ -95,27 +110,54 @@ class ExperimentRun(BaseModel):
         return self._start(plan, coverage.open_ranges(), engine, workers, module, show=False)
 
     def cancel(self) -> None:
-        """Stops the run wherever it is worked on; what is finished stays, and `resume` goes on with it."""
+        """Stops the run wherever it is worked on; what is finished stays, and `resume` goes on with it.
+
+        Raises:
+            RunError: it is finished.
+            NotFoundError: it was deleted.
+        """
+        self._is_there()
         if self.status == "finished":
             raise RunError(f"the run {self.experiment_id} is finished: there is nothing to cancel")
+        plan = RunPlan.load(self._objects, self.key)
         self._objects.write(self.key.cancelled, b"{}")
-        cancel(RunPlan.load(self._objects, self.key))
+        cancel(plan)
 
     def delete(self) -> None:
-        """Removes the run from the catalog, then its folder; the version's number is not used again.
+        """Removes the run from the catalog, then its folder; neither its name nor its version's number is used again.
+
+        Half an allocation that was cut short, and what is left of a run whose folder was removed, are removed, too.
 
         Raises:
             RunError: somebody works on it.
+            NotFoundError: it was deleted already.
         """
-        if self.status == "running":
+        status = self.status
+        if status == "running":
             raise RunError(f"the run {self.experiment_id} is being worked on: cancel it first")
+        if status == "allocating":
+            undo(self._objects, self.key)
+            return
+        if status == "deleted" and not self._objects.found(self.key.path):
+            raise NotFoundError(f"there is no run {self.experiment_id} any more: it was deleted")
+        bury(self._objects, self.key)
         catalog = catalog_of(self._objects, engine_settings().catalog)
         for name in catalog.tables(self.experiment):
             catalog.table(self.experiment, name).replace([], self.key.partition, forget=f"{self.key.path}/")
         self._objects.delete([self.key.manifest])  # first, so that a half-deleted run is no run
         self._objects.delete_folder(self.key.path)
         self._objects.delete_empty_folders(self.key.path)
-        self._objects.delete([self.key.reservation])
+
+    def _is_there(self) -> None:
+        """Nothing where the run has a manifest.
+
+        Raises:
+            NotFoundError: it was deleted, or never allocated whole.
+        """
+        if not self._objects.exists(self.key.manifest):
+            look = self._look
+            what = "it was deleted" if look.status == "deleted" else look.problem
+            raise NotFoundError(f"there is no run {self.experiment_id}: {what}")
 
     def _is_being_redone(self) -> bool:
         last = latest_attempt(self._objects, self.key)
@@ -150,125 +192,12 @@ class ExperimentRun(BaseModel):
         )
 
 
-def status_of(objects: Objects, key: RunKey) -> Status:
-    """The status of a run, from what lies in its folder."""
-    last = latest_attempt(objects, key)
-    if last is not None and last.alive:
-        return "running"
-    if objects.exists(key.result):
-        return "finished"
-    if objects.exists(key.cancelled):
-        return "cancelled"
-    return "allocated" if last is None else "incomplete"
-
-
-# --- looking things up ------------------------------------------------------------------------------
-
-
-def experiment_names(objects: Objects) -> list[str]:
-    """Names of the experiments of a root, sorted."""
-    names = [n for n in objects.folders() if not n.startswith(("_", "."))]
-    return [n for n in names if version_names(objects, n)]
-
-
-def version_names(objects: Objects, experiment: str) -> list[SemVer]:
-    """The versions of an experiment that have a folder, lowest first."""
-    return parse_folders(objects.folders(experiment))
-
-
-def run_folders(objects: Objects, experiment: str, version: str) -> list[str]:
-    """The run folders of a version, oldest first; those without a manifest included."""
-    return [n for n in objects.folders(f"{experiment}/{version}") if layout.is_run_folder(n)]
-
-
-def name_of(experiment: Any) -> str:
-    """The experiment's folder: of a name (with or without the task prefix), or of a registered function."""
-    if isinstance(experiment, str):
-        return experiment.removeprefix(layout.TASK_PREFIX)
-    from scythe.registry import experiment_of
-
-    return experiment_of(experiment).name
-
-
-def resolve_version(objects: Objects, experiment: str, version: Any) -> str:
-    """A version that is there, as its folder's name; None is the latest that has a run, if any has.
-
-    Raises:
-        NotFoundError: listing what is there.
-    """
-    versions = versions_of(objects, experiment)
-    if version is None:
-        return latest_of(objects, experiment, versions)
-    wanted = SemVer.parse(version)
-    if wanted not in versions:
-        raise NotFoundError(f"{experiment!r} has no version {wanted}; it has {_listed(versions)}")
-    return str(wanted)
-
-
-def versions_of(objects: Objects, experiment: str) -> list[SemVer]:
-    """The versions of an experiment that is there, lowest first.
-
-    Raises:
-        NotFoundError: listing the experiments that are there.
-    """
-    versions = version_names(objects, experiment)
-    if not versions:
-        raise NotFoundError(
-            f"there is no experiment {experiment!r} in {objects.root}; there is {_listed(experiment_names(objects))}"
-        )
-    return versions
-
-
-def latest_of(objects: Objects, experiment: str, versions: Sequence[SemVer]) -> str:
-    """The highest of some versions that has a run, if any has: an allocation that was killed leaves one without."""
-    for version in map(str, reversed(versions)):
-        folders = run_folders(objects, experiment, version)
-        if any(objects.exists(RunKey(experiment, version, folder).manifest) for folder in reversed(folders)):
-            return version
-    return str(versions[-1])
-
-
-def resolve_run(objects: Objects, experiment: str, version: Any, run: Any) -> RunKey:
-    """A run that is there; None is the version's latest, finished or not.
-
-    Raises:
-        NotFoundError: listing what is there.
-    """
-    named = resolve_version(objects, experiment, version)
-    folders = run_folders(objects, experiment, named)
-    if run is None:
-        for folder in reversed(folders):
-            key = RunKey(experiment, named, folder)
-            if objects.exists(key.manifest):
-                return key
-        raise NotFoundError(f"{experiment} {named} has no run yet")
-    folder = folder_name(run)
-    key = RunKey(experiment, named, folder)
-    if folder not in folders or not objects.exists(key.manifest):
-        raise NotFoundError(f"{experiment} {named} has no run {folder}; it has {_listed(folders)}")
-    return key
-
-
-def folder_name(run: Any) -> str:
-    """A run's folder, of its name, its datetime or an ExperimentRun."""
-    if isinstance(run, ExperimentRun):
-        return run.key.folder
-    if isinstance(run, dt.datetime):
-        return layout.folder_of(run if run.tzinfo else run.replace(tzinfo=dt.UTC))
-    return str(run).rstrip("/").rsplit("/", 1)[-1]
-
-
-def _listed(names: Sequence[object]) -> str:
-    shown = [str(n) for n in names[-20:]]
-    return ("… " if len(names) > 20 else "") + (", ".join(shown) or "nothing")
-
-
 def load_run(objects: Objects, key: RunKey) -> ExperimentRun:
-    """The run of a key; raises NotFoundError where it has no manifest."""
-    try:
+    """The run of a key, whatever is wrong with it: what its manifest does not tell is left out."""
+    manifest: Mapping[str, Any] = {}
+    with contextlib.suppress(FileNotFoundError, RunDamaged, FormatError):  # its status tells
         manifest = read_manifest(objects, key)
-    except FileNotFoundError as error:
-        raise NotFoundError(f"there is no run {key.path} in {objects.root}") from error
+    inputs = manifest.get("inputs")
     run = ExperimentRun(
         experiment=key.experiment,
         experiment_id=key.path,
@@ -276,7 +205,7 @@ def load_run(objects: Objects, key: RunKey) -> ExperimentRun:
         run_datetime=key.moment,
         uri=objects.uri(key.path),
         workflow_run_id=manifest.get("workflow_run_id"),
-        inputs=manifest.get("inputs", 0),
+        inputs=inputs if isinstance(inputs, int) else 0,
     )
     return run.below(objects)
 
@@ -286,16 +215,28 @@ def open_run(experiment: Any, version: Any = None, run: Any = None) -> Experimen
 
     Args:
         experiment: A name, a registered function, or a whole `experiment/version/datetime`.
-        version: As text or SemVer; None is the latest.
-        run: Its folder's name or its datetime; None is the version's latest, finished or not.
+        version: As text or SemVer; None is the latest, or the one that has the run.
+        run: Its folder's name, its datetime, or the whole name; None is the version's latest, finished or not.
 
     Raises:
-        NotFoundError: it is not there; the message lists what is.
+        NotFoundError: it is not there, or several versions have one of this name; the message lists what is.
+        VersionError: the version is none.
     """
-    if isinstance(experiment, str) and version is None and run is None and experiment.count("/") >= 1:
-        experiment, version, run = [*experiment.strip("/").split("/"), None][:3]
-    objects = storage()
-    return load_run(objects, resolve_run(objects, name_of(experiment), version, run))
+    if isinstance(experiment, str) and version is None and run is None and "/" in experiment:
+        experiment, version, run = split_name(experiment)
+    objects, name = storage(), name_of(experiment)
+    if run is None:
+        return load_run(objects, latest_run(objects, name, version))
+    return load_run(objects, find_run(objects, name, version, run, whatever=True))
 
 
-__all__ = ["ExperimentRun", "Status", "load_run", "open_run", "status_of"]
+__all__ = [
+    "ExperimentRun",
+    "Status",
+    "experiment_names",
+    "load_run",
+    "open_run",
+    "run_folders",
+    "status_of",
+    "version_names",
+]

@@ -22,7 +22,10 @@ class SemVer(semver.Version):
     @classmethod
     def parse(cls, version: Any, optional_minor_and_patch: bool = False) -> Self:
         """`v1.2.3` or `1.2.3`; raises VersionError for anything else."""
-        text = version.decode() if isinstance(version, bytes) else str(version)
+        try:
+            text = version.decode() if isinstance(version, bytes) else str(version)
+        except UnicodeDecodeError as error:
+            raise VersionError(f"{version!r} is not a semantic version: write it as v1.2.3") from error
         try:
             return super().parse(text.strip().removeprefix("v"), optional_minor_and_patch)
         except ValueError as error:
@@ -48,7 +51,22 @@ def parse_folders(names: Iterable[str]) -> list[SemVer]:
         elif name.startswith("v") and semver.Version.is_valid(name[1:]):
             others.append(SemVer.parse(name))
     plain.sort(key=semver.Version.to_tuple)  # of plain versions the numbers alone decide: a thousand are sorted at once
-    return sorted(plain + others) if others else plain
+    return sorted(plain + others, key=lambda v: (v, v.build or "")) if others else plain
+
+
+def check_allocatable(version: SemVer) -> SemVer:
+    """The version, if runs can be given it.
+
+    Raises:
+        VersionError: it has build metadata, which do not count in the order of versions: which is the latest?
+    """
+    if version.build is not None:
+        plain = str(version).partition("+")[0]
+        raise VersionError(
+            f"{version} differs from {plain} by build metadata alone, and these two have no order: allocate {plain}, "
+            "or the next patch"
+        )
+    return version
 
 
 def next_version(strategy: VersioningStrategy, latest: SemVer | None, difference: Difference | None) -> SemVer:

@@ -102,9 +102,9 @@ def test_runs_lists_the_runs_of_an_experiment(root: Path, cli: CLI) -> None:
 
     rows = [line.split() for line in out.splitlines()]
     assert code == 0
-    assert rows[0] == ["version", "run", "status", "inputs", "rows", "errors", "seconds"]
-    assert rows[1][:6] == ["v1.0.0", first.key.folder, "finished", "5", "4", "1"]
-    assert rows[2][:6] == ["v1.1.0", second.key.folder, "finished", "2", "2", "0"]
+    assert rows[0] == ["version", "run", "number", "status", "inputs", "rows", "errors", "seconds"]
+    assert rows[1][:7] == ["v1.0.0", first.key.folder, "1", "finished", "5", "4", "1"]
+    assert rows[2][:7] == ["v1.1.0", second.key.folder, "1", "finished", "2", "2", "0"]
 
 
 def test_show_tells_status_counts_slowest_inputs_and_first_errors(root: Path, cli: CLI) -> None:

@@ -327,7 +327,10 @@ def test_experiments_and_runs_are_listed_as_frames(moody: Moody) -> None:
     second = moody.broken(5, version="keep")
 
     runs = scythe.list_runs(moody.function)
-    assert runs.columns == ["name", "version", "run_datetime", "run", "status", "inputs", "rows", "errors", "seconds"]
+    about = ["name", "version", "run_datetime", "run", "number"]
+    assert runs.columns == [*about, "status", "inputs", "rows", "errors", "seconds", "problem"]
+    assert runs["number"].to_list() == [1, 2]
+    assert runs["problem"].null_count() == 2
     assert runs["run_datetime"].to_list() == [first.run_datetime, second.run_datetime]
     assert runs.select("status", "inputs", "rows", "errors").rows() == [("finished", 3, 3, 0), ("incomplete", 5, 2, 1)]
     assert runs["seconds"][0] > 0

@@ -7,6 +7,7 @@ One atomic operation, create-if-absent, is all that Scythe builds on: a hard lin
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import errno
 import os
 import shutil
@@ -37,6 +38,15 @@ _AT_ONCE = 32
 _NO_LINK = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 #: In which of an object's headers the call that made it left its name.
 _MAKER = "scythe-maker"
+
+
+@dataclass(frozen=True)
+class Found:
+    """An object as a listing shows it; its time is the store's, whatever the clock of this machine says."""
+
+    key: str
+    size: int
+    modified: dt.datetime
 
 
 @dataclass(frozen=True)
@@ -169,10 +179,18 @@ class Objects:
 
     def keys(self, prefix: str) -> list[str]:
         """All keys below a folder, sorted."""
+        return sorted(found.key for found in self.found(prefix))
+
+    def found(self, prefix: str) -> list[Found]:
+        """All objects below a folder, with what a listing tells of them."""
         import obstore
 
-        return sorted(
-            self._tried(lambda: [meta["path"] for batch in obstore.list(self.store, prefix + "/") for meta in batch])
+        return self._tried(
+            lambda: [
+                Found(meta["path"], meta["size"], meta["last_modified"])
+                for batch in obstore.list(self.store, prefix + "/")
+                for meta in batch
+            ]
         )
 
     def folders(self, prefix: str = "") -> list[str]:

@@ -85,7 +85,7 @@ class Catalog:
         from pyiceberg.exceptions import NoSuchNamespaceError
 
         try:
-            return sorted(identifier[-1] for identifier in self.iceberg.list_tables(namespace))
+            return sorted(identifier[-1] for identifier in self.iceberg.list_tables((namespace,)))
         except NoSuchNamespaceError:
             return []
 
@@ -108,9 +108,9 @@ class Catalog:
         try:
             table = self.table(namespace, name)
         except TableNotFound:
-            if not self.iceberg.namespace_exists(namespace):
+            if not self.iceberg.namespace_exists((namespace,)):  # a name with a dot is one namespace, not two
                 with contextlib.suppress(NamespaceAlreadyExistsError):
-                    self.iceberg.create_namespace(namespace)
+                    self.iceberg.create_namespace((namespace,))
             try:
                 return self._create(namespace, name, schema, partition, properties or {})
             except TableAlreadyExistsError:
@@ -250,6 +250,34 @@ class Table:
     def files(self, partition: Partition) -> list[str]:
         """URIs of the data files of a partition."""
         return sorted(task.file.file_path for task in _files_of(self.iceberg, partition))
+
+    def held(self) -> dict[tuple[Any, ...], frozenset[str]]:
+        """What the table holds: the values of each partition, and the columns that hold anything there.
+
+        A file tells which plain columns it has; of one that does not tell (the rows so far of a run that goes on), and
+        of nested columns, all count as held.
+        """
+        from pyiceberg.types import PrimitiveType
+
+        schema = self.iceberg.schema()
+        plain = {f.field_id: f.name for f in schema.fields if isinstance(f.field_type, PrimitiveType)}
+        every = frozenset(f.name for f in schema.fields)
+        nested = every - set(plain.values())
+        found: dict[tuple[Any, ...], frozenset[str]] = {}
+        for task in _files_of(self.iceberg, {}):
+            told = task.file.value_counts
+            columns = nested | {plain[i] for i in told if i in plain} if told else every
+            values = tuple(self._partition_values(task.file.partition))
+            found[values] = found.get(values, frozenset()) | columns
+        return found
+
+    def _partition_values(self, record: Any) -> Iterable[Any]:
+        from pyiceberg.types import TimestamptzType
+
+        schema = self.iceberg.schema()
+        for i, field in enumerate(self.iceberg.spec().fields):
+            instant = isinstance(schema.find_field(field.source_id).field_type, TimestamptzType)
+            yield _EPOCH + dt.timedelta(microseconds=record[i]) if instant else record[i]
 
     def _commit(self, change: Callable[[pyiceberg.table.Table, Transaction], bool]) -> Table:
         """Loads, changes and commits, again and again until no other committer was faster."""

@@ -1,0 +1,59 @@
+"""Lists experiments and runs as frames: what there is, how it went, and what is wrong with it. Writes nothing."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import polars as pl
+
+from scythe import layout
+from scythe.find import experiment_names, latest_of, name_of, reserved, run_keys, version_names, versions_of
+from scythe.settings import storage
+from scythe.status import counts_of, look_at
+
+
+def list_experiments() -> pl.DataFrame:
+    """One row an experiment: `name`, latest `version`, number of `versions` and `runs`, `run_datetime` of the latest run."""
+    objects = storage()
+    found: list[tuple[str, str, int, int, dt.datetime | None]] = []
+    for name in experiment_names(objects):
+        versions = version_names(objects, name)
+        folders = [key.folder for key in run_keys(objects, name, versions)]
+        latest = layout.moment_of(max(folders)) if folders else None
+        found.append((name, latest_of(objects, name, versions), len(versions), len(folders), latest))
+    schema = {
+        "name": pl.String, "version": pl.String, "versions": pl.Int64, "runs": pl.Int64,
+        "run_datetime": pl.Datetime("us", "UTC"),
+    }  # fmt: skip
+    return pl.DataFrame(found, schema=schema, orient="row")
+
+
+def list_runs(experiment: Any) -> pl.DataFrame:
+    """One row a run, lowest version first, those of a version in the order in which they were allocated.
+
+    Columns: `name, version, run_datetime, run` (its folder), `number` (its place among the runs of its version; null for
+    runs of before there were numbers), `status, inputs, rows, errors, seconds, problem` (what is wrong with it). What
+    cannot be told of a damaged run is null.
+
+    Raises:
+        NotFoundError: there is no such experiment.
+    """
+    objects, name = storage(), name_of(experiment)
+    taken = reserved(objects, name)
+    keys = {*run_keys(objects, name, versions_of(objects, name)), *(set(taken.taken) - taken.deleted)}
+    found: list[tuple[Any, ...]] = []
+    for key in taken.ordered(keys):
+        look, counts = counts_of(objects, key, look_at(objects, key))
+        found.append(
+            (
+                name, key.version, key.moment, key.folder, taken.numbers.get(key), look.status,
+                counts.inputs, counts.rows, counts.errors, counts.seconds, look.problem,
+            )
+        )  # fmt: skip
+    schema = {
+        "name": pl.String, "version": pl.String, "run_datetime": pl.Datetime("us", "UTC"), "run": pl.String,
+        "number": pl.Int64, "status": pl.String, "inputs": pl.Int64, "rows": pl.Int64, "errors": pl.Int64,
+        "seconds": pl.Float64, "problem": pl.String,
+    }  # fmt: skip
+    return pl.DataFrame(found, schema=schema, orient="row")

@@ -1,0 +1,158 @@
+"""Reads many runs at once: the generations of a table united by the names of their columns. Writes nothing.
+
+What is shown is what the runs hold that are there: a run that was deleted has no say in columns or types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from scythe.errors import NotFoundError, RunDamaged
+from scythe.find import find_run, listed, resolve_version, run_keys, versions_of
+from scythe.generations import generations
+from scythe.layout import RunKey, folder_of
+from scythe.results import RunResult, read_result
+from scythe.versions import SemVer
+from scythe_catalog.objects import Objects
+from scythe_catalog.scan import scan as scan_table
+from scythe_catalog.schema import TableSchema, clashes, united
+from scythe_catalog.schema import kinds as k
+
+if TYPE_CHECKING:
+    from scythe_catalog.tables import Catalog, Table
+
+ALL = "all"
+PARTITION_COLUMNS = ("version", "run_datetime")
+_NUMBERS = (k.Int, k.Float, k.Decimal, k.Bool)
+
+
+def is_all(asked: Any) -> bool:
+    """Whether a version or a run is `"all"`."""
+    return isinstance(asked, str) and asked == ALL
+
+
+def wanted_runs(objects: Objects, name: str, version: Any, run: Any) -> list[RunKey]:
+    """The runs that are asked for where a version or a run is `"all"`, lowest version first, oldest first within each.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    versions = versions_of(objects, name)
+    if run is not None and not is_all(run):
+        return [find_run(objects, name, None, run)]
+    if not is_all(version):
+        versions = [SemVer.parse(resolve_version(objects, name, version))]
+    keys = run_keys(objects, name, versions)
+    if is_all(run):
+        return keys
+    latest = {key.version: key for key in keys if objects.exists(key.result)}
+    if not latest:
+        raise NotFoundError(f"{name!r} has no finished run")
+    return list(latest.values())
+
+
+def finished_runs(objects: Objects, name: str, version: Any, run: Any) -> list[tuple[RunKey, RunResult]]:
+    """Those of the runs that are asked for that are finished, in the order of their datetimes.
+
+    Raises:
+        NotFoundError: none is.
+    """
+    keys = sorted(wanted_runs(objects, name, version, run), key=lambda key: key.folder)
+    found = [(key, result) for key in keys if (result := read_result(objects, key)) is not None]
+    if not found:
+        raise NotFoundError(f"{name!r} has no finished run; its runs: {listed([key.path for key in keys])}")
+    return found
+
+
+def scan_many(catalog: Catalog, objects: Objects, name: str, version: Any, table: str, run: Any) -> pl.LazyFrame:
+    """All rows of a table of the runs that are asked for, in no order, with `version` and `run_datetime` behind them.
+
+    Raises:
+        NotFoundError: there is no such run, or no such table.
+        RunDamaged: a run's folder was removed, and the catalog still shows its rows.
+    """
+    keys = wanted_runs(objects, name, version, run)
+    tables = catalog.tables(name)
+    opened = [catalog.table(name, g) for g in generations(tables, table)]
+    if not opened:
+        known = [t for t in tables if generations(tables, t)[:1] == [t]]
+        raise NotFoundError(f"{name!r} has no table {table!r}; it has {listed(known)}")
+    partition = {} if is_all(version) else {"version": resolve_version(objects, name, version)}
+    there = run_keys(objects, name, versions_of(objects, name))
+    parts = [_part(one, name, there, None if is_all(run) else tuple(keys)) for one in opened]
+    parts = [part for part in parts if part.rows] or parts
+    schema = parts[0].schema
+    for other in parts[1:]:
+        schema = united(schema, other.schema)
+    unlike = _unlike([part.schema for part in parts])
+    frames = [part.scan(partition).with_columns(_unified(part.schema, schema, unlike)) for part in parts]
+    joined = pl.concat(frames, how="diagonal_relaxed") if len(frames) > 1 else frames[0]
+    return joined.select([*schema.names, *PARTITION_COLUMNS])
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What of one generation of a table is asked for."""
+
+    table: Table
+    #: The columns that the runs in question hold.
+    schema: TableSchema
+    #: Whether there is any row of them.
+    rows: bool
+    #: The runs in question; None for all of them.
+    keys: tuple[RunKey, ...] | None
+
+    def scan(self, partition: Mapping[str, Any]) -> pl.LazyFrame:
+        frame = scan_table(self.table, partition, columns=self.schema.names, keep=PARTITION_COLUMNS)
+        if self.keys is None:
+            return frame
+        any_of = pl.lit(False)
+        for key in self.keys:
+            any_of |= (pl.col("version") == key.version) & (pl.col("run_datetime") == key.moment)
+        return frame.filter(any_of)
+
+
+def _part(table: Table, name: str, there: Sequence[RunKey], keys: tuple[RunKey, ...] | None) -> _Part:
+    """A generation as the runs that are there make it; `keys` are those whose rows are asked for, None where all are."""
+    runs = {(key.version, key.moment) for key in there}
+    held = table.held()
+    gone = sorted(held.keys() - runs) if keys is None else []
+    if gone:
+        path = RunKey(name, gone[0][0], folder_of(gone[0][1])).path
+        raise RunDamaged(
+            f"the folder of the run {path} is gone, and its rows are still in the catalog: put it back, "
+            f"or let `scythe delete {path}` clear up behind it"
+        )
+    of_runs = [columns for run, columns in held.items() if run in runs]
+    columns = frozenset[str]().union(*of_runs)
+    schema = table.schema
+    kept = schema.select([n for n in schema.names if n in columns]) if of_runs else schema
+    return _Part(table, kept, bool(of_runs), keys)
+
+
+def _unlike(schemas: list[TableSchema]) -> set[str]:
+    """The columns whose types in two generations have nothing in common: they are united as text."""
+    found: set[str] = set()
+    for i, one in enumerate(schemas):
+        for other in schemas[i + 1 :]:
+            for column in other:
+                if column.name in one and clashes(one.select([column.name]), other.select([column.name])):
+                    numbers = isinstance(column.kind, _NUMBERS) and isinstance(one[column.name].kind, _NUMBERS)
+                    found |= set() if numbers else {column.name}
+    return found
+
+
+def _unified(own: TableSchema, schema: TableSchema, unlike: set[str]) -> list[pl.Expr]:
+    """Casts that bring a generation's columns to the types that all generations share."""
+    casts: list[pl.Expr] = []
+    for column in own:
+        target = schema[column.name].kind
+        if column.name in unlike:
+            casts.append(pl.col(column.name).cast(pl.String))
+        elif isinstance(column.kind, k.Category):
+            casts.append(pl.col(column.name).cast(target.polars() if isinstance(target, k.Category) else pl.String))
+    return casts

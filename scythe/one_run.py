@@ -1,0 +1,93 @@
+"""Reads one run, finished or not: a lazy frame of one of its tables, as the catalog shows it. Writes nothing."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from scythe.errors import NotFoundError, ReadError
+from scythe.find import find_run, listed, resolve_version, run_folders
+from scythe.layout import RunKey
+from scythe.plan import RunPlan
+from scythe.results import RunResult, read_result
+from scythe.status import status_of
+from scythe_catalog.objects import Objects
+from scythe_catalog.scan import scan as scan_table
+
+if TYPE_CHECKING:
+    from scythe_catalog.tables import Catalog
+
+_SHOWN_STATES = 10
+
+
+def one_run(objects: Objects, name: str, version: Any, run: Any) -> tuple[RunKey, RunResult | None]:
+    """The run that is asked for, with its result if it has one; without `run` the version's latest that is finished.
+
+    Raises:
+        NotFoundError: listing what is there.
+        RunDamaged: its result, or that of the latest finished run, is damaged.
+    """
+    if run is not None:
+        key = find_run(objects, name, version, run)
+        return key, read_result(objects, key)
+    named = resolve_version(objects, name, version)
+    keys = [RunKey(name, named, folder) for folder in run_folders(objects, name, named)]
+    for key in reversed(keys):
+        result = read_result(objects, key)
+        if result is not None:
+            return key, result
+    there = [key for key in keys[-_SHOWN_STATES:] if objects.exists(key.manifest)]
+    states = [f"{key.folder} ({status_of(objects, key)})" for key in there]
+    raise NotFoundError(
+        f"{name} {named} has no finished run; its runs: {listed(states) if states else 'none'}. "
+        "Name one with run= to read what it has so far"
+    )
+
+
+def scan_run(
+    catalog: Catalog, objects: Objects, key: RunKey, result: RunResult | None, table: str, columns: Sequence[str] | None
+) -> pl.LazyFrame:
+    """A table of a run, ordered by `sort_index`.
+
+    Raises:
+        NotFoundError: it has no such table or column.
+    """
+    if result is not None:
+        known = {name: (found.catalog_table, found.columns) for name, found in result.tables.items()}
+    else:
+        tables = RunPlan.load(objects, key).tables
+        known = {name: (planned.catalog_table, list(planned.schema.names)) for name, planned in tables.items()}
+    if table not in known:
+        later = "" if result is not None else "; dataframes can be read when the run is finished"
+        raise NotFoundError(f"{key.path} has no table {table!r}; it has {', '.join(sorted(known))}{later}")
+    opened = catalog.table(key.experiment, known[table][0])
+    wanted = chosen(columns, known[table][1], table)
+    if result is not None:
+        return scan_table(opened, key.partition, columns=wanted)
+    frame = scan_table(opened, key.partition, columns=known[table][1])
+    return frame.sort("sort_index", maintain_order=True).select(wanted)
+
+
+def chosen(columns: Sequence[str] | None, names: Sequence[str], table: str) -> list[str]:
+    """The columns that are asked for, if there are such.
+
+    Raises:
+        NotFoundError: there is none of a name.
+        ReadError: one is named twice, or `columns` is a single name.
+    """
+    if columns is None:
+        return list(names)
+    if isinstance(columns, str | bytes):
+        raise ReadError(f"columns={columns!r} is one name: give a list of names, [{columns!r}]")
+    wanted = list(columns)
+    for i, name in enumerate(wanted):
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1) if isinstance(name, str) else []  # pyright: ignore[reportUnnecessaryIsInstance]
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise NotFoundError(f"the table {table!r} has no column {name!r}{hint}; it has {', '.join(names)}")
+        if name in wanted[:i]:
+            raise ReadError(f"the column {name!r} is asked for twice: a frame has one column of a name")
+    return wanted

@@ -1,0 +1,128 @@
+"""Reserves run folders, numbers the runs of a version, and clears up behind allocations that died. Allocates nothing.
+
+A folder is taken by creating an object if it is absent, and stays taken: a deleted run's name, and with it the
+identifiers of its inputs, never mean another run. The number is given once a run is stored whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import os
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+from scythe import layout
+from scythe.errors import AllocationError, FormatError, RunDamaged
+from scythe.find import Reserved, reserved
+from scythe.layout import RunKey
+from scythe.records import FORMAT_KEY, dump, parse
+from scythe_catalog.objects import Objects
+
+_TRIES = 1000
+#: How long nothing must have happened to half an allocation, by the store's own clock, until it counts as dead.
+_DEAD = dt.timedelta(hours=1)
+
+
+def reserve_folder(objects: Objects, experiment: str, version: str) -> RunKey:
+    """A run folder that nobody else gets: its UTC start in whole seconds, or the next one that is free.
+
+    Raises:
+        AllocationError: none is.
+    """
+    moment = dt.datetime.now(dt.UTC).replace(microsecond=0)
+    owner = dump({"host": socket.gethostname(), "pid": os.getpid()})
+    for _ in range(_TRIES):
+        key = RunKey(experiment, version, layout.folder_of(moment))
+        if not objects.exists(key.manifest) and objects.create(key.reservation, owner):
+            return key
+        moment += dt.timedelta(seconds=1)
+    raise AllocationError(f"no run folder of {experiment} {version} is free")
+
+
+def number(objects: Objects, key: RunKey) -> int:
+    """Makes a run the latest of its version. Two that are numbered at once may share a number: their folders decide."""
+    found = reserved(objects, key.experiment, key.version).next_number(key.version)
+    objects.write(key.numbered(found), b"")
+    return found
+
+
+def restore(objects: Objects, key: RunKey, manifest: Mapping[str, Any]) -> None:
+    """Reserves the folder of a run that is there, with the number that its manifest tells: for a root without its catalog."""
+    objects.create(key.reservation, b"")
+    found = manifest.get("number")
+    if isinstance(found, int):
+        objects.write(key.numbered(found), b"")
+
+
+def bury(objects: Objects, key: RunKey) -> None:
+    """Records that a run is deleted: its folder stays taken."""
+    objects.write(key.tombstone, dump({}))
+    objects.create(key.reservation, dump({}))
+    objects.delete(_numbers(objects, key))
+
+
+def undo(objects: Objects, key: RunKey) -> None:
+    """Removes all that there is of an allocation that never came to its end; nothing refers to it.
+
+    Its version is free again, where no other run was ever allocated to it.
+    """
+    objects.delete([key.manifest])
+    objects.delete_folder(key.path)
+    objects.delete_empty_folders(key.path)
+    objects.delete([*_numbers(objects, key), key.reservation])
+    if not objects.found(f"{layout.reservations(key.experiment)}/{key.version}"):
+        _free(objects, key.experiment, key.version)
+
+
+def _free(objects: Objects, experiment: str, version: str) -> None:
+    """Gives a version back that never had a run; of old records nobody knows whether there was one."""
+    record = layout.version_record(experiment, version)
+    with contextlib.suppress(FileNotFoundError, RunDamaged, FormatError):
+        if FORMAT_KEY in parse(objects.read(record), record) and not objects.folders(f"{experiment}/{version}"):
+            objects.delete([record])
+
+
+def sweep(objects: Objects, mine: RunKey) -> None:
+    """Removes what allocations of the same experiment left that died an hour ago or earlier.
+
+    Ages are the store's: the time of this very allocation's reservation is its now.
+    """
+    found = reserved(objects, mine.experiment)
+    for key in sorted(found.half - {mine}):
+        if _is_dead(objects, key, found, found.taken[mine]):
+            undo(objects, key)
+    with_runs = {key.version for key in found.taken}
+    for record in objects.found(layout.version_records(mine.experiment)):
+        version = record.key.rsplit("/", 1)[-1].removesuffix(".json")
+        if version not in with_runs and found.taken[mine] - record.modified > _DEAD:
+            _free(objects, mine.experiment, version)
+
+
+def _is_dead(objects: Objects, key: RunKey, found: Reserved, now: dt.datetime) -> bool:
+    if now - found.taken[key] < _DEAD or objects.exists(key.manifest):
+        return False
+    if any(now - file.modified < _DEAD for file in objects.found(key.path)):
+        return False
+    with contextlib.suppress(FileNotFoundError, RunDamaged, FormatError):
+        owner = parse(objects.read(key.reservation), objects.uri(key.reservation))
+        return not (owner.get("host") == socket.gethostname() and _lives(owner.get("pid")))
+    return True
+
+
+def _lives(pid: object) -> bool:
+    if not isinstance(pid, int) or pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+def _numbers(objects: Objects, key: RunKey) -> list[str]:
+    number = reserved(objects, key.experiment, key.version).numbers.get(key)
+    return [] if number is None else [key.numbered(number)]

@@ -1,0 +1,97 @@
+"""What a run has come to, from what lies in its folder: its status, its result, and what is wrong with it. Writes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from scythe.attempts import latest_attempt
+from scythe.errors import FormatError, NotFoundError, RunDamaged
+from scythe.find import reserved
+from scythe.layout import RunKey
+from scythe.manifest import read_manifest
+from scythe.parts import stored_parts
+from scythe.plan import RunPlan
+from scythe.results import RunResult, read_result
+from scythe_catalog.objects import Objects
+
+Status = Literal["allocating", "allocated", "running", "incomplete", "finished", "cancelled", "deleted", "damaged"]
+
+
+@dataclass(frozen=True)
+class Look:
+    """A run at one moment."""
+
+    status: Status
+    result: RunResult | None = None
+    #: What is wrong with it, where something is.
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How far a run is; None where that cannot be told any more."""
+
+    inputs: int | None = None
+    rows: int | None = None
+    errors: int | None = None
+    seconds: float | None = None
+
+
+def status_of(objects: Objects, key: RunKey) -> Status:
+    """The status of a run, from what lies in its folder."""
+    return look_at(objects, key).status
+
+
+def look_at(objects: Objects, key: RunKey) -> Look:
+    """The status of a run, and what goes with it; nothing that lies in its folder makes this raise."""
+    try:
+        last = latest_attempt(objects, key)
+        if last is not None and last.alive:
+            return Look("running")
+        result = read_result(objects, key)
+        if result is not None:
+            return Look("finished", result)
+        if objects.exists(key.cancelled):
+            return Look("cancelled")
+        if last is None and not objects.exists(key.manifest):
+            return _without_manifest(objects, key)
+        return Look("allocated" if last is None else "incomplete")
+    except (RunDamaged, FormatError) as error:
+        return Look("damaged", problem=str(error))
+
+
+def _without_manifest(objects: Objects, key: RunKey) -> Look:
+    """What it is that has no manifest: half an allocation, half a deletion, or what is left of a run."""
+    found = reserved(objects, key.experiment, key.version)
+    if key in found.deleted:
+        return Look("deleted")
+    if key in found.half:
+        return Look("allocating", problem=f"{key.path} is being allocated, or its allocation was cut short")
+    if key not in found.taken and not objects.found(key.path):
+        return Look("deleted")
+    return Look(
+        "damaged", problem=f"{objects.uri(key.manifest)} is gone: `scythe delete {key.path}` clears up behind it"
+    )
+
+
+def counts_of(objects: Objects, key: RunKey, look: Look) -> tuple[Look, Counts]:
+    """How far a run is; and the look at it once more, where counting found it damaged."""
+    if look.status in ("allocating", "damaged", "deleted"):
+        return look, Counts()
+    try:
+        try:
+            return look, _counted(objects, key, look)
+        except FileNotFoundError:  # a run that ends while it is looked at: its parts are in its result now
+            return look, _counted(objects, key, look)
+    except (RunDamaged, FormatError, NotFoundError, FileNotFoundError) as error:
+        return Look("damaged", problem=str(error)), Counts()
+
+
+def _counted(objects: Objects, key: RunKey, look: Look) -> Counts:
+    result = look.result or read_result(objects, key)
+    if result is not None:
+        return Counts(result.inputs, result.rows, result.errors, result.seconds)
+    parts = stored_parts(RunPlan.load(objects, key))
+    inputs = read_manifest(objects, key).get("inputs", 0)
+    return Counts(inputs, sum(p.rows for p in parts), sum(p.errors for p in parts))
