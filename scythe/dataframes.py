@@ -1,7 +1,8 @@
 """Dataframes of users: any of pandas, Polars and Arrow made to typed Arrow rows that know their input.
 
-Frames of one name and one schema are stacked; what several schemas of one name come to together is
-decided once all inputs are there (`scythe.reconcile`). Never writes anything.
+The rows are as they were when the function returned: they share no memory with what it gave. Frames of
+one name and one schema are stacked; what several schemas of one name come to together is decided once
+all inputs are there (`scythe.reconcile`). Never writes anything.
 """
 
 from __future__ import annotations
@@ -9,15 +10,18 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from scythe.errors import OutputError, SchemaError
-from scythe.schemas import check_dataframe_name
-from scythe_catalog.schema import KIND_KEY
-from scythe_catalog.schema.kinds import Duration, kind_of_arrow
+from scythe.pandas_frames import pandas_columns
+from scythe.schemas import PARTITION, check_dataframe_name
+from scythe_catalog.names import folded
+from scythe_catalog.schema import KIND_KEY, same_names, to_storage
+from scythe_catalog.schema.kinds import Kind, kind_of_arrow
 
 #: Schema metadata: the names of the columns that pandas reads back as the index.
 INDEX_KEY = b"scythe.index"
@@ -27,7 +31,7 @@ Frame = tuple[int, str, pa.Table]
 
 
 def prepare(dataframes: Mapping[str, Any]) -> list[tuple[str, pa.Table]]:
-    """The dataframes of one output as Arrow tables of types that a table can hold.
+    """The dataframes of one output as Arrow tables of types that a table can hold, in memory of their own.
 
     Raises:
         OutputError: a name that is reserved, a value that is no dataframe, a type that no table can hold.
@@ -35,61 +39,103 @@ def prepare(dataframes: Mapping[str, Any]) -> list[tuple[str, pa.Table]]:
     prepared: list[tuple[str, pa.Table]] = []
     for name, frame in dataframes.items():
         try:
-            prepared.append((check_dataframe_name(name), _storable(_to_arrow(name, frame))))
-        except (SchemaError, pa.ArrowException) as error:
+            prepared.append((check_dataframe_name(name), _owned(_storable(*_to_arrow(frame)))))
+        except (OutputError, SchemaError, ValueError, TypeError, ArithmeticError, pa.ArrowException) as error:
             raise OutputError(f"dataframe {name!r}: {error}") from error
     return prepared
 
 
-def _to_arrow(name: str, frame: Any) -> pa.Table:
-    """The frame's columns; the names of its own index, where it has one, in the schema's metadata."""
+def _to_arrow(frame: Any) -> tuple[pa.Table, list[str]]:
+    """The frame's columns, and which of them are an index of its own."""
     pandas, polars = sys.modules.get("pandas"), sys.modules.get("polars")
     index: list[str] = []
     if pandas is not None and isinstance(frame, pandas.DataFrame):
         if frame.columns.nlevels > 1:
-            raise OutputError(f"dataframe {name!r} has columns of {frame.columns.nlevels} levels: flatten them first")
-        if not (isinstance(frame.index, pandas.RangeIndex) and frame.index.name is None):
-            index = [str(n) if n is not None else f"level_{i}" for i, n in enumerate(frame.index.names)]
-        _refuse_twins(name, [*index, *map(str, frame.columns)])
-        frame = (frame.reset_index(names=index) if index else frame).rename(columns=str)
-        table = pa.Table.from_pandas(frame, preserve_index=False)
+            raise OutputError(f"it has columns of {frame.columns.nlevels} levels: flatten them first")
+        columns, index = pandas_columns(frame)
+        table = pa.Table.from_arrays([column for _, column in columns], names=[column for column, _ in columns])
     elif polars is not None and isinstance(frame, polars.DataFrame | polars.LazyFrame):
-        table = frame.lazy().collect().to_arrow()
+        table = _from_polars(frame.lazy().collect())
     elif isinstance(frame, pa.Table):
         table = frame
     elif isinstance(frame, pa.RecordBatch):
         table = pa.Table.from_batches([frame])
     else:
-        raise OutputError(f"dataframe {name!r} is a {type(frame).__name__}: give a pandas, Polars or Arrow table")
-    _refuse_twins(name, table.column_names)
-    return table.replace_schema_metadata({INDEX_KEY: json.dumps(index)})
+        raise OutputError(f"it is a {type(frame).__name__}: give a pandas, Polars or Arrow table")
+    return table, index
 
 
-def _refuse_twins(name: str, columns: Sequence[str]) -> None:
-    twice = {c for c in columns if columns.count(c) > 1}
-    if twice:
-        raise OutputError(f"dataframe {name!r} has several columns named {', '.join(sorted(twice))}")
+def _from_polars(frame: Any) -> pa.Table:
+    """A Polars frame as Arrow; Arrow has no Python objects and no integers of 128 bits."""
+    import polars as pl
+
+    wide = [name for name, dtype in frame.schema.items() if dtype in (pl.Int128, pl.UInt128)]
+    for name, dtype in frame.schema.items():
+        if _holds_objects(dtype):
+            raise OutputError(f"column {name!r} holds Python objects: give it a type that a table has")
+    try:
+        return (frame.with_columns(pl.col(wide).cast(pl.Int64)) if wide else frame).to_arrow()
+    except pl.exceptions.InvalidOperationError as error:
+        raise OutputError(f"column {wide[0]!r} holds whole numbers beyond 64 bits: {error}") from error
 
 
-def _storable(table: pa.Table) -> pa.Table:
-    """The table in storage types; columns of nulls alone stay untyped until other inputs give them a type."""
+def _holds_objects(dtype: Any) -> bool:
+    import polars as pl
+
+    if isinstance(dtype, pl.Struct):
+        return any(_holds_objects(f.dtype) for f in dtype.fields)
+    return dtype == pl.Object or (hasattr(dtype, "inner") and _holds_objects(dtype.inner))
+
+
+def _storable(table: pa.Table, index: list[str]) -> pa.Table:
+    """The table in storage types; what is null throughout stays open until other inputs give it a type."""
+    schema = _stored_schema(table.schema.remove_metadata())
     columns: list[pa.ChunkedArray] = []
+    for name, column in zip(schema.names, table.columns, strict=True):
+        try:
+            columns.append(to_storage(column))
+        except (SchemaError, pa.ArrowException) as error:
+            raise SchemaError(f"column {name!r}: {error}") from error
+    return pa.Table.from_arrays(columns, schema=schema.with_metadata({INDEX_KEY: json.dumps(index)}))
+
+
+@lru_cache(maxsize=256)
+def _stored_schema(schema: pa.Schema) -> pa.Schema:
+    """Names and storage types of a frame's columns; a note on each whose type does not tell its kind.
+
+    Raises:
+        SchemaError: naming the column that no table can hold.
+    """
     fields: list[pa.Field] = []
-    for f in table.schema:
-        column, notes = table.column(f.name), None
-        if not pa.types.is_null(f.type):
-            try:
-                kind = kind_of_arrow(f.type)
-            except SchemaError as error:
-                raise SchemaError(f"column {f.name!r}: {error}") from error
-            if isinstance(kind, Duration):
-                column, notes = column.cast(pa.duration("us")), {KIND_KEY: json.dumps(kind.to_json())}
-            elif pa.types.is_timestamp(f.type) and f.type.unit == "ns":
-                column = column.cast(pa.timestamp("us", f.type.tz), safe=False)
-            column = column.cast(kind.storage)
-        columns.append(column)
-        fields.append(pa.field(f.name, column.type, True, notes))
-    return pa.table(columns, schema=pa.schema(fields, table.schema.metadata))
+    kinds: list[tuple[str, Kind]] = []
+    for f in schema:
+        try:
+            kind = kind_of_arrow(f.type)
+        except SchemaError as error:
+            raise SchemaError(f"column {f.name!r}: {error}") from error
+        if not f.name:
+            raise SchemaError("a column has no name")
+        kinds.append((f.name, kind))
+        told = kind_of_arrow(kind.storage) == kind
+        fields.append(pa.field(f.name, kind.storage, True, None if told else {KIND_KEY: json.dumps(kind.to_json())}))
+    alike = same_names(kinds)
+    if alike is not None:
+        twice = alike[0] == alike[1] and schema.names.count(alike[0]) > 1
+        raise SchemaError(
+            f"it has several columns named {alike[0]}"
+            if twice
+            else f"some readers take {alike[1]!r} for {alike[0]!r}: case does not tell two columns apart, nor does a "
+            "dot tell a column from a member of a struct; rename one of them"
+        )
+    return pa.schema(fields)
+
+
+def _owned(table: pa.Table) -> pa.Table:
+    """A copy that shares no memory with the frame that it came from.
+
+    A frame over an array of NumPy's is a view: the function may fill the array anew for its next input.
+    """
+    return pa.concat_tables([table, table.slice(0, 0)]).combine_chunks() if table.num_columns else table
 
 
 def stack(frames: Iterable[Frame], levels: pa.Table) -> list[tuple[str, pa.Table]]:
@@ -98,9 +144,9 @@ def stack(frames: Iterable[Frame], levels: pa.Table) -> list[tuple[str, pa.Table
     A frame that brings `sort_index` has an index of its own: it keeps the levels that it has, with
     the input's values. Any other gets all `levels`.
     """
-    groups: dict[tuple[str, str], list[tuple[int, pa.Table]]] = {}
+    groups: dict[tuple[str, bytes], list[tuple[int, pa.Table]]] = {}
     for i, name, table in frames:
-        key = name, f"{table.schema.to_string(show_schema_metadata=False)}{table.schema.metadata}"
+        key = name, table.schema.serialize().to_pybytes()
         groups.setdefault(key, []).append((i, table))
     return [(name, _stacked(members, levels)) for (name, _), members in groups.items()]
 
@@ -126,14 +172,35 @@ def _has_own_index(table: pa.Table) -> bool:
 
 
 def check_clashes(name: str, table: pa.Table, levels: Sequence[str]) -> None:
-    """Nothing where the frame has an index of its own, or no column that is named like a level.
+    """Nothing where no column has the name of one that Scythe puts beside it; a frame's own index may have levels.
 
     Raises:
         OutputError: naming the column.
     """
-    clash = [] if _has_own_index(table) else [c for c in table.column_names if c in levels]
-    if clash:
+    clash = _clash(tuple(table.column_names), tuple(levels))
+    if clash is None:
+        return
+    column, other = clash
+    if other in _PARTITION:
         raise OutputError(
-            f"dataframe {name!r} has a column {clash[0]!r}, which is the name of an input: rename it, "
-            "or give the frame an index with spec.make_multiindex(n_rows=len(frame))"
+            f"dataframe {name!r} has a column {column!r}: Scythe's own tables use {other!r}, so rename it"
         )
+    raise OutputError(
+        f"dataframe {name!r} has a column {column!r}, which is the name of an input: rename it, "
+        "or give the frame an index with spec.make_multiindex(n_rows=len(frame))"
+    )
+
+
+_PARTITION = {c.name for c in PARTITION}
+
+
+@lru_cache(maxsize=256)
+def _clash(columns: tuple[str, ...], levels: tuple[str, ...]) -> tuple[str, str] | None:
+    """The first column with the name of a level or of a partition, up to case, and that name."""
+    taken = {folded(name): name for name in (*levels, *_PARTITION)}
+    own_index = "sort_index" in columns
+    for column in columns:
+        other = taken.get(folded(column))
+        if other is not None and not (own_index and other == column and other not in _PARTITION):
+            return column, other
+    return None

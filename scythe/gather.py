@@ -131,7 +131,7 @@ class Gather:
         for piece in self.pieces:
             if piece.table not in self.schemas.tables:
                 by_name[piece.table].append((piece.schema, self._owned(piece)))
-        return {name: Dataframe.of(pieces) for name, pieces in sorted(by_name.items())}
+        return {name: Dataframe.of(pieces, self.schemas.levels) for name, pieces in sorted(by_name.items())}
 
     def _misfit_errors(self, misfits: dict[int, str]) -> pa.Table | None:
         if not misfits:

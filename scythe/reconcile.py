@@ -13,48 +13,45 @@ import numpy as np
 import pyarrow as pa
 
 from scythe.dataframes import INDEX_KEY
+from scythe.errors import SchemaError
 from scythe.merge import KEY, Source, keys_of, merged, without
-from scythe_catalog.schema import KIND_KEY, TableSchema
+from scythe_catalog.schema import Column, TableSchema, joined, loses, refitted, same_names
+from scythe_catalog.schema.kinds import Kind
 
 #: Rows of one dataframe that have the same schema; no input of theirs is superseded by another piece's.
 Piece = tuple[pa.Schema, Source]
 
+Kinds = dict[str, Kind]
+
 
 @dataclass(frozen=True)
 class Dataframe:
-    """A dataframe over all inputs: its columns, the pieces that go with it, and the inputs that do not, with the reason."""
+    """A dataframe over all inputs: its columns, the pieces that go with it, and the inputs that do not, with the reason.
 
-    schema: pa.Schema
+    The input with the lowest `sort_index` that has rows sets the columns; the types are those that the
+    values of all inputs have a place in, and what none of them tells stays unknown.
+    """
+
+    kinds: Kinds
+    index: list[str]
     pieces: list[Piece] = field(default_factory=list[Piece])
     misfits: dict[int, str] = field(default_factory=dict[int, str])
 
     @classmethod
-    def of(cls, pieces: Sequence[Piece]) -> Dataframe:
-        """What these pieces of one name, at least one, come to together."""
-        filled = [(schema, source) for schema, source in pieces if not source.empty]
-        if not filled:
-            return cls(pieces[0][0])
-        schema, unfit = reconcile([(source.first, schema) for schema, source in filled])
-        misfits: dict[int, str] = {}
-        for i, reason in unfit.items():
-            misfits |= {int(key): reason for key in np.unique(keys_of(filled[i][1]))}
-        fitting = [piece for i, piece in enumerate(filled) if i not in unfit]
-        for own, source in fitting:
-            if own.types != schema.types:
-                misfits |= _unpromotable(source, schema)
-        return cls(schema, fitting, misfits)
+    def of(cls, pieces: Sequence[Piece], levels: TableSchema, known: TableSchema | None = None) -> Dataframe:
+        """What these pieces of one name, at least one, come to together; columns of `levels` are typed by the models.
 
-    @property
-    def index(self) -> list[str]:
-        """The columns that pandas reads back as the index."""
-        return json.loads((self.schema.metadata or {}).get(INDEX_KEY, b"[]"))
+        `known` are the columns that the table has from earlier runs: a name that some reader takes for
+        one of theirs, though it is another, costs the inputs that have it.
+        """
+        filled = sorted((piece for piece in pieces if not piece[1].empty), key=_first)
+        empty = [schema for schema, source in pieces if source.empty]
+        return _Joining(levels, known).over(filled, empty)
 
     def typed(self, levels: TableSchema) -> TableSchema:
-        """The columns: levels as the models declare them, the rest by their Arrow types."""
-        columns = TableSchema.from_arrow(self.schema.remove_metadata())
-        return TableSchema(
-            tuple(next((level for level in levels if level.name == c.name), c) for c in columns)
-        ).relaxed()
+        """The columns: levels as the models declare them, the rest by their kinds."""
+        columns = (levels[n] if n in levels else Column(n, kind, True) for n, kind in self.kinds.items())
+        return TableSchema(tuple(columns)).relaxed()
 
     def rows(self, dropped: np.ndarray) -> Iterator[pa.Table]:
         """All rows in the order of `sort_index`, in the common types, without the inputs in `dropped` (sorted)."""
@@ -62,76 +59,143 @@ class Dataframe:
         def in_common(source: Source) -> Source:
             def batches() -> Iterator[pa.Table]:
                 for table in without(source.batches(), dropped):
-                    yield promoted(table, self.schema)
+                    yield promoted(table, self.kinds)
 
             return replace(source, batches=batches)
 
         return merged(in_common(source) for _, source in self.pieces)
 
 
-def reconcile(schemas: Sequence[tuple[int, pa.Schema]]) -> tuple[pa.Schema, dict[int, str]]:
-    """The schema that a dataframe has over all inputs, and which of the given ones do not fit it, with the reason.
+class _Joining:
+    """The columns of the pieces seen so far, lowest `sort_index` first."""
 
-    Each is given with the lowest `sort_index` that has it, and the lowest of all sets the columns:
-    types are promoted, missing columns are null.
-    """
-    order = sorted(range(len(schemas)), key=lambda i: schemas[i][0])
-    leader, common = schemas[order[0]]
-    misfits: dict[int, str] = {}
-    for i in order[1:]:
-        schema = schemas[i][1].remove_metadata()
-        extra = [name for name in schema.names if name not in common.names]
-        if extra:
-            misfits[i] = f"it has the column {extra[0]!r}, which that of input {leader} has not"
-            continue
-        told = [
-            n
-            for n in schema.names
-            if _told_kind(schema, n) != _told_kind(common, n) and not _untyped(schema, common, n)
-        ]
-        if told:
-            misfits[i] = f"one of the two columns {told[0]!r} holds durations, that of input {leader} or its own"
-            continue
-        try:
-            common = pa.unify_schemas([common, schema], promote_options="permissive")
-        except pa.ArrowException as error:
-            misfits[i] = f"its types do not go with those of input {leader}: {error}"
-    fields = [f.with_type(pa.string()) if pa.types.is_null(f.type) else f for f in common]
-    return pa.schema(fields, schemas[order[0]][1].metadata), misfits
+    def __init__(self, levels: TableSchema, known: TableSchema | None) -> None:
+        self.levels = levels
+        self.known = [(c.name, c.kind) for c in known or ()]
+        self.kinds: Kinds = {}
+        self.pieces: list[Piece] = []
+        self.misfits: dict[int, str] = {}
+        self.leader = 0
+
+    def over(self, filled: Sequence[Piece], empty: Sequence[pa.Schema]) -> Dataframe:
+        """What the pieces with rows come to, and those without where they tell what the others leave open."""
+        for schema, source in filled:
+            reason = self._add(schema, source)
+            if reason is not None:
+                self.misfits |= {int(key): reason for key in np.unique(keys_of(source))}
+        if not self.pieces and empty:
+            self.kinds, index = self._kinds_of(empty[0]), _index_of(empty[0])
+        else:
+            index = _index_of(self.pieces[0][0]) if self.pieces else []
+        for schema in empty:
+            self._complete(self._kinds_of(schema))
+        for schema, source in self.pieces:
+            if any(loses(kind, self.kinds[name]) for name, kind in self._kinds_of(schema).items()):
+                self.misfits |= _unpromotable(source, self.kinds)
+        return Dataframe(self.kinds, index, self.pieces, self.misfits)
+
+    def _add(self, schema: pa.Schema, source: Source) -> str | None:
+        """Takes a piece in, or says why it does not go with those before it."""
+        own = self._kinds_of(schema)
+        if not self.pieces:
+            if (reason := self._twin(own)) is not None:
+                return reason
+            self.kinds, self.leader = own, source.first
+        else:
+            extra = next((name for name in own if name not in self.kinds), None)
+            if extra is not None:
+                return f"it has the column {extra!r}, which that of input {self.leader} has not"
+            try:
+                together = self.kinds | {name: joined(self.kinds[name], kind, name) for name, kind in own.items()}
+            except SchemaError as error:
+                return f"its types do not go with those of inputs before it: {error}"
+            if together != self.kinds:
+                reason = self._twin(together) or self._costly(together, source.first)
+                if reason is not None:
+                    return reason
+                self.kinds = together
+        self.pieces.append((schema, source))
+        return None
+
+    def _kinds_of(self, schema: pa.Schema) -> Kinds:
+        columns = TableSchema.from_arrow(schema)
+        return {c.name: self.levels[c.name].kind if c.name in self.levels else c.kind for c in columns}
+
+    def _twin(self, kinds: Kinds) -> str | None:
+        """Why columns, or members of structs, cannot stand in one table with each other or with those of earlier runs."""
+        columns = [*kinds.items(), *((name, kind) for name, kind in self.known if name not in kinds)]
+        for name, kind in self.known:
+            if name in kinds:
+                try:
+                    columns = [(n, joined(kind, c) if n == name else c) for n, c in columns]
+                except SchemaError:
+                    continue  # how the types of runs go together is the versions' matter
+        alike = same_names(columns)
+        if alike is None:
+            return None
+        return f"some readers take its {alike[1]!r} for {alike[0]!r} of another input or run: give both one name"
+
+    def _costly(self, together: Kinds, before: int) -> str | None:
+        """Why types would cost inputs below `before` their values, which come first; None where they keep them."""
+        for schema, source in self.pieces:
+            if source.first < before and any(loses(k, together[name]) for name, k in self._kinds_of(schema).items()):
+                lost = next((i for i in _unpromotable(source, together, below=before)), None)
+                if lost is not None:
+                    return f"its types have no exact place for the values of input {lost}"
+        return None
+
+    def _complete(self, kinds: Kinds) -> None:
+        for name, kind in kinds.items():
+            if name in self.kinds:
+                try:
+                    found = joined(self.kinds[name], kind)
+                except SchemaError:
+                    continue
+                if not loses(self.kinds[name], found):
+                    self.kinds = self.kinds | {name: found}
 
 
-def _told_kind(schema: pa.Schema, name: str) -> bytes | None:
-    return (schema.field(name).metadata or {}).get(KIND_KEY.encode())
+def _first(piece: Piece) -> int:
+    return piece[1].first
 
 
-def _untyped(one: pa.Schema, other: pa.Schema, name: str) -> bool:
-    return pa.types.is_null(one.field(name).type) or pa.types.is_null(other.field(name).type)
+def _index_of(schema: pa.Schema) -> list[str]:
+    """The columns that pandas reads back as the index, of a part or of a run's earlier final file."""
+    metadata = schema.metadata or {}
+    if INDEX_KEY in metadata:
+        return json.loads(metadata[INDEX_KEY])
+    return json.loads(metadata.get(b"pandas", b"{}")).get("index_columns", [])
 
 
-def promoted(table: pa.Table, schema: pa.Schema) -> pa.Table:
+def promoted(table: pa.Table, kinds: Kinds) -> pa.Table:
     """The rows with the columns and types that the dataframe has over all inputs.
 
     Raises:
         pyarrow.ArrowException: a value that has no exact place there.
     """
     columns = [
-        table.column(f.name).cast(f.type) if f.name in table.column_names else pa.nulls(table.num_rows, f.type)
-        for f in schema
+        refitted(table.column(name), kind) if name in table.column_names else pa.nulls(table.num_rows, kind.storage)
+        for name, kind in kinds.items()
     ]
-    return pa.table(columns, schema=schema)
+    return pa.table(columns, names=list(kinds))
 
 
-def _unpromotable(source: Source, schema: pa.Schema) -> dict[int, str]:
+def _unpromotable(source: Source, kinds: Kinds, below: int | None = None) -> dict[int, str]:
     """The inputs with a value that has no place in the types that all inputs share, and why."""
     misfits: dict[int, str] = {}
-    for table in source.batches():
+    for batch in source.batches():
+        keys = batch.column(KEY).to_numpy()
+        if below is not None:
+            keys = keys[: int(np.searchsorted(keys, below))]
+            if not len(keys):
+                break
+        table = batch.slice(0, len(keys))
         try:
-            promoted(table, schema)
+            promoted(table, kinds)
         except pa.ArrowException:
-            keys = table.column(KEY).to_numpy()
             for key in np.unique(keys):
                 try:
-                    promoted(table.filter(pa.array(keys == key)), schema)
+                    promoted(table.filter(pa.array(keys == key)), kinds)
                 except pa.ArrowException as error:
                     misfits[int(key)] = str(error)
     return misfits

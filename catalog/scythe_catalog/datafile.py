@@ -17,6 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scythe_catalog.objects import Objects
+from scythe_catalog.schema.kinds import Kind, List, Map, Struct, known_part
+from scythe_catalog.schema.table_schema import SCHEMA_KEY, TableSchema
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 FieldIds = Mapping[str, int]
 
 _FIELD_ID = b"PARQUET:field_id"
+#: From here on a field id belongs to no table; Iceberg's own reserved ids begin above 2,147,483,447.
+_SPARE_ID = 2_000_000_000
 ROW_GROUP_ROWS = 128 * 1024
 
 
@@ -137,8 +141,40 @@ def field_ids(iceberg: Schema) -> dict[str, int]:
 
 
 def with_field_ids(schema: pa.Schema, ids: FieldIds) -> pa.Schema:
-    """The schema with Parquet field ids wherever the path is known, nested fields too."""
-    return pa.schema([_identified(f, f.name, ids) for f in schema], schema.metadata)
+    """The schema with Parquet field ids wherever the path is known, nested fields too.
+
+    What is unknown by the schema's own account gets ids that no table gives: PyIceberg reads no file
+    in which a column has none, and every reader passes over an id that its table does not have.
+    """
+    spare = {path: _SPARE_ID + i for i, path in enumerate(_unknown_paths(schema))} if ids else {}
+    return pa.schema([_identified(f, f.name, {**ids, **spare}) for f in schema], schema.metadata)
+
+
+def _unknown_paths(schema: pa.Schema) -> list[str]:
+    """The paths of all that is unknown, and of what lies above and below it without being told either."""
+    if SCHEMA_KEY.encode() not in (schema.metadata or {}):
+        return []
+    found: list[str] = []
+
+    def visit(path: str, kind: Kind) -> None:
+        if known_part(kind) is None:
+            found.append(path)
+        match kind:
+            case List(item):
+                visit(f"{path}.element", item)
+            case Map(_, value):
+                visit(f"{path}.value", value)
+                if known_part(kind) is None:
+                    found.append(f"{path}.key")
+            case Struct(members):
+                for m in members:
+                    visit(f"{path}.{m.name}", m.kind)
+            case _:
+                return
+
+    for column in TableSchema.from_arrow(schema):
+        visit(column.name, column.kind)
+    return found
 
 
 def _identified(f: pa.Field, path: str, ids: FieldIds) -> pa.Field:

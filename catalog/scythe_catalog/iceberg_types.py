@@ -58,9 +58,13 @@ _TRUNCATED_TEXT = 16
 
 
 def iceberg_schema(schema: TableSchema) -> Schema:
-    """The Iceberg schema of a table schema; the ids are provisional, a catalog assigns its own."""
+    """The Iceberg schema of a table schema; the ids are provisional, a catalog assigns its own.
+
+    What is unknown so far is left out: whatever stood for it would bind the runs to come.
+    """
     ids = itertools.count(1)
-    fields = [NestedField(next(ids), c.name, _type(c.kind, ids), required=not c.nullable, doc=c.doc) for c in schema]
+    told = [(c, kind) for c in schema if (kind := k.known_part(c.kind)) is not None]
+    fields = [NestedField(next(ids), c.name, _type(kind, ids), required=not c.nullable, doc=c.doc) for c, kind in told]
     return Schema(*fields)
 
 

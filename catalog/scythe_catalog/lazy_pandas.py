@@ -7,8 +7,10 @@ and told otherwise as soon as pandas is imported: what pyarrow does with pandas 
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import sys
+import threading
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -33,29 +35,39 @@ def _api() -> Any:
 
 
 class _OnImport(MetaPathFinder):
-    """Refuses the import of pandas while pyarrow asks, then waits for the first that is meant."""
+    """Refuses the import of pandas while pyarrow asks, then waits until pandas is really loaded.
+
+    Being asked where pandas is (`find_spec`, as Polars and others do) is not yet its import: only what
+    the loader runs is.
+    """
 
     blocking = True
+
+    def __init__(self) -> None:
+        self._asking = threading.local()
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != "pandas":
+        if fullname != "pandas" or getattr(self._asking, "others", False):
             return None
         if self.blocking:
             raise ImportError("pandas is not loaded yet")
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec("pandas")
+        self._asking.others = True
+        try:
+            spec = importlib.util.find_spec("pandas")
+        finally:
+            self._asking.others = False
         if spec is not None and spec.loader is not None:
-            spec.loader = _Told(spec.loader)
+            spec.loader = _Told(spec.loader, self)
         return spec
 
 
 class _Told(Loader):
     """Loads pandas, then lets pyarrow know."""
 
-    def __init__(self, loader: Any) -> None:
-        self._loader = loader
+    def __init__(self, loader: Any, finder: MetaPathFinder) -> None:
+        self._loader, self._finder = loader, finder
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)
@@ -65,4 +77,7 @@ class _Told(Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         self._loader.exec_module(module)
-        _ = _api().compat  # looks for pandas anew, and finds it
+        with contextlib.suppress(ValueError):
+            sys.meta_path.remove(self._finder)
+        with contextlib.suppress(ImportError):  # a pandas that is too old for pyarrow is none to it, as ever
+            _ = _api().compat  # looks for pandas anew, and finds it

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from scythe_catalog.schema.kinds import Kind, List, Map, Struct, known_part
 from scythe_catalog.schema.table_schema import TableSchema
 
 if TYPE_CHECKING:
+    from pyiceberg.types import IcebergType
+
     from scythe_catalog.tables import Table
 
 
@@ -28,13 +31,57 @@ def scan(
     frame = pl.scan_iceberg(table.iceberg, storage_options=_storage_options(table))
     for name, value in partition.items():
         frame = frame.filter(pl.col(name) == value)
-    return frame.select([*names, *keep]).with_columns(typed(schema.select(names)))
+    asked = schema.select(names)
+    untold = [c for c in asked if known_part(c.kind) is None]
+    if untold:  # no column of Iceberg's yet
+        frame = frame.with_columns(pl.lit(None, c.kind.polars()).alias(c.name) for c in untold)
+    told = asked.without(c.name for c in untold)
+    stored = table.iceberg.schema()
+    unlike = [c for c in told if not _same_members(c.kind, stored.find_type(c.name))]
+    casts = [
+        *typed(told.without(c.name for c in unlike)),
+        *(_rebuilt(pl.col(c.name), c.kind).alias(c.name) for c in unlike),
+    ]
+    return frame.select([*names, *keep]).with_columns(casts)
 
 
 def typed(schema: TableSchema) -> list[pl.Expr]:
     """Casts from the stored types to the logical ones, for the columns where the two differ."""
     plain = {"bool", "int", "float", "str", "json", "bytes", "date", "time", "uuid", "uri", "decimal", "timestamp"}
     return [pl.col(c.name).cast(c.kind.polars()) for c in schema if c.kind.name not in plain]
+
+
+def _same_members(kind: Kind, stored: IcebergType) -> bool:
+    """Whether structs have the members that the table has, in its order; Polars casts structs by position."""
+    match kind:
+        case List(item):
+            return _same_members(item, stored.element_type)  # pyright: ignore[reportAttributeAccessIssue]
+        case Map(_, value):
+            return _same_members(value, stored.value_type)  # pyright: ignore[reportAttributeAccessIssue]
+        case Struct(members):
+            fields = stored.fields  # pyright: ignore[reportAttributeAccessIssue]
+            return [m.name for m in members] == [f.name for f in fields] and all(
+                _same_members(m.kind, f.field_type) for m, f in zip(members, fields, strict=True)
+            )
+        case _:
+            return True
+
+
+def _rebuilt(value: pl.Expr, kind: Kind) -> pl.Expr:
+    """The value with its structs made anew, member by member; those that no run has told yet are null."""
+    match kind:
+        case List(item):
+            return value.list.eval(_rebuilt(pl.element(), item))
+        case Struct(members):
+            made = [
+                pl.lit(None, m.kind.polars()).alias(m.name)
+                if known_part(m.kind) is None
+                else _rebuilt(value.struct.field(m.name), m.kind).alias(m.name)
+                for m in members
+            ]
+            return pl.when(value.is_not_null()).then(pl.struct(made))
+        case _:
+            return value.cast(kind.polars())
 
 
 def _storage_options(table: Table) -> dict[str, str] | None:

@@ -188,11 +188,7 @@ class Table:
             with tx.update_schema() as update:
                 update.union_by_name(iceberg_schema(wide))
                 for column in wide:
-                    if (
-                        column.nullable and table.schema().find_field(column.name).required
-                        if column.name in current
-                        else False
-                    ):
+                    if column.nullable and column.name in current and not current[column.name].nullable:
                         update.make_column_optional(column.name)
             tx.set_properties({SCHEMA_KEY: json.dumps(wide.to_json()), **(properties or {})})
             return True

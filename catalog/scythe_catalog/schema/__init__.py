@@ -13,6 +13,7 @@ from scythe_catalog.schema.convert import (
     to_list,
 )
 from scythe_catalog.schema.problems import Problem
+from scythe_catalog.schema.storage import joined, loses, refitted, same_names, to_storage
 from scythe_catalog.schema.table_schema import KIND_KEY, SCHEMA_KEY, Column, TableSchema
 
 __all__ = [
@@ -37,7 +38,12 @@ __all__ = [
     "compile_type",
     "conform",
     "iterate_models",
+    "joined",
+    "loses",
     "models_to_arrow",
+    "refitted",
+    "same_names",
     "to_list",
+    "to_storage",
     "united",
 ]

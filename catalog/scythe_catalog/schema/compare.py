@@ -1,4 +1,7 @@
-"""Compares two schemas: identical, additive or breaking, field by field. Knows nothing of versions."""
+"""Compares two schemas: identical, additive or breaking, field by field. Knows nothing of versions.
+
+What is unknown (nulls alone so far) binds nobody: it neither changes nor clashes.
+"""
 
 from __future__ import annotations
 
@@ -59,11 +62,13 @@ def _member(column: Column) -> k.Member:
 
 def _members(prefix: str, old: list[k.Member], new: list[k.Member]) -> Iterator[Change]:
     before, after = {m.name: m for m in old}, {m.name: m for m in new}
-    for name in before:
-        if name not in after:
+    for name, member in before.items():
+        if name not in after and k.known_part(member.kind) is not None:
             yield Change(prefix + name, "removed", Severity.BREAKING)
     for name, member in after.items():
         if name not in before:
+            if k.known_part(member.kind) is None:
+                continue  # a column of nulls alone says nothing yet
             yield Change(prefix + name, f"added, {member.kind.describe()}", Severity.ADDITIVE)
         else:
             yield from _nullability(prefix + name, before[name].nullable, member.nullable)
@@ -79,6 +84,8 @@ def _nullability(path: str, old: bool, new: bool) -> Iterator[Change]:
 
 def _kinds(path: str, old: k.Kind, new: k.Kind) -> Iterator[Change]:
     match old, new:
+        case (k.Unknown(), _) | (_, k.Unknown()):
+            return
         case k.Category(before), k.Category(after):
             yield from _choices(path, "categories", before, after)
         case k.Int(before), k.Int(after) if before is not None and after is not None:
@@ -119,6 +126,8 @@ def clashes(one: TableSchema, other: TableSchema) -> list[str]:
 
 def _clashes(path: str, one: k.Kind, other: k.Kind) -> Iterator[str]:
     match one, other:
+        case (k.Unknown(), _) | (_, k.Unknown()):
+            return
         case (k.Category() | k.Str(), k.Category() | k.Str()) if not isinstance(one, k.Json) and not isinstance(
             other, k.Json
         ):
@@ -169,6 +178,8 @@ def united(old: TableSchema, new: TableSchema) -> TableSchema:
 
 def _wider(old: k.Kind, new: k.Kind) -> k.Kind:
     match old, new:
+        case (kind, k.Unknown()) | (k.Unknown(), kind):
+            return kind
         case k.Category(before), k.Category(after):
             return k.Category(tuple(dict.fromkeys((*before, *after))))
         case k.Int(before), k.Int(after) if before is not None and after is not None:

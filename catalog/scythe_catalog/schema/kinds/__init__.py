@@ -18,6 +18,7 @@ from scythe_catalog.schema.kinds.nested import List, Map, Member, Struct
 from scythe_catalog.schema.kinds.numbers import Bool, Decimal, Float, Int
 from scythe_catalog.schema.kinds.texts import Bytes, Category, Json, Str, Uri, Uuid, category_of, local_path
 from scythe_catalog.schema.kinds.times import Date, Duration, Time, Timestamp
+from scythe_catalog.schema.kinds.unknown import Unknown, known_part
 
 __all__ = [
     "Bool",
@@ -37,17 +38,20 @@ __all__ = [
     "Struct",
     "Time",
     "Timestamp",
+    "Unknown",
     "Uri",
     "Uuid",
     "Values",
     "category_of",
+    "is_list",
     "kind_from_json",
     "kind_of_arrow",
+    "known_part",
     "local_path",
 ]
 
 _SIMPLE: dict[str, Kind] = {
-    kind.name: kind for kind in (Bool(), Float(), Str(), Json(), Bytes(), Date(), Time(), Duration(), Uuid())
+    kind.name: kind for kind in (Bool(), Float(), Str(), Json(), Bytes(), Date(), Time(), Duration(), Uuid(), Unknown())
 }
 
 
@@ -88,19 +92,21 @@ def kind_of_arrow(dtype: pa.DataType) -> Kind:
         SchemaError: Iceberg has no type for it.
     """
     t = pa.types
-    if t.is_dictionary(dtype):
+    if t.is_dictionary(dtype) or t.is_run_end_encoded(dtype):
         return kind_of_arrow(dtype.value_type)
+    if t.is_null(dtype):
+        return Unknown()
     if t.is_boolean(dtype):
         return Bool()
     if t.is_integer(dtype):
         return Int()
     if t.is_floating(dtype):
         return Float()
-    if t.is_string(dtype) or t.is_large_string(dtype) or t.is_string_view(dtype) or t.is_null(dtype):
+    if t.is_string(dtype) or t.is_large_string(dtype) or t.is_string_view(dtype):
         return Str()
     if t.is_binary(dtype) or t.is_large_binary(dtype) or t.is_fixed_size_binary(dtype) or t.is_binary_view(dtype):
         return Bytes()
-    if t.is_decimal(dtype) and dtype.precision <= 38 and dtype.scale >= 0:
+    if t.is_decimal(dtype) and dtype.precision <= 38 and 0 <= dtype.scale <= dtype.precision:
         return Decimal(dtype.precision, dtype.scale)
     if t.is_date(dtype):
         return Date()
@@ -111,9 +117,27 @@ def kind_of_arrow(dtype: pa.DataType) -> Kind:
     if t.is_duration(dtype):
         return Duration()
     if t.is_map(dtype):
+        if not isinstance(kind_of_arrow(dtype.key_type), Str | Unknown):
+            raise SchemaError(f"the keys of a map must be texts, not {dtype.key_type}: make them texts, or two lists")
         return Map(Str(), kind_of_arrow(dtype.item_type))
-    if t.is_list(dtype) or t.is_large_list(dtype) or t.is_fixed_size_list(dtype) or t.is_list_view(dtype):
+    if is_list(dtype):
         return List(kind_of_arrow(dtype.value_type))
     if t.is_struct(dtype) and dtype.num_fields:
         return Struct(tuple(Member(f.name, kind_of_arrow(f.type), True) for f in dtype))
+    if isinstance(dtype, pa.BaseExtensionType):
+        raise SchemaError(f"no table column can hold the extension type {_shown(dtype)}: give its storage, or its text")
     raise SchemaError(f"no table column can hold the Arrow type {dtype}")
+
+
+def is_list(dtype: pa.DataType) -> bool:
+    """Whether an Arrow type is a list of any layout: offsets of either size, views, or a fixed size."""
+    t = pa.types
+    return (
+        t.is_list(dtype) or t.is_large_list(dtype) or t.is_fixed_size_list(dtype)
+        or t.is_list_view(dtype) or t.is_large_list_view(dtype)
+    )  # fmt: skip
+
+
+def _shown(dtype: pa.BaseExtensionType) -> str:
+    name = getattr(dtype, "extension_name", None) or type(dtype).__name__
+    return f"{name} ({dtype.storage_type})"

@@ -1,0 +1,243 @@
+"""Arrow columns of any type made to what a table stores, exactly, and columns of two types made to one.
+
+For columns that no model describes. A value is kept as it is or refused; nothing is rounded, cut or
+guessed. Never sees Python values.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Iterator
+from functools import cache
+
+import numpy as np
+import pyarrow as pa
+
+from scythe_catalog.compute import pc
+from scythe_catalog.errors import SchemaError
+from scythe_catalog.names import twins
+from scythe_catalog.schema import kinds as k
+
+_MOST_DIGITS = 38
+_DAY_MICROS = 86_400_000_000
+#: The years 1 to 9999, as days and as microseconds since 1970: what Python, and so most readers, can hold.
+_DAYS = tuple(day.toordinal() - dt.date(1970, 1, 1).toordinal() for day in (dt.date.min, dt.date.max))
+_MICROS = (_DAYS[0] * _DAY_MICROS, (_DAYS[1] + 1) * _DAY_MICROS - 1)
+
+
+def to_storage(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column in the storage type of `kind_of_arrow` of its type.
+
+    Raises:
+        SchemaError: a type that no table can hold, or nanoseconds.
+        pyarrow.ArrowException: a value that has no exact place there.
+    """
+    storage = k.kind_of_arrow(column.type).storage
+    if _plain(column.type):
+        return column
+    return pa.chunked_array([_stored(chunk) for chunk in column.chunks], storage)
+
+
+@cache
+def _plain(dtype: pa.DataType) -> bool:
+    """Whether every value of a type is stored as it is."""
+    t = pa.types
+    ranged = t.is_date(dtype) or t.is_time(dtype) or t.is_timestamp(dtype) or t.is_nested(dtype)
+    return not ranged and k.kind_of_arrow(dtype).storage == dtype
+
+
+def _stored(array: pa.Array) -> pa.Array:
+    t, dtype = pa.types, array.type
+    if _plain(dtype):
+        return array
+    if t.is_run_end_encoded(dtype):
+        return _stored(pc.run_end_decode(array))
+    if t.is_dictionary(dtype):
+        return _stored(array.dictionary_decode())
+    if t.is_null(dtype):
+        return pa.nulls(len(array), k.Unknown().storage)
+    if k.is_list(dtype):
+        sizes = pc.fill_null(pc.list_value_length(array), 0).cast(pa.int64()).to_numpy(zero_copy_only=False)
+        items = _stored(pc.list_flatten(array))
+        return _listed(sizes, items, array.is_null())
+    if t.is_map(dtype):
+        offsets = array.offsets.to_numpy()
+        start, size = (int(offsets[0]), int(offsets[-1] - offsets[0])) if len(array) else (0, 0)
+        keys, items = _stored(array.keys.slice(start, size)), _stored(array.items.slice(start, size))
+        kind = k.kind_of_arrow(dtype)
+        return pa.MapArray.from_arrays(
+            pa.array(offsets - start, pa.int32()),
+            keys.cast(pa.string()),
+            items,
+            type=kind.storage,
+            mask=array.is_null(),
+        )
+    if t.is_struct(dtype):
+        fields = [pa.field(f.name, k.kind_of_arrow(f.type).storage) for f in dtype]
+        return pa.StructArray.from_arrays([_stored(a) for a in array.flatten()], fields=fields, mask=array.is_null())
+    if t.is_temporal(dtype):
+        return _instants(array)
+    return array.cast(k.kind_of_arrow(dtype).storage)
+
+
+def _listed(sizes: np.ndarray, items: pa.Array, nulls: pa.Array) -> pa.Array:
+    offsets = np.zeros(len(sizes) + 1, np.int64)
+    np.cumsum(sizes, out=offsets[1:])
+    dtype = pa.list_(pa.field("element", items.type))
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items, type=dtype, mask=nulls)
+
+
+def _instants(array: pa.Array) -> pa.Array:
+    """Days, times, instants and durations in microseconds (days as days); each within what every reader takes."""
+    t, dtype = pa.types, array.type
+    kind = k.kind_of_arrow(dtype)
+    micros = pa.duration("us") if isinstance(kind, k.Duration) else kind.storage
+    try:
+        exact = array.cast(micros)
+    except pa.ArrowInvalid as error:
+        if getattr(dtype, "unit", None) == "ns":
+            raise SchemaError(
+                "it holds nanoseconds, and a table holds microseconds: round the values, "
+                'or give the nanoseconds as whole numbers (in Polars `dt.timestamp("ns")` or `dt.total_nanoseconds()`)'
+            ) from error
+        raise
+    if t.is_duration(dtype):
+        return exact.cast(kind.storage)
+    low, high = {"date": _DAYS, "time": (0, _DAY_MICROS - 1)}.get(kind.name, _MICROS)
+    found = pc.min_max(exact.cast(pa.int32() if t.is_date32(exact.type) else pa.int64())).as_py()
+    if found["min"] is not None and not low <= found["min"] <= found["max"] <= high:
+        raise SchemaError(
+            "it holds a time of day beyond 24 hours"
+            if kind.name == "time"
+            else "it holds a day outside of the years 1 to 9999"
+        )
+    return exact
+
+
+# --- two types made to one --------------------------------------------------------------------------
+
+
+def joined(one: k.Kind, other: k.Kind, where: str = "") -> k.Kind:
+    """The kind that holds the values of both: whatever one leaves open the other tells.
+
+    Whole numbers beside floats are floats, beside decimals decimals; decimals get the digits that both
+    need, up to 38; a struct has the members of both. A value may still have no exact place there.
+
+    Raises:
+        SchemaError: there is none; says where.
+    """
+    match one, other:
+        case (kind, k.Unknown()) | (k.Unknown(), kind):
+            return kind
+        case (k.Int(), k.Float()) | (k.Float(), k.Int()):
+            return k.Float()
+        case (k.Decimal(p, s), k.Int()) | (k.Int(), k.Decimal(p, s)):
+            return k.Decimal(min(max(p, 19 + s), _MOST_DIGITS), s)
+        case k.Decimal(p, s), k.Decimal(q, t):
+            scale = max(s, t)
+            return k.Decimal(min(max(p - s, q - t) + scale, _MOST_DIGITS), scale)
+        case k.List(), k.List():
+            return k.List(joined(one.item, other.item, f"{where}.element"))
+        case k.Map(), k.Map():
+            return k.Map(one.key, joined(one.value, other.value, f"{where}.value"))
+        case k.Struct(), k.Struct():
+            after = {m.name: m.kind for m in other.members}
+            members = [
+                k.Member(m.name, joined(m.kind, after.pop(m.name, k.Unknown()), f"{where}.{m.name}"), True)
+                for m in one.members
+            ]
+            return k.Struct((*members, *(k.Member(name, kind, True) for name, kind in after.items())))
+        case _ if one == other:
+            return one
+        case _:
+            raise SchemaError(f"{where.lstrip('.')} is {other.describe()} there and {one.describe()} here")
+
+
+def loses(have: k.Kind, want: k.Kind) -> bool:
+    """Whether a value of one kind may have no place in another that was joined from it."""
+    match have, want:
+        case k.Int(), k.Float():
+            return True
+        case k.Int(), k.Decimal(p, s):
+            return p - s < 19
+        case k.Decimal(p, s), k.Decimal(q, t):
+            return p - s > q - t
+        case k.List(), k.List():
+            return loses(have.item, want.item)
+        case k.Map(), k.Map():
+            return loses(have.value, want.value)
+        case k.Struct(), k.Struct():
+            wanted = {m.name: m.kind for m in want.members}
+            return any(loses(m.kind, wanted[m.name]) for m in have.members)
+        case _:
+            return False
+
+
+def refitted(column: pa.ChunkedArray, want: k.Kind) -> pa.ChunkedArray:
+    """A stored column in the storage of a kind that was joined from its own.
+
+    Raises:
+        pyarrow.ArrowException: a value that has no exact place there.
+    """
+    if column.type == want.storage:
+        return column
+    return pa.chunked_array([_refitted(chunk, want) for chunk in column.chunks], want.storage)
+
+
+def _refitted(array: pa.Array, want: k.Kind) -> pa.Array:
+    storage, t = want.storage, pa.types
+    if array.type == storage:
+        return array
+    if array.null_count == len(array):
+        return pa.nulls(len(array), storage)
+    match want:
+        case k.List(item):
+            sizes = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
+            return _listed(sizes, _refitted(pc.list_flatten(array), item), array.is_null())
+        case k.Map(_, value):
+            offsets = array.offsets.to_numpy()
+            start, size = int(offsets[0]), int(offsets[-1] - offsets[0])
+            items = _refitted(array.items.slice(start, size), value)
+            return pa.MapArray.from_arrays(
+                pa.array(offsets - start, pa.int32()),
+                array.keys.slice(start, size),
+                items,
+                type=storage,
+                mask=array.is_null(),
+            )
+        case k.Struct(members) if t.is_struct(array.type):
+            have = dict(zip([f.name for f in array.type], array.flatten(), strict=True))
+            parts = [
+                _refitted(have[m.name], m.kind) if m.name in have else pa.nulls(len(array), m.kind.storage)
+                for m in members
+            ]
+            return pa.StructArray.from_arrays(parts, fields=list(storage), mask=array.is_null())
+        case _:
+            return array.cast(storage)
+
+
+# --- names ------------------------------------------------------------------------------------------
+
+
+def same_names(columns: Iterable[tuple[str, k.Kind]]) -> tuple[str, str] | None:
+    """Two columns, or members of structs, that a reader takes for one; None where there are none.
+
+    Case and composition do not tell two names apart; and Iceberg names the member `x` of a column `U`
+    by `U.x`, which may be the name of another column.
+    """
+    return twins(path for name, kind in columns for path in _paths(name, kind))
+
+
+def _paths(path: str, kind: k.Kind) -> Iterator[str]:
+    yield path
+    match kind:
+        case k.List(item):
+            yield from _paths(f"{path}.element", item)
+        case k.Map(_, value):
+            yield f"{path}.key"
+            yield from _paths(f"{path}.value", value)
+        case k.Struct(members):
+            for m in members:
+                yield from _paths(f"{path}.{m.name}", m.kind)
+        case _:
+            return
