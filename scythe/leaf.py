@@ -10,8 +10,9 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+from collections.abc import Callable
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -27,11 +28,11 @@ from scythe.registry import Experiment
 class Leaf:
     """One experiment in one run, ready to be called on ranges of its inputs."""
 
-    def __init__(self, plan: RunPlan, experiment: Experiment) -> None:
+    def __init__(self, plan: RunPlan, experiment: Experiment, call: Callable[..., Any] | None = None) -> None:
+        """`call` is what the experiment is bound to already: a process makes one instance of a class, not one a run."""
         self.plan, self.experiment = plan, experiment
         self.schemas = plan.schemas(experiment)
-        worker = f"{socket.gethostname()}:{os.getpid()}"
-        self._work = Work(plan, experiment, self.schemas, experiment.bind(), worker)
+        self._call = call
         self._specs: tuple[int, pa.Table] | None = None
 
     def __enter__(self) -> Self:
@@ -95,6 +96,14 @@ class Leaf:
             rows = rows.set_column(i, rows.schema.field(i), values)
         return rows
 
+    @cached_property
+    def _work(self) -> Work:
+        """What is called, made when it is needed: a process that only tells of failures makes no instance."""
+        return self._work_of(self._call or self.experiment.bind())
+
+    def _work_of(self, call: Callable[..., Any]) -> Work:
+        return Work(self.plan, self.experiment, self.schemas, call, f"{socket.gethostname()}:{os.getpid()}")
+
     # --- running ------------------------------------------------------------------------------------
 
     def run(
@@ -119,7 +128,7 @@ class Leaf:
 
     def failed(self, row: int, failure: Failure, seconds: float, began: float, worker: str) -> ChunkResult:
         """The result of an input whose process died or was killed."""
-        chunk = Chunk(self._work, self.inputs(range(row, row + 1)))
+        chunk = Chunk(self._work_of(self.experiment.target), self.inputs(range(row, row + 1)))
         chunk.failures[0] = failure
         chunk.tasks.append((failure.attempts, seconds, worker, began))
         return chunk.result(upto=1)

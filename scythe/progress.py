@@ -6,6 +6,8 @@ import sys
 import time
 from typing import Any, Self
 
+from scythe.console import is_terminal, tell
+
 _FIRST_LINE_SECONDS = 10.0
 
 
@@ -22,7 +24,7 @@ class Progress:
         self._task: Any = None
 
     def __enter__(self) -> Self:
-        if sys.stderr.isatty() or "ipykernel" in sys.modules:
+        if is_terminal(sys.stderr) or "ipykernel" in sys.modules:
             self._bar = _bar()
             self._task = self._bar.add_task(self._title, total=self._total, failed=0, rate="starting")
             self._bar.start()
@@ -46,8 +48,7 @@ class Progress:
         elif time.monotonic() - self._last_line > self._pause:
             left = (self._total - done) * seconds / since if since > 0 else 0.0
             eta = f", {_duration(left)} left" if since > 0 else ""
-            sys.stderr.write(f"{self._title}: {done:,} of {self._total:,} done, {failed:,} failed, {rate}{eta}\n")
-            sys.stderr.flush()
+            tell(f"{self._title}: {done:,} of {self._total:,} done, {failed:,} failed, {rate}{eta}")
             self._last_line, self._pause = time.monotonic(), min(self._pause * 1.5, 300.0)
 
 

@@ -85,14 +85,26 @@ def storage() -> Objects:
     """The root of all experiments, as the environment says now.
 
     Raises:
-        SettingsError: a setting that makes no sense.
+        SettingsError: a setting that makes no sense, or no working folder.
     """
+    _check_working_folder()
     return read(StorageSettings).objects()
 
 
 def engine_settings() -> EngineSettings:
     """The engine settings, as the environment says now; raises SettingsError."""
+    _check_working_folder()
     return read(EngineSettings)
+
+
+def _check_working_folder() -> None:
+    """PyIceberg looks for its configuration there, and relative paths begin there."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise SettingsError(
+            "the working folder of this process has been removed: change to one that is there (os.chdir), then try again"
+        ) from None
 
 
 def hatchet_settings() -> HatchetSettings:

@@ -20,16 +20,18 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-import cloudpickle
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from scythe.engines.local import cpus
+from scythe.console import tell
+from scythe.engines.cores import cpus
+from scythe.engines.processes import start_python
+from scythe.engines.travel import packed
 from scythe.errors import RegistrationError, SettingsError
 from scythe.registry import Experiment, ExperimentRegistry, experiment_of
 from scythe.settings import read
 
-_PROGRAM = "import sys; sys.path[:] = {path!r}; from scythe.worker import scatter_main; scatter_main({parent})"
+_PROGRAM = "from scythe.worker import scatter_main; scatter_main({parent})"
 _AGAIN_SECONDS = 2.0
 _STOP_SECONDS = 20.0
 _MANY_CORES = 8
@@ -122,8 +124,7 @@ class ScytheWorkerConfig(BaseSettings):
         what = [f"{self.slots} functions at once"] if self.does_leaf else []
         what += ["scatter nodes"] if self.does_fan else []
         names = ", ".join(e.name for e in served) or "no experiments"
-        sys.stderr.write(f"Scythe worker {self.name}: {names}; {' and '.join(what)}\n")
-        sys.stderr.flush()
+        tell(f"Scythe worker {self.name}: {names}; {' and '.join(what)}")
 
 
 def worker_config(**given: Any) -> ScytheWorkerConfig:
@@ -135,17 +136,15 @@ class _Scatter:
     """The child process that serves scatter nodes, started again whenever it dies."""
 
     def __init__(self, experiments: list[Experiment], name: str, slots: int) -> None:
-        self._setup = cloudpickle.dumps((experiments, name, slots))
+        self._setup = packed([*experiments, name, slots])
         self._stopped = threading.Event()
         self._process = self._start()
         threading.Thread(target=self._watch, daemon=True, name="scythe-scatter").start()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        program = _PROGRAM.format(path=sys.path, parent=os.getpid())
-        process = subprocess.Popen(
-            [sys.executable, "-c", program],
+        process = start_python(
+            _PROGRAM.format(parent=os.getpid()),
             stdin=subprocess.PIPE,
-            start_new_session=True,
             env={**os.environ, "HATCHET_CLIENT_WORKER_HEALTHCHECK_ENABLED": "false"},  # its port is its parent's
         )
         assert process.stdin is not None
@@ -184,7 +183,7 @@ def embedded_main(parent: int) -> None:
 
 def scatter_main(parent: int) -> None:
     """Serves scatter nodes as the child of a worker; ends when that does."""
-    experiments, name, slots = pickle.load(sys.stdin.buffer)
+    *experiments, name, slots = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     from scythe.engines.hatchet.serving import serve_scatter
 

@@ -14,17 +14,20 @@ import os
 import pickle
 import signal
 import struct
+import sys
 import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from scythe.console import tell
+from scythe.engines import logs
 from scythe.errors import StorageRefused
 
 MARK = struct.Struct("qqd")  # the input that is running (-1: none), which try, and when it began (time.monotonic)
@@ -55,10 +58,13 @@ def main(fd: int, parent: int) -> None:
         signal.signal(signal.SIGTERM, _carry_on)
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     connection = Connection(fd)
+    # A child that the user's function forks has no part in this: what it sent or closed would be its parent's.
+    os.register_at_fork(after_in_child=connection.close)
     try:
         setup: dict[str, Any] = pickle.loads(connection.recv_bytes())
         tempfile.tempdir = os.environ["TMPDIR"] = setup["tempdir"]
-        os.chdir(setup["cwd"])
+        with contextlib.suppress(OSError):  # the folder is gone: then it is the one that was inherited
+            os.chdir(setup["cwd"])
         import scythe.leaf  # noqa: F401  # pyright: ignore[reportUnusedImport] - while nobody waits for it
 
         _forward_logs(connection, setup["log_levels"])
@@ -67,7 +73,7 @@ def main(fd: int, parent: int) -> None:
     except (EOFError, BrokenPipeError):
         return
     except BaseException as error:  # noqa: BLE001 - whatever keeps the worker from starting is told to the user
-        _send(connection, "broken", "".join(traceback.format_exception(error)))
+        _send(connection, "broken", _told(error))
         return
     _serve(connection, mark)
 
@@ -97,7 +103,7 @@ def _serve(connection: Connection, mark: Callable[[int, int], None]) -> None:
         except OSError as error:
             message = ("storage", f"{type(error).__name__}: {error}" if type(error) is OSError else str(error))
         except BaseException as error:  # noqa: BLE001 - errors of the user's function are rows; this is one of ours
-            message = ("broken", "".join(traceback.format_exception(error)))
+            message = ("broken", _told(error))
         finally:
             mark(-1, 0)
         try:
@@ -127,6 +133,13 @@ def _nothing(rows: Any, attempts: int) -> Any:
     raise RuntimeError("a range came before its job")
 
 
+@lru_cache(maxsize=16)
+def _bound(experiment: bytes) -> tuple[Any, Callable[..., Any]]:
+    """An experiment and what to call: of a class one instance a process, for it may hold connections and locks."""
+    loaded = pickle.loads(experiment)
+    return loaded, loaded.bind()
+
+
 def _runner(job: Job, mark: Callable[[int, int], None]) -> Callable[..., Any]:
     """What runs ranges of a job; a job that cannot be loaded is told with the first of them."""
     from scythe.leaf import Leaf
@@ -135,7 +148,8 @@ def _runner(job: Job, mark: Callable[[int, int], None]) -> Callable[..., Any]:
     from scythe_catalog.s3 import take_over
 
     try:
-        leaf = Leaf(RunPlan.from_json(job.plan), pickle.loads(job.experiment))
+        experiment, call = _bound(job.experiment)
+        leaf = Leaf(RunPlan.from_json(job.plan), experiment, call)
         take_over(leaf.plan.root, job.reach)
         packing = Packing(leaf.plan, job.parts) if job.parts is not None else None
     except BaseException as error:  # noqa: BLE001 - told to the user, as an error outside of the function
@@ -153,31 +167,53 @@ def _runner(job: Job, mark: Callable[[int, int], None]) -> Callable[..., Any]:
     return run
 
 
+def _told(error: BaseException) -> str:
+    """An exception as text; one whose own code fails is named by its class."""
+    try:
+        return "".join(traceback.format_exception(error))
+    except BaseException:  # noqa: BLE001 - `__str__` may do anything: leave the process, say
+        where = "".join(traceback.format_tb(error.__traceback__))
+        return f"{where}{type(error).__qualname__}: its message cannot be shown"
+
+
 def _marker(path: Path) -> Callable[[int, int], None]:
     with path.open("r+b") as file:
         shared = mmap.mmap(file.fileno(), MARK.size)
-    pack, clock = MARK.pack_into, time.monotonic
+    pack, clock, forked = MARK.pack_into, time.monotonic, False
+
+    def leave() -> None:
+        nonlocal forked
+        forked = True
 
     def mark(i: int, attempt: int) -> None:
+        if forked:
+            _end_of_fork()
         pack(shared, 0, i, attempt, clock())
 
+    os.register_at_fork(after_in_child=leave)
     return mark
+
+
+def _end_of_fork() -> None:
+    """Ends a process that the user's function has forked, and that has come back from it like its parent."""
+    error, code = sys.exc_info()[1], 0
+    try:
+        if isinstance(error, SystemExit):
+            code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        elif error is not None:
+            code = 1
+            tell(_told(error))
+        sys.stdout.flush()
+    finally:
+        os._exit(code & 0xFF)
 
 
 def _forward_logs(connection: Connection, levels: dict[str, int]) -> None:
     """Sends log records of Scythe and of the user's code to the parent's logging."""
-
-    class Forward(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            record.msg, record.args = record.getMessage(), None
-            if record.exc_info:
-                record.exc_text, record.exc_info = logging.Formatter().formatException(record.exc_info), None
-            with contextlib.suppress(OSError):
-                _send(connection, "log", record)
-
-    logging.getLogger().addHandler(Forward())
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
+    handler = logs.Forward(lambda record: _send(connection, "log", record))
+    logging.getLogger().addHandler(handler)
+    os.register_at_fork(after_in_child=lambda: logging.getLogger().removeHandler(handler))
+    logs.take_levels(levels)
 
 
 def _end_with_parent(parent: int) -> None:

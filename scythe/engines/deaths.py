@@ -11,6 +11,8 @@ from scythe.errors import InputTimeout, WorkerCrashed
 from scythe.failures import Failure
 from scythe.leaf import Leaf
 
+_NAMED = frozenset(int(number) for number in signal.Signals)
+
 
 @dataclass(frozen=True)
 class Aftermath:
@@ -51,6 +53,6 @@ def error_row(leaf: Leaf, death: Died, lost: int, attempts: int) -> ChunkResult:
 
 def _cause(code: int | None) -> str:
     if code is not None and code < 0:
-        name = signal.Signals(-code).name
+        name = signal.Signals(-code).name if -code in _NAMED else f"signal {-code}"
         return f"of {name}" + (": the system may be out of memory" if name == "SIGKILL" else "")
     return f"with exit code {code}"

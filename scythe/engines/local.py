@@ -16,14 +16,16 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 
-import cloudpickle
-
 from scythe.attempts import Turn
 from scythe.collect import Collector
+from scythe.console import tell
 from scythe.engines.child import Job
 from scythe.engines.chunks import Chunks
+from scythe.engines.cores import cpus
 from scythe.engines.deaths import after, error_row
-from scythe.engines.pool import Broken, Died, Done, Logged, Pool, relay
+from scythe.engines.logs import relay
+from scythe.engines.pool import Broken, Died, Done, Logged, Pool
+from scythe.engines.travel import packed
 from scythe.errors import RunCancelled, RunError
 from scythe.leaf import Leaf
 from scythe.plan import RunPlan
@@ -36,15 +38,10 @@ _POLL_SECONDS = 0.1
 _INTERRUPTED = 130
 
 
-def cpus() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def pool_job(plan: RunPlan, experiment: Experiment, parts: str | None = None) -> Job:
     """What a worker process needs to serve ranges of a run; it goes to processes of this machine alone."""
     limit = experiment.options.execution_seconds
-    return Job(plan.to_json(), cloudpickle.dumps(experiment), limit, parts, hand_over(plan.root))
+    return Job(plan.to_json(), packed(experiment), limit, parts, hand_over(plan.root))
 
 
 def kept_up(job: Job, plan: RunPlan) -> Job:
@@ -132,7 +129,7 @@ class LocalJob:
         self._stop.set()
         self._wait()
         path = self.plan.key.path
-        sys.stderr.write(f'\nScythe: {path} is stopped, finished inputs are kept; go on with: scythe resume "{path}"\n')
+        tell(f'\nScythe: {path} is stopped, finished inputs are kept; go on with: scythe resume "{path}"')
 
     def _wait(self, timeout: float | None = None) -> bool:
         """Whether the run is over, at once or within `timeout` seconds.
@@ -248,7 +245,7 @@ def _finish_before_exit() -> None:
         except KeyboardInterrupt:
             code = _INTERRUPTED
         except Exception as error:  # noqa: BLE001 - nobody is left to catch it
-            sys.stderr.write(f"Scythe: {job.plan.key.path}: {error}\n")
+            tell(f"Scythe: {job.plan.key.path}: {error}")
             code = 1
     if code:
         sys.stdout.flush()
@@ -259,4 +256,4 @@ def _finish_before_exit() -> None:
 # An ordinary `atexit` hook would come too late: PyIceberg's threads are refused by then.
 threading._register_atexit(_finish_before_exit)  # pyright: ignore[reportAttributeAccessIssue]
 
-__all__ = ["LocalJob", "cpus", "pool_job", "run_local"]
+__all__ = ["LocalJob", "pool_job", "run_local"]

@@ -17,7 +17,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections import deque
@@ -27,10 +26,13 @@ from multiprocessing import connection
 from typing import Any, Self
 
 from scythe.chunk import Positions
+from scythe.engines import logs
 from scythe.engines.child import MARK, Job
+from scythe.engines.cores import thread_limits
+from scythe.engines.processes import beyond_standard, fill_standard_handles, start_python
 from scythe.errors import RunError, StorageError, StorageRefused
 
-_PROGRAM = "import sys; sys.path[:] = {path!r}; from scythe.engines.child import main; main({fd}, {parent})"
+_PROGRAM = "from scythe.engines.child import main; main({fd}, {parent})"
 _MAX_FALSE_STARTS = 3
 
 
@@ -113,9 +115,12 @@ class Pool:
     """`size` processes, each of which serves ranges of one job after another."""
 
     def __init__(self, size: int) -> None:
+        fill_standard_handles()
         self.size = size
         self._folder = tempfile.TemporaryDirectory(prefix="scythe-pool-", ignore_cleanup_errors=True)
         self._started = self._false_starts = 0
+        self._environment = {**os.environ, **thread_limits(size, os.environ)}
+        self._cwd = _working_folder()
         self._workers = [self._start() for _ in range(size)]
 
     def __enter__(self) -> Self:
@@ -133,17 +138,21 @@ class Pool:
             file.write(MARK.pack(-1, 0, 0.0))
             file.flush()
             marker = mmap.mmap(file.fileno(), MARK.size)
-        ours, theirs = socket.socketpair()
-        with theirs:
-            program = _PROGRAM.format(path=sys.path, fd=theirs.fileno(), parent=os.getpid())
-            process = subprocess.Popen(
-                [sys.executable, "-c", program],
-                pass_fds=[theirs.fileno()],
+        ours, theirs = (beyond_standard(end.detach()) for end in socket.socketpair())
+        try:
+            process = start_python(
+                _PROGRAM.format(fd=theirs, parent=os.getpid()),
+                pass_fds=[theirs],
                 stdin=subprocess.DEVNULL,
-                start_new_session=True,
+                env=self._environment,
             )
-        link: connection.Connection[Any, Any] = connection.Connection(ours.detach())
-        setup = {"cwd": os.getcwd(), "marker": path, "tempdir": tempdir, "log_levels": _log_levels()}  # noqa: PTH109
+        except BaseException:
+            os.close(ours)
+            raise
+        finally:
+            os.close(theirs)
+        link: connection.Connection[Any, Any] = connection.Connection(ours)
+        setup = {"cwd": self._cwd, "marker": path, "tempdir": tempdir, "log_levels": logs.levels()}
         worker = _Worker(process, link, marker, tempdir)
         _send(worker, setup)
         return worker
@@ -208,7 +217,7 @@ class Pool:
                 result, seconds = content
                 return [Done(worker.ranges.popleft()[1], result, seconds)]
             case "log":
-                return [Logged(worker.ranges[0][1] if worker.ranges else None, content)]
+                return [Logged(worker.ranges[0][1] if worker.ranges else None, logs.rebuilt(content))]
             case "broken" if worker.ranges:
                 error = RunError(f"a worker process failed outside the experiment's function:\n{content}")
                 return [Broken(worker.ranges.popleft()[1], error)]
@@ -278,20 +287,15 @@ def _send(worker: _Worker, message: Any) -> None:
         worker.link.send_bytes(pickle.dumps(message))
 
 
-def relay(record: logging.LogRecord) -> None:
-    """Hands a log record of a worker process to this process's logging."""
-    logger = logging.getLogger(record.name)
-    if logger.isEnabledFor(record.levelno):
-        logger.handle(record)
-
-
 def _kill(worker: _Worker) -> None:
     worker.killed = True
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(worker.process.pid, signal.SIGKILL)
 
 
-def _log_levels() -> dict[str, int]:
-    """The levels that the caller has set, by logger; the root's is under the empty name."""
-    loggers = {name: log for name, log in logging.root.manager.loggerDict.items() if isinstance(log, logging.Logger)}
-    return {"": logging.root.level} | {name: log.level for name, log in loggers.items() if log.level}
+def _working_folder() -> str:
+    """The caller's working folder; `.` where it is gone, which the processes inherit as it is."""
+    try:
+        return os.getcwd()  # noqa: PTH109 - its name is text for the process that gets it
+    except FileNotFoundError:
+        return "."

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -17,9 +16,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from scythe.chunk import Positions
+from scythe.console import tell
 from scythe.engines.child import Job
 from scythe.engines.deaths import after, error_row
-from scythe.engines.pool import Broken, Died, Done, Event, Logged, Pool, Range, relay
+from scythe.engines.logs import relay
+from scythe.engines.pool import Broken, Died, Done, Event, Logged, Pool, Range
 from scythe.errors import RunError, ScytheError
 from scythe.leaf import Leaf
 from scythe.packing import Packed, Packing
@@ -118,8 +119,7 @@ class Server:
             _fail(task, error)
         while self._calls:
             self._calls.popleft()()
-        with contextlib.suppress(OSError, AttributeError, ValueError):  # standard error may be closed
-            sys.stderr.write(f"Scythe worker: {error}\n")
+        tell(f"Scythe worker: {error}")
         self._on_failure()
 
     def _once(self) -> None:

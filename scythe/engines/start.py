@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from scythe.attempts import latest_attempt
 from scythe.engines.jobs import RunRef
+from scythe.engines.processes import fill_standard_handles
 from scythe.errors import AllocationError, SettingsError
 from scythe.manifest import record_trigger
 from scythe.plan import RunPlan
@@ -22,6 +23,7 @@ def check_engine(name: str) -> str:
     Raises:
         SettingsError: there is none.
     """
+    fill_standard_handles()  # before a file is opened: in a daemon it would get the number of a standard stream
     if name not in ENGINES:
         raise SettingsError(f"there is no engine {name!r}: use {' or '.join(map(repr, ENGINES))}")
     return name
@@ -32,8 +34,12 @@ def check_ready(engine: str, experiment: Experiment, *, single: bool) -> None:
 
     Raises:
         SettingsError: the engine cannot be reached.
-        AllocationError: none of its workers has the experiment.
+        AllocationError: none of its workers has the experiment; or it cannot be sent to worker processes.
     """
+    if engine == "local":
+        from scythe.engines.travel import check_travels
+
+        check_travels(experiment)
     if engine == "hatchet":
         from scythe.engines.hatchet.trigger import check_cluster
 

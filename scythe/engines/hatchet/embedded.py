@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from functools import cache
 
@@ -13,10 +12,12 @@ import cloudpickle
 from scythe.engines.hatchet.client import connect, on_loop
 from scythe.engines.hatchet.fleet import active_workers, serves
 from scythe.engines.hatchet.tasks import task_names
+from scythe.engines.processes import is_open, start_python
+from scythe.engines.travel import packed
 from scythe.errors import SettingsError
 from scythe.registry import Experiment, ExperimentRegistry
 
-_PROGRAM = "import sys; sys.path[:] = {path!r}; from scythe.worker import embedded_main; embedded_main({parent})"
+_PROGRAM = "from scythe.worker import embedded_main; embedded_main({parent})"
 _READY_SECONDS = 120.0
 _LOOK_SECONDS = 0.2
 
@@ -54,17 +55,15 @@ class _Worker:
                 return self._process
             self._process.terminate()
             self._process.wait()
-        self._code, self._process = code, self._start(cloudpickle.dumps(experiments))
+        self._code, self._process = code, self._start(packed(experiments))
         return self._process
 
     @staticmethod
     def _start(setup: bytes) -> subprocess.Popen[bytes]:
-        program = _PROGRAM.format(path=sys.path, parent=os.getpid())
-        process = subprocess.Popen(
-            [sys.executable, "-c", program],
+        process = start_python(
+            _PROGRAM.format(parent=os.getpid()),
             stdin=subprocess.PIPE,
-            stdout=2,  # what the caller prints stays the caller's
-            start_new_session=True,
+            stdout=2 if is_open(2) else subprocess.DEVNULL,  # what the caller prints stays the caller's
         )
         assert process.stdin is not None
         with process.stdin as pipe:

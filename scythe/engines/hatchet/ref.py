@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import json
-import sys
 import time
 from typing import Any
 
 from obstore.exceptions import BaseError
 
 from scythe.attempts import latest_attempt
+from scythe.console import tell
 from scythe.engines.hatchet.client import connect, on_loop
 from scythe.engines.hatchet.errors import told
 from scythe.engines.hatchet.fleet import cancel_all, cancel_runs
@@ -52,9 +52,9 @@ class HatchetRef:
                     if until is not None and time.monotonic() >= until:
                         raise TimeoutError(f"the run {path} is not finished after {timeout:g} seconds") from None
                 except KeyboardInterrupt:
-                    sys.stderr.write(
+                    tell(
                         f'\nScythe: {path} goes on on the cluster; wait for it again with: scythe resume "{path}", '
-                        f'stop it with: scythe cancel "{path}"\n'
+                        f'stop it with: scythe cancel "{path}"'
                     )
                     raise
                 else:

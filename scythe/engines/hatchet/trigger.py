@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel
 
 from scythe.attempts import latest_attempt
+from scythe.console import tell
 from scythe.engines.hatchet.client import check, connect, on_loop
 from scythe.engines.hatchet.embedded import ensure_worker
 from scythe.engines.hatchet.fleet import is_over, serves, unfinished_triggers, workers_for
@@ -46,7 +46,7 @@ def check_cluster(experiment: Experiment, *, single: bool) -> None:
         if not known or others:
             listed = f"; those that are connected have {', '.join(others)}" if others else ""
             raise AllocationError(f"no Hatchet worker has the task {name!r}{listed}: {way_out}")
-        sys.stderr.write(f"Scythe: no worker for {name!r} is connected now; the run waits for one ({way_out})\n")
+        tell(f"Scythe: no worker for {name!r} is connected now; the run waits for one ({way_out})")
 
 
 def attached(plan: RunPlan) -> HatchetRef | WorkflowRef | None:

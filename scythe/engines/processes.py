@@ -1,0 +1,80 @@
+"""How child processes of this library are started: the same interpreter, its flags, its path, and whole standard handles.
+
+Knows nothing of what they do. `multiprocessing` would run the user's main script again, and cannot
+give a child a process group of its own.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+
+from scythe.errors import RunError
+
+_FIRST_FREE = 3
+_PREAMBLE = "import sys; sys.path[:] = {path!r}; "
+
+
+def start_python(
+    program: str,
+    *,
+    stdin: int,
+    stdout: int | None = None,
+    stderr: int | None = None,
+    pass_fds: Sequence[int] = (),
+    env: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """A process of this interpreter in a session of its own, with this process's flags and path.
+
+    The options are Popen's. A standard handle that is closed here is open on nothing there: else the next file that is
+    opened would take its number, and what libraries print would land in it.
+
+    Raises:
+        RunError: it cannot be started.
+    """
+    if not sys.executable:
+        raise RunError("worker processes cannot be started: sys.executable does not name a Python interpreter")
+    path = [entry for entry in sys.path if isinstance(entry, str)]  # pyright: ignore[reportUnnecessaryIsInstance]
+    out, err = (
+        subprocess.DEVNULL if given is None and not is_open(fd) else given for fd, given in ((1, stdout), (2, stderr))
+    )
+    command = [sys.executable, *_flags(), "-c", _PREAMBLE.format(path=path) + program]
+    try:
+        return subprocess.Popen(
+            command, stdin=stdin, stdout=out, stderr=err, pass_fds=pass_fds, env=env, start_new_session=True
+        )
+    except OSError as error:
+        raise RunError(f"a worker process cannot be started ({sys.executable}): {error}") from error
+
+
+def _flags() -> list[str]:
+    """The interpreter's own flags (-O, -W, -X, ...), as `multiprocessing` hands them on."""
+    return subprocess._args_from_interpreter_flags()  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
+
+
+def is_open(fd: int) -> bool:
+    """Whether a handle is open in this process."""
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def fill_standard_handles() -> None:
+    """Opens standard handles that are closed on nothing: else a file of a run would get the number of one."""
+    for fd in range(_FIRST_FREE):
+        if not is_open(fd):
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest number that is free
+
+
+def beyond_standard(fd: int) -> int:
+    """The handle, or a copy of it (and the handle is closed) where it has the number of a standard one."""
+    if fd >= _FIRST_FREE:
+        return fd
+    copy = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE)
+    os.close(fd)
+    return copy

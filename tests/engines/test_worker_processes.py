@@ -1,0 +1,337 @@
+"""What a worker process inherits, and what a function may do in it without harm to others: start-up, forks, logs, threads."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import scythe
+from scythe.allocate import BaseExperiment
+from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.engines import cores, logs
+from scythe.errors import SettingsError
+from scythe.registry import ExperimentRegistry
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+class Tick(ExperimentInputSpec):
+    n: int
+
+
+class Seen(ExperimentOutputSpec):
+    found: int
+    text: str = ""
+
+
+def finish(function: Callable[..., Any], n: int, **how: Any) -> pl.DataFrame:
+    """The rows of a run that no input of has failed."""
+    ExperimentRegistry.Register(name=function.__name__, retries=0)(function)
+    specs = pl.DataFrame({"n": range(n)})
+    _, ref = BaseExperiment(function.__name__).allocate(specs, engine="local", **{"workers": 2, **how})
+    result = ref.result(timeout=100)
+    assert result.errors == 0, scythe.read(function.__name__, table="errors")["traceback"].to_list()
+    return scythe.read(function.__name__).sort("sort_index")
+
+
+def run_script(text: str, *flags: str, **how: Any) -> subprocess.CompletedProcess[str]:
+    Path("script.py").write_text(SCRIPT + text)
+    return subprocess.run(
+        [sys.executable, *flags, "script.py"], capture_output=True, text=True, timeout=120, check=False, **how
+    )
+
+
+SCRIPT = """
+import os, sys
+import polars as pl
+import scythe
+from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
+
+class Tick(ExperimentInputSpec):
+    n: int
+
+class Seen(ExperimentOutputSpec):
+    text: str
+
+@ExperimentRegistry.Register(retries=0)
+def look(spec: Tick) -> Seen:
+    flags = sys.flags
+    return Seen(text=f"{flags.optimize} {flags.dont_write_bytecode} {flags.utf8_mode} {sys.warnoptions}")
+
+def go(**how):
+    ref = BaseExperiment(look).allocate(pl.DataFrame({"n": [1, 2]}), engine="local", workers=1, **how)[1]
+    return ref.result(timeout=100)
+
+"""
+
+
+# --- how it starts ----------------------------------------------------------------------------------
+
+
+def test_workers_run_under_the_flags_of_the_caller(root: Path) -> None:
+    done = run_script(
+        "if __name__ == '__main__':\n    go()\n    print(scythe.read('look')['text'][0])\n",
+        "-OO", "-B", "-X", "utf8", "-W", "ignore::FutureWarning",
+    )  # fmt: skip
+
+    assert done.stdout.strip() == "2 1 1 ['ignore::FutureWarning']", done.stderr
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "os.close(2); sys.stderr = None",
+        "os.close(0); os.close(1); os.close(2)",
+        "sys.stderr.close()",
+        "sys.stdin = sys.stdout = sys.stderr = None",
+    ],
+)
+def test_a_script_without_standard_streams_runs_as_any_other(root: Path, lost: str) -> None:
+    done = run_script(f"if __name__ == '__main__':\n    {lost}\n    go()\n")
+
+    assert scythe.open_run("look").status == "finished", done.stderr
+    assert scythe.read("look").height == 2
+
+
+def test_nothing_of_a_run_gets_the_number_of_a_closed_standard_stream(root: Path) -> None:
+    body = """
+if __name__ == '__main__':
+    os.close(2)
+    run, ref = BaseExperiment(look).allocate(pl.DataFrame({"n": [1]}), engine="local", workers=1)
+    ref.result(timeout=100)
+    print(os.readlink("/proc/self/fd/2"))
+"""
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("the handles of a process are looked up in /proc")
+    assert run_script(body).stdout.strip() == os.devnull
+
+
+def test_a_working_folder_that_is_gone_is_named_before_anything_is_written(root: Path, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    os.chdir(gone)
+    gone.rmdir()
+    ExperimentRegistry.Register(name="homeless")(remember)
+
+    with pytest.raises(SettingsError, match="working folder of this process has been removed"):
+        BaseExperiment("homeless").allocate(pl.DataFrame({"n": [1]}), engine="local")
+
+    assert not root.exists()
+
+
+def remember(spec: Tick) -> Seen:
+    return Seen(found=spec.n)
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_process_of_multiprocessing_runs_experiments_of_its_script(root: Path, method: str) -> None:
+    body = f"""
+if __name__ == '__main__':
+    import multiprocessing
+    child = multiprocessing.get_context({method!r}).Process(target=go, daemon=True)
+    child.start()
+    child.join(100)
+    sys.exit(child.exitcode)
+"""
+    done = run_script(body)
+
+    assert done.returncode == 0, done.stderr
+    assert scythe.read("look").height == 2
+
+
+# --- forks of the function --------------------------------------------------------------------------
+
+
+def forks(spec: Tick) -> Seen:
+    import os
+
+    if spec.n % 3 == 0 and os.fork() == 0 and spec.n % 2 == 0:
+        raise SystemExit(3)
+    return Seen(found=spec.n)
+
+
+def test_a_process_that_a_function_forks_and_forgets_changes_nothing_of_its_parents_run(root: Path) -> None:
+    rows = finish(forks, 40, chunk=8)
+
+    assert rows["found"].to_list() == list(range(40))
+
+
+def waits_for_its_fork(spec: Tick) -> Seen:
+    import os
+    import sys
+
+    child = os.fork()
+    if child == 0 and spec.n == 1:
+        sys.exit(5)
+    if child == 0 and spec.n == 2:
+        raise ValueError("in the child")
+    if child == 0:
+        return Seen(found=-1)
+    _, status = os.waitpid(child, 0)
+    return Seen(found=os.waitstatus_to_exitcode(status))
+
+
+def test_a_forked_process_ends_where_its_function_does_with_a_code_that_tells_how(root: Path) -> None:
+    rows = finish(waits_for_its_fork, 3, chunk=3, workers=1)
+
+    assert rows["found"].to_list() == [0, 5, 1]
+
+
+# --- logs -------------------------------------------------------------------------------------------
+
+
+def logs_oddly(spec: Tick) -> Seen:
+    import logging
+    import threading
+
+    class Odd:
+        def __reduce__(self) -> Any:
+            return exec, ("raise RuntimeError('not here')",)
+
+    log = logging.getLogger("odd")
+    log.warning("held by %s", spec.n, extra={"lock": threading.Lock(), "kept": 7, "odd": Odd()})
+    log.warning("%s and %s", *[1])
+    log.warning(Odd())
+    return Seen(found=spec.n)
+
+
+def test_a_record_that_cannot_travel_as_it_is_arrives_with_what_can(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    finish(logs_oddly, 2, workers=1)
+
+    held = [r for r in caplog.records if r.name == "odd" and r.getMessage().startswith("held by")]
+    assert sorted(r.getMessage() for r in held) == ["held by 0", "held by 1"]
+    assert all(r.kept == 7 and not hasattr(r, "lock") and not hasattr(r, "odd") for r in held)  # type: ignore[attr-defined]
+    assert len([r for r in caplog.records if r.name == "odd"]) == 6
+
+
+def test_a_filter_of_the_caller_that_fails_is_told_and_stops_no_run(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(record: logging.LogRecord) -> bool:
+        raise KeyError("no such context")
+
+    log = logging.getLogger("odd")
+    log.addFilter(fails)
+    try:
+        finish(logs_oddly, 1, workers=1)
+    finally:
+        log.removeFilter(fails)
+
+    assert "no such context" in capsys.readouterr().err
+
+
+values = st.one_of(
+    st.none(), st.integers(), st.text(), st.binary(), st.just(threading.Lock), st.builds(threading.Lock),
+    st.builds(lambda: (i for i in range(3))), st.lists(st.builds(object)), st.just(lambda: 1),
+)  # fmt: skip
+
+
+@given(st.one_of(st.text(), values), st.lists(values, max_size=3), st.dictionaries(st.text(min_size=1), values))
+def test_any_record_can_be_sent_and_rebuilt(message: Any, args: list[Any], extra: dict[str, Any]) -> None:
+    record = logging.LogRecord("any", logging.ERROR, __file__, 1, message, tuple(args), None)
+    vars(record).update({k: v for k, v in extra.items() if k not in vars(record)})
+
+    arrived = logs.rebuilt(logs.portable(record))
+
+    assert isinstance(arrived.getMessage(), str)
+    assert (arrived.name, arrived.levelno, arrived.lineno) == ("any", logging.ERROR, 1)
+
+
+# --- threads and cores ------------------------------------------------------------------------------
+
+
+def count_threads(spec: Tick) -> Seen:
+    import polars as pl
+    import pyarrow as pa
+
+    return Seen(found=pa.cpu_count(), text=f"{os.environ['OMP_NUM_THREADS']} {pl.thread_pool_size()}")
+
+
+def test_all_workers_together_start_no_more_threads_than_there_are_cores(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (*cores._NUMERICAL, *cores._OTHERS):
+        monkeypatch.delenv(name, raising=False)
+    each = max(1, cores.cpus() // 2)
+
+    rows = finish(count_threads, 2)
+
+    assert set(rows["text"]) == {f"{each} {each}"}
+    assert set(rows["found"]) == {each}
+
+
+def test_who_has_set_a_number_of_threads_keeps_it() -> None:
+    assert cores.thread_limits(10**6, {}).keys() >= {"OMP_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS"}
+    assert set(cores.thread_limits(10**6, {}).values()) == {"1"}
+    assert "OMP_NUM_THREADS" not in cores.thread_limits(4, {"MKL_NUM_THREADS": "3"})
+    assert "POLARS_MAX_THREADS" in cores.thread_limits(4, {"MKL_NUM_THREADS": "3"})
+    assert "POLARS_MAX_THREADS" not in cores.thread_limits(4, {"POLARS_MAX_THREADS": "3"})
+    assert cores.thread_limits(1, {})["OMP_NUM_THREADS"] == str(cores.cpus())
+
+
+V2 = "31 24 0:27 {shown} /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n"
+V1 = (
+    "33 32 0:28 / /sys/fs/cgroup/cpuset rw - cgroup cgroup rw,cpuset\n"
+    "34 32 0:29 {shown} /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("mounts", "groups", "files", "expected"),
+    [
+        (V2.format(shown="/"), "0::/", {"cpu.max": "max 100000"}, math.inf),
+        (V2.format(shown="/"), "0::/a/b", {"a/b/cpu.max": "250000 100000"}, 2.5),
+        (V2.format(shown="/"), "0::/a/b", {"a/b/cpu.max": "max 100000", "a/cpu.max": "50000 100000"}, 0.5),
+        (V2.format(shown="/pod/x"), "0::/pod/x/job", {"job/cpu.max": "300000 100000", "cpu.max": "2000 1000"}, 2.0),
+        (V2.format(shown="/"), "0::/../other", {"cpu.max": "100000 100000"}, 1.0),
+        (V1.format(shown="/"), "4:cpu,cpuacct:/j\n3:cpuset:/", {"j/cpu.cfs_quota_us": "150000"}, 1.5),
+        (V1.format(shown="/"), "4:cpu,cpuacct:/j", {"j/cpu.cfs_quota_us": "-1"}, math.inf),
+        (V1.format(shown="/docker/7"), "4:cpu,cpuacct:/docker/7", {"cpu.cfs_quota_us": "400000"}, 4.0),
+    ],
+)
+def test_the_quota_is_the_least_of_the_groups_that_a_process_lies_in(
+    tmp_path: Path, mounts: str, groups: str, files: dict[str, str], expected: float
+) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(groups)
+    (tmp_path / "proc/self/mountinfo").write_text(mounts)
+    at = tmp_path / ("sys/fs/cgroup" if "cgroup2" in mounts else "sys/fs/cgroup/cpu,cpuacct")
+    for name, text in files.items():
+        (at / name).parent.mkdir(parents=True, exist_ok=True)
+        (at / name).write_text(f"{text}\n")
+        if name.endswith("quota_us"):
+            (at / name).with_name("cpu.cfs_period_us").write_text("100000\n")
+
+    assert cores.quota(tmp_path) == expected
+
+
+def test_without_control_groups_there_is_no_quota(tmp_path: Path) -> None:
+    assert cores.quota(tmp_path) == math.inf
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="PYTHON_CPU_COUNT is new in Python 3.13")
+def test_a_number_of_cores_that_python_was_told_counts(root: Path) -> None:
+    program = "from scythe.engines.cores import cpus; print(cpus())"
+    for command, environment in (
+        (["-c"], {"PYTHON_CPU_COUNT": "7"}),
+        (["-X", "cpu_count=7", "-c"], {}),
+    ):
+        done = subprocess.run(
+            [sys.executable, *command, program], env={**os.environ, **environment}, capture_output=True, text=True, check=True
+        )  # fmt: skip
+        assert done.stdout.strip() == "7"
