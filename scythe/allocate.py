@@ -133,6 +133,7 @@ class BaseExperiment:
         chunk: int | None = None,
         workers: int | None = None,
         copy_inputs: bool = False,
+        seed: int = 0,
     ) -> tuple[ExperimentRun, RunRef]:
         """Stores a run whole and starts it.
 
@@ -147,6 +148,7 @@ class BaseExperiment:
             chunk: Inputs per task; chosen by their duration if not given.
             workers: Processes of the local engine; all cores if not given.
             copy_inputs: Copy s3 and http inputs into the run too, not local files alone.
+            seed: What the random numbers of all inputs derive from: `input_spec.seed`, `random` and `np.random`.
 
         Returns:
             The run, and a reference to its result.
@@ -162,6 +164,8 @@ class BaseExperiment:
             )
         if chunk is not None and chunk < 1:
             raise AllocationError(f"chunk must be at least 1, got {chunk}")
+        if not isinstance(seed, int) or isinstance(seed, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise AllocationError(f"seed must be a whole number, got {seed!r}")
         settings = engine_settings()
         included = self.experiment.included
         engine = check_engine(engine or ("hatchet" if included is not None else settings.engine))
@@ -181,7 +185,7 @@ class BaseExperiment:
             sweep(objects, key)
             plan = self._store(
                 objects, key, inputs, engine=engine, chunk=chunk, shape=recursion_map, catalog=settings.catalog,
-                copy_inputs=copy_inputs, overwrite_experiment_id=overwrite_experiment_id,
+                copy_inputs=copy_inputs, overwrite_experiment_id=overwrite_experiment_id, seed=seed,
             )  # fmt: skip
         run = load_run(objects, key)
         ref = start(plan, self.experiment, [(0, plan.inputs)], engine=engine, workers=workers or settings.workers)
@@ -200,6 +204,7 @@ class BaseExperiment:
         catalog: str | None,
         copy_inputs: bool,
         overwrite_experiment_id: bool,
+        seed: int,
     ) -> RunPlan:
         table, artifacts = store_artifacts(inputs, objects, key, copy_inputs=copy_inputs)
         if overwrite_experiment_id:
@@ -233,13 +238,14 @@ class BaseExperiment:
             single=inputs.single and self.experiment.included is None,
             factor=shape.factor if shape is not None else None,
             max_depth=shape.max_depth if shape is not None else None,
+            seed=seed,
         )
         if self.experiment.included is None or not self.experiment.included.is_workflow:
             plan.tables.update(self._prepare_tables(objects, plan))
         objects.write(key.plan, plan.to_json())
         manifest = make_manifest(
             objects, key, self.experiment, inputs=table.num_rows, engine=engine, workflow_run_id=run_id,
-            number=number(objects, key),
+            number=number(objects, key), seed=seed,
         )  # fmt: skip
         objects.write(key.manifest, manifest.to_yaml())
         return plan

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -22,6 +22,8 @@ from scythe.levels import running_on
 from scythe.plan import RunPlan
 from scythe.registry import Experiment
 from scythe.schemas import ExperimentSchemas
+from scythe.seeds import seed_of
+from scythe.surroundings import GROUP, QUICK_SECONDS, Surroundings
 from scythe_catalog.schema import iterate_models
 
 #: Told the number of the input within its range and the try that is about to run; -1 after it.
@@ -29,6 +31,9 @@ Mark = Callable[[int, int], None]
 
 #: Takes over what the function returned for an input: its number, spec, output, and the folder that it had.
 Take = Callable[[int, ExperimentInputSpec, Any, Path | None], None]
+
+_NOTHING = object()
+_clock = time.perf_counter
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,7 @@ class Work:
     worker: str
 
 
-@dataclass(frozen=True)
-class Tried:
+class Tried(NamedTuple):
     """What the tries of one input came to: how many in all, seconds, when they began, and why the last one failed."""
 
     attempts: int
@@ -53,57 +57,103 @@ class Tried:
     raised: BaseException | None = None
 
 
+#: Keeps what the tries of an input came to.
+Keep = Callable[[int, Tried], None]
+
+
 class Calls:
     """The calls of a function on a range of inputs, one after the other."""
 
-    def __init__(self, work: Work, rows: pa.Table, take: Take) -> None:
-        self.work, self.rows, self.take = work, rows, take
+    def __init__(self, work: Work, rows: pa.Table, take: Take, around: Surroundings) -> None:
+        self.work, self.rows, self.take, self.around = work, rows, take, around
+        self._sort_index = rows.column("sort_index")
         #: Of the input that is running: its file references as they were given, and why one cannot be had.
         self.given: dict[str, str | None] = {}
         self.unfetched: FetchError | None = None
         #: Which try of it this is, among those of this process.
         self.tries = 1
+        self._fetched: dict[str, Path | FetchError] = {}
+        self._names = work.schemas.file_inputs if work.experiment.options.auto_fetch_files else ()
 
-    def specs(self) -> Iterator[ExperimentInputSpec]:
-        """The inputs as models, one at a time, with local copies of their files."""
-        work = self.work
-        specs: Iterator[ExperimentInputSpec] = iterate_models(self.rows, work.schemas.input)
-        names = work.schemas.file_inputs
-        if not (names and work.experiment.options.auto_fetch_files):
+    def specs(self, start: int = 0) -> Iterator[ExperimentInputSpec]:
+        """The inputs from this one on as models, one at a time, with local copies of their files."""
+        rows = self.rows.slice(start)
+        specs: Iterator[ExperimentInputSpec] = iterate_models(rows, self.work.schemas.input)
+        if not self._names:
             yield from specs
             return
-        columns = [self.rows.column(name).to_pylist() for name in names]
-        fetched = fetch_all(uri for column in columns for uri in column if uri is not None)
+        columns = [rows.column(name).to_pylist() for name in self._names]
+        self._fetched |= fetch_all(uri for column in columns for uri in column if uri is not None)
         for spec, *values in zip(specs, *columns, strict=True):
-            self.given = dict(zip(names, values, strict=True))
+            self.given = dict(zip(self._names, values, strict=True))
             self.unfetched = None
-            for name, uri in self.given.items():
-                found = fetched[uri] if uri is not None else None
-                if isinstance(found, FetchError):
-                    self.unfetched = FetchError(f"{name}: {found}")
-                else:
-                    vars(spec)[name] = found
-            yield spec
+            yield self._with_files(spec)
+
+    def run_all(self, mark: Mark | None, before: int, keep: Keep, forget: Callable[[int], None]) -> None:
+        """Runs the inputs one after the other; those of a group that has to run again are forgotten first."""
+        start, total, around = 0, self.rows.num_rows, self.around
+        specs = self.specs()
+        while start < total:
+            stop = min(start + GROUP, total)
+            try:
+                stop = self._group(start, stop, specs, mark, before, keep)
+                disturbed = around.trusted and around.changed()
+            except BaseException:
+                if not (around.trusted and around.changed()):
+                    raise
+                disturbed = True  # by a handler that an input left: it may raise anywhere
+            if disturbed:
+                around.distrust()
+                forget(start)
+                specs = self.specs(start)
+            else:
+                start = stop
+
+    def _group(
+        self, start: int, stop: int, specs: Iterator[ExperimentInputSpec], mark: Mark | None, before: int, keep: Keep
+    ) -> int:
+        """Runs inputs up to the first that fails or is not quick; gives the one behind it."""
+        for i in range(start, stop):
+            tried = self.run(i, next(specs), mark, before)
+            keep(i, tried)
+            if tried.failure is not None or tried.seconds > 10 * QUICK_SECONDS:
+                return i + 1
+        return stop
+
+    def stored(self, i: int) -> ExperimentInputSpec:
+        """An input as it was stored, whatever a function has made of the model that it was given."""
+        spec: ExperimentInputSpec = next(iterate_models(self.rows.slice(i, 1), self.work.schemas.input))
+        return self._with_files(spec)
+
+    def _with_files(self, spec: ExperimentInputSpec) -> ExperimentInputSpec:
+        for name, uri in self.given.items():
+            found = self._fetched[uri] if uri is not None else None
+            if isinstance(found, FetchError):
+                self.unfetched = FetchError(f"{name}: {found}")
+            else:
+                vars(spec)[name] = found
+        return spec
 
     def run(self, i: int, spec: ExperimentInputSpec, mark: Mark | None, before: int) -> Tried:
         """Tries one input, and again after an exception, as often as its experiment says."""
         tries = max(1, self.work.experiment.options.retries + 1 - before)
-        began, clock = time.time(), time.perf_counter
-        started, attempt, failure = clock(), 0, None
-        for attempt in range(1, tries + 1):
-            self.tries = attempt
+        began, started = time.time(), _clock()
+        failure, self.tries = None, 1
+        while True:
             try:
                 self.once(i, spec, mark)
-            except BaseException as error:  # noqa: BLE001 - whatever the function raises (SystemExit too) becomes a row
-                if attempt == tries:
-                    failure = Failure.of(error, before + attempt)
-            else:
                 break
-        return Tried(before + attempt, clock() - started, began, failure)
+            except BaseException as error:  # noqa: BLE001 - whatever the function raises (SystemExit too) becomes a row
+                if self.tries == tries:
+                    failure = self._told(i, error, before, mark)
+                    break
+            self.tries += 1
+            spec = self.stored(i)
+        return Tried(before + self.tries, _clock() - started, began, failure)
 
     def attempt(self, i: int, spec: ExperimentInputSpec, mark: Mark | None, before: int) -> Tried:
         """Tries one input once, in the caller's own process; Ctrl-C passes."""
-        began, started = time.time(), time.perf_counter()
+        began, started = time.time(), _clock()
         failure: Failure | None = None
         raised: BaseException | None = None
         try:
@@ -111,8 +161,18 @@ class Calls:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - handed to the caller of `allocate` as it is
-            failure, raised = Failure.of(error, before + 1), error
-        return Tried(before + 1, time.perf_counter() - started, began, failure, raised)
+            failure, raised = self._told(i, error, before, mark), error
+        return Tried(before + 1, _clock() - started, began, failure, raised)
+
+    def _told(self, i: int, error: BaseException, before: int, mark: Mark | None) -> Failure:
+        """The failure that an exception is, within the limit of time: its texts are made by the user's code."""
+        if mark is None:
+            return Failure.of(error, before + self.tries)
+        mark(i, self.tries)
+        try:
+            return Failure.of(error, before + self.tries)
+        finally:
+            mark(-1, 0)
 
     def once(self, i: int, spec: ExperimentInputSpec, mark: Mark | None) -> None:
         """Calls the function and takes over what it returned."""
@@ -127,17 +187,35 @@ class Calls:
                 tempdir = Path(folder.name)
                 if experiment.options.local_file_location == "copied-to-tempdir" and self.given:
                     spec = self.copied(spec, tempdir)
-                output = self.timed(mark, i, spec, tempdir=tempdir)
+                output = self.called(mark, i, spec, tempdir=tempdir)
             else:
-                output = self.timed(mark, i, spec)
-            self.take(i, spec, output, Path(folder.name) if folder else None)
+                output = self.called(mark, i, spec)
+            untouched = self.stored(i) if self.work.schemas.computed else spec
+            self.take(i, untouched, output, Path(folder.name) if folder else None)
         finally:
             if folder is not None:
                 folder.cleanup()
             if token is not None:
                 running_on.reset(token)
 
-    def timed(self, mark: Mark | None, i: int, spec: ExperimentInputSpec, **more: Any) -> Any:
+    def called(self, mark: Mark | None, i: int, spec: ExperimentInputSpec, **more: Any) -> Any:
+        """Calls the function, and brings the process back to what it was, unless its inputs are trusted."""
+        if self.around.trusted:
+            return self.timed(mark, i, spec, more)
+        self.around.before(lambda: seed_of(self.work.plan.seed, self._sort_index[i].as_py()))
+        output: Any = _NOTHING
+        began = _clock()
+        try:
+            output = self.timed(mark, i, spec, more)
+        except BaseException as error:
+            # What is raised after the function has returned is raised by a signal's handler that it has left.
+            if output is _NOTHING or isinstance(error, KeyboardInterrupt):
+                raise
+        finally:
+            self.around.after(_clock() - began)
+        return output
+
+    def timed(self, mark: Mark | None, i: int, spec: ExperimentInputSpec, more: dict[str, Any]) -> Any:
         """Calls the function between two marks, so that its time can be limited from outside."""
         if mark is None:
             return self.work.call(spec, **more)

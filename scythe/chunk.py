@@ -5,7 +5,7 @@ Turns what the function returned into Arrow tables. Reads no inputs, calls no fu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from scythe import dataframes
 from scythe.base import ExperimentInputSpec
-from scythe.call import Calls, Mark, Tried, Work
+from scythe.call import Tried, Work
 from scythe.errors import DataError, OutputError
 from scythe.failures import Failure
 from scythe.layout import ID_LEVELS, leaf_run_prefix
@@ -67,27 +67,19 @@ class Chunk:
         self.features: list[dict[str, Any]] = []
         self.tasks: list[tuple[int, float, str, float]] = []
         self.files = OutputFiles(work.plan, work.schemas.file_outputs)
-        self.calls = Calls(work, rows, self.take)
-
-    def specs(self) -> Iterator[ExperimentInputSpec]:
-        """The inputs as models, one at a time, with local copies of their files."""
-        return self.calls.specs()
-
-    def run(self, i: int, spec: ExperimentInputSpec, mark: Mark | None, before: int) -> None:
-        """Runs one input, tries included."""
-        self.keep(i, self.calls.run(i, spec, mark, before))
-
-    def attempt(self, i: int, spec: ExperimentInputSpec, mark: Mark | None, before: int) -> BaseException | None:
-        """Tries one input once; what it raised."""
-        tried = self.calls.attempt(i, spec, mark, before)
-        self.keep(i, tried)
-        return tried.raised
 
     def keep(self, i: int, tried: Tried) -> None:
         """Keeps how an input was run, and why it failed if it did."""
         if tried.failure is not None:
             self.failures[i] = tried.failure
         self.tasks.append((tried.attempts, tried.seconds, self.work.worker, tried.began))
+
+    def forget(self, start: int) -> None:
+        """Drops what was kept of the inputs from this one on: they are run again."""
+        del self.tasks[start:], self.features[start:]
+        self.failures = {i: failure for i, failure in self.failures.items() if i < start}
+        self.frames = [frame for frame in self.frames if frame[0] < start]
+        self.files.forget(start)
 
     def take(self, i: int, spec: ExperimentInputSpec, output: Any, tempdir: Path | None) -> None:
         """Checks what the function returned, moves its files, and keeps the rest for `result`."""

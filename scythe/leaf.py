@@ -18,11 +18,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scythe.call import Mark, Work
+from scythe.call import Calls, Mark, Work
 from scythe.chunk import Chunk, ChunkResult, Positions, run_ids
 from scythe.failures import Failure
 from scythe.plan import RunPlan
 from scythe.registry import Experiment
+from scythe.seeds import running_with
+from scythe.surroundings import Surroundings
 
 
 class Leaf:
@@ -34,6 +36,7 @@ class Leaf:
         self.schemas = plan.schemas(experiment)
         self._call = call
         self._specs: tuple[int, pa.Table] | None = None
+        self._surroundings: Surroundings | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -116,15 +119,24 @@ class Leaf:
         raised by the caller from `ChunkError`.
         """
         chunk = Chunk(self._work, self.inputs(rows))
-        for i, spec in enumerate(chunk.specs()):
-            if raise_errors:
-                error = chunk.attempt(i, spec, mark, attempts_before)
-                if error is not None:
-                    result = chunk.result(upto=i + 1)
-                    raise ChunkError(result, error)
-            else:
-                chunk.run(i, spec, mark, attempts_before)
+        around = self.surroundings(trusting=not raise_errors)
+        calls = Calls(self._work, chunk.rows, chunk.take, around)
+        with running_with(self.plan.seed), around.kept():
+            if not raise_errors:
+                calls.run_all(mark, attempts_before, chunk.keep, chunk.forget)
+                return chunk.result(upto=len(rows))
+            for i, spec in enumerate(calls.specs()):
+                tried = calls.attempt(i, spec, mark, attempts_before)
+                chunk.keep(i, tried)
+                if tried.raised is not None:
+                    raise ChunkError(chunk.result(upto=i + 1), tried.raised)
         return chunk.result(upto=len(rows))
+
+    def surroundings(self, *, trusting: bool) -> Surroundings:
+        """What this process was like before it ran the first input."""
+        if self._surroundings is None:
+            self._surroundings = Surroundings(trusting=trusting)
+        return self._surroundings
 
     def failed(self, row: int, failure: Failure, seconds: float, began: float, worker: str) -> ChunkResult:
         """The result of an input whose process died or was killed."""

@@ -43,6 +43,7 @@ class Manifest(BaseModel):
     host: str
     #: Its place among the runs of its version, from 1: the latest has the highest.
     number: int
+    seed: int = 0
     format: int = FORMAT
 
     def to_yaml(self) -> bytes:
@@ -59,6 +60,7 @@ def make_manifest(
     engine: str,
     workflow_run_id: str | None,
     number: int,
+    seed: int,
 ) -> Manifest:
     """The manifest of a run that is about to start."""
     return Manifest(
@@ -76,6 +78,7 @@ def make_manifest(
         git_commit=_git_commit(experiment.source),
         host=socket.gethostname(),
         number=number,
+        seed=seed,
     )
 
 

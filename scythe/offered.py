@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from scythe.seeds import run_seed, seed_of
+from scythe.seeds import current_seed, seed_of
 
 
 def _seed(spec: Any) -> int:
-    return seed_of(run_seed.get(), spec.sort_index)
+    return seed_of(current_seed(), spec.sort_index)
 
 
 def _prefix(spec: Any) -> str:

@@ -54,6 +54,11 @@ class OutputFiles:
         self._objects.publish_all(wanted)
         self._staged.clear()
 
+    def forget(self, start: int) -> None:
+        """Drops the files of the inputs from this one on."""
+        for i in [i for i in self._staged if i >= start]:
+            self._drop(i)
+
     def _paths(self, output: ExperimentOutputSpec) -> dict[str, Path]:
         """The local files among the outputs, by field."""
         paths: dict[str, Path] = {}

@@ -60,6 +60,8 @@ class RunPlan:
     single: bool = False
     factor: int | None = None
     max_depth: int | None = None
+    #: What the random numbers of all inputs derive from.
+    seed: int = 0
 
     @property
     def objects(self) -> Objects:
