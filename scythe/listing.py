@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from scythe import layout
-from scythe.find import experiment_names, latest_of, name_of, reserved, run_keys, version_names, versions_of
+from scythe.find import Reserved, experiment_names, latest_of, name_of, reserved, run_keys, version_names, versions_of
 from scythe.settings import storage
 from scythe.status import counts_of, look_at
 
@@ -40,8 +40,10 @@ def list_runs(experiment: Any) -> pl.DataFrame:
         NotFoundError: there is no such experiment.
     """
     objects, name = storage(), name_of(experiment)
-    taken = reserved(objects, name)
-    keys = {*run_keys(objects, name, versions_of(objects, name)), *(set(taken.taken) - taken.deleted)}
+    taken = reserved(objects, name) if layout.is_name(name) else Reserved()
+    left = set(taken.taken) - taken.deleted  # half an allocation, or a run whose folder was removed, is named, too
+    versions = version_names(objects, name) if left else versions_of(objects, name)
+    keys = left | set(run_keys(objects, name, versions))
     found: list[tuple[Any, ...]] = []
     for key in taken.ordered(keys):
         look, counts = counts_of(objects, key, look_at(objects, key))

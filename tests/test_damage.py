@@ -1,0 +1,286 @@
+"""Runs that are damaged, removed by hand, or allocated by half: each is named with what is wrong, and stops no other."""
+
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+import scythe
+import scythe.allocate
+from scythe.allocate import BaseExperiment, ExperimentRun
+from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.cli import app
+from scythe.errors import AllocationError, NotFoundError, RunDamaged, ScytheError, VersionError
+from scythe.registry import ExperimentRegistry
+from scythe.settings import storage
+
+HOURS = 3600.0
+
+
+class Pipe(ExperimentInputSpec):
+    length: float
+
+
+class Drop(ExperimentOutputSpec):
+    pressure: float
+
+
+def pipes(spec: Pipe) -> Drop:
+    if spec.length < 0:
+        raise ValueError("shorter than nothing")
+    return Drop(pressure=2 * spec.length)
+
+
+def allocated(*lengths: float, version: str = "keep") -> ExperimentRun:
+    ExperimentRegistry.Register(name="pipes", retries=0)(pipes)
+    frame = pl.DataFrame({"length": list(lengths) or [1.0]})
+    return BaseExperiment("pipes").allocate(frame, version, engine="inline")[0]
+
+
+def stopped() -> ExperimentRun:
+    """A run that is not finished: its second input stopped it."""
+    with pytest.raises(ValueError, match="shorter"):
+        allocated(1.0, -1.0, 2.0)
+    return scythe.open_run("pipes")
+
+
+def said(*arguments: str) -> str:
+    done = CliRunner().invoke(app, list(arguments))
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def state_of(root: Path) -> dict[str, tuple[int, bytes]]:
+    return {str(p): (p.stat().st_mtime_ns, p.read_bytes()) for p in root.rglob("*") if p.is_file()}
+
+
+RESULT = "scatter-gather/output/result.json"
+PLAN = "scatter-gather/input/plan.json"
+MARK = "scatter-gather/input/attempts/000001.json"
+DAMAGES = {
+    "an empty result": (RESULT, b"", False),
+    "a result cut short": (RESULT, b'{"experiment_id": "pipes', False),
+    "a result of other values": (RESULT, b'{"experiment_id": 7}', False),
+    "a plan cut short": (PLAN, b'{"root": "file:///', True),
+    "a manifest that is no YAML": ("manifest.yml", b"{a: [", True),
+    "an empty manifest": ("manifest.yml", b"", True),
+    "a manifest of bytes": ("manifest.yml", b"\xff\xfe\x00", True),
+    "a mark that is no JSON": (MARK, b"not yet", False),
+    "a mark without values": (MARK, b"{}", False),
+}
+
+
+@pytest.mark.parametrize(("file", "content", "unfinished"), DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_run_is_named_and_the_others_are_shown(
+    root: Path, file: str, content: bytes, unfinished: bool
+) -> None:
+    good = allocated()
+    bad = stopped() if unfinished else allocated(5.0, 6.0)
+    (root / bad.experiment_id / file).write_bytes(content)
+
+    listed = scythe.list_runs("pipes")
+    assert listed["status"].to_list() == ["finished", "damaged"]
+    assert listed.select("inputs", "rows", "errors", "seconds").row(1) == (None,) * 4
+    assert f"{bad.experiment_id}/{file}" in listed["problem"][1]
+    assert listed.select("inputs", "rows").row(0) == (1, 1)
+    assert scythe.list_experiments()["runs"].to_list() == [2]
+    assert f"damaged: file://{root}/{bad.experiment_id}/{file}" in said("runs", "pipes")
+    assert "pipes" in said("ls")
+    assert re.search(r"status +damaged\n +problem +file://", said("show", bad.experiment_id))
+    assert scythe.read("pipes", run=good)["pressure"].to_list() == [2.0]
+
+    opened = scythe.open_run(bad.experiment_id)
+    assert opened.problem is not None
+    later = allocated(3.0)
+    assert scythe.read("pipes")["pressure"].to_list() == [6.0]
+    opened.delete()
+    assert set(scythe.list_runs("pipes")["run"]) == {good.key.folder, later.key.folder}
+
+
+def test_the_latest_run_is_not_passed_over_in_silence_where_its_result_is_damaged(root: Path) -> None:
+    allocated()
+    bad = allocated(5.0)
+    (root / bad.experiment_id / RESULT).write_bytes(b"")
+
+    with pytest.raises(RunDamaged, match=bad.experiment_id):
+        scythe.read("pipes")
+
+
+def test_a_missing_data_file_is_one_sentence(root: Path) -> None:
+    run = allocated()
+    for file in (root / run.experiment_id).rglob("*.pq"):
+        if file.name != "specs.pq":
+            file.unlink()
+
+    for ask in (lambda: scythe.read("pipes"), lambda: scythe.read("pipes", "all", run="all")):
+        with pytest.raises(ScytheError, match="'scalars' of 'pipes' cannot be read"):
+            ask()
+
+
+def test_a_folder_that_was_removed_by_hand_is_named_and_cleared_up_behind(root: Path) -> None:
+    gone, there = allocated(5.0), allocated(7.0)
+    shutil.rmtree(root / gone.experiment_id)
+
+    assert scythe.read("pipes")["pressure"].to_list() == [14.0]
+    for ask in (lambda: scythe.read("pipes", "all", run="all"), lambda: scythe.scan("pipes", run="all")):
+        with pytest.raises(RunDamaged, match=f"the folder of the run {gone.experiment_id} is gone.*scythe delete"):
+            ask()
+    with pytest.raises(NotFoundError, match=f"has no run {gone.key.folder}.*its folder was removed"):
+        scythe.read("pipes", run=gone)
+    listed = scythe.list_runs("pipes")
+    assert listed["status"].to_list() == ["damaged", "finished"]
+    assert gone.experiment_id in listed["problem"][0]
+
+    assert "deleted" in said("delete", gone.experiment_id, "--yes")
+    assert scythe.read("pipes", "all", run="all")["pressure"].to_list() == [14.0]
+    assert scythe.list_runs("pipes")["run"].to_list() == [there.key.folder]
+
+
+def test_a_damaged_record_of_a_version_is_told_from_its_runs_or_refused(root: Path) -> None:
+    run = allocated()
+    (root / "_catalog" / "pipes" / "_versions" / "v1.0.0.json").write_bytes(b"{")
+
+    assert allocated(version="auto").version == "v1.0.1"
+    for specs in (root / "pipes").rglob("specs.pq"):
+        specs.write_bytes(b"PAR1")
+    (root / "_catalog" / "pipes" / "_versions" / "v1.0.1.json").write_bytes(b"")
+    with pytest.raises(AllocationError, match=r"what the schemas of pipes v1\.0\.1 were cannot be told"):
+        allocated()
+    assert run.status == "finished"
+
+
+# --- half an allocation ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def half(root: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a run whose allocation was killed before its manifest, in a version of its own, by a process that is gone."""
+    allocated(1.0)
+    with monkeypatch.context() as killed:
+        killed.setattr(scythe.allocate, "make_manifest", lambda *_, **__: 1 / 0)
+        killed.setattr(scythe.allocate, "undo", lambda *_: None)
+        killed.setattr(scythe.reserve.os, "getpid", lambda: 2**22 + 1)
+        with pytest.raises(ZeroDivisionError):
+            allocated(2.0, version="v3.0.0")
+    (folder,) = (root / "pipes" / "v3.0.0").iterdir()
+    objects, key = storage(), scythe.find.RunKey("pipes", "v3.0.0", folder.name)
+    objects.delete([key.numbered(1)])  # numbered is the very last step before the manifest
+    return key.path
+
+
+def age(root: Path, hours: float) -> None:
+    """Makes all files of the root this old."""
+    then = time.time() - hours * HOURS
+    for path in root.rglob("*"):
+        if path.is_file():
+            os.utime(path, (then, then))
+
+
+def test_half_an_allocation_is_named_and_can_be_deleted_and_its_version_is_free_again(root: Path, half: str) -> None:
+    listed = scythe.list_runs("pipes")
+    assert listed.select("version", "status", "rows").rows() == [
+        ("v1.0.0", "finished", 1),
+        ("v3.0.0", "allocating", None),
+    ]
+    assert half in listed["problem"][1]
+    assert scythe.read("pipes")["length"].to_list() == [1.0]
+    assert scythe.open_run("pipes").version == "v1.0.0"
+    run = scythe.open_run(half)
+    assert run.status == "allocating"
+    with pytest.raises(NotFoundError, match="being allocated, or its allocation was cut short"):
+        run.resume()
+
+    said("delete", half, "--yes")
+
+    assert not [p for p in root.rglob("*") if "v3.0.0" in str(p) and p.is_file()]
+    assert allocated(version="bumpmajor").version == "v2.0.0"
+
+
+def test_half_an_allocation_without_any_file_is_found_too(root: Path, half: str) -> None:
+    shutil.rmtree(root / "pipes")
+
+    assert "allocating" in scythe.list_runs("pipes")["status"].to_list()
+    scythe.open_run(half).delete()
+    with pytest.raises(NotFoundError):
+        scythe.open_run(half)
+
+
+def test_later_allocations_sweep_it_after_an_hour(root: Path, half: str) -> None:
+    age(root, 0.9)
+    allocated()
+    assert (root / half).is_dir()
+
+    age(root, 1.1)
+    allocated()
+    assert not (root / half).exists()
+    assert not [p for p in root.rglob("*") if "v3.0.0" in str(p) and p.is_file()]
+    assert scythe.list_runs("pipes")["status"].unique().to_list() == ["finished"]
+
+
+def test_an_allocation_that_still_writes_or_whose_process_lives_is_never_swept(root: Path, half: str) -> None:
+    age(root, 30)
+    (root / half / "specs.pq").touch()
+    allocated()
+    assert (root / half).is_dir()
+
+    reservation = root / "_catalog" / "pipes" / "_runs" / half.removeprefix("pipes/")
+    reservation.write_bytes(re.sub(rb'"pid": \d+', b'"pid": %d' % os.getpid(), reservation.read_bytes()))
+    age(root, 30)
+    allocated()
+    assert (root / half).is_dir()
+
+
+def test_a_version_that_was_reserved_and_never_allocated_is_free_after_an_hour(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allocated()
+    with monkeypatch.context() as killed:
+        killed.setattr(scythe.allocate, "reserve_folder", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            allocated(version="v7.0.0")
+    assert (root / "_catalog/pipes/_versions/v7.0.0.json").exists()
+
+    age(root, 2)
+    allocated()
+    assert allocated(version="bumpmajor").version == "v2.0.0"
+
+
+def test_a_failed_allocation_leaves_nothing_behind(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    allocated()
+    before = set(state_of(root / "_catalog" / "pipes" / "_runs")) | set(state_of(root / "pipes"))
+    with monkeypatch.context() as broken:
+        broken.setattr(scythe.allocate, "make_manifest", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            allocated(version="v3.0.0")
+
+    assert set(state_of(root / "_catalog" / "pipes" / "_runs")) | set(state_of(root / "pipes")) == before
+    with pytest.raises(VersionError):
+        BaseExperiment("pipes").allocate(pl.DataFrame({"length": [1.0]}), "nonsense")
+    assert allocated(version="bumpmajor").version == "v2.0.0"
+
+
+# --- looking writes nothing -------------------------------------------------------------------------------
+
+
+def test_looking_and_reading_write_nothing(root: Path) -> None:
+    allocated()
+    run = stopped()
+    hint: Any = next(iter((root / "_catalog/pipes/scalars/metadata").glob("version-hint.text")))
+    hint.write_text("1")  # a committer died before its hint
+    before = state_of(root)
+
+    said("ls")
+    said("runs", "pipes")
+    said("show", "pipes")
+    assert scythe.read("pipes", run=run).height == 1
+    assert scythe.read("pipes", "all", run="all").height == 2
+
+    assert state_of(root) == before
+    run.delete()
+    assert int(hint.read_text()) > 1
