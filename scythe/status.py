@@ -52,12 +52,15 @@ def look_at(objects: Objects, key: RunKey) -> Look:
         result = read_result(objects, key)
         if result is not None:
             return Look("finished", result)
+        try:
+            read_manifest(objects, key)
+        except FileNotFoundError:
+            return _without_manifest(objects, key)
+        RunPlan.load(objects, key)
         if objects.exists(key.cancelled):
             return Look("cancelled")
-        if last is None and not objects.exists(key.manifest):
-            return _without_manifest(objects, key)
         return Look("allocated" if last is None else "incomplete")
-    except (RunDamaged, FormatError) as error:
+    except (RunDamaged, FormatError, NotFoundError) as error:
         return Look("damaged", problem=str(error))
 
 

@@ -213,11 +213,11 @@ def test_half_an_allocation_without_any_file_is_found_too(root: Path, half: str)
 
 def test_later_allocations_sweep_it_after_an_hour(root: Path, half: str) -> None:
     age(root, 0.9)
-    allocated()
+    allocated(version="v1.0.0")
     assert (root / half).is_dir()
 
     age(root, 1.1)
-    allocated()
+    allocated(version="v1.0.0")
     assert not (root / half).exists()
     assert not [p for p in root.rglob("*") if "v3.0.0" in str(p) and p.is_file()]
     assert scythe.list_runs("pipes")["status"].unique().to_list() == ["finished"]
@@ -226,13 +226,13 @@ def test_later_allocations_sweep_it_after_an_hour(root: Path, half: str) -> None
 def test_an_allocation_that_still_writes_or_whose_process_lives_is_never_swept(root: Path, half: str) -> None:
     age(root, 30)
     (root / half / "specs.pq").touch()
-    allocated()
+    allocated(version="v1.0.0")
     assert (root / half).is_dir()
 
     reservation = root / "_catalog" / "pipes" / "_runs" / half.removeprefix("pipes/")
     reservation.write_bytes(re.sub(rb'"pid": \d+', b'"pid": %d' % os.getpid(), reservation.read_bytes()))
     age(root, 30)
-    allocated()
+    allocated(version="v1.0.0")
     assert (root / half).is_dir()
 
 
@@ -247,7 +247,7 @@ def test_a_version_that_was_reserved_and_never_allocated_is_free_after_an_hour(
     assert (root / "_catalog/pipes/_versions/v7.0.0.json").exists()
 
     age(root, 2)
-    allocated()
+    allocated(version="v1.0.0")
     assert allocated(version="bumpmajor").version == "v2.0.0"
 
 

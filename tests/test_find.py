@@ -1,5 +1,6 @@
 """Experiments, versions and runs are found by their names: the one that is meant, or none, in one sentence."""
 
+import contextlib
 import datetime as dt
 import itertools
 from collections.abc import Callable
@@ -229,10 +230,8 @@ def test_whatever_is_asked_for_is_given_or_refused_by_an_error_of_ours(clock: Ca
             lambda: scythe.list_runs(name),
             lambda: list(reader.rows(name, version, run=run)),
         ):
-            try:
+            with contextlib.suppress(ScytheError):
                 door()
-            except ScytheError:
-                pass
 
     ask()
 

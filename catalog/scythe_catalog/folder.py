@@ -204,8 +204,8 @@ class FolderCatalog(MetastoreCatalog):
         return int(match[1])
 
     def _latest(self, namespace: str, name: str) -> tuple[int, bytes]:
-        """The newest version and its bytes: from the hint onwards until there is no next."""
-        version = hint = self._hinted(namespace, name)
+        """The newest version and its bytes: from the hint onwards until there is no next. Writes nothing."""
+        version = self._hinted(namespace, name)
         raw = self._read_version(namespace, name, version) if version else None
         if raw is None:
             version = self._listed(namespace, name)
@@ -214,10 +214,13 @@ class FolderCatalog(MetastoreCatalog):
             raise NoSuchTableError(f"there is no table {namespace}.{name} in {self.objects.root}")
         while (newer := self._read_version(namespace, name, version + 1)) is not None:
             version, raw = version + 1, newer
-        if version > hint:  # a committer died before its hint: readers that trust it would see an old table
-            with contextlib.suppress(OSError, BaseError):
-                self._raise_hint(namespace, name, version)
         return version, raw
+
+    def mend_hint(self, table: Table) -> None:
+        """Raises the hint where a committer died before it could: readers that trust it would see an old table."""
+        namespace, name = self.identifier_to_database_and_table(table.name(), NoSuchTableError)
+        with contextlib.suppress(OSError, BaseError):
+            self._raise_hint(namespace, name, self._version_of(table.metadata_location))
 
     def _read_version(self, namespace: str, name: str, version: int) -> bytes | None:
         try:

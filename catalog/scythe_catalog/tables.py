@@ -288,6 +288,7 @@ class Table:
                 tx, base = table.transaction(), table.metadata_location
                 try:
                     if not change(table, tx):
+                        _mend_hint(table)
                         return Table(table)
                     _expire(table, tx)
                     return Table(tx.commit_transaction())
@@ -324,6 +325,14 @@ def _queue(location: str) -> Generator[None]:
         yield
     finally:
         lock.release()
+
+
+def _mend_hint(table: pyiceberg.table.Table) -> None:
+    """Commits raise a folder catalog's hint, and so do those that find nothing to do; reading never writes."""
+    from scythe_catalog.folder import FolderCatalog
+
+    if isinstance(table.catalog, FolderCatalog):
+        table.catalog.mend_hint(table)
 
 
 def _expire(table: pyiceberg.table.Table, tx: Transaction) -> None:

@@ -324,21 +324,25 @@ class TestFolder:
     METADATA = f"catalog/{SPACE}/{NAME}/metadata"
     HINT = f"{METADATA}/version-hint.text"
 
-    def test_a_hint_that_lags_behind_is_no_more_than_a_hint_and_is_raised_by_the_next_reader(
+    def test_a_hint_that_lags_behind_is_no_more_than_a_hint_and_is_raised_by_the_next_committer(
         self, place: Place
     ) -> None:
-        for i in range(3):
-            place.table().append([place.file(str(i), [Row(number=i)])], V1, key=str(i))
+        files = [place.file(str(i), [Row(number=i)]) for i in range(3)]
+        for i, file in enumerate(files):
+            place.table().append([file], V1, key=str(i))
         for broken in (b"1", b"not a number", b""):
             place.objects.write(self.HINT, broken)
             assert place.numbers() == [0, 1, 2]
+            assert place.objects.read(self.HINT) == broken  # reading writes nothing
+            place.table().append([files[0]], V1, key="0")  # nor does this have anything to commit
             assert place.objects.read(self.HINT) == b"4"
 
     def test_a_lost_hint_is_made_again(self, place: Place) -> None:
         place.table().append([place.file("a", [Row(number=1)])], V1, key="a")
         place.objects.delete([self.HINT])
         assert place.numbers() == [1]
-        assert place.objects.read(self.HINT) == b"2"
+        place.table().append([place.file("b", [Row(number=2)])], V1, key="b")
+        assert place.objects.read(self.HINT) == b"3"
 
     def test_a_hint_before_the_oldest_version_that_is_left_is_survived(self, place: Place) -> None:
         place.table().append([place.file("a", [Row(number=1)])], V1, key="a")

@@ -1,0 +1,144 @@
+"""Many runs read at once: in one order whatever is selected, joined by one key, with the columns of the runs that are there."""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+import scythe
+from scythe.allocate import BaseExperiment, ExperimentRun
+from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.errors import NotFoundError
+from scythe.registry import ExperimentRegistry
+
+N = 400
+
+
+class Roof(ExperimentInputSpec):
+    area: float
+
+
+class Snow(ExperimentOutputSpec):
+    load: float
+
+
+class Wind(Snow):
+    wind: float = 1.0
+
+
+class Grade(ExperimentOutputSpec):
+    load: str
+
+
+def snow(spec: Roof) -> Snow:
+    if spec.area == 13:
+        raise ValueError("unlucky")
+    return Snow(load=2 * spec.area, dataframes={"daily": pl.DataFrame({"day": [0, 1], "load": [spec.area, 0.0]})})
+
+
+def wind(spec: Roof) -> Wind:
+    return Wind(load=3 * spec.area, wind=spec.area)
+
+
+def graded(spec: Roof) -> Grade:
+    return Grade(load="heavy" if spec.area > 1 else "light")
+
+
+def inline(function: Any, areas: Any, version: str = "auto", name: str = "roofs") -> ExperimentRun:
+    ExperimentRegistry.Register(name=function.__name__, retries=0)(function)
+    frame = pl.DataFrame({"area": [float(a) for a in areas]})
+    base = BaseExperiment(function.__name__, run_name=name)
+    try:
+        return base.allocate(frame, version, engine="inline")[0]
+    except ValueError:
+        run = base.latest_run()
+        assert run is not None
+        run.resume(engine="inline")
+        return run
+
+
+@pytest.fixture
+def roofs(root: Path) -> list[ExperimentRun]:
+    """Six runs of four versions, of unlike sizes, the last two of them of one version that broke with the others."""
+    return [
+        inline(snow, range(N)),
+        inline(snow, range(100, 100 + N // 2), "keep"),
+        inline(snow, range(20)),
+        inline(wind, range(N)),
+        inline(graded, range(30)),
+        inline(graded, range(N), "keep"),
+    ]
+
+
+def test_the_order_of_rows_holds_whatever_is_selected(roofs: list[ExperimentRun]) -> None:
+    whole: dict[tuple[str, Any, Any], pl.DataFrame] = {}
+
+    @settings(max_examples=40)
+    @given(st.data())
+    def select(data: st.DataObject) -> None:
+        table = data.draw(st.sampled_from(["scalars", "errors", "tasks", "daily"]))
+        version = data.draw(st.sampled_from(["all", "all", "v1.0.0", "v2.0.0"]))
+        run = data.draw(st.sampled_from([None, "all"] if version == "all" else ["all"]))
+        asked = (table, version, run)
+        try:
+            if asked not in whole:
+                whole[asked] = scythe.read("roofs", version, table=table, run=run)
+        except NotFoundError:
+            return
+        every = whole[asked]
+        columns = data.draw(st.lists(st.sampled_from(every.columns), min_size=1, unique=True))
+        assert_frame_equal(scythe.read("roofs", version, table=table, run=run, columns=columns), every.select(columns))
+
+    select()
+    for (table, version, run), frame in whole.items():
+        place = frame.select("run_datetime", "sort_index")
+        assert place.equals(place.sort("run_datetime", "sort_index", maintain_order=True)), (table, version, run)
+    days = scythe.read("roofs", "all", table="daily", run="all", columns=["day"])
+    assert days["day"].to_list() == [0, 1] * (days.height // 2)
+
+
+def test_workflow_run_id_joins_the_tables_of_many_runs(roofs: list[ExperimentRun]) -> None:
+    scalars = scythe.read("roofs", "all", run="all")
+    tasks = scythe.read("roofs", "all", table="tasks", run="all", columns=["workflow_run_id", "seconds"])
+
+    assert scalars["workflow_run_id"].n_unique() == scalars.height
+    assert tasks["workflow_run_id"].n_unique() == tasks.height
+    joined = scalars.join(tasks, on="workflow_run_id", validate="1:1")
+    assert joined.height == scalars.height
+    assert set(scalars["sort_index"]) == set(range(N))  # which therefore joins nothing
+
+
+def test_rows_of_all_runs_are_pairs_in_the_order_of_their_runs(roofs: list[ExperimentRun]) -> None:
+    ExperimentRegistry.Register(name="roofs", retries=0)(snow)
+
+    found = [(i.area, o.load) for i, o in scythe.rows("roofs", "v1.0.0", run="all")]
+    first = [a for a in range(N) if a != 13]
+    assert [area for area, _ in found] == [*first, *range(100, 100 + N // 2)]
+    assert all(load == 2 * area for area, load in found)
+    latest = [i.area for i, _ in scythe.rows("roofs", "v1.0.1")]
+    assert latest == [a for a in range(20) if a != 13]
+
+
+def test_columns_and_types_are_those_of_the_runs_that_are_there(roofs: list[ExperimentRun]) -> None:
+    every = scythe.read("roofs", "all", run="all")
+    assert every.schema["load"] == pl.String
+    assert "wind" in every.columns
+
+    for run in roofs[4:]:
+        run.delete()
+    left = scythe.read("roofs", "all", run="all")
+    assert left.schema["load"] == pl.Float64
+    assert left["wind"].null_count() == left.height - N
+
+    roofs[3].delete()
+    left = scythe.read("roofs", "all", run="all")
+    assert "wind" not in left.columns
+    assert left.height == N - 1 + N // 2 + 19
+    for run in roofs[:3]:
+        run.delete()
+    with pytest.raises(NotFoundError, match="there is no experiment 'roofs'"):
+        scythe.read("roofs", "all", run="all")
