@@ -5,9 +5,8 @@ Turns what the function returned into Arrow tables. Reads no inputs, calls no fu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from scythe.base import ExperimentInputSpec
 from scythe.call import Tried, Work
 from scythe.errors import DataError, OutputError
 from scythe.failures import Failure
+from scythe.kept import picker
 from scythe.layout import ID_LEVELS, leaf_run_prefix
 from scythe.outputs import OutputFiles
 from scythe.schemas import ERROR_COLUMNS, TASK_COLUMNS
@@ -61,7 +61,7 @@ class Chunk:
     def __init__(self, work: Work, rows: pa.Table) -> None:
         self.work, self.rows = work, rows
         self.values: list[tuple[Any, ...] | None] = [None] * rows.num_rows
-        self.pick = _picker(work.schemas.output.schema.names)
+        self.pick = picker(work.schemas.output.schema)
         self.failures: dict[int, Failure] = {}
         self.frames: list[tuple[int, str, Any]] = []
         self.features: list[dict[str, Any]] = []
@@ -200,13 +200,6 @@ class Chunk:
         ]
         tasks = pa.table(columns, names=[c.name for c in TASK_COLUMNS])
         return side_by_side(self.work.schemas.tables["tasks"], inputs.select(list(ID_LEVELS)), tasks)
-
-
-def _picker(names: Sequence[str]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
-    """Takes these values of a dict as a tuple."""
-    if len(names) > 1:
-        return itemgetter(*names)
-    return lambda values: tuple(values[name] for name in names)
 
 
 def _clean(text: str) -> str:

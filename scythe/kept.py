@@ -1,0 +1,69 @@
+"""Copies of what a function returned and may change for its next input: lists, dicts, sets, nested models.
+
+Values that nobody can change are kept as they are. Checks nothing: what is no value of its column is told later.
+"""
+
+from __future__ import annotations
+
+import copy
+import datetime as dt
+import uuid
+from collections.abc import Callable
+from decimal import Decimal
+from operator import itemgetter
+from pathlib import PurePath
+from typing import Any
+
+from pydantic import BaseModel
+
+from scythe_catalog.schema import TableSchema
+
+_FIXED = frozenset({
+    type(None), bool, int, float, complex, str, bytes,
+    dt.date, dt.datetime, dt.time, dt.timedelta, Decimal, uuid.UUID,
+})  # fmt: skip
+
+
+def picker(schema: TableSchema) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
+    """Takes the values of a schema's columns out of a model's, as they are now: a later change leaves them alone."""
+    names = schema.names
+    pick: Callable[[dict[str, Any]], tuple[Any, ...]] = (
+        itemgetter(*names) if len(names) > 1 else lambda values: tuple(values[name] for name in names)
+    )
+    nested = [i for i, column in enumerate(schema) if not column.kind.flat]
+    if not nested:
+        return pick
+
+    def copied(values: dict[str, Any]) -> tuple[Any, ...]:
+        taken = list(pick(values))
+        for i in nested:
+            taken[i] = as_it_is(taken[i])
+        return tuple(taken)
+
+    return copied
+
+
+def as_it_is(value: Any) -> Any:
+    """The value, or a copy of it where something in it can change."""
+    kind = type(value)
+    if kind in _FIXED:
+        return value
+    if kind is list:
+        return list(value) if _fixed(value) else [as_it_is(v) for v in value]
+    if kind is dict:
+        return dict(value) if _fixed(value.values()) else {name: as_it_is(v) for name, v in value.items()}
+    if kind in (set, frozenset, tuple):
+        return kind(value) if _fixed(value) else kind(map(as_it_is, value))
+    if isinstance(value, BaseModel):
+        held = {**vars(value), **(value.__pydantic_extra__ or {})}
+        return value.model_copy(update={name: as_it_is(v) for name, v in held.items()})
+    if isinstance(value, PurePath):
+        return value
+    return copy.deepcopy(value)
+
+
+def _fixed(values: Any) -> bool:
+    return set(map(type, values)) <= _FIXED
+
+
+__all__ = ["as_it_is", "picker"]
