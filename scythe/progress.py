@@ -6,6 +6,7 @@ import sys
 import time
 from typing import Any, Self
 
+from scythe.above import Above
 from scythe.console import is_terminal, tell
 
 _FIRST_LINE_SECONDS = 10.0
@@ -22,17 +23,31 @@ class Progress:
         self._before: int | None = None
         self._bar: Any = None
         self._task: Any = None
+        self._above: Above | None = None
 
     def __enter__(self) -> Self:
         if is_terminal(sys.stderr) or "ipykernel" in sys.modules:
             self._bar = _bar()
             self._task = self._bar.add_task(self._title, total=self._total, failed=0, rate="starting")
             self._bar.start()
+            self._above = Above(self._show)
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._above is not None:
+            self._above.end()
         if self._bar is not None:
             self._bar.stop()
+
+    @property
+    def output(self) -> int | None:
+        """A handle for what other processes print, where it would run into the bar; None: it goes where it goes."""
+        return self._above.handle if self._above is not None else None
+
+    def _show(self, lines: str) -> None:
+        from rich.text import Text
+
+        self._bar.console.print(Text.from_ansi(lines), soft_wrap=True)
 
     def update(self, done: int, failed: int) -> None:
         """`done` inputs have come to an end, `failed` of them in an error."""
@@ -64,7 +79,10 @@ def _bar() -> Any:
         TextColumn("[red]{task.fields[failed]} failed[/red]"),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        # The stream as it is: rich would else ask for it again at each line, and get the one that writes above the bar.
+        console=Console(stderr=True) if "ipykernel" in sys.modules else Console(file=sys.stderr),
+        redirect_stdout=False,
+        redirect_stderr=False,
     )
 
 

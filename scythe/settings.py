@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -88,7 +90,14 @@ def storage() -> Objects:
         SettingsError: a setting that makes no sense, or no working folder.
     """
     _check_working_folder()
+    first_process()
     return read(StorageSettings).objects()
+
+
+@cache
+def first_process() -> int:
+    """The process that was the first to use the storage: this one, or one that has been forked since."""
+    return os.getpid()
 
 
 def engine_settings() -> EngineSettings:

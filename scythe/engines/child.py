@@ -8,6 +8,7 @@ when its parent does.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import mmap
 import os
@@ -62,6 +63,7 @@ def main(fd: int, parent: int) -> None:
     os.register_at_fork(after_in_child=connection.close)
     try:
         setup: dict[str, Any] = pickle.loads(connection.recv_bytes())
+        _print_at_once()
         tempfile.tempdir = os.environ["TMPDIR"] = setup["tempdir"]
         with contextlib.suppress(OSError):  # the folder is gone: then it is the one that was inherited
             os.chdir(setup["cwd"])
@@ -76,6 +78,20 @@ def main(fd: int, parent: int) -> None:
         _send(connection, "broken", _told(error))
         return
     _serve(connection, mark)
+
+
+def _print_at_once() -> None:
+    """What is printed is written line by line: a process that is killed has no end at which it could be."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)
+
+
+def _flush() -> None:
+    with contextlib.suppress(
+        OSError, ValueError, AttributeError
+    ):  # the function may have closed it, or put its own there
+        sys.stdout.flush()
 
 
 def _carry_on(signum: int, frame: object) -> None:
@@ -106,6 +122,7 @@ def _serve(connection: Connection, mark: Callable[[int, int], None]) -> None:
             message = ("broken", _told(error))
         finally:
             mark(-1, 0)
+        _flush()
         try:
             _send(connection, *message)
         except OSError:

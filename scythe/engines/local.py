@@ -23,6 +23,7 @@ from scythe.engines.child import Job
 from scythe.engines.chunks import Chunks
 from scythe.engines.cores import cpus
 from scythe.engines.deaths import after, error_row
+from scythe.engines.exits import leave_with
 from scythe.engines.logs import relay
 from scythe.engines.pool import Broken, Died, Done, Logged, Pool
 from scythe.engines.travel import packed
@@ -73,6 +74,7 @@ class LocalJob:
         self._over = threading.Event()
         self._result: RunResult | None = None
         self._error: BaseException | None = None
+        self._owner = os.getpid()
         # Held, not inherited: `Thread` has private names of its own, others in each Python, that ours would hide.
         self._thread = threading.Thread(target=self._run, name=f"scythe-run-{plan.key.path}", daemon=True)
 
@@ -105,6 +107,7 @@ class LocalJob:
         return self._result
 
     async def aio_result(self) -> RunResult:
+        self._check_owner()
         while not self._over.is_set():
             await asyncio.sleep(0.02)
         return self.result()
@@ -136,11 +139,19 @@ class LocalJob:
 
         It waits in slices: with Polars imported, Ctrl-C does not end a wait that has no end of its own.
         """
+        self._check_owner()
         until = math.inf if timeout is None else time.monotonic() + timeout
         while (left := until - time.monotonic()) > 0:
             if self._over.wait(min(left, _POLL_SECONDS)):
                 return True
         return self._over.is_set()
+
+    def _check_owner(self) -> None:
+        if os.getpid() != self._owner:
+            raise RunError(
+                f"the run {self.plan.key.path} goes on in process {self._owner}, which forked this one: wait for it there, "
+                "or look at it with scythe.open_run"
+            )
 
     # --- the thread ---------------------------------------------------------------------------------
 
@@ -172,7 +183,7 @@ class LocalJob:
         with (
             Leaf(plan, self.experiment) as leaf,
             Progress(f"{plan.key.experiment} {plan.key.version}", total) as progress,
-            Pool(self._workers) as pool,
+            Pool(self._workers, progress.output) as pool,
         ):
             pool.prepare(job)
             while chunks.remaining or in_flight:
@@ -248,12 +259,16 @@ def _finish_before_exit() -> None:
             tell(f"Scythe: {job.plan.key.path}: {error}")
             code = 1
     if code:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        leave_with(code)
+
+
+def _forget_parents_runs() -> None:
+    """A forked process has none of its parent's runs: the threads that drive them are not in it."""
+    _RUNNING.clear()
 
 
 # An ordinary `atexit` hook would come too late: PyIceberg's threads are refused by then.
+os.register_at_fork(after_in_child=_forget_parents_runs)
 threading._register_atexit(_finish_before_exit)  # pyright: ignore[reportAttributeAccessIssue]
 
 __all__ = ["LocalJob", "pool_job", "run_local"]

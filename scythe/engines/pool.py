@@ -17,7 +17,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from collections import deque
 from collections.abc import Container
@@ -29,6 +28,7 @@ from scythe.chunk import Positions
 from scythe.engines import logs
 from scythe.engines.child import MARK, Job
 from scythe.engines.cores import thread_limits
+from scythe.engines.leftovers import PoolFolder, sweep_dead
 from scythe.engines.processes import beyond_standard, fill_standard_handles, start_python
 from scythe.errors import RunError, StorageError, StorageRefused
 
@@ -114,14 +114,23 @@ class _Worker:
 class Pool:
     """`size` processes, each of which serves ranges of one job after another."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, output: int | None = None) -> None:
+        """What the processes print goes to `output`, else where this process's own output goes."""
         fill_standard_handles()
         self.size = size
-        self._folder = tempfile.TemporaryDirectory(prefix="scythe-pool-", ignore_cleanup_errors=True)
+        self._output = output
+        sweep_dead()
+        self._folder = PoolFolder()
         self._started = self._false_starts = 0
         self._environment = {**os.environ, **thread_limits(size, os.environ)}
         self._cwd = _working_folder()
-        self._workers = [self._start() for _ in range(size)]
+        self._workers: list[_Worker] = []
+        try:
+            for _ in range(size):
+                self._workers.append(self._start())
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -130,7 +139,7 @@ class Pool:
         self.close()
 
     def _start(self) -> _Worker:
-        path = f"{self._folder.name}/{self._started}"
+        path = f"{self._folder.path}/{self._started}"
         tempdir = f"{path}-tmp"
         os.mkdir(tempdir)  # noqa: PTH102 - its name is text for the process that gets it
         self._started += 1
@@ -144,6 +153,8 @@ class Pool:
                 _PROGRAM.format(fd=theirs, parent=os.getpid()),
                 pass_fds=[theirs],
                 stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=self._output,
                 env=self._environment,
             )
         except BaseException:
@@ -191,6 +202,7 @@ class Pool:
         Raises:
             RunError: processes cannot be started.
         """
+        self._folder.beat()
         limits = [job.time_limit for w in self._workers for job, _ in w.ranges if job.time_limit is not None]
         if limits:
             timeout = min(timeout, max(0.02, min(limits) / 10))
@@ -267,7 +279,7 @@ class Pool:
         for worker in self._workers:
             worker.process.wait()
             worker.link.close()
-        self._folder.cleanup()
+        self._folder.remove()
 
 
 def _give(worker: _Worker, work: Range, job: Job) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterable
 from dataclasses import replace
@@ -9,10 +10,11 @@ from dataclasses import replace
 from scythe.attempts import latest_attempt
 from scythe.engines.jobs import RunRef
 from scythe.engines.processes import fill_standard_handles
-from scythe.errors import AllocationError, SettingsError
+from scythe.errors import AllocationError, RunError, SettingsError
 from scythe.manifest import record_trigger
 from scythe.plan import RunPlan
 from scythe.registry import Experiment
+from scythe.settings import first_process
 
 ENGINES = ("inline", "local", "hatchet")
 
@@ -22,7 +24,13 @@ def check_engine(name: str) -> str:
 
     Raises:
         SettingsError: there is none.
+        RunError: this process was forked from one that had used Scythe.
     """
+    if first_process() != os.getpid():
+        raise RunError(
+            f"this process was forked from process {first_process()}, which had used Scythe already: the threads of its "
+            'libraries are not in it. Start it with multiprocessing.get_context("spawn") (or "forkserver")'
+        )
     fill_standard_handles()  # before a file is opened: in a daemon it would get the number of a standard stream
     if name not in ENGINES:
         raise SettingsError(f"there is no engine {name!r}: use {' or '.join(map(repr, ENGINES))}")
