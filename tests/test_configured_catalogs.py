@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
+import polars as pl
 import pytest
+from pyiceberg.table import StaticTable
 
 JOB = """
 import sys
@@ -44,6 +47,49 @@ if __name__ == "__main__":
 """
 
 
+DOTTED = """
+import polars as pl
+
+import scythe
+from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
+from scythe.rebuild import rebuild
+from scythe.settings import storage
+
+
+class In(ExperimentInputSpec):
+    x: int
+
+
+class Out(ExperimentOutputSpec):
+    y: int
+
+
+@ExperimentRegistry.Register(name="double.v2")
+def double(spec: In) -> Out:
+    return Out(y=2 * spec.x, dataframes={"hours.raw": pl.DataFrame({"value": [spec.x]})})
+
+
+def look():
+    assert scythe.list_experiments()["name"].to_list() == names
+    for name, n in zip(names, counts):
+        assert scythe.read(name)["y"].to_list() == [2 * x for x in range(n)], name
+        assert scythe.read(name, "all", run="all", table="hours.raw")["value"].to_list() == list(range(n)), name
+        assert scythe.open_run(name).status == "finished"
+
+
+names, counts = ["double.v2", "the u.s. lab", "the.u"], [3, 2, 1]
+for name, n in zip(names, counts):
+    experiment = BaseExperiment(double, run_name=None if name == "double.v2" else name)
+    experiment.allocate(pl.DataFrame({"x": range(n)}), engine="inline")
+look()
+rebuild(storage())
+look()
+scythe.open_run("the u.s. lab").delete()
+del names[1], counts[1]
+look()
+"""
+
+
 class Computer:
     """A user's computer: a folder with the script, and an environment in which the catalog is `lab`."""
 
@@ -74,6 +120,27 @@ def test_a_disks_tables_can_be_kept_in_sqlite(tmp_path: Path) -> None:
     assert computer.runs_rebuilds_and_reads().startswith(f"file://{tmp_path}/scythe-data/double/v1.1.0/")
 
     assert not list(tmp_path.rglob("version-hint.text")), "the folder catalog is not used"
+
+
+@pytest.mark.parametrize("sort", ["folder", "sqlite", "postgres"])
+def test_experiments_and_dataframes_may_have_dots_in_their_names(
+    sort: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    uri = request.getfixturevalue("postgres") if sort == "postgres" else f"sqlite:///{tmp_path / 'catalog.db'}"
+    computer = Computer(tmp_path, type="sql", uri=uri)
+    if sort == "folder":
+        del computer.env["SCYTHE_CATALOG"]
+    (tmp_path / "dotted.py").write_text(DOTTED)
+
+    done = computer.run("dotted.py")
+
+    assert done.returncode == 0, done.stderr
+    if sort == "folder":
+        duck = duckdb.connect()
+        stored = tmp_path / "scythe-data" / "double.v2" / "*" / "*" / "final" / "hours.raw.pq"
+        assert duck.execute(f"SELECT sum(value) FROM read_parquet('{stored}')").fetchone() == (3,)
+        found = StaticTable.from_metadata(str(tmp_path / "scythe-data/_catalog/the.u/hours.raw"))
+        assert pl.scan_iceberg(found).collect()["value"].to_list() == [0]
 
 
 @pytest.mark.parametrize("sort", ["postgres", "glue"])

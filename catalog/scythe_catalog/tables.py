@@ -78,7 +78,7 @@ class Catalog:
                 f"the table {namespace}.{name} was made in {table.location()} and has been moved to {self.warehouse}: "
                 "make the catalog anew with `scythe rebuild`"
             )
-        return Table(table)
+        return Table(_called(table, namespace, name))
 
     def tables(self, namespace: str) -> list[str]:
         """Names of the tables of a namespace, sorted; empty where there is none."""
@@ -136,7 +136,7 @@ class Catalog:
         created = self.iceberg.create_table(
             (namespace, name), iceberg, location, PartitionSpec(*fields), properties=properties
         )
-        return Table(created)
+        return Table(_called(created, namespace, name))
 
     def drop(self, namespace: str, name: str) -> None:
         """Forgets a table; its data files stay. Nothing happens where there is none."""
@@ -325,6 +325,12 @@ def _queue(location: str) -> Generator[None]:
         yield
     finally:
         lock.release()
+
+
+def _called(table: pyiceberg.table.Table, namespace: str, name: str) -> pyiceberg.table.Table:
+    """The table under the name that it was asked for by: SQL catalogs split theirs at dots, and strip the pieces."""
+    table._identifier = (namespace, name)  # pyright: ignore[reportPrivateUsage]
+    return table
 
 
 def _mend_hint(table: pyiceberg.table.Table) -> None:
