@@ -132,7 +132,7 @@ def _additional(data: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None, n_
 class ExperimentOutputSpec(BaseModel):
     """What an experiment gives for one input. Inherit from it and add your fields.
 
-    Fields become columns of `scalars`; file references are moved into the run and listed in
+    Fields become columns of `scalars`; the files that they name are stored in the run and listed in
     `result_file_refs`; each of the `dataframes` becomes a table of its own, joined over all inputs.
     """
 

@@ -19,18 +19,19 @@ from scythe.errors import FetchError
 from scythe.failures import Failure
 from scythe.fetch import fetch_all
 from scythe.levels import running_on
+from scythe.outputs import Place
 from scythe.plan import RunPlan
 from scythe.registry import Experiment
 from scythe.schemas import ExperimentSchemas
 from scythe.seeds import seed_of
-from scythe.surroundings import GROUP, QUICK_SECONDS, Surroundings
+from scythe.surroundings import GROUP, QUICK_SECONDS, Surroundings, working_folder
 from scythe_catalog.schema import iterate_models
 
 #: Told the number of the input within its range and the try that is about to run; -1 after it.
 Mark = Callable[[int, int], None]
 
-#: Takes over what the function returned for an input: its number, spec, output, and the folder that it had.
-Take = Callable[[int, ExperimentInputSpec, Any, Path | None], None]
+#: Takes over what the function returned for an input: its number, spec, output, and where it was called.
+Take = Callable[[int, ExperimentInputSpec, Any, Place], None]
 
 _NOTHING = object()
 _clock = time.perf_counter
@@ -73,6 +74,9 @@ class Calls:
         #: Which try of it this is, among those of this process.
         self.tries = 1
         self._fetched: dict[str, Path | FetchError] = {}
+        #: Where relative paths of output files begin: in the working folder that the function left.
+        self._working: str | None = None
+        self._relative = bool(work.schemas.file_outputs)
         self._names = work.schemas.file_inputs if work.experiment.options.auto_fetch_files else ()
 
     def specs(self, start: int = 0) -> Iterator[ExperimentInputSpec]:
@@ -191,7 +195,7 @@ class Calls:
             else:
                 output = self.called(mark, i, spec)
             untouched = self.stored(i) if self.work.schemas.computed else spec
-            self.take(i, untouched, output, Path(folder.name) if folder else None)
+            self.take(i, untouched, output, Place(Path(folder.name) if folder else None, self._working))
         finally:
             if folder is not None:
                 folder.cleanup()
@@ -212,6 +216,8 @@ class Calls:
             if output is _NOTHING or isinstance(error, KeyboardInterrupt):
                 raise
         finally:
+            if self._relative:
+                self._working = working_folder()
             self.around.after(_clock() - began)
         return output
 

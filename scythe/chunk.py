@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from scythe.errors import DataError, OutputError
 from scythe.failures import Failure
 from scythe.kept import picker
 from scythe.layout import ID_LEVELS, leaf_run_prefix
-from scythe.outputs import OutputFiles
+from scythe.outputs import OutputFiles, Place
 from scythe.schemas import ERROR_COLUMNS, TASK_COLUMNS
 from scythe_catalog.compute import pc
 from scythe_catalog.schema import (
@@ -81,7 +80,7 @@ class Chunk:
         self.frames = [frame for frame in self.frames if frame[0] < start]
         self.files.forget(start)
 
-    def take(self, i: int, spec: ExperimentInputSpec, output: Any, tempdir: Path | None) -> None:
+    def take(self, i: int, spec: ExperimentInputSpec, output: Any, place: Place) -> None:
         """Checks what the function returned, moves its files, and keeps the rest for `result`."""
         model = self.work.experiment.output_model
         if not isinstance(output, model):
@@ -94,7 +93,7 @@ class Chunk:
         if self.work.schemas.computed:
             self.features_of(i, spec)
         if self.files.names:
-            output = self.files.take(i, output, self.run_id(i), tempdir)
+            output = self.files.take(i, output, self.run_id(i), place)
         self.frames += [(i, name, frame) for name, frame in frames]
         self.values[i] = self.pick(vars(output))
 

@@ -1,22 +1,51 @@
-"""Output files: taken from where a function left them, published under the run's `results/`.
+"""Output files: the content of what a function named, published under the run's `results/`.
 
 A file waits in the staging folder until its input's outputs are known to be good; then it appears
-under its final name, whole. Never reads a file's content.
+under its final name, whole. What lies in an input's own tempdir is moved there where nobody else can
+reach it; all else is copied. Never deletes or changes a file anywhere else.
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
+import re
 import shutil
+import stat
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote
 
 from pydantic import AnyUrl
 from pydantic.networks import _BaseUrl  # pyright: ignore[reportPrivateUsage]
 
 from scythe.base import ExperimentOutputSpec
 from scythe.errors import OutputError
-from scythe.fetch import cache_folder
 from scythe.plan import RunPlan
+
+#: macOS has no leases.
+_LEASE: int | None = getattr(fcntl, "F_SETLEASE", None)
+
+#: A URI's scheme and what follows its slashes; pydantic and `Path` make one slash of two.
+_URI = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+):/+(.*)", re.DOTALL)
+_KEPT_SCHEMES = ("s3", "http", "https")
+_SUFFIX_BYTES = 24
+_KINDS = (
+    (stat.S_ISDIR, "is a folder: pack it into one file"),
+    (stat.S_ISFIFO, "is a pipe, not a file: write what comes out of it to a file"),
+    (stat.S_ISSOCK, "is a socket, not a file"),
+    (stat.S_ISCHR, "is a device, not a file"),
+    (stat.S_ISBLK, "is a device, not a file"),
+)
+
+
+class Place(NamedTuple):
+    """Where a function was called: the folder of its own, if it has one, and the working folder that it left."""
+
+    tempdir: Path | None
+    working: str | None
 
 
 class OutputFiles:
@@ -27,23 +56,25 @@ class OutputFiles:
         self._plan, self._objects = plan, plan.objects
         self._staged: dict[int, dict[str, Path]] = {}
 
-    def take(self, i: int, output: ExperimentOutputSpec, run_id: str, tempdir: Path | None) -> ExperimentOutputSpec:
-        """The output with URIs in place of paths; its files are moved out of the function's reach.
+    def take(self, i: int, output: ExperimentOutputSpec, run_id: str, place: Place) -> ExperimentOutputSpec:
+        """The output with URIs in place of paths; its files are what they were at this moment.
 
         Raises:
-            OutputError: a path that names no file.
+            OutputError: a value that names no file, or a URI that is neither of a file nor of a store that Scythe reads.
         """
         self._drop(i)
         uris: dict[str, str] = {}
         staged = self._staged[i] = {}
-        for name, path in self._paths(output).items():
-            key = self._plan.key.output_file(name, run_id + _suffix(path))
-            waiting = self._objects.staging_file(path.name)
-            if self._ours_to_move(path, tempdir):
-                shutil.move(path, waiting)
-            else:
-                shutil.copyfile(path, waiting)
+        paths = {name: _file(name, value, place.working) for name, value in self._local(output)}
+        named = Counter(paths.values())
+        for name, path in paths.items():
+            suffix = _suffix(path)
+            key = self._plan.key.output_file(name, run_id + suffix)
+            waiting = self._objects.staging_file(f"{name[:40]}{suffix}")
             staged[key], uris[name] = waiting, self._objects.uri(key)
+            own = place.tempdir is not None and path.is_relative_to(place.tempdir.resolve())
+            if not (own and named[path] == 1 and _moved(path, waiting)):
+                shutil.copyfile(path, waiting)
         return output.model_copy(update=uris) if uris else output
 
     def flush(self, keep: Collection[int]) -> None:
@@ -59,32 +90,94 @@ class OutputFiles:
         for i in [i for i in self._staged if i >= start]:
             self._drop(i)
 
-    def _paths(self, output: ExperimentOutputSpec) -> dict[str, Path]:
-        """The local files among the outputs, by field."""
-        paths: dict[str, Path] = {}
-        for name in self.names:
-            value = getattr(output, name)
-            if value is None or isinstance(value, AnyUrl | _BaseUrl):
-                continue
-            paths[name] = path = Path(value)
-            if not path.is_file():
-                what = "is a folder: pack it into one file" if path.is_dir() else "does not exist"
-                raise OutputError(f"the output file {name}={str(path)!r} {what}")
-        return paths
+    def _local(self, output: ExperimentOutputSpec) -> list[tuple[str, str]]:
+        """The values that may be files of this machine, by field."""
+        values = [(name, getattr(output, name)) for name in self.names]
+        kept = (AnyUrl, _BaseUrl)
+        return [
+            (name, str(value))
+            for name, value in values
+            if value is not None and not (isinstance(value, kept) and value.scheme in _KEPT_SCHEMES)
+        ]
 
     def _drop(self, i: int) -> None:
         for path in self._staged.pop(i, {}).values():
             path.unlink(missing_ok=True)
 
-    def _ours_to_move(self, path: Path, tempdir: Path | None) -> bool:
-        """Files of the run itself and of the shared cache are copied: others still need them."""
-        resolved = path.resolve()
-        if tempdir is not None and resolved.is_relative_to(tempdir.resolve()):
-            return True
-        keep = [cache_folder(), *([self._objects.folder] if self._objects.folder else [])]
-        return not any(resolved.is_relative_to(folder.resolve()) for folder in keep)
+
+def _file(name: str, value: str, working: str | None) -> Path:
+    """The ordinary file that a value names, symbolic links followed."""
+    path = _path(name, value, working)
+    what = f"the output file {name}={value!r}"
+    try:
+        found = path.resolve(strict=True)
+        mode = found.stat().st_mode
+    except FileNotFoundError:
+        link = f"is a symbolic link to {str(path.readlink())!r}, which" if path.is_symlink() else ""
+        raise OutputError(f"{what} {link}{' ' * bool(link)}does not exist") from None
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a null character
+        raise OutputError(f"{what} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if not stat.S_ISREG(mode):
+        raise OutputError(f"{what} {next((words for is_kind, words in _KINDS if is_kind(mode)), 'is no file')}")
+    return found
+
+
+def _path(name: str, value: str, working: str | None) -> Path:
+    path = Path(working or "", value)
+    match = _URI.match(value)
+    if match is None or os.path.lexists(path):
+        return path
+    scheme, rest = match[1].lower(), match[2]
+    if scheme == "file":
+        # Others percent-encode their file URIs, and may name this machine; Scythe and Iceberg do not.
+        texts = [text for plain in (rest, rest.removeprefix("localhost/")) for text in (plain, unquote(plain))]
+        paths = [Path(f"/{text}") for text in texts]
+        return next((path for path in paths if os.path.lexists(path)), paths[0])
+    if scheme in _KEPT_SCHEMES:
+        raise OutputError(f"the output {name}={value!r} is a URI within a Path: give it as text")
+    raise OutputError(
+        f"the output {name}={value!r} is a {scheme}:// URI, which Scythe does not read: "
+        "give a local file, or a URI of s3://, http:// or https://"
+    )
 
 
 def _suffix(path: Path) -> str:
+    """What programs know a file's type by, in characters that every file system and bucket takes."""
     suffixes = path.suffixes[-2:]
-    return "".join(suffixes) if suffixes[:1] == [".tar"] else path.suffix
+    suffix = "".join(suffixes) if suffixes[:1] == [".tar"] else path.suffix
+    safe = "".join(c for c in suffix if c.isascii() and (c.isalnum() or c in "._-+"))
+    return safe if 1 < len(safe) <= _SUFFIX_BYTES else ""
+
+
+def _moved(path: Path, target: Path) -> bool:
+    """Moves a file that nobody else can reach, as an ordinary file of ours; False where it must be copied."""
+    found = path.stat()
+    if found.st_nlink != 1 or found.st_uid != os.geteuid() or _is_written(path):
+        return False
+    try:
+        path.rename(target)
+    except OSError:  # another disk
+        return False
+    mask = os.umask(0o077)
+    os.umask(mask)
+    target.chmod(0o666 & ~mask)
+    os.utime(target)
+    return True
+
+
+def _is_written(path: Path) -> bool:
+    """Whether someone has a file open for writing, as far as the system tells: a lease is not given then."""
+    if _LEASE is None:
+        return True
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return True
+    try:
+        fcntl.fcntl(handle, _LEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(handle, _LEASE, fcntl.F_UNLCK)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False

@@ -43,7 +43,7 @@ class Surroundings:
 
     def __init__(self, *, trusting: bool = True) -> None:
         self._umask = _umask()
-        self._cwd = _folder()
+        self._cwd = working_folder()
         #: Only the main thread can set handlers, so that in another there is nothing to bring back.
         self._handlers: tuple[Any, ...] | None = None
         if threading.current_thread() is threading.main_thread():
@@ -95,7 +95,7 @@ class Surroundings:
             return (
                 (self._stop_timer and any(signal.getitimer(_TIMER)))
                 or os.umask(self._umask) != self._umask
-                or _folder() != self._cwd
+                or working_folder() != self._cwd
                 or (self._handlers is not None and tuple(map(getsignal, _SIGNALS)) != self._handlers)
                 or self._dice.drawn()
             )
@@ -122,7 +122,7 @@ class Surroundings:
         if self._stop_timer:
             signal.setitimer(_TIMER, 0)
         os.umask(self._umask)
-        if self._cwd is not None and _folder() != self._cwd:
+        if self._cwd is not None and working_folder() != self._cwd:
             with suppress(OSError):  # it was removed: the next input says so, if it needs it
                 os.chdir(self._cwd)
         if self._handlers is not None and tuple(map(getsignal, _SIGNALS)) != self._handlers:
@@ -170,7 +170,8 @@ class _Dice:
         return plain.random() != twin.random() or legacy.random_sample() != legacy_twin.random_sample()
 
 
-def _folder() -> str | None:
+def working_folder() -> str | None:
+    """The working folder; None where it was removed."""
     try:
         return os.getcwd()  # noqa: PTH109 - a text is compared after each input
     except OSError:
