@@ -19,12 +19,13 @@ from scythe import find, layout
 from scythe.artifacts import store_artifacts
 from scythe.engines.jobs import RunRef
 from scythe.engines.start import check_engine, check_ready, start
-from scythe.errors import AllocationError, NotFoundError, RunDamaged, StorageError, VersionError
-from scythe.generations import open_generation
+from scythe.errors import AllocationError, NotFoundError, RunDamaged, ScytheError, StorageError, VersionError
+from scythe.generations import Generations
 from scythe.inputs import Inputs, prepare_inputs
 from scythe.layout import RunKey, check_name
 from scythe.manifest import dump_yaml, io_spec, make_manifest, schema_hash
 from scythe.plan import RunPlan, TablePlan
+from scythe.publish import settle_all
 from scythe.records import dump, parse
 from scythe.registry import Experiment, experiment_of
 from scythe.reserve import number, reserve_folder, sweep, undo
@@ -240,23 +241,34 @@ class BaseExperiment:
             max_depth=shape.max_depth if shape is not None else None,
             seed=seed,
         )
-        if self.experiment.included is None or not self.experiment.included.is_workflow:
-            plan.tables.update(self._prepare_tables(objects, plan))
-        objects.write(key.plan, plan.to_json())
-        manifest = make_manifest(
-            objects, key, self.experiment, inputs=table.num_rows, engine=engine, workflow_run_id=run_id,
-            number=number(objects, key), seed=seed,
-        )  # fmt: skip
-        objects.write(key.manifest, manifest.to_yaml())
+        with self._prepared_tables(objects, plan):
+            objects.write(key.plan, plan.to_json())
+            manifest = make_manifest(
+                objects, key, self.experiment, inputs=table.num_rows, engine=engine, workflow_run_id=run_id,
+                number=number(objects, key), seed=seed,
+            )  # fmt: skip
+            objects.write(key.manifest, manifest.to_yaml())
         return plan
 
-    def _prepare_tables(self, objects: Objects, plan: RunPlan) -> dict[str, TablePlan]:
+    @contextmanager
+    def _prepared_tables(self, objects: Objects, plan: RunPlan) -> Generator[None]:
+        """The catalog's tables that take the run's rows, in its plan; left as they were where the block fails."""
+        if self.experiment.included is not None and self.experiment.included.is_workflow:
+            yield
+            return
         catalog = catalog_of(objects, plan.catalog)
-        planned: dict[str, TablePlan] = {}
-        for name, schema in plan.schemas(self.experiment).tables.items():
-            table = open_generation(catalog, plan.key, name, schema)
-            planned[name] = TablePlan(table.iceberg.name()[-1], schema.to_json(), table.ids)
-        return planned
+        settle_all(objects, catalog, plan.key.experiment)
+        generations = Generations(catalog, plan.key.experiment, objects)
+        try:
+            for name, schema in plan.schemas(self.experiment).tables.items():
+                table = generations.open(plan.key, name, schema)
+                plan.tables[name] = TablePlan(table.iceberg.name()[-1], schema.to_json(), table.ids)
+            yield
+        except BaseException:
+            with suppress(ScytheError, OSError):  # what broke the allocation says more than that it cannot be undone
+                reserved = objects.keys(plan.key.reservation.rsplit("/", 2)[0])
+                generations.undo(alone=reserved == [plan.key.reservation])
+            raise
 
     # --- reservation --------------------------------------------------------------------------------
 

@@ -12,24 +12,28 @@ import socket
 import threading
 import time
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from pathlib import Path
 from typing import Self
 
 from obstore.exceptions import BaseError
 
 from scythe.errors import RunCancelled, RunDamaged, RunError
-from scythe.layout import RunKey
+from scythe.layout import CATALOG, RunKey
 from scythe.records import dump, parse
 from scythe_catalog.objects import Objects
 
 _LOOK_SECONDS = 1.0
 _BEAT_SECONDS = 5.0
 _DEAD_SECONDS = 45.0
+#: Written now and then, for the store's own time of it.
+_CLOCK = f"{CATALOG}/.clock"
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """The mark of one process."""
+    """The mark of one process, and how old its last heartbeat is."""
 
     number: int
     engine: str
@@ -41,13 +45,17 @@ class Attempt:
     heart: str = ""
     #: On a cluster, the run of the engine that works on it: the same one may go on in another process.
     run: str | None = None
+    #: The system that its process belongs to: two containers may have one name, and the same numbers for processes.
+    system: str = ""
+    #: Seconds since the last heartbeat; never stored.
+    age: float = 0.0
 
     @property
     def alive(self) -> bool:
         """Whether its process still works on the run, as far as can be seen from here."""
-        if self.ended or time.time() - self.beat > _DEAD_SECONDS:
+        if self.ended or self.age > _DEAD_SECONDS:
             return False
-        if self.host != socket.gethostname():
+        if self.host != socket.gethostname() or self.system not in ("", _system()):
             return True
         if self.pid == os.getpid() and self.heart:  # of this process more is known than that it exists
             return any(thread.name == self.heart for thread in threading.enumerate())
@@ -64,28 +72,62 @@ def _exists(pid: int) -> bool:
     return True
 
 
+@cache
+def _system() -> str:
+    """What tells this running system, or container of it, from another of the same name; empty where nothing does."""
+    with contextlib.suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
+    return ""
+
+
 def attempts(objects: Objects, key: RunKey) -> list[Attempt]:
-    """All marks on a run, oldest first."""
+    """All marks on a run, oldest first; their ages are not known."""
     names = sorted(objects.files(key.attempts))
     found = objects.read_all(f"{key.attempts}/{n}" for n in names)
     return [_parse(raw, objects.uri(f"{key.attempts}/{n}")) for n, raw in zip(names, found, strict=True)]
 
 
-def latest_attempt(objects: Objects, key: RunKey) -> Attempt | None:
-    """The newest mark on a run."""
+def latest_attempt(objects: Objects, key: RunKey, *, exact: bool = False) -> Attempt | None:
+    """The newest mark on a run.
+
+    A heartbeat's age is told by the times of the store, not by what its writer's clock said. With `exact` the
+    store is asked for its time of now as well, for which a small object is written; else this machine's is taken.
+
+    Raises:
+        RunDamaged: the mark is none any more.
+    """
     names = sorted(objects.files(key.attempts))
     if not names:
         return None
     newest = f"{key.attempts}/{names[-1]}"
-    return _parse(objects.read(newest), objects.uri(newest))
+    raw, modified = objects.read_dated(newest)
+    found = _parse(raw, objects.uri(newest))
+    if found.ended:
+        return found
+    if found.host == socket.gethostname() and found.system in ("", _system()):
+        return replace(found, age=time.time() - found.beat)  # one clock for both
+    return replace(found, age=(_store_time(objects) if exact else time.time()) - modified)
+
+
+def _store_time(objects: Objects) -> float:
+    """The store's clock, or this machine's where nothing can be written."""
+    try:
+        objects.write(_CLOCK, b"")
+        return objects.read_dated(_CLOCK)[1]
+    except (OSError, BaseError):
+        return time.time()
 
 
 def _parse(raw: bytes, where: str) -> Attempt:
     data = parse(raw, where)
     try:
-        return Attempt(**{name: data[name] for name in Attempt.__dataclass_fields__ if name in data})
+        return Attempt(**{name: data[name] for name in _STORED if name in data})
     except TypeError as error:
         raise RunDamaged(f"{where} is incomplete ({error}): it was damaged after it was written") from error
+
+
+_STORED = tuple(f.name for f in fields(Attempt) if f.name != "age")
 
 
 def check_free(objects: Objects, key: RunKey) -> None:
@@ -94,7 +136,7 @@ def check_free(objects: Objects, key: RunKey) -> None:
     Raises:
         RunError: somebody does.
     """
-    last = latest_attempt(objects, key)
+    last = latest_attempt(objects, key, exact=True)
     if last is not None and last.alive:
         raise RunError(
             f"the run {key.path} is being worked on by process {last.pid} on {last.host} ({last.engine}): "
@@ -102,11 +144,24 @@ def check_free(objects: Objects, key: RunKey) -> None:
         )
 
 
-class Superseded(RunError):
-    """A turn belongs to another run of the engine: one trigger too many was made, and nothing is run twice."""
+def check_newest(objects: Objects, key: RunKey, number: int) -> None:
+    """Nothing while no later process has taken up a run than the one of mark `number`.
 
-    def __init__(self, owner: str | None) -> None:
-        super().__init__(f"the run is worked on by {owner}")
+    Raises:
+        Superseded: one has.
+    """
+    names = sorted(objects.files(key.attempts))
+    if names and int(names[-1].split(".")[0]) > number:
+        raise Superseded(
+            f"the run {key.path} was taken over by another process while this one stood still: it ends here"
+        )
+
+
+class Superseded(RunError):
+    """A turn on a run belongs to another process, or to another run of the engine: nothing is run twice."""
+
+    def __init__(self, message: str, owner: str | None = None) -> None:
+        super().__init__(message)
         self.owner = owner
 
 
@@ -128,6 +183,8 @@ class Turn:
         self._objects, self._key, self._engine, self._run = objects, key, engine, run
         self._over = threading.Event()
         self.cancelled = threading.Event()
+        #: Set when a later process has taken up the run: this one stood still for too long.
+        self.superseded = threading.Event()
         self.number = 0
         self._heart = f"scythe-heartbeat-{uuid.uuid4().hex}"
         self._thread = threading.Thread(target=self._beat, daemon=True, name=self._heart)
@@ -153,7 +210,7 @@ class Turn:
             there = self._mark_key(number)
             owner = _parse(self._objects.read(there), self._objects.uri(there)).run
             if owner != self._run:
-                raise Superseded(owner)
+                raise Superseded(f"the run {self._key.path} is worked on by {owner}", owner)
             self._objects.write(self._mark_key(number), self._mark(number))
         self.number = number
 
@@ -162,9 +219,17 @@ class Turn:
 
     def _mark(self, number: int, ended: bool = False) -> bytes:
         mark = Attempt(
-            number, self._engine, socket.gethostname(), os.getpid(), time.time(), ended, self._heart, self._run
+            number,
+            self._engine,
+            socket.gethostname(),
+            os.getpid(),
+            time.time(),
+            ended,
+            self._heart,
+            self._run,
+            _system(),
         )
-        return dump(asdict(mark))
+        return dump({name: getattr(mark, name) for name in _STORED})
 
     def _beat(self) -> None:
         beaten = time.monotonic()
@@ -173,8 +238,23 @@ class Turn:
                 if self._objects.exists(self._key.cancelled):
                     self.cancelled.set()
                 if self.number and time.monotonic() - beaten > _BEAT_SECONDS:
+                    if self._objects.exists(self._mark_key(self.number + 1)):
+                        self.superseded.set()
+                        return  # its last beat is long ago, and stays so
                     self._objects.write(self._mark_key(self.number), self._mark(self.number))
                     beaten = time.monotonic()
+
+    def check(self) -> None:
+        """Nothing while this process is to go on with the run.
+
+        Raises:
+            RunCancelled: the run was cancelled.
+            Superseded: a later process has taken it up.
+        """
+        if self.superseded.is_set():
+            check_newest(self._objects, self._key, self.number)
+        if self.cancelled.is_set():
+            raise RunCancelled(f"the run {self._key.path} was cancelled; what was finished is kept")
 
     def end(self) -> None:
         """Gives the turn back."""

@@ -59,6 +59,7 @@ def list_runs(experiment: Annotated[str, typer.Argument(help="Name of the experi
 def show(name: _Name) -> None:
     """Shows a run: status, counts, slowest inputs, first errors."""
     import scythe
+    from scythe.layout import file_names
     from scythe.status import counts_of, look_at
 
     run = scythe.open_run(name)
@@ -73,9 +74,10 @@ def show(name: _Name) -> None:
     if result is not None:
         typer.echo(f"  seconds  {result.seconds:,.1f}")
     typer.echo(f"  folder   {run.uri}")
-    for found in result.tables.values() if result is not None else ():
-        name = found.key.removeprefix(f"{run.experiment_id}/")
-        typer.echo(f"  {name:<32} {found.rows:>12,} rows {found.bytes / 1e6:>10,.2f} MB")
+    stems = file_names(result.tables) if result is not None else {}
+    for table, found in result.tables.items() if result is not None else ():
+        shown = run.key.final(stems[table]).removeprefix(f"{run.experiment_id}/")
+        typer.echo(f"  {shown:<32} {found.rows:>12,} rows {found.bytes / 1e6:>10,.2f} MB")
     tasks = _read(run, "tasks")
     if tasks is not None and tasks.height:
         typer.echo("\nSlowest inputs")

@@ -6,7 +6,6 @@ shows no row twice.
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import time
 
@@ -14,12 +13,13 @@ from obstore.exceptions import BaseError
 
 from scythe.chunk import ChunkResult
 from scythe.coverage import Coverage
-from scythe.errors import RunError
+from scythe.errors import RunError, ScytheError
 from scythe.gather import Gather, coverage_of
 from scythe.parts import Part, Rows, stored_parts, write_part
 from scythe.plan import RunPlan
+from scythe.publish import settle
 from scythe.registry import Experiment
-from scythe.results import RunResult
+from scythe.results import RunResult, read_result
 from scythe.tables import catalog_of
 from scythe_catalog.objects import reason
 
@@ -113,28 +113,44 @@ class Collector:
             }
             if any(files.values()):
                 table = catalog.table(self.plan.key.experiment, planned.catalog_table)
-                table.append_each(files, self.plan.key.partition)
+                if planned.ids.items() <= table.ids.items():  # else it was made anew since, and shows them at the end
+                    table.append_each(files, self.plan.key.partition)
 
     def finish(self) -> RunResult:
-        """Gathers the run; what is held goes straight into the final files.
+        """Gathers the run, once what is held would survive the death of this process.
 
         Raises:
             RunError: the gathering failed (a full disk, say); finished rows are kept as far as they can be.
+            Superseded: a later process has taken up the run.
         """
         try:
-            return Gather(self.plan, self.experiment, self._held).finish(self.attempt, self.began)
-        except BaseException as error:
-            with contextlib.suppress(OSError, BaseError):  # where the disk is full, what is held is run again later
-                self.flush(show=False)
-            if isinstance(error, OSError | BaseError):
-                where = self.plan.objects.uri(self.plan.key.path)
-                way_out = (
-                    "Make room, or mend the folder"
-                    if self.plan.objects.folder
-                    else "Mend what is wrong with the bucket"
-                )
-                raise RunError(
-                    f"the run {where} cannot be gathered: {reason(error)}; what is committed stays readable. "
-                    f"{way_out}, and resume the run"
-                ) from error
-            raise
+            self.flush(show=False)
+            return self._ended() or Gather(self.plan, self.experiment).finish(self.attempt, self.began)
+        except (OSError, BaseError) as error:
+            raise RunError(self._stopped_by(reason(error))) from error
+
+    def _stopped_by(self, what: str) -> str:
+        """What a run that storage has failed at its end is told to be, and the way out."""
+        objects, key = self.plan.objects, self.plan.key
+        way_out = "Make room, or mend the folder" if objects.folder else "Mend what is wrong with the bucket"
+        try:
+            recorded = read_result(objects, key)
+        except (OSError, BaseError, ScytheError):
+            recorded = None
+        if recorded is not None and recorded.attempt == self.attempt:
+            return (
+                f"the run {objects.uri(key.path)} is finished and can be read, but what lies beside its result cannot be "
+                f"written: {what}. {way_out}, and resume the run"
+            )
+        return (
+            f"the run {objects.uri(key.path)} cannot be gathered: {what}; what is committed stays readable. "
+            f"{way_out}, and resume the run"
+        )
+
+    def _ended(self) -> RunResult | None:
+        """What this very attempt has come to already: the process that wrote it died before it could tell."""
+        result = read_result(self.plan.objects, self.plan.key)
+        if result is None or result.attempt != self.attempt:
+            return None
+        settle(self.plan.objects, catalog_of(self.plan.objects, self.plan.catalog), self.plan.key)
+        return result

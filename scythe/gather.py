@@ -1,12 +1,13 @@
-"""The gather: all rows of a run, in order, into `final/<table>.pq`, and into the catalog as those very files.
+"""The gather: all rows of a run, in order, written into files of its own names, one a table.
 
-Everything here can be repeated: the files are the same, and a run's partition is replaced, never
-added to. Reads parts; never runs a function.
+What the run came to changes in one step, when the result that names them is recorded. Everything here can be repeated.
+Reads parts; never runs a function, never commits to the catalog itself.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import uuid
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,19 +16,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from scythe.attempts import check_newest
 from scythe.chunk import Failure, side_by_side
 from scythe.coverage import Coverage
-from scythe.errors import CatalogError, OutputError, RunError
-from scythe.generations import check_dataframe, open_generation
+from scythe.dataframe_rule import check_dataframe, record_dataframe
+from scythe.errors import CatalogError, OutputError, RunError, TableNotFound
+from scythe.generations import Generations
+from scythe.layout import file_names
 from scythe.merge import KEY, Source, keys_of, merged, rebatched, without
-from scythe.parts import Part, PartFile, Rows, schema_of, source_of, stored_parts
+from scythe.parts import Part, PartFile, schema_of, source_of, stored_parts
 from scythe.plan import RunPlan
+from scythe.publish import Gathered, publish, record
 from scythe.reconcile import Dataframe, Piece
 from scythe.registry import Experiment
 from scythe.results import RunResult, TableResult, read_result
 from scythe.schemas import ERROR_COLUMNS, ExperimentSchemas, index_of
 from scythe.tables import catalog_of
 from scythe_catalog.datafile import ROW_GROUP_ROWS, DataFile, DataFileWriter
+from scythe_catalog.schema import TableSchema
 from scythe_catalog.tables import Catalog, Table
 
 
@@ -41,39 +47,57 @@ class _Piece:
     source: Source
 
 
-class Gather:
-    """The rows of one run, from its parts on disk and from what is still in memory."""
+@dataclass(frozen=True)
+class _Written:
+    """One table of the run: where it stands in the catalog, its file, and its columns."""
 
-    def __init__(self, plan: RunPlan, experiment: Experiment, held: Rows | None = None) -> None:
+    table: Table
+    file: DataFile
+    columns: tuple[str, ...]
+
+
+class Gather:
+    """The rows of one run, from its parts."""
+
+    def __init__(self, plan: RunPlan, experiment: Experiment) -> None:
         self.plan = plan
         self.schemas: ExperimentSchemas = plan.schemas(experiment)
         self.objects = plan.objects
         self.parts = all_parts(plan)
-        self.pieces = [*self._stored_pieces(), *self._held_pieces(held)]
+        self.pieces = list(self._stored_pieces())
         self.coverage = coverage_of(plan, self.parts)
-        for piece in self.pieces:
-            if piece.part == len(self.parts) and piece.table == "tasks":
-                self.coverage.cover(piece.part, keys_of(piece.source))
+        self._gather = ""
+        self._stems: dict[str, str] = {}
 
     def _stored_pieces(self) -> Iterator[_Piece]:
         for number, part in enumerate(self.parts):
             for file in part.files:
                 yield _Piece(number, file.table, schema_of(self.objects, file), source_of(self.objects, file))
 
-    def _held_pieces(self, held: Rows | None) -> Iterator[_Piece]:
-        for name, table in held.tables() if held is not None else ():
-            yield _Piece(len(self.parts), name, table.schema, Source.of(table))
-
     def finish(self, attempt: int, began: dt.datetime) -> RunResult:
-        """Writes the final files, makes them the run's partition of every table, and records the result.
+        """Writes the run's files, and makes them what the run came to in one step; catalog and `final/` follow.
+
+        Until that step the run is what it was before; from then on it is what it is now, wherever this process dies.
 
         Raises:
             RunError: an input is neither a row nor an error, or a dataframe breaks with its version's schema.
+            Superseded: a later process has taken up the run.
         """
         missing = self.coverage.open_ranges()
         if missing:
             count = sum(b - a for a, b in missing)
             raise RunError(f"{count:,} inputs of {self.plan.key.path} are not done: resume the run")
+        self._gather = f"{attempt:06d}-{uuid.uuid4().hex[:8]}"
+        written = self._write_tables()
+        before = read_result(self.objects, self.plan.key)
+        result = self._result(written, attempt, began)
+        gathered = Gathered({name: w.file for name, w in written.items()}, _left(self.plan, before, result))
+        check_newest(self.objects, self.plan.key, attempt)
+        record(self.objects, self.plan.key, result, gathered)
+        publish(self.objects, self._catalog, self.plan.key, result, gathered)
+        return result
+
+    def _write_tables(self) -> dict[str, _Written]:
         frames = self._dataframes()
         misfits = {
             i: f"dataframe {name!r} does not fit the others of this run: {reason}"
@@ -81,22 +105,33 @@ class Gather:
             for i, reason in frame.misfits.items()
         }
         dropped = np.array(sorted(misfits), np.int64)
-        published: dict[str, tuple[Table, DataFile, list[str]]] = {}
+        typed = {name: frame.typed(self.schemas.levels) for name, frame in frames.items()}
+        news = [n for n, schema in typed.items() if check_dataframe(self.objects, self.plan.key, n, schema)]
+        self._stems = file_names([*self.schemas.tables, *frames])
+        generations = Generations(self._catalog, self.plan.key.experiment, self.objects)
+        written: dict[str, _Written] = {}
         for name, schema in self.schemas.tables.items():
             extra = self._misfit_errors(misfits) if name == "errors" else None
             kept = np.empty(0, np.int64) if name in ("errors", "tasks") else dropped
-            table = self._catalog.table(self.plan.key.experiment, self.plan.tables[name].catalog_table)
+            table = self._planned(generations, name, schema)
             index = index_of(name, self.schemas)
             file = self._publish(name, schema.arrow, table, index, self._rows(name, kept, extra))
-            published[name] = (table, file, list(schema.names))
+            written[name] = _Written(table, file, schema.names)
         for name, frame in frames.items():
-            typed = frame.typed(self.schemas.levels)
-            check_dataframe(self.objects, self.plan.key, name, typed)
-            table = open_generation(self._catalog, self.plan.key, name, typed)
+            table = generations.open(self.plan.key, name, typed[name])
             rows = rebatched(frame.rows(dropped), ROW_GROUP_ROWS)
-            file = self._publish(name, typed.arrow, table, frame.index, rows)
-            published[name] = (table, file, list(typed.names))
-        return self._record(published, attempt, began)
+            file = self._publish(name, typed[name].arrow, table, frame.index, rows)
+            written[name] = _Written(table, file, typed[name].names)
+        for name in news:
+            record_dataframe(self.objects, self.plan.key, name, typed[name])
+        return written
+
+    def _planned(self, generations: Generations, name: str, schema: TableSchema) -> Table:
+        """The catalog's table that the run was allocated for, or another where that is gone."""
+        try:
+            return self._catalog.table(self.plan.key.experiment, self.plan.tables[name].catalog_table)
+        except TableNotFound:
+            return generations.open(self.plan.key, name, schema)
 
     @property
     def _catalog(self) -> Catalog:
@@ -150,66 +185,56 @@ class Gather:
     def _publish(
         self, name: str, schema: pa.Schema, table: Table, index: list[str] | tuple[str, ...], rows: Iterator[pa.Table]
     ) -> DataFile:
-        """Writes `final/<name>.pq` and makes it all that the table holds of this run.
-
-        Where readers may be using an earlier file of that name, they are led aside to a copy first:
-        a file in the catalog never changes under a reader.
-        """
-        key, partition, prefix = self.plan.key.final(name), self.plan.key.partition, f"{self.plan.key.path}/"
-        in_use = self.objects.exists(key) and self.objects.uri(key) in table.files(partition)
-        target = f"{self.plan.key.parts}/aside/{name}.pq" if in_use else key
-        with DataFileWriter(self.objects, target, schema, table.ids, index=index) as writer:
+        """Writes the rows of a table into a file of this gather's own name."""
+        key = self.plan.key.gathered(self._gather, self._stems[name])
+        with DataFileWriter(self.objects, key, schema, table.ids, index=index) as writer:
             for batch in rows:
                 writer.write(batch)
-        file = writer.describe(table.iceberg.schema())
-        table = table.replace([file] if file.rows else [], partition, forget=prefix)
-        if in_use:
-            staged = self.objects.staging_file(f"{name}.pq")
-            self.objects.download(target, staged)
-            self.objects.publish(staged, key)
-            file = DataFile(self.objects.uri(key), file.rows, file.bytes, file.statistics)
-            table.replace([file] if file.rows else [], partition, forget=prefix)
-        return file
+        return writer.describe(table.iceberg.schema())
 
-    def _record(
-        self, published: dict[str, tuple[Table, DataFile, list[str]]], attempt: int, began: dt.datetime
-    ) -> RunResult:
-        now = dt.datetime.now(dt.UTC)
+    def _result(self, written: dict[str, _Written], attempt: int, began: dt.datetime) -> RunResult:
+        now, key = dt.datetime.now(dt.UTC), self.plan.key
         result = RunResult(
-            experiment_id=self.plan.key.path,
+            experiment_id=key.path,
             workflow_run_id=self.plan.workflow_run_id,
-            uris={name: file.uri for name, (_, file, _) in published.items()},
+            uris={name: w.file.uri for name, w in written.items()},
             inputs=self.plan.inputs,
-            rows=published["scalars"][1].rows,
-            errors=published["errors"][1].rows,
+            rows=written["scalars"].file.rows,
+            errors=written["errors"].file.rows,
             seconds=(now - began).total_seconds(),
             finished=now,
             attempt=attempt,
             tables={
                 name: TableResult(
-                    uri=file.uri,
-                    key=self.plan.key.final(name),
-                    catalog_table=table.iceberg.name()[-1],
-                    columns=columns,
-                    rows=file.rows,
-                    bytes=file.bytes,
+                    uri=w.file.uri,
+                    key=key.gathered(self._gather, self._stems[name]),
+                    catalog_table=w.table.iceberg.name()[-1],
+                    columns=list(w.columns),
+                    rows=w.file.rows,
+                    bytes=w.file.bytes,
                 )
-                for name, (table, file, columns) in published.items()
+                for name, w in written.items()
             },
+            gather=self._gather,
         )
         if result.rows + result.errors != self.plan.inputs:
             raise CatalogError(
-                f"{self.plan.key.path}: {result.rows:,} rows and {result.errors:,} errors for {self.plan.inputs:,} inputs"
+                f"{key.path}: {result.rows:,} rows and {result.errors:,} errors for {self.plan.inputs:,} inputs"
             )
-        self.objects.write(self.plan.key.result, result.model_dump_json(indent=1).encode())
-        self.objects.delete_folder(self.plan.key.parts)
         return result
+
+
+def _left(plan: RunPlan, before: RunResult | None, result: RunResult) -> tuple[str, ...]:
+    """The catalog's tables that held something of the run until now, and do not any more."""
+    held = {planned.catalog_table for planned in plan.tables.values()}
+    held |= {table.catalog_table for table in before.tables.values()} if before is not None else set()
+    return tuple(sorted(held - {table.catalog_table for table in result.tables.values()}))
 
 
 def all_parts(plan: RunPlan) -> list[Part]:
     """The parts of a run, oldest first; the final files of an earlier end of the run count as the first."""
     result = read_result(plan.objects, plan.key)
-    parts = stored_parts(plan)
+    parts = stored_parts(plan, after=result.attempt if result is not None else 0)
     if result is None:
         return parts
     files = [
@@ -227,6 +252,20 @@ def coverage_of(plan: RunPlan, parts: list[Part]) -> Coverage:
             if file.table == "tasks" and file.last >= file.first:
                 coverage.cover(number, keys_of(source_of(plan.objects, file)))
     return coverage
+
+
+def whole_parts(plan: RunPlan, parts: list[Part]) -> list[Part]:
+    """Those parts of which no later one has superseded an input: together they show each input once."""
+    coverage = coverage_of(plan, parts)
+    if not coverage.overlaps:
+        return parts
+    return [p for number, p in enumerate(parts) if not len(coverage.lost(number, inputs_of(plan, p)))]
+
+
+def inputs_of(plan: RunPlan, part: Part) -> np.ndarray:
+    """The `sort_index` of every input that a part covers."""
+    found = [keys_of(source_of(plan.objects, f)) for f in part.files if f.table == "tasks" and f.last >= f.first]
+    return np.concatenate([np.empty(0, np.int64), *found])
 
 
 def sort_indexes(plan: RunPlan) -> np.ndarray | None:

@@ -1,82 +1,156 @@
-"""Generations of a table: a breaking change of the schema opens the next one (`scalars`, `scalars_g2`, ...).
+"""Generations of a table: which table of the catalog holds a version's rows, found, widened or opened anew.
 
-All versions of one major number share a generation, and so do majors between which nothing broke.
-Which versions a user's dataframe has been seen in is recorded beside the versions themselves.
+All versions of one major number share a generation, and so do majors between which nothing broke. A version whose
+columns its generation cannot hold (another line of versions has typed them otherwise since) gets one of its own: what
+one line has stored never binds another. Which table a generation belongs to is told by a property of it, not by its name.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Iterator
 
-from scythe.errors import CatalogError, RunError
+from scythe.errors import CatalogError
 from scythe.layout import CATALOG, RunKey
+from scythe.records import FORMAT, FORMAT_KEY, check_format
 from scythe.schemas import PARTITION
-from scythe.versions import SemVer, allowed_between, parse_folders
+from scythe.versions import SemVer
+from scythe_catalog.names import folded
 from scythe_catalog.objects import Objects
 from scythe_catalog.schema import Severity, TableSchema, compare
 from scythe_catalog.tables import Catalog, Table
 
+_TABLE = "scythe.table"
 _MAJORS = "scythe.majors"
+_FORMAT = f"scythe.{FORMAT_KEY}"
+#: The names of later generations before there was a property for it; they began with the second.
+_NUMBERED = re.compile(r"(.+)_g([2-9]|[1-9]\d+)")
 _TRIES = 5
+#: Names below a namespace of the folder catalog that are no table's.
+_TAKEN = frozenset({"namespace.json"})
 
 
-def generations(names: list[str], table: str) -> list[str]:
-    """The catalog tables that are generations of a table, oldest first."""
-    pattern = re.compile(re.escape(table) + r"(?:_g(\d+))?")
-    found = [(int(m[1] or 1), name) for name in names if (m := pattern.fullmatch(name))]
-    return [name for _, name in sorted(found)]
+class Generations:
+    """The tables of one experiment in a catalog, by the table of a run that they hold."""
+
+    def __init__(self, catalog: Catalog, experiment: str, objects: Objects) -> None:
+        self.catalog, self.experiment, self._objects = catalog, experiment, objects
+        #: What `open` has changed: each table before (None: it is new) and after.
+        self._changed: list[tuple[Table | None, Table]] = []
+
+    def names(self) -> list[str]:
+        """The names of all tables in the catalog, sorted."""
+        return self.catalog.tables(self.experiment)
+
+    def of(self, table: str) -> list[Table]:
+        """The generations of a table, oldest first."""
+        return self._among(self.names(), table)
+
+    def tables(self) -> list[str]:
+        """The tables that there are generations of, sorted."""
+        return sorted({owner for owner, _ in self.all()})
+
+    def all(self) -> Iterator[tuple[str, Table]]:
+        """Every generation, behind the table that it belongs to."""
+        names = self.names()
+        for name in names:
+            opened = self.catalog.table(self.experiment, name)
+            yield self._owner(opened, name, names), opened
+
+    def _among(self, names: list[str], table: str) -> list[Table]:
+        found: list[tuple[int, str, Table]] = []
+        for name in names:
+            if name == table or name.startswith(f"{table}_"):
+                opened = self.catalog.table(self.experiment, name)
+                if self._owner(opened, name, names) == table:
+                    found.append((_number(name, table), name, opened))
+        return [opened for _, _, opened in sorted(found, key=lambda f: f[:2])]
+
+    def _owner(self, table: Table, name: str, names: Iterable[str]) -> str:
+        """The table that a generation belongs to."""
+        properties = table.iceberg.properties
+        if _TABLE in properties:
+            check_format({FORMAT_KEY: int(properties.get(_FORMAT, FORMAT))}, f"the table {self.experiment}.{name}")
+            return properties[_TABLE]
+        match = _NUMBERED.fullmatch(name)
+        if match is None or match[1] not in names or self._objects.files(old_records(self.experiment, name)):
+            return name  # a dataframe of this very name was recorded: the name is no number
+        return match[1]
+
+    def open(self, key: RunKey, table: str, schema: TableSchema) -> Table:
+        """The generation that holds the rows of a run's version; callers may race.
+
+        Raises:
+            CatalogError: the catalog does not take it.
+        """
+        major = SemVer.parse(key.version).major
+        for last in reversed(range(_TRIES)):
+            try:
+                return self._open(table, schema, major)
+            except CatalogError:
+                if last == 0:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _open(self, table: str, schema: TableSchema, major: int) -> Table:
+        names = self.names()
+        opened = self._among(names, table)
+        for generation in reversed(opened):
+            if major in _majors(generation) and generation.can_hold(schema):
+                return self._noted(generation, generation.widened(schema))
+        if not any(major in _majors(g) for g in opened) and opened:
+            newest = opened[-1]
+            if compare(newest.schema, schema).severity is not Severity.BREAKING and newest.can_hold(schema):
+                majors = json.dumps(sorted({*_majors(newest), major}))
+                return self._noted(newest, newest.widened(schema, {_MAJORS: majors}))
+        properties = {_TABLE: table, _MAJORS: json.dumps([major]), _FORMAT: str(FORMAT)}
+        for name in _candidates(table, len(opened) + 1):
+            if any(folded(name) == folded(other) for other in names) or folded(name) in _TAKEN:
+                continue
+            made = self.catalog.create(self.experiment, name, schema, PARTITION, properties)
+            if made is not None:
+                return self._noted(None, made)
+            raise CatalogError(f"the table {self.experiment}.{name} was made by another process meanwhile")
+        raise AssertionError("unreachable")
+
+    def _noted(self, before: Table | None, after: Table) -> Table:
+        if before is None or before.iceberg.metadata_location != after.iceberg.metadata_location:
+            self._changed.append((before, after))
+        return after
+
+    def undo(self, *, alone: bool) -> None:
+        """Takes back what `open` has changed, where nobody has committed since: an allocation has failed.
+
+        A new table is dropped only where nobody else can have seen it (`alone`).
+        """
+        for before, after in reversed(self._changed):
+            if before is not None:
+                after.narrowed(before.schema, {_MAJORS: json.dumps(_majors(before))})
+            elif alone:
+                self.catalog.drop(self.experiment, after.iceberg.name()[-1])
+        self._changed.clear()
 
 
-def open_generation(catalog: Catalog, key: RunKey, table: str, schema: TableSchema) -> Table:
-    """The generation of a table that holds this version's rows: found, widened, or opened anew.
-
-    Raises:
-        CatalogError: rows of this version have another schema already.
-    """
-    major = SemVer.parse(key.version).major
-    for last in reversed(range(_TRIES)):
-        try:
-            return _open(catalog, key.experiment, table, schema, major)
-        except CatalogError:
-            if last == 0:
-                raise
-    raise AssertionError("unreachable")
+def _candidates(table: str, number: int) -> Iterator[str]:
+    """Names for the next generation of a table, the plain one first."""
+    if number == 1:
+        yield table
+        number = 2
+    while True:
+        yield f"{table}_g{number}"
+        number += 1
 
 
-def _open(catalog: Catalog, experiment: str, table: str, schema: TableSchema, major: int) -> Table:
-    names = generations(catalog.tables(experiment), table)
-    opened = [catalog.table(experiment, name) for name in names]
-    for generation in reversed(opened):
-        if major in _majors(generation):
-            return generation.widened(schema)
-    if opened and compare(opened[-1].schema, schema).severity is not Severity.BREAKING:
-        return opened[-1].widened(schema, {_MAJORS: json.dumps(sorted({*_majors(opened[-1]), major}))})
-    name = table if not opened else f"{table}_g{len(opened) + 1}"
-    return catalog.ensure(experiment, name, schema, PARTITION, {_MAJORS: json.dumps([major])})
+def _number(name: str, table: str) -> int:
+    match = _NUMBERED.fullmatch(name)
+    return int(match[2]) if match is not None and match[1] == table else 1
 
 
 def _majors(table: Table) -> list[int]:
     return json.loads(table.iceberg.properties.get(_MAJORS, "[]"))
 
 
-def check_dataframe(objects: Objects, key: RunKey, name: str, schema: TableSchema) -> None:
-    """Holds a dataframe's columns against those that earlier runs gave it, and records them for later ones.
-
-    Raises:
-        RunError: the version is too small a step for what changed.
-    """
-    folder = f"{CATALOG}/{key.experiment}/_versions/{name}"
-    version = SemVer.parse(key.version)
-    known = [v for v in parse_folders(n.removesuffix(".json") for n in objects.files(folder)) if v <= version]
-    if known:
-        below = known[-1]
-        recorded = TableSchema.from_json(json.loads(objects.read(f"{folder}/{below}.json")))
-        found = compare(recorded.relaxed(), schema.relaxed())
-        if found.severity > (Severity.IDENTICAL if below == version else allowed_between(below, version)):
-            raise RunError(
-                f"the dataframe {name!r} of {key.path} is not what it was in {below}:\n{found}\n"
-                "Nothing is lost: read the run by its name. Allocate again with a larger step of the version, "
-                "give the dataframe another name, or delete the runs that set its columns and resume this one."
-            )
-    objects.create(f"{folder}/{version}.json", json.dumps(schema.to_json()).encode())
+def old_records(experiment: str, table: str) -> str:
+    """The folder in which earlier versions of Scythe recorded the columns of a dataframe, a file a version."""
+    return f"{CATALOG}/{experiment}/_versions/{table}"

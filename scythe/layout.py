@@ -3,18 +3,23 @@
 <experiment>/<version>/<datetime>/manifest.yml ...     the user's folder, as the specification draws it
 _catalog/<experiment>/<table>/                         the Iceberg tables
 _catalog/<experiment>/_versions/<version>.json         which versions are taken, and their schemas
+_catalog/<experiment>/_dataframes/<name>/<version>     which columns the dataframes of a version have
 _catalog/<experiment>/_runs/<version>/<datetime>       which run folders are taken
                                       <datetime>.n<N>  which run of its version it is
                                       <datetime>.deleted   that it was deleted: its name is never given to another
+_catalog/<experiment>/_unpublished/<version>~<datetime>   whose newest result the catalog may not show yet
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from scythe.errors import RegistrationError, ScytheError
+from scythe_catalog.names import folded
 
 CATALOG = "_catalog"
 MANIFEST = "manifest.yml"
@@ -52,6 +57,16 @@ def is_name(name: str) -> bool:
     return bool(_NAME.fullmatch(name)) and ".." not in name and name == name.strip() and len(name) <= 120
 
 
+def file_names(names: Iterable[str]) -> dict[str, str]:
+    """Name -> file name without its ending; names that differ by case alone get file names that differ by more."""
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in sorted(names):
+        found[name] = name if folded(name) not in taken else f"{name}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        taken.add(folded(found[name]))
+    return found
+
+
 def folder_of(moment: dt.datetime) -> str:
     """A run's folder: its UTC start in whole seconds."""
     return moment.astimezone(dt.UTC).strftime(DATETIME_FORMAT)
@@ -83,6 +98,11 @@ def version_records(experiment: str) -> str:
 def version_record(experiment: str, version: str) -> str:
     """The key that reserves a version."""
     return f"{version_records(experiment)}/{version}.json"
+
+
+def unpublished_folder(experiment: str) -> str:
+    """The folder that names the runs whose newest result the catalog may not show yet."""
+    return f"{CATALOG}/{experiment}/_unpublished"
 
 
 @dataclass(frozen=True, order=True)
@@ -190,7 +210,21 @@ class RunKey:
         return f"{self.path}/results/{field}/{name}"
 
     def final(self, table: str) -> str:
+        """The newest rows of a table, for people: another name of the newest gather's file."""
         return f"{self.path}/final/{table}.pq"
+
+    def gathered(self, gather: str, table: str) -> str:
+        """The rows of a table as one gather wrote them: never changed."""
+        return f"{self.path}/scatter-gather/output/gathers/{gather}/{table}.pq"
+
+    def gathered_files(self, gather: str) -> str:
+        """What the catalog needs to know of the files of one gather."""
+        return f"{self.path}/scatter-gather/output/gathers/{gather}/files.json"
+
+    @property
+    def unpublished(self) -> str:
+        """There from before a gather's result is recorded until the catalog shows it."""
+        return f"{unpublished_folder(self.experiment)}/{self.version}~{self.folder}"
 
 
 def leaf_run_id(experiment_id: str, sort_index: int) -> str:

@@ -13,9 +13,11 @@ import polars as pl
 
 from scythe.errors import NotFoundError, RunDamaged
 from scythe.find import find_run, listed, resolve_version, run_keys, versions_of
-from scythe.generations import generations
+from scythe.generations import Generations
 from scythe.layout import RunKey, folder_of
+from scythe.publish import unpublished
 from scythe.results import RunResult, read_result
+from scythe.run_files import scan_result, schema_of_result
 from scythe.versions import SemVer
 from scythe_catalog.objects import Objects
 from scythe_catalog.scan import scan as scan_table
@@ -76,15 +78,16 @@ def scan_many(catalog: Catalog, objects: Objects, name: str, version: Any, table
         RunDamaged: a run's folder was removed, and the catalog still shows its rows.
     """
     keys = wanted_runs(objects, name, version, run)
-    tables = catalog.tables(name)
-    opened = [catalog.table(name, g) for g in generations(tables, table)]
-    if not opened:
-        known = [t for t in tables if generations(tables, t)[:1] == [t]]
-        raise NotFoundError(f"{name!r} has no table {table!r}; it has {listed(known)}")
+    generations = Generations(catalog, name, objects)
+    opened = generations.of(table)
+    hidden = tuple(unpublished(objects, name))
+    own = [found for key in hidden if key in keys and (found := _Own.of(objects, key, table)) is not None]
+    if not (opened or own):
+        raise NotFoundError(f"{name!r} has no table {table!r}; it has {listed(generations.tables())}")
     partition = {} if is_all(version) else {"version": resolve_version(objects, name, version)}
     there = run_keys(objects, name, versions_of(objects, name))
-    parts = [_part(one, name, there, None if is_all(run) else tuple(keys)) for one in opened]
-    parts = [part for part in parts if part.rows] or parts
+    held = [_part(one, name, there, None if is_all(run) else tuple(keys), hidden) for one in opened]
+    parts: list[_Part | _Own] = [*([part for part in held if part.rows] or held), *own]
     schema = parts[0].schema
     for other in parts[1:]:
         schema = united(schema, other.schema)
@@ -105,22 +108,51 @@ class _Part:
     rows: bool
     #: The runs in question; None for all of them.
     keys: tuple[RunKey, ...] | None
+    #: Those that the catalog may not show as they are.
+    hidden: tuple[RunKey, ...]
 
     def scan(self, partition: Mapping[str, Any]) -> pl.LazyFrame:
         frame = scan_table(self.table, partition, columns=self.schema.names, keep=PARTITION_COLUMNS)
-        if self.keys is None:
-            return frame
-        any_of = pl.lit(False)
-        for key in self.keys:
-            any_of |= (pl.col("version") == key.version) & (pl.col("run_datetime") == key.moment)
-        return frame.filter(any_of)
+        if self.hidden:
+            frame = frame.filter(~_of(self.hidden))
+        return frame if self.keys is None else frame.filter(_of(self.keys))
 
 
-def _part(table: Table, name: str, there: Sequence[RunKey], keys: tuple[RunKey, ...] | None) -> _Part:
+@dataclass(frozen=True)
+class _Own:
+    """A table of a run whose own files are read, because the catalog may not show them yet."""
+
+    frame: pl.LazyFrame
+    schema: TableSchema
+
+    @classmethod
+    def of(cls, objects: Objects, key: RunKey, table: str) -> _Own | None:
+        result = read_result(objects, key)
+        if result is None or table not in result.tables:
+            return None
+        frame, schema = scan_result(objects, result.tables[table]), schema_of_result(objects, result.tables[table])
+        moment = pl.lit(key.moment).cast(pl.Datetime("us", "UTC"))
+        return cls(frame.with_columns(pl.lit(key.version).alias("version"), moment.alias("run_datetime")), schema)
+
+    def scan(self, _: Mapping[str, Any]) -> pl.LazyFrame:
+        return self.frame
+
+
+def _of(keys: Sequence[RunKey]) -> pl.Expr:
+    """Whether a row is of one of these runs."""
+    any_of = pl.lit(False)
+    for key in keys:
+        any_of |= (pl.col("version") == key.version) & (pl.col("run_datetime") == key.moment)
+    return any_of
+
+
+def _part(
+    table: Table, name: str, there: Sequence[RunKey], keys: tuple[RunKey, ...] | None, hidden: tuple[RunKey, ...]
+) -> _Part:
     """A generation as the runs that are there make it; `keys` are those whose rows are asked for, None where all are."""
     runs = {(key.version, key.moment) for key in there}
     held = table.held()
-    gone = sorted(held.keys() - runs) if keys is None else []
+    gone = sorted(held.keys() - runs - {(key.version, key.moment) for key in hidden}) if keys is None else []
     if gone:
         path = RunKey(name, gone[0][0], folder_of(gone[0][1])).path
         raise RunDamaged(
@@ -131,7 +163,7 @@ def _part(table: Table, name: str, there: Sequence[RunKey], keys: tuple[RunKey, 
     columns = frozenset[str]().union(*of_runs)
     schema = table.schema
     kept = schema.select([n for n in schema.names if n in columns]) if of_runs else schema
-    return _Part(table, kept, bool(of_runs), keys)
+    return _Part(table, kept, bool(of_runs), keys, hidden)
 
 
 def _unlike(schemas: list[TableSchema]) -> set[str]:

@@ -1,4 +1,4 @@
-"""Reads one run, finished or not: a lazy frame of one of its tables, as the catalog shows it. Writes nothing."""
+"""Reads one run: a lazy frame of one of its tables, as the catalog shows it once it is finished. Writes nothing."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from scythe.find import find_run, listed, resolve_version, run_folders
 from scythe.layout import RunKey
 from scythe.plan import RunPlan
 from scythe.results import RunResult, read_result
+from scythe.run_files import scan_parts, scan_result
 from scythe.status import status_of
 from scythe_catalog.objects import Objects
 from scythe_catalog.scan import scan as scan_table
@@ -63,12 +64,12 @@ def scan_run(
     if table not in known:
         later = "" if result is not None else "; dataframes can be read when the run is finished"
         raise NotFoundError(f"{key.path} has no table {table!r}; it has {', '.join(sorted(known))}{later}")
-    opened = catalog.table(key.experiment, known[table][0])
     wanted = chosen(columns, known[table][1], table)
-    if result is not None:
-        return scan_table(opened, key.partition, columns=wanted)
-    frame = scan_table(opened, key.partition, columns=known[table][1])
-    return frame.sort("sort_index", maintain_order=True).select(wanted)
+    if result is None:
+        return scan_parts(RunPlan.load(objects, key), table).select(wanted)
+    if objects.exists(key.unpublished):
+        return scan_result(objects, result.tables[table]).select(wanted)
+    return scan_table(catalog.table(key.experiment, known[table][0]), key.partition, columns=wanted)
 
 
 def chosen(columns: Sequence[str] | None, names: Sequence[str], table: str) -> list[str]:

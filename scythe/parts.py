@@ -71,10 +71,19 @@ class Part:
             raise RunDamaged(f"{where} is incomplete ({error!r}): it was damaged after it was written") from error
 
 
-def stored_parts(plan: RunPlan) -> list[Part]:
-    """The parts of a run that are whole, oldest first."""
+def number_of(name: str) -> int:
+    """Which attempt on its run has written a part, by its name."""
+    digits = name[:6]
+    return int(digits) if digits.isdecimal() else 0
+
+
+def stored_parts(plan: RunPlan, after: int = 0) -> list[Part]:
+    """The parts of a run that are whole, oldest first; those alone that attempts behind `after` have written.
+
+    What an attempt writes when a later one has ended already came too late: it counts for nothing.
+    """
     objects, folder = plan.objects, plan.key.parts
-    names = [n for n in objects.files(folder) if n.endswith(".json")]
+    names = [n for n in objects.files(folder) if n.endswith(".json") and number_of(n) > after]
     found = objects.read_all(f"{folder}/{n}" for n in names)
     return [Part.from_json(raw, objects.uri(f"{folder}/{n}")) for n, raw in zip(names, found, strict=True)]
 

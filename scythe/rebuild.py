@@ -1,181 +1,263 @@
-"""Makes the catalog of a root anew from the runs' folders: after a copy, a move or a download.
+"""Makes the catalog of a root say what its runs' folders say: after a copy, a move or a download, or where it was lost.
 
-Reads manifests, plans, results and final files; writes only below the reserved folder.
+Nothing is dropped: each table gets what it should hold in one commit, and until then readers go by the runs' own files. A
+damaged run is named and passed over; what the catalog holds of it stays. Can be repeated, and interrupted, at any time.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scythe import layout, runs
+from scythe import layout
 from scythe.allocate import schemas_of_version
-from scythe.generations import check_dataframe, open_generation
-from scythe.layout import RESERVED_TABLES, RunKey
-from scythe.parts import stored_parts
+from scythe.dataframe_rule import record_dataframe
+from scythe.errors import RunDamaged, ScytheError, TableNotFound
+from scythe.find import experiment_names, run_keys, version_names
+from scythe.gather import whole_parts
+from scythe.generations import Generations
+from scythe.layout import RESERVED_TABLES, RunKey, file_names
+from scythe.manifest import read_manifest
+from scythe.moved import follow, rewrite
+from scythe.parts import Part, stored_parts
 from scythe.plan import RunPlan, TablePlan
+from scythe.publish import Gathered, publish, record
+from scythe.reserve import restore
 from scythe.results import RunResult, TableResult, read_result
 from scythe.settings import engine_settings
+from scythe.status import status_of
 from scythe.tables import catalog_of
-from scythe_catalog.compute import pc
-from scythe_catalog.datafile import (
-    ROW_GROUP_ROWS,
-    DataFileWriter,
-    FieldIds,
-    read_description,
-    stored_field_ids,
-    with_field_ids,
-)
+from scythe_catalog.datafile import DataFile, FieldIds, read_description, stored_field_ids, with_field_ids
 from scythe_catalog.objects import Objects
+from scythe_catalog.remake import Wanted, remake
 from scythe_catalog.schema import TableSchema
-from scythe_catalog.schema.kinds import Uri
-from scythe_catalog.tables import Catalog
+from scythe_catalog.tables import Catalog, Table, partition_values
 
 
 def rebuild(objects: Objects, said: Callable[[str], None] = lambda _: None) -> int:
-    """Drops the catalog of every experiment of the root and registers all runs again; how many.
+    """Makes the catalog of every experiment of the root say what its runs say; how many they are.
 
-    Tables grow again in the order in which the runs were made. A file whose field ids are not those
-    of its new table (its run stood behind others that are gone) is written once more.
+    Args:
+        objects: The root.
+        said: Told a line about each run.
+
+    Raises:
+        RunDamaged: some runs cannot be read: they are named; all others are in the catalog.
     """
     catalog = catalog_of(objects, engine_settings().catalog)
-    count = 0
-    for experiment in runs.experiment_names(objects):
-        _forget(objects, catalog, experiment)
-        for key in _runs_of(objects, experiment):
-            _reserve(objects, key)
-            plan = _planned_anew(objects, catalog, key)
-            result = read_result(objects, key)
-            if result is not None:
-                _register(objects, catalog, key, result)
-            else:
-                _show_parts(catalog, plan)
-            count += 1
-            said(f"{key.path}: {runs.status_of(objects, key)}")
+    count, damaged = 0, dict[str, str]()
+    for experiment in sorted({*experiment_names(objects), *_known(objects, catalog)}):
+        root = _Experiment(objects, catalog, experiment)
+        root.rebuild(said)
+        count += len(root.runs)
+        damaged |= root.damaged
+    if damaged:
+        named = "\n".join(f"  {run}: {what}" for run, what in damaged.items())
+        raise RunDamaged(
+            f"{len(damaged)} of {count + len(damaged)} runs cannot be read, and the catalog shows of them what it did:\n{named}\n"
+            "Restore their files and rebuild again, or delete them; the others are in the catalog"
+        )
     return count
 
 
-def _forget(objects: Objects, catalog: Catalog, experiment: str) -> None:
-    if catalog.name is None:
-        objects.delete_folder(f"{layout.CATALOG}/{experiment}")
-        return
-    for name in catalog.tables(experiment):
-        catalog.drop(experiment, name)
-    objects.delete_folder(f"{layout.CATALOG}/{experiment}")
+def _known(objects: Objects, catalog: Catalog) -> list[str]:
+    """The experiments that Scythe has a record of, those without a run included."""
+    recorded = {name for name in objects.folders(layout.CATALOG) if not name.startswith((".", "_"))}
+    return [name for name in catalog.namespaces() if name in recorded]
 
 
-def _runs_of(objects: Objects, experiment: str) -> list[RunKey]:
-    """All runs, in the order in which they were made: so tables evolve as they did."""
-    keys = [
-        RunKey(experiment, str(version), folder)
-        for version in runs.version_names(objects, experiment)
-        for folder in runs.run_folders(objects, experiment, str(version))
-    ]
-    return sorted((k for k in keys if objects.exists(k.manifest)), key=lambda k: k.folder)
+@dataclass
+class _Run:
+    """One run, as its folder tells of it."""
+
+    key: RunKey
+    plan: RunPlan
+    result: RunResult | None
+    parts: list[Part] = field(default_factory=list[Part])
+
+    @classmethod
+    def of(cls, objects: Objects, key: RunKey) -> _Run:
+        plan, result = RunPlan.load(objects, key), read_result(objects, key)
+        return cls(key, plan, result, [] if result is not None else stored_parts(plan))
+
+    @property
+    def files(self) -> list[str]:
+        """Its Parquet files with rows."""
+        if self.result is not None:
+            return [table.key for table in self.result.tables.values()]
+        return [file.key for part in self.parts for file in part.files]
 
 
-def _reserve(objects: Objects, key: RunKey) -> None:
-    objects.create(key.reservation, b"")
-    schemas = schemas_of_version(objects, key.experiment, key.version)
-    if schemas is not None:
-        objects.create(layout.version_record(key.experiment, key.version), json.dumps(schemas).encode())
+class _Experiment:
+    """The runs of one experiment, on their way into the catalog."""
 
+    def __init__(self, objects: Objects, catalog: Catalog, name: str) -> None:
+        self.objects, self.catalog, self.name = objects, catalog, name
+        self.runs: dict[RunKey, _Run] = {}
+        #: Run -> what is wrong with it.
+        self.damaged: dict[str, str] = {}
 
-def _planned_anew(objects: Objects, catalog: Catalog, key: RunKey) -> RunPlan:
-    """The plan of a run with the root, the tables and the field ids that it has now; its files follow."""
-    old = RunPlan.from_json(objects.read(key.plan)).root
-    plan = RunPlan.load(objects, key)
-    for name, planned in list(plan.tables.items()):
-        table = open_generation(catalog, key, name, planned.schema)
-        plan.tables[name] = TablePlan(table.iceberg.name()[-1], planned.columns, table.ids)
-    if old != objects.root:
-        _follow(objects, key, old)
-    objects.write(key.plan, plan.to_json())
-    return plan
+    def rebuild(self, said: Callable[[str], None]) -> None:
+        for key in _keys(self.objects, self.name):
+            try:
+                self._take_in(key)
+            except (ScytheError, FileNotFoundError, pa.ArrowException, OSError) as error:
+                self.damaged[key.path] = str(error)
+        for name in self.catalog.tables(self.name):
+            try:
+                remake(self.catalog, self.name, name, lambda t, present, name=name: self._wanted(t, name, present))
+            except TableNotFound:
+                continue
+        for run in list(self.runs.values()):
+            self._ensure(run)
+            said(f"{run.key.path}: {status_of(self.objects, run.key)}")
 
+    def _take_in(self, key: RunKey) -> None:
+        """Reserves a run's name again, makes its references true, and has readers go by its own files for now."""
+        objects = self.objects
+        restore(objects, key, read_manifest(objects, key))
+        schemas = schemas_of_version(objects, key.experiment, key.version)
+        if schemas is not None:
+            objects.create(layout.version_record(key.experiment, key.version), json.dumps(schemas).encode())
+        run = _Run.of(objects, key)
+        for file in run.files:
+            _schema(objects, file)  # one that is gone or damaged is told here
+        follow(objects, key, run.files)
+        if run.result is not None:
+            objects.write(key.unpublished, b"")
+        self.runs[key] = _Run.of(objects, key)
 
-def _follow(objects: Objects, key: RunKey, old: str) -> None:
-    """Makes the file references of a run that was moved point below the root as it is now."""
-    for text in (key.manifest, key.input_artifacts):
-        content = objects.read(text).replace(f"{old}/".encode(), f"{objects.root}/".encode())
-        objects.write(text, content)
-    for name in [
-        key.specs,
-        *(k for k in objects.keys(f"{key.path}/final") + objects.keys(key.parts) if k.endswith(".pq")),
-    ]:
-        with objects.reader(name) as stream:
-            stored = pq.read_schema(stream)
-        files = [c.name for c in TableSchema.from_arrow(stored) if isinstance(c.kind, Uri) and c.kind.file]
-        if files:
-            _rewrite(objects, name, stored, stored_field_ids(stored), moved=(files, f"{old}/", f"{objects.root}/"))
+    def _wanted(self, table: Table, name: str, present: Mapping[str, tuple[Any, ...]]) -> Wanted:
+        """What a table should hold, by the runs as they are now; what it holds of damaged ones stays."""
+        files: dict[str, tuple[DataFile, Mapping[str, Any]]] = {}
+        keys: set[str] = set()
+        unread = {_values(table, key): key.partition for key in _keys(self.objects, self.name) if key not in self.runs}
+        for uri, values in present.items():
+            if values in unread:
+                files[uri] = (DataFile(uri, 0, 0), unread[values])
+        for key in self.runs:
+            try:
+                run = _Run.of(self.objects, key)
+            except (ScytheError, FileNotFoundError):
+                continue  # deleted meanwhile
+            for part, file in _files_in(self.objects, run, name, table):
+                files[file.uri] = (file, key.partition)
+                keys |= {f"{key.path}/{part}"} if part else set()
+        return Wanted(files, frozenset(keys))
 
+    def _ensure(self, run: _Run) -> None:
+        """Sees that each table of a run stands where its records say, or lets it stand where it can."""
+        generations = Generations(self.catalog, self.name, self.objects)
+        if run.result is None:
+            self._planned_anew(run, generations)
+            return
+        result, files = run.result, dict(Gathered.of(self.objects, run.result, run.key).files)
+        tables: dict[str, TableResult] = {}
+        stems = file_names(result.tables)
+        gather = f"{result.attempt:06d}-{uuid.uuid4().hex[:8]}"
+        for name, found in result.tables.items():
+            stored = _schema(self.objects, found.key)
+            table = self._standing(generations, run.key, name, found.catalog_table, stored)
+            target = found.key
+            if not _has_ids(stored, table.ids):
+                target = run.key.gathered(gather, stems[name])
+                rewrite(self.objects, found.key, target, stored, table.ids)
+            if target != found.key or files[name].bytes != self.objects.size(target):
+                files[name] = read_description(self.objects, target, table.iceberg.schema())
+            catalog_table = table.iceberg.name()[-1]
+            tables[name] = found.model_copy(
+                update={"catalog_table": catalog_table, "key": target, "bytes": files[name].bytes}
+            )
+            if name not in RESERVED_TABLES:
+                record_dataframe(self.objects, run.key, name, TableSchema.from_arrow(stored))
+        if tables != result.tables:
+            result = result.model_copy(update={"tables": tables, "gather": gather})
+            record(self.objects, run.key, result, Gathered(files))
+        publish(self.objects, self.catalog, run.key, result, Gathered(files))
 
-def _register(objects: Objects, catalog: Catalog, key: RunKey, result: RunResult) -> None:
-    """Puts a run's final files into the tables, and the names of those into its result."""
-    tables: dict[str, TableResult] = {}
-    for name, found in result.tables.items():
-        with objects.reader(found.key) as stream:
-            stored = pq.read_schema(stream)
+    def _standing(self, generations: Generations, key: RunKey, name: str, recorded: str, stored: pa.Schema) -> Table:
+        """The table of the catalog that holds a table of a run: the recorded one if it is there, else one that can."""
         schema = TableSchema.from_arrow(stored)
-        if name not in RESERVED_TABLES:
-            check_dataframe(objects, key, name, schema)
-        table = open_generation(catalog, key, name, schema)
-        if not _has_ids(stored, table.ids):
-            _rewrite(objects, found.key, stored, table.ids)
-        file = read_description(objects, found.key, table.iceberg.schema())
-        table.replace([file] if file.rows else [], key.partition)
-        tables[name] = found.model_copy(update={"catalog_table": table.iceberg.name()[-1], "bytes": file.bytes})
-    updated = result.model_copy(update={"tables": tables})
-    objects.write(key.result, updated.model_dump_json(indent=1).encode())
+        try:
+            table = self.catalog.table(self.name, recorded)
+            if table.can_hold(schema) and all(c.name in table.schema for c in schema):
+                return table
+        except TableNotFound:
+            pass  # the catalog was lost, wholly or in part
+        return generations.open(key, name, schema)
+
+    def _planned_anew(self, run: _Run, generations: Generations) -> None:
+        """The plan of an unfinished run with tables that are there; what it has finished is shown."""
+        tables: dict[str, TablePlan] = {}
+        for name, planned in run.plan.tables.items():
+            try:
+                table = self.catalog.table(self.name, planned.catalog_table)
+                same = planned.ids.items() <= table.ids.items()
+            except TableNotFound:
+                table, same = None, False
+            if table is None or not same:
+                table = generations.open(run.key, name, planned.schema)
+            tables[name] = TablePlan(table.iceberg.name()[-1], planned.columns, table.ids)
+        if tables == run.plan.tables:
+            return
+        plan = replace(run.plan, tables=tables)
+        self.objects.write(run.key.plan, plan.to_json())
+        for name, planned in tables.items():
+            table = self.catalog.table(self.name, planned.catalog_table)
+            for part in whole_parts(plan, run.parts):
+                for file in (f for f in part.files if f.table == name):
+                    stored = _schema(self.objects, file.key)
+                    if not _has_ids(stored, planned.ids):
+                        rewrite(self.objects, file.key, file.key, stored, planned.ids)
+                    described = read_description(self.objects, file.key)
+                    table.append([described], run.key.partition, key=f"{run.key.path}/{part.name}")
+
+
+def _keys(objects: Objects, experiment: str) -> list[RunKey]:
+    """All runs, in the order in which they were made: so tables evolve as they did."""
+    found = run_keys(objects, experiment, version_names(objects, experiment))
+    return sorted((key for key in found if objects.exists(key.manifest)), key=lambda key: key.folder)
+
+
+def _files_in(objects: Objects, run: _Run, name: str, table: Table) -> list[tuple[str, DataFile]]:
+    """The files of a run that lie in a table of the catalog, each behind the part that it is of (none: the result's)."""
+    if run.result is not None:
+        files = Gathered.of(objects, run.result, run.key).files
+        held = [n for n, t in run.result.tables.items() if t.catalog_table == name and files[n].rows]
+        return [
+            ("", _sized(objects, files[n]))
+            for n in held
+            if _has_ids(_schema(objects, run.result.tables[n].key), table.ids)
+        ]
+    found: list[tuple[str, DataFile]] = []
+    for part in whole_parts(run.plan, run.parts):
+        for file in part.files:
+            planned = run.plan.tables.get(file.table)
+            if planned is not None and planned.catalog_table == name and planned.ids.items() <= table.ids.items():
+                found.append((part.name, read_description(objects, file.key)))
+    return found
+
+
+def _sized(objects: Objects, file: DataFile) -> DataFile:
+    """The file with its size as it is: one whose references followed the root is another."""
+    return replace(file, bytes=objects.size(objects.key(file.uri)))
+
+
+def _values(table: Table, key: RunKey) -> tuple[Any, ...]:
+    return partition_values(table.iceberg, key.partition)
+
+
+def _schema(objects: Objects, key: str) -> pa.Schema:
+    with objects.reader(key) as stream:
+        return pq.read_schema(stream)
 
 
 def _has_ids(stored: pa.Schema, ids: FieldIds) -> bool:
     """Whether a file's columns have the field ids of their table."""
     return stored_field_ids(stored) == stored_field_ids(with_field_ids(stored, ids))
-
-
-def _rewrite(
-    objects: Objects,
-    key: str,
-    schema: pa.Schema,
-    ids: FieldIds,
-    *,
-    moved: tuple[list[str], str, str] | None = None,
-) -> None:
-    """Writes a Parquet file once more: with other field ids, or with file references below another root."""
-    index = json.loads((schema.metadata or {}).get(b"pandas", b"{}")).get("index_columns", [])
-    with objects.reader(key) as stream:
-        batches = pq.ParquetFile(stream).iter_batches(ROW_GROUP_ROWS)
-        with DataFileWriter(objects, key, schema, ids, index=index) as writer:
-            for batch in batches:
-                table = pa.Table.from_batches([batch])
-                for name in moved[0] if moved is not None else ():
-                    table = _pointed(table, name, *moved[1:])  # pyright: ignore[reportOptionalSubscript]
-                writer.write(table)
-
-
-def _pointed(table: pa.Table, name: str, old: str, new: str) -> pa.Table:
-    at = table.schema.get_field_index(name)
-    values = table.column(at)
-    inside = pc.starts_with(values, old)
-    followed = pc.binary_join_element_wise(new, pc.utf8_slice_codeunits(values, len(old)), "")
-    return table.set_column(at, table.schema.field(at), pc.if_else(inside, followed, values))
-
-
-def _show_parts(catalog: Catalog, plan: RunPlan) -> None:
-    """The finished rows of a run that is not finished, shown to readers again."""
-    for part in stored_parts(plan):
-        for file in part.files:
-            planned = plan.tables.get(file.table)
-            if planned is None:
-                continue
-            with plan.objects.reader(file.key) as stream:
-                stored = pq.read_schema(stream)
-            if not _has_ids(stored, planned.ids):
-                _rewrite(plan.objects, file.key, stored, planned.ids)
-            table = catalog.table(plan.key.experiment, planned.catalog_table)
-            described = read_description(plan.objects, file.key)
-            table.append([described], plan.key.partition, key=f"{plan.key.path}/{part.name}")

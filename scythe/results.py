@@ -16,6 +16,7 @@ class TableResult(BaseModel):
     """One table of a finished run."""
 
     uri: str
+    #: Its data file, below the root; it never changes.
     key: str
     #: Its table in the catalog.
     catalog_table: str
@@ -43,6 +44,8 @@ class RunResult(BaseModel):
     finished: datetime
     attempt: int
     tables: dict[str, TableResult]
+    #: The name of the gather that wrote the files, None for those of earlier versions of Scythe.
+    gather: str | None = None
     format: int = FORMAT
 
     def __repr__(self) -> str:

@@ -20,6 +20,7 @@ from scythe.layout import RunKey
 from scythe.manifest import read_manifest
 from scythe.parts import failed
 from scythe.plan import RunPlan
+from scythe.publish import settle, withdraw
 from scythe.reserve import bury, undo
 from scythe.results import RunResult, read_result
 from scythe.settings import engine_settings, storage
@@ -88,6 +89,9 @@ class ExperimentRun(BaseModel):
         self._is_there()
         finished = self.result
         if finished is not None and not self._is_being_redone():
+            if self._objects.exists(self.key.unpublished):
+                check_free(self._objects, self.key)
+                settle(self._objects, catalog_of(self._objects, engine_settings().catalog), self.key)
             return FinishedRef(finished)
         plan = RunPlan.load(self._objects, self.key)
         return self._start(plan, coverage_of(plan, all_parts(plan)).open_ranges(), engine, workers, module, show=True)
@@ -133,20 +137,14 @@ class ExperimentRun(BaseModel):
             NotFoundError: it was deleted already.
         """
         status = self.status
-        if status == "running":
-            raise RunError(f"the run {self.experiment_id} is being worked on: cancel it first")
         if status == "allocating":
             undo(self._objects, self.key)
             return
         if status == "deleted" and not self._objects.found(self.key.path):
             raise NotFoundError(f"there is no run {self.experiment_id} any more: it was deleted")
+        check_free(self._objects, self.key)
         bury(self._objects, self.key)
-        catalog = catalog_of(self._objects, engine_settings().catalog)
-        for name in catalog.tables(self.experiment):
-            catalog.table(self.experiment, name).replace([], self.key.partition, forget=f"{self.key.path}/")
-        self._objects.delete([self.key.manifest])  # first, so that a half-deleted run is no run
-        self._objects.delete_folder(self.key.path)
-        self._objects.delete_empty_folders(self.key.path)
+        withdraw(self._objects, catalog_of(self._objects, engine_settings().catalog), self.key)
 
     def _is_there(self) -> None:
         """Nothing where the run has a manifest.

@@ -10,9 +10,9 @@ from scythe.errors import FormatError, NotFoundError, RunDamaged
 from scythe.find import reserved
 from scythe.layout import RunKey
 from scythe.manifest import read_manifest
-from scythe.parts import stored_parts
 from scythe.plan import RunPlan
 from scythe.results import RunResult, read_result
+from scythe.run_files import counts
 from scythe_catalog.objects import Objects
 
 Status = Literal["allocating", "allocated", "running", "incomplete", "finished", "cancelled", "deleted", "damaged"]
@@ -95,6 +95,5 @@ def _counted(objects: Objects, key: RunKey, look: Look) -> Counts:
     result = look.result or read_result(objects, key)
     if result is not None:
         return Counts(result.inputs, result.rows, result.errors, result.seconds)
-    parts = stored_parts(RunPlan.load(objects, key))
     inputs = read_manifest(objects, key).get("inputs", 0)
-    return Counts(inputs, sum(p.rows for p in parts), sum(p.errors for p in parts))
+    return Counts(inputs, *counts(RunPlan.load(objects, key)))

@@ -9,6 +9,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 import scythe
@@ -58,7 +59,8 @@ def test_a_run_that_cannot_be_gathered_says_where_keeps_its_rows_and_can_be_resu
     def blocked(spec: Number) -> Square:
         folder = next((root / "blocked").glob("v*/*"))
         if not calls:
-            (folder / "final").write_text("in the way")
+            (folder / "scatter-gather" / "output").mkdir(parents=True, exist_ok=True)
+            (folder / "scatter-gather" / "output" / "gathers").write_text("in the way")
         calls.append(spec.x)
         return Square(square=spec.x**2)
 
@@ -67,17 +69,36 @@ def test_a_run_that_cannot_be_gathered_says_where_keeps_its_rows_and_can_be_resu
     run = scythe.open_run("blocked")
     assert run.status == "incomplete"
     assert scythe.read("squares", run=first)["square"].to_list() == [0, 1, 4]
+    assert scythe.read("blocked", run=run)["square"].to_list() == [0, 1, 4, 9, 16]
 
-    (root / run.experiment_id / "final").unlink()
+    (root / run.experiment_id / "scatter-gather" / "output" / "gathers").unlink()
     assert run.resume(engine="inline").result().rows == 5
     assert calls == list(range(5)), "finished inputs are not run again"
     assert scythe.read("blocked")["square"].to_list() == [0, 1, 4, 9, 16]
 
 
-def test_files_that_cannot_grow_stop_a_run_with_an_error_and_it_is_resumed_when_there_is_room(
-    root: Path, tmp_path: Path
-) -> None:
-    script = tmp_path / "filling.py"
+def test_a_run_whose_result_is_recorded_is_read_by_it_until_the_rest_can_be_written(root: Path) -> None:
+    @ExperimentRegistry.Register(name="hidden")
+    def hidden(spec: Number) -> Square:
+        folder = next((root / "hidden").glob("v*/*"))
+        if not (folder / "final").exists():
+            (folder / "final").write_text("in the way")
+        return Square(square=spec.x**2)
+
+    with pytest.raises(RunError, match=r"hidden/v1\.0\.0/.* is finished and can be read.*resume"):
+        BaseExperiment(experiment=hidden).allocate(numbers(3), engine="inline")
+    run = scythe.open_run("hidden")
+    assert run.status == "finished"
+    assert scythe.read("hidden")["square"].to_list() == [0, 1, 4]
+
+    (root / run.experiment_id / "final").unlink()
+    assert run.resume(engine="inline").result().rows == 3
+    assert pl.read_parquet(root / run.key.final("scalars"))["square"].to_list() == [0, 1, 4]
+    assert not (root / run.key.unpublished).exists()
+
+
+def test_files_that_cannot_grow_stop_a_run_with_an_error_and_it_is_resumed_when_there_is_room(root: Path) -> None:
+    script = Path("filling.py").resolve()
     script.write_text(
         textwrap.dedent(
             """

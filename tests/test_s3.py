@@ -105,6 +105,7 @@ def layout_of(run: Any) -> set[str]:
     """The keys of everything below the root, without what is named by chance or by time."""
     keys = (k.replace(run.key.folder, "RUN") for k in run.objects.keys("simulate") + run.objects.keys("_catalog"))
     keys = (re.sub(r"snap-\d+-0-", "snap-", _UUID.sub("ID", k)) for k in keys)
+    keys = (re.sub(r"gathers/(\d+)-\w+/", r"gathers/\1/", k) for k in keys)
     return {k for k in keys if not k.endswith(".lock")}
 
 

@@ -89,6 +89,25 @@ class FolderCatalog(MetastoreCatalog):
         file_io = load_file_io({**self.properties, **metadata.properties}, location)
         return Table((namespace, name), metadata, location, file_io, self)
 
+    def table_here(self, identifier: str | Identifier) -> Table:
+        """A table as it is; one that was moved without its root as it is to be: where it lies, without a history.
+
+        What is committed to the latter is the first that the table holds in its new place. Its columns keep their ids.
+
+        Raises:
+            NoSuchTableError: there is no table of this name.
+        """
+        return self._here(self.load_table(identifier))
+
+    def _here(self, table: Table) -> Table:
+        location = self._location(*self.identifier_to_database_and_table(table.name()))
+        if table.metadata.location == location:
+            return table
+        forgotten: dict[str, Any] = {"snapshots": [], "snapshot_log": [], "metadata_log": [], "refs": {}}
+        forgotten |= {"current_snapshot_id": None, "statistics": [], "partition_statistics": []}
+        metadata = table.metadata.model_copy(update={"location": location, **forgotten})
+        return Table(table.name(), metadata, table.metadata_location, table.io, self)
+
     def commit_table(
         self, table: Table, requirements: tuple[TableRequirement, ...], updates: tuple[TableUpdate, ...]
     ) -> CommitTableResponse:
@@ -99,6 +118,8 @@ class FolderCatalog(MetastoreCatalog):
             current = None
         if current is not None and current.metadata_location != table.metadata_location:
             raise CommitFailedException(f"{namespace}.{name} was committed to since it was loaded")
+        if current is not None:
+            current = self._here(current)
         staged = self._update_and_stage_table(current, table.name(), requirements, updates)
         if current is not None and staged.metadata == current.metadata:
             return _response(current.metadata, current.metadata_location)

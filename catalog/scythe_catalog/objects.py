@@ -98,6 +98,16 @@ class Objects:
 
         return self._tried(lambda: bytes(obstore.get(self.store, key).bytes()))
 
+    def read_dated(self, key: str) -> tuple[bytes, float]:
+        """The whole object, and when it was written by the store's own clock [s since 1970]; raises FileNotFoundError."""
+        import obstore
+
+        def attempt() -> tuple[bytes, float]:
+            got = obstore.get(self.store, key)
+            return bytes(got.bytes()), got.meta["last_modified"].timestamp()
+
+        return self._tried(attempt)
+
     def read_all(self, keys: Iterable[str]) -> list[bytes]:
         """Many small objects, in parallel over a network."""
         return self._at_once(self.read, keys)

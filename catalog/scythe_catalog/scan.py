@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from scythe_catalog.objects import Objects
 from scythe_catalog.schema.kinds import Kind, List, Map, Struct, known_part
 from scythe_catalog.schema.table_schema import TableSchema
 
@@ -43,6 +44,17 @@ def scan(
         *(_rebuilt(pl.col(c.name), c.kind).alias(c.name) for c in unlike),
     ]
     return frame.select([*names, *keep]).with_columns(casts)
+
+
+def scan_files(objects: Objects, keys: Sequence[str], schema: TableSchema) -> pl.LazyFrame:
+    """The rows of Parquet files of one schema, typed by it; no catalog is asked, nor any file opened yet."""
+    if not keys:
+        return pl.LazyFrame(schema=schema.polars())
+    folder = objects.folder
+    sources = [objects.uri(key) if folder is None else str(folder / key) for key in keys]
+    options = _reach(objects.root)
+    frame = pl.scan_parquet(sources, storage_options=options, glob=False, hive_partitioning=False)
+    return frame.select(schema.names).with_columns(typed(schema))
 
 
 def typed(schema: TableSchema) -> list[pl.Expr]:
@@ -85,9 +97,12 @@ def _rebuilt(value: pl.Expr, kind: Kind) -> pl.Expr:
 
 
 def _storage_options(table: Table) -> dict[str, str] | None:
-    location = table.iceberg.metadata_location
-    if not location.startswith("s3://"):
+    return _reach(table.iceberg.metadata_location)
+
+
+def _reach(uri: str) -> dict[str, str] | None:
+    if not uri.startswith("s3://"):
         return None
     from scythe_catalog.s3 import polars_options
 
-    return polars_options(location)
+    return polars_options(uri)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 Partition = Mapping[str, Any]
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-_LEDGER = "scythe.committed."
+LEDGER = "scythe.committed."
 _KEPT_SNAPSHOTS, _MANY_SNAPSHOTS = 5, 20
 _PATIENCE_SECONDS = 300.0
 _QUEUE_SECONDS = 5.0
@@ -80,6 +80,10 @@ class Catalog:
             )
         return Table(_called(table, namespace, name))
 
+    def namespaces(self) -> list[str]:
+        """Names of the namespaces, sorted."""
+        return sorted(".".join(identifier) for identifier in self.iceberg.list_namespaces())
+
     def tables(self, namespace: str) -> list[str]:
         """Names of the tables of a namespace, sorted; empty where there is none."""
         from pyiceberg.exceptions import NoSuchNamespaceError
@@ -102,40 +106,49 @@ class Catalog:
         Raises:
             CatalogError: the table is there with a schema that this one breaks.
         """
-        from pyiceberg.exceptions import NamespaceAlreadyExistsError, TableAlreadyExistsError
-
         partition = tuple(partition)
         try:
             table = self.table(namespace, name)
         except TableNotFound:
-            if not self.iceberg.namespace_exists((namespace,)):  # a name with a dot is one namespace, not two
-                with contextlib.suppress(NamespaceAlreadyExistsError):
-                    self.iceberg.create_namespace((namespace,))
-            try:
-                return self._create(namespace, name, schema, partition, properties or {})
-            except TableAlreadyExistsError:
-                table = self.table(namespace, name)
+            created = self.create(namespace, name, schema, partition, properties or {})
+            if created is not None:
+                return created
+            table = self.table(namespace, name)
         return table.widened(schema, properties or {})
 
-    def _create(
-        self, namespace: str, name: str, schema: TableSchema, partition: tuple[Column, ...], extra: Mapping[str, str]
-    ) -> Table:
+    def create(
+        self,
+        namespace: str,
+        name: str,
+        schema: TableSchema,
+        partition: Iterable[Column],
+        properties: Mapping[str, str],
+    ) -> Table | None:
+        """A new table, None where there is one of this name already; of several callers one makes it."""
+        from pyiceberg.exceptions import NamespaceAlreadyExistsError, TableAlreadyExistsError
         from pyiceberg.partitioning import PartitionField, PartitionSpec
         from pyiceberg.transforms import IdentityTransform
 
         from scythe_catalog.iceberg_types import iceberg_schema
 
-        optional = tuple(Column(c.name, c.kind, True, c.doc) for c in partition)
+        if not self.iceberg.namespace_exists((namespace,)):
+            with contextlib.suppress(NamespaceAlreadyExistsError):
+                self.iceberg.create_namespace((namespace,))
+        columns = tuple(partition)
+        optional = tuple(Column(c.name, c.kind, True, c.doc) for c in columns)
         iceberg = iceberg_schema(schema.plus(optional))
         fields = [
             PartitionField(iceberg.find_field(c.name).field_id, 1000 + i, IdentityTransform(), c.name)
-            for i, c in enumerate(partition)
+            for i, c in enumerate(columns)
         ]
-        properties = {**_PROPERTIES, **extra, SCHEMA_KEY: json.dumps(schema.to_json())}
+        described = {**_PROPERTIES, **properties, SCHEMA_KEY: json.dumps(schema.to_json())}
         location = Objects(self.warehouse).uri(f"{namespace}/{name}")
-        created = self.iceberg.create_table(
-            (namespace, name), iceberg, location, PartitionSpec(*fields), properties=properties
-        )
+        try:
+            created = self.iceberg.create_table(
+                (namespace, name), iceberg, location, PartitionSpec(*fields), properties=described
+            )
+        except TableAlreadyExistsError:
+            return None
         return Table(_called(created, namespace, name))
 
     def drop(self, namespace: str, name: str) -> None:
@@ -167,10 +180,9 @@ class Table:
         """Column path -> field id, for writers of data files."""
         return field_ids(self.iceberg.schema())
 
-    @property
-    def partition_columns(self) -> tuple[str, ...]:
-        """Names of the partition columns."""
-        return tuple(f.name for f in self.iceberg.spec().fields)
+    def can_hold(self, schema: TableSchema) -> bool:
+        """Whether the table can be widened so that it holds rows of `schema`."""
+        return not clashes(self.schema, schema)
 
     def widened(self, schema: TableSchema, properties: Mapping[str, str] | None = None) -> Table:
         """The table with what `schema` adds to it; unchanged where it adds nothing."""
@@ -195,6 +207,22 @@ class Table:
 
         return self._commit(change)
 
+    def narrowed(self, schema: TableSchema, properties: Mapping[str, str]) -> Table:
+        """The table with the columns of `schema` alone, unless somebody has committed since it was loaded."""
+        known = self.iceberg.metadata_location
+
+        def change(table: pyiceberg.table.Table, tx: Transaction) -> bool:
+            if table.metadata_location != known:
+                return False
+            with tx.update_schema() as update:
+                for column in Table(table).schema:
+                    if column.name not in schema:
+                        update.delete_column(column.name)
+            tx.set_properties({SCHEMA_KEY: json.dumps(schema.to_json()), **properties})
+            return True
+
+        return self._commit(change)
+
     def append(self, files: Iterable[DataFile], partition: Partition, *, key: str) -> Table:
         """Adds data files in one snapshot, exactly once for each key, whoever races and however often it is called."""
         return self.append_each({key: list(files)}, partition)
@@ -203,14 +231,14 @@ class Table:
         """`append` for the files of many keys, in one snapshot together."""
 
         def change(table: pyiceberg.table.Table, tx: Transaction) -> bool:
-            new = {key: added for key, added in files.items() if added and _LEDGER + key not in table.properties}
+            new = {key: added for key, added in files.items() if added and LEDGER + key not in table.properties}
             if not new:
                 return False
             with tx.update_snapshot().merge_append() as snapshot:
                 for added in new.values():
                     for file in added:
-                        snapshot.append_data_file(_data_file(table, file, partition))
-            tx.set_properties({_LEDGER + key: "1" for key in new})
+                        snapshot.append_data_file(data_file(table, file, partition))
+            tx.set_properties({LEDGER + key: "1" for key in new})
             return True
 
         return self._commit(change)
@@ -224,7 +252,7 @@ class Table:
 
         def change(table: pyiceberg.table.Table, tx: Transaction) -> bool:
             present = {task.file.file_path: task.file for task in _files_of(table, partition)}
-            done = [k for k in table.properties if forget and k.startswith(_LEDGER + forget)]
+            done = [k for k in table.properties if forget and k.startswith(LEDGER + forget)]
             gone = [file for uri, file in present.items() if uri not in wanted]
             new = [file for uri, file in wanted.items() if uri not in present]
             if gone:
@@ -232,11 +260,11 @@ class Table:
                     for file in gone:
                         snapshot.delete_data_file(file)
                     for file in new:
-                        snapshot.append_data_file(_data_file(table, file, partition))
+                        snapshot.append_data_file(data_file(table, file, partition))
             elif new:
                 with tx.update_snapshot().merge_append() as snapshot:
                     for file in new:
-                        snapshot.append_data_file(_data_file(table, file, partition))
+                        snapshot.append_data_file(data_file(table, file, partition))
             if done:
                 tx.remove_properties(*done)
             return bool(gone or new or done)
@@ -350,7 +378,8 @@ def _expire(table: pyiceberg.table.Table, tx: Transaction) -> None:
         ExpireSnapshots(tx).by_ids([s.snapshot_id for s in snapshots[:-_KEPT_SNAPSHOTS]]).commit()
 
 
-def _data_file(table: pyiceberg.table.Table, file: DataFile, partition: Partition) -> Any:
+def data_file(table: pyiceberg.table.Table, file: DataFile, partition: Partition) -> Any:
+    """A data file as PyIceberg takes it for a commit."""
     from pyiceberg.manifest import DataFile as IcebergDataFile
     from pyiceberg.manifest import DataFileContent, FileFormat
     from pyiceberg.typedef import Record
@@ -359,7 +388,7 @@ def _data_file(table: pyiceberg.table.Table, file: DataFile, partition: Partitio
         content=DataFileContent.DATA,
         file_path=file.uri,
         file_format=FileFormat.PARQUET,
-        partition=Record(*(_partition_value(partition[f.name]) for f in table.spec().fields)),
+        partition=Record(*partition_values(table, partition)),
         record_count=file.rows,
         file_size_in_bytes=file.bytes,
         sort_order_id=None,
@@ -369,6 +398,11 @@ def _data_file(table: pyiceberg.table.Table, file: DataFile, partition: Partitio
     )
     made.spec_id = table.spec().spec_id
     return made
+
+
+def partition_values(table: pyiceberg.table.Table, partition: Partition) -> tuple[Any, ...]:
+    """The values of a partition as a table keeps them, in the order of its partition columns."""
+    return tuple(_partition_value(partition[f.name]) for f in table.spec().fields)
 
 
 def _partition_value(value: Any) -> Any:

@@ -1,0 +1,109 @@
+"""Which columns a version's dataframes have: those that its runs gave them, as long as these runs are there.
+
+The columns of a dataframe are known once a run is gathered. They are held against the next lower version that has any,
+and recorded with the run that gave them; a record whose run is gone binds nobody.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from scythe.errors import RunDamaged, RunError
+from scythe.generations import old_records
+from scythe.layout import CATALOG, RunKey, is_run_folder
+from scythe.records import dump, parse
+from scythe.results import read_result
+from scythe.versions import SemVer, allowed_between, parse_folders
+from scythe_catalog.names import folded
+from scythe_catalog.objects import Objects
+from scythe_catalog.schema import Severity, TableSchema, compare
+
+#: The kind of a column in which no row has told a type.
+_UNKNOWN = "unknown"
+
+
+def check_dataframe(objects: Objects, key: RunKey, name: str, schema: TableSchema) -> bool:
+    """Holds a dataframe's columns against those that other runs gave it; whether they are news for its version.
+
+    Raises:
+        RunError: the version is too small a step for what changed.
+    """
+    version = SemVer.parse(key.version)
+    for below in reversed(_recorded_versions(objects, key.experiment, name)):
+        if below > version:
+            continue
+        given = _given(objects, key, name, str(below))
+        if given is None:
+            continue
+        found = compare(given.relaxed(), schema.relaxed())
+        if found.severity > (Severity.IDENTICAL if below == version else allowed_between(below, version)):
+            raise RunError(
+                f"the dataframe {name!r} of {key.path} is not what it was in {below}:\n{found}\n"
+                "Nothing is lost: read the run by its name. Allocate again with a larger step of the version, "
+                "give the dataframe another name, or delete the runs that set its columns and resume this one."
+            )
+        return below != version or _tells(schema, given)
+    return True
+
+
+def _tells(schema: TableSchema, given: TableSchema) -> bool:
+    """Whether a column has a type whose type was not known yet."""
+    return any(c.kind.name == _UNKNOWN and schema[c.name].kind.name != _UNKNOWN for c in given if c.name in schema)
+
+
+def record_dataframe(objects: Objects, key: RunKey, name: str, schema: TableSchema) -> None:
+    """Records the columns of a run's dataframe, as the newest that are known for its version."""
+    record = {"run": key.folder, "columns": schema.to_json()}
+    objects.write(f"{_records(key.experiment, name)}/{key.version}.json", dump(record))
+
+
+def _given(objects: Objects, key: RunKey, name: str, version: str) -> TableSchema | None:
+    """The columns that a version's dataframe has by its runs, this one excepted; None where no other run has it."""
+    recorded = _recorded(objects, key.experiment, name, version)
+    if recorded is not None:
+        other = RunKey(key.experiment, version, recorded["run"])
+        if other != key and objects.exists(other.result):
+            return TableSchema.from_json(recorded["columns"])
+    folders = [f for f in objects.folders(f"{key.experiment}/{version}") if is_run_folder(f)]
+    for folder in reversed(folders):
+        other = RunKey(key.experiment, version, folder)
+        if other != key and (found := _columns_of(objects, other, name)) is not None:
+            return found
+    return None
+
+
+def _columns_of(objects: Objects, key: RunKey, name: str) -> TableSchema | None:
+    """The columns of a finished run's dataframe, by its file; None where it has none, or none that can be read."""
+    try:
+        result = read_result(objects, key)
+        if result is None or name not in result.tables:
+            return None
+        with objects.reader(result.tables[name].key) as stream:
+            return TableSchema.from_arrow(pq.read_schema(stream))
+    except (RunDamaged, FileNotFoundError):
+        return None
+
+
+def _recorded(objects: Objects, experiment: str, name: str, version: str) -> dict[str, Any] | None:
+    """A record that names its run; earlier versions of Scythe wrote none."""
+    where = f"{_records(experiment, name)}/{version}.json"
+    try:
+        found = parse(objects.read(where), objects.uri(where))
+    except (FileNotFoundError, RunDamaged):
+        return None
+    return found if {"run", "columns"} <= found.keys() else None
+
+
+def _recorded_versions(objects: Objects, experiment: str, name: str) -> list[SemVer]:
+    """The versions in which the dataframe has been seen, lowest first."""
+    names = [*objects.files(_records(experiment, name)), *objects.files(old_records(experiment, name))]
+    return parse_folders(n.removesuffix(".json") for n in names)
+
+
+def _records(experiment: str, name: str) -> str:
+    """The folder of a dataframe's records; two names that differ by case alone have two on every disk."""
+    own = name if name == folded(name) else f"{name}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f"{CATALOG}/{experiment}/_dataframes/{own}"

@@ -1,0 +1,122 @@
+"""Makes what a run's files say of places below the root true again, after the root was copied or moved.
+
+A reference is known by its form, `<old root>/<experiment>/<version>/<datetime>/...`, so that doing it twice, or after an
+interruption, changes nothing more. Files of other places are left alone, and so is the catalog.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from scythe.layout import RunKey
+from scythe.manifest import dump_yaml
+from scythe.plan import RunPlan
+from scythe_catalog.compute import pc
+from scythe_catalog.datafile import ROW_GROUP_ROWS, DataFileWriter, FieldIds, stored_field_ids
+from scythe_catalog.objects import Objects
+from scythe_catalog.schema import TableSchema
+from scythe_catalog.schema.kinds import Uri
+
+_RUN = r"/[^/]+/v[^/]+/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d/"
+
+
+@dataclass(frozen=True)
+class _Move:
+    """From where to where a root was moved."""
+
+    old: str
+    new: str
+
+    @property
+    def pattern(self) -> str:
+        """What a reference to a file of any run below the old root begins with."""
+        return "^" + re.escape(self.old) + _RUN
+
+    def text(self, value: str) -> str:
+        """A reference, below the new root if it was one below the old."""
+        return self.new + value[len(self.old) :] if re.match(self.pattern, value) else value
+
+    def column(self, values: pa.ChunkedArray) -> pa.ChunkedArray:
+        """The same for a column of references."""
+        inside = pc.match_substring_regex(values, self.pattern)
+        followed = pc.binary_join_element_wise(self.new, pc.utf8_slice_codeunits(values, len(self.old)), "")
+        return pc.if_else(inside, followed, values)
+
+
+def follow(objects: Objects, key: RunKey, files: Iterable[str]) -> None:
+    """Makes the references of a run true where it lies now: in its YAML files, its inputs and these Parquet files."""
+    plan = RunPlan.from_json(objects.read(key.plan), objects.uri(key.plan))
+    if plan.root == objects.root:
+        return
+    move = _Move(plan.root, objects.root)
+    for name in (key.manifest, key.input_artifacts, key.workflow_spec):
+        _follow_yaml(objects, name, move)
+    for name in (key.specs, *files):
+        _follow_parquet(objects, name, move)
+    objects.write(key.plan, RunPlan.load(objects, key).to_json())  # last: it says that all of this is done
+
+
+def _follow_yaml(objects: Objects, key: str, move: _Move) -> None:
+    try:
+        content = yaml.safe_load(objects.read(key))
+    except FileNotFoundError:
+        return
+    followed = _walked(content, move)
+    if followed != content:
+        objects.write(key, dump_yaml(followed, sort_keys=False))
+
+
+def _walked(value: Any, move: _Move) -> Any:
+    match value:
+        case str():
+            return move.text(value)
+        case dict():
+            return {k: _walked(v, move) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType]
+        case list():
+            return [_walked(v, move) for v in value]  # pyright: ignore[reportUnknownVariableType]
+        case _:
+            return value
+
+
+def _follow_parquet(objects: Objects, key: str, move: _Move) -> None:
+    with objects.reader(key) as stream:
+        stored = pq.read_schema(stream)
+    names = [c.name for c in TableSchema.from_arrow(stored) if isinstance(c.kind, Uri) and c.kind.file]
+    if names and _any_inside(objects, key, names, move):
+        rewrite(objects, key, key, stored, stored_field_ids(stored), columns=dict.fromkeys(names, move))
+
+
+def _any_inside(objects: Objects, key: str, names: list[str], move: _Move) -> bool:
+    with objects.reader(key) as stream:
+        table = pq.read_table(stream, columns=names)
+    return any(pc.any(pc.match_substring_regex(c, move.pattern)).as_py() for c in table.columns)
+
+
+def rewrite(
+    objects: Objects,
+    source: str,
+    target: str,
+    schema: pa.Schema,
+    ids: FieldIds,
+    *,
+    columns: dict[str, _Move] | None = None,
+) -> None:
+    """Writes a Parquet file once more: with other field ids, or with file references below another root."""
+    index = json.loads((schema.metadata or {}).get(b"pandas", b"{}")).get("index_columns", [])
+    with objects.reader(source) as stream:
+        batches = pq.ParquetFile(stream).iter_batches(ROW_GROUP_ROWS)
+        with DataFileWriter(objects, target, schema, ids, index=index) as writer:
+            for batch in batches:
+                table = pa.Table.from_batches([batch])
+                for name, move in (columns or {}).items():
+                    at = table.schema.get_field_index(name)
+                    table = table.set_column(at, table.schema.field(at), move.column(table.column(at)))
+                writer.write(table)

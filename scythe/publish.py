@@ -1,0 +1,148 @@
+"""Makes the catalog and `final/` show what a run's result says: after each gather, and for one that died before it could.
+
+The result is what counts: it was replaced in one step. All that is done here can be repeated, by whoever comes next,
+and changes nothing then. Gathers nothing, runs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from scythe.attempts import latest_attempt
+from scythe.errors import TableNotFound
+from scythe.layout import RunKey, file_names, unpublished_folder
+from scythe.parts import number_of
+from scythe.records import dump, parse
+from scythe.results import RunResult, read_result
+from scythe_catalog.datafile import DataFile, read_description
+from scythe_catalog.objects import Objects
+from scythe_catalog.tables import Catalog
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The files of one gather, as a catalog takes them, and the catalog's tables that hold nothing of the run any more."""
+
+    files: Mapping[str, DataFile]
+    left: tuple[str, ...] = field(default=())
+
+    def to_json(self) -> bytes:
+        """The record as JSON."""
+        return dump({"files": {name: file.to_json() for name, file in self.files.items()}, "left": list(self.left)})
+
+    @classmethod
+    def of(cls, objects: Objects, result: RunResult, key: RunKey) -> Gathered:
+        """What was recorded of a result's files; of an old result they are looked at."""
+        record: dict[str, Any] = {"files": {}, "left": []}
+        if result.gather is not None:
+            where = key.gathered_files(result.gather)
+            record = parse(objects.read(where), objects.uri(where))
+        files = {
+            name: DataFile.from_json(record["files"][name])
+            if name in record["files"]
+            else read_description(objects, table.key)
+            for name, table in result.tables.items()
+        }
+        below = {
+            name: DataFile(objects.uri(result.tables[name].key), f.rows, f.bytes, f.statistics)
+            for name, f in files.items()
+        }
+        return cls(below, tuple(record["left"]))
+
+
+def record(objects: Objects, key: RunKey, result: RunResult, gathered: Gathered) -> None:
+    """Makes a result the run's own: from the one step on in which it is written, it is what the run came to."""
+    assert result.gather is not None
+    objects.write(key.gathered_files(result.gather), gathered.to_json())
+    objects.write(key.unpublished, b"")
+    objects.write(key.result, result.model_dump_json(indent=1).encode())
+
+
+def publish(objects: Objects, catalog: Catalog, key: RunKey, result: RunResult, gathered: Gathered) -> None:
+    """Makes the files of a result all that the catalog holds of a run, shows them in `final/`, and clears up.
+
+    Where another process has recorded a newer result meanwhile, that is what is published in the end.
+    """
+    _publish_once(objects, catalog, key, result, gathered)
+    while (newest := read_result(objects, key)) is not None and newest.gather != result.gather:
+        result = newest
+        objects.write(key.unpublished, b"")
+        _publish_once(objects, catalog, key, result, Gathered.of(objects, result, key))
+
+
+def _publish_once(objects: Objects, catalog: Catalog, key: RunKey, result: RunResult, gathered: Gathered) -> None:
+    for name, found in result.tables.items():
+        file = gathered.files[name]
+        table = catalog.table(key.experiment, found.catalog_table)
+        table.replace([file] if file.rows else [], key.partition, forget=f"{key.path}/")
+    for name in gathered.left:
+        try:
+            catalog.table(key.experiment, name).replace([], key.partition, forget=f"{key.path}/")
+        except TableNotFound:
+            continue
+    if result.gather is not None:
+        _show(objects, key, result)
+    objects.delete([key.unpublished])
+    _clear_parts(objects, key, result.attempt)
+
+
+def _show(objects: Objects, key: RunKey, result: RunResult) -> None:
+    names = file_names(result.tables)
+    for name, found in result.tables.items():
+        objects.link(found.key, key.final(names[name]))
+    shown = {key.final(stem) for stem in names.values()}
+    folder = key.final("").rsplit("/", 1)[0]
+    objects.delete([k for f in objects.files(folder) if (k := f"{folder}/{f}") not in shown])
+
+
+def _clear_parts(objects: Objects, key: RunKey, attempt: int) -> None:
+    """Removes the parts that are in a result now, and those that came too late for it."""
+    names = objects.files(key.parts)
+    done = [name for name in names if number_of(name) <= attempt]
+    if len(done) == len(names):
+        objects.delete_folder(key.parts)
+    else:
+        objects.delete([f"{key.parts}/{name}" for name in done])
+
+
+def unpublished(objects: Objects, experiment: str) -> list[RunKey]:
+    """The runs of an experiment whose newest result the catalog may not show yet: their own files tell."""
+    found = [name.partition("~") for name in objects.files(unpublished_folder(experiment))]
+    return [RunKey(experiment, version, folder) for version, tilde, folder in found if tilde]
+
+
+def withdraw(objects: Objects, catalog: Catalog, key: RunKey) -> None:
+    """Takes a run out of the catalog, and its folder away; begins with the manifest, so that half a run is none.
+
+    Raises:
+        StorageError: a file cannot be deleted; the rest is done by a call of `settle`.
+    """
+    objects.write(key.unpublished, b"")
+    objects.delete([key.manifest])
+    for name in catalog.tables(key.experiment):
+        catalog.table(key.experiment, name).replace([], key.partition, forget=f"{key.path}/")
+    objects.delete_folder(key.path)
+    objects.delete_empty_folders(key.path)
+    objects.delete([key.unpublished])
+
+
+def settle(objects: Objects, catalog: Catalog, key: RunKey) -> None:
+    """Finishes what a process that died has left: a result is published, a run that is half deleted goes whole."""
+    if not objects.exists(key.manifest):
+        withdraw(objects, catalog, key)
+        return
+    result = read_result(objects, key)
+    if result is not None:
+        publish(objects, catalog, key, result, Gathered.of(objects, result, key))
+    else:
+        objects.delete([key.unpublished])
+
+
+def settle_all(objects: Objects, catalog: Catalog, experiment: str) -> None:
+    """`settle` for all runs of an experiment that nobody works on."""
+    for key in unpublished(objects, experiment):
+        last = latest_attempt(objects, key)
+        if last is None or not last.alive:
+            settle(objects, catalog, key)

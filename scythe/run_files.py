@@ -1,0 +1,58 @@
+"""A run's tables as lazy frames of its own files: what readers go by where the catalog does not show a run, or not yet.
+
+Each input is there once, whichever process had the last word on it. Writes nothing, looks no run up.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from scythe.gather import coverage_of, inputs_of
+from scythe.merge import KEY
+from scythe.parts import failed, stored_parts
+from scythe.plan import RunPlan
+from scythe.results import TableResult
+from scythe_catalog.objects import Objects
+from scythe_catalog.scan import scan_files
+from scythe_catalog.schema import TableSchema
+
+
+def scan_result(objects: Objects, table: TableResult) -> pl.LazyFrame:
+    """A table of a finished run, ordered by `sort_index`."""
+    return scan_files(objects, [table.key], schema_of_result(objects, table))
+
+
+def schema_of_result(objects: Objects, table: TableResult) -> TableSchema:
+    """The columns of a table of a finished run."""
+    with objects.reader(table.key) as stream:
+        return TableSchema.from_arrow(pq.read_schema(stream))
+
+
+def scan_parts(plan: RunPlan, table: str) -> pl.LazyFrame:
+    """What an unfinished run has come to by now in one of the tables that its models determine, ordered by `sort_index`."""
+    objects, schema = plan.objects, plan.tables[table].schema
+    parts = stored_parts(plan)
+    coverage = coverage_of(plan, parts)
+    whole: list[str] = []
+    frames: list[pl.LazyFrame] = []
+    for number, part in enumerate(parts):
+        keys = [file.key for file in part.files if file.table == table]
+        lost = coverage.lost(number, inputs_of(plan, part)) if coverage.overlaps else ()
+        if len(lost) == 0:
+            whole += keys
+        elif keys:
+            frames.append(scan_files(objects, keys, schema).filter(~pl.col(KEY).is_in(pl.Series(lost).implode())))
+    frames.append(scan_files(objects, whole, schema))
+    return pl.concat(frames).sort(KEY, maintain_order=True)
+
+
+def counts(plan: RunPlan) -> tuple[int, int]:
+    """How many inputs of an unfinished run have come to a row, and how many to an error, by now."""
+    parts = stored_parts(plan)
+    coverage = coverage_of(plan, parts)
+    if not coverage.overlaps:
+        return sum(p.rows for p in parts), sum(p.errors for p in parts)
+    failures = enumerate(failed(plan.objects, parts).values())
+    errors = sum(int(coverage.owned(number, keys).sum()) for number, keys in failures)
+    return coverage.done - errors, errors
