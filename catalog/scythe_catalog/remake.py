@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from scythe_catalog.datafile import DataFile
 from scythe_catalog.errors import CommitConflict, StorageError, TableNotFound
-from scythe_catalog.tables import LEDGER, Catalog, Partition, Table, data_file
+from scythe_catalog.tables import LEDGER, Catalog, Partition, Table, called, data_file
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table as IcebergTable
@@ -66,7 +66,7 @@ def _here(catalog: Catalog, namespace: str, name: str) -> IcebergTable:
     try:
         if isinstance(iceberg, FolderCatalog):
             return iceberg.table_here((namespace, name))
-        table = iceberg.load_table((namespace, name))
+        table = called(iceberg.load_table((namespace, name)), namespace, name)
     except (NoSuchTableError, NoSuchNamespaceError) as error:
         raise TableNotFound(f"there is no table {namespace}.{name} in {catalog.warehouse}") from error
     except (FileNotFoundError, StorageError):

@@ -78,7 +78,7 @@ class Catalog:
                 f"the table {namespace}.{name} was made in {table.location()} and has been moved to {self.warehouse}: "
                 "make the catalog anew with `scythe rebuild`"
             )
-        return Table(_called(table, namespace, name))
+        return Table(called(table, namespace, name))
 
     def namespaces(self) -> list[str]:
         """Names of the namespaces, sorted."""
@@ -149,7 +149,7 @@ class Catalog:
             )
         except TableAlreadyExistsError:
             return None
-        return Table(_called(created, namespace, name))
+        return Table(called(created, namespace, name))
 
     def drop(self, namespace: str, name: str) -> None:
         """Forgets a table; its data files stay. Nothing happens where there is none."""
@@ -355,7 +355,7 @@ def _queue(location: str) -> Generator[None]:
         lock.release()
 
 
-def _called(table: pyiceberg.table.Table, namespace: str, name: str) -> pyiceberg.table.Table:
+def called(table: pyiceberg.table.Table, namespace: str, name: str) -> pyiceberg.table.Table:
     """The table under the name that it was asked for by: SQL catalogs split theirs at dots, and strip the pieces."""
     table._identifier = (namespace, name)  # pyright: ignore[reportPrivateUsage]
     return table
