@@ -30,6 +30,9 @@ from scythe_catalog.schema import iterate_models
 #: Told the number of the input within its range and the try that is about to run; -1 after it.
 Mark = Callable[[int, int], None]
 
+#: What is done with the stored input right before the function is called: its number, and the spec.
+Before = Callable[[int, ExperimentInputSpec], None]
+
 #: Takes over what the function returned for an input: its number, spec, output, and where it was called.
 Take = Callable[[int, ExperimentInputSpec, Any, Place], None]
 
@@ -65,8 +68,10 @@ Keep = Callable[[int, Tried], None]
 class Calls:
     """The calls of a function on a range of inputs, one after the other."""
 
-    def __init__(self, work: Work, rows: pa.Table, take: Take, around: Surroundings) -> None:
-        self.work, self.rows, self.take, self.around = work, rows, take, around
+    def __init__(
+        self, work: Work, rows: pa.Table, take: Take, around: Surroundings, before: Before | None = None
+    ) -> None:
+        self.work, self.rows, self.take, self.around, self.before = work, rows, take, around, before
         self._sort_index = rows.column("sort_index")
         #: Of the input that is running: its file references as they were given, and why one cannot be had.
         self.given: dict[str, str | None] = {}
@@ -194,8 +199,7 @@ class Calls:
                 output = self.called(mark, i, spec, tempdir=tempdir)
             else:
                 output = self.called(mark, i, spec)
-            untouched = self.stored(i) if self.work.schemas.computed else spec
-            self.take(i, untouched, output, Place(Path(folder.name) if folder else None, self._working))
+            self.take(i, spec, output, Place(Path(folder.name) if folder else None, self._working))
         finally:
             if folder is not None:
                 folder.cleanup()
@@ -224,9 +228,13 @@ class Calls:
     def timed(self, mark: Mark | None, i: int, spec: ExperimentInputSpec, more: dict[str, Any]) -> Any:
         """Calls the function between two marks, so that its time can be limited from outside."""
         if mark is None:
+            if self.before is not None:
+                self.before(i, spec)
             return self.work.call(spec, **more)
         mark(i, self.tries)
         try:
+            if self.before is not None:
+                self.before(i, spec)
             return self.work.call(spec, **more)
         finally:
             mark(-1, 0)

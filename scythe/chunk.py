@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import ValidationError
 
-from scythe import dataframes
+from scythe import dataframes, features
 from scythe.base import ExperimentInputSpec
 from scythe.call import Tried, Work
 from scythe.errors import DataError, OutputError
@@ -21,7 +21,7 @@ from scythe.failures import Failure
 from scythe.kept import picker
 from scythe.layout import ID_LEVELS, leaf_run_prefix
 from scythe.outputs import OutputFiles, Place
-from scythe.schemas import ERROR_COLUMNS, TASK_COLUMNS
+from scythe.schemas import ERROR_COLUMNS, TASK_COLUMNS, check_result
 from scythe_catalog.compute import pc
 from scythe_catalog.schema import (
     Problem,
@@ -60,12 +60,16 @@ class Chunk:
     def __init__(self, work: Work, rows: pa.Table) -> None:
         self.work, self.rows = work, rows
         self.values: list[tuple[Any, ...] | None] = [None] * rows.num_rows
-        self.pick = picker(work.schemas.output.schema)
+        self.pick = picker(work.schemas.output)
         self.failures: dict[int, Failure] = {}
         self.frames: list[tuple[int, str, Any]] = []
-        self.features: list[dict[str, Any]] = []
+        #: Computed features that `specs.pq` does not hold, by input.
+        self.features: dict[int, dict[str, Any]] = {}
+        unknown = any(c.name not in rows.column_names for c in work.schemas.computed)
         self.tasks: list[tuple[int, float, str, float]] = []
         self.files = OutputFiles(work.plan, work.schemas.file_outputs)
+        #: What is done right before the function is called.
+        self.before = self.features_of if unknown else None
 
     def keep(self, i: int, tried: Tried) -> None:
         """Keeps how an input was run, and why it failed if it did."""
@@ -75,39 +79,27 @@ class Chunk:
 
     def forget(self, start: int) -> None:
         """Drops what was kept of the inputs from this one on: they are run again."""
-        del self.tasks[start:], self.features[start:]
+        del self.tasks[start:]
+        self.features = {i: found for i, found in self.features.items() if i < start}
         self.failures = {i: failure for i, failure in self.failures.items() if i < start}
         self.frames = [frame for frame in self.frames if frame[0] < start]
         self.files.forget(start)
 
     def take(self, i: int, spec: ExperimentInputSpec, output: Any, place: Place) -> None:
         """Checks what the function returned, moves its files, and keeps the rest for `result`."""
-        model = self.work.experiment.output_model
-        if not isinstance(output, model):
-            raise OutputError(
-                f"the function returned {type(output).__name__}, not {model.__name__}: check its return statement"
-            )
+        check_result(output, self.work.experiment.output_model)
         frames = dataframes.prepare(output.dataframes) if output.dataframes else []
         for name, frame in frames:
             dataframes.check_clashes(name, frame, self.work.schemas.levels.names)
-        if self.work.schemas.computed:
-            self.features_of(i, spec)
         if self.files.names:
             output = self.files.take(i, output, self.run_id(i), place)
         self.frames += [(i, name, frame) for name, frame in frames]
-        self.values[i] = self.pick(vars(output))
+        self.values[i] = self.pick(output)
 
     def features_of(self, i: int, spec: ExperimentInputSpec) -> None:
-        """Keeps the computed features of an input, which were evaluated once at allocation for their types."""
-        found = dict(spec.computed_features)
-        names = [c.name for c in self.work.schemas.computed]
-        if set(found) - set(names):
-            raise OutputError(
-                f"computed_features gave {sorted(set(found) - set(names))}, which the first inputs did not"
-            )
-        while len(self.features) <= i:
-            self.features.append({})
-        self.features[i] = found
+        """Keeps the computed features of an input."""
+        if i not in self.features:
+            self.features[i] = features.evaluate(spec, self.work.schemas.computed)
 
     def run_id(self, i: int) -> str:
         """What the output files of an input are named by."""
@@ -161,19 +153,9 @@ class Chunk:
     def with_features(self, inputs: pa.Table) -> pa.Table:
         """The input rows with their computed features."""
         for column in self.work.schemas.computed:
-            values = [f.get(column.name) for f in self.features[: inputs.num_rows]]
-            values += [None] * (inputs.num_rows - len(values))
-            try:
-                array = column_to_arrow(column, values)
-            except DataError as error:
-                bad = {r for p in error.problems if isinstance(p, Problem) for r in p.rows}
-                for i in bad - set(self.failures):
-                    failure = OutputError(
-                        f"computed feature {column.name!r} must be {column.kind.describe()}, got {values[i]!r}"
-                    )
-                    self.failures[i] = Failure.of(failure, self.tasks[i][0])
-                array = column_to_arrow(column, [None if i in bad else v for i, v in enumerate(values)])
-            inputs = inputs.append_column(column.arrow, array)
+            if column.name not in inputs.column_names:
+                values = [self.features.get(i, {}).get(column.name) for i in range(inputs.num_rows)]
+                inputs = inputs.append_column(column.arrow, column_to_arrow(column, values))
         return inputs
 
     def error_rows(self, inputs: pa.Table) -> pa.Table:
@@ -215,8 +197,6 @@ def run_ids(experiment_id: str, sort_index: pa.ChunkedArray) -> pa.ChunkedArray:
 def side_by_side(schema: TableSchema, *tables: pa.Table) -> pa.Table:
     """The columns of a schema, each from the table that has it; a column that none has is null."""
     rows = tables[0].num_rows
-    columns: list[pa.ChunkedArray | pa.Array] = []
-    for column in schema:
-        source = next((t for t in tables if column.name in t.column_names), None)
-        columns.append(pa.nulls(rows, column.kind.storage) if source is None else source.column(column.name))
+    known = {name: column for t in reversed(tables) for name, column in zip(t.column_names, t.columns, strict=True)}
+    columns = [known[c.name] if c.name in known else pa.nulls(rows, c.kind.storage) for c in schema]
     return pa.table(columns, schema=schema.arrow)

@@ -1,42 +1,115 @@
-"""Frames of pandas and Polars made to Arrow: what `allocate` takes. Checks nothing."""
+"""Frames of pandas, Polars and Arrow as the catalog's checks take them. Checks nothing but that columns are alike.
+
+Columns of Python objects stay Python objects where Arrow's inference would change them: it gives each
+dict the keys of its neighbours, cuts instants among days, and takes numbers among durations for microseconds.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from scythe.errors import InputError
+from scythe_catalog.schema import Frame, families, mixture
+
+#: Sorts of objects that Arrow types as they are.
+_PLAIN = {"truth values", "numbers", "text", "bytes", "instants", "instants with a time zone", "days", "times of day", "durations"}  # fmt: skip
 
 
-def frame_to_arrow(frame: Any) -> pa.Table | None:
-    """The columns of a pandas, Polars or Arrow table (a named pandas index included), None for anything else."""
+def frame_of(frame: Any) -> Frame | None:
+    """The columns of a pandas, Polars or Arrow table (a named pandas index included), None for anything else.
+
+    Raises:
+        InputError: a column that stands twice, or holds values of unlike types.
+    """
     pandas, polars = sys.modules.get("pandas"), sys.modules.get("polars")
-    if isinstance(frame, pa.Table):
-        return frame
     if isinstance(frame, pa.RecordBatch):
-        return pa.Table.from_batches([frame])
+        frame = pa.Table.from_batches([frame])
+    if isinstance(frame, pa.Table):
+        return Frame(frame.replace_schema_metadata(None))
     if polars is not None and isinstance(frame, polars.DataFrame | polars.LazyFrame):
-        return frame.lazy().collect().to_arrow()
+        return _of_polars(frame.lazy().collect(), polars)
     if pandas is not None and isinstance(frame, pandas.DataFrame):
-        if any(name is not None for name in frame.index.names):
-            frame = frame.reset_index()
-        frame = frame.rename(columns=str)
-        columns = {name: _pandas_column(str(name), frame[name]) for name in frame.columns}
-        return pa.table(columns)
+        return _of_pandas(frame, pandas)
     return None
 
 
-def _text(value: Any) -> Any:
-    return str(value) if isinstance(value, PurePath) else value
+def _of_polars(frame: Any, polars: Any) -> Frame:
+    objects = {name: frame[name].to_list() for name, dtype in frame.schema.items() if dtype == polars.Object}
+    for name, values in objects.items():
+        _refuse_mixture(name, values)
+    return Frame(frame.drop(list(objects)).to_arrow(), objects)
 
 
-def _pandas_column(name: str, series: Any) -> pa.Array | pa.ChunkedArray:
-    if series.dtype == object:
-        series = series.map(_text)
+def _of_pandas(frame: Any, pandas: Any) -> Frame:
+    if frame.columns.nlevels > 1:
+        raise InputError(f"the frame has columns of {frame.columns.nlevels} levels: flatten them first")
+    if any(name is not None for name in frame.index.names):
+        levels = [str(name) if name is not None else f"level_{i}" for i, name in enumerate(frame.index.names)]
+        _refuse_twins([*levels, *map(str, frame.columns)])
+        frame = frame.reset_index(names=levels)
+    names = [str(name) for name in frame.columns]
+    _refuse_twins(names)
+    columns: dict[str, pa.Array | pa.ChunkedArray] = {}
+    objects: dict[str, list[Any]] = {}
+    gaps: set[str] = set()
+    for i, name in enumerate(names):
+        series = frame.iloc[:, i]
+        found: pa.Array | pa.ChunkedArray | list[Any]
+        if series.dtype == object:
+            found, has_gaps = _of_objects(name, series.tolist(), pandas)
+        else:
+            has_gaps = isinstance(series.dtype, np.dtype) and series.dtype.kind == "f"
+            found = _typed(name, series, from_pandas=not has_gaps)
+        gaps |= {name} if has_gaps else set()
+        if isinstance(found, list):
+            objects[name] = found
+        else:
+            columns[name] = found
+    return Frame(pa.table(columns), objects, frozenset(gaps))
+
+
+def _of_objects(name: str, values: list[Any], pandas: Any) -> tuple[pa.Array | pa.ChunkedArray | list[Any], bool]:
+    """Arrow where that types the objects as they are, else the objects; and whether NaN may mean nothing."""
+    values = [None if v is None or v is pandas.NA or v is pandas.NaT else v for v in values]
+    found = families(values)
+    has_gaps = "numbers" in found and any(isinstance(v, float) and v != v for v in values)  # noqa: PLR0124 - NaN
+    if has_gaps and found != {"numbers"}:
+        values = [None if isinstance(v, float) and v != v else v for v in values]  # noqa: PLR0124 - NaN
+        has_gaps = False
+    found = _refuse_mixture(name, values)
+    if not found <= _PLAIN:
+        return values, False
+    texts = [str(v) if isinstance(v, PurePath) else v for v in values] if found == {"text"} else values
+    return _typed(name, texts, from_pandas=False), has_gaps
+
+
+def _refuse_mixture(name: str, values: Sequence[Any]) -> set[str]:
+    """The sorts of values, of which there is one at most."""
+    mixed = mixture(values)
+    if mixed is not None:
+        raise InputError(f"{name}: the column holds values of unlike types, {mixed}: make them one type")
+    return families(values)
+
+
+def _typed(name: str, values: Any, *, from_pandas: bool) -> pa.Array | pa.ChunkedArray:
     try:
-        return pa.array(series, from_pandas=series.dtype.kind != "f")
-    except pa.ArrowException as error:
-        raise InputError(f"{name}: the column holds values of unlike types: {error}") from error
+        return pa.array(values, from_pandas=from_pandas)
+    except OverflowError as error:
+        raise InputError(f"{name}: the column holds whole numbers beyond 64 bits ({error})") from error
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        raise InputError(f"{name}: the column cannot be read: {error}") from error
+
+
+def _refuse_twins(names: Sequence[str]) -> None:
+    seen: set[str] = set()
+    twice = [name for name in names if name in seen or seen.add(name)]
+    if twice:
+        raise InputError(
+            f"the column {twice[0]!r} stands twice in the frame (as it does after concat or merge): rename one"
+        )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,16 +16,13 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
 
-from scythe.base import ExperimentInputSpec
-from scythe.errors import DataError, InputError, RegistrationError, SchemaError
-from scythe.frames import frame_to_arrow
+from scythe.errors import DataError, InputError
+from scythe.features import with_features
+from scythe.frames import frame_of
 from scythe.registry import Experiment
-from scythe.schemas import check_column
 from scythe_catalog.compute import pc
-from scythe_catalog.schema import EXTRA_COLUMN, Column, arrow_to_models, check_bounds, conform, models_to_arrow
-from scythe_catalog.schema.kinds import kind_of_arrow, local_path
-
-_FEATURE_SAMPLE = 100
+from scythe_catalog.schema import Column, Frame, check_bounds, conform, models_to_arrow
+from scythe_catalog.schema.kinds import local_path
 
 
 @dataclass(frozen=True)
@@ -42,11 +39,8 @@ class Inputs:
     local_files: dict[str, dict[str, Path]]
     #: For each file field, its other values.
     remote_files: dict[str, list[str]]
-
-    @property
-    def extra(self) -> bool:
-        """Whether any input carries values beyond its fields."""
-        return EXTRA_COLUMN in self.table.column_names
+    #: Whether any input carries values beyond its fields.
+    extra: bool = False
 
 
 def prepare_inputs(specs: Any, experiment: Experiment, *, overwrite_sort_index: bool) -> Inputs:
@@ -67,23 +61,20 @@ def prepare_inputs(specs: Any, experiment: Experiment, *, overwrite_sort_index: 
         raise error if isinstance(error, InputError) else InputError(str(error), error.problems) from None
     local, remote = _files(table, experiment.schemas.file_inputs)
     table, dense = _sorted(table)
-    return Inputs(table, single, dense, _computed(table, experiment), local, remote)
+    table, computed = with_features(table, experiment)
+    extra = experiment.schemas.input.extra_column in table.column_names
+    return Inputs(table, single, dense, computed, local, remote, extra)
 
 
 def _table(specs: Any, experiment: Experiment) -> pa.Table:
     compiled, model = experiment.schemas.input, experiment.input_model
     if isinstance(specs, BaseModel):
         specs = [specs]
-    frame = frame_to_arrow(specs)
+    frame = frame_of(specs)
     if frame is not None:
-        frame = frame.replace_schema_metadata(None)
-        if "experiment_id" not in frame.column_names:
-            frame = frame.append_column("experiment_id", pa.repeat(pa.scalar(experiment.name), frame.num_rows))
-        if "sort_index" not in frame.column_names:
-            frame = frame.append_column("sort_index", pa.array(np.arange(frame.num_rows)))
-        if frame.num_rows == 0:
+        if frame.rows == 0:
             return compiled.schema.arrow.empty_table()
-        return conform(frame, compiled)
+        return conform(_identified(frame, experiment.name), compiled)
     if not isinstance(specs, Iterable) or isinstance(specs, str | bytes):
         raise InputError(
             f"specs must be {model.__name__} models or a Polars, pandas or Arrow table, not {type(specs).__name__}"
@@ -98,6 +89,20 @@ def _table(specs: Any, experiment: Experiment) -> pa.Table:
             f"(the first a {found.__name__}; positions {rows})"
         )
     return models_to_arrow(models, compiled)
+
+
+def _identified(frame: Frame, name: str) -> Frame:
+    """The frame with the identifiers that every model has, if it has none."""
+    table, names = frame.table, frame.names
+    if "experiment_id" not in names:
+        table = _with(table, "experiment_id", pa.repeat(pa.scalar(name), frame.rows))
+    if "sort_index" not in names:
+        table = _with(table, "sort_index", pa.array(np.arange(frame.rows)))
+    return replace(frame, table=table)
+
+
+def _with(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    return table.append_column(name, values) if table.num_columns else pa.table({name: values})
 
 
 def _numbered(table: pa.Table) -> pa.Table:
@@ -154,33 +159,3 @@ def _unreadable(path: Path) -> str | None:
     if not path.exists():
         return "does not exist"
     return None if os.access(path, os.R_OK) and path.is_file() else "cannot be read"
-
-
-def _computed(table: pa.Table, experiment: Experiment) -> tuple[Column, ...]:
-    """The columns of the computed features, typed by the first inputs."""
-    model = experiment.input_model
-    if model.computed_features is ExperimentInputSpec.computed_features:
-        return ()
-    sample: list[ExperimentInputSpec] = arrow_to_models(table.slice(0, _FEATURE_SAMPLE), experiment.schemas.input)
-    try:
-        found = [dict(spec.computed_features) for spec in sample]
-    except Exception as error:
-        raise InputError(f"{model.__name__}.computed_features raises {type(error).__name__}: {error}") from error
-    columns: list[Column] = []
-    for name in dict.fromkeys(name for features in found for name in features):
-        try:
-            check_column(name, model)
-        except RegistrationError as error:
-            raise InputError(f"computed_features: {error}") from None
-        if name in experiment.schemas.inputs or name in experiment.schemas.output.schema:
-            raise InputError(f"{model.__name__}.computed_features gives {name!r}, which is a field already: rename it")
-        try:
-            kind = kind_of_arrow(pa.array([features.get(name) for features in found]).type)
-        except (SchemaError, pa.ArrowException) as error:
-            raise InputError(
-                f"{model.__name__}.computed_features: {name!r} must be a scalar of one type: {error}"
-            ) from error
-        if not kind.flat:
-            raise InputError(f"{model.__name__}.computed_features: {name!r} must be a scalar, not a {kind.describe()}")
-        columns.append(Column(name, kind, True, f"Computed by {model.__name__}."))
-    return tuple(columns)

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from scythe_catalog.schema import TableSchema
+from scythe_catalog.schema import CompiledModel
 
 _FIXED = frozenset({
     type(None), bool, int, float, complex, str, bytes,
@@ -24,18 +24,18 @@ _FIXED = frozenset({
 })  # fmt: skip
 
 
-def picker(schema: TableSchema) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
-    """Takes the values of a schema's columns out of a model's, as they are now: a later change leaves them alone."""
-    names = schema.names
-    pick: Callable[[dict[str, Any]], tuple[Any, ...]] = (
-        itemgetter(*names) if len(names) > 1 else lambda values: tuple(values[name] for name in names)
-    )
-    nested = [i for i, column in enumerate(schema) if not column.kind.flat]
-    if not nested:
-        return pick
+def picker(compiled: CompiledModel) -> Callable[[Any], tuple[Any, ...]]:
+    """Takes the values of a model's columns out of an instance, as they are now: a later change leaves them alone."""
+    names, computed = compiled.fields.names, compiled.computed
+    nested = [i for i, column in enumerate(compiled.schema) if not column.kind.flat]
+    if len(names) > 1 and not computed and not nested:
+        pick = itemgetter(*names)
+        return lambda output: pick(output.__dict__)
 
-    def copied(values: dict[str, Any]) -> tuple[Any, ...]:
-        taken = list(pick(values))
+    def copied(output: Any) -> tuple[Any, ...]:
+        values: dict[str, Any] = output.__dict__
+        taken = [values[name] for name in names]
+        taken += [getattr(output, name) for name in computed]
         for i in nested:
             taken[i] = as_it_is(taken[i])
         return tuple(taken)

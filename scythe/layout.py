@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from scythe.errors import RegistrationError, ScytheError
-from scythe_catalog.names import folded
+from scythe_catalog.names import composed, folded
 
 CATALOG = "_catalog"
 MANIFEST = "manifest.yml"
@@ -204,10 +204,10 @@ class RunKey:
         return f"{self.path}/scatter-gather/output/progress"
 
     def artifact(self, field: str, name: str) -> str:
-        return f"{self.path}/artifacts/{field}/{name}"
+        return f"{self.path}/artifacts/{composed(field)}/{name}"
 
     def output_file(self, field: str, name: str) -> str:
-        return f"{self.path}/results/{field}/{name}"
+        return f"{self.path}/results/{composed(field)}/{name}"
 
     def final(self, table: str) -> str:
         """The newest rows of a table, for people: another name of the newest gather's file."""

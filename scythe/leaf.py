@@ -120,7 +120,7 @@ class Leaf:
         """
         chunk = Chunk(self._work, self.inputs(rows))
         around = self.surroundings(trusting=not raise_errors)
-        calls = Calls(self._work, chunk.rows, chunk.take, around)
+        calls = Calls(self._work, chunk.rows, chunk.take, around, chunk.before)
         with running_with(self.plan.seed), around.kept():
             if not raise_errors:
                 calls.run_all(mark, attempts_before, chunk.keep, chunk.forget)

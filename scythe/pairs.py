@@ -13,7 +13,7 @@ from scythe.errors import RunError
 from scythe.registry import Experiment
 from scythe.results import RunResult
 from scythe_catalog.objects import Objects
-from scythe_catalog.schema import EXTRA_COLUMN, CompiledModel, arrow_to_models
+from scythe_catalog.schema import CompiledModel, arrow_to_models
 
 _BATCH_ROWS = 8192
 
@@ -54,7 +54,7 @@ def _batches(objects: Objects, result: RunResult, with_files: bool) -> Iterator[
 def _needed(table: pa.Table, compiled: CompiledModel, result: RunResult) -> pa.Table:
     """The columns of a model; those that came after the run take the model's defaults."""
     columns: dict[str, Any] = {}
-    for column in compiled.schema:
+    for column in compiled.fields:
         if column.name in table.column_names:
             columns[column.name] = table.column(column.name)
             continue
@@ -66,6 +66,6 @@ def _needed(table: pa.Table, compiled: CompiledModel, result: RunResult) -> pa.T
             )
         default = column.kind.array([info.get_default(call_default_factory=True)])
         columns[column.name] = pa.repeat(default[0], table.num_rows)
-    if compiled.allows_extra and EXTRA_COLUMN in table.column_names:
-        columns[EXTRA_COLUMN] = table.column(EXTRA_COLUMN)
+    if compiled.allows_extra and compiled.extra_column in table.column_names:
+        columns[compiled.extra_column] = table.column(compiled.extra_column)
     return pa.table(columns)

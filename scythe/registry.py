@@ -291,6 +291,7 @@ def _signature(target: Callable[..., Any]) -> tuple[type[Any], type[Any], bool]:
         if issubclass(target, ExperimentInputSpec):
             own_input = target
     where = _place(target)
+    _check_called(typing.cast(Callable[..., Any], function), where)
     try:
         hints = typing.get_type_hints(function)
     except NameError as error:
@@ -315,6 +316,22 @@ def _signature(target: Callable[..., Any]) -> tuple[type[Any], type[Any], bool]:
                 f"{where}: annotate {what} with its model, as in `def f(input_spec: MyInput) -> MyOutput`"
             )
     return typing.cast(type[Any], inputs), typing.cast(type[Any], outputs), tempdir
+
+
+def _check_called(function: Callable[..., Any], where: str) -> None:
+    """Nothing where a call gives a result: not a coroutine, nor a generator.
+
+    Raises:
+        RegistrationError: saying what to do instead.
+    """
+    plain = inspect.unwrap(function)
+    if inspect.iscoroutinefunction(plain):
+        raise RegistrationError(
+            f"{where} is an `async def`, and a worker awaits nothing: make it a `def`, "
+            "and call what it awaits with asyncio.run(...)"
+        )
+    if inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain):
+        raise RegistrationError(f"{where} is a generator: return one output in place of `yield`")
 
 
 def _check_limit(name: str, duration: Duration) -> None:

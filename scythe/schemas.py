@@ -5,18 +5,18 @@ An experiment's models in; table schemas out. Never touches a value.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import BaseModel
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.errors import RegistrationError, SchemaError
+from scythe.errors import OutputError, RegistrationError, SchemaError
 from scythe.layout import ID_LEVELS, RESERVED_TABLES, check_name
 from scythe.levels import level_names
+from scythe_catalog.names import folded, twins
 from scythe_catalog.schema import (
-    EXTRA_COLUMN,
     Column,
     CompiledModel,
     Difference,
@@ -50,8 +50,11 @@ TASK_COLUMNS = (
     Column("worker", k.Str(), False, "Host and process that ran it last."),
     Column("start", k.Timestamp(aware=True), False, "When its first attempt began."),
 )
-EXTRA = Column(EXTRA_COLUMN, k.Json(), True, "Values that the input carries beyond its fields, as JSON.")
-_TAKEN = {c.name for c in (*PARTITION, *ERROR_COLUMNS, EXTRA)} | {"sort_subindex"}
+EXTRA = Column("extra", k.Json(), True, "Values that the input carries beyond its fields, as JSON.")
+_TAKEN = {folded(c.name): c.name for c in (*PARTITION, *ERROR_COLUMNS)} | {"sort_subindex": "sort_subindex"}
+#: What a function calls on its spec: a field of that name would hide it.
+_CALLED = ("log", "fetch_uri", "make_multiindex", "computed_features", "log_method")
+_MOST_CHARACTERS, _MOST_BYTES = 120, 200
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class ExperimentSchemas:
         """The index levels, then the inputs that cannot be levels: lists, maps, nested models, extra values."""
         levels = self.levels
         rest = tuple(c for c in self.input.schema if c.name not in levels)
-        return levels.plus(rest + ((EXTRA,) if self.extra else ()))
+        return levels.plus(rest + ((replace(EXTRA, name=self.input.extra_column),) if self.extra else ()))
 
     @property
     def tables(self) -> dict[str, TableSchema]:
@@ -129,36 +132,94 @@ def compile_experiment(inputs: type[BaseModel], outputs: type[BaseModel]) -> Exp
         raise RegistrationError(f"{inputs.__name__} must inherit from scythe.base.ExperimentInputSpec")
     if not issubclass(outputs, ExperimentOutputSpec):
         raise RegistrationError(f"{outputs.__name__} must inherit from scythe.base.ExperimentOutputSpec")
-    compiled_inputs, compiled_outputs = compile_model(inputs), _without_dataframes(outputs)
-    names = set(compiled_inputs.schema.names)
+    if outputs.model_config.get("extra") == "allow":
+        raise RegistrationError(
+            f'{outputs.__name__} has extra="allow", but values beyond its fields have no column: '
+            "make them fields (`converged: bool | None = None`), or one field `dict[str, float]` that holds them"
+        )
+    compiled_inputs = compile_model(inputs)
+    compiled_outputs = compile_model(outputs, skip=("dataframes",), results=True)
     for column in compiled_inputs.schema:
-        check_column(column.name, inputs)
-    for column in compiled_outputs.schema:
-        check_column(column.name, outputs)
-        if column.name in names:
-            raise RegistrationError(
-                f"{outputs.__name__}.{column.name} has the name of a field of {inputs.__name__}: "
-                "both become columns of one table, so rename one of them"
-            )
-    return ExperimentSchemas(compiled_inputs, compiled_outputs)
-
-
-def _without_dataframes(outputs: type[ExperimentOutputSpec]) -> CompiledModel:
-    """Compiles the output model; the inherited field `dataframes` is no column."""
-    return compile_model(outputs, skip=("dataframes",))
+        if column.name in _CALLED:
+            raise RegistrationError(f"{inputs.__name__}.{column.name} would hide what every spec has: rename the field")
+    taken = (*compiled_inputs.schema.names, *compiled_outputs.schema.names)
+    for compiled in (compiled_inputs, compiled_outputs):
+        for column in compiled.schema:
+            check_column(column.name, compiled.model)
+    both = [name for name in compiled_outputs.schema.names if name in compiled_inputs.schema]
+    if both:
+        raise RegistrationError(
+            f"{outputs.__name__}.{both[0]} has the name of a field of {inputs.__name__}: "
+            "both become columns of one table, so rename one of them"
+        )
+    check_twins(taken, f"{inputs.__name__} and {outputs.__name__}")
+    return ExperimentSchemas(compiled_inputs.beside(compiled_outputs.schema.names), compiled_outputs)
 
 
 def check_column(name: str, model: type[BaseModel]) -> None:
     """Nothing where a field or a computed feature of a model may have this name.
 
+    Letters of any script: Parquet, Iceberg, Polars, DuckDB and pandas all take them.
+
     Raises:
         RegistrationError: it is a column of Scythe's own, or no name.
     """
-    if name in _TAKEN:
+    if folded(name) in _TAKEN:
         raise RegistrationError(
-            f"{model.__name__}.{name}: Scythe's own tables use the column {name!r}, so rename the field"
+            f"{model.__name__}.{name}: Scythe's own tables use the column {_TAKEN[folded(name)]!r}, "
+            "and some readers do not tell case apart: rename the field"
         )
-    check_name(name, f"a field of {model.__name__}")
+    plain = name.replace("-", "_").replace(".", "_").replace(" ", "_")
+    if not (
+        name[:1].isalnum()
+        and f"_{plain}".isidentifier()
+        and ".." not in name
+        and name == name.strip()
+        and len(name) <= _MOST_CHARACTERS
+        and len(name.encode()) <= _MOST_BYTES
+    ):
+        raise RegistrationError(
+            f"{name!r} cannot be the name of a field of {model.__name__}: use letters (of any script), digits, "
+            f"'_', '-' and '.', begin with a letter or digit, and keep below {_MOST_CHARACTERS} characters"
+        )
+
+
+def check_twins(names: Iterable[str], where: str) -> None:
+    """Nothing where every reader can tell the names apart.
+
+    Raises:
+        RegistrationError: two that are equal but for case or Unicode form, or wholly.
+    """
+    found = twins(names)
+    if found is not None and found[0] == found[1]:
+        raise RegistrationError(
+            f"{where}: the name of a field, {found[0]!r}, stands twice, and all become columns of one table: rename one"
+        )
+    if found is not None:
+        raise RegistrationError(
+            f"{where}: {found[0]!r} and {found[1]!r} become columns of one table, "
+            "but DuckDB and Spark do not tell case (or Unicode forms) apart: rename one of them"
+        )
+
+
+def check_result(output: object, model: type[ExperimentOutputSpec]) -> None:
+    """Nothing where all that a function returned has its place in the tables.
+
+    Raises:
+        OutputError: it is no instance of the model, or one of a subclass that holds more.
+    """
+    if type(output) is model:
+        return
+    name = type(output).__name__
+    if not isinstance(output, model):
+        raise OutputError(f"the function returned {name}, not {model.__name__}: check its return statement")
+    more = {*type(output).model_fields, *type(output).model_computed_fields, *(output.model_extra or {})}
+    more -= {*model.model_fields, *model.model_computed_fields}
+    if more:
+        raise OutputError(
+            f"the function returned {name}, whose {', '.join(sorted(more))} {model.__name__} has not, so that no table "
+            f"holds them: annotate the function with {name}"
+        )
 
 
 def check_dataframe_name(name: object) -> str:
@@ -190,7 +251,10 @@ __all__ = [
     "TASK_COLUMNS",
     "ExperimentSchemas",
     "Severity",
+    "check_column",
     "check_dataframe_name",
+    "check_result",
+    "check_twins",
     "compile_experiment",
     "difference",
     "index_of",

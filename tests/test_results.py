@@ -438,25 +438,6 @@ def test_a_run_of_errors_alone_is_finished_and_can_be_read(root: Path) -> None:
     assert errors_of(f) == {0: "no 0", 1: "no 1"}
 
 
-def test_a_computed_feature_that_changes_its_type_costs_its_input_alone(root: Path) -> None:
-    class Featured(ExperimentInputSpec):
-        x: int
-
-        @property
-        def computed_features(self) -> dict[str, Any]:
-            return {"half": self.x / 2 if self.x < 120 else "many"}
-
-    @ExperimentRegistry.Register()
-    def f(spec: Featured) -> Plain:
-        return Plain()
-
-    specs = [Featured(experiment_id="", sort_index=i, x=i) for i in range(121)]
-    _, result = finish(f, specs)
-
-    assert (result.rows, result.errors) == (120, 1)
-    assert "half" in errors_of(f)[120]
-
-
 # --- output files -----------------------------------------------------------------------------------
 
 

@@ -41,7 +41,7 @@ from pydantic import (
 
 from scythe_catalog.errors import SchemaError
 from scythe_catalog.markers import FileMarker
-from scythe_catalog.schema import Column, TableSchema, compile_model, compile_type
+from scythe_catalog.schema import Column, TableSchema, arrow_to_models, compile_model, compile_type, models_to_arrow
 
 T = TypeVar("T")
 Metres = NewType("Metres", float)
@@ -434,11 +434,14 @@ class TestRefusals:
         with pytest.raises(SchemaError, match=r"B\.a: .*contains itself"):
             compile_model(A)
 
-    def test_a_field_that_takes_the_name_of_the_column_for_extra_values_is_refused(self) -> None:
-        model = create_model("Spec", __config__=ConfigDict(extra="allow"), extra=(int, ...))
-        with pytest.raises(SchemaError, match=r"Spec\.extra: "):
-            compile_model(model)
-        assert compile_model(create_model("Spec", extra=(int, ...))).schema.names == ("extra",)
+    def test_extra_values_get_a_column_that_no_field_has(self) -> None:
+        model = create_model("Spec", __config__=ConfigDict(extra="allow"), extra=(int, ...), x=(int, ...))
+        compiled = compile_model(model)
+        assert (compiled.schema.names, compiled.extra_column) == (("extra", "x"), "extra_")
+        table = models_to_arrow([model(extra=1, x=2, height=3)], compiled)
+        assert table.column_names == ["extra", "x", "extra_"]
+        assert arrow_to_models(table, compiled) == [model(extra=1, x=2, height=3)]
+        assert compiled.beside(["Extra_"]).extra_column == "extra__"
 
     def test_the_same_model_twice_side_by_side_is_no_recursion(self) -> None:
         assert compile_model(Building).schema.names == ("wall", "spare")

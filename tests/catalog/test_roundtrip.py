@@ -34,7 +34,6 @@ from scythe_catalog.errors import DataError
 from scythe_catalog.objects import Objects
 from scythe_catalog.scan import scan
 from scythe_catalog.schema import (
-    EXTRA_COLUMN,
     Column,
     CompiledModel,
     TableSchema,
@@ -269,14 +268,14 @@ def test_extra_values_come_back_from_their_json_column(tmp_path: Path) -> None:
     compiled = compile_model(Open)
     originals = [Open(a=1), Open(a=2, colour="red", sizes=[1, 2.5, None], deep={"x": True})]
     arrow = models_to_arrow(originals, compiled)
-    assert arrow.column_names == ["a", EXTRA_COLUMN]
+    assert arrow.column_names == ["a", "extra"]
     schema = TableSchema(
-        (*compiled.schema, TableSchema.from_arrow(arrow.select([EXTRA_COLUMN]).schema.remove_metadata())["extra"])
+        (*compiled.schema, TableSchema.from_arrow(arrow.select(["extra"]).schema.remove_metadata())["extra"])
     )
     table, key = stored(tmp_path, "open", arrow, schema)
     assert arrow_to_models(pq.read_table(tmp_path / key), compiled) == originals
     frame = scan(table, PARTITION).collect()
-    assert frame[EXTRA_COLUMN].to_list() == [None, '{"colour":"red","sizes":[1,2.5,null],"deep":{"x":true}}']
+    assert frame["extra"].to_list() == [None, '{"colour":"red","sizes":[1,2.5,null],"deep":{"x":true}}']
     assert models_to_arrow(originals[:1], compiled).column_names == ["a"]
 
 

@@ -1,8 +1,9 @@
 """Schemas: pydantic models compiled to Arrow, values converted and checked, two schemas compared."""
 
-from scythe_catalog.schema.check import check_bounds, conform
+from scythe_catalog.schema.bounds import check_bounds
+from scythe_catalog.schema.check import Frame, conform
 from scythe_catalog.schema.compare import Change, Difference, Severity, clashes, compare, united
-from scythe_catalog.schema.compile import EXTRA_COLUMN, CompiledModel, compile_model, compile_type
+from scythe_catalog.schema.compile import CompiledModel, compile_model, compile_type
 from scythe_catalog.schema.convert import (
     arrow_to_models,
     builder,
@@ -12,18 +13,19 @@ from scythe_catalog.schema.convert import (
     models_to_arrow,
     to_list,
 )
+from scythe_catalog.schema.families import families, mixture
 from scythe_catalog.schema.problems import Problem
 from scythe_catalog.schema.storage import joined, loses, refitted, same_names, to_storage
 from scythe_catalog.schema.table_schema import KIND_KEY, SCHEMA_KEY, Column, TableSchema
 
 __all__ = [
-    "EXTRA_COLUMN",
     "KIND_KEY",
     "SCHEMA_KEY",
     "Change",
     "Column",
     "CompiledModel",
     "Difference",
+    "Frame",
     "Problem",
     "Severity",
     "TableSchema",
@@ -37,9 +39,11 @@ __all__ = [
     "compile_model",
     "compile_type",
     "conform",
+    "families",
     "iterate_models",
     "joined",
     "loses",
+    "mixture",
     "models_to_arrow",
     "refitted",
     "same_names",

@@ -1,57 +1,90 @@
-"""Holds columns against a schema: a frame's types, then the bounds that the model declares.
+"""Holds a user's frame against a schema: types, nulls, then every rule of the model.
 
 By column wherever the model's rules are declarative; by pydantic, row by row, where the model has
-validators of its own or nested types. Never changes a value beyond a lossless cast.
+validators of its own, nested types or defaults of each row. Either way the answer is the one that
+models of the same values get. Never changes a value beyond a lossless cast.
 """
 
 from __future__ import annotations
 
 import difflib
 import itertools
-import math
 import uuid
 from collections import defaultdict
-from collections.abc import Iterator
-from decimal import Decimal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from pydantic import AliasChoices, TypeAdapter, ValidationError
+from pydantic import AliasChoices, AliasPath, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from scythe_catalog.compute import pc
 from scythe_catalog.errors import DataError
 from scythe_catalog.schema import kinds as k
+from scythe_catalog.schema.bounds import check_bounds
 from scythe_catalog.schema.compile import CompiledModel
 from scythe_catalog.schema.convert import MISFIT, column_to_arrow, models_to_arrow
+from scythe_catalog.schema.lift import aliases, holds, lifted, lifted_objects, misfit
 from scythe_catalog.schema.problems import Problem, raise_problems
-from scythe_catalog.schema.table_schema import Column, TableSchema
+from scythe_catalog.schema.table_schema import Column
 
 _BATCH = 10_000
 _NAMED_ROWS = 1000
-_INT64 = np.iinfo(np.int64)
+_EPOCH = date(1970, 1, 1)
+_MICROS_A_DAY = 86_400_000_000
 
 
-def conform(table: pa.Table, compiled: CompiledModel) -> pa.Table:
+@dataclass(frozen=True)
+class Frame:
+    """A user's frame: Arrow columns, and those that only Python's own objects hold faithfully."""
+
+    table: pa.Table
+    #: Columns of dicts, lists, members of an Enum and the like, as pandas has them.
+    objects: Mapping[str, Sequence[Any]] = field(default_factory=dict[str, Sequence[Any]])
+    #: Columns in which NaN is how the library writes that there is nothing.
+    gaps: frozenset[str] = frozenset()
+
+    @property
+    def names(self) -> list[str]:
+        """All columns."""
+        return [*self.table.column_names, *self.objects]
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return len(next(iter(self.objects.values()))) if self.objects else self.table.num_rows
+
+
+def conform(given: Frame | pa.Table, compiled: CompiledModel) -> pa.Table:
     """A user's table in the schema's own types and order, defaults filled in, every rule of the model checked.
 
     Raises:
         DataError: unknown, missing or mistyped columns, or values that break a rule: all of them, with row numbers.
     """
-    table = _by_field_name(table, compiled)
+    frame = given if isinstance(given, Frame) else Frame(given)
+    frame = _by_field_name(frame, compiled)
     fields = compiled.model.model_fields
-    problems = [*_unknown(table, compiled), *_missing(table, fields)]
-    raise_problems(compiled.model.__name__, problems)
-    if not compiled.declarative or _needs_rows(table, fields):
-        return _through_pydantic(table, compiled)
+    raise_problems(
+        compiled.model.__name__, [*_unknown(frame, compiled), *_by_path(frame, compiled), *_missing(frame, fields)]
+    )
+    frame = _without_gaps(frame, compiled)
+    problems = list(_mistyped(frame, compiled))
+    if frame.objects or not compiled.declarative or _needs_rows(frame, compiled):
+        raise_problems(compiled.model.__name__, problems)
+        return _through_pydantic(frame, compiled)
+    mistyped = {problem.column for problem in problems}
     arrays: list[pa.ChunkedArray | pa.Array] = []
+    given_columns = dict(zip(frame.table.column_names, frame.table.columns, strict=True))
     for column in compiled.schema:
+        if column.name in mistyped:
+            continue
         try:
-            if column.name in table.column_names:
-                arrays.append(_accept(column, table.column(column.name)))
+            if column.name in given_columns:
+                arrays.append(_accept(column, given_columns[column.name]))
             else:
-                arrays.append(_defaults(column, fields[column.name], table.num_rows))
+                arrays.append(_defaults(column, fields[column.name], frame.rows))
         except DataError as error:
             problems += [p for p in error.problems if isinstance(p, Problem)]
     raise_problems(compiled.model.__name__, problems)
@@ -60,120 +93,109 @@ def conform(table: pa.Table, compiled: CompiledModel) -> pa.Table:
     return conformed
 
 
-def check_bounds(table: pa.Table, schema: TableSchema, *, what: str) -> None:
-    """Every declared bound on every column.
-
-    Raises:
-        DataError: which column breaks which bound in which rows.
-    """
-    problems: list[Problem] = []
-    for column in schema:
-        values = table.column(column.name)
-        for rule, broken in _broken(column, values):
-            rows = pc.indices_nonzero(broken).to_pylist()
-            got = values[rows[0]].as_py()
-            problems.append(Problem(column.name, f"must be {rule}, got {got!r}", tuple(rows)))
-    raise_problems(what, problems)
+# --- columns ------------------------------------------------------------------------------------------
 
 
-def _broken(column: Column, values: pa.ChunkedArray) -> Iterator[tuple[str, pa.ChunkedArray]]:
-    """Each rule that is broken, as words and as a mask of the rows that break it."""
-    compare = {
-        "ge": (pc.greater_equal, ">="),
-        "gt": (pc.greater, ">"),
-        "le": (pc.less_equal, "<="),
-        "lt": (pc.less, "<"),
-    }
-    for name, bound in column.bounds.items():
-        match name:
-            case "ge" | "gt" | "le" | "lt" if column.kind.flat:
-                function, sign = compare[name]
-                held, rule = _held(function, name, column.kind, values, bound), f"{sign} {bound}"
-            case "min_length" | "max_length":
-                at_least = name == "min_length"
-                held = (pc.greater_equal if at_least else pc.less_equal)(_length(values), bound)
-                rule = f"{'at least' if at_least else 'at most'} {bound} long"
-            case "pattern" if column.kind == k.Str():
-                text = getattr(bound, "pattern", bound)
-                held, rule = pc.match_substring_regex(values, text), f"text that matches {text!r}"
-            case "finite":
-                held, rule = pc.is_finite(values), "a finite number"
-            case _:
-                continue
-        if pc.any(pc.invert(held)).as_py():
-            yield rule, pc.fill_null(pc.invert(held), False)
-    if isinstance(column.kind, k.Int) and column.kind.choices is not None:
-        held = pc.is_in(values, pa.array(column.kind.choices, pa.int64()), skip_nulls=True)
-        outside = pc.and_(pc.invert(held), pc.is_valid(values))
-        if pc.any(outside).as_py():
-            yield f"one of {', '.join(map(str, column.kind.choices))}", outside
-
-
-def _held(function: Any, name: str, kind: k.Kind, values: pa.ChunkedArray, bound: Any) -> pa.ChunkedArray:
-    """Where a bound holds, compared exactly; null where the value is null."""
-    if isinstance(kind, k.Int):
-        whole = {"ge": math.ceil, "gt": math.floor, "le": math.floor, "lt": math.ceil}[name](bound)
-        clamped = min(max(whole, _INT64.min), _INT64.max)
-        if whole != clamped:  # beyond what the column can hold: it holds for all values or for none
-            always = (whole < 0) == (name in ("ge", "gt"))
-            return pc.if_else(pc.is_valid(values), always, None)
-        return function(values, pa.scalar(whole, pa.int64()))
-    if isinstance(kind, k.Decimal):
-        exact = Decimal(str(bound))
-        scale = max(kind.scale, -int(exact.as_tuple().exponent), 0)
-        wide = pa.decimal256(76, scale)
-        return function(values.cast(wide), pa.scalar(exact, wide))
-    return function(values, kind.array([bound])[0])
-
-
-def _length(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    if pa.types.is_string(values.type):
-        return pc.utf8_length(values)
-    if pa.types.is_binary(values.type):
-        return pc.binary_length(values)
-    if pa.types.is_map(values.type):
-        values = values.cast(pa.list_(pa.struct([values.type.key_field, values.type.item_field])))
-    return pc.list_value_length(values)
-
-
-def _by_field_name(table: pa.Table, compiled: CompiledModel) -> pa.Table:
+def _by_field_name(frame: Frame, compiled: CompiledModel) -> Frame:
     known: dict[str, str] = {}
     for name, info in compiled.model.model_fields.items():
-        known |= dict.fromkeys(_aliases(info), name)
-    return table.rename_columns([known.get(c, c) if c not in compiled.schema else c for c in table.column_names])
-
-
-def _aliases(info: FieldInfo) -> list[str]:
-    """The plain names, beside its own, under which the model takes a field."""
-    choices = (
-        info.validation_alias.choices if isinstance(info.validation_alias, AliasChoices) else [info.validation_alias]
+        known |= {alias: name for alias in aliases(info) if alias not in compiled.schema}
+    return Frame(
+        frame.table.rename_columns([known.get(c, c) for c in frame.table.column_names]),
+        {known.get(name, name): values for name, values in frame.objects.items()},
+        frozenset(known.get(name, name) for name in frame.gaps),
     )
-    return [alias for alias in (*choices, info.alias) if isinstance(alias, str)]
 
 
-def _unknown(table: pa.Table, compiled: CompiledModel) -> Iterator[Problem]:
-    twice = {c for c in table.column_names if table.column_names.count(c) > 1}
+def _paths(compiled: CompiledModel) -> set[str]:
+    """Columns out of which the model itself takes fields, by the path of an alias."""
+    found: set[str] = set()
+    for info in compiled.model.model_fields.values():
+        alias = info.validation_alias
+        choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
+        found |= {str(choice.path[0]) for choice in choices if isinstance(choice, AliasPath)}
+    return found - set(compiled.schema.names)
+
+
+def _unknown(frame: Frame, compiled: CompiledModel) -> Iterator[Problem]:
+    seen: set[str] = set()
+    twice = {name for name in frame.names if name in seen or seen.add(name)}
     for name in sorted(twice):
         yield Problem(name, "stands twice in the frame")
-    for name in table.column_names:
-        if name in compiled.schema or name in twice:
-            continue
+    paths = _paths(compiled)
+    for name in seen - twice - paths - set(compiled.schema.names):
         near = difflib.get_close_matches(name, compiled.schema.names, 1, 0.5)
         hint = f"; did you mean {near[0]!r}?" if near else f"; its fields are {', '.join(compiled.schema.names)}"
         way = " (to carry values beyond the fields, pass models instead of a frame)" if compiled.allows_extra else ""
         yield Problem(name, f"is not a field of {compiled.model.__name__}{hint}{way}")
 
 
-def _missing(table: pa.Table, fields: dict[str, FieldInfo]) -> Iterator[Problem]:
+def _by_path(frame: Frame, compiled: CompiledModel) -> Iterator[Problem]:
+    """Columns that a model of the same values would pass over: it takes the field by the path of an alias alone."""
+    config, there = compiled.model.model_config, set(frame.names)
+    if config.get("populate_by_name") or config.get("validate_by_name"):
+        return
+    for name, info in compiled.model.model_fields.items():
+        alias = info.validation_alias
+        choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
+        paths = [choice for choice in choices if isinstance(choice, AliasPath)]
+        if name in there and paths and not aliases(info):
+            path = ".".join(map(str, paths[0].path))
+            yield Problem(
+                name, f"is taken from {path} alone: give {paths[0].path[0]!r}, or let the model populate_by_name"
+            )
+
+
+def _missing(frame: Frame, fields: dict[str, FieldInfo]) -> Iterator[Problem]:
+    there = set(frame.names)
     for name, info in fields.items():
-        if info.is_required() and name not in table.column_names:
+        path = info.validation_alias
+        choices = path.choices if isinstance(path, AliasChoices) else [path]
+        by_path = any(isinstance(choice, AliasPath) and choice.path[0] in there for choice in choices)
+        if info.is_required() and name not in there and not by_path:
             yield Problem(name, "is missing: it is required and has no default")
 
 
-def _needs_rows(table: pa.Table, fields: dict[str, FieldInfo]) -> bool:
-    return any(
-        info.default_factory_takes_validated_data for name, info in fields.items() if name not in table.column_names
-    )
+def _needs_rows(frame: Frame, compiled: CompiledModel) -> bool:
+    there = set(frame.names)
+    absent = [info for name, info in compiled.model.model_fields.items() if name not in there]
+    return any(i.default_factory_takes_validated_data for i in absent) or bool(there & _paths(compiled))
+
+
+def _without_gaps(frame: Frame, compiled: CompiledModel) -> Frame:
+    """The frame with null in place of NaN, where that means nothing: in every column but those of floats."""
+    table = frame.table
+    for name in frame.gaps & set(compiled.schema.names):
+        kind, at = compiled.schema[name].kind, table.column_names.index(name)
+        values = table.column(name)
+        if isinstance(kind, k.Float):
+            continue
+        values = pc.if_else(pc.is_nan(values), None, values)
+        whole = pc.all(pc.equal(pc.trunc(values), values), min_count=0).as_py()
+        if whole and not isinstance(kind, k.Decimal) and pc.all(pc.less(pc.abs(values), 2.0**53), min_count=0).as_py():
+            values = values.cast(pa.int64())  # they are floats only because of the gaps
+        table = table.set_column(at, name, values)
+    return Frame(table, frame.objects, frame.gaps)
+
+
+def _mistyped(frame: Frame, compiled: CompiledModel) -> Iterator[Problem]:
+    """Columns whose type says already that they are not what the model means."""
+    for name, values in zip(frame.table.column_names, frame.table.columns, strict=True):
+        if name not in compiled.schema or name in compiled.loose:
+            continue
+        kind = compiled.schema[name].kind
+        if not holds(kind, values.type):
+            yield Problem(name, f"must be {kind.describe()}, the column holds {values.type}")
+    for name, values in frame.objects.items():
+        if name not in compiled.schema or name in compiled.loose:
+            continue
+        kind = compiled.schema[name].kind
+        found = misfit(kind, values)
+        if found is not None:
+            rows = [i for i, v in enumerate(values) if v is found]
+            yield Problem(
+                name, f"must be {kind.describe()}: got {str(found)[:80]!r} ({type(found).__name__})", tuple(rows)
+            )
 
 
 def _defaults(column: Column, info: FieldInfo, rows: int) -> pa.Array:
@@ -184,11 +206,9 @@ def _defaults(column: Column, info: FieldInfo, rows: int) -> pa.Array:
 
 def _accept(column: Column, values: pa.ChunkedArray) -> pa.ChunkedArray:
     """One of the user's columns in the schema's type, by lossless casts alone."""
-    if pa.types.is_dictionary(values.type):
+    if pa.types.is_dictionary(values.type) or pa.types.is_run_end_encoded(values.type):
         values = values.cast(values.type.value_type)
     expected = f"must be {column.kind.describe()}"
-    if not _may_hold(column.kind, values.type):
-        raise_problems(None, [Problem(column.name, f"{expected}, the column holds {values.type}")])
     if values.null_count and not column.nullable:
         rows = pc.indices_nonzero(pc.is_null(values)).to_pylist()
         raise_problems(None, [Problem(column.name, "must not be null", tuple(rows))])
@@ -233,11 +253,11 @@ def _cast(kind: k.Kind, values: pa.ChunkedArray) -> pa.ChunkedArray:
             texts = [None if v is None else str(uuid.UUID(v)) for v in values.to_pylist()]
             return pa.chunked_array([pa.array(texts, pa.string())])
         case k.Uri():
-            for text in pc.unique(values).drop_null().to_pylist():
-                kind.restore(text)
-            return values.cast(kind.storage)
+            return _uris(kind, values)
         case k.Date() if pa.types.is_timestamp(values.type):
-            return _exactly(values, values.cast(pa.date32()))
+            return _in_years(_exactly(values, values.cast(pa.date32())))
+        case k.Date() | k.Timestamp():
+            return _in_years(values.cast(kind.storage))
         case k.Decimal() if pa.types.is_integer(values.type):
             return values.cast(pa.decimal256(76, kind.scale)).cast(kind.storage)
         case k.Decimal() if pa.types.is_floating(values.type):
@@ -246,15 +266,35 @@ def _cast(kind: k.Kind, values: pa.ChunkedArray) -> pa.ChunkedArray:
             return values.cast(kind.storage)
 
 
+def _encoded(values: pa.ChunkedArray) -> pa.DictionaryArray:
+    joined = values.combine_chunks() if values.num_chunks else pa.array([], values.type)
+    return joined.dictionary_encode()
+
+
 def _categories(kind: k.Category, values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Categories by their texts or by the values of the Enum's members."""
-    found = (
-        values.combine_chunks().dictionary_encode()
-        if values.num_chunks
-        else pa.array([], pa.string()).dictionary_encode()
-    )
-    texts = kind.array(found.dictionary.to_pylist())
-    return pa.chunked_array([texts.take(found.indices)])
+    """Categories by the values of the Enum's members, or by their texts."""
+    found = _encoded(values)
+    return pa.chunked_array([kind.array(found.dictionary.to_pylist()).take(found.indices)])
+
+
+def _uris(kind: k.Uri, values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The texts as the model's own type writes them."""
+    found = _encoded(values.cast(pa.string()))
+    texts = [
+        None if t is None else t if kind.file and k.local_path(t) else kind.restore(t)
+        for t in found.dictionary.to_pylist()
+    ]
+    return pa.chunked_array([kind.array(texts).take(found.indices)])
+
+
+def _in_years(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The instants or days, if Python's years 1 to 9999 have them all."""
+    day = _MICROS_A_DAY if pa.types.is_timestamp(values.type) else 1
+    first, last = (date.min - _EPOCH).days * day, ((date.max - _EPOCH).days + 1) * day - 1
+    found = pc.min_max(values.cast(pa.int32() if day == 1 else pa.int64())).as_py()
+    if found["min"] is not None and not first <= found["min"] <= found["max"] <= last:
+        raise ValueError("beyond the years 1 to 9999")
+    return values
 
 
 def _exactly(values: pa.ChunkedArray, converted: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -263,50 +303,21 @@ def _exactly(values: pa.ChunkedArray, converted: pa.ChunkedArray) -> pa.ChunkedA
     return converted
 
 
-def _may_hold(kind: k.Kind, dtype: pa.DataType) -> bool:
-    t = pa.types
-    if t.is_null(dtype):
-        return True
-    text = t.is_string(dtype) or t.is_large_string(dtype) or t.is_string_view(dtype)
-    match kind:
-        case k.Bool():
-            return t.is_boolean(dtype)
-        case k.Int():
-            return t.is_integer(dtype) or t.is_floating(dtype)
-        case k.Float() | k.Decimal():
-            return t.is_integer(dtype) or t.is_floating(dtype) or t.is_decimal(dtype)
-        case k.Category():
-            return text or t.is_integer(dtype)
-        case k.Str() | k.Uri() | k.Uuid():
-            return text
-        case k.Bytes():
-            return t.is_binary(dtype) or t.is_large_binary(dtype) or t.is_fixed_size_binary(dtype)
-        case k.Date():
-            return t.is_date(dtype) or (t.is_timestamp(dtype) and dtype.tz is None)
-        case k.Time():
-            return t.is_time(dtype)
-        case k.Timestamp(aware):
-            return t.is_timestamp(dtype) and (dtype.tz is not None) == aware
-        case k.Duration():
-            return t.is_duration(dtype)
-        case _:
-            return False
+# --- rows ---------------------------------------------------------------------------------------------
 
 
-def _through_pydantic(table: pa.Table, compiled: CompiledModel) -> pa.Table:
+def _through_pydantic(frame: Frame, compiled: CompiledModel) -> pa.Table:
     adapter: TypeAdapter[Any] = TypeAdapter(list[compiled.model])  # pyright: ignore[reportInvalidTypeForm]
     broken: dict[tuple[str, str], list[int]] = defaultdict(list)
     first: dict[tuple[str, str], str] = {}
     done: list[pa.Table] = []
-    names = _populated_by(compiled)
-    by_key = {key: name for name, key in names.items()}
-    table = table.rename_columns([names.get(c, c) for c in table.column_names])
-    start = 0
-    for batch in table.to_batches(max_chunksize=_BATCH):
-        columns = [_plain(compiled, by_key, f, batch.column(f.name)) for f in batch.schema]
-        rows = [dict(zip(batch.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
+    keys = _populated_by(compiled)
+    for start in range(0, frame.rows, _BATCH):
+        columns = _python_columns(frame, compiled, start)
+        names = [keys.get(name, name) for name in columns]
+        rows = [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         try:
-            models = adapter.validate_python(rows)
+            models = adapter.validate_python(rows, by_alias=True, by_name=True)
         except ValidationError as error:
             for e in error.errors(include_url=False):
                 at, *where = e["loc"]
@@ -317,7 +328,6 @@ def _through_pydantic(table: pa.Table, compiled: CompiledModel) -> pa.Table:
         else:
             if not broken:
                 done.append(models_to_arrow(models, compiled))
-        start += batch.num_rows
     raise_problems(
         compiled.model.__name__, [Problem(rule[0], rule[1] + first[rule], tuple(rows)) for rule, rows in broken.items()]
     )
@@ -327,50 +337,22 @@ def _through_pydantic(table: pa.Table, compiled: CompiledModel) -> pa.Table:
 
 
 def _populated_by(compiled: CompiledModel) -> dict[str, str]:
-    """Field name -> the key under which the model takes it."""
-    keys: dict[str, str] = {}
-    by_name = compiled.model.model_config.get("validate_by_name") or compiled.model.model_config.get("populate_by_name")
-    for name, info in compiled.model.model_fields.items():
-        aliases = _aliases(info)
-        if aliases and not by_name:
-            keys[name] = aliases[0]
-    return keys
+    """Field name -> the alias under which the model looks first, which may be the name of another field."""
+    return {name: found[0] for name, info in compiled.model.model_fields.items() if (found := aliases(info))}
 
 
-def _plain(compiled: CompiledModel, by_key: dict[str, str], f: pa.Field, values: pa.Array) -> list[Any]:
-    """A column as pydantic takes it: what is stored as the schema stores it is lifted, maps become dicts."""
-    column = compiled.schema[by_key.get(str(f.name), str(f.name))]
-    try:
-        if not column.kind.flat and _same_shape(f.type, column.kind.storage):
-            return column.kind.load(values.cast(column.kind.storage).to_pylist())
-        return [_without_pairs(v, f.type) for v in values.to_pylist()]
-    except MISFIT as error:  # nanoseconds, say
-        misfit = Problem(column.name, f"must be {column.kind.describe()}: {error}")
-        raise_problems(compiled.model.__name__, [misfit])
-        raise
-
-
-def _same_shape(one: pa.DataType, other: pa.DataType) -> bool:
-    try:
-        pa.nulls(1, one).cast(other)
-    except pa.ArrowException:
-        return False
-    return pa.types.is_struct(one) == pa.types.is_struct(other) and _names(one) == _names(other)
-
-
-def _names(dtype: pa.DataType) -> list[str]:
-    return [dtype.field(i).name for i in range(dtype.num_fields)] if pa.types.is_struct(dtype) else []
-
-
-def _without_pairs(value: Any, dtype: pa.DataType) -> Any:
-    """Arrow gives a map as a list of pairs; pydantic wants a dict."""
-    t = pa.types
-    if value is None:
-        return None
-    if t.is_map(dtype):
-        return {key: _without_pairs(item, dtype.item_type) for key, item in value}
-    if t.is_struct(dtype):
-        return {f.name: _without_pairs(value[f.name], f.type) for f in dtype}
-    if t.is_list(dtype) or t.is_large_list(dtype) or t.is_fixed_size_list(dtype):
-        return [_without_pairs(item, dtype.value_type) for item in value]
-    return value
+def _python_columns(frame: Frame, compiled: CompiledModel, start: int) -> dict[str, list[Any]]:
+    """The values of some rows, a list a column, as pydantic takes them."""
+    columns: dict[str, list[Any]] = {}
+    for name, values in zip(frame.table.column_names, frame.table.columns, strict=True):
+        part = values.slice(start, _BATCH).combine_chunks()
+        kind = compiled.schema[name].kind if name in compiled.schema else k.Str()
+        try:
+            columns[name] = lifted(kind, part, strict=name in compiled.strict)
+        except MISFIT as error:  # nanoseconds, say
+            raise_problems(compiled.model.__name__, [Problem(name, f"must be {kind.describe()}: {error}")])
+            raise
+    for name, values in frame.objects.items():
+        kind = compiled.schema[name].kind if name in compiled.schema else k.Str()
+        columns[name] = lifted_objects(kind, values[start : start + _BATCH], strict=name in compiled.strict)
+    return columns

@@ -13,40 +13,31 @@ import types
 import typing
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal as PyDecimal
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-import annotated_types as at
+import numpy as np
 from pydantic import AnyUrl, AwareDatetime, BaseModel, NaiveDatetime, SecretBytes, SecretStr, TypeAdapter
-from pydantic.fields import FieldInfo
+from pydantic.fields import ComputedFieldInfo, FieldInfo
 from pydantic.networks import _BaseUrl  # pyright: ignore[reportPrivateUsage]
-from pydantic.types import AllowInfNan, PathType, Strict
 
 from scythe_catalog.errors import SchemaError
-from scythe_catalog.markers import FileMarker
+from scythe_catalog.names import folded, twins
 from scythe_catalog.schema import kinds as k
+from scythe_catalog.schema.carried import has_privates
+from scythe_catalog.schema.metadata import Facts, read_metadata
 from scythe_catalog.schema.table_schema import Column, TableSchema
 
 #: Column that holds, as JSON, what instances carry beyond the fields of their model.
 EXTRA_COLUMN = "extra"
 
 _UNIT = re.compile(r"\[([^\[\]]+)\]\s*$")
-#: Patterns that mean the same to Arrow's engine and to pydantic's: no classes that depend on Unicode tables, no flags.
-_PLAIN_PATTERN = re.compile(r"(?:[^\\(]|\((?!\?)|\\[^A-Za-z0-9])*")
 _MEASURED = (k.Int, k.Float, k.Decimal)
-_BOUNDS: dict[type, str] = {
-    at.Ge: "ge",
-    at.Gt: "gt",
-    at.Le: "le",
-    at.Lt: "lt",
-    at.MinLen: "min_length",
-    at.MaxLen: "max_length",
-}
 _VALUE_CHANGING_CONFIG = (
-    "str_strip_whitespace", "str_to_lower", "str_to_upper", "str_min_length", "str_max_length", "strict",
+    "str_strip_whitespace", "str_to_lower", "str_to_upper", "str_min_length", "str_max_length", "strict", "validate_default",
 )  # fmt: skip
 _SCALARS: dict[Any, k.Kind] = {
     bool: k.Bool(),
@@ -74,6 +65,28 @@ class CompiledModel:
     declarative: bool
     #: True where instances may carry values beyond the fields.
     allows_extra: bool
+    #: Columns that the model computes of the others.
+    computed: tuple[str, ...] = ()
+    #: Fields that may accept values of any type: a rule of the user's comes before pydantic's.
+    loose: frozenset[str] = frozenset()
+    #: Fields whose values must be of the very type.
+    strict: frozenset[str] = frozenset()
+    #: Where the values beyond the fields are kept, as JSON.
+    extra_column: str = EXTRA_COLUMN
+
+    @cached_property
+    def fields(self) -> TableSchema:
+        """The columns that make an instance: all but the computed ones."""
+        return self.schema.without(self.computed)
+
+    @cached_property
+    def has_privates(self) -> bool:
+        """Whether instances have private attributes, which no column holds."""
+        return has_privates(self.model, self.schema)
+
+    def beside(self, names: Iterable[str]) -> CompiledModel:
+        """The same, with a column for values beyond the fields that is none of these names either."""
+        return replace(self, extra_column=_extra_column((*self.schema.names, *names)))
 
 
 @dataclass
@@ -84,23 +97,38 @@ class _Found:
     nullable: bool = False
     bounds: dict[str, Any] = field(default_factory=dict[str, Any])
     opaque: bool = False
+    loose: bool = False
+    strict: bool = False
 
 
 @lru_cache(maxsize=512)
-def compile_model(model: type[BaseModel], skip: tuple[str, ...] = ()) -> CompiledModel:
+def compile_model(model: type[BaseModel], skip: tuple[str, ...] = (), *, results: bool = False) -> CompiledModel:
     """The schema of a model, one column a field (but those in `skip`), in the order of their definition.
 
+    With `results` the model is what a function gives: its computed fields are columns too, and so are those of
+    nested models.
+
     Raises:
-        SchemaError: a field that no column can hold faithfully.
+        SchemaError: a field that no column can hold faithfully, or two names that some reader cannot tell apart.
     """
-    columns, opaque = _columns(model, (model,), skip)
-    allows_extra = model.model_config.get("extra") == "allow"
-    if allows_extra and any(c.name == EXTRA_COLUMN for c in columns):
-        raise SchemaError(
-            f"{model.__name__}.{EXTRA_COLUMN}: the values beyond the fields are kept in a column of that name, so rename it"
-        )
-    declarative = not opaque and not _has_own_rules(model) and all(c.kind.flat for c in columns)
-    return CompiledModel(model, TableSchema(columns), declarative, allows_extra)
+    found = _found(model, (model,), skip, results=results)
+    columns = tuple(_column(name, info, what) for name, (info, what) in found.items())
+    computed = _computed(model, (model,)) if results else ()
+    _refuse_twins(model, (*columns, *computed))
+    own = _has_own_rules(model)
+    loose = {name for name, (_, what) in found.items() if what.loose or _preprocessed(model, name)}
+    strict = {name for name, (_, what) in found.items() if what.strict or model.model_config.get("strict")}
+    opaque = own or any(what.opaque for _, what in found.values())
+    return CompiledModel(
+        model,
+        TableSchema(columns + computed),
+        declarative=not opaque and all(c.kind.flat for c in columns),
+        allows_extra=model.model_config.get("extra") == "allow",
+        computed=tuple(c.name for c in computed),
+        loose=frozenset(loose),
+        strict=frozenset(strict),
+        extra_column=_extra_column(c.name for c in columns),
+    )
 
 
 def compile_type(annotation: Any, *, where: str) -> tuple[k.Kind, bool]:
@@ -109,23 +137,56 @@ def compile_type(annotation: Any, *, where: str) -> tuple[k.Kind, bool]:
     return found.kind, found.nullable
 
 
-def _columns(
-    model: type[BaseModel], seen: tuple[type, ...], skip: tuple[str, ...] = ()
-) -> tuple[tuple[Column, ...], bool]:
-    columns: list[Column] = []
-    opaque = False
+def _extra_column(names: Iterable[str]) -> str:
+    taken, name = {folded(n) for n in names}, EXTRA_COLUMN
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _found(
+    model: type[BaseModel], seen: tuple[type, ...], skip: tuple[str, ...] = (), *, results: bool
+) -> dict[str, tuple[FieldInfo, _Found]]:
+    """What the annotation of each field says."""
+    found: dict[str, tuple[FieldInfo, _Found]] = {}
     for name, info in model.model_fields.items():
-        if name in skip:
-            continue
-        found = _Walk(f"{model.__name__}.{name}", seen, model.model_config).kind(info.annotation, info.metadata)
-        opaque |= found.opaque
-        columns.append(
-            Column(name, found.kind, found.nullable, info.description, _unit(info, found.kind), found.bounds)
+        if name not in skip:
+            walk = _Walk(f"{model.__name__}.{name}", seen, model.model_config, results)
+            found[name] = info, walk.kind(info.annotation, info.metadata)
+    return found
+
+
+def _column(name: str, info: FieldInfo | ComputedFieldInfo, found: _Found) -> Column:
+    return Column(name, found.kind, found.nullable, info.description, _unit(info, found.kind), found.bounds)
+
+
+def _computed(model: type[BaseModel], seen: tuple[type, ...]) -> tuple[Column, ...]:
+    """The columns of a model's computed fields."""
+    columns: list[Column] = []
+    for name, info in model.model_computed_fields.items():
+        where = f"{model.__name__}.{name}"
+        getter = getattr(info.wrapped_property, "fget", None) or getattr(info.wrapped_property, "func", None)
+        told = typing.get_type_hints(getter, include_extras=True).get("return", info.return_type)
+        try:
+            found = _Walk(where, seen, model.model_config, results=True).kind(told, ())
+        except SchemaError as error:
+            raise SchemaError(f"{error} (a computed field of a result is a column: a plain property is none)") from None
+        if isinstance(found.kind, k.Uri) and found.kind.file:
+            raise SchemaError(f"{where}: a computed field cannot be a file reference: make it a field")
+        columns.append(_column(name, info, found))
+    return tuple(columns)
+
+
+def _refuse_twins(model: type[BaseModel], columns: Iterable[Column]) -> None:
+    found = twins(c.name for c in columns)
+    if found is not None:
+        raise SchemaError(
+            f"{model.__name__}: {found[0]!r} and {found[1]!r} become columns of one table, but DuckDB and Spark "
+            "do not tell case (or Unicode forms) apart: rename one of them"
         )
-    return tuple(columns), opaque
 
 
-def _unit(info: FieldInfo, kind: k.Kind) -> str | None:
+def _unit(info: FieldInfo | ComputedFieldInfo, kind: k.Kind) -> str | None:
     extra = info.json_schema_extra
     if isinstance(extra, dict) and isinstance(extra.get("unit"), str):
         return typing.cast(str, extra["unit"])
@@ -143,10 +204,29 @@ def _has_own_rules(model: type[BaseModel]) -> bool:
         or decorators.root_validators
         or decorators.model_validators
         or model.model_post_init is not BaseModel.model_post_init
+        or model.__init__ is not BaseModel.__init__
+        or any(info.validate_default for info in model.model_fields.values())
         or "__get_pydantic_core_schema__" in vars(model)
         or any(model.model_config.get(key) for key in _VALUE_CHANGING_CONFIG)
         or model.model_config.get("allow_inf_nan") is False
     )
+
+
+def _preprocessed(model: type[BaseModel], name: str) -> bool:
+    """Whether a validator of the model sees a field's value before its type is looked at."""
+    decorators = model.__pydantic_decorators__
+    fields = [d.info for d in decorators.field_validators.values() if {name, "*"} & set(d.info.fields)]
+    older = [d.info for d in decorators.validators.values() if {name, "*"} & set(d.info.fields)]
+    whole = [d.info for d in (*decorators.model_validators.values(), *decorators.root_validators.values())]
+    return (
+        any(info.mode != "after" for info in (*fields, *older, *whole))
+        or model.__init__ is not BaseModel.__init__
+        or "__get_pydantic_core_schema__" in vars(model)
+    )
+
+
+def _takes_any_path(found: _Found) -> bool:
+    return isinstance(found.kind, k.Uri) and found.kind.paths is True and not found.opaque
 
 
 @dataclass(frozen=True)
@@ -156,6 +236,7 @@ class _Walk:
     where: str
     seen: tuple[type, ...]
     config: Mapping[str, Any]
+    results: bool = False
 
     def refuse(self, annotation: Any, way_out: str) -> SchemaError:
         shown = getattr(annotation, "__name__", None) if isinstance(annotation, type) else None
@@ -163,20 +244,22 @@ class _Walk:
 
     def kind(self, annotation: Any, metadata: Iterable[Any]) -> _Found:
         annotation, metadata = _unwrap(annotation, tuple(metadata))
-        facts, opaque = _read_metadata(metadata)
+        facts = read_metadata(metadata)
         found = self.bare(annotation, facts)
-        found.opaque |= opaque
-        if facts.pop("file", False) and isinstance(found.kind, k.Uri):
-            found.kind = k.Uri(file=True, restore=found.kind.restore)
-        found.bounds.update({key: v for key, v in facts.items() if key not in ("max_digits", "decimal_places")})
+        found.opaque |= facts.opaque
+        found.loose |= facts.loose
+        found.strict |= facts.strict
+        if facts.file and isinstance(found.kind, k.Uri):
+            found.kind = replace(found.kind, file=True)
+        found.bounds |= {n: v for n, v in facts.declared.items() if n not in ("max_digits", "decimal_places")}
         return found
 
-    def bare(self, annotation: Any, facts: Mapping[str, Any]) -> _Found:
+    def bare(self, annotation: Any, facts: Facts) -> _Found:
         origin, args = get_origin(annotation), get_args(annotation)
         if annotation in _SCALARS:
             return _Found(_SCALARS[annotation])
         if annotation is PyDecimal:
-            return _Found(self.decimal(facts))
+            return _Found(self.decimal(facts.declared))
         if origin is Literal:
             return self.literal(args)
         if origin in (Union, types.UnionType):
@@ -187,19 +270,25 @@ class _Walk:
             return self.list(origin, args)
         if origin in (dict, Mapping):
             return self.map(args)
-        if isinstance(annotation, type):
-            return self.of_class(annotation)
+        if isinstance(annotation, type) or origin is np.ndarray:
+            return self.of_class(origin or annotation)
         raise self.refuse(annotation, "Annotate it with one concrete type, or leave it out of the model.")
 
     def of_class(self, cls: type) -> _Found:
+        if issubclass(cls, enum.Flag):
+            raise self.refuse(cls, "A combination of flags is none of its members: use one bool field for each flag.")
         if issubclass(cls, enum.Enum):
-            return _Found(k.category_of(cls, as_values=bool(self.config.get("use_enum_values"))))
+            finds = getattr(cls._missing_, "__func__", None) is not getattr(enum.Enum._missing_, "__func__", None)
+            kind = k.category_of(cls, as_values=bool(self.config.get("use_enum_values")))
+            return _Found(kind, opaque=finds, loose=finds)
         if issubclass(cls, PurePath):
-            return _Found(k.Uri(restore=cls if cls is not PurePath else Path))
+            return _Found(k.Uri(restore=cls if cls is not PurePath else Path, paths=True))
         if issubclass(cls, AnyUrl | _BaseUrl):
-            return _Found(k.Uri(restore=TypeAdapter(cls).validate_python))
+            return _Found(k.Uri(restore=TypeAdapter(cls).validate_python, paths=False))
         if issubclass(cls, BaseModel):
             return self.model(cls)
+        if issubclass(cls, np.ndarray):
+            raise self.refuse(cls, "Use list[float] and give it array.tolist(), or put it into a dataframe.")
         if issubclass(cls, SecretStr | SecretBytes):
             raise self.refuse(cls, "Secrets never enter a table: read them from the environment inside the function.")
         if cls in (list, set, frozenset, dict):
@@ -226,7 +315,8 @@ class _Walk:
         if values and all(isinstance(v, enum.Enum) for v in values) and len({type(v) for v in values}) == 1:
             whole = k.category_of(type(values[0]))
             texts = tuple(whole.members[v] for v in values)
-            return _Found(k.Category(texts, type(values[0])), nullable)
+            plain = bool(self.config.get("use_enum_values"))
+            return _Found(k.Category(texts, type(values[0]), plain), nullable)
         if values and all(type(v) is str for v in values):
             return _Found(k.Category(tuple(dict.fromkeys(values))), nullable)
         if values and all(type(v) is bool for v in values):
@@ -255,8 +345,17 @@ class _Walk:
             found = []
         if found and all(isinstance(f.kind, k.Uri) for f in found):
             file = any(isinstance(f.kind, k.Uri) and f.kind.file for f in found)
-            restore = TypeAdapter[Any](union).validate_python  # pyright: ignore[reportArgumentType]
-            return _Found(k.Uri(file=file, restore=restore), nullable or any(f.nullable for f in found))
+            given = TypeAdapter[Any](union).validate_python  # pyright: ignore[reportArgumentType]
+            sorts = {f.kind.paths for f in found if isinstance(f.kind, k.Uri)}
+            kind = k.Uri(file, given, paths=sorts.pop() if len(sorts) == 1 else None)
+            return _Found(
+                kind,
+                nullable or any(f.nullable for f in found),
+                opaque=any(f.opaque for f in found) and not any(_takes_any_path(f) for f in found),
+                loose=any(f.loose for f in found),
+            )
+        if len({type(f.kind) for f in found}) == 1 and isinstance(found[0].kind, k.Timestamp):
+            raise self.refuse(union, "Instants with and without a time zone cannot be compared: use AwareDatetime.")
         raise self.refuse(
             union, "One column has one type: use one of them, one optional field for each, or a separate experiment."
         )
@@ -265,13 +364,13 @@ class _Walk:
         python: Any = origin if origin in (set, frozenset) else list
         item = self.kind(args[0] if args else Any, ())
         self.no_nested_file(item)
-        return _Found(k.List(item.kind, item.nullable, python), opaque=bool(item.bounds) or item.opaque)
+        return _Found(k.List(item.kind, item.nullable, python), opaque=True, loose=item.loose, strict=item.strict)
 
     def tuple(self, args: tuple[Any, ...]) -> _Found:
         if len(args) == 2 and args[1] is Ellipsis:
             found = self.list(list, args[:1])
             assert isinstance(found.kind, k.List)
-            return _Found(k.List(found.kind.item, found.kind.item_nullable, tuple), opaque=found.opaque)
+            return replace(found, kind=replace(found.kind, python=tuple))
         if not args or args == ((),):
             raise self.refuse("tuple", "Say what it holds, as in tuple[float, float] or tuple[float, ...].")
         items = [self.kind(a, ()) for a in args]
@@ -280,7 +379,10 @@ class _Walk:
         members = tuple(k.Member(f"item_{i}", item.kind, item.nullable) for i, item in enumerate(items))
         names = [m.name for m in members]
         return _Found(
-            k.Struct(members, read=lambda v: dict(zip(names, v, strict=True)), build=lambda d: tuple(d.values()))
+            k.Struct(members, read=lambda v: dict(zip(names, v, strict=True)), build=lambda d: tuple(d.values())),
+            opaque=True,
+            loose=any(item.loose for item in items),
+            strict=any(item.strict for item in items),
         )
 
     def map(self, args: tuple[Any, ...]) -> _Found:
@@ -289,26 +391,40 @@ class _Walk:
             raise self.refuse(f"dict[{', '.join(map(str, args))}]", "Let its keys be text: dict[str, ...].")
         value = self.kind(args[1], ())
         self.no_nested_file(value)
-        return _Found(k.Map(key.kind, value.kind, value.nullable))
+        return _Found(
+            k.Map(key.kind, value.kind, value.nullable),
+            opaque=True,
+            loose=key.loose or value.loose,
+            strict=key.strict or value.strict,
+        )
 
     def model(self, cls: type[BaseModel]) -> _Found:
         if cls in self.seen:
             raise self.refuse(
                 cls, "It contains itself: a column has a fixed depth. Keep a list of identifiers instead."
             )
-        columns, _ = _columns(cls, (*self.seen, cls))
+        found = _found(cls, (*self.seen, cls), results=self.results)
+        columns = tuple(_column(name, info, what) for name, (info, what) in found.items())
         if not columns:
             raise self.refuse(cls, "It has no fields: give it one, or leave it out.")
         if cls.model_config.get("extra") == "allow":
             raise self.refuse(
                 cls, 'A nested model cannot keep extra values: drop extra="allow", or use a dict[str, ...] field.'
             )
-        members = tuple(k.Member(c.name, c.kind, c.nullable) for c in columns)
+        computed = _computed(cls, (*self.seen, cls)) if self.results else ()
+        _refuse_twins(cls, (*columns, *computed))
         for column in columns:
             self.no_nested_file(_Found(column.kind))
-        from scythe_catalog.schema.convert import builder
+        members = tuple(k.Member(c.name, c.kind, c.nullable) for c in (*columns, *computed))
+        from scythe_catalog.schema.convert import builder, reader
 
-        return _Found(k.Struct(members, read=vars, build=builder(cls)))
+        names = tuple(c.name for c in computed)
+        kind = k.Struct(
+            members, read=reader(cls, names, results=self.results), build=builder(cls, dropping=names), python=cls
+        )
+        loose = any(what.loose or _preprocessed(cls, name) for name, (_, what) in found.items())
+        strict = any(what.strict for _, what in found.values()) or bool(cls.model_config.get("strict"))
+        return _Found(kind, opaque=True, loose=loose, strict=strict)
 
     def no_nested_file(self, found: _Found) -> None:
         if isinstance(found.kind, k.Uri) and found.kind.file:
@@ -330,55 +446,3 @@ def _unwrap(annotation: Any, metadata: tuple[Any, ...]) -> tuple[Any, tuple[Any,
             annotation = annotation.__value__
         else:
             return annotation, metadata
-
-
-def _read_metadata(metadata: Iterable[Any]) -> tuple[dict[str, Any], bool]:
-    """Declared facts by name, and whether there are rules that only pydantic can check."""
-    facts: dict[str, Any] = {}
-    opaque = False
-    for item in metadata:
-        if item is None or isinstance(item, Strict | PathType):
-            continue
-        if isinstance(item, FileMarker):
-            facts["file"] = True
-        elif type(item) in _BOUNDS:
-            name = _BOUNDS[type(item)]
-            facts[name] = getattr(item, name)
-        elif isinstance(item, AllowInfNan):
-            facts["finite"] = not item.allow_inf_nan
-        elif isinstance(item, FieldInfo):
-            more, hidden = _read_metadata(item.metadata)
-            facts.update(more)
-            opaque |= hidden
-        elif isinstance(item, at.GroupedMetadata):
-            more, hidden = _read_metadata(item)
-            facts.update(more)
-            opaque |= hidden
-        elif isinstance(item, at.BaseMetadata) and not hasattr(item, "pattern") and not hasattr(item, "max_digits"):
-            opaque |= not _is_general(item)
-            facts.update(_general(item))
-            opaque |= _changes_values(item)
-        elif _is_general(item):
-            facts.update(_general(item))
-            opaque |= _changes_values(item)
-        elif hasattr(item, "__get_pydantic_core_schema__"):
-            opaque = True
-    pattern = facts.get("pattern")
-    if pattern is not None and not (isinstance(pattern, str) and _PLAIN_PATTERN.fullmatch(pattern)):
-        del facts["pattern"]
-        opaque = True
-    return {name: v for name, v in facts.items() if v is not None and v is not False}, opaque
-
-
-def _is_general(item: Any) -> bool:
-    return type(item).__name__ == "_PydanticGeneralMetadata"
-
-
-def _general(item: Any) -> dict[str, Any]:
-    known = ("pattern", "max_digits", "decimal_places", "min_length", "max_length")
-    return {name: v for name, v in vars(item).items() if name in known} if _is_general(item) else {}
-
-
-def _changes_values(item: Any) -> bool:
-    harmless = {"pattern", "max_digits", "decimal_places", "min_length", "max_length", "strict"}
-    return _is_general(item) and any(v for name, v in vars(item).items() if name not in harmless)

@@ -15,7 +15,8 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from scythe_catalog.errors import DataError
-from scythe_catalog.schema.compile import EXTRA_COLUMN, CompiledModel
+from scythe_catalog.schema.carried import extra_problems, private_problems
+from scythe_catalog.schema.compile import CompiledModel
 from scythe_catalog.schema.kinds import Json
 from scythe_catalog.schema.problems import Problem, raise_problems
 from scythe_catalog.schema.table_schema import Column, TableSchema
@@ -32,11 +33,16 @@ def models_to_arrow(models: Sequence[BaseModel], compiled: CompiledModel) -> pa.
         DataError: a value that its column cannot hold, with column, rows and rule.
     """
     rows = list(map(attrgetter("__dict__"), models))
-    table = columns_to_arrow(_columns(rows, compiled.schema.names), compiled.schema, what=compiled.model.__name__)
+    schema, what = compiled.fields, compiled.model.__name__
+    table = columns_to_arrow(_columns(rows, schema.names), schema, what=what)
     if compiled.allows_extra:
         extras = list(map(attrgetter("__pydantic_extra__"), models))
         if any(extras):
-            table = table.append_column(Column(EXTRA_COLUMN, Json(), True).arrow, Json().array(extras))
+            raise_problems(what, extra_problems(extras))
+            column = Column(compiled.extra_column, Json(), True)
+            table = table.append_column(column.arrow, column_to_arrow(column, extras))
+    if compiled.has_privates:
+        raise_problems(what, private_problems(models, arrow_to_models(table, compiled)))
     return table
 
 
@@ -99,10 +105,11 @@ def arrow_to_models(table: pa.Table, compiled: CompiledModel) -> list[Any]:
 def iterate_models(table: pa.Table, compiled: CompiledModel) -> Iterator[Any]:
     """The same models one by one, so that none need outlive its use."""
     build = builder(compiled.model)
-    columns = [column.kind.load(to_list(table.column(column.name))) for column in compiled.schema]
-    names = compiled.schema.names
-    if EXTRA_COLUMN in table.column_names and EXTRA_COLUMN not in names:
-        extras = Json().load(to_list(table.column(EXTRA_COLUMN)))
+    fields = compiled.fields
+    columns = [column.kind.load(to_list(table.column(column.name))) for column in fields]
+    names = fields.names
+    if compiled.allows_extra and compiled.extra_column in table.column_names:
+        extras = Json().load(to_list(table.column(compiled.extra_column)))
         for *row, extra in zip(*columns, extras, strict=True):
             model = build(dict(zip(names, row, strict=True)))
             object.__setattr__(model, "__pydantic_extra__", extra)
@@ -119,14 +126,43 @@ def to_list(column: pa.ChunkedArray) -> list[Any]:
     return column.to_pylist()
 
 
-def builder(model: type[M]) -> Callable[[dict[str, Any]], M]:
-    """A function that makes an instance of trusted values, with private attributes but without validation."""
+def reader(model: type[BaseModel], computed: Sequence[str] = (), *, results: bool) -> Callable[[Any], dict[str, Any]]:
+    """A function that gives a nested model's values by name, those of computed fields too.
+
+    An instance of a subclass would lose what it has beyond the model, so that it is refused; in `results`, which
+    nobody calls any more, one that has the same fields passes.
+    """
+    names = set(model.model_fields)
+
+    def read(value: Any) -> dict[str, Any]:
+        python = type(value)
+        if python is not model:
+            if not isinstance(value, model):
+                raise TypeError(f"{value!r} is not a {model.__name__}")
+            if not (results and set(python.model_fields) == names):
+                raise ValueError(
+                    f"it holds a {python.__name__}, of which only what a {model.__name__} has would be kept: "
+                    f"give a {model.__name__}, or annotate the field with {python.__name__}"
+                )
+        values: dict[str, Any] = vars(value)  # pyright: ignore[reportAssignmentType]
+        return values | {name: getattr(value, name) for name in computed} if computed else values
+
+    return read
+
+
+def builder(model: type[M], dropping: Sequence[str] = ()) -> Callable[[dict[str, Any]], M]:
+    """A function that makes an instance of trusted values, with private attributes but without validation.
+
+    The values of `dropping` are passed over: an instance computes them itself.
+    """
     new, put = model.__new__, object.__setattr__
     names = set(model.model_fields)
     extra = model.model_config.get("extra") == "allow"
     finish = _finisher(model)
 
     def build(values: dict[str, Any]) -> M:
+        for name in dropping:
+            del values[name]
         instance = new(model)
         put(instance, "__dict__", values)
         put(instance, "__pydantic_fields_set__", names.copy())

@@ -17,6 +17,18 @@ if TYPE_CHECKING:
 Values = list[Any]
 
 
+def of_classes(values: Values, *classes: type) -> None:
+    """Nothing where all values are None or of these classes, whatever else Arrow would take.
+
+    Raises:
+        TypeError: naming the first that is not.
+    """
+    others = set(map(type, values)) - {type(None), *classes}
+    if not all(issubclass(python, classes) for python in others):
+        value = next(v for v in values if v is not None and not isinstance(v, classes))
+        raise TypeError(f"{value!r} is a {type(value).__name__}")
+
+
 class Kind:
     """A logical type. Two kinds are equal when they store the same values with the same meaning."""
 

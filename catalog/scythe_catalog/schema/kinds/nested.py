@@ -34,7 +34,7 @@ class List(Kind):
 
     def dump(self, values: Values) -> Values:
         dump = self.item.dump
-        return [None if v is None else dump(_ordered(v)) for v in values]
+        return [None if v is None else _ordered(v, dump) for v in values]
 
     def load(self, values: Values) -> Values:
         load, python = self.item.load, self.python
@@ -47,15 +47,17 @@ class List(Kind):
         return f"list of {self.item.describe()}"
 
 
-def _ordered(value: Any) -> Values:
-    if isinstance(value, set | frozenset):
-        try:
-            return sorted(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-        except TypeError:
-            return list(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    if isinstance(value, str | bytes):
+def _ordered(value: Any, dump: Callable[[Values], Values]) -> Values:
+    """What is stored of a list; of a set too, in an order that does not depend on the process."""
+    if isinstance(value, str | bytes | Mapping):
         raise TypeError(f"{value!r} is not a list")
-    return list(value)
+    stored = dump(list(value))
+    if not isinstance(value, set | frozenset):
+        return stored
+    try:
+        return sorted(stored)
+    except TypeError:
+        return sorted(stored, key=repr)
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,8 @@ class Struct(Kind):
     members: tuple[Member, ...]
     read: Callable[[Any], Mapping[str, Any]] = field(default=lambda value: value, compare=False, repr=False)
     build: Callable[[dict[str, Any]], Any] = field(default=lambda values: values, compare=False, repr=False)
+    #: The nested model; None for a tuple.
+    python: type | None = field(default=None, compare=False, repr=False)
 
     @cached_property
     def storage(self) -> pa.DataType:  # pyright: ignore[reportIncompatibleMethodOverride]

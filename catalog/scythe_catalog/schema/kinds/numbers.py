@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from decimal import Decimal as PyDecimal
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
-from scythe_catalog.schema.kinds.kind import Kind, Values
+from scythe_catalog.schema.kinds.kind import Kind, Values, of_classes
 
 if TYPE_CHECKING:
     import polars as pl
@@ -26,6 +27,10 @@ class Bool(Kind):
         import polars as pl
 
         return pl.Boolean
+
+    def dump(self, values: Values) -> Values:
+        of_classes(values, bool, np.bool_)
+        return values
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from scythe_catalog.schema.kinds.kind import Kind, Values
+from scythe_catalog.schema.kinds.kind import Kind, Values, of_classes
 
 if TYPE_CHECKING:
     import polars as pl
@@ -30,6 +30,10 @@ class Str(Kind):
         import polars as pl
 
         return pl.String
+
+    def dump(self, values: Values) -> Values:
+        of_classes(values, str)  # Arrow would take bytes for text
+        return values
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,10 @@ class Bytes(Kind):
 
         return pl.Binary
 
+    def dump(self, values: Values) -> Values:
+        of_classes(values, bytes, bytearray, memoryview)  # Arrow would take text for bytes
+        return values
+
 
 @dataclass(frozen=True)
 class Uuid(Kind):
@@ -93,12 +101,14 @@ class Uuid(Kind):
 class Uri(Kind):
     """A path or a URL, stored as text. `restore` turns the text into the annotation's own type.
 
-    `file` marks the kinds whose values are files to be carried along, not mere text.
+    `file` marks the kinds whose values are files to be carried along, not mere text: a stored `file://` is a path there.
     """
 
     name = "uri"
     file: bool = False
     restore: Callable[[str], Any] = field(default=Path, compare=False, repr=False)
+    #: Whether the values are paths (True), URLs (False) or either (None): then a URL is known by its `://`.
+    paths: bool | None = field(default=True, compare=False, repr=False)
 
     @property
     def storage(self) -> pa.DataType:
@@ -110,14 +120,28 @@ class Uri(Kind):
         return pl.String
 
     def dump(self, values: Values) -> Values:
-        return [None if v is None else str(v) for v in values]
+        texts = [None if v is None else str(v) for v in values]
+        for v, text in zip(values, texts, strict=True):
+            if isinstance(v, str | PurePath) or text is None:
+                continue
+            if not hasattr(v, "scheme"):
+                raise TypeError(f"{v!r} is neither a path nor a URL")
+            if self.paths is None and "://" not in text:
+                raise ValueError(f"{text!r} is a URL without '://', which a field of paths and URLs takes for a path")
+        return texts
 
     def load(self, values: Values) -> Values:
         seen: dict[str, Any] = {}
         for text in values:
             if text is not None and text not in seen:
-                seen[text] = local_path(text) or self.restore(text)
+                seen[text] = self._loaded(text)
         return [None if v is None else seen[v] for v in values]
+
+    def _loaded(self, text: str) -> Any:
+        path = local_path(text) if self.file else None
+        if path is None and self.paths is None and "://" not in text:
+            path = Path(text)
+        return path if path is not None else self.restore(text)
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.name, "file": self.file}
@@ -156,13 +180,27 @@ class Category(Kind):
     @cached_property
     def members(self) -> Mapping[Any, str]:
         """Every Python value that stands for a category, and the text stored for it."""
-        known: dict[Any, str] = {text: text for text in self.values}
-        for member in self.python or ():
+        if self.python is None:
+            return {text: text for text in self.values}
+        known: dict[Any, str] = {}
+        for member in self.python:
             text = _text_of(self.python, member)
+            if text not in self.values:  # a Literal of some members
+                continue
             known[member] = text
             if isinstance(member.value, str | int | float):
                 known.setdefault(member.value, text)
+        for text in self.values:  # the value of a member comes before the name of another
+            known.setdefault(text, text)
         return known
+
+    def by_name(self, *, values: bool) -> dict[Any, enum.Enum]:
+        """What readers show of an Enum's members (with `values`, these too) -> member, where pydantic takes it for none."""
+        if self.python is None:
+            return {}
+        known = {_text_of(self.python, m): m for m in self.python if _text_of(self.python, m) in self.values}
+        of_values: dict[Any, enum.Enum] = {m.value: m for m in known.values() if isinstance(m.value, str | int | float)}
+        return known | of_values if values else {t: m for t, m in known.items() if t not in of_values}
 
     def dump(self, values: Values) -> Values:
         known = self.members

@@ -14,6 +14,18 @@ if TYPE_CHECKING:
     import polars as pl
 
 _EPOCH_UNIT = dt.timedelta(microseconds=1)
+_EDGES = (dt.MINYEAR, dt.MAXYEAR)
+
+
+def _day(value: Any) -> dt.date:
+    """A day, which an instant is at midnight alone: Arrow would cut the time of day off."""
+    if isinstance(value, dt.datetime):
+        if value.time() != dt.time() or value.tzinfo is not None:
+            raise ValueError(f"{value!r} is an instant, not a day")
+        return value.date()
+    if not isinstance(value, dt.date):
+        raise TypeError(f"{value!r} is not a day")
+    return value
 
 
 @dataclass(frozen=True)
@@ -28,6 +40,11 @@ class Date(Kind):
         import polars as pl
 
         return pl.Date
+
+    def dump(self, values: Values) -> Values:
+        if set(map(type, values)) <= {dt.date, type(None)}:
+            return values
+        return [None if v is None else _day(v) for v in values]
 
 
 @dataclass(frozen=True)
@@ -77,6 +94,8 @@ class Timestamp(Kind):
                 raise ValueError(
                     f"{v!r} {'has no' if self.aware else 'has a'} time zone: use {wanted}, or annotate AwareDatetime"
                 )
+            if v is not None and v.year in _EDGES and self.aware:
+                _in_utc(v)
         return values
 
     def load(self, values: Values) -> Values:
@@ -89,6 +108,13 @@ class Timestamp(Kind):
 
     def describe(self) -> str:
         return "timestamp with time zone" if self.aware else "timestamp"
+
+
+def _in_utc(value: dt.datetime) -> None:
+    try:
+        value.astimezone(dt.UTC)
+    except OverflowError as error:
+        raise ValueError(f"{value!r} is beyond the years 1 to 9999 in UTC, in which instants are stored") from error
 
 
 @dataclass(frozen=True)
@@ -115,4 +141,8 @@ class Duration(Kind):
     @staticmethod
     def micros(value: dt.timedelta) -> int:
         """A timedelta in whole microseconds (exact)."""
+        if not isinstance(value, dt.timedelta):  # pyright: ignore[reportUnnecessaryIsInstance] - a model may hold anything
+            raise TypeError(f"{value!r} is not a timedelta")
+        if getattr(value, "nanoseconds", 0):  # pandas' own
+            raise ValueError(f"{value!r} has nanoseconds, which are not stored")
         return value // _EPOCH_UNIT

@@ -1,0 +1,94 @@
+"""The bounds that a model declares, held against columns. Never changes a value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from scythe_catalog.compute import pc
+from scythe_catalog.schema import kinds as k
+from scythe_catalog.schema.problems import Problem, raise_problems
+from scythe_catalog.schema.table_schema import Column, TableSchema
+
+_INT64 = np.iinfo(np.int64)
+
+
+def check_bounds(table: pa.Table, schema: TableSchema, *, what: str) -> None:
+    """Every declared bound on every column.
+
+    Raises:
+        DataError: which column breaks which bound in which rows.
+    """
+    problems: list[Problem] = []
+    for column in schema:
+        values = table.column(column.name)
+        for rule, broken in _broken(column, values):
+            rows = pc.indices_nonzero(broken).to_pylist()
+            got = values[rows[0]].as_py()
+            problems.append(Problem(column.name, f"must be {rule}, got {got!r}", tuple(rows)))
+    raise_problems(what, problems)
+
+
+def _broken(column: Column, values: pa.ChunkedArray) -> Iterator[tuple[str, pa.ChunkedArray]]:
+    """Each rule that is broken, as words and as a mask of the rows that break it."""
+    compare = {
+        "ge": (pc.greater_equal, ">="),
+        "gt": (pc.greater, ">"),
+        "le": (pc.less_equal, "<="),
+        "lt": (pc.less, "<"),
+    }
+    for name, bound in column.bounds.items():
+        match name:
+            case "ge" | "gt" | "le" | "lt" if column.kind.flat:
+                function, sign = compare[name]
+                held, rule = _held(function, name, column.kind, values, bound), f"{sign} {bound}"
+            case "min_length" | "max_length":
+                at_least = name == "min_length"
+                held = (pc.greater_equal if at_least else pc.less_equal)(_length(values), bound)
+                rule = f"{'at least' if at_least else 'at most'} {bound} long"
+            case "pattern" if column.kind == k.Str():
+                text = getattr(bound, "pattern", bound)
+                held, rule = pc.match_substring_regex(values, text), f"text that matches {text!r}"
+            case "finite":
+                held, rule = pc.is_finite(values), "a finite number"
+            case _:
+                continue
+        if pc.any(pc.invert(held)).as_py():
+            yield rule, pc.fill_null(pc.invert(held), False)
+    if isinstance(column.kind, k.Int) and column.kind.choices is not None:
+        held = pc.is_in(values, pa.array(column.kind.choices, pa.int64()), skip_nulls=True)
+        outside = pc.and_(pc.invert(held), pc.is_valid(values))
+        if pc.any(outside).as_py():
+            yield f"one of {', '.join(map(str, column.kind.choices))}", outside
+
+
+def _held(function: Any, name: str, kind: k.Kind, values: pa.ChunkedArray, bound: Any) -> pa.ChunkedArray:
+    """Where a bound holds, compared exactly; null where the value is null."""
+    if isinstance(kind, k.Int):
+        whole = {"ge": math.ceil, "gt": math.floor, "le": math.floor, "lt": math.ceil}[name](bound)
+        clamped = min(max(whole, _INT64.min), _INT64.max)
+        if whole != clamped:  # beyond what the column can hold: it holds for all values or for none
+            always = (whole < 0) == (name in ("ge", "gt"))
+            return pc.if_else(pc.is_valid(values), always, None)
+        return function(values, pa.scalar(whole, pa.int64()))
+    if isinstance(kind, k.Decimal):
+        exact = Decimal(str(bound))
+        scale = max(kind.scale, -int(exact.as_tuple().exponent), 0)
+        wide = pa.decimal256(76, scale)
+        return function(values.cast(wide), pa.scalar(exact, wide))
+    return function(values, kind.array([bound])[0])
+
+
+def _length(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_string(values.type):
+        return pc.utf8_length(values)
+    if pa.types.is_binary(values.type):
+        return pc.binary_length(values)
+    if pa.types.is_map(values.type):
+        values = values.cast(pa.list_(pa.struct([values.type.key_field, values.type.item_field])))
+    return pc.list_value_length(values)

@@ -1,0 +1,310 @@
+"""A frame's values as a model takes them: types held against a column's kind, then Python values for pydantic.
+
+One rule for all models: text is no number, a number is no duration, a day is no instant, whatever
+pydantic would make of them. Never fills in or checks a rule: pydantic does.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+import uuid
+from collections.abc import Callable, Collection, Mapping
+from decimal import Decimal
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import AliasChoices, BaseModel, RootModel
+from pydantic.fields import FieldInfo
+
+from scythe_catalog.schema import kinds as k
+
+_t = pa.types
+_NUMBERS = (int, float, Decimal, np.integer, np.floating)
+#: Classes that hold no nanoseconds, as those of pandas do.
+_EXACT = {bool, int, float, str, bytes, dt.date, dt.time, dt.datetime, dt.timedelta, Decimal}
+_TRUTH = (bool, np.bool_)
+#: Classes of Python values that a column of a kind takes.
+_CLASSES: dict[type[k.Kind], tuple[type, ...]] = {
+    k.Bool: _TRUTH,
+    k.Int: _NUMBERS,
+    k.Float: _NUMBERS,
+    k.Decimal: _NUMBERS,
+    k.Str: (str,),
+    k.Bytes: (bytes, bytearray),
+    k.Date: (dt.date,),
+    k.Time: (dt.time,),
+    k.Timestamp: (dt.datetime,),
+    k.Duration: (dt.timedelta,),
+    k.Uuid: (str, uuid.UUID),
+    k.Category: (str, enum.Enum, int, float, np.integer, np.floating, np.bool_),
+}
+
+
+def is_text(dtype: pa.DataType) -> bool:
+    """Whether an Arrow type is one of its kinds of text."""
+    return _t.is_string(dtype) or _t.is_large_string(dtype) or _t.is_string_view(dtype)
+
+
+def is_list(dtype: pa.DataType) -> bool:
+    """Whether an Arrow type is one of its kinds of lists."""
+    named = _t.is_list(dtype) or _t.is_large_list(dtype) or _t.is_fixed_size_list(dtype)
+    return named or _t.is_list_view(dtype) or _t.is_large_list_view(dtype)
+
+
+def holds(kind: k.Kind, dtype: pa.DataType) -> bool:
+    """Whether a column of an Arrow type may hold values of a kind."""
+    if _t.is_null(dtype):
+        return True
+    if _t.is_dictionary(dtype) or _t.is_run_end_encoded(dtype):
+        return holds(kind, dtype.value_type)
+    match kind:
+        case k.List(item):
+            return is_list(dtype) and holds(item, dtype.value_type)
+        case k.Map(key, value):
+            if _t.is_struct(dtype):
+                return all(holds(value, f.type) for f in dtype)
+            pairs = _pairs(dtype)
+            return pairs is not None and holds(key, pairs[0].type) and holds(value, pairs[1].type)
+        case k.Struct(members):
+            return _holds_struct(kind, members, dtype)
+        case _:
+            return _holds_flat(kind, dtype)
+
+
+def _pairs(dtype: pa.DataType) -> tuple[pa.Field, pa.Field] | None:
+    """The fields of key and value, where a type is a map or, as some readers give one, a list of pairs."""
+    if _t.is_map(dtype):
+        return dtype.key_field, dtype.item_field
+    if is_list(dtype) and _t.is_struct(dtype.value_type) and dtype.value_type.num_fields == 2:
+        return dtype.value_type.field(0), dtype.value_type.field(1)
+    return None
+
+
+def _holds_struct(kind: k.Struct, members: tuple[k.Member, ...], dtype: pa.DataType) -> bool:
+    root = _root(kind)
+    if root is not None and not (_t.is_struct(dtype) and dtype.get_field_index("root") >= 0):
+        return holds(root, dtype)
+    if kind.python is None and is_list(dtype):
+        return all(holds(m.kind, dtype.value_type) for m in members)
+    if not _t.is_struct(dtype):
+        return False
+    known = _members(kind)
+    return all(f.name not in known or holds(known[f.name], f.type) for f in dtype)
+
+
+def _members(kind: k.Struct) -> dict[str, k.Kind]:
+    """Every name under which a nested model takes a field, and the field's kind."""
+    known = {m.name: m.kind for m in kind.members}
+    fields = kind.python.model_fields if kind.python is not None and issubclass(kind.python, BaseModel) else {}
+    for name, info in fields.items():
+        known |= {alias: known[name] for alias in aliases(info) if alias not in known}
+    return known
+
+
+def aliases(info: FieldInfo) -> list[str]:
+    """The plain names, beside its own, under which a model takes a field."""
+    choices = (
+        info.validation_alias.choices if isinstance(info.validation_alias, AliasChoices) else [info.validation_alias]
+    )
+    return [alias for alias in (*choices, info.alias) if isinstance(alias, str)]
+
+
+def _root(kind: k.Struct) -> k.Kind | None:
+    """What a RootModel holds."""
+    is_root = kind.python is not None and issubclass(kind.python, RootModel)
+    return kind.members[0].kind if is_root else None
+
+
+def _holds_flat(kind: k.Kind, dtype: pa.DataType) -> bool:
+    match kind:
+        case k.Bool():
+            return _t.is_boolean(dtype)
+        case k.Int() | k.Float() | k.Decimal():
+            return _t.is_integer(dtype) or _t.is_floating(dtype) or _t.is_decimal(dtype)
+        case k.Category():
+            classes = {type(member.value) for member in kind.python or ()}
+            numbers = bool(classes & {int, float, bool}) and (_t.is_integer(dtype) or _t.is_floating(dtype))
+            return is_text(dtype) or numbers or (bool in classes and _t.is_boolean(dtype))
+        case k.Str() | k.Uri() | k.Uuid():
+            return is_text(dtype)
+        case k.Bytes():
+            sized = _t.is_fixed_size_binary(dtype) or _t.is_binary_view(dtype)
+            return _t.is_binary(dtype) or _t.is_large_binary(dtype) or sized
+        case k.Date():
+            return _t.is_date(dtype) or (_t.is_timestamp(dtype) and dtype.tz is None)
+        case k.Time():
+            return _t.is_time(dtype)
+        case k.Timestamp(aware):
+            return _t.is_timestamp(dtype) and (dtype.tz is not None) == aware
+        case k.Duration():
+            return _t.is_duration(dtype)
+        case _:
+            return False
+
+
+def lifted(kind: k.Kind, column: pa.Array, *, strict: bool) -> list[Any]:
+    """The values of an Arrow column as pydantic takes them; with `strict`, of the model's own classes.
+
+    Raises:
+        ValueError: values that Python's own types do not hold.
+    """
+    column = column.cast(in_micros(column.type))
+    lift = _lift(kind, column.type, strict)
+    values = column.to_pylist()
+    return values if lift is None else [None if v is None else lift(v) for v in values]
+
+
+def in_micros(dtype: pa.DataType) -> pa.DataType:
+    """The type with microseconds for nanoseconds: Python's own types have none, and pandas' would lose them unseen."""
+    if _t.is_timestamp(dtype) and dtype.unit == "ns":
+        return pa.timestamp("us", dtype.tz)
+    if _t.is_duration(dtype) and dtype.unit == "ns":
+        return pa.duration("us")
+    if _t.is_time64(dtype) and dtype.unit == "ns":
+        return pa.time64("us")
+    if is_list(dtype) and (item := in_micros(dtype.value_type)) != dtype.value_type:
+        return pa.list_(item)
+    if _t.is_struct(dtype):
+        return pa.struct([f.with_type(in_micros(f.type)) for f in dtype])
+    if _t.is_map(dtype):
+        return pa.map_(dtype.key_type, dtype.item_field.with_type(in_micros(dtype.item_type)))
+    return dtype
+
+
+def _lift(kind: k.Kind, dtype: pa.DataType, strict: bool) -> Callable[[Any], Any] | None:
+    """What to do with a value that Arrow gives, None where it is fine as it is."""
+    if _t.is_dictionary(dtype) or _t.is_run_end_encoded(dtype):
+        return _lift(kind, dtype.value_type, strict)
+    match kind:
+        case k.List(item) if is_list(dtype):
+            return _each(_lift(item, dtype.value_type, strict))
+        case k.Map(key, value):
+            named = _or_same(flat_lift(key, strict=strict))
+            if _t.is_struct(dtype):
+                by_name = _by_name({f.name: _lift(value, f.type, strict) for f in dtype})
+                return lambda v: {named(n): item for n, item in by_name(v).items()}
+            pairs = _pairs(dtype)
+            inner = _or_same(_lift(value, pairs[1].type, strict) if pairs is not None else None)
+            return lambda v: {named(n): inner(item) for n, item in map(_pair, v)}
+        case k.Struct() if _t.is_struct(dtype):
+            kinds = _members(kind)
+            lifts = {f.name: _lift(kinds[f.name], f.type, strict) if f.name in kinds else None for f in dtype}
+            lift = _by_name(lifts)
+            if kind.python is None:
+                return lambda v: tuple(lift(v).values())
+            return (lambda v: lift(v)["root"]) if _root(kind) is not None and "root" in lifts else lift
+        case k.Struct() if (root := _root(kind)) is not None:
+            return _lift(root, dtype, strict)
+        case _:
+            return flat_lift(kind, strict=strict)
+
+
+def flat_lift(kind: k.Kind, *, strict: bool) -> Callable[[Any], Any] | None:
+    """What to do with a value of a column that is not nested."""
+    if isinstance(kind, k.Category):
+        members = kind.by_name(values=strict)
+        return (lambda v: members.get(v, v) if isinstance(v, str | int | float) else v) if members else None
+    if isinstance(kind, k.Uri) and kind.file:
+        return lambda v: k.local_path(v) or v if isinstance(v, str) else v
+    if strict and isinstance(kind, k.Uri):
+        return lambda v: kind.restore(v) if isinstance(v, str) else v
+    if strict and isinstance(kind, k.Uuid):
+        return lambda v: uuid.UUID(v) if isinstance(v, str) else v
+    return None
+
+
+def _each(lift: Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
+    return None if lift is None else lambda v: [None if item is None else lift(item) for item in v]
+
+
+def _by_name(lifts: Mapping[str, Callable[[Any], Any] | None]) -> Callable[[Any], Any]:
+    sure = {name: _or_same(lift) for name, lift in lifts.items()}
+    return lambda v: {name: sure[name](item) for name, item in v.items()}
+
+
+def _or_same(lift: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
+    return (lambda v: v) if lift is None else (lambda v: None if v is None else lift(v))
+
+
+def _pair(item: Any) -> tuple[Any, Any]:
+    return tuple(item.values()) if isinstance(item, Mapping) else item  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType, reportReturnType]
+
+
+def misfit(kind: k.Kind, values: Collection[Any]) -> Any:
+    """The first Python value that a column of a kind does not take, None where all are fine."""
+    found = {type(v) for v in values} - {type(None)}
+    match kind:
+        case k.List(item):
+            return _first(values, lambda v: _is_list(v) and misfit(item, _plain(v)) is None)
+        case k.Map(key, value):
+            return _first(values, lambda v: isinstance(v, Mapping) and misfit(key, v) is None and misfit(value, v.values()) is None)  # fmt: skip
+        case k.Struct(members):
+            return _first(values, lambda v: _fits_struct(kind, members, v))
+        case _:
+            exact = found <= _EXACT or not any(map(_nanos, values))
+            if exact and all(_takes(kind, python) for python in found):
+                return None
+            return _first(values, lambda v: _takes(kind, type(v)) and not _nanos(v))
+
+
+def _first(values: Collection[Any], fits: Callable[[Any], bool]) -> Any:
+    return next((v for v in values if v is not None and not fits(v)), None)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple | set | frozenset) or (isinstance(value, np.ndarray) and value.ndim > 0)
+
+
+def _plain(value: Any) -> Collection[Any]:
+    return value.tolist() if isinstance(value, np.ndarray) else value  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+
+
+def _fits_struct(kind: k.Struct, members: tuple[k.Member, ...], value: Any) -> bool:
+    root = _root(kind)
+    if isinstance(value, BaseModel):
+        return kind.python is not None
+    if root is not None:
+        return misfit(root, [value]) is None
+    if kind.python is None:
+        return _is_list(value) and all(
+            misfit(m.kind, [v]) is None for m, v in zip(members, _plain(value), strict=False)
+        )
+    known = _members(kind)
+    return isinstance(value, Mapping) and all(misfit(known[n], [v]) is None for n, v in value.items() if n in known)
+
+
+def _takes(kind: k.Kind, python: type) -> bool:
+    if isinstance(kind, k.Uri):
+        return issubclass(python, str | PurePath) or hasattr(python, "unicode_string")
+    classes = _CLASSES.get(type(kind), ())
+    numeric = isinstance(kind, k.Int | k.Float | k.Decimal)
+    return issubclass(python, classes) and not (numeric and issubclass(python, bool | np.timedelta64))
+
+
+def _nanos(value: Any) -> bool:
+    return bool(getattr(value, "nanosecond", 0) or getattr(value, "nanoseconds", 0))
+
+
+def lifted_objects(kind: k.Kind, values: Collection[Any], *, strict: bool) -> list[Any]:
+    """Python values as pydantic takes them: arrays as lists, what readers show of an Enum as its members."""
+    return [None if v is None else _lifted_object(kind, v, strict) for v in values]
+
+
+def _lifted_object(kind: k.Kind, value: Any, strict: bool) -> Any:
+    if isinstance(value, np.ndarray):
+        value = value.tolist()  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    if isinstance(kind, k.List) and isinstance(value, list | tuple):
+        return [None if v is None else _lifted_object(kind.item, v, strict) for v in value]
+    if isinstance(kind, k.Map) and isinstance(value, Mapping):
+        named = _or_same(flat_lift(kind.key, strict=strict))
+        return {named(n): None if v is None else _lifted_object(kind.value, v, strict) for n, v in value.items()}
+    if isinstance(kind, k.Struct) and isinstance(value, Mapping):
+        known = _members(kind)
+        return {n: _lifted_object(known[n], v, strict) if n in known and v is not None else v for n, v in value.items()}
+    lift = flat_lift(kind, strict=strict) if kind.flat else None
+    if isinstance(value, np.generic):
+        value = value.item()
+    return value if lift is None else lift(value)

@@ -1,0 +1,104 @@
+"""What the metadata of an annotation say: declared facts, and rules that only pydantic can check. Never looks at a value."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import annotated_types as at
+from pydantic import AfterValidator
+from pydantic.fields import FieldInfo
+from pydantic.types import AllowInfNan, PathType, Strict
+
+from scythe_catalog.markers import FileMarker
+
+#: Patterns that mean the same to Arrow's engine and to pydantic's: no classes that depend on Unicode tables, no flags.
+_PLAIN_PATTERN = re.compile(r"(?:[^\\(]|\((?!\?)|\\[^A-Za-z0-9])*")
+_BOUNDS: dict[type, str] = {
+    at.Ge: "ge",
+    at.Gt: "gt",
+    at.Le: "le",
+    at.Lt: "lt",
+    at.MinLen: "min_length",
+    at.MaxLen: "max_length",
+}
+
+
+@dataclass
+class Facts:
+    """What the metadata of one annotation say."""
+
+    #: Declared limits by name (ge, gt, ..., max_digits, decimal_places, finite).
+    declared: dict[str, Any] = field(default_factory=dict[str, Any])
+    #: There are rules that only pydantic can check.
+    opaque: bool = False
+    #: A rule of the user's runs before the type is looked at: any value may be acceptable.
+    loose: bool = False
+    #: Values must be of the very type.
+    strict: bool = False
+    file: bool = False
+
+    def add(self, other: Facts) -> None:
+        """Takes in what further metadata say."""
+        self.declared |= other.declared
+        self.opaque |= other.opaque
+        self.loose |= other.loose
+        self.strict |= other.strict
+        self.file |= other.file
+
+
+def read_metadata(metadata: Iterable[Any]) -> Facts:
+    """Everything that the metadata of an annotation say."""
+    facts = Facts()
+    for item in metadata:
+        _read(item, facts)
+    pattern = facts.declared.get("pattern")
+    if pattern is not None and not (isinstance(pattern, str) and _PLAIN_PATTERN.fullmatch(pattern)):
+        del facts.declared["pattern"]
+        facts.opaque = True
+    facts.declared = {name: v for name, v in facts.declared.items() if v is not None and v is not False}
+    return facts
+
+
+def _read(item: Any, facts: Facts) -> None:
+    if isinstance(item, Strict):
+        facts.strict |= item.strict
+        facts.opaque |= item.strict
+    elif isinstance(item, PathType):
+        facts.opaque = True
+    elif isinstance(item, FileMarker):
+        facts.file = True
+    elif type(item) in _BOUNDS:
+        name = _BOUNDS[type(item)]
+        facts.declared[name] = getattr(item, name)
+    elif isinstance(item, AllowInfNan):
+        facts.declared["finite"] = not item.allow_inf_nan
+    elif isinstance(item, FieldInfo):
+        facts.add(read_metadata(item.metadata))
+    elif isinstance(item, at.GroupedMetadata):
+        facts.add(read_metadata(item))
+    elif _is_general(item):
+        facts.declared |= _general(item)
+        facts.strict |= bool(getattr(item, "strict", False))
+        facts.opaque |= _changes_values(item)
+    elif isinstance(item, at.BaseMetadata):
+        facts.opaque = True
+    elif hasattr(item, "__get_pydantic_core_schema__"):
+        facts.opaque = True
+        facts.loose |= not isinstance(item, AfterValidator)
+
+
+def _is_general(item: Any) -> bool:
+    return type(item).__name__ == "_PydanticGeneralMetadata"
+
+
+def _general(item: Any) -> dict[str, Any]:
+    known = ("pattern", "max_digits", "decimal_places", "min_length", "max_length")
+    return {name: v for name, v in vars(item).items() if name in known}
+
+
+def _changes_values(item: Any) -> bool:
+    harmless = {"pattern", "max_digits", "decimal_places", "min_length", "max_length"}
+    return any(v for name, v in vars(item).items() if name not in harmless)
