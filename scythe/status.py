@@ -50,7 +50,7 @@ def look_at(objects: Objects, key: RunKey) -> Look:
         if last is not None and last.alive:
             return Look("running")
         result = read_result(objects, key)
-        if result is not None:
+        if result is not None and objects.exists(key.manifest):  # it goes first where a run is deleted
             return Look("finished", result)
         try:
             read_manifest(objects, key)
