@@ -22,6 +22,7 @@ from scythe.levels import running_on
 from scythe.outputs import Place
 from scythe.plan import RunPlan
 from scythe.registry import Experiment
+from scythe.renewal import Life
 from scythe.schemas import ExperimentSchemas
 from scythe.seeds import seed_of
 from scythe.surroundings import GROUP, QUICK_SECONDS, Surroundings, working_folder
@@ -69,9 +70,17 @@ class Calls:
     """The calls of a function on a range of inputs, one after the other."""
 
     def __init__(
-        self, work: Work, rows: pa.Table, take: Take, around: Surroundings, before: Before | None = None
+        self,
+        work: Work,
+        rows: pa.Table,
+        take: Take,
+        around: Surroundings,
+        before: Before | None = None,
+        life: Life | None = None,
     ) -> None:
-        self.work, self.rows, self.take, self.around, self.before = work, rows, take, around, before
+        """With the `life` of a worker process, `run_all` raises Spent where a fresh process has to go on."""
+        self.work, self.rows, self.take, self.around = work, rows, take, around
+        self.before, self.life = before, life
         self._sort_index = rows.column("sort_index")
         #: Of the input that is running: its file references as they were given, and why one cannot be had.
         self.given: dict[str, str | None] = {}
@@ -122,7 +131,10 @@ class Calls:
         self, start: int, stop: int, specs: Iterator[ExperimentInputSpec], mark: Mark | None, before: int, keep: Keep
     ) -> int:
         """Runs inputs up to the first that fails or is not quick; gives the one behind it."""
+        life, most = self.life, self.work.experiment.options.max_inputs_per_process
         for i in range(start, stop):
+            if life is not None:
+                life.begin(i, most)
             tried = self.run(i, next(specs), mark, before)
             keep(i, tried)
             if tried.failure is not None or tried.seconds > 10 * QUICK_SECONDS:
@@ -151,8 +163,12 @@ class Calls:
         while True:
             try:
                 self.once(i, spec, mark)
+                if self.life is not None:
+                    self.life.worked = True
                 break
             except BaseException as error:  # noqa: BLE001 - whatever the function raises (SystemExit too) becomes a row
+                if self.life is not None:
+                    self.life.failed(i, before + self.tries - 1, error)
                 if self.tries == tries:
                     failure = self._told(i, error, before, mark)
                     break

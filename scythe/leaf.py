@@ -23,6 +23,7 @@ from scythe.chunk import Chunk, ChunkResult, Positions, run_ids
 from scythe.failures import Failure
 from scythe.plan import RunPlan
 from scythe.registry import Experiment
+from scythe.renewal import Life, Spent
 from scythe.seeds import running_with
 from scythe.surroundings import Surroundings
 
@@ -110,22 +111,39 @@ class Leaf:
     # --- running ------------------------------------------------------------------------------------
 
     def run(
-        self, rows: Positions, *, attempts_before: int = 0, mark: Mark | None = None, raise_errors: bool = False
+        self,
+        rows: Positions,
+        *,
+        attempts_before: int = 0,
+        mark: Mark | None = None,
+        raise_errors: bool = False,
+        life: Life | None = None,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> ChunkResult:
         """Calls the function on each input of a range.
 
         `mark` is told which input of the range and which try it is right before its function starts, and -1 after.
         With `raise_errors` the first exception ends the range: its row is in `errors`, and it is
-        raised by the caller from `ChunkError`.
+        raised by the caller from `ChunkError`; it ends as well before an input where `stopped` says so.
+        With the `life` of a worker process, raises Spent where a fresh process has to go on.
         """
         chunk = Chunk(self._work, self.inputs(rows))
         around = self.surroundings(trusting=not raise_errors)
-        calls = Calls(self._work, chunk.rows, chunk.take, around, chunk.before)
+        calls = Calls(self._work, chunk.rows, chunk.take, around, chunk.before, life)
         with running_with(self.plan.seed), around.kept():
             if not raise_errors:
-                calls.run_all(mark, attempts_before, chunk.keep, chunk.forget)
+                try:
+                    calls.run_all(mark, attempts_before, chunk.keep, chunk.forget)
+                except Spent as spent:
+                    if life is not None:
+                        life.make_room()
+                    chunk.forget(spent.at)
+                    spent.result = chunk.result(upto=spent.at) if spent.at else None
+                    raise
                 return chunk.result(upto=len(rows))
             for i, spec in enumerate(calls.specs()):
+                if stopped():
+                    return chunk.result(upto=i)
                 tried = calls.attempt(i, spec, mark, attempts_before)
                 chunk.keep(i, tried)
                 if tried.raised is not None:

@@ -41,6 +41,7 @@ class ExperimentOptions:
     auto_fetch_files: bool = True
     local_file_location: LocalFileLocation = "cache"
     task_config: dict[str, Any] = field(default_factory=dict[str, Any])
+    max_inputs_per_process: int | None = None
 
     @property
     def execution_seconds(self) -> float | None:
@@ -130,6 +131,7 @@ class ExperimentRegistry:
         inject_workflow_run_id: bool = True,
         auto_fetch_files: bool = True,
         local_file_location: LocalFileLocation = "cache",
+        max_inputs_per_process: int | None = None,
         **task_config: Any,
     ) -> Callable[[F], F]:
         """Makes a function `(input_spec[, tempdir]) -> output`, or a class with such a `run`, an experiment.
@@ -146,6 +148,8 @@ class ExperimentRegistry:
             inject_workflow_run_id: Set `workflow_run_id` and `root_workflow_run_id` of each spec.
             auto_fetch_files: Give the function local paths in its file fields, rather than URIs.
             local_file_location: Where those lie: in the shared "cache", or "copied-to-tempdir" for each input.
+            max_inputs_per_process: After so many inputs a worker process is replaced by a fresh one: for a simulator
+                that leaks memory or handles.
             task_config: Further options of the Hatchet task.
 
         Raises:
@@ -154,7 +158,7 @@ class ExperimentRegistry:
         """
         options = ExperimentOptions(
             worker, description, desired_worker_labels, schedule_timeout, execution_timeout, retries,
-            overwrite_log_method, inject_workflow_run_id, auto_fetch_files, local_file_location, task_config,
+            overwrite_log_method, inject_workflow_run_id, auto_fetch_files, local_file_location, task_config, max_inputs_per_process,
         )  # fmt: skip
 
         def register(target: F) -> F:
@@ -268,6 +272,9 @@ def define(target: Callable[..., Any], name: str | None, options: ExperimentOpti
         raise RegistrationError(f"{chosen!r} is a reserved name: give the experiment another with Register(name=...)")
     if options.retries < 0:
         raise RegistrationError(f"{chosen}: retries must not be negative, got {options.retries}")
+    most = options.max_inputs_per_process
+    if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise RegistrationError(f"{chosen}: max_inputs_per_process must be a whole number from 1 on, got {most!r}")
     _check_limit("execution_timeout", options.execution_timeout)
     _check_limit("schedule_timeout", options.schedule_timeout)
     inputs, outputs, wants_tempdir = _signature(target)

@@ -30,6 +30,7 @@ from typing import Any
 from scythe.console import tell
 from scythe.engines import logs
 from scythe.errors import StorageRefused
+from scythe.renewal import Life, Spent, is_exhaustion
 
 MARK = struct.Struct("qqd")  # the input that is running (-1: none), which try, and when it began (time.monotonic)
 _PARENT_CHECK_SECONDS = 0.5
@@ -100,26 +101,26 @@ def _carry_on(signum: int, frame: object) -> None:
 
 def _serve(connection: Connection, mark: Callable[[int, int], None]) -> None:
     run: Callable[..., Any] = _nothing
+    life = Life()
     while True:
         try:
             message = pickle.loads(connection.recv_bytes())
         except (EOFError, OSError):
             return
         if isinstance(message, Job):
-            run = _runner(message, mark)
+            run = _runner(message, mark, life)
             _freeze()
             continue
         rows, attempts = message
-        began = time.perf_counter()
+        began, ran_before = time.perf_counter(), life.ran
         try:
             result = run(rows, attempts)
             message = ("done", (result, time.perf_counter() - began))
-        except StorageRefused as error:
-            message = ("refused", str(error))
-        except OSError as error:
-            message = ("storage", f"{type(error).__name__}: {error}" if type(error) is OSError else str(error))
+        except Spent as spent:
+            message = ("spent", (spent.at, spent.tries, spent.result, time.perf_counter() - began))
         except BaseException as error:  # noqa: BLE001 - errors of the user's function are rows; this is one of ours
-            message = ("broken", _told(error))
+            fresh_may_help = is_exhaustion(error) and (ran_before or len(rows) > 1)
+            message = ("spent", (None, 0, None, 0.0)) if fresh_may_help else _failed(error)
         finally:
             mark(-1, 0)
         _flush()
@@ -127,6 +128,15 @@ def _serve(connection: Connection, mark: Callable[[int, int], None]) -> None:
             _send(connection, *message)
         except OSError:
             return
+
+
+def _failed(error: BaseException) -> tuple[str, str]:
+    """What keeps a range from being run, beside the user's function."""
+    if isinstance(error, StorageRefused):
+        return "refused", str(error)
+    if isinstance(error, OSError):
+        return "storage", f"{type(error).__name__}: {error}" if type(error) is OSError else str(error)
+    return "broken", _told(error)
 
 
 def _send(connection: Connection, kind: str, content: Any) -> None:
@@ -157,7 +167,7 @@ def _bound(experiment: bytes) -> tuple[Any, Callable[..., Any]]:
     return loaded, loaded.bind()
 
 
-def _runner(job: Job, mark: Callable[[int, int], None]) -> Callable[..., Any]:
+def _runner(job: Job, mark: Callable[[int, int], None], life: Life) -> Callable[..., Any]:
     """What runs ranges of a job; a job that cannot be loaded is told with the first of them."""
     from scythe.leaf import Leaf
     from scythe.packing import Packing
@@ -178,7 +188,12 @@ def _runner(job: Job, mark: Callable[[int, int], None]) -> Callable[..., Any]:
         return refuse
 
     def run(rows: Any, attempts: int) -> Any:
-        result = leaf.run(rows, attempts_before=attempts, mark=mark)
+        try:
+            result = leaf.run(rows, attempts_before=attempts, mark=mark, life=life)
+        except Spent as spent:
+            if packing is not None and spent.result is not None:
+                spent.result = packing.pack(spent.result)
+            raise
         return packing.pack(result) if packing is not None else result
 
     return run

@@ -9,6 +9,7 @@ from scythe.attempts import Turn
 from scythe.collect import Collector
 from scythe.engines.chunks import Chunks
 from scythe.engines.jobs import FinishedRef
+from scythe.errors import RunCancelled
 from scythe.leaf import ChunkError, Leaf
 from scythe.plan import RunPlan
 from scythe.registry import Experiment
@@ -21,6 +22,7 @@ def run_inline(
 
     Raises:
         Exception: the first that the function raises, after it was recorded as an error row.
+        RunCancelled: the run was cancelled meanwhile; it stops before its next input.
     """
     with Turn(plan.objects, plan.key, "inline") as turn, Leaf(plan, experiment) as leaf:
         collector = Collector(plan, experiment, turn.number, show=show)
@@ -28,7 +30,9 @@ def run_inline(
         try:
             while (work := chunks.next()) is not None:
                 began = time.perf_counter()
-                collector.add(leaf.run(work.rows, raise_errors=True))
+                collector.add(leaf.run(work.rows, raise_errors=True, stopped=turn.cancelled.is_set))
+                if turn.cancelled.is_set():
+                    raise RunCancelled(f"the run {plan.key.path} was cancelled; what was finished is kept")
                 chunks.measured(work.size, time.perf_counter() - began)
         except ChunkError as stopped:
             collector.add(stopped.result)

@@ -25,7 +25,7 @@ from scythe.engines.cores import cpus
 from scythe.engines.deaths import after, error_row
 from scythe.engines.exits import leave_with
 from scythe.engines.logs import relay
-from scythe.engines.pool import Broken, Died, Done, Logged, Pool
+from scythe.engines.pool import Broken, Died, Done, Logged, Pool, Renewed
 from scythe.engines.travel import packed
 from scythe.errors import RunCancelled, RunError
 from scythe.leaf import Leaf
@@ -204,6 +204,11 @@ class LocalJob:
                             in_flight -= 1
                             chunks.measured(work.size, seconds)
                             collector.add(result)
+                        case Renewed(_, done, result, again, seconds):
+                            in_flight += len(again) - 1
+                            if result is not None:
+                                chunks.measured(done, seconds)
+                                collector.add(result)
                         case Died():
                             in_flight -= 1
                             what = after(event, retries)

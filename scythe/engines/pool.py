@@ -72,6 +72,17 @@ class Died:
 
 
 @dataclass(frozen=True)
+class Renewed:
+    """The process of a range has made room for a fresh one: what it has done of it, and what the fresh one goes on with."""
+
+    range: Range
+    done: int
+    result: Any
+    again: list[Range]
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Broken:
     """A range cannot be run, for a reason outside the user's function."""
 
@@ -87,7 +98,7 @@ class Logged:
     record: logging.LogRecord
 
 
-Event = Done | Died | Broken | Logged
+Event = Done | Died | Renewed | Broken | Logged
 
 
 @dataclass
@@ -228,6 +239,8 @@ class Pool:
             case "done":
                 result, seconds = content
                 return [Done(worker.ranges.popleft()[1], result, seconds)]
+            case "spent":
+                return [self._renew(worker, *content)]
             case "log":
                 return [Logged(worker.ranges[0][1] if worker.ranges else None, logs.rebuilt(content))]
             case "broken" if worker.ranges:
@@ -253,24 +266,46 @@ class Pool:
     def _bury(self, worker: _Worker) -> list[Event]:
         """Replaces a dead worker; its first range is reported, the others are handed out again."""
         at, tries, seconds = worker.mark()
+        name = f"{socket.gethostname()}:{worker.process.pid}"
+        first = worker.ranges.popleft()[1] if worker.ranges else None
+        code = self._replace(worker)
+        if first is None:
+            return []
+        if at is not None and at >= first.size:
+            at = None
+        return [Died(first, at, tries, worker.timed_out, code, seconds, time.time() - seconds, name)]
+
+    def _renew(self, worker: _Worker, at: int | None, tries: int, result: Any, seconds: float) -> Renewed:
+        """Replaces a worker that can do no more; the fresh one goes on with its range, from input `at` on.
+
+        Without `at` it could not even send what it had done: the range is run again in two halves, to need less.
+        """
+        job, work = worker.ranges.popleft()
+        attempts = work.attempts if work.size == 1 else 0
+        if at is None:
+            middle = work.size // 2
+            again = [Range(work.rows[:middle]), Range(work.rows[middle:], attempts)]
+        else:
+            again = [Range(work.rows[at : at + 1], attempts + tries), Range(work.rows[at + 1 :])]
+        again = [r for r in again if r.size]
+        worker.ranges.extendleft((job, r) for r in reversed(again))
+        self._replace(worker)
+        return Renewed(work, at or 0, result, again, seconds)
+
+    def _replace(self, worker: _Worker) -> int:
+        """Starts a fresh process in a worker's place, which goes on with its ranges; the old one's exit code."""
         _kill(worker)
         shutil.rmtree(worker.tempdir, ignore_errors=True)
         code = worker.process.wait()
         worker.link.close()
-        name = f"{socket.gethostname()}:{worker.process.pid}"
         if not worker.ready:
             self._false_starts += 1
             if self._false_starts > _MAX_FALSE_STARTS * self.size:
                 raise RunError(f"worker processes die before they are ready (exit code {code}): see their output above")
         self._workers[self._workers.index(worker)] = fresh = self._start()
-        if not worker.ranges:
-            return []
-        (_, first), *rest = worker.ranges
-        for job, work in rest:
+        for job, work in worker.ranges:
             _give(fresh, work, job)
-        if at is not None and at >= first.size:
-            at = None
-        return [Died(first, at, tries, worker.timed_out, code, seconds, time.time() - seconds, name)]
+        return code
 
     def close(self) -> None:
         """Kills all workers and what they started."""

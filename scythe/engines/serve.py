@@ -20,7 +20,7 @@ from scythe.console import tell
 from scythe.engines.child import Job
 from scythe.engines.deaths import after, error_row
 from scythe.engines.logs import relay
-from scythe.engines.pool import Broken, Died, Done, Event, Logged, Pool, Range
+from scythe.engines.pool import Broken, Died, Done, Event, Logged, Pool, Range, Renewed
 from scythe.errors import RunError, ScytheError
 from scythe.leaf import Leaf
 from scythe.packing import Packed, Packing
@@ -162,6 +162,13 @@ class Server:
                     task.log(record)
             case Done(work, packed, _):
                 self._finished(self._tasks.pop(work), work, [packed])
+            case Renewed(work, _, packed, again, _):
+                task = self._tasks.pop(work)
+                self._tasks |= dict.fromkeys(again, task)
+                task.open |= set(again)
+                if task.future.done():  # it was cancelled meanwhile
+                    self._pool.kill(again)
+                self._finished(task, work, [packed] if packed is not None else [])
             case Broken(work, error):
                 task = self._tasks.pop(work)
                 _fail(task, error)
