@@ -11,6 +11,7 @@ import datetime as dt
 import json
 import random
 import time
+import weakref
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -449,7 +450,11 @@ def _configured_catalog(name: str) -> pyiceberg.catalog.Catalog:
     from scythe_catalog.fileio import IMPLEMENTATION
 
     try:
-        return load_catalog(name, **{PY_IO_IMPL: IMPLEMENTATION, "pool_pre_ping": "true"})
+        catalog = load_catalog(name, **{PY_IO_IMPL: IMPLEMENTATION, "pool_pre_ping": "true"})
+        engine = getattr(catalog, "engine", None)
+        if engine is not None:  # a database's connections are closed with the catalog, but never by a forked process
+            weakref.finalize(catalog, engine.dispose).atexit = False
+        return catalog
     except Exception as error:
         why = f"{type(error).__name__}: {error}".splitlines()[0]
         if isinstance(error, OSError) or type(error).__name__ == "OperationalError":  # SQLAlchemy's, if it is there
