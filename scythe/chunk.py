@@ -179,7 +179,7 @@ class Chunk:
             pa.array(workers, pa.string()),
             moments,
         ]
-        tasks = pa.table(columns, names=[c.name for c in TASK_COLUMNS])
+        tasks = pa.table(columns, names=[c.name for c in TASK_COLUMNS][: len(columns)])  # the gather knows the attempt
         return side_by_side(self.work.schemas.tables["tasks"], inputs.select(list(ID_LEVELS)), tasks)
 
 

@@ -24,7 +24,7 @@ from scythe.errors import CatalogError, OutputError, RunError, TableNotFound
 from scythe.generations import Generations
 from scythe.layout import file_names
 from scythe.merge import KEY, Source, keys_of, merged, rebatched, without
-from scythe.parts import Part, PartFile, schema_of, source_of, stored_parts
+from scythe.parts import Part, PartFile, number_of, schema_of, source_of, stored_parts
 from scythe.plan import RunPlan
 from scythe.publish import Gathered, publish, record
 from scythe.reconcile import Dataframe, Piece
@@ -72,7 +72,10 @@ class Gather:
     def _stored_pieces(self) -> Iterator[_Piece]:
         for number, part in enumerate(self.parts):
             for file in part.files:
-                yield _Piece(number, file.table, schema_of(self.objects, file), source_of(self.objects, file))
+                source = source_of(self.objects, file)
+                if file.table == "tasks":
+                    source = _of_attempt(source, number_of(part.name) if part.name != _EARLIER_END else None)
+                yield _Piece(number, file.table, schema_of(self.objects, file), source)
 
     def finish(self, attempt: int, began: dt.datetime) -> RunResult:
         """Writes the run's files, and makes them what the run came to in one step; catalog and `final/` follow.
@@ -129,9 +132,12 @@ class Gather:
     def _planned(self, generations: Generations, name: str, schema: TableSchema) -> Table:
         """The catalog's table that the run was allocated for, or another where that is gone."""
         try:
-            return self._catalog.table(self.plan.key.experiment, self.plan.tables[name].catalog_table)
+            table = self._catalog.table(self.plan.key.experiment, self.plan.tables[name].catalog_table)
+            if all(column.name in table.schema for column in schema):
+                return table
         except TableNotFound:
-            return generations.open(self.plan.key, name, schema)
+            pass  # it was dropped since
+        return generations.open(self.plan.key, name, schema)
 
     @property
     def _catalog(self) -> Catalog:
@@ -231,6 +237,25 @@ def _left(plan: RunPlan, before: RunResult | None, result: RunResult) -> tuple[s
     return tuple(sorted(held - {table.catalog_table for table in result.tables.values()}))
 
 
+#: The name of the part that stands for what the run came to before.
+_EARLIER_END = "final"
+
+
+def _of_attempt(source: Source, number: int | None) -> Source:
+    """Rows of `tasks` that say which attempt on the run they are of; without a number, as far as they say it already."""
+
+    def batches() -> Iterator[pa.Table]:
+        for table in source.batches():
+            at = table.schema.get_field_index("attempt")
+            if number is None and at >= 0:
+                yield table
+                continue
+            kept = table if at < 0 else table.remove_column(at)
+            yield kept.append_column("attempt", pa.repeat(pa.scalar(number, pa.int64()), table.num_rows))
+
+    return Source(source.first, source.last, batches)
+
+
 def all_parts(plan: RunPlan) -> list[Part]:
     """The parts of a run, oldest first; the final files of an earlier end of the run count as the first."""
     result = read_result(plan.objects, plan.key)
@@ -241,7 +266,7 @@ def all_parts(plan: RunPlan) -> list[Part]:
         PartFile(name, table.key, *_key_range(plan, table.key), DataFile(table.uri, table.rows, table.bytes).to_json())
         for name, table in result.tables.items()
     ]
-    return [Part("final", result.rows, result.errors, tuple(files)), *parts]
+    return [Part(_EARLIER_END, result.rows, result.errors, tuple(files)), *parts]
 
 
 def coverage_of(plan: RunPlan, parts: list[Part]) -> Coverage:

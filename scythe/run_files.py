@@ -5,12 +5,14 @@ Each input is there once, whichever process had the last word on it. Writes noth
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import polars as pl
 import pyarrow.parquet as pq
 
 from scythe.gather import coverage_of, inputs_of
 from scythe.merge import KEY
-from scythe.parts import failed, stored_parts
+from scythe.parts import failed, number_of, stored_parts
 from scythe.plan import RunPlan
 from scythe.results import TableResult
 from scythe_catalog.objects import Objects
@@ -34,16 +36,22 @@ def scan_parts(plan: RunPlan, table: str) -> pl.LazyFrame:
     objects, schema = plan.objects, plan.tables[table].schema
     parts = stored_parts(plan)
     coverage = coverage_of(plan, parts)
-    whole: list[str] = []
-    frames: list[pl.LazyFrame] = []
+    whole: dict[int, list[str]] = defaultdict(list)
+    frames: list[pl.LazyFrame] = [scan_files(objects, [], schema)]
+
+    def scanned(keys: list[str], attempt: int) -> pl.LazyFrame:
+        frame = scan_files(objects, keys, schema)
+        told = table == "tasks" and "attempt" in schema
+        return frame.with_columns(pl.lit(attempt, pl.Int64).alias("attempt")) if told else frame
+
     for number, part in enumerate(parts):
         keys = [file.key for file in part.files if file.table == table]
         lost = coverage.lost(number, inputs_of(plan, part)) if coverage.overlaps else ()
         if len(lost) == 0:
-            whole += keys
+            whole[number_of(part.name)] += keys
         elif keys:
-            frames.append(scan_files(objects, keys, schema).filter(~pl.col(KEY).is_in(pl.Series(lost).implode())))
-    frames.append(scan_files(objects, whole, schema))
+            frames.append(scanned(keys, number_of(part.name)).filter(~pl.col(KEY).is_in(pl.Series(lost).implode())))
+    frames += [scanned(keys, attempt) for attempt, keys in whole.items()]
     return pl.concat(frames).sort(KEY, maintain_order=True)
 
 

@@ -49,6 +49,9 @@ TASK_COLUMNS = (
     Column("seconds", k.Float(), False, "Time spent in the function, all attempts together [s].", "s"),
     Column("worker", k.Str(), False, "Host and process that ran it last."),
     Column("start", k.Timestamp(aware=True), False, "When its first attempt began."),
+    Column(
+        "attempt", k.Int(), True, "Which attempt on the run it was done in: the first, or that of a resume or retry."
+    ),
 )
 EXTRA = Column("extra", k.Json(), True, "Values that the input carries beyond its fields, as JSON.")
 _TAKEN = {folded(c.name): c.name for c in (*PARTITION, *ERROR_COLUMNS)} | {"sort_subindex": "sort_subindex"}
