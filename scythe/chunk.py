@@ -93,8 +93,8 @@ class Chunk:
             dataframes.check_clashes(name, frame, self.work.schemas.levels.names)
         if self.files.names:
             output = self.files.take(i, output, self.run_id(i), place)
-        self.frames += [(i, name, frame) for name, frame in frames]
         self.values[i] = self.pick(output)
+        self.frames += [(i, name, frame) for name, frame in frames]
 
     def features_of(self, i: int, spec: ExperimentInputSpec) -> None:
         """Keeps the computed features of an input."""

@@ -1,13 +1,25 @@
-"""Why an input has no results: what the exception of a function is told as. Runs nothing, stores nothing."""
+"""Why an input has no results: what the exception of a function is told as, in texts of bounded size.
+
+The texts are made by the user's own code (`__str__`, `__repr__`, notes), which may do anything. Runs nothing else,
+stores nothing.
+"""
 
 from __future__ import annotations
 
+import linecache
+import os
 import traceback
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-#: Frames of these files, above the user's function, say nothing to the user.
-_MACHINERY = frozenset(str(Path(__file__).with_name(name)) for name in ("call.py", "chunk.py"))
+import scythe_catalog
+
+#: Frames of these folders above the user's function say nothing to the user.
+_MACHINERY = (f"{Path(__file__).parent}{os.sep}", f"{Path(scythe_catalog.__file__).parent}{os.sep}")
+_MESSAGE_CHARACTERS = 32 * 1024
+_TRACEBACK_CHARACTERS = 256 * 1024
+_SOURCE_CHARACTERS = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -21,14 +33,67 @@ class Failure:
 
     @classmethod
     def of(cls, error: BaseException, attempts: int) -> Failure:
-        """The failure that an exception is."""
-        kind = type(error)
-        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename not in _MACHINERY]
-        text = "".join([*traceback.format_list(frames), *traceback.format_exception_only(error)])
-        head = "Traceback (most recent call last):\n" if frames else ""
-        try:
-            message = str(error)
-        except Exception:  # noqa: BLE001 - the code of the user's exception may fail too
-            message = "its message cannot be shown: __str__ raises"
-        return cls(name, message, head + text, attempts)
+        """The failure that an exception is: with all that it was raised from or during, its groups and its notes."""
+        name = _guarded(lambda: _name(type(error)), "an exception whose class has no name")
+        message = _guarded(lambda: str(error), "its message cannot be shown: __str__ fails")
+        text = _guarded(lambda: _whole(error), f"{name}: {message}\n")
+        return cls(name, _cut(message, _MESSAGE_CHARACTERS), _cut(text, _TRACEBACK_CHARACTERS), attempts)
+
+
+def _name(kind: type[BaseException]) -> str:
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _guarded(make: Callable[[], str], instead: str) -> str:
+    """A text that the user's code has a hand in; the second one where it does not come back with a text."""
+    try:
+        # A text of a class of the user's own may still do anything when it is used.
+        return "".join([str.__str__(make())])
+    except BaseException:  # noqa: BLE001 - it may exit, too
+        return instead
+
+
+def _whole(error: BaseException) -> str:
+    """The traceback as Python prints it, without Scythe's own frames above those of the user."""
+    told = traceback.TracebackException.from_exception(error)
+    open_ends, seen = [told], set[int]()
+    while open_ends:
+        one = open_ends.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        while one.stack and one.stack[0].filename.startswith(_MACHINERY):
+            del one.stack[0]
+        open_ends += [other for other in (one.__cause__, one.__context__) if other is not None]
+        open_ends += one.exceptions or []
+    if told.stack or told.__cause__ or told.__context__ or told.exceptions:
+        return "".join(told.format())
+    return "".join(told.format_exception_only())
+
+
+def _cut(text: str, size: int) -> str:
+    """A text without its middle, where it is longer than this."""
+    if len(text) <= size:
+        return text
+    left_out = len(text) - size
+    return f"{text[: size // 2]}\n... {left_out:,} characters are left out here ...\n{text[-(size - size // 2) :]}"
+
+
+def lines_in_memory() -> dict[str, list[str]]:
+    """File name -> lines of code that this process alone has, as those of a notebook's cells, for its tracebacks."""
+    found: dict[str, list[str]] = {}
+    left = _SOURCE_CHARACTERS
+    for name, entry in reversed(linecache.cache.items()):
+        if len(entry) != 4 or entry[1] is not None or Path(name).exists():
+            continue
+        left -= entry[0]
+        if left < 0:
+            break
+        found[name] = entry[2]
+    return found
+
+
+def remember_lines(lines: Mapping[str, list[str]]) -> None:
+    """Lets tracebacks of this process show lines that another one has in memory."""
+    for name, text in lines.items():
+        linecache.cache[name] = (sum(map(len, text)), None, text, name)

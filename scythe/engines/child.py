@@ -30,6 +30,7 @@ from typing import Any
 from scythe.console import tell
 from scythe.engines import logs
 from scythe.errors import StorageRefused
+from scythe.failures import remember_lines
 from scythe.renewal import Life, Spent, is_exhaustion
 
 MARK = struct.Struct("qqd")  # the input that is running (-1: none), which try, and when it began (time.monotonic)
@@ -49,6 +50,8 @@ class Job:
     parts: str | None = None
     #: How the bucket is reached; it holds secrets, and travels through the pool's pipe alone.
     reach: Any = field(default=None, repr=False)
+    #: Lines of code that no file holds, for tracebacks.
+    lines: dict[str, list[str]] = field(default_factory=dict[str, list[str]], repr=False)
 
 
 def main(fd: int, parent: int) -> None:
@@ -174,6 +177,7 @@ def _runner(job: Job, mark: Callable[[int, int], None], life: Life) -> Callable[
     from scythe.plan import RunPlan
     from scythe_catalog.s3 import take_over
 
+    remember_lines(job.lines)
     try:
         experiment, call = _bound(job.experiment)
         leaf = Leaf(RunPlan.from_json(job.plan), experiment, call)

@@ -27,6 +27,7 @@ def run_inline(
     with Turn(plan.objects, plan.key, "inline") as turn, Leaf(plan, experiment) as leaf:
         collector = Collector(plan, experiment, turn.number, show=show)
         chunks = Chunks(open_ranges, 1, plan.chunk)
+        stopped: ChunkError | None = None
         try:
             while (work := chunks.next()) is not None:
                 began = time.perf_counter()
@@ -34,11 +35,13 @@ def run_inline(
                 if turn.cancelled.is_set():
                     raise RunCancelled(f"the run {plan.key.path} was cancelled; what was finished is kept")
                 chunks.measured(work.size, time.perf_counter() - began)
-        except ChunkError as stopped:
-            collector.add(stopped.result)
-            collector.flush()
-            raise stopped.error from None
+        except ChunkError as error:
+            stopped = error
         except BaseException:
             collector.flush()
             raise
+        if stopped is not None:
+            collector.add(stopped.result)
+            collector.flush()
+            raise stopped.error  # outside of the handler: what it was raised from stays as it is
         return FinishedRef(collector.finish())

@@ -28,6 +28,7 @@ from scythe.engines.logs import relay
 from scythe.engines.pool import Broken, Died, Done, Logged, Pool, Renewed
 from scythe.engines.travel import packed
 from scythe.errors import RunCancelled, RunError
+from scythe.failures import lines_in_memory
 from scythe.leaf import Leaf
 from scythe.plan import RunPlan
 from scythe.progress import Progress
@@ -42,7 +43,7 @@ _INTERRUPTED = 130
 def pool_job(plan: RunPlan, experiment: Experiment, parts: str | None = None) -> Job:
     """What a worker process needs to serve ranges of a run; it goes to processes of this machine alone."""
     limit = experiment.options.execution_seconds
-    return Job(plan.to_json(), packed(experiment), limit, parts, hand_over(plan.root))
+    return Job(plan.to_json(), packed(experiment), limit, parts, hand_over(plan.root), lines_in_memory())
 
 
 def kept_up(job: Job, plan: RunPlan) -> Job:

@@ -11,7 +11,7 @@ import inspect
 import io
 import sys
 from collections import ChainMap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import CodeType, FunctionType
 from typing import Any, ClassVar, cast
 
@@ -35,11 +35,22 @@ def _reduced_property(found: functools.cached_property[Any]) -> tuple[Any, ...]:
     return _rebuilt_property, (found.func, found.attrname)
 
 
+def _placed(rebuild: Callable[..., CodeType], parts: tuple[Any, ...], file: str) -> CodeType:
+    return rebuild(*parts).replace(co_filename=file)
+
+
+def _reduced_code(code: CodeType) -> tuple[Any, ...]:
+    """What cloudpickle makes of it, and the file that it leaves out: tracebacks name it, and show its lines."""
+    rebuild, parts, *_ = cast("Any", cloudpickle.Pickler.dispatch_table)[CodeType](code)
+    return _placed, (rebuild, parts, code.co_filename)
+
+
 class _Pickler(cloudpickle.Pickler):
-    """cloudpickle, for a `cached_property` as well: until Python 3.12 it holds a lock."""
+    """cloudpickle, for a `cached_property` as well (until Python 3.12 it holds a lock), and with the places of code."""
 
     dispatch_table: ClassVar[Any] = ChainMap(
-        {functools.cached_property: _reduced_property}, cast("Any", cloudpickle.Pickler.dispatch_table)
+        {functools.cached_property: _reduced_property, CodeType: _reduced_code},
+        cast("Any", cloudpickle.Pickler.dispatch_table),
     )
 
 
