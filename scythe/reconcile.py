@@ -92,7 +92,8 @@ class _Joining:
         for schema, source in self.pieces:
             if any(loses(kind, self.kinds[name]) for name, kind in self._kinds_of(schema).items()):
                 self.misfits |= _unpromotable(source, self.kinds)
-        return Dataframe(self.kinds, index, self.pieces, self.misfits)
+        ordered = {name: self.kinds[name] for name in self.levels.names if name in self.kinds} | self.kinds
+        return Dataframe(ordered, index, self.pieces, self.misfits)
 
     def _add(self, schema: pa.Schema, source: Source) -> str | None:
         """Takes a piece in, or says why it does not go with those before it."""
@@ -102,11 +103,13 @@ class _Joining:
                 return reason
             self.kinds, self.leader = own, source.first
         else:
-            extra = next((name for name in own if name not in self.kinds), None)
+            extra = next((name for name in own if name not in self.kinds and name not in self.levels), None)
             if extra is not None:
                 return f"it has the column {extra!r}, which that of input {self.leader} has not"
             try:
-                together = self.kinds | {name: joined(self.kinds[name], kind, name) for name, kind in own.items()}
+                together = self.kinds | {
+                    name: joined(self.kinds.get(name, kind), kind, name) for name, kind in own.items()
+                }
             except SchemaError as error:
                 return f"its types do not go with those of inputs before it: {error}"
             if together != self.kinds:
