@@ -38,15 +38,11 @@ class Dataframe:
     misfits: dict[int, str] = field(default_factory=dict[int, str])
 
     @classmethod
-    def of(cls, pieces: Sequence[Piece], levels: TableSchema, known: TableSchema | None = None) -> Dataframe:
-        """What these pieces of one name, at least one, come to together; columns of `levels` are typed by the models.
-
-        `known` are the columns that the table has from earlier runs: a name that some reader takes for
-        one of theirs, though it is another, costs the inputs that have it.
-        """
+    def of(cls, pieces: Sequence[Piece], levels: TableSchema) -> Dataframe:
+        """What these pieces of one name, at least one, come to together; columns of `levels` are typed by the models."""
         filled = sorted((piece for piece in pieces if not piece[1].empty), key=_first)
         empty = [schema for schema, source in pieces if source.empty]
-        return _Joining(levels, known).over(filled, empty)
+        return _Joining(levels).over(filled, empty)
 
     def typed(self, levels: TableSchema) -> TableSchema:
         """The columns: levels as the models declare them, the rest by their kinds."""
@@ -69,9 +65,8 @@ class Dataframe:
 class _Joining:
     """The columns of the pieces seen so far, lowest `sort_index` first."""
 
-    def __init__(self, levels: TableSchema, known: TableSchema | None) -> None:
+    def __init__(self, levels: TableSchema) -> None:
         self.levels = levels
-        self.known = [(c.name, c.kind) for c in known or ()]
         self.kinds: Kinds = {}
         self.pieces: list[Piece] = []
         self.misfits: dict[int, str] = {}
@@ -99,8 +94,6 @@ class _Joining:
         """Takes a piece in, or says why it does not go with those before it."""
         own = self._kinds_of(schema)
         if not self.pieces:
-            if (reason := self._twin(own)) is not None:
-                return reason
             self.kinds, self.leader = own, source.first
         else:
             extra = next((name for name in own if name not in self.kinds and name not in self.levels), None)
@@ -125,18 +118,15 @@ class _Joining:
         return {c.name: self.levels[c.name].kind if c.name in self.levels else c.kind for c in columns}
 
     def _twin(self, kinds: Kinds) -> str | None:
-        """Why columns, or members of structs, cannot stand in one table with each other or with those of earlier runs."""
-        columns = [*kinds.items(), *((name, kind) for name, kind in self.known if name not in kinds)]
-        for name, kind in self.known:
-            if name in kinds:
-                try:
-                    columns = [(n, joined(kind, c) if n == name else c) for n, c in columns]
-                except SchemaError:
-                    continue  # how the types of runs go together is the versions' matter
-        alike = same_names(columns)
-        if alike is None:
+        """Why columns, or members of structs, of two inputs cannot stand in one table; None where they can.
+
+        Names of two runs are the versions' matter: a column that another replaces is a breaking change. Names that
+        stand together already (a run of an earlier Scythe may have such) cost nobody.
+        """
+        alike = same_names(kinds.items())
+        if alike is None or same_names(self.kinds.items()) is not None:
             return None
-        return f"some readers take its {alike[1]!r} for {alike[0]!r} of another input or run: give both one name"
+        return f"some readers take its {alike[1]!r} for {alike[0]!r} of another input: give both one name"
 
     def _costly(self, together: Kinds, before: int) -> str | None:
         """Why types would cost inputs below `before` their values, which come first; None where they keep them."""
