@@ -69,6 +69,9 @@ def show(name: _Name) -> None:
     typer.echo(f"  status   {look.status}")
     if look.problem is not None:
         typer.echo(f"  problem  {_plain(look.problem)}")
+    waits = run.outlook if look.status in ("allocated", "running", "incomplete") else None
+    if waits is not None:
+        typer.echo(f"  waits    {_plain(waits)}")
     if counts.inputs is not None:
         typer.echo(f"  inputs   {counts.inputs:,}: {counts.rows or 0:,} rows, {counts.errors or 0:,} errors")
     if result is not None:

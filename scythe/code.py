@@ -7,19 +7,21 @@ does not count: that is what versions of packages are for.
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import hashlib
 import importlib.util
 import inspect
+import itertools
 import linecache
 import sys
 import sysconfig
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
+from modulefinder import ModuleFinder
 from pathlib import Path
+from types import CodeType
 from typing import Any, cast
 
 from scythe.registry import Experiment
@@ -92,7 +94,7 @@ def _closure(first: list[_Module]) -> dict[str, str]:
         module = waiting.pop()
         with contextlib.suppress(OSError, UnicodeDecodeError, SyntaxError):  # a damaged neighbour is nobody's code
             sources[module.path] = source = module.file.read_text()
-            for name in _imported(ast.parse(source), module.package):
+            for name in _imported(_compiled(source), module.package):
                 found = _find(name)
                 if found is not None and found.file not in known:
                     known.add(found.file)
@@ -100,22 +102,26 @@ def _closure(first: list[_Module]) -> dict[str, str]:
     return sources
 
 
-def _imported(tree: ast.AST, package: str) -> Iterator[str]:
+def _compiled(source: str) -> list[CodeType]:
+    """The code of a source, within functions and classes too; raises SyntaxError. (Threads may not share `ast.parse`.)"""
+    found = [compile(source, "<hashed>", "exec", dont_inherit=True)]
+    for code in found:
+        found += [inner for inner in code.co_consts if isinstance(inner, CodeType)]
+    return found
+
+
+def _imported(code: Iterable[CodeType], package: str) -> Iterator[str]:
     """The names of the modules that a source may import, their packages included; some are no modules."""
-    for node in ast.walk(tree):
-        match node:
-            case ast.Import():
-                names = [alias.name for alias in node.names]
-            case ast.ImportFrom():
-                base = node.module or ""
-                if node.level:
-                    parts = package.split(".") if package else []
-                    above = parts[: len(parts) - node.level + 1]
-                    base = ".".join([*above, *([base] if base else [])])
-                names = [base, *(f"{base}.{alias.name}" if base else alias.name for alias in node.names)]
-            case _:
-                continue
-        for name in names:
+    for kind, what in itertools.chain.from_iterable(map(ModuleFinder().scan_opcodes, code)):
+        if kind == "absolute_import":
+            members, base = what
+        elif kind == "relative_import":
+            level, members, base = what
+            parts = package.split(".") if package else []
+            base = ".".join([*parts[: len(parts) - level + 1], *([base] if base else [])])
+        else:
+            continue
+        for name in [base, *(f"{base}.{member}" if base else member for member in members or ())]:
             parts = name.split(".")
             yield from (".".join(parts[:i]) for i in range(1, len(parts) + 1) if parts[0])
 
@@ -187,16 +193,16 @@ def _cells(first: list[Any]) -> dict[str, str]:
             continue
         try:
             source = _class_cell(found) if isinstance(found, type) else textwrap.dedent(inspect.getsource(found))
-            tree = ast.parse(source)
+            code = _compiled(source)
         except (OSError, TypeError, SyntaxError):
             if found is first[0]:
                 return {}
             continue
         sources[f"<cell>/{found.__qualname__}"] = source
-        for module in map(_find, _imported(tree, "")):
+        for module in map(_find, _imported(code, "")):
             if module is not None:
                 modules[module.file] = module
-        for name in {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}:
+        for name in {name for block in code for name in block.co_names}:
             used = where.get(name)
             if inspect.ismodule(used):
                 module = _find(used.__name__)
@@ -209,17 +215,17 @@ def _cells(first: list[Any]) -> dict[str, str]:
 
 
 def _class_cell(found: type) -> str:
-    """The source of a class of a cell, the newest where several define it; Python itself finds those of functions alone.
+    """The cell that defines a class, the newest where several do; Python itself finds the sources of functions alone.
 
     Raises:
-        OSError: no cell has it.
+        OSError: no cell does.
     """
-    for _, _, lines, _ in reversed([entry for entry in linecache.cache.values() if len(entry) == 4]):
-        source = "".join(lines)
-        with contextlib.suppress(SyntaxError):  # a cell with a magic command
-            for node in ast.parse(source).body if f"class {found.__name__}" in source else ():
-                if isinstance(node, ast.ClassDef) and node.name == found.__qualname__:
-                    return ast.get_source_segment(source, node) or source
+    for entry in reversed([entry for entry in linecache.cache.values() if len(entry) == 4]):
+        source = "".join(entry[2])
+        if f"class {found.__name__}" in source:
+            with contextlib.suppress(SyntaxError):  # a cell with a magic command
+                if any(code.co_name == found.__qualname__ for code in _compiled(source)):
+                    return source
     raise OSError(f"no source of {found.__qualname__}")
 
 

@@ -198,6 +198,14 @@ class RunKey:
         """Which run of the engine a cluster's turn on the run was triggered as."""
         return f"{self.path}/scatter-gather/input/turns/{number:06d}-trigger.json"
 
+    def alone(self, number: int, path: Iterable[int]) -> str:
+        """Says that a node of a cluster's turn runs all leaves below it itself."""
+        return f"{self.path}/scatter-gather/input/turns/{number:06d}-alone-{'_'.join(map(str, path))}.json"
+
+    def failure(self, number: int) -> str:
+        """Why a cluster's turn on the run came to no end."""
+        return f"{self.path}/scatter-gather/input/turns/{number:06d}-failure.json"
+
     @property
     def progress(self) -> str:
         """The folder in which scatter nodes tell how far they are."""

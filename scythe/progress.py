@@ -21,6 +21,8 @@ class Progress:
         self._pause = _FIRST_LINE_SECONDS
         #: What had come to an end before: in an earlier turn on the run.
         self._before: int | None = None
+        #: What was said last about why nothing goes on.
+        self._notice: str | None = None
         self._bar: Any = None
         self._task: Any = None
         self._above: Above | None = None
@@ -28,7 +30,7 @@ class Progress:
     def __enter__(self) -> Self:
         if is_terminal(sys.stderr) or "ipykernel" in sys.modules:
             self._bar = _bar()
-            self._task = self._bar.add_task(self._title, total=self._total, failed=0, rate="starting")
+            self._task = self._bar.add_task(self._title, total=self._total, failed=0, rate="starting", left="")
             self._bar.start()
             self._above = Above(self._show)
         return self
@@ -49,8 +51,8 @@ class Progress:
 
         self._bar.console.print(Text.from_ansi(lines), soft_wrap=True)
 
-    def update(self, done: int, failed: int) -> None:
-        """`done` inputs have come to an end, `failed` of them in an error."""
+    def update(self, done: int, failed: int, notice: str | None = None) -> None:
+        """`done` inputs have come to an end, `failed` of them in an error; `notice` says why no others do."""
         if self._before is None:
             self._before = done
         since = done - self._before
@@ -58,8 +60,12 @@ class Progress:
             self._began = time.monotonic()  # the time until the first result is the start of the processes
         seconds = time.monotonic() - self._began
         rate = _rate(since / seconds) if since > 0 and seconds > 0 else "starting"
+        if notice != self._notice and notice is not None and self._bar is None:
+            tell(f"{self._title}: {notice}")
+        self._notice = notice
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, failed=failed, rate=rate)
+            left = _duration((self._total - done) * seconds / since) if since > 0 and notice is None else ""
+            self._bar.update(self._task, completed=done, failed=failed, rate=notice or rate, left=left)
         elif time.monotonic() - self._last_line > self._pause:
             left = (self._total - done) * seconds / since if since > 0 else 0.0
             eta = f", {_duration(left)} left" if since > 0 else ""
@@ -69,7 +75,7 @@ class Progress:
 
 def _bar() -> Any:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as RichProgress
 
     return RichProgress(
@@ -78,7 +84,7 @@ def _bar() -> Any:
         MofNCompleteColumn(),
         TextColumn("[red]{task.fields[failed]} failed[/red]"),
         TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),
         # The stream as it is: rich would else ask for it again at each line, and get the one that writes above the bar.
         console=Console(stderr=True) if "ipykernel" in sys.modules else Console(file=sys.stderr),
         redirect_stdout=False,

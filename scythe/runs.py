@@ -12,7 +12,7 @@ from pydantic import BaseModel, PrivateAttr
 from scythe import layout
 from scythe.attempts import check_free, latest_attempt
 from scythe.engines.jobs import FinishedRef, RunRef
-from scythe.engines.start import attach, cancel, start
+from scythe.engines.start import attach, cancel, outlook, start
 from scythe.errors import FormatError, NotFoundError, RunDamaged, RunError
 from scythe.find import experiment_names, find_run, latest_run, name_of, run_folders, split_name, version_names
 from scythe.gather import all_parts, coverage_of
@@ -78,6 +78,11 @@ class ExperimentRun(BaseModel):
     def result(self) -> RunResult | None:
         """What the run came to, None while it is not finished."""
         return read_result(self._objects, self.key)
+
+    @property
+    def outlook(self) -> str | None:
+        """Why nothing of it goes on, as far as its cluster says (no worker, say); None where nothing is known to be wrong."""
+        return outlook(RunPlan.load(self._objects, self.key))
 
     def resume(self, *, engine: str | None = None, workers: int | None = None, module: str | None = None) -> RunRef:
         """Runs what has neither row nor error, then gathers; a finished run is left as it is.

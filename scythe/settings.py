@@ -61,6 +61,8 @@ class EngineSettings(BaseSettings):
     engine: EngineName = "local"
     workers: int | None = Field(default=None, ge=1)
     catalog: str | None = None
+    #: On a cluster, workers whose code is another than the caller's may run his experiments.
+    any_code: bool = False
 
 
 class HatchetSettings(BaseSettings):

@@ -13,6 +13,7 @@ from scythe.manifest import read_manifest
 from scythe.plan import RunPlan
 from scythe.results import RunResult, read_result
 from scythe.run_files import counts
+from scythe.turns import load_failure, progress_of
 from scythe_catalog.objects import Objects
 
 Status = Literal["allocating", "allocated", "running", "incomplete", "finished", "cancelled", "deleted", "damaged"]
@@ -59,7 +60,7 @@ def look_at(objects: Objects, key: RunKey) -> Look:
         RunPlan.load(objects, key)
         if objects.exists(key.cancelled):
             return Look("cancelled")
-        return Look("allocated" if last is None else "incomplete")
+        return Look("allocated") if last is None else Look("incomplete", problem=load_failure(objects, key))
     except (RunDamaged, FormatError, NotFoundError) as error:
         return Look("damaged", problem=str(error))
 
@@ -96,4 +97,6 @@ def _counted(objects: Objects, key: RunKey, look: Look) -> Counts:
     if result is not None:
         return Counts(result.inputs, result.rows, result.errors, result.seconds)
     inputs = read_manifest(objects, key).get("inputs", 0)
-    return Counts(inputs, *counts(RunPlan.load(objects, key)))
+    rows, errors = counts(RunPlan.load(objects, key))
+    told = progress_of(objects, key, inputs)  # what a cluster's nodes hold lies in no part yet
+    return Counts(inputs, max(rows, told.done - told.failed), max(errors, told.failed))

@@ -6,14 +6,17 @@ another worker finds it and goes on with it.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+import contextlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from scythe.chunk import Positions
 from scythe.layout import RunKey
+from scythe.records import dump, parse
 from scythe.scatter_gather import Shape
 from scythe_catalog.objects import Objects
 
@@ -26,6 +29,12 @@ class TurnPlan:
     open: list[tuple[int, int]]
     #: Whether finished rows are shown to readers before the end.
     show: bool = True
+    #: The hash of the caller's code, which a worker's must equal; None where any code may run it.
+    code: str | None = None
+    #: The labels that a leaf's worker must have: name -> value.
+    labels: dict[str, str | int] = field(default_factory=dict[str, str | int])
+    #: The tasks that workers must have, the leaf's first.
+    tasks: list[str] = field(default_factory=list[str])
 
     @property
     def n(self) -> int:
@@ -46,8 +55,10 @@ class TurnPlan:
 
 def load_turn(objects: Objects, key: RunKey, number: int) -> TurnPlan:
     """A turn's plan; raises FileNotFoundError."""
-    data = json.loads(objects.read(key.turn(number)))
-    return TurnPlan(data["number"], [(a, b) for a, b in data["open"]], data["show"])
+    data = _load(objects, key.turn(number))
+    opened = [(a, b) for a, b in data["open"]]
+    own = {name: data[name] for name in ("code", "labels", "tasks") if name in data}
+    return TurnPlan(data["number"], opened, data["show"], **own)
 
 
 def last_turn(objects: Objects, key: RunKey) -> int:
@@ -58,30 +69,79 @@ def last_turn(objects: Objects, key: RunKey) -> int:
 
 def store_turn(objects: Objects, key: RunKey, turn: TurnPlan) -> None:
     """Writes a turn's plan."""
-    objects.write(key.turn(turn.number), json.dumps(asdict(turn)).encode())
+    objects.write(key.turn(turn.number), dump(asdict(turn)))
 
 
 def load_shape(objects: Objects, key: RunKey, number: int) -> Shape | None:
     """How a turn's inputs are spread, None where that is not decided yet."""
     try:
-        return Shape(**json.loads(objects.read(key.shape(number))))
+        data = _load(objects, key.shape(number))
     except FileNotFoundError:
         return None
+    return Shape(**{name: data[name] for name in Shape.__dataclass_fields__})
 
 
 def store_shape(objects: Objects, key: RunKey, number: int, shape: Shape) -> None:
     """Writes how a turn's inputs are spread."""
-    objects.write(key.shape(number), json.dumps(asdict(shape)).encode())
+    objects.write(key.shape(number), dump(asdict(shape)))
 
 
 def load_trigger(objects: Objects, key: RunKey, number: int) -> str | None:
     """The engine's run that a turn was triggered as last, None where none is known."""
     try:
-        return json.loads(objects.read(key.trigger(number)))["workflow_run_id"]
+        return _load(objects, key.trigger(number))["workflow_run_id"]
     except FileNotFoundError:
         return None
 
 
 def store_trigger(objects: Objects, key: RunKey, number: int, workflow_run_id: str) -> None:
     """Writes which run of the engine a turn was triggered as."""
-    objects.write(key.trigger(number), json.dumps({"workflow_run_id": workflow_run_id}).encode())
+    objects.write(key.trigger(number), dump({"workflow_run_id": workflow_run_id}))
+
+
+def is_alone(objects: Objects, key: RunKey, number: int, path: Sequence[int]) -> bool:
+    """Whether a node was left without slots for the nodes below it, and runs all their leaves itself."""
+    return objects.exists(key.alone(number, path))
+
+
+def store_alone(objects: Objects, key: RunKey, number: int, path: Sequence[int]) -> None:
+    """Writes that a node runs the leaves of all nodes below it itself, and that no other node does."""
+    objects.write(key.alone(number, path), dump({}))
+
+
+def load_failure(objects: Objects, key: RunKey) -> str | None:
+    """Why the last turn on a run came to no end, None where it did not, or where nobody could say."""
+    with contextlib.suppress(FileNotFoundError):
+        return _load(objects, key.failure(last_turn(objects, key)))["message"]
+    return None
+
+
+def store_failure(objects: Objects, key: RunKey, number: int, message: str) -> None:
+    """Writes why a turn came to no end."""
+    objects.write(key.failure(number), dump({"message": message}))
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How many inputs of a run have come to an end, as its nodes tell: every two seconds at best."""
+
+    done: int
+    failed: int
+
+
+def progress_of(objects: Objects, key: RunKey, inputs: int) -> Progress:
+    """How far the last turn on a run of `inputs` is, the turns before it counted in."""
+    number = last_turn(objects, key)
+    if not number:
+        return Progress(0, 0)
+    turn, names = load_turn(objects, key, number), objects.files(key.progress)
+    told = [parse(raw, key.progress) for raw in objects.read_all(f"{key.progress}/{n}" for n in names)]
+    now = [t for name, t in zip(names, told, strict=True) if name.startswith(f"{number:06d}-")]
+    # A turn on what failed runs those inputs again; any other leaves the errors of the turns before.
+    failed = sum(t["errors"] for t in (told if turn.show else now))
+    done = inputs - turn.n + sum(t["rows"] + t["errors"] for t in now)
+    return Progress(min(done, inputs), min(failed, inputs))
+
+
+def _load(objects: Objects, key: str) -> dict[str, Any]:
+    return parse(objects.read(key), key)

@@ -38,11 +38,19 @@ _MANY_CORES = 8
 
 
 class ScytheWorkerLabel(enum.StrEnum):
-    """Labels by which an experiment asks for workers: `Register(desired_worker_labels={...: True})`."""
+    """Labels by which an experiment asks for workers: `Register(desired_worker_labels={...: True})`.
+
+    The labels of a worker are "yes" or "no"; True and False stand for them.
+    """
 
     HIGH_MEMORY = "high_memory"
     HIGH_CPU = "high_cpu"
     HAS_GPU = "has_gpu"
+
+    @property
+    def worker_label(self) -> dict[str, str]:
+        """What asks for this one label: `Register(desired_worker_labels=ScytheWorkerLabel.HAS_GPU.worker_label)`."""
+        return {self.value: "yes"}
 
 
 def _default_slots() -> int:
@@ -77,7 +85,7 @@ class ScytheWorkerConfig(BaseSettings):
     @property
     def labels(self) -> dict[str, int | str]:
         """The labels of its leaves' worker."""
-        return {label.value: int(getattr(self, label.value)) for label in ScytheWorkerLabel}
+        return {label.value: "yes" if getattr(self, label.value) else "no" for label in ScytheWorkerLabel}
 
     def start(
         self, experiments: Iterable[Any] | None = None, additional_workflows: Iterable[Any] | None = None

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,12 @@ class Out(ExperimentOutputSpec):
 FUNCTION = """
 @ExperimentRegistry.Register(name="weigh")
 def weigh(spec: In) -> Out:
+    # within
     return Out(y=spec.x)
 """
 #: study -> physics.air -> physics.constants (relative); study -> tools, within the function; the package's __init__.
 PROJECT = {
-    "study.py": f"import json\nimport polars\nfrom physics import air\n{MODELS}\n{FUNCTION}    import tools\n",
+    "study.py": f"import json\nimport polars\nfrom physics import air\n{MODELS}\n{FUNCTION.replace('# within', 'import tools')}",
     "physics/__init__.py": "",
     "physics/air.py": "from .constants import RHO\nimport physics.air\n",
     "physics/constants.py": "RHO = 1.2\n",
@@ -152,7 +154,7 @@ def test_what_is_installed_does_not_count(alone: None, tmp_path: Path) -> None:
 
 
 def test_a_neighbour_that_is_no_python_stops_nothing(alone: None, tmp_path: Path) -> None:
-    source = PROJECT["study.py"] + "\n    import broken\n"
+    source = PROJECT["study.py"].replace("import tools", "import broken")
     experiment = loaded(write(tmp_path, {**PROJECT, "study.py": source, "broken.py": "def ("}))
     assert code_hash(experiment) is not None
 
@@ -209,3 +211,14 @@ def test_of_a_notebook_the_modules_of_the_project_count(notebook: None, tmp_path
 def test_where_there_is_no_source_there_is_no_hash(notebook: None) -> None:
     exec(compile(MODELS + FUNCTION, "<string>", "exec"), sys.modules["__main__"].__dict__)
     assert code_hash(experiment_of("weigh")) is None
+
+
+def test_many_threads_find_the_same_hash(alone: None, tmp_path: Path) -> None:
+    many = {
+        f"long_{i}.py": "".join(f"def f{j}(x): return [x, {{'a': (x + {j}) * 2}}]\n" for j in range(300))
+        for i in range(8)
+    }
+    source = "".join(f"import {name[:-3]}\n" for name in many) + PROJECT["study.py"]
+    experiment = loaded(write(tmp_path, {**PROJECT, **many, "study.py": source}))
+    with ThreadPoolExecutor(8) as threads:
+        assert len(set(threads.map(code_hash, [experiment] * 40))) == 1

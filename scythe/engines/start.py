@@ -72,6 +72,16 @@ def cancel(plan: RunPlan) -> None:
         cancel_run(plan)
 
 
+def outlook(plan: RunPlan) -> str | None:
+    """Why nothing of a run goes on, as far as its engine says; None where nothing is known to be wrong."""
+    last = latest_attempt(plan.objects, plan.key)
+    if (last.engine if last is not None else plan.engine) != "hatchet" or "HATCHET_CLIENT_TOKEN" not in os.environ:
+        return None
+    from scythe.engines.hatchet.outlook import outlook as of_cluster
+
+    return of_cluster(plan)
+
+
 def start(
     plan: RunPlan,
     experiment: Experiment,

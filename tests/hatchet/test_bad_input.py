@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -18,8 +20,9 @@ import pytest
 import scythe
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.code import code_hash
 from scythe.errors import AllocationError, RunError, ScytheError, SettingsError
-from scythe.registry import ExperimentRegistry
+from scythe.registry import ExperimentRegistry, experiment_of
 from tests.cluster import PATIENCE, REAL, Worker, descendants, unique, wait_until_served
 from tests.hatchet_standin import StandinEngine
 from tests.s3_server import s3_server
@@ -38,6 +41,7 @@ class Value(ExperimentOutputSpec):
 def halve(spec: Order) -> Value:
     return Value(y=spec.x / 2)
 """
+SCYTHE = [sys.executable, "-c", "from scythe.cli import main; main()"]
 WITHIN_SECONDS = 15.0
 #: A worker loads for some seconds before it looks at anything, on a busy machine for many.
 LOADS_WITHIN_SECONDS = 120.0
@@ -274,6 +278,7 @@ def test_a_worker_that_is_not_listed_for_a_moment_is_looked_for_again(
         return found
 
     monkeypatch.setattr(fleet, "active_workers", late)
+    monkeypatch.setenv("SCYTHE_ANY_CODE", "true")
     ExperimentRegistry.Register(name=engine.name)(halve)
 
     _, ref = BaseExperiment(halve).allocate(order(), engine="hatchet")
@@ -297,12 +302,44 @@ def test_a_worker_with_other_models_than_the_allocation_refuses_the_run(engine: 
     assert "allocated" in str(raised.value)
     assert len({*mine}) >= 2, "both schemas are named"
     assert "Traceback" not in str(raised.value)
-    assert run.status in ("allocated", "incomplete")
+    assert run.status == "incomplete"
     assert not (root / run.key.path / "final").exists()
     assert scythe.read(engine.name, run=run.key.folder).height == 0
 
     run.resume(engine="inline")
     assert scythe.read(engine.name)["z"].unique().to_list() == ["new"]
+
+
+@pytest.mark.parametrize("n", [3, 1], ids=["many", "one model"])
+def test_a_worker_with_other_code_of_the_same_models_refuses_the_run_and_the_run_says_so(
+    engine: Engine, root: Path, n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the rows would come from one code, half from the other."""
+    ExperimentRegistry.Register(name=engine.name)(halve)
+    specs: Any = order(n) if n > 1 else order(1)[0]
+    run, ref = BaseExperiment(halve).allocate(specs, engine="hatchet")
+
+    with within(), pytest.raises(RunError, match="has other code of") as raised:
+        ref.result(timeout=PATIENCE)
+
+    mine = code_hash(experiment_of(halve)) or ""
+    hashes = set(re.findall(r"[0-9a-f]{12}", str(raised.value).replace(run.key.path, "")))
+    assert mine[:12] in hashes
+    assert len(hashes) == 2, "both are named"
+    assert "start the workers again" in str(raised.value)
+    assert run.status == "incomplete"
+    assert "has other code of" in shown(run)
+
+    monkeypatch.setenv("SCYTHE_ANY_CODE", "true")
+    assert run.resume().result(timeout=PATIENCE).rows == n
+
+
+def shown(run: Any) -> str:
+    """What `scythe show` prints."""
+    done = subprocess.run(
+        [*SCYTHE, "show", run.experiment_id], capture_output=True, text=True, check=True, timeout=PATIENCE
+    )
+    return done.stdout
 
 
 @contextmanager

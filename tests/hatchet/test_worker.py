@@ -85,7 +85,7 @@ def test_a_worker_serves_everything_unless_told_otherwise(bare: None) -> None:
     assert config.does_leaf
     assert config.durable_slots >= 100
     assert config.name
-    assert config.labels == {"high_memory": 0, "high_cpu": 0, "has_gpu": 0}
+    assert config.labels == {"high_memory": "no", "high_cpu": "no", "has_gpu": "no"}
 
 
 @pytest.mark.parametrize(("cores", "slots"), [(1, 1), (2, 2), (7, 7), (8, 7), (64, 63)])
@@ -128,7 +128,7 @@ def test_what_is_given_goes_before_the_environment(bare: None, monkeypatch: pyte
 def test_a_machine_has_the_labels_that_experiments_ask_for(bare: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCYTHE_WORKER_HAS_GPU", "true")
 
-    assert worker_config().labels[ScytheWorkerLabel.HAS_GPU] == 1
+    assert worker_config().labels[ScytheWorkerLabel.HAS_GPU] == "yes"
     assert {*worker_config().labels} == {*ScytheWorkerLabel}
 
 

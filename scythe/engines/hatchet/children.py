@@ -52,6 +52,7 @@ class Children:
         #: Those of which nothing is known but that they were asked for: reference -> task, child.
         self._unconfirmed: dict[Any, tuple[Any, Child]] = {}
         self._heard = time.monotonic()
+        self._arrived_at = time.monotonic()
 
     def __len__(self) -> int:
         """How many have not come in."""
@@ -83,7 +84,7 @@ class Children:
             return []
         while not self._arrived.empty():
             found.append(self._arrived.get_nowait())
-        self._heard = time.monotonic()
+        self._heard = self._arrived_at = time.monotonic()
         return [(self._drop(ref), outcome) for ref, outcome in found]
 
     async def any_runs(self) -> bool:
@@ -91,6 +92,14 @@ class Children:
         runs = [ref.workflow_run_id for ref in list(self._watches)[:_LOOKED_AT]]
         found = await asyncio.gather(*map(connect().runs.aio_get_status, runs), return_exceptions=True)
         return V1TaskStatus.RUNNING in found
+
+    async def all_queue(self) -> bool:
+        """Whether every one that has not come in still waits for a slot, and nothing has come for a while."""
+        if not self._watches or time.monotonic() - self._arrived_at < _SILENCE_SECONDS:
+            return False
+        runs = [ref.workflow_run_id for ref in self._watches]
+        found = await asyncio.gather(*map(connect().runs.aio_get_status, runs), return_exceptions=True)
+        return set(found) == {V1TaskStatus.QUEUED}
 
     def leave(self) -> None:
         """Waits for none of them any more."""
@@ -100,6 +109,12 @@ class Children:
     async def cancel(self) -> None:
         """Cancels those that have not come in."""
         await cancel_runs([ref.workflow_run_id for ref in self._watches])
+
+    async def drop(self) -> None:
+        """Cancels those that have not come in, and waits for them no more."""
+        await self.cancel()
+        for ref in list(self._watches):
+            self._drop(ref)
 
     async def _watch(self, ref: Any) -> None:
         try:

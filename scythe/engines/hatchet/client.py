@@ -55,14 +55,22 @@ def _client(token: str | None, embedded: bool) -> Hatchet:
 
 
 class _QuietLogger(logging.Logger):
-    """A logger that quiets the SDK in every process that it is sent to: the SDK tells of each task otherwise."""
+    """A logger that travels with the configuration into the processes that the SDK starts, and sets those up."""
 
     def __reduce__(self) -> Any:
-        return quiet_logger, ()
+        return _in_process_of_the_sdk, ()
+
+
+def _in_process_of_the_sdk() -> logging.Logger:
+    """The logger, in the process that sends what became of tasks."""
+    from scythe.engines.hatchet.sending import install
+
+    install()
+    return quiet_logger()
 
 
 def quiet_logger() -> logging.Logger:
-    """A logger for the SDK's configuration; its own tells of what went wrong alone from now on."""
+    """A logger for the SDK's configuration; its own tells of what went wrong alone from now on, not of each task."""
     logging.getLogger("hatchet").setLevel(logging.WARNING)
     return _QuietLogger("scythe.hatchet")
 

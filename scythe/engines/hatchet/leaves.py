@@ -11,8 +11,9 @@ from hatchet_sdk import Context
 
 from scythe.attempts import Superseded
 from scythe.collect import Collector
+from scythe.engines.hatchet.alive import kept_alive
 from scythe.engines.hatchet.errors import settle
-from scythe.engines.hatchet.loading import Loaded, Loader, load_plan
+from scythe.engines.hatchet.loading import Loaded, Loader, find_plan, is_done, is_left
 from scythe.engines.hatchet.stopping import Stopping
 from scythe.engines.hatchet.tasks import LeafInput
 from scythe.engines.hatchet.threads import in_thread, turn_of
@@ -30,10 +31,11 @@ def leaf_function(
 
     async def leaf(payload: LeafInput, context: Context) -> dict[str, Any]:
         try:
-            if payload.single:
-                return await _single(payload, context)
-            loaded = await loader.turn(payload, experiment)
-            return {"pieces": await _run(payload, context, loaded)}
+            async with kept_alive(context):
+                if payload.single:
+                    return await _single(payload, context)
+                loaded = await loader.turn(payload, experiment)
+                return {"pieces": await _run(payload, context, loaded)}
         except Exception as error:
             await settle(error, context)
             raise
@@ -48,15 +50,18 @@ def leaf_function(
             raise
 
     async def _single(payload: LeafInput, context: Context) -> dict[str, Any]:
-        plan = await asyncio.to_thread(load_plan, payload.root, payload.key, experiment)
+        plan = await asyncio.to_thread(find_plan, payload.root, payload.key)
         run_id = context.workflow_run_id
+        if await in_thread(lambda: is_left(plan, payload.turn)):
+            return {"finished": payload.run}
         try:
             async with turn_of(plan, run_id, payload.turn):
                 recorded = await asyncio.to_thread(record_trigger, plan.objects, plan.key, run_id)
                 payload = payload.model_copy(update={"run_id": recorded})
                 loaded = await loader.turn(payload, experiment)
-                pieces = await _run(payload, context, loaded) if loaded.turn.n else []
-                await in_thread(lambda: _gather(loaded, pieces), last=True)
+                if not await in_thread(lambda: is_done(plan, payload.turn)):
+                    pieces = await _run(payload, context, loaded) if loaded.turn.n else []
+                    await in_thread(lambda: _gather(loaded, pieces), last=True)
         except Superseded as error:
             return {"superseded": error.owner}
         return {"finished": payload.run}

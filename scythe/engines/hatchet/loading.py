@@ -1,14 +1,17 @@
 """What a worker needs of a run before it can work on it, loaded once and kept for the next task.
 
-Checks that the worker's code is the code that the run was allocated with.
+Checks that the worker's code is the code that the turn was started with.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from scythe.attempts import latest_attempt
 from scythe.engines.hatchet.tasks import Pointer
 from scythe.engines.local import pool_job
 from scythe.engines.serve import Prepared
@@ -18,6 +21,7 @@ from scythe.manifest import schema_hash
 from scythe.packing import Packing
 from scythe.plan import RunPlan
 from scythe.registry import Experiment
+from scythe.results import read_result
 from scythe.turns import TurnPlan, load_turn
 from scythe_catalog.objects import Objects
 
@@ -33,16 +37,24 @@ class Loaded:
 
 
 class Loader:
-    """The turns that the tasks of a worker belong to; each is loaded once, however many tasks ask for it."""
+    """The turns that the tasks of a worker belong to; each is loaded once, however many tasks ask for it.
 
-    def __init__(self) -> None:
+    `codes` says which code the worker has loaded: experiment -> its hash, None where there is no source.
+    """
+
+    def __init__(self, codes: Mapping[str, str | None]) -> None:
+        self._codes = codes
         self._kept: OrderedDict[tuple[str, str, int, str], asyncio.Task[Loaded]] = OrderedDict()
 
     async def turn(self, payload: Pointer, experiment: Experiment) -> Loaded:
-        """The turn that a task belongs to; raises what `load_plan` does."""
+        """The turn that a task belongs to.
+
+        Raises:
+            RunError: the run is not in the worker's storage, or the worker's code is another than the run's.
+        """
         name = (payload.root, payload.run, payload.turn, payload.run_id)
         if name not in self._kept:
-            self._kept[name] = asyncio.ensure_future(asyncio.to_thread(_load, payload, experiment))
+            self._kept[name] = asyncio.ensure_future(asyncio.to_thread(self._load, payload, experiment))
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(name)
@@ -54,33 +66,58 @@ class Loader:
                 self._kept.pop(name, None)
             raise
 
+    def _load(self, payload: Pointer, experiment: Experiment) -> Loaded:
+        plan = replace(find_plan(payload.root, payload.key), workflow_run_id=payload.run_id)
+        turn = load_turn(plan.objects, payload.key, payload.turn)
+        _check(plan, turn, experiment, self._codes.get(experiment.name))
+        parts = f"{payload.turn:06d}-leaf"
+        return Loaded(turn, Prepared(plan, experiment, pool_job(plan, experiment, parts), Packing(plan, parts)))
 
-def _load(payload: Pointer, experiment: Experiment) -> Loaded:
-    plan = replace(load_plan(payload.root, payload.key, experiment), workflow_run_id=payload.run_id)
-    parts = f"{payload.turn:06d}-leaf"
-    run = Prepared(plan, experiment, pool_job(plan, experiment, parts), Packing(plan, parts))
-    return Loaded(load_turn(plan.objects, payload.key, payload.turn), run)
 
-
-def load_plan(root: str, key: RunKey, experiment: Experiment) -> RunPlan:
-    """The plan of a run that this worker is to work on.
+def find_plan(root: str, key: RunKey) -> RunPlan:
+    """The plan of a run, as this worker finds it.
 
     Raises:
-        RunError: the run is not in the worker's storage, or was allocated with other schemas.
+        RunError: the run is not in the worker's storage.
     """
     objects = Objects(root)
     try:
-        plan = RunPlan.from_json(objects.read(key.plan))
+        return replace(RunPlan.from_json(objects.read(key.plan)), root=root)
     except FileNotFoundError:
         raise RunError(
             f"this worker does not find the run {key.path} in {root}: allocation and workers need the same storage "
             "(a bucket: SCYTHE_STORAGE_BUCKET, or a file system that all of them share)"
         ) from None
-    mine = schema_hash(experiment)
+
+
+def _check(plan: RunPlan, turn: TurnPlan, experiment: Experiment, code: str | None) -> None:
+    """Nothing where a worker's code is that of the turn.
+
+    Raises:
+        RunError: it has other schemas, or other code.
+    """
+    mine, name, worker = schema_hash(experiment), experiment.name, f"the worker on {socket.gethostname()}"
     if mine != plan.schema_sha256:
         raise RunError(
-            f"this worker's code of {experiment.name!r} has other input or output models than the run {key.path} was "
+            f"{worker} has other input or output models of {name!r} than the run {plan.key.path} was "
             f"allocated with (schema {mine[:12]}, allocated {plan.schema_sha256[:12]}): "
             "start the workers again with the code of the allocation, or allocate a new version"
         )
-    return replace(plan, root=root)
+    if turn.code is not None and code is not None and code != turn.code:
+        raise RunError(
+            f"{worker} has other code of {name!r} than the run {plan.key.path} was started with "
+            f"(code {code[:12]}, started with {turn.code[:12]}): start the workers again with the code that you have, "
+            "and resume the run; or allow any code with SCYTHE_ANY_CODE=true where you start it"
+        )
+
+
+def is_done(plan: RunPlan, turn: int) -> bool:
+    """Whether a turn has published its result: its root is run again where its answer did not reach the engine."""
+    result = read_result(plan.objects, plan.key)
+    return result is not None and result.attempt >= turn
+
+
+def is_left(plan: RunPlan, turn: int) -> bool:
+    """Whether a turn has published its result, and the process that did so has given the run back."""
+    last = latest_attempt(plan.objects, plan.key)
+    return (last is None or last.ended) and is_done(plan, turn)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import json
+import contextlib
 import time
 from typing import Any
 
@@ -15,13 +15,18 @@ from scythe.console import tell
 from scythe.engines.hatchet.client import connect, on_loop
 from scythe.engines.hatchet.errors import told
 from scythe.engines.hatchet.fleet import cancel_all, cancel_runs
+from scythe.engines.hatchet.outlook import Watch
 from scythe.errors import RunCancelled, RunError
 from scythe.plan import RunPlan
 from scythe.progress import Progress
 from scythe.results import RunResult, read_result
-from scythe.turns import last_turn, load_turn
+from scythe.turns import progress_of
 
 _LOOK_SECONDS = 2.0
+#: Who has published a result gives the run back within so long, unless he was killed.
+_LEAVE_SECONDS = 10.0
+#: The engine may know more of a run that was cancelled.
+_ANSWER_SECONDS = 5.0
 #: A root has about a second to end by itself before the SDK ends it; a dead one is not waited for.
 _CANCEL_SECONDS = 10.0
 _CANCEL_LOOK_SECONDS = 0.1
@@ -30,8 +35,8 @@ _CANCEL_LOOK_SECONDS = 0.1
 class HatchetRef:
     """A started run; `hatchet` is the SDK's own reference to its root."""
 
-    def __init__(self, plan: RunPlan, hatchet: Any, run_id: str) -> None:
-        self.plan, self.hatchet, self._run_id = plan, hatchet, run_id
+    def __init__(self, plan: RunPlan, hatchet: Any, run_id: str, turn: int) -> None:
+        self.plan, self.hatchet, self._run_id, self._turn = plan, hatchet, run_id, turn
         self._awaited: concurrent.futures.Future[RunResult] | None = None
 
     @property
@@ -40,7 +45,7 @@ class HatchetRef:
 
     def result(self, timeout: float | None = None) -> RunResult:
         until = None if timeout is None else time.monotonic() + timeout
-        waiting, path = self._waiting(), self.plan.key.path
+        waiting, path, watch = self._waiting(), self.plan.key.path, Watch(self.plan)
         with Progress(f"{self.plan.key.experiment} {self.plan.key.version}", self.plan.inputs) as progress:
             while True:
                 left = _LOOK_SECONDS if until is None else min(_LOOK_SECONDS, until - time.monotonic())
@@ -60,7 +65,8 @@ class HatchetRef:
                 else:
                     progress.update(result.inputs, result.errors)
                     return result
-                progress.update(*self._progress())
+                done, failed = self._progress()
+                progress.update(done, failed, watch.look(done))
 
     async def aio_result(self) -> RunResult:
         return await asyncio.shield(asyncio.wrap_future(self._waiting()))  # it is waited for elsewhere, too
@@ -75,6 +81,44 @@ class HatchetRef:
         return self._awaited
 
     async def _wait(self) -> RunResult:
+        """The result as soon as the engine tells that the run is over, or the run's folder does: whoever is first."""
+        answer, seen = asyncio.ensure_future(self._answer()), asyncio.ensure_future(self._seen())
+        try:
+            await asyncio.wait({answer, seen}, return_when=asyncio.FIRST_COMPLETED)
+            return await (answer if answer.done() else seen)
+        finally:
+            answer.cancel()
+            seen.cancel()
+
+    async def _seen(self) -> RunResult:
+        """The result, once it lies in the run's folder and nobody works on the run: an engine may never tell.
+
+        Raises:
+            RunCancelled: it was cancelled, and is worked on no more.
+        """
+        since: float | None = None
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            with contextlib.suppress(OSError, BaseError):  # a look that failed is made up for by the next
+                result, left, cancelled = await asyncio.to_thread(self._look)
+                if result is None and not (cancelled and left):
+                    continue
+                since = since or time.monotonic()
+                if result is not None and (left or time.monotonic() - since > _LEAVE_SECONDS):
+                    return result
+                if result is None and time.monotonic() - since > _ANSWER_SECONDS:
+                    raise _cancelled(self.plan)
+
+    def _look(self) -> tuple[RunResult | None, bool, bool]:
+        """The result of this turn, whether nobody works on it any more, and whether it was cancelled."""
+        plan = self.plan
+        last, result = latest_attempt(plan.objects, plan.key), read_result(plan.objects, plan.key)
+        left = last is None or last.ended
+        if result is not None and result.attempt >= self._turn:
+            return result, left, False
+        return None, left, plan.objects.exists(plan.key.cancelled)
+
+    async def _answer(self) -> RunResult:
         plan, path = self.plan, self.plan.key.path
         try:
             output = await _output_of(self.hatchet)
@@ -83,7 +127,7 @@ class HatchetRef:
             taken_over = "superseded" in output and not output["superseded"]
         except Exception as error:
             if await asyncio.to_thread(plan.objects.exists, plan.key.cancelled):
-                raise RunCancelled(f"the run {path} was cancelled; what was finished is kept") from None
+                raise _cancelled(plan) from None
             raise RunError(f"the run {path} could not be finished: {told(error)}") from error
         result = await asyncio.to_thread(read_result, plan.objects, plan.key)
         if result is None and taken_over:
@@ -96,17 +140,16 @@ class HatchetRef:
 
     def _progress(self) -> tuple[int, int]:
         """Inputs that have come to an end, and those of them that failed."""
-        plan, objects, folder = self.plan, self.plan.objects, self.plan.key.progress
+        plan = self.plan
         try:
-            turn = load_turn(objects, plan.key, last_turn(objects, plan.key))
-            names = objects.files(folder)
-            told = [json.loads(raw) for raw in objects.read_all(f"{folder}/{name}" for name in names)]
+            told = progress_of(plan.objects, plan.key, plan.inputs)
         except (OSError, BaseError):
             return 0, 0
-        now = [t for name, t in zip(names, told, strict=True) if name.startswith(f"{turn.number:06d}-")]
-        # A turn on what failed runs those inputs again; any other leaves the errors of the turns before.
-        failed = sum(t["errors"] for t in (told if turn.show else now))
-        return plan.inputs - turn.n + sum(t["rows"] + t["errors"] for t in now), failed
+        return told.done, told.failed
+
+
+def _cancelled(plan: RunPlan) -> RunCancelled:
+    return RunCancelled(f"the run {plan.key.path} was cancelled; what was finished is kept")
 
 
 async def _output_of(hatchet: Any) -> dict[str, Any]:

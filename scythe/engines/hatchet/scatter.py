@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from hatchet_sdk import DurableContext
 from hatchet_sdk.runnables.contextvars import ctx_durable_context
@@ -24,20 +25,29 @@ from obstore.exceptions import BaseError
 from scythe.attempts import Superseded, Turn
 from scythe.chunk import ChunkResult
 from scythe.collect import Collector
+from scythe.engines.hatchet.alive import kept_alive
 from scythe.engines.hatchet.children import Child, Children, Outcome
 from scythe.engines.hatchet.errors import ends, settle, told
 from scythe.engines.hatchet.fleet import node_slots, slots_for
-from scythe.engines.hatchet.loading import Loaded, Loader, load_plan
+from scythe.engines.hatchet.loading import Loaded, Loader, find_plan, is_done, is_left
 from scythe.engines.hatchet.stopping import Stopping
 from scythe.engines.hatchet.tasks import LeafInput, ScatterInput, Tasks, metadata
 from scythe.engines.hatchet.threads import in_thread, turn_of
 from scythe.errors import RunCancelled, RunError
+from scythe.layout import RunKey
 from scythe.manifest import record_trigger
 from scythe.packing import Packed
 from scythe.parts import Part
 from scythe.registry import Experiment
+from scythe.scatter_gather import Node as Place
 from scythe.scatter_gather import RecursionMap, Shape, choose
-from scythe.turns import load_shape, store_shape
+from scythe.settings import timeouts
+from scythe.turns import is_alone, load_shape, store_alone, store_shape
+from scythe_catalog.objects import Objects
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 _MAX_PROBES = 64
 _PROBE_SECONDS = 5.0
@@ -56,23 +66,27 @@ def scatter_function(
         ctx_durable_context.set(None)
         try:
             work = _root(payload, context) if not payload.path else _inner(payload, context)
-            return await stopping.unless(asyncio.ensure_future(work))
+            async with kept_alive(context), _limit():
+                return await stopping.unless(asyncio.ensure_future(work))
         except Exception as error:
             await settle(error, context)
             raise
 
     async def _root(payload: ScatterInput, context: DurableContext) -> dict[str, Any]:
-        plan = await asyncio.to_thread(load_plan, payload.root, payload.key, experiment)
+        plan = await asyncio.to_thread(find_plan, payload.root, payload.key)
+        if await in_thread(lambda: is_left(plan, payload.turn)):
+            return {"finished": payload.run}
         try:
             async with turn_of(plan, context.workflow_run_id, payload.turn) as mark:
                 run_id = await asyncio.to_thread(record_trigger, plan.objects, plan.key, context.workflow_run_id)
                 payload = payload.model_copy(update={"run_id": run_id})
                 loaded = await loader.turn(payload, experiment)
                 node = node_class(payload, tasks(), loaded, stopping, context.retry_count, mark)
-                await node.take_up()
-                if loaded.turn.n:
-                    await node.run()
-                await in_thread(node.collector.finish, last=True)
+                if not await in_thread(lambda: is_done(plan, payload.turn)):
+                    await node.take_up()
+                    if loaded.turn.n:
+                        await node.run()
+                    await in_thread(node.collector.finish, last=True)
         except Superseded as error:
             return {"superseded": error.owner}
         return {"finished": payload.run}
@@ -80,12 +94,32 @@ def scatter_function(
     async def _inner(payload: ScatterInput, context: DurableContext) -> dict[str, Any]:
         loaded = await loader.turn(payload, experiment)
         node = node_class(payload, tasks(), loaded, stopping, context.retry_count)
+        if await node.is_given_up():
+            return {"rows": 0, "errors": 0}
         await node.take_up()
         await node.run()
         await in_thread(node.collector.flush)
         return {"rows": node.collector.rows, "errors": node.collector.errors}
 
     return scatter
+
+
+@contextlib.asynccontextmanager
+async def _limit() -> AsyncGenerator[None]:
+    """Ends a node that lasts longer than the user allows; raises RunError."""
+    limit = timeouts().scatter_gather_execution
+    clock = asyncio.timeout(limit.total_seconds() if limit is not None else None)
+    try:
+        async with clock:
+            yield
+    except TimeoutError as error:
+        if limit is None or not clock.expired():
+            raise
+        raise RunError(
+            f"a scatter node took longer than the {limit.total_seconds():g} s that "
+            "SCYTHE_TIMEOUT_SCATTER_GATHER_EXECUTION allows where it ran; what is finished is kept: "
+            "set a longer limit for the workers, and resume the run"
+        ) from error
 
 
 @dataclass
@@ -164,13 +198,16 @@ class Node:
             node = shape.root(self.loaded.turn.n)
             for k in self.payload.path:
                 node = node.child(k, shape.factor)
-            children = node.children(shape.tree)
-            if children:
-                await self._trigger_nodes(len(children))
-            else:
-                await self._trigger((f"leaf-{i}", inputs) for i, inputs in enumerate(shape.leaves(node)))
+            nodes = len(node.children(shape.tree))
+            if nodes and await self._in_store(is_alone, self.payload.path):
+                nodes = 0
+            await (self._trigger_nodes(nodes) if nodes else self._trigger_leaves(shape, node))
             while self.children:
                 await self._collect()
+                if nodes and await self.children.all_queue():
+                    await self._go_alone()
+                    await self._trigger_leaves(shape, node)
+                    nodes = 0
                 if self.collector.is_due:
                     await in_thread(self.collector.flush)
                 await self._tell()
@@ -181,6 +218,32 @@ class Node:
             if cancelled or ends(error, self.tries):  # else the next try of this node finds its children by their keys
                 await self.children.cancel()
             raise
+
+    async def _go_alone(self) -> None:
+        """Gives up the nodes below, so that the node needs no slot but its own: those that there are all wait.
+
+        Runs that wait for slots which only other waiting runs hold would stand still for ever.
+        """
+        where = "/".join(map(str, self.payload.path)) or "the root"
+        _log.warning(
+            "%s: no slot is free for the nodes below %s, which runs their leaves itself: "
+            "SCYTHE_WORKER_DURABLE_SLOTS says how many nodes may wait at once",
+            self.payload.run, where,
+        )  # fmt: skip
+        await self._in_store(store_alone, self.payload.path)
+        await self.children.drop()
+
+    async def is_given_up(self) -> bool:
+        """Whether a node above runs this one's leaves itself, or has ended without it."""
+        above = [self.payload.path[:i] for i in range(len(self.payload.path))]
+        return any([await self._in_store(is_alone, path) for path in above])
+
+    async def _in_store(self, look: Callable[[Objects, RunKey, int, tuple[int, ...]], T], path: tuple[int, ...]) -> T:
+        plan = self.loaded.prepared.plan
+        return await asyncio.to_thread(look, plan.objects, plan.key, self.payload.turn, path)
+
+    async def _trigger_leaves(self, shape: Shape, node: Place) -> None:
+        await self._trigger((f"leaf-{i}", inputs) for i, inputs in enumerate(shape.leaves(node)))
 
     async def _trigger(self, leaves: Iterable[tuple[str, range]]) -> None:
         p = self.payload

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from scythe.code import code_hash
 from scythe.engines.hatchet.client import check, connect
 from scythe.engines.hatchet.foreign import ForeignNode
 from scythe.engines.hatchet.leaves import leaf_function
@@ -38,7 +39,8 @@ def serve_leaves(
     """Runs leaves, `slots` functions at once, until the process is told to stop, which `on_stop` hears of too."""
     check(connect())
     logging.getLogger("scythe.experiment").setLevel(logging.INFO)
-    server, loader, stopping = Server(slots, on_failure=_stop_worker), Loader(), Stopping()
+    loader, stopping = Loader(_codes(experiments)), Stopping()
+    server = Server(slots, on_failure=_stop_worker)
     tasks = [
         declare(connect(), e, leaf=leaf_function(e, server, loader, stopping)).leaf
         for e in experiments
@@ -54,7 +56,7 @@ def serve_leaves(
 def serve_scatter(experiments: Sequence[Experiment], name: str, slots: int) -> None:
     """Runs scatter nodes, `slots` at once, until the process is told to stop."""
     check(connect())
-    loader, stopping = Loader(), Stopping()
+    loader, stopping = Loader(_codes(experiments)), Stopping()
     declared: dict[str, Tasks] = {}
     for experiment in experiments:
         if experiment.included is not None and experiment.included.is_workflow:
@@ -64,6 +66,11 @@ def serve_scatter(experiments: Sequence[Experiment], name: str, slots: int) -> N
         declared[experiment.name] = declare(connect(), experiment, scatter=function)
     scatter = [tasks.scatter for tasks in declared.values()]
     _serve(f"{name}-scatter", {"durable_slots": slots}, {NAME_LABEL: name}, scatter, stopping)
+
+
+def _codes(experiments: Sequence[Experiment]) -> dict[str, str | None]:
+    """The code that this process has just loaded; the files may change while it serves."""
+    return {e.name: code_hash(e) for e in experiments}
 
 
 def _stop_worker() -> None:

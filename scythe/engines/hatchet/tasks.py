@@ -23,18 +23,22 @@ if TYPE_CHECKING:
     from hatchet_sdk import DesiredWorkerLabel, Hatchet
     from hatchet_sdk.runnables.workflow import Standalone
 
+#: The engine gives up a task of which it has heard nothing for so long. It looks for those every 30 seconds at least.
+LIMIT = timedelta(seconds=80)
 SCATTER_PREFIX = "scythe_scatter_gather_"
 #: Label of a leaf worker: how many functions it runs at once.
 SLOTS_LABEL = "scythe_slots"
 #: Label of a worker: its name, for `Register(worker=...)`.
 NAME_LABEL = "scythe_worker"
+#: Labels of a worker: what its machine has, "yes" or "no".
+MACHINE_LABELS = ("high_memory", "high_cpu", "has_gpu")
 #: Key of a task's metadata: which run it belongs to.
 RUN_KEY = "scythe_run"
 TURN_KEY = "scythe_turn"
 #: The same, of the root alone; the engine takes several keys of a search as alternatives, so one must do.
 ROOT_KEY = "scythe_root"
 
-#: Hatchet's own limits count from the hand-over and would kill whole chunks; ours count from the function's start.
+#: How long a task may wait for a worker where nobody has set a limit.
 _FOREVER = timedelta(days=365)
 #: A task that a stopping worker hands back is a retry to Hatchet. Without a backoff: the engine looks at those
 #: that wait for one about twice a minute only.
@@ -89,7 +93,11 @@ def declare(
     leaf: Callable[[LeafInput, Any], Awaitable[dict[str, Any]]] = _nowhere,
     scatter: Callable[[ScatterInput, Any], Awaitable[dict[str, Any]]] = _nowhere,
 ) -> Tasks:
-    """The tasks of an experiment; a process that only triggers them gives no functions."""
+    """The tasks of an experiment; a process that only triggers them gives no functions.
+
+    Hatchet's own limit of time counts from the hand-over and would kill whole chunks: ours count from the start of the
+    function, or of the node, and this one is put off as long as a worker has the task.
+    """
     options, limits = experiment.options, timeouts()
     config: dict[str, Any] = {"retries": _RETRIES}
     fixed = set(options.task_config) & {*config, "name", "input_validator", "execution_timeout"}
@@ -102,7 +110,7 @@ def declare(
         description=described,
         input_validator=LeafInput,
         schedule_timeout=timedelta(seconds=seconds_of(waiting)) if waiting else limits.experiment_schedule or _FOREVER,
-        execution_timeout=_FOREVER,
+        execution_timeout=LIMIT,
         desired_worker_labels=desired_labels(options),
         **{**config, **options.task_config},
     )(leaf)  # pyright: ignore[reportCallIssue, reportArgumentType]
@@ -111,7 +119,7 @@ def declare(
         description=f"Scatter and gather of {experiment.name}",
         input_validator=ScatterInput,
         schedule_timeout=limits.scatter_gather_schedule or _FOREVER,
-        execution_timeout=limits.scatter_gather_execution or _FOREVER,
+        execution_timeout=LIMIT,
         eviction_policy=None,
         **config,
     )(scatter)  # pyright: ignore[reportCallIssue, reportArgumentType]
@@ -139,17 +147,26 @@ def desired_labels(options: ExperimentOptions) -> list[DesiredWorkerLabel]:
     """The labels that a worker must have; a plain value must be equal."""
     from hatchet_sdk import DesiredWorkerLabel
 
-    labels: list[DesiredWorkerLabel] = []
-    for key, wanted in (options.desired_worker_labels or {}).items():
-        name = getattr(key, "value", key)
-        if isinstance(wanted, DesiredWorkerLabel):
-            labels.append(wanted.model_copy(update={"key": name}))
-        else:
-            value = int(wanted) if isinstance(wanted, bool) else wanted
-            labels.append(DesiredWorkerLabel(key=name, value=value, required=True))
-    if options.worker is not None:
-        labels.append(DesiredWorkerLabel(key=NAME_LABEL, value=options.worker, required=True))
-    return labels
+    plain = required_labels(options)
+    wanted = [v.model_copy(update={"key": name}) for name, v in _given(options) if isinstance(v, DesiredWorkerLabel)]
+    return [*wanted, *(DesiredWorkerLabel(key=name, value=value, required=True) for name, value in plain.items())]
+
+
+def required_labels(options: ExperimentOptions) -> dict[str, str | int]:
+    """Those of the labels that a worker must have which are plain values."""
+    labels = {name: _label(name, value) for name, value in _given(options) if isinstance(value, str | int)}
+    return {**labels, **({NAME_LABEL: options.worker} if options.worker is not None else {})}
+
+
+def _given(options: ExperimentOptions) -> list[tuple[str, Any]]:
+    return [(getattr(key, "value", key), wanted) for key, wanted in (options.desired_worker_labels or {}).items()]
+
+
+def _label(name: str, value: str | int) -> str | int:
+    """A worker tells of its machine in words."""
+    if name in MACHINE_LABELS and not isinstance(value, str):
+        return "yes" if value else "no"
+    return int(value) if isinstance(value, bool) else value
 
 
 def metadata(run: str, turn: int, *, root: bool) -> dict[str, str]:

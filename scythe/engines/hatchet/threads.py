@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from scythe.attempts import Turn
+from obstore.exceptions import BaseError
+
+from scythe.attempts import Superseded, Turn
+from scythe.errors import RunCancelled, ScytheError
 from scythe.plan import RunPlan
+from scythe.redaction import redacted
+from scythe.turns import store_failure
 
 T = TypeVar("T")
 
@@ -33,7 +39,7 @@ async def in_thread(work: Callable[[], T], *, last: bool = False) -> T:
 
 @asynccontextmanager
 async def turn_of(plan: RunPlan, run: str, number: int) -> AsyncGenerator[Turn]:
-    """A turn on a run, taken by a run of the engine; given back however the block ends.
+    """A turn on a run, taken by a run of the engine; given back however the block ends, with a note on what went wrong.
 
     Raises:
         Superseded: another run of the engine has it.
@@ -42,6 +48,13 @@ async def turn_of(plan: RunPlan, run: str, number: int) -> AsyncGenerator[Turn]:
     try:
         await in_thread(lambda: taken.append(Turn(plan.objects, plan.key, "hatchet", run=run, number=number)))
         yield taken[0]
+    except (Superseded, RunCancelled):
+        raise
+    except ScytheError as error:
+        message = redacted(str(error))
+        with contextlib.suppress(OSError, BaseError):  # the caller hears of it from the engine, too
+            await in_thread(lambda: store_failure(plan.objects, plan.key, number, message))
+        raise
     finally:
         for turn in taken:
             await in_thread(turn.end)

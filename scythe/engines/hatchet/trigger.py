@@ -8,18 +8,20 @@ from typing import Any
 from pydantic import BaseModel
 
 from scythe.attempts import latest_attempt
+from scythe.code import code_hash
 from scythe.console import tell
 from scythe.engines.hatchet.client import check, connect, on_loop
 from scythe.engines.hatchet.embedded import ensure_worker
 from scythe.engines.hatchet.fleet import is_over, serves, unfinished_triggers, workers_for
+from scythe.engines.hatchet.outlook import way_out
 from scythe.engines.hatchet.ref import HatchetRef, WorkflowRef, cancel
-from scythe.engines.hatchet.tasks import LeafInput, ScatterInput, declare, metadata, task_names
+from scythe.engines.hatchet.tasks import LeafInput, ScatterInput, declare, metadata, required_labels, task_names
 from scythe.errors import AllocationError, RunError
 from scythe.leaf import Leaf
 from scythe.manifest import read_manifest, record_trigger
 from scythe.plan import RunPlan
 from scythe.registry import Experiment
-from scythe.settings import hatchet_settings
+from scythe.settings import engine_settings, hatchet_settings
 from scythe.turns import TurnPlan, last_turn, load_trigger, store_trigger, store_turn
 from scythe_catalog.schema import arrow_to_models
 
@@ -41,12 +43,11 @@ def check_cluster(experiment: Experiment, *, single: bool) -> None:
         if any(serves(worker, name) for worker in workers):
             continue
         others = sorted({a.split(":")[0] for w in workers for a in w.actions or [] if a.startswith("scythe_")})
-        where = experiment.source if experiment.module == "__main__" else experiment.module
-        way_out = f"start a worker that has it: scythe worker {where}"
+        start = f"start a worker that has it: {way_out(experiment.module, experiment.source)}"
         if not known or others:
             listed = f"; those that are connected have {', '.join(others)}" if others else ""
-            raise AllocationError(f"no Hatchet worker has the task {name!r}{listed}: {way_out}")
-        tell(f"Scythe: no worker for {name!r} is connected now; the run waits for one ({way_out})")
+            raise AllocationError(f"no Hatchet worker has the task {name!r}{listed}: {start}")
+        tell(f"Scythe: no worker for {name!r} is connected now; the run waits for one ({start})")
 
 
 def attached(plan: RunPlan) -> HatchetRef | WorkflowRef | None:
@@ -64,7 +65,8 @@ def attached(plan: RunPlan) -> HatchetRef | WorkflowRef | None:
     if not going:
         return None
     recorded = record_trigger(plan.objects, plan.key, going[0])
-    return HatchetRef(plan, connect().runs.get_run_ref(going[0]), recorded)
+    turn = last_turn(plan.objects, plan.key)
+    return HatchetRef(plan, connect().runs.get_run_ref(going[0]), recorded, turn)
 
 
 def run_hatchet(
@@ -75,7 +77,8 @@ def run_hatchet(
     Raises:
         RunError: the engine refuses.
     """
-    turn = TurnPlan(_next_turn(plan), list(open_ranges), show)
+    labels, names = required_labels(experiment.options), task_names(experiment, single=plan.single)
+    turn = TurnPlan(_next_turn(plan), list(open_ranges), show, _code(experiment), labels, names)
     store_turn(plan.objects, plan.key, turn)
     pointer: dict[str, Any] = {"root": plan.root, "run": plan.key.path, "turn": turn.number}
     if experiment.included is not None and experiment.included.is_workflow:
@@ -89,7 +92,14 @@ def run_hatchet(
     payload = LeafInput(**pointer, single=True) if plan.single else ScatterInput(**pointer)
     ref = _trigger(tasks.leaf if plan.single else tasks.scatter, payload, plan, turn)
     store_trigger(plan.objects, plan.key, turn.number, ref.workflow_run_id)
-    return HatchetRef(plan, ref, record_trigger(plan.objects, plan.key, ref.workflow_run_id))
+    return HatchetRef(plan, ref, record_trigger(plan.objects, plan.key, ref.workflow_run_id), turn.number)
+
+
+def _code(experiment: Experiment) -> str | None:
+    """The code that workers must have; what was typed into a notebook is no file that they could have."""
+    if experiment.source is None or engine_settings().any_code:
+        return None
+    return code_hash(experiment)
 
 
 def _next_turn(plan: RunPlan) -> int:
