@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from scythe_catalog.compute import pc
 from scythe_catalog.objects import Objects
 from scythe_catalog.schema.kinds import Kind, List, Map, Struct, known_part
 from scythe_catalog.schema.table_schema import SCHEMA_KEY, TableSchema
@@ -70,6 +71,8 @@ class DataFileWriter:
         self._objects, self._key = objects, key
         self._footer: list[pq.FileMetaData] = []
         self._bytes = 0
+        #: How many NaN each column of floats has: Parquet's footer does not tell, and its bounds pass over them.
+        self._nans = {f.name: 0 for f in schema if pa.types.is_floating(f.type)}
         self._staged = objects.staging_file("part.pq")
         self._parquet = pq.ParquetWriter(
             self._staged, self.schema, compression="zstd", compression_level=1,
@@ -80,6 +83,8 @@ class DataFileWriter:
         """Appends rows, whose columns must be those of the schema in name, type and order."""
         self._parquet.write_table(table.replace_schema_metadata(None).cast(self.schema), ROW_GROUP_ROWS)
         self.rows += table.num_rows
+        for name in self._nans:
+            self._nans[name] += pc.sum(pc.is_nan(table.column(name))).as_py() or 0
 
     def __enter__(self) -> Self:
         return self
@@ -100,7 +105,7 @@ class DataFileWriter:
 
     def describe(self, iceberg: Schema | None = None) -> DataFile:
         """The file as it was written; with statistics where the table's Iceberg schema is given."""
-        found = _statistics(self._footer[0], iceberg)
+        found = _statistics(self._footer[0], iceberg, self._nans)
         return DataFile(self._objects.uri(self._key), self.rows, self._bytes, found)
 
 
@@ -112,16 +117,27 @@ def _dictionary_columns(schema: pa.Schema) -> Any:
 def read_description(objects: Objects, key: str, iceberg: Schema | None = None) -> DataFile:
     """Describes a Parquet file that is already there, from its footer."""
     with objects.reader(key) as source:
-        metadata = pq.read_metadata(source)
-    return DataFile(objects.uri(key), metadata.num_rows, objects.size(key), _statistics(metadata, iceberg))
+        file = pq.ParquetFile(source)
+        found = _statistics(file.metadata, iceberg, _nans(file) if iceberg is not None else {})
+        return DataFile(objects.uri(key), file.metadata.num_rows, objects.size(key), found)
 
 
-def _statistics(footer: pq.FileMetaData, iceberg: Schema | None) -> dict[str, Any]:
+def _nans(file: pq.ParquetFile) -> dict[str, int]:
+    """How many NaN each column of floats has: counted, as no footer tells."""
+    counts = {f.name: 0 for f in file.schema_arrow if pa.types.is_floating(f.type)}
+    for group in range(file.num_row_groups):
+        columns = file.read_row_group(group, list(counts)) if counts else None
+        for name in counts:
+            counts[name] += pc.sum(pc.is_nan(columns.column(name))).as_py() or 0 if columns is not None else 0
+    return counts
+
+
+def _statistics(footer: pq.FileMetaData, iceberg: Schema | None, nans: Mapping[str, int]) -> dict[str, Any]:
     if iceberg is None:
         return {}
     from scythe_catalog.iceberg_types import statistics
 
-    return statistics(footer, iceberg)
+    return statistics(footer, iceberg, nans)
 
 
 def iceberg_statistics(statistics: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pyiceberg.conversions import to_bytes
@@ -86,11 +86,13 @@ def _type(kind: k.Kind, ids: Iterator[int]) -> IcebergType:
             return _PLAIN[type(kind)]()  # pyright: ignore[reportCallIssue]
 
 
-def statistics(footer: pq.FileMetaData, schema: Schema) -> dict[str, Any]:
+def statistics(footer: pq.FileMetaData, schema: Schema, nans: Mapping[str, int]) -> dict[str, Any]:
     """What Iceberg keeps of a data file, as JSON under PyIceberg's names; bounds are base64.
 
     Sizes, counts and bounds of the top-level columns; bounds of texts are truncated as Iceberg's own
-    writers do (https://iceberg.apache.org/spec/#data-files).
+    writers do (https://iceberg.apache.org/spec/#data-files). A column in which there are NaN (`nans`) has no
+    bounds: they pass over NaN, which DuckDB, Spark and Polars take for the greatest number of all, so that a filter
+    would miss its rows.
     """
     fields = {f.name: f for f in schema.fields if isinstance(f.field_type, PrimitiveType)}
     sizes: dict[str, int] = {}
@@ -98,7 +100,8 @@ def statistics(footer: pq.FileMetaData, schema: Schema) -> dict[str, Any]:
     nulls: dict[str, int] = {}
     lows: dict[str, Any] = {}
     highs: dict[str, Any] = {}
-    unknown: set[str] = set()
+    uncounted: set[str] = set()
+    unbounded = {name for name, count in nans.items() if count}
     for group in range(footer.num_row_groups):
         row_group = footer.row_group(group)
         for i in range(footer.num_columns):
@@ -110,22 +113,22 @@ def statistics(footer: pq.FileMetaData, schema: Schema) -> dict[str, Any]:
             values[name] = values.get(name, 0) + column.num_values
             found = column.statistics
             if found is None or not found.has_null_count:
-                unknown.add(name)
+                uncounted.add(name)
                 continue
             nulls[name] = nulls.get(name, 0) + found.null_count
             if found.has_min_max:
                 lows[name] = found.min if name not in lows else min(lows[name], found.min)
                 highs[name] = found.max if name not in highs else max(highs[name], found.max)
             elif found.null_count < column.num_values:
-                unknown.add(name)
-    bounded = [n for n in lows if n not in unknown]
+                unbounded.add(name)
+    bounded = [n for n in lows if n not in unbounded | uncounted]
     by_id = {name: str(f.field_id) for name, f in fields.items()}
     upper = {by_id[n]: b for n in bounded if (b := _bound(fields[n].field_type, highs[n], upper=True)) is not None}
     return {
         "column_sizes": {by_id[n]: v for n, v in sizes.items()},
         "value_counts": {by_id[n]: v for n, v in values.items()},
-        "null_value_counts": {by_id[n]: v for n, v in nulls.items() if n not in unknown},
-        "nan_value_counts": {},
+        "null_value_counts": {by_id[n]: v for n, v in nulls.items() if n not in uncounted},
+        "nan_value_counts": {by_id[n]: v for n, v in nans.items() if n in by_id},
         "lower_bounds": {by_id[n]: _bound(fields[n].field_type, lows[n], upper=False) for n in bounded},
         "upper_bounds": upper,
         "split_offsets": [_offset(footer.row_group(g)) for g in range(footer.num_row_groups)],
