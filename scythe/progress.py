@@ -31,15 +31,15 @@ class Progress:
         if is_terminal(sys.stderr) or "ipykernel" in sys.modules:
             self._bar = _bar()
             self._task = self._bar.add_task(self._title, total=self._total, failed=0, rate="starting", left="")
+            self._above = Above(self._show)  # before the bar is there, until after it
             self._bar.start()
-            self._above = Above(self._show)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._above is not None:
-            self._above.end()
         if self._bar is not None:
             self._bar.stop()
+        if self._above is not None:
+            self._above.end()
 
     @property
     def output(self) -> int | None:
