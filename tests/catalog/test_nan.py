@@ -17,7 +17,7 @@ from scythe_catalog.schema import Column, compile_model, compile_type, models_to
 from scythe_catalog.tables import Catalog
 
 NAN = float("nan")
-FILES = [[1.0, 2.0], [NAN, 3.0, None], [NAN, NAN], [None], [float("inf"), -0.0], [2.5, NAN, 4.0]]
+FILES = [[1.0, 2.0], [NAN, 3.0, None], [NAN, NAN], [None], [float("inf"), -0.0], [2.5, NAN, 4.0, 5.0]]
 FILTERS = ["isnan(load)", "load > 2.5", "load >= 'NaN'::DOUBLE", "load <> 1", "load < 2", "NOT isnan(load)", "load IS NULL", "load = 0"]  # fmt: skip
 
 
