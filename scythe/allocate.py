@@ -25,6 +25,7 @@ from scythe.inputs import Inputs, prepare_inputs
 from scythe.layout import RunKey, check_name
 from scythe.manifest import dump_yaml, io_spec, make_manifest, schema_hash
 from scythe.plan import RunPlan, TablePlan
+from scythe.provenance import begin
 from scythe.publish import settle_all
 from scythe.records import dump, parse
 from scythe.registry import Experiment, experiment_of
@@ -207,6 +208,7 @@ class BaseExperiment:
         overwrite_experiment_id: bool,
         seed: int,
     ) -> RunPlan:
+        looked_at = begin(self.experiment, engine)
         table, artifacts = store_artifacts(inputs, objects, key, copy_inputs=copy_inputs)
         if overwrite_experiment_id:
             at = table.schema.get_field_index("experiment_id")
@@ -243,8 +245,10 @@ class BaseExperiment:
         )
         with self._prepared_tables(objects, plan):
             objects.write(key.plan, plan.to_json())
+            made_by = looked_at()
+            objects.write(key.provenance(0), made_by.to_json())
             manifest = make_manifest(
-                objects, key, self.experiment, inputs=table.num_rows, engine=engine, workflow_run_id=run_id,
+                objects, key, self.experiment, inputs=table.num_rows, made_by=made_by, workflow_run_id=run_id,
                 number=number(objects, key), seed=seed,
             )  # fmt: skip
             objects.write(key.manifest, manifest.to_yaml())

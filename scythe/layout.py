@@ -147,6 +147,15 @@ class RunKey:
         return f"{self.path}/{MANIFEST}"
 
     @property
+    def provenance(self) -> str:
+        """Which code, packages and machine allocated the run."""
+        return f"{self.path}/provenance.json"
+
+    def provenance_of(self, attempt: int) -> str:
+        """Which code, packages and machine went on with it."""
+        return f"{self.path}/scatter-gather/input/provenance/{attempt:06d}.json"
+
+    @property
     def io_spec(self) -> str:
         return f"{self.path}/experiment_io_spec.yml"
 

@@ -1,15 +1,8 @@
-"""The YAML files of a run: what the specification prints, and behind it how the run came about. Pure but for versions."""
+"""The YAML files of a run: what the specification prints, and behind it how the run came about. Looks at nothing itself."""
 
 from __future__ import annotations
 
-import platform
-import socket
-import subprocess
-import sys
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import yaml
@@ -18,11 +11,10 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from scythe.errors import RunDamaged
 from scythe.layout import RunKey
+from scythe.provenance import Provenance
 from scythe.records import FORMAT, check_format
 from scythe.registry import Experiment
 from scythe_catalog.objects import Objects
-
-_OWN_PACKAGES = ("scythe-engine", "hatchet-sdk", "numpy", "pandas", "polars", "pyarrow", "pydantic", "pyiceberg")
 
 
 class Manifest(BaseModel):
@@ -57,7 +49,7 @@ def make_manifest(
     experiment: Experiment,
     *,
     inputs: int,
-    engine: str,
+    made_by: Provenance,
     workflow_run_id: str | None,
     number: int,
     seed: int,
@@ -71,12 +63,12 @@ def make_manifest(
         specs_uri=objects.uri(key.specs),
         workflow_run_id=workflow_run_id,
         inputs=inputs,
-        engine=engine,
+        engine=made_by.engine,
         schema_sha256=schema_hash(experiment),
-        python=platform.python_version(),
-        packages=_packages(experiment),
-        git_commit=_git_commit(experiment.source),
-        host=socket.gethostname(),
+        python=made_by.python,
+        packages=dict(made_by.packages),
+        git_commit=made_by.described,
+        host=made_by.host,
         number=number,
         seed=seed,
     )
@@ -147,33 +139,3 @@ def schema_hash(experiment: Experiment) -> str:
 
     text = json.dumps({side: bare(columns) for side, columns in experiment.schemas.to_json().items()}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _packages(experiment: Experiment) -> dict[str, str]:
-    """Versions of what Scythe stands on and of what the experiment's module imports."""
-    module = sys.modules.get(experiment.module)
-    imported = {
-        (v.__name__ if isinstance(v, ModuleType) else getattr(v, "__module__", None) or "").split(".")[0]
-        for v in list(vars(module).values() if module else ())
-    }
-    found: dict[str, str] = {}
-    for name in sorted({*_OWN_PACKAGES, *imported} - {"", "scythe", "builtins"} - set(sys.stdlib_module_names)):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _git_commit(source: str | None) -> str | None:
-    """The commit of the repository that holds the experiment, with `-dirty` where it has changes; None without one."""
-    if source is None:
-        return None
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=Path(source).parent, capture_output=True, text=True, timeout=5, check=False,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None

@@ -63,6 +63,8 @@ class EngineSettings(BaseSettings):
     catalog: str | None = None
     #: On a cluster, workers whose code is another than the caller's may run his experiments.
     any_code: bool = False
+    #: Whether a run records how the files of its repository differed from the commit.
+    record_patch: bool = True
 
 
 class HatchetSettings(BaseSettings):

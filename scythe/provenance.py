@@ -1,0 +1,178 @@
+"""Which code, packages and machine are about to work on a run: looked at once an attempt. Runs git, changes nothing.
+
+Git is asked without its optional locks, so that it writes nothing either, and in a thread beside the allocation, which
+writes its files meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import ModuleType
+
+from scythe.code import code_hash
+from scythe.errors import RunDamaged
+from scythe.records import dump, parse
+from scythe.redaction import redacted
+from scythe.registry import Experiment
+from scythe.settings import engine_settings
+
+_OWN_PACKAGES = ("scythe-engine", "hatchet-sdk", "numpy", "pandas", "polars", "pyarrow", "pydantic", "pyiceberg")
+_GIT_SECONDS = 2.0
+_PATCH_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Which code, packages and machine work on a run from now on."""
+
+    engine: str
+    host: str
+    python: str
+    packages: Mapping[str, str] = field(default_factory=dict[str, str])
+    #: The commit of the repository that holds the experiment, None without one.
+    git_commit: str | None = None
+    #: Whether the files that git knows differed from that commit; None where that is not known.
+    dirty: bool | None = None
+    #: How they differed, as `git diff` writes it, without the secrets that it would show.
+    patch: str | None = None
+    #: Why there is no patch though they did.
+    no_patch: str | None = None
+    #: The hash of the function's code (`scythe.code.code_hash`), None where there is no source.
+    code: str | None = None
+
+    @property
+    def described(self) -> str | None:
+        """The commit, with `-dirty` behind it where the files differed."""
+        return self.git_commit and f"{self.git_commit}{'-dirty' if self.dirty else ''}"
+
+    def to_json(self) -> bytes:
+        """The record as JSON."""
+        return dump({**asdict(self), "packages": dict(self.packages)}, indent=1)
+
+    @classmethod
+    def from_json(cls, raw: bytes, where: str = "a run's provenance") -> Provenance:
+        """The record that `to_json` wrote; keys of later versions are passed over.
+
+        Raises:
+            RunDamaged: it is none.
+            FormatError: it is in a format of a later Scythe.
+        """
+        data = parse(raw, where)
+        try:
+            return cls(**{name: data[name] for name in cls.__dataclass_fields__ if name in data})
+        except TypeError as error:
+            raise RunDamaged(f"{where} is incomplete ({error}): it was damaged after it was written") from error
+
+
+def provenance(experiment: Experiment, engine: str) -> Provenance:
+    """What is true of this process, its files and its machine now."""
+    commit, dirty = _commit(experiment.source)
+    patch, no_patch = _patch(experiment.source) if dirty else (None, None)
+    return Provenance(
+        engine=engine,
+        host=socket.gethostname(),
+        python=platform.python_version(),
+        packages=_packages(experiment),
+        git_commit=commit,
+        dirty=dirty,
+        patch=patch,
+        no_patch=no_patch,
+        code=code_hash(experiment),
+    )
+
+
+def begin(experiment: Experiment, engine: str) -> Callable[[], Provenance]:
+    """Begins to look, and gives what waits for the end: git takes a while, of which nobody should notice."""
+    found: list[Provenance | BaseException] = []
+
+    def look() -> None:
+        try:
+            found.append(provenance(experiment, engine))
+        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+            found.append(error)
+
+    thread = threading.Thread(target=look, daemon=True, name="scythe-provenance")
+    thread.start()
+
+    def end() -> Provenance:
+        thread.join()
+        if isinstance(found[0], BaseException):
+            raise found[0]
+        return found[0]
+
+    return end
+
+
+def _packages(experiment: Experiment) -> dict[str, str]:
+    """Versions of what Scythe stands on and of what the experiment's module imports."""
+    module = sys.modules.get(experiment.module)
+    imported = {
+        (v.__name__ if isinstance(v, ModuleType) else getattr(v, "__module__", None) or "").split(".")[0]
+        for v in list(vars(module).values() if module else ())
+    }
+    found: dict[str, str] = {}
+    for name in sorted({*_OWN_PACKAGES, *imported} - {"", "scythe", "builtins"} - set(sys.stdlib_module_names)):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _commit(source: str | None) -> tuple[str | None, bool | None]:
+    """The commit of the repository that holds the experiment, and whether its files differ; None without one."""
+    if source is None:
+        return None, None
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(
+            command, cwd=Path(source).parent, env=_environment(), capture_output=True, text=True,
+            timeout=_GIT_SECONDS, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None, None
+    commit, dash, _ = done.stdout.strip().partition("-dirty")
+    return (commit, bool(dash)) if done.returncode == 0 and commit else (None, None)
+
+
+def _patch(source: str | None) -> tuple[str | None, str | None]:
+    """How the files that git knows differ from the commit, or why that is not told; the contents of binary files are not."""
+    if source is None or not engine_settings().record_patch:
+        return None, "SCYTHE_RECORD_PATCH is off"
+    command = ["git", "diff", "HEAD", "--no-color", "--no-ext-diff", "--no-textconv"]
+    try:
+        process = subprocess.Popen(
+            command, cwd=Path(source).parent, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+    except OSError as error:
+        return None, str(error)
+    timer = threading.Timer(_GIT_SECONDS, process.kill)
+    timer.start()
+    with process:
+        assert process.stdout is not None
+        raw = process.stdout.read(_PATCH_BYTES + 1)
+        if len(raw) > _PATCH_BYTES:
+            process.kill()
+    timer.cancel()
+    if len(raw) > _PATCH_BYTES:
+        return None, f"it is larger than {_PATCH_BYTES:,} bytes"
+    if process.returncode != 0:
+        return None, f"git took longer than {_GIT_SECONDS:g} s, or failed"
+    return redacted(raw.decode(errors="replace")), None
+
+
+def _environment() -> dict[str, str]:
+    """Git's: it refreshes no index, and asks nobody."""
+    return {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
+
+
+__all__ = ["Provenance", "begin", "provenance"]
