@@ -146,13 +146,8 @@ class RunKey:
     def manifest(self) -> str:
         return f"{self.path}/{MANIFEST}"
 
-    @property
-    def provenance(self) -> str:
-        """Which code, packages and machine allocated the run."""
-        return f"{self.path}/provenance.json"
-
-    def provenance_of(self, attempt: int) -> str:
-        """Which code, packages and machine went on with it."""
+    def provenance(self, attempt: int) -> str:
+        """Which code, packages and machine worked on the run in an attempt; 0 is its allocation."""
         return f"{self.path}/scatter-gather/input/provenance/{attempt:06d}.json"
 
     @property

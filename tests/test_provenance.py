@@ -64,7 +64,9 @@ def allocated(project: Path) -> Provenance:
         [sys.executable, "-W", "ignore", "halve.py"], cwd=project / "src", capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    return Provenance.from_json((Path(done.stdout.strip()) / "provenance.json").read_bytes())
+    return Provenance.from_json(
+        (Path(done.stdout.strip()) / "scatter-gather/input/provenance/000000.json").read_bytes()
+    )
 
 
 def test_a_run_of_committed_code_names_its_commit_and_its_codes_hash(project: Path) -> None:
