@@ -6,12 +6,13 @@ and changes nothing then. Gathers nothing, runs nothing.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from scythe.attempts import latest_attempt
-from scythe.errors import TableNotFound
+from scythe.errors import FormatError, RunDamaged, TableNotFound
 from scythe.layout import RunKey, file_names, unpublished_folder
 from scythe.parts import number_of
 from scythe.records import dump, parse
@@ -141,8 +142,9 @@ def settle(objects: Objects, catalog: Catalog, key: RunKey) -> None:
 
 
 def settle_all(objects: Objects, catalog: Catalog, experiment: str) -> None:
-    """`settle` for all runs of an experiment that nobody works on."""
+    """`settle` for all runs of an experiment that nobody works on; one that is damaged stays as it is: its readers are told."""
     for key in unpublished(objects, experiment):
-        last = latest_attempt(objects, key)
-        if last is None or not last.alive:
-            settle(objects, catalog, key)
+        with contextlib.suppress(RunDamaged, FormatError, FileNotFoundError):
+            last = latest_attempt(objects, key)
+            if last is None or not last.alive:
+                settle(objects, catalog, key)

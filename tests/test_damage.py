@@ -95,6 +95,7 @@ def test_a_damaged_run_is_named_and_the_others_are_shown(
     assert re.search(r"status +damaged\n +problem +file://", said("show", bad.experiment_id))
     assert scythe.read("pipes", run=good)["pressure"].to_list() == [2.0]
 
+    storage().write(bad.key.unpublished, b"")  # as if its process had died before the catalog followed
     opened = scythe.open_run(bad.experiment_id)
     assert opened.problem is not None
     later = allocated(3.0)
@@ -165,13 +166,18 @@ def half(root: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     with monkeypatch.context() as killed:
         killed.setattr(scythe.allocate, "make_manifest", lambda *_, **__: 1 / 0)
         killed.setattr(scythe.allocate, "undo", lambda *_: None)
-        killed.setattr(scythe.reserve.os, "getpid", lambda: 2**22 + 1)
         with pytest.raises(ZeroDivisionError):
             allocated(2.0, version="v3.0.0")
     (folder,) = (root / "pipes" / "v3.0.0").iterdir()
     objects, key = storage(), scythe.find.RunKey("pipes", "v3.0.0", folder.name)
     objects.delete([key.numbered(1)])  # numbered is the very last step before the manifest
+    owned_by(root, key.path, 2**22 + 1)
     return key.path
+
+
+def owned_by(root: Path, run: str, pid: int) -> None:
+    reservation = root / "_catalog" / "pipes" / "_runs" / run.removeprefix("pipes/")
+    reservation.write_bytes(re.sub(rb'"pid": \d+', b'"pid": %d' % pid, reservation.read_bytes()))
 
 
 def age(root: Path, hours: float) -> None:
@@ -229,8 +235,7 @@ def test_an_allocation_that_still_writes_or_whose_process_lives_is_never_swept(r
     allocated(version="v1.0.0")
     assert (root / half).is_dir()
 
-    reservation = root / "_catalog" / "pipes" / "_runs" / half.removeprefix("pipes/")
-    reservation.write_bytes(re.sub(rb'"pid": \d+', b'"pid": %d' % os.getpid(), reservation.read_bytes()))
+    owned_by(root, half, os.getpid())
     age(root, 30)
     allocated(version="v1.0.0")
     assert (root / half).is_dir()
