@@ -244,6 +244,11 @@ class Turn:
                     self._objects.write(self._mark_key(self.number), self._mark(self.number))
                     beaten = time.monotonic()
 
+    @property
+    def is_over(self) -> bool:
+        """Whether this process is to stop: `check` says why."""
+        return self.cancelled.is_set() or self.superseded.is_set()
+
     def check(self) -> None:
         """Nothing while this process is to go on with the run.
 

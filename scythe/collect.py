@@ -93,6 +93,13 @@ class Collector:
         took = time.monotonic() - started
         self._next_flush = time.monotonic() + max(_FIRST_FLUSH_SECONDS, took / _FLUSH_SHARE)
 
+    def keep(self, error: BaseException) -> None:
+        """`flush`, where an error ends the work: that is what is told, and what keeps this from succeeding is a note on it."""
+        try:
+            self.flush()
+        except Exception as second:  # noqa: BLE001 - it must not hide the first
+            error.add_note(f"What was finished last could not be kept, and is run again by a resume: {second}")
+
     def is_new(self, sort_index: int | None) -> bool:
         """Whether an input is in none of the parts that were taken up."""
         return self._before is None or sort_index is None or not self._before.covers(sort_index)

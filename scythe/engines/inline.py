@@ -9,7 +9,6 @@ from scythe.attempts import Turn
 from scythe.collect import Collector
 from scythe.engines.chunks import Chunks
 from scythe.engines.jobs import FinishedRef
-from scythe.errors import RunCancelled
 from scythe.leaf import ChunkError, Leaf
 from scythe.plan import RunPlan
 from scythe.registry import Experiment
@@ -23,6 +22,7 @@ def run_inline(
     Raises:
         Exception: the first that the function raises, after it was recorded as an error row.
         RunCancelled: the run was cancelled meanwhile; it stops before its next input.
+        Superseded: another process has taken up the run, because this one stood still.
     """
     with Turn(plan.objects, plan.key, "inline") as turn, Leaf(plan, experiment) as leaf:
         collector = Collector(plan, experiment, turn.number, show=show)
@@ -31,17 +31,16 @@ def run_inline(
         try:
             while (work := chunks.next()) is not None:
                 began = time.perf_counter()
-                collector.add(leaf.run(work.rows, raise_errors=True, stopped=turn.cancelled.is_set))
-                if turn.cancelled.is_set():
-                    raise RunCancelled(f"the run {plan.key.path} was cancelled; what was finished is kept")
+                collector.add(leaf.run(work.rows, raise_errors=True, stopped=lambda: turn.is_over))
+                turn.check()
                 chunks.measured(work.size, time.perf_counter() - began)
         except ChunkError as error:
             stopped = error
-        except BaseException:
-            collector.flush()
+        except BaseException as error:
+            collector.keep(error)
             raise
         if stopped is not None:
             collector.add(stopped.result)
-            collector.flush()
+            collector.keep(stopped.error)
             raise stopped.error  # outside of the handler: what it was raised from stays as it is
         return FinishedRef(collector.finish())

@@ -27,7 +27,7 @@ from scythe.engines.exits import leave_with
 from scythe.engines.logs import relay
 from scythe.engines.pool import Broken, Died, Done, Logged, Pool, Renewed
 from scythe.engines.travel import packed
-from scythe.errors import RunCancelled, RunError
+from scythe.errors import RunError
 from scythe.failures import lines_in_memory
 from scythe.leaf import Leaf
 from scythe.plan import RunPlan
@@ -171,8 +171,8 @@ class LocalJob:
         try:
             if self._ranges:
                 self._drive(collector)
-        except BaseException:
-            collector.flush()
+        except BaseException as error:
+            collector.keep(error)
             raise
         return collector.finish()
 
@@ -188,8 +188,7 @@ class LocalJob:
         ):
             pool.prepare(job)
             while chunks.remaining or in_flight:
-                if self._turn.cancelled.is_set():
-                    raise RunCancelled(f"the run {plan.key.path} was cancelled; what was finished is kept")
+                self._turn.check()
                 if self._stop.is_set():
                     raise RunError(f"the run {plan.key.path} was interrupted; what was finished is kept: resume it")
                 for _ in range(pool.hungry(chunks.depth)):
