@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 from scythe.base import ExperimentInputSpec
 from scythe.errors import FetchError
 from scythe.failures import Failure
-from scythe.fetch import fetch_all
+from scythe.fetch import Fetched
 from scythe.levels import running_on
 from scythe.outputs import Place
 from scythe.plan import RunPlan
@@ -50,6 +50,7 @@ class Work:
     schemas: ExperimentSchemas
     call: Callable[..., Any]
     worker: str
+    fetched: Fetched = field(default_factory=Fetched)
 
 
 class Tried(NamedTuple):
@@ -101,7 +102,7 @@ class Calls:
             yield from specs
             return
         columns = [rows.column(name).to_pylist() for name in self._names]
-        self._fetched |= fetch_all(uri for column in columns for uri in column if uri is not None)
+        self._fetched |= self.work.fetched.all(uri for column in columns for uri in column if uri is not None)
         for spec, *values in zip(specs, *columns, strict=True):
             self.given = dict(zip(self._names, values, strict=True))
             self.unfetched = None

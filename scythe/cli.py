@@ -1,4 +1,4 @@
-"""The command line: `scythe ls | runs | show | resume | cancel | delete | rebuild | worker`. Says what the library does; does nothing itself."""
+"""The command line: `scythe ls | runs | show | resume | cancel | delete | rebuild | cache | worker`. Says what the library does; does nothing itself."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 if TYPE_CHECKING:
     import polars as pl
 
+    from scythe.cache import Usage
     from scythe.runs import ExperimentRun
 
 app = typer.Typer(
@@ -173,6 +174,32 @@ def rebuild() -> None:
     objects = storage()
     count = do_rebuild(objects, typer.echo)
     typer.echo(f"{count} runs are in the catalog of {objects.root}")
+
+
+@app.command("cache")
+def cache(
+    clear: Annotated[
+        bool, typer.Option("--clear", help="Remove all files that no running process was handed.")
+    ] = False,
+) -> None:
+    """Shows where fetched files lie and how many they are, or removes them."""
+    from scythe import cache as files
+    from scythe.settings import fetch_settings
+
+    if clear:
+        typer.echo(f"removed {_files(files.clear())}")
+    typer.echo(f"{files.cache_folder()}: {_files(files.usage())}, of {_bytes(fetch_settings().cache_size)} at most")
+
+
+def _files(found: Usage) -> str:
+    return f"{found.files:,} files, {_bytes(found.bytes)}"
+
+
+def _bytes(count: int) -> str:
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count} B"
 
 
 def _read(run: ExperimentRun, table: str) -> pl.DataFrame | None:

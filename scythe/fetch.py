@@ -1,47 +1,114 @@
-"""Brings the bytes behind a URI into a cache that many processes share.
+"""Brings the bytes behind a URI into the cache: asked for where they have changed, downloaded once a machine.
 
-A cached file is keyed by address *and* content tag (ETag, or date and size), so a changed source is
-fetched anew; it appears whole or not at all. Never writes outside the cache.
+Local files are used where they are. Never writes outside the cache.
 """
 
 from __future__ import annotations
 
-import hashlib
-import http.client
-import os
-import urllib.error
-import urllib.request
-import uuid
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from scythe.errors import FetchError
+from scythe.cache import Address, Entry, Tags, cache_folder, keep_bounded
+from scythe.errors import FetchError, ScytheError
+from scythe.redaction import redacted
+from scythe.settings import FetchSettings, fetch_settings
 
-_TIMEOUT_SECONDS = 60
-_TRIES = 4
 _AT_ONCE = 32
+_REMEMBERED = 100_000
+_REMOTE = ("s3", "http", "https")
+
+#: Downloads the file of a URI into a path, unless it is what the cache has: then None.
+Download = Callable[[str, Entry | None, Path, FetchSettings], Tags | None]
+
+
+class Fetched:
+    """Files that one process needs for one run, each asked for once: the inputs of a run do not change under it."""
+
+    def __init__(self) -> None:
+        self._paths: dict[str, Path] = {}
+
+    def one(self, uri: str) -> Path:
+        """`fetch`, unless it has been already and is still there; raises FetchError."""
+        if _scheme(uri) not in _REMOTE:
+            return _fetch(uri, use_cache=True)
+        path = self._paths.get(uri)
+        if path is None or not path.exists():
+            if len(self._paths) >= _REMEMBERED:
+                self._paths.clear()
+            path = self._paths[uri] = _fetch(uri, use_cache=True)
+        return path
+
+    def all(self, uris: Iterable[str]) -> dict[str, Path | FetchError]:
+        """Many at once, remote ones in parallel; what cannot be had is an error in the place of its file."""
+        wanted = list(dict.fromkeys(uris))
+        remote = [uri for uri in wanted if uri not in self._paths and _scheme(uri) in _REMOTE]
+        found: dict[str, Path | FetchError] = {}
+        if len(remote) > 1:
+            with ThreadPoolExecutor(min(_AT_ONCE, len(remote))) as pool:
+                found = dict(zip(remote, pool.map(self._or_error, remote), strict=True))
+        return {uri: found[uri] if uri in found else self._or_error(uri) for uri in wanted}
+
+    def _or_error(self, uri: str) -> Path | FetchError:
+        try:
+            return self.one(uri)
+        except FetchError as error:
+            return error
+
+    @contextmanager
+    def within(self) -> Generator[None]:
+        """`fetch` inside of this block asks for the same files no more."""
+        token = _within.set(self)
+        try:
+            yield
+        finally:
+            _within.reset(token)
+
+
+_within: ContextVar[Fetched | None] = ContextVar("within", default=None)
 
 
 def fetch(uri: object, *, use_cache: bool = True) -> Path:
     """A local file with the content of an `s3://`, `http(s)://` or `file://` URI or of a path.
 
-    Local files are returned as they are, never copied. `use_cache=False` fetches again even
-    where the same content is cached.
+    Local files are returned as they are, never copied. A cached file is used if its server says that it has not
+    changed; inside of an experiment's function it is asked once. `use_cache=False` downloads it again.
 
     Raises:
         FetchError: the file is missing, is a folder, or its server does not give it.
     """
-    text = str(uri)
-    scheme = urlsplit(text).scheme
-    if scheme == "s3":
-        return _fetch_s3(text, use_cache)
-    if scheme in ("http", "https"):
-        return _fetch_http(text, use_cache)
-    path = Path(text.removeprefix("file://"))
-    if scheme == "file" and not path.exists():
+    text, known = str(uri), _within.get()
+    return known.one(text) if known is not None and use_cache else _fetch(text, use_cache)
+
+
+def fetch_all(uris: Iterable[str]) -> dict[str, Path | FetchError]:
+    """`fetch` for many; what cannot be had is an error in the place of its file."""
+    return Fetched().all(uris)
+
+
+def _fetch(uri: str, use_cache: bool) -> Path:
+    try:
+        if _scheme(uri) not in _REMOTE:
+            return _local(uri)
+        name = _checked(uri).rstrip("/").rsplit("/", 1)[-1]
+        return _remote(uri, name, _s3 if _scheme(uri) == "s3" else _web, use_cache)
+    except FetchError:
+        raise
+    except FileNotFoundError as error:
+        raise FetchError(redacted(f"{uri} does not exist")) from error
+    except Exception as error:  # whatever it is, it is this file that cannot be had
+        raise FetchError(redacted(f"{uri} cannot be fetched: {error}")) from error
+
+
+def _local(uri: str) -> Path:
+    path = Path(uri.removeprefix("file://"))
+    if "://" in uri and not uri.startswith("file://") and not path.exists():
+        raise FetchError(f"{uri} is none of file://, s3://, http:// and https://, which can be fetched")
+    if uri.startswith("file://") and not path.exists():
         path = Path(unquote(str(path)))  # others percent-encode their file URIs; Scythe and Iceberg do not
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
@@ -49,136 +116,63 @@ def fetch(uri: object, *, use_cache: bool = True) -> Path:
     return path
 
 
-def fetch_all(uris: Iterable[str]) -> dict[str, Path | FetchError]:
-    """`fetch` for many, asked once in the life of a process: the inputs of a run do not change under it.
+def _checked(uri: str) -> str:
+    """The path of a remote URI; raises FetchError where it holds a password."""
+    parts = urlsplit(uri)
+    if parts.scheme != "s3" and "@" in parts.netloc:
+        raise FetchError(f"{redacted(uri)} holds a password, which would be stored and shown: use a presigned URL")
+    return parts.path if parts.scheme != "s3" else uri
 
-    Remote ones are fetched in parallel. What cannot be had is an error in the place of its file.
-    """
 
-    def one(uri: str) -> Path | FetchError:
+def _remote(uri: str, name: str, download: Download, use_cache: bool) -> Path:
+    began, settings = time.time(), fetch_settings()
+    address = Address(uri, name)
+    with address.locked(settings.fetch_timeout.total_seconds()):
+        entry = address.entry()
+        known = entry if use_cache else None
+        if known is not None and known.asked_since(began):  # by whoever had the lock while we waited for it
+            return address.hand_out(known)
+        partial = address.partial()
         try:
-            return _fetch_once(uri)
-        except FetchError as error:
-            return error
-
-    wanted = list(dict.fromkeys(uris))
-    remote = [uri for uri in wanted if urlsplit(uri).scheme in ("s3", "http", "https")]
-    found: dict[str, Path | FetchError] = {}
-    if len(remote) > 1:
-        with ThreadPoolExecutor(min(_AT_ONCE, len(remote))) as pool:
-            found = dict(zip(remote, pool.map(one, remote), strict=True))
-    return {uri: found[uri] if uri in found else one(uri) for uri in wanted}
+            tags = download(uri, known, partial, settings)
+            if tags is None and known is not None:
+                address.confirm(known)
+                return address.hand_out(known)
+            path = address.keep(partial, tags or Tags())
+        finally:
+            partial.unlink(missing_ok=True)
+    keep_bounded(settings.cache_size)
+    return path
 
 
-def cache_folder() -> Path:
-    """Where fetched files lie: `SCYTHE_CACHE_DIR`, or the user's cache folder."""
-    named = os.environ.get("SCYTHE_CACHE_DIR")
-    if named:
-        return Path(named)
-    from platformdirs import user_cache_path
+def _web(url: str, known: Entry | None, target: Path, settings: FetchSettings) -> Tags | None:
+    from scythe.web import Limits, download
 
-    return user_cache_path("scythe") / "files"
+    return download(url, known, target, Limits(settings.fetch_timeout.total_seconds(), settings.fetch_size))
 
 
-def _fetch_http(url: str, use_cache: bool) -> Path:
-    request = urllib.request.Request(url, headers={"User-Agent": "scythe-engine"})
-    try:
-        return _http(request, url, use_cache)
-    except _Refused as error:
-        raise FetchError(f"{url} answered {error}") from error
-    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
-        raise FetchError(f"{url} cannot be fetched: {error}") from error
-
-
-def _http(request: urllib.request.Request, url: str, use_cache: bool) -> Path:
-    import stamina
-
-    for attempt in stamina.retry_context(on=_worth_another_try, attempts=_TRIES, timeout=_TIMEOUT_SECONDS):
-        with attempt, _open(request) as answer:
-            headers = answer.headers
-            changed, length = headers.get("Last-Modified"), headers.get("Content-Length")
-            tag = headers.get("ETag") or (f"{changed}-{length}" if changed else uuid.uuid4().hex)
-            target = _cached(url, tag)
-            if use_cache and target.is_file():
-                return target
-            partial = _partial(target)
-            try:
-                received = 0
-                with partial.open("wb") as out:
-                    while block := answer.read(1 << 20):
-                        out.write(block)
-                        received += len(block)
-                expected = headers.get("Content-Length")
-                if expected is not None and received != int(expected):
-                    raise ConnectionError(f"got {received} of {expected} bytes")
-                partial.replace(target)
-            finally:
-                partial.unlink(missing_ok=True)
-            return target
-    raise AssertionError("unreachable")
-
-
-class _Refused(Exception):
-    """A server's answer that is not the file."""
-
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(f"{code} {reason}")
-        self.code = code
-
-
-def _open(request: urllib.request.Request) -> http.client.HTTPResponse:
-    try:
-        return urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise _Refused(error.code, error.reason) from None
-
-
-def _worth_another_try(error: Exception) -> bool:
-    if isinstance(error, _Refused):
-        return error.code in (408, 425, 429) or error.code >= 500
-    return isinstance(error, urllib.error.URLError | http.client.HTTPException | ConnectionError | TimeoutError)
-
-
-def _fetch_s3(uri: str, use_cache: bool) -> Path:
-    from obstore.exceptions import BaseError
-
-    from scythe_catalog.ranged import Found
+def _s3(uri: str, known: Entry | None, target: Path, settings: FetchSettings) -> Tags | None:
+    from scythe_catalog import odd_keys
+    from scythe_catalog.ranged import Found, Unchanged
 
     bucket, _, key = uri.removeprefix("s3://").partition("/")
+    unless = known.e_tag if known is not None else None
     try:
-        found = Found(f"s3://{bucket}", key)
-    except FileNotFoundError as error:
-        raise FetchError(f"{uri} does not exist") from error
-    except (BaseError, OSError) as error:
+        if odd_keys.is_odd(key):
+            return Tags(odd_keys.save(bucket, key, target, unless))
+        found = Found(f"s3://{bucket}", key, unless)
+        found.save(target)
+        return Tags(found.e_tag, found.last_modified)
+    except Unchanged:
+        return None
+    except (ScytheError, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
         raise FetchError(f"{uri} cannot be fetched: {error}") from error
-    target = _cached(uri, found.tag)
-    if use_cache and target.is_file():
-        return target
-    partial = _partial(target)
-    try:
-        found.save(partial)
-        partial.replace(target)
-    except (BaseError, OSError) as error:
-        raise FetchError(f"{uri} cannot be fetched: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return target
 
 
-def _cached(uri: str, tag: str) -> Path:
-    """`<cache>/<hash of address and tag>/<file name>`: the name is kept, for programs that look at it."""
-    name = unquote(urlsplit(uri).path).rstrip("/").rsplit("/", 1)[-1]
-    name = "".join(c for c in name if c.isprintable()).lstrip(".")[:200] or "file"
-    folder = cache_folder() / hashlib.sha256(f"{uri}\n{tag}".encode()).hexdigest()[:32]
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / name
+def _scheme(uri: str) -> str:
+    return uri[: uri.index(":")].lower() if "://" in uri else ""
 
 
-def _partial(target: Path) -> Path:
-    return target.with_name(f".{uuid.uuid4().hex}.part")
-
-
-@lru_cache(maxsize=4096)
-def _fetch_once(uri: str) -> Path:
-    return fetch(uri)
+__all__ = ["Fetched", "cache_folder", "fetch", "fetch_all"]

@@ -130,7 +130,7 @@ class Leaf:
         chunk = Chunk(self._work, self.inputs(rows))
         around = self.surroundings(trusting=not raise_errors)
         calls = Calls(self._work, chunk.rows, chunk.take, around, chunk.before, life)
-        with running_with(self.plan.seed), around.kept():
+        with running_with(self.plan.seed), around.kept(), self._work.fetched.within():
             if not raise_errors:
                 try:
                     calls.run_all(mark, attempts_before, chunk.keep, chunk.forget)

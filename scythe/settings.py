@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, ByteSize, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from scythe.durations import seconds_of
@@ -76,6 +76,18 @@ class HatchetSettings(BaseSettings):
     embedded: bool = False
 
 
+class FetchSettings(BaseSettings):
+    """Limits of what is fetched, and of the cache that it lies in; a number is seconds or bytes."""
+
+    model_config = SettingsConfigDict(env_prefix="SCYTHE_")
+
+    #: The least recently used files beyond it are removed.
+    cache_size: ByteSize = ByteSize(50 * 10**9)
+    #: Of one file of a web server.
+    fetch_timeout: Limit = timedelta(minutes=30)
+    fetch_size: ByteSize = ByteSize(20 * 10**9)
+
+
 class TimeoutSettings(BaseSettings):
     """Default time limits; a number is seconds."""
 
@@ -123,6 +135,11 @@ def _check_working_folder() -> None:
 def hatchet_settings() -> HatchetSettings:
     """The settings of the connection to Hatchet, as the environment says now; raises SettingsError."""
     return read(HatchetSettings)
+
+
+def fetch_settings() -> FetchSettings:
+    """The limits of fetching, as the environment says now; raises SettingsError."""
+    return read(FetchSettings)
 
 
 def timeouts() -> TimeoutSettings:

@@ -73,6 +73,15 @@ class Objects:
         return _folder_store(self.root)
 
     @property
+    def _patient(self) -> ObjectStore:
+        """The same, for requests whose failure is dear."""
+        if self.is_bucket:
+            from scythe_catalog.s3 import s3_store
+
+            return s3_store(self.root, patient=True)
+        return self.store
+
+    @property
     def is_bucket(self) -> bool:
         """Whether the root lies in a bucket."""
         return self.root.startswith("s3://")
@@ -159,7 +168,7 @@ class Objects:
 
         def attempt() -> None:
             with path.open("rb") as source:
-                obstore.put(self.store, key, source, chunk_size=part, max_concurrency=8)
+                obstore.put(self._patient, key, source, chunk_size=part, max_concurrency=8)
 
         self._tried(attempt)
 

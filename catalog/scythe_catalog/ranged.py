@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scythe_catalog.errors import StorageError
 from scythe_catalog.s3 import attempted, s3_store
 
 if TYPE_CHECKING:
@@ -22,44 +23,71 @@ _AHEAD_BYTES = 1024 * 1024
 _AT_ONCE = 8
 
 
-class Found:
-    """An object that is there, and its first bytes: a small one is whole after one request."""
+class Unchanged(Exception):
+    """The object is still what the tag names."""
 
-    def __init__(self, root: str, key: str) -> None:
+
+class Found:
+    """An object that is there, and its first bytes: a small one is whole after one request.
+
+    Raises:
+        Unchanged: it still has the tag `unless`.
+        FileNotFoundError: there is no such object.
+    """
+
+    def __init__(self, root: str, key: str, unless: str | None = None) -> None:
         import obstore
 
         self._root, self._key = root, key
 
         def first() -> tuple[Any, bytes]:
+            options: Any = {"range": (0, PART_BYTES), **({"if_none_match": unless} if unless else {})}
             try:
-                got = obstore.get(s3_store(root), key, options={"range": (0, PART_BYTES)})
+                got = obstore.get(s3_store(root), key, options=options)
             except obstore.exceptions.GenericError as error:
                 if "InvalidRange" not in str(error):  # the answer for an object of no bytes
                     raise
-                got = obstore.get(s3_store(root), key)
+                del options["range"]
+                got = obstore.get(s3_store(root), key, options=options)
+            except obstore.exceptions.NotModifiedError:
+                raise Unchanged from None
             return got.meta, bytes(got.bytes())
 
         meta, self._head = attempted(root, first)
         self.size: int = meta["size"]
-        self._e_tag: str | None = meta["e_tag"]
-        #: Changes whenever the content does.
-        self.tag: str = self._e_tag or f"{meta['last_modified']}-{self.size}"
+        self.e_tag: str | None = meta["e_tag"]
+        self.last_modified = str(meta["last_modified"])
+        if unless is not None and unless == self.e_tag:
+            raise Unchanged
 
     def save(self, path: Path) -> None:
-        """Writes the object into a local file, large ones in parallel ranges."""
+        """Writes the object into a local file, large ones in parallel ranges.
+
+        Raises:
+            StorageError: what was written is not as long as the object, or another content came in its place meanwhile.
+        """
         with path.open("wb") as target:
-            target.write(self._head)
-            target.flush()
-            starts = range(len(self._head), self.size, PART_BYTES)
-            if not starts:
-                return
+
+            def put(data: bytes, start: int) -> None:
+                while data:  # a disk may take less than it is given
+                    written = os.pwrite(target.fileno(), data, start)
+                    data, start = data[written:], start + written
 
             def part(start: int) -> None:
-                stop = min(start + PART_BYTES, self.size)
-                os.pwrite(target.fileno(), _range(self._root, self._key, start, stop, self._e_tag), start)
+                put(_range(self._root, self._key, start, min(start + PART_BYTES, self.size), self.e_tag), start)
 
-            with ThreadPoolExecutor(_AT_ONCE) as pool:
-                list(pool.map(part, starts))
+            put(self._head, 0)
+            starts = range(len(self._head), self.size, PART_BYTES)
+            if starts:
+                with ThreadPoolExecutor(_AT_ONCE) as pool:
+                    list(pool.map(part, starts))
+            got = os.fstat(target.fileno()).st_size
+        if got != self.size:
+            raise StorageError(f"{self._root}/{self._key}: got {got} of {self.size} bytes")
+        if self.e_tag is None and starts:  # the ranges did not say of which content they are
+            now = Found(self._root, self._key)
+            if (now.size, now.last_modified) != (self.size, self.last_modified):
+                raise StorageError(f"{self._root}/{self._key} was replaced while it was read")
 
 
 class RangedFile(io.RawIOBase):
@@ -120,5 +148,8 @@ class RangedFile(io.RawIOBase):
 def _range(root: str, key: str, start: int, stop: int, e_tag: str | None) -> bytes:
     import obstore
 
-    options: Any = {"range": (start, stop), "if_match": e_tag}
-    return attempted(root, lambda: bytes(obstore.get(s3_store(root), key, options=options).bytes()))
+    options: Any = {"range": (start, stop), **({"if_match": e_tag} if e_tag else {})}
+    data = attempted(root, lambda: bytes(obstore.get(s3_store(root), key, options=options).bytes()))
+    if len(data) != stop - start:
+        raise StorageError(f"{root}/{key}: got {len(data)} of the {stop - start} bytes from {start} on")
+    return data

@@ -10,6 +10,7 @@ import datetime as dt
 import os
 import re
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -23,17 +24,25 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_RETRIES = 8
-#: A dead server costs seconds. A part of 8 MiB has a minute, so that slow lines upload too.
-_RETRY: dict[str, Any] = {
-    "max_retries": _RETRIES,
-    "retry_timeout": dt.timedelta(seconds=30),
-    "backoff": {"init_backoff": dt.timedelta(seconds=0.1), "max_backoff": dt.timedelta(seconds=3), "base": 2},
+#: One request is repeated for seconds, so that Ctrl-C need not wait longer; `attempted` goes on from there. A part of a
+#: large upload is repeated for as long as the network may be away, since giving it up begins the upload again.
+_BRIEF: dict[str, Any] = {
+    "max_retries": 5,
+    "retry_timeout": dt.timedelta(seconds=5),
+    "backoff": {"init_backoff": dt.timedelta(seconds=0.1), "max_backoff": dt.timedelta(seconds=1), "base": 3},
 }
+_PATIENT: dict[str, Any] = {
+    "max_retries": 100,
+    "retry_timeout": dt.timedelta(seconds=30),
+    "backoff": {"init_backoff": dt.timedelta(seconds=0.1), "max_backoff": dt.timedelta(seconds=3), "base": 3},
+}
+#: How long failures of the network and the server are repeated, and how long a server is heeded that asks for patience.
+PATIENCE_SECONDS, THROTTLED_SECONDS = 30.0, 150.0
+_LONGEST_WAIT_SECONDS = 10.0
+#: A part of 8 MiB has minutes, so that slow lines upload too.
 _TIMEOUTS: dict[str, Any] = {"connect_timeout": "5s", "read_timeout": "60s", "timeout": "300s"}
 #: obstore asks for credentials this often; boto3 renews them ten minutes before they expire.
 _ASK_AGAIN = dt.timedelta(seconds=15)
-_TRIES, _PATIENCE_SECONDS = 4, 20.0
 
 
 @dataclass(frozen=True)
@@ -100,7 +109,30 @@ class Reach:
         found = {"access_key_id": keys.access_key, "secret_access_key": keys.secret_key, "token": keys.token}
         return {**found, "expires_at": dt.datetime.now(dt.UTC) + _ASK_AGAIN}
 
-    def store(self, bucket: str, prefix: str) -> S3Store:
+    def client(self) -> Any:
+        """A boto3 client that reaches what this does, for what obstore cannot ask for."""
+        import boto3
+        from botocore import UNSIGNED
+        from botocore.config import Config
+
+        session, more = boto3.Session(), dict[str, Any]()
+        if isinstance(self.credentials, Keys):
+            keys = self.credentials
+            session = boto3.Session(keys.access_key, keys.secret_key, keys.token)
+        elif self.credentials is not None:
+            session._session._credentials = self.credentials  # pyright: ignore[reportPrivateUsage] - these renew themselves
+        else:
+            more["signature_version"] = UNSIGNED
+        config = Config(
+            s3={"addressing_style": "path" if self.path_style else "virtual"},
+            retries={"mode": "standard", "total_max_attempts": 4},
+            **more,
+        )
+        return session.client(
+            "s3", endpoint_url=self.endpoint, region_name=self.region, verify=self.verify, config=config
+        )
+
+    def store(self, bucket: str, prefix: str, *, patient: bool = False) -> S3Store:
         """An obstore store; whatever obstore would read from the environment by itself is overruled here."""
         from obstore.store import S3Store
 
@@ -122,7 +154,8 @@ class Reach:
         }
         if self.credentials is not None:
             options["credential_provider"] = self._credential
-        return S3Store(bucket, prefix=prefix or None, client_options=client, retry_config=_RETRY, **options)  # pyright: ignore[reportArgumentType]
+        retry: Any = _PATIENT if patient else _BRIEF
+        return S3Store(bucket, prefix=prefix or None, client_options=client, retry_config=retry, **options)  # pyright: ignore[reportArgumentType]
 
 
 def _frozen(credentials: Any) -> Keys:
@@ -217,16 +250,16 @@ def _of_session(settings: tuple[tuple[str, str], ...]) -> Reach:
         raise ValueError(" ".join(str(error).split())) from error
 
 
-def s3_store(root: str) -> S3Store:
-    """The store below `s3://bucket/prefix`; raises StorageError where the bucket cannot be reached."""
-    return _store(root, reach(bucket_of(root)))
+def s3_store(root: str, *, patient: bool = False) -> S3Store:
+    """The store below `s3://bucket/prefix`, `patient` for large uploads; raises StorageError where it cannot be reached."""
+    return _store(root, reach(bucket_of(root)), patient)
 
 
 @lru_cache(maxsize=256)
-def _store(root: str, found: Reach) -> S3Store:
+def _store(root: str, found: Reach, patient: bool) -> S3Store:
     bucket, _, prefix = root.removeprefix("s3://").partition("/")
     try:
-        return found.store(bucket, prefix)
+        return found.store(bucket, prefix, patient=patient)
     except OSError as error:
         raise StorageError(f"the bucket {bucket!r} cannot be reached: {error}") from error
 
@@ -260,9 +293,8 @@ def _text(value: bool) -> str:
 
 
 def attempted(root: str, call: Callable[[], T]) -> T:
-    """What `call` gives; tried again where the network failed in the middle of a request.
-
-    obstore repeats by itself what is safe to send twice. `call` must be safe to repeat as a whole.
+    """What `call` gives; tried again for about half a minute where the network or the server fails, and for two and a
+    half where the server asks to be asked less often. `call` must be safe to repeat as a whole.
 
     Raises:
         FileNotFoundError: there is no such object.
@@ -272,9 +304,13 @@ def attempted(root: str, call: Callable[[], T]) -> T:
     import stamina
     from obstore.exceptions import BaseError
 
+    began = time.monotonic()
     try:
         for attempt in stamina.retry_context(
-            on=_cut_short, attempts=_TRIES, timeout=_PATIENCE_SECONDS, wait_initial=0.1, wait_max=2.0, wait_jitter=0.2
+            on=lambda error: time.monotonic() - began < _patience(error),
+            attempts=None,
+            timeout=None,
+            wait_max=_LONGEST_WAIT_SECONDS,
         ):
             with attempt:
                 return call()
@@ -288,20 +324,23 @@ def attempted(root: str, call: Callable[[], T]) -> T:
     raise AssertionError("unreachable")
 
 
-def _cut_short(error: Exception) -> bool:
+def _patience(error: Exception) -> float:
+    """For how many seconds a request that failed like this is repeated."""
     from obstore.exceptions import GenericError
 
     text = _first(error)
-    status = _STATUS.search(text)
     if isinstance(error, FileNotFoundError):  # of a multipart upload whose end was heard, but not its answer
-        return "<Code>NoSuchUpload<" in text
-    return (
-        isinstance(error, GenericError)
-        and (status is None or int(status[1]) >= 500)
-        and f"after {_RETRIES} retries" not in text
-    )
+        return PATIENCE_SECONDS if "<Code>NoSuchUpload<" in text else 0.0
+    status = _STATUS.search(text)
+    if not isinstance(error, GenericError) or _REFUSED.search(text):
+        return 0.0
+    if status is not None and int(status[1]) < 500 and status[1] not in _WAIT:
+        return 0.0
+    return THROTTLED_SECONDS if _THROTTLED.search(text) else PATIENCE_SECONDS
 
 
+_WAIT = ("408", "429")
+_THROTTLED = re.compile(r"status code: (429|503)|SlowDown|RequestLimitExceeded|TooManyRequests")
 _STATUS = re.compile(r"status code: (\d+)")
 _REFUSED = re.compile(r"status code: (3\d\d|401|403)|<Code>NoSuchBucket<|credential provider|redirect")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
