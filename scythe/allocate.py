@@ -52,7 +52,6 @@ from scythe_catalog.objects import Objects, reason
 from scythe_catalog.schema import Difference, arrow_to_models
 
 _RESERVE_TRIES = 1000
-_STALE_SECONDS = 7 * 24 * 3600.0
 
 
 class BaseExperiment:
@@ -183,7 +182,7 @@ class BaseExperiment:
         if s3_client is not None:
             _use_client(objects, s3_client)
         with _writable(objects), self._reserved(objects, version) as key:
-            objects.sweep_staging(_STALE_SECONDS)
+            objects.sweep_staging()
             sweep(objects, key)
             plan = self._store(
                 objects, key, inputs, engine=engine, chunk=chunk, shape=recursion_map, catalog=settings.catalog,

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from scythe_catalog import disk
+from scythe_catalog.errors import StorageError
 from scythe_catalog.objects import Objects
 
 NO_LINKS = [errno.EPERM, errno.EOPNOTSUPP]
@@ -82,3 +90,196 @@ def test_what_one_request_cannot_copy_goes_through_this_machine(bucket: str, mon
     objects.write("large", content := os.urandom(9 * 1024 * 1024))
     objects.link("large", "again")
     assert objects.read("again") == content
+
+
+# --- one atomic way to create -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", NO_LINKS)
+def test_where_there_are_no_links_one_of_many_creates_an_object(tmp_path: Path, without_links: Any, code: int) -> None:
+    without_links(code)
+    objects = Objects.at(tmp_path / "root")
+    with ThreadPoolExecutor(16) as pool:
+        won = [i for i, first in enumerate(pool.map(lambda i: objects.create("a/b", b"%d" % i), range(50))) if first]
+    assert len(won) == 1
+    assert objects.read("a/b") == b"%d" % won[0]
+    assert list((tmp_path / "root" / ".staging").iterdir()) == []
+
+
+def test_a_file_system_that_can_do_neither_says_what_is_missing(
+    tmp_path: Path, without_links: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_links(errno.EPERM)
+    monkeypatch.setattr(disk, "_exclusive_rename", lambda: None)
+    objects = Objects.at(tmp_path / "root")
+    with pytest.raises(StorageError, match=rf"{tmp_path}/root/a has neither hard links nor renames"):
+        objects.create("a/b", b"")
+    assert not objects.exists("a/b")
+
+
+def test_a_folder_of_the_root_may_be_a_link_to_another_disk(objects: Objects, tmp_path: Path) -> None:
+    other = Path("/dev/shm")
+    if objects.is_bucket or not other.is_dir() or other.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second disk here")
+    with tempfile.TemporaryDirectory(dir=other) as elsewhere:
+        objects.write("a", b"content")
+        (tmp_path / "root" / "far").symlink_to(elsewhere)
+        objects.write("far/b", b"content")
+        assert objects.create("far/c", b"content")
+        assert not objects.create("far/c", b"other")
+        objects.link("a", "far/d")
+        assert objects.keys("far") == ["far/b", "far/c", "far/d"]
+        assert {objects.read(key) for key in objects.keys("far")} == {b"content"}
+        objects.delete_folder("far")
+        assert objects.keys("far") == []
+        assert list((tmp_path / "root" / ".staging").iterdir()) == []
+
+
+# --- what stays -------------------------------------------------------------------------------------
+
+
+def test_bytes_are_flushed_before_they_get_their_name_and_the_name_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "root"
+    objects = Objects.at(root)
+    done: list[str] = []
+    flush, replace, link = os.fsync, os.replace, os.link
+
+    def fsync(opened: int) -> None:
+        done.append(f"flush {Path(f'/proc/self/fd/{opened}').readlink().name.rpartition('-')[2]}")
+        flush(opened)
+
+    def named(how: Any) -> Any:
+        def call(source: Any, target: Any) -> None:
+            done.append(f"name {Path(target).name}")
+            how(source, target)
+
+        return call
+
+    objects.write("folder/there", b"")
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", named(replace))
+    monkeypatch.setattr(os, "link", named(link))
+    objects.write("folder/a", b"a")
+    objects.create("folder/b", b"b")
+    staged = objects.staging_file("c")
+    staged.write_bytes(b"c")
+    objects.publish(staged, "folder/c")
+    assert done == [step for name in "abc" for step in (f"flush {name}", f"name {name}", "flush folder")]
+
+
+def test_of_many_files_all_are_flushed_before_the_first_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = Objects.at(tmp_path / "root")
+    staged = [(objects.staging_file(str(i)), f"many/{i}") for i in range(20)]
+    for path, _ in staged:
+        path.write_bytes(b"x")
+    flush, shown = disk._flush, list[int]()
+
+    def counted(path: Path) -> None:
+        shown.append(len(objects.files("many")))
+        flush(path)
+
+    monkeypatch.setattr(disk, "_flush", counted)
+    objects.publish_all(staged)
+    assert shown[:20] == [0] * 20
+    assert len(objects.files("many")) == 20
+
+
+# --- what is not made, and what is not deleted ------------------------------------------------------
+
+
+def test_reading_makes_nothing(tmp_path: Path) -> None:
+    objects = Objects.at(tmp_path / "root")
+    assert (objects.folders(), objects.files("a"), objects.keys("a"), objects.exists("a")) == ([], [], [], False)
+    with pytest.raises(FileNotFoundError):
+        objects.read("a")
+    objects.delete(["a"])
+    objects.delete_folder("b")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_root_stays_out_of_the_repository_around_it_and_an_older_folder_is_left_as_it_is(tmp_path: Path) -> None:
+    Objects.at(tmp_path / "study" / "root").write("a", b"")
+    assert (tmp_path / "study" / "root" / ".gitignore").read_text() == "*\n"
+    assert not (tmp_path / "study" / ".gitignore").exists()
+    Objects.at(tmp_path / "study").write("b", b"")
+    assert not (tmp_path / "study" / ".gitignore").exists()
+
+
+def test_what_cannot_be_deleted_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    objects = Objects.at(tmp_path)
+    objects.write("run/a", b"")
+    objects.write("run/b", b"")
+    unlink = os.unlink
+
+    def refuse(path: Any, *more: Any, **named: Any) -> None:
+        if str(path).endswith("b"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        unlink(path, *more, **named)
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    with pytest.raises(StorageError, match=r"b cannot be deleted: Permission denied"):
+        objects.delete_folder("run")
+    with pytest.raises(StorageError, match=r"run/b cannot be deleted: Permission denied"):
+        objects.delete(["run/a", "run/b"])
+    monkeypatch.setattr(os, "unlink", unlink)
+    assert objects.files("run") == ["b"]
+
+
+# --- staging ----------------------------------------------------------------------------------------
+
+STAGING = """
+import sys
+from scythe_catalog.objects import Objects
+for root in sys.argv[1:]:
+    path = Objects.at(root).staging_file("x")
+    path.write_bytes(b"half")
+    print(path, flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_what_a_process_staged_is_swept_an_hour_after_its_death_and_not_before(bucket: str, tmp_path: Path) -> None:
+    root, environment = tmp_path / "root", {**os.environ, "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", STAGING, str(root), f"s3://{bucket}"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+    )  # fmt: skip
+    assert process.stdout
+    staged = [Path(process.stdout.readline().strip()) for _ in range(2)]
+    assert staged[1].is_relative_to(tmp_path)
+    assert stat.S_IMODE(staged[1].parent.stat().st_mode) == 0o700
+    assert stat.S_IMODE(staged[1].stat().st_mode) == 0o600
+    sweep = [
+        sys.executable,
+        "-c",
+        f"from scythe_catalog.objects import Objects; Objects.at({str(root)!r}).sweep_staging()",
+    ]
+
+    def left_after(seconds: float) -> list[bool]:
+        for path in (*staged, staged[1].parent):
+            os.utime(path, (time.time() - seconds,) * 2)
+        subprocess.run(sweep, check=True, env=environment)
+        return [path.exists() for path in staged]
+
+    assert left_after(7200) == [True, True]
+    process.kill()
+    process.communicate()
+    assert left_after(1800) == [True, True]
+    assert left_after(7200) == [False, False]
+    assert not staged[1].parent.exists()
+
+
+def test_what_is_published_or_dropped_leaves_nothing_staged(objects: Objects, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for keep in (True, False):
+        staged = objects.staging_file("x")
+        staged.write_bytes(b"content")
+        if keep:
+            objects.publish(staged, "a")
+        objects.discard(staged)
+    assert objects.read("a") == b"content"
+    assert [p.name for p in tmp_path.rglob("*") if "-x" in p.name or "scythe-staging" in p.name] == []

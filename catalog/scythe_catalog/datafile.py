@@ -101,7 +101,7 @@ class DataFileWriter:
                 self._bytes = self._staged.stat().st_size
                 self._objects.publish(self._staged, self._key)
         finally:
-            self._staged.unlink(missing_ok=True)
+            self._objects.discard(self._staged)
 
     def describe(self, iceberg: Schema | None = None) -> DataFile:
         """The file as it was written; with statistics where the table's Iceberg schema is given."""

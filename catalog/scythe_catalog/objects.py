@@ -1,7 +1,8 @@
 """Bytes under a root URI, the same for a folder (`file://`) and a bucket (`s3://`).
 
 One atomic operation, create-if-absent, is all that Scythe builds on: a hard link on a file system,
-`If-None-Match: *` on S3. Writes are whole or absent. Knows nothing of what the bytes mean.
+`If-None-Match: *` on S3. Writes are whole or absent, and stay when a machine goes down. Nothing is made by reading.
+Knows nothing of what the bytes mean.
 """
 
 from __future__ import annotations
@@ -11,16 +12,15 @@ import datetime as dt
 import errno
 import os
 import shutil
-import tempfile
-import time
+import stat
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
-from scythe_catalog.errors import CatalogError, StorageError
+from scythe_catalog import disk, staging
+from scythe_catalog.errors import CatalogError
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -29,13 +29,11 @@ A = TypeVar("A")
 T = TypeVar("T")
 
 _PART_BYTES = 8 * 1024 * 1024
-#: An object in a bucket has 10,000 parts at most.
-_MAX_PARTS = 9_000
 #: An S3 server copies objects up to this size in one request.
 _COPY_BYTES = 5 * 1024**3
+#: An object in a bucket has 10,000 parts at most.
+_MAX_PARTS = 9_000
 _AT_ONCE = 32
-#: What `link` answers where there are no hard links, or not between these two or as many.
-_NO_LINK = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 #: In which of an object's headers the call that made it left its name.
 _MAKER = "scythe-maker"
 
@@ -65,21 +63,10 @@ class Objects:
 
     @property
     def store(self) -> ObjectStore:
-        """The obstore store of the root, with credentials from boto3's session where it is a bucket."""
-        if self.is_bucket:
-            from scythe_catalog.s3 import s3_store
+        """The obstore store of a bucket, with credentials from boto3's session."""
+        from scythe_catalog.s3 import s3_store
 
-            return s3_store(self.root)
-        return _folder_store(self.root)
-
-    @property
-    def _patient(self) -> ObjectStore:
-        """The same, for requests whose failure is dear."""
-        if self.is_bucket:
-            from scythe_catalog.s3 import s3_store
-
-            return s3_store(self.root, patient=True)
-        return self.store
+        return s3_store(self.root)
 
     @property
     def is_bucket(self) -> bool:
@@ -103,12 +90,24 @@ class Objects:
 
     def read(self, key: str) -> bytes:
         """The whole object; raises FileNotFoundError."""
+        path = self._path(key)
+        if path is not None:
+            with _absent():
+                return path.read_bytes()
         import obstore
 
         return self._tried(lambda: bytes(obstore.get(self.store, key).bytes()))
 
+    def _path(self, key: str) -> Path | None:
+        """Where an object lies on a disk, None for a bucket."""
+        folder = self.folder
+        return folder / key if folder is not None else None
+
     def read_dated(self, key: str) -> tuple[bytes, float]:
         """The whole object, and when it was written by the store's own clock [s since 1970]; raises FileNotFoundError."""
+        path = self._path(key)
+        if path is not None:
+            return self.read(key), path.stat().st_mtime
         import obstore
 
         def attempt() -> tuple[bytes, float]:
@@ -123,6 +122,12 @@ class Objects:
 
     def write(self, key: str, data: bytes) -> None:
         """Replaces the object atomically."""
+        path = self._path(key)
+        if path is not None:
+            with self._staged(key) as staged:
+                disk.write_staged(staged, data)
+                disk.show(staged, path)
+            return
         import obstore
 
         self._tried(lambda: obstore.put(self.store, key, data, use_multipart=False))
@@ -133,19 +138,32 @@ class Objects:
         In a bucket the answer to a creation may be lost on its way and the request be sent again: then the object
         that is there already is our own. It is told from another's by a name that this call gives it.
         """
+        path = self._path(key)
+        if path is not None:
+            with self._staged(key) as staged:
+                disk.write_staged(staged, data)
+                return disk.show_new(staged, path)
         import obstore
         from obstore.exceptions import AlreadyExistsError
 
-        attributes = {_MAKER: uuid.uuid4().hex} if self.is_bucket else None
+        name = uuid.uuid4().hex
 
         def attempt() -> bool:
             try:
-                obstore.put(self.store, key, data, mode="create", use_multipart=False, attributes=attributes)
+                obstore.put(self.store, key, data, mode="create", use_multipart=False, attributes={_MAKER: name})
             except AlreadyExistsError:
-                return attributes is not None and self._maker(key) == attributes[_MAKER]
+                return self._maker(key) == name
             return True
 
         return self._tried(attempt)
+
+    @contextlib.contextmanager
+    def _staged(self, key: str) -> Generator[Path]:
+        staged = self.staging_file(key.rsplit("/", 1)[-1])
+        try:
+            yield staged
+        finally:
+            staging.drop(staged)
 
     def _maker(self, key: str) -> object:
         import obstore
@@ -158,6 +176,9 @@ class Objects:
 
     def upload(self, path: Path, key: str) -> None:
         """Copies a local file, in parts where it is large; atomic like `write`."""
+        if self.folder is not None:
+            self.take_in([(path, key)])
+            return
         import obstore
 
         size = path.stat().st_size
@@ -167,8 +188,10 @@ class Objects:
         part = max(_PART_BYTES, -(-size // _MAX_PARTS))
 
         def attempt() -> None:
+            from scythe_catalog.s3 import s3_store
+
             with path.open("rb") as source:
-                obstore.put(self._patient, key, source, chunk_size=part, max_concurrency=8)
+                obstore.put(s3_store(self.root, patient=True), key, source, chunk_size=part, max_concurrency=8)
 
         self._tried(attempt)
 
@@ -184,6 +207,13 @@ class Objects:
 
     def size(self, key: str) -> int:
         """Bytes of an object; raises FileNotFoundError."""
+        path = self._path(key)
+        if path is not None:
+            with _absent():
+                found = path.stat()
+            if not stat.S_ISREG(found.st_mode):
+                raise FileNotFoundError(errno.ENOENT, "this is no file", str(path))
+            return found.st_size
         import obstore
 
         return self._tried(lambda: obstore.head(self.store, key)["size"])
@@ -202,6 +232,9 @@ class Objects:
 
     def found(self, prefix: str) -> list[Found]:
         """All objects below a folder, with what a listing tells of them."""
+        folder = self.folder
+        if folder is not None:
+            return [Found(path.relative_to(folder).as_posix(), *disk.facts(path)) for path in disk.walk(folder / prefix)]
         import obstore
 
         return self._tried(
@@ -214,20 +247,32 @@ class Objects:
 
     def folders(self, prefix: str = "") -> list[str]:
         """Names of the folders directly below a folder, sorted; empty where there is none."""
-        return sorted(p.rstrip("/").rsplit("/", 1)[-1] for p in self._listing(prefix)[0])
+        return sorted(self._listing(prefix)[0])
 
     def files(self, prefix: str) -> list[str]:
         """Names of the objects directly below a folder, sorted; empty where there is none."""
-        return sorted(k.rsplit("/", 1)[-1] for k in self._listing(prefix)[1])
+        return sorted(self._listing(prefix)[1])
 
     def _listing(self, prefix: str) -> tuple[list[str], list[str]]:
+        path = self._path(prefix)
+        if path is not None:
+            return disk.entries(path)
         import obstore
 
         listed = self._tried(lambda: obstore.list_with_delimiter(self.store, prefix + "/" if prefix else None))
-        return list(listed["common_prefixes"]), [meta["path"] for meta in listed["objects"]]
+        folders, keys = listed["common_prefixes"], [meta["path"] for meta in listed["objects"]]
+        return [p.rstrip("/").rsplit("/", 1)[-1] for p in folders], [k.rsplit("/", 1)[-1] for k in keys]
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Deletes objects; those that are gone already do not matter."""
+        """Deletes objects; those that are gone already do not matter.
+
+        Raises:
+            StorageError: one could not be deleted, naming it and the reason.
+        """
+        folder = self.folder
+        if folder is not None:
+            disk.delete(folder / key for key in keys)
+            return
         import obstore
 
         for batch in _batches(list(keys), 1000):
@@ -236,12 +281,17 @@ class Objects:
             except FileNotFoundError:
                 for key in batch:
                     with contextlib.suppress(FileNotFoundError):
-                        obstore.delete(self.store, key)
+                        self._tried(lambda key=key: obstore.delete(self.store, key))
 
     def delete_folder(self, prefix: str) -> None:
-        """Deletes everything below a folder."""
-        if self.folder is not None:
-            shutil.rmtree(self.folder / prefix, ignore_errors=True)
+        """Deletes everything below a folder.
+
+        Raises:
+            StorageError: something could not be deleted, naming the first of it and the reason.
+        """
+        path = self._path(prefix)
+        if path is not None:
+            disk.delete_folder(path)
         else:
             self.delete(self.keys(prefix))
 
@@ -264,37 +314,39 @@ class Objects:
         return cast(BinaryIO, RangedFile.open(self.root, key))
 
     def staging_file(self, name: str) -> Path:
-        """A local path to write a new object to, for `publish`; on the root's own disk where the root is a folder."""
+        """A local path to write a new object to, for `publish`: on the root's own disk, or private for a bucket."""
         folder = self.folder
-        unique = f"{uuid.uuid4().hex}-{name[-100:]}"
         if folder is None:
-            return Path(tempfile.gettempdir()) / f"scythe-{unique}"
-        (folder / STAGING).mkdir(parents=True, exist_ok=True)
-        return folder / STAGING / unique
+            return staging.private(name)
+        disk.make_root(folder)
+        return staging.below(folder, name)
 
-    def sweep_staging(self, older_than_seconds: float) -> None:
-        """Removes what killed processes left behind in a local root's staging folder."""
-        folder = self.folder
-        if folder is None or not (folder / STAGING).is_dir():
-            return
-        limit = time.time() - older_than_seconds
-        for path in (folder / STAGING).iterdir():
-            with contextlib.suppress(FileNotFoundError):
-                if path.stat().st_mtime < limit:
-                    path.unlink()
+    def discard(self, staged: Path) -> None:
+        """Removes a staged file that will not be published; one that was does not matter."""
+        staging.drop(staged)
+
+    def sweep_staging(self) -> None:
+        """Removes what processes that were killed an hour ago left behind, here and on this machine."""
+        staging.sweep(self.folder)
 
     def publish(self, staged: Path, key: str) -> None:
         """Moves a staged file under its key: renamed on a disk, uploaded to a bucket; whole or absent."""
+        self.publish_all([(staged, key)])
+
+    def publish_all(self, files: Iterable[tuple[Path, str]]) -> None:
+        """`publish` for many (staged path, key) pairs, which costs less than one by one."""
         folder = self.folder
-        if folder is None:
+        if folder is not None:
+            disk.show_all((staged, folder / key) for staged, key in files)
+            return
+
+        def upload(pair: tuple[Path, str]) -> None:
             try:
-                self.upload(staged, key)
+                self.upload(*pair)
             finally:
-                staged.unlink()
-        else:
-            target = folder / key
-            target.parent.mkdir(parents=True, exist_ok=True)
-            staged.replace(target)
+                staging.drop(pair[0])
+
+        self._at_once(upload, files)
 
     def link(self, source: str, target: str) -> None:
         """Shows an object under a second key, in place of what is there; whole or absent, like `write`.
@@ -305,51 +357,31 @@ class Objects:
             FileNotFoundError: there is no source.
         """
         folder = self.folder
-        if folder is None:
-            self._copy(source, target)
-            return
-        staged = self.staging_file(target.rsplit("/", 1)[-1])
-        try:
-            try:
-                os.link(folder / source, staged)
-            except OSError as error:
-                if error.errno not in _NO_LINK:
-                    raise
-                shutil.copyfile(folder / source, staged)
-            self.publish(staged, target)
-        finally:
-            staged.unlink(missing_ok=True)  # renaming a link onto one of the same file does nothing, and leaves it
+        if folder is not None:
+            disk.link(folder / source, self.staging_file(target.rsplit("/", 1)[-1]), folder / target)
+        elif self.size(source) <= _COPY_BYTES:
+            import obstore
 
-    def _copy(self, source: str, target: str) -> None:
-        import obstore
-
-        if self.size(source) <= _COPY_BYTES:
             self._tried(lambda: obstore.copy(self.store, source, target))
-            return
-        staged = self.staging_file(target.rsplit("/", 1)[-1])
-        try:
-            self.download(source, staged)
-            self.upload(staged, target)
-        finally:
-            staged.unlink(missing_ok=True)
-
-    def publish_all(self, files: Iterable[tuple[Path, str]]) -> None:
-        """`publish` for many (staged path, key) pairs: in parallel where each costs a round trip."""
-        self._at_once(lambda pair: self.publish(*pair), files)
+        else:
+            with self._staged(target) as staged:
+                self.download(source, staged)
+                self.upload(staged, target)
 
     def take_in(self, files: Iterable[tuple[Path, str]]) -> None:
         """Copies many local files, (path, key) pairs, which stay where they are; each is whole or absent."""
-
-        def copy(pair: tuple[Path, str]) -> None:
-            path, key = pair
-            if self.is_bucket:
-                self.upload(path, key)
-                return
-            staged = self.staging_file(path.name)
-            shutil.copyfile(path, staged)
-            self.publish(staged, key)
-
-        self._at_once(copy, files)
+        if self.is_bucket:
+            self._at_once(lambda pair: self.upload(*pair), files)
+            return
+        staged: list[tuple[Path, str]] = []
+        try:
+            for path, key in files:
+                staged.append((self.staging_file(path.name), key))
+                shutil.copyfile(path, staged[-1][0])
+            self.publish_all(staged)
+        finally:
+            for path, _ in staged:
+                staging.drop(path)
 
     def _at_once(self, call: Callable[[A], T], arguments: Iterable[A]) -> list[T]:
         """All results in order; over a network many at a time."""
@@ -370,10 +402,6 @@ class Objects:
         return attempted(self.root, call)
 
 
-#: Folder below a local root where files lie until they are whole.
-STAGING = ".staging"
-
-
 def reason(error: BaseException) -> str:
     """What went wrong with bytes, in one line: obstore tells its inner state behind it."""
     return str(error).split("\n\nDebug source", maxsplit=1)[0]
@@ -389,13 +417,10 @@ def _batches(items: list[str], size: int) -> Iterator[list[str]]:
         yield items[start : start + size]
 
 
-@lru_cache(maxsize=256)
-def _folder_store(root: str) -> ObjectStore:
-    from obstore.store import LocalStore
-
-    folder = Path(root.removeprefix("file://"))
+@contextlib.contextmanager
+def _absent() -> Generator[None]:
+    """What is below a file, or is a folder, is no object that is there."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"the root {folder} cannot be written: {error.strerror or error}") from error
-    return LocalStore(folder)
+        yield
+    except (NotADirectoryError, IsADirectoryError) as error:
+        raise FileNotFoundError(errno.ENOENT, error.strerror, error.filename) from error

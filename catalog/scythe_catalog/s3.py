@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet
 
 from scythe_catalog.errors import StorageError, StorageRefused
 
@@ -38,6 +39,8 @@ _PATIENT: dict[str, Any] = {
 }
 #: How long failures of the network and the server are repeated, and how long a server is heeded that asks for patience.
 PATIENCE_SECONDS, THROTTLED_SECONDS = 30.0, 150.0
+#: The same for a bucket that has not answered yet, or not since it was given up: its address may be wrong.
+_FIRST_SECONDS = 5.0
 _LONGEST_WAIT_SECONDS = 10.0
 #: A part of 8 MiB has minutes, so that slow lines upload too.
 _TIMEOUTS: dict[str, Any] = {"connect_timeout": "5s", "read_timeout": "60s", "timeout": "300s"}
@@ -304,27 +307,35 @@ def attempted(root: str, call: Callable[[], T]) -> T:
     import stamina
     from obstore.exceptions import BaseError
 
-    began = time.monotonic()
+    began, found = time.monotonic(), reach(bucket_of(root))
     try:
         for attempt in stamina.retry_context(
-            on=lambda error: time.monotonic() - began < _patience(error),
+            on=lambda error: time.monotonic() - began < _patience(error, found in _ANSWERED),
             attempts=None,
             timeout=None,
             wait_max=_LONGEST_WAIT_SECONDS,
         ):
             with attempt:
-                return call()
+                got = call()
+                _ANSWERED.add(found)
+                return got
     except FileNotFoundError as error:
         if "<Code>NoSuchBucket<" in str(error):
             raise StorageRefused(explained(error, root)) from error
+        _ANSWERED.add(found)
         raise
     except BaseError as error:
+        _ANSWERED.discard(found)
         kind = StorageRefused if _REFUSED.search(_first(error)) else StorageError
         raise kind(explained(error, root)) from error
     raise AssertionError("unreachable")
 
 
-def _patience(error: Exception) -> float:
+#: What answered the last request.
+_ANSWERED: WeakSet[Reach] = WeakSet()
+
+
+def _patience(error: Exception, answers: bool) -> float:
     """For how many seconds a request that failed like this is repeated."""
     from obstore.exceptions import GenericError
 
@@ -336,7 +347,9 @@ def _patience(error: Exception) -> float:
         return 0.0
     if status is not None and int(status[1]) < 500 and status[1] not in _WAIT:
         return 0.0
-    return THROTTLED_SECONDS if _THROTTLED.search(text) else PATIENCE_SECONDS
+    if _THROTTLED.search(text):
+        return THROTTLED_SECONDS
+    return PATIENCE_SECONDS if answers else min(_FIRST_SECONDS, PATIENCE_SECONDS)
 
 
 _WAIT = ("408", "429")

@@ -1,0 +1,107 @@
+"""Where a file lies until it is whole: beside a local root, or in a private folder of this machine for a bucket.
+
+Its name says whose it is (host, process, when that began), so that what a killed process left is swept. Never removes
+what may still be written to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+import tempfile
+import time
+import uuid
+from functools import lru_cache
+from pathlib import Path
+
+from scythe_catalog.disk import make_folder
+
+#: Folder below a local root where files lie until they are whole.
+STAGING = ".staging"
+_PREFIX = "scythe-staging-"
+_OWNER = re.compile(r"(?P<host>.+)\.(?P<pid>\d+)\.(?P<start>\d+)-")
+#: How long the files of a dead process are kept, and those of a process of which nothing can be known.
+_DEAD_SECONDS, _UNKNOWN_SECONDS = 3600.0, 24 * 3600.0
+_CLOCK_SECONDS = 10.0
+
+
+def below(root: Path, name: str) -> Path:
+    """A new path on the disk of a local root."""
+    make_folder(root / STAGING)
+    return root / STAGING / f"{_owner(os.getpid())}-{uuid.uuid4().hex}-{_short(name)}"
+
+
+def private(name: str) -> Path:
+    """A new path in a new folder of this machine that is its owner's alone; `drop` removes both."""
+    folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{_owner(os.getpid())}-")
+    path = Path(folder) / _short(name)
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    return path
+
+
+def drop(path: Path) -> None:
+    """Removes a staged file that is wanted no more; one that is gone does not matter."""
+    path.unlink(missing_ok=True)
+    if path.parent.name.startswith(_PREFIX):
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()
+
+
+def sweep(root: Path | None) -> None:
+    """Removes what dead processes left, of this root and of this user on this machine."""
+    if root is not None and (root / STAGING).is_dir():
+        for path in (root / STAGING).iterdir():
+            if _is_left(path, path.name):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        if _is_left(path, path.name.removeprefix(_PREFIX)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_left(path: Path, name: str) -> bool:
+    try:
+        found = path.lstat()
+        touched = max([found.st_mtime, *(file.lstat().st_mtime for file in (path.iterdir() if path.is_dir() else ()))])
+    except OSError:
+        return False
+    if hasattr(os, "getuid") and found.st_uid != os.getuid():
+        return False
+    owner = _OWNER.match(name)
+    known = owner is not None and owner["host"] == _host()
+    if known and owner is not None and _lives(int(owner["pid"]), int(owner["start"])):
+        return False
+    return time.time() - touched > (_DEAD_SECONDS if known else _UNKNOWN_SECONDS)
+
+
+def _lives(pid: int, start: int) -> bool:
+    """Whether a process of this machine that had begun at that time lives; in doubt it does."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        lines = Path("/proc/stat").read_text().splitlines()
+        booted = next(int(line.split()[1]) for line in lines if line.startswith("btime"))
+        return booted + ticks / os.sysconf("SC_CLK_TCK") <= start + _CLOCK_SECONDS
+    return True
+
+
+@lru_cache(maxsize=1)
+def _owner(pid: int) -> str:
+    return f"{_host()}.{pid}.{int(time.time())}"
+
+
+@lru_cache(maxsize=1)
+def _host() -> str:
+    return re.sub(r"[^\w.-]", "_", socket.gethostname())[:64]
+
+
+def _short(name: str) -> str:
+    return re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)[-80:]
