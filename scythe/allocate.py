@@ -181,8 +181,10 @@ class BaseExperiment:
         objects = storage()
         if s3_client is not None:
             _use_client(objects, s3_client)
-        with _writable(objects), self._reserved(objects, version) as key:
+        with _writable(objects):
+            objects.make()
             objects.sweep_staging()
+        with _writable(objects), self._reserved(objects, version) as key:
             sweep(objects, key)
             plan = self._store(
                 objects, key, inputs, engine=engine, chunk=chunk, shape=recursion_map, catalog=settings.catalog,

@@ -134,7 +134,7 @@ def test_files_that_cannot_grow_stop_a_run_with_an_error_and_it_is_resumed_when_
     assert scythe.open_run("noise").status == "incomplete"
     assert not list(root.glob("noise/*/*/final/scalars.pq"))
 
-    assert scythe.open_run("noise").resume(workers=1).result().rows == 200
+    assert scythe.open_run("noise").resume(workers=1, module=str(script)).result().rows == 200
     assert scythe.read("noise", columns=["noise"]).height == 200
 
 

@@ -202,10 +202,10 @@ def test_reading_makes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_new_root_stays_out_of_the_repository_around_it_and_an_older_folder_is_left_as_it_is(tmp_path: Path) -> None:
-    Objects.at(tmp_path / "study" / "root").write("a", b"")
+    Objects.at(tmp_path / "study" / "root").make()
     assert (tmp_path / "study" / "root" / ".gitignore").read_text() == "*\n"
     assert not (tmp_path / "study" / ".gitignore").exists()
-    Objects.at(tmp_path / "study").write("b", b"")
+    Objects.at(tmp_path / "study").make()
     assert not (tmp_path / "study" / ".gitignore").exists()
 
 
@@ -283,3 +283,23 @@ def test_what_is_published_or_dropped_leaves_nothing_staged(objects: Objects, tm
         objects.discard(staged)
     assert objects.read("a") == b"content"
     assert [p.name for p in tmp_path.rglob("*") if "-x" in p.name or "scythe-staging" in p.name] == []
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
+def test_another_users_root_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    objects = Objects.at(tmp_path)
+    objects.write("run/a", b"")
+
+    def refuse(path: Any, *_: Any, **__: Any) -> Any:
+        raise OSError(code, os.strerror(code), str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setattr(os, "replace", refuse)
+    monkeypatch.setattr(os, "link", refuse)
+    reading = [lambda: objects.read("run/a"), lambda: objects.files("run")]
+    writing = [lambda: objects.write("run/a", b""), lambda: objects.create("run/b", b"")]
+    for calls, what in ((reading, "read"), (writing, "written")):
+        for call in calls:
+            with pytest.raises(StorageError, match=f"cannot be {what}: {os.strerror(code)}"):
+                call()

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import datetime as dt
 import errno
 import os
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -25,8 +26,28 @@ from scythe_catalog.errors import StorageError
 NO_LINK = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 #: What flushing a folder answers on file systems that have no such thing.
 _NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR)
+#: What a disk answers to those who may not.
+_CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _IGNORE_ALL = b"*\n"
 _AT_ONCE, _FEW = 32, 4
+
+
+@contextlib.contextmanager
+def spoken(path: Path, what: str) -> Generator[None]:
+    """Errors of a disk in a sentence; what is below a file, or is a folder, is no object that is there."""
+    try:
+        yield
+    except (NotADirectoryError, IsADirectoryError) as error:
+        if what == "read":
+            raise FileNotFoundError(errno.ENOENT, error.strerror, error.filename) from error
+        raise StorageError(f"{path} cannot be written: {error.filename} is in its way") from error
+    except OSError as error:
+        if error.errno not in _CLOSED:
+            raise
+        where = error.filename or path
+        raise StorageError(
+            f"{where} cannot be {what}: {error.strerror} (whose is it, and who may write there?)"
+        ) from error
 
 
 def make_root(root: Path) -> None:
@@ -177,13 +198,25 @@ def walk(folder: Path) -> Iterator[Path]:
 
 
 def entries(folder: Path) -> tuple[list[str], list[str]]:
-    """Names of the folders and of the files directly below a folder; none where there is no such folder."""
+    """Names of the folders and of the files directly below a folder; none where there is no such folder.
+
+    Raises:
+        StorageError: it is a file.
+    """
     try:
         with os.scandir(folder) as found:
             listed = [(entry.name, entry.is_dir()) for entry in found if not _is_partial(entry.name)]
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return [], []
+    except NotADirectoryError as error:
+        raise StorageError(f"{folder} cannot be read: it is no folder") from error
     return [name for name, is_folder in listed if is_folder], [name for name, is_folder in listed if not is_folder]
+
+
+def facts(path: Path) -> tuple[int, dt.datetime]:
+    """A file's bytes, and when it was written by the disk's own clock."""
+    found = path.stat()
+    return found.st_size, dt.datetime.fromtimestamp(found.st_mtime, dt.UTC)
 
 
 def _moved(staged: Path, target: Path, how: Callable[[Path, Path], None]) -> None:

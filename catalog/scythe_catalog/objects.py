@@ -68,6 +68,15 @@ class Objects:
 
         return s3_store(self.root)
 
+    def make(self) -> None:
+        """Makes the folder of a root that is not there yet; a bucket must be there.
+
+        Raises:
+            StorageError: it cannot be made.
+        """
+        if self.folder is not None:
+            disk.make_root(self.folder)
+
     @property
     def is_bucket(self) -> bool:
         """Whether the root lies in a bucket."""
@@ -92,7 +101,7 @@ class Objects:
         """The whole object; raises FileNotFoundError."""
         path = self._path(key)
         if path is not None:
-            with _absent():
+            with disk.spoken(path, "read"):
                 return path.read_bytes()
         import obstore
 
@@ -124,7 +133,7 @@ class Objects:
         """Replaces the object atomically."""
         path = self._path(key)
         if path is not None:
-            with self._staged(key) as staged:
+            with disk.spoken(path, "written"), self._staged(key) as staged:
                 disk.write_staged(staged, data)
                 disk.show(staged, path)
             return
@@ -140,7 +149,7 @@ class Objects:
         """
         path = self._path(key)
         if path is not None:
-            with self._staged(key) as staged:
+            with disk.spoken(path, "written"), self._staged(key) as staged:
                 disk.write_staged(staged, data)
                 return disk.show_new(staged, path)
         import obstore
@@ -209,7 +218,7 @@ class Objects:
         """Bytes of an object; raises FileNotFoundError."""
         path = self._path(key)
         if path is not None:
-            with _absent():
+            with disk.spoken(path, "read"):
                 found = path.stat()
             if not stat.S_ISREG(found.st_mode):
                 raise FileNotFoundError(errno.ENOENT, "this is no file", str(path))
@@ -234,7 +243,8 @@ class Objects:
         """All objects below a folder, with what a listing tells of them."""
         folder = self.folder
         if folder is not None:
-            return [Found(path.relative_to(folder).as_posix(), *disk.facts(path)) for path in disk.walk(folder / prefix)]
+            with disk.spoken(folder / prefix, "read"):
+                return [Found(p.relative_to(folder).as_posix(), *disk.facts(p)) for p in disk.walk(folder / prefix)]
         import obstore
 
         return self._tried(
@@ -256,7 +266,9 @@ class Objects:
     def _listing(self, prefix: str) -> tuple[list[str], list[str]]:
         path = self._path(prefix)
         if path is not None:
-            return disk.entries(path)
+            with disk.spoken(path, "read"):
+                folders, files = disk.entries(path)
+            return [name for name in folders if name != staging.STAGING], files
         import obstore
 
         listed = self._tried(lambda: obstore.list_with_delimiter(self.store, prefix + "/" if prefix else None))
@@ -308,7 +320,8 @@ class Objects:
     def reader(self, key: str) -> BinaryIO:
         """A seekable file to read from; raises FileNotFoundError."""
         if self.folder is not None:
-            return (self.folder / key).open("rb")
+            with disk.spoken(self.folder / key, "read"):
+                return (self.folder / key).open("rb")
         from scythe_catalog.ranged import RangedFile
 
         return cast(BinaryIO, RangedFile.open(self.root, key))
@@ -318,8 +331,8 @@ class Objects:
         folder = self.folder
         if folder is None:
             return staging.private(name)
-        disk.make_root(folder)
-        return staging.below(folder, name)
+        with disk.spoken(folder, "written"):
+            return staging.below(folder, name)
 
     def discard(self, staged: Path) -> None:
         """Removes a staged file that will not be published; one that was does not matter."""
@@ -337,7 +350,8 @@ class Objects:
         """`publish` for many (staged path, key) pairs, which costs less than one by one."""
         folder = self.folder
         if folder is not None:
-            disk.show_all((staged, folder / key) for staged, key in files)
+            with disk.spoken(folder, "written"):
+                disk.show_all((staged, folder / key) for staged, key in files)
             return
 
         def upload(pair: tuple[Path, str]) -> None:
@@ -358,7 +372,8 @@ class Objects:
         """
         folder = self.folder
         if folder is not None:
-            disk.link(folder / source, self.staging_file(target.rsplit("/", 1)[-1]), folder / target)
+            with disk.spoken(folder / target, "written"):
+                disk.link(folder / source, self.staging_file(target.rsplit("/", 1)[-1]), folder / target)
         elif self.size(source) <= _COPY_BYTES:
             import obstore
 
@@ -415,12 +430,3 @@ def path_uri(path: Path) -> str:
 def _batches(items: list[str], size: int) -> Iterator[list[str]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-@contextlib.contextmanager
-def _absent() -> Generator[None]:
-    """What is below a file, or is a folder, is no object that is there."""
-    try:
-        yield
-    except (NotADirectoryError, IsADirectoryError) as error:
-        raise FileNotFoundError(errno.ENOENT, error.strerror, error.filename) from error

@@ -26,12 +26,15 @@ _OWNER = re.compile(r"(?P<host>.+)\.(?P<pid>\d+)\.(?P<start>\d+)-")
 #: How long the files of a dead process are kept, and those of a process of which nothing can be known.
 _DEAD_SECONDS, _UNKNOWN_SECONDS = 3600.0, 24 * 3600.0
 _CLOCK_SECONDS = 10.0
+#: A table's metadata lies four folders below the root of the experiments.
+_DEPTH = 4
 
 
 def below(root: Path, name: str) -> Path:
-    """A new path on the disk of a local root."""
-    make_folder(root / STAGING)
-    return root / STAGING / f"{_owner(os.getpid())}-{uuid.uuid4().hex}-{_short(name)}"
+    """A new path in the staging folder of a local root, or of the root that it lies in."""
+    folder = next((p / STAGING for p in (root, *root.parents[:_DEPTH]) if (p / STAGING).is_dir()), root / STAGING)
+    make_folder(folder)
+    return folder / f"{_owner(os.getpid())}-{uuid.uuid4().hex}-{_short(name)}"
 
 
 def private(name: str) -> Path:
