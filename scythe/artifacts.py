@@ -11,6 +11,7 @@ from scythe.errors import FetchError, InputError
 from scythe.fetch import fetch_all
 from scythe.inputs import Inputs, rows_with
 from scythe.layout import RunKey
+from scythe.redaction import redacted
 from scythe_catalog.objects import Objects
 
 
@@ -19,17 +20,17 @@ def store_artifacts(
 ) -> tuple[pa.Table, dict[str, list[str]]]:
     """Copies local input files into the run's `artifacts/` (with `copy_inputs` remote ones too).
 
-    Gives the input rows with URIs in place of paths, and the URIs of each file field.
+    A remote file whose address holds a signature or a token is always copied: the address is stored nowhere. Gives the input rows with URIs in place of paths, and the URIs of each file field.
 
     Raises:
         InputError: a remote file cannot be fetched; nothing was copied.
     """
     table = inputs.table
-    remote = _fetched(inputs) if copy_inputs else {}
+    remote = _fetched(inputs, copy_inputs)
     listed: dict[str, list[str]] = {}
     copies: dict[str, Path] = {}
     for field, local in inputs.local_files.items():
-        files = local | (remote[field] if copy_inputs else {})
+        files = local | remote[field]
         keys = _keys(files, key, field)
         copies |= {target: files[text] for text, target in keys.items()}
         uris = {text: objects.uri(target) for text, target in keys.items()}
@@ -40,12 +41,15 @@ def store_artifacts(
     return table, listed
 
 
-def _fetched(inputs: Inputs) -> dict[str, dict[str, Path]]:
-    """For each file field, local copies of its remote files; all of them before anything is copied."""
+def _fetched(inputs: Inputs, everything: bool) -> dict[str, dict[str, Path]]:
+    """For each file field, local copies of its remote files, or of those alone whose address holds a secret.
+
+    All of them before anything is copied.
+    """
     found: dict[str, dict[str, Path]] = {}
     for field, uris in inputs.remote_files.items():
         found[field] = {}
-        for uri, path in fetch_all(uris).items():
+        for uri, path in fetch_all(uri for uri in uris if everything or redacted(uri) != uri).items():
             if isinstance(path, FetchError):
                 rows = rows_with(inputs.table.column(field), uri)
                 raise InputError(f"{field}: {path} ({rows})") from path
@@ -63,11 +67,18 @@ def _keys(files: dict[str, Path], key: RunKey, field: str) -> dict[str, str]:
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         if digest not in by_content:
-            name = path.name if path.name not in taken else f"{path.stem}-{digest[:12]}{path.suffix}"
+            name = _plain(path.name)
+            if name in taken:
+                name = f"{Path(name).stem}-{digest[:12]}{path.suffix}"
             taken.add(name)
             by_content[digest] = key.artifact(field, name)
         keys[text] = by_content[digest]
     return keys
+
+
+def _plain(name: str) -> str:
+    """A file's name without what buckets and other systems refuse in one."""
+    return "".join(c if c.isprintable() and c != "\\" else "_" for c in name)
 
 
 def _replaced(column: pa.ChunkedArray, by: dict[str, str]) -> pa.ChunkedArray:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from scythe.offered import OFFERED
+from scythe.redaction import redacted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +42,7 @@ class ExperimentInputSpec(BaseModel):
 
     def log(self, msg: str) -> None:
         """Writes a message: to Python's logging (logger `scythe.experiment`, level INFO), or to the worker's log."""
+        msg = redacted(str(msg))
         if ExperimentInputSpec.log_method is not None:
             ExperimentInputSpec.log_method(msg)
         else:

@@ -53,7 +53,7 @@ def list_runs(experiment: Annotated[str, typer.Argument(help="Name of the experi
     runs = scythe.list_runs(experiment)
     _table(runs.drop("name", "run_datetime", "problem"), "no runs yet")
     for status, problem in runs.select("status", "problem").drop_nulls("problem").rows():
-        typer.echo(f"{status}: {_plain(problem)}")
+        _say(f"{status}: {problem}")
 
 
 @app.command("show")
@@ -66,25 +66,25 @@ def show(name: _Name) -> None:
     run = scythe.open_run(name)
     look, counts = counts_of(run.objects, run.key, look_at(run.objects, run.key))
     result = look.result
-    typer.echo(run.experiment_id)
-    typer.echo(f"  status   {look.status}")
+    _say(run.experiment_id)
+    _say(f"  status   {look.status}")
     if look.problem is not None:
-        typer.echo(f"  problem  {_plain(look.problem)}")
+        _say(f"  problem  {look.problem}")
     waits = run.outlook if look.status in ("allocated", "running", "incomplete") else None
     if waits is not None:
-        typer.echo(f"  waits    {_plain(waits)}")
+        _say(f"  waits    {waits}")
     if counts.inputs is not None:
-        typer.echo(f"  inputs   {counts.inputs:,}: {counts.rows or 0:,} rows, {counts.errors or 0:,} errors")
+        _say(f"  inputs   {counts.inputs:,}: {counts.rows or 0:,} rows, {counts.errors or 0:,} errors")
     if result is not None:
-        typer.echo(f"  seconds  {result.seconds:,.1f}")
-    typer.echo(f"  folder   {run.uri}")
+        _say(f"  seconds  {result.seconds:,.1f}")
+    _say(f"  folder   {run.uri}")
     stems = file_names(result.tables) if result is not None else {}
     for table, found in result.tables.items() if result is not None else ():
         shown = run.key.final(stems[table]).removeprefix(f"{run.experiment_id}/")
-        typer.echo(f"  {shown:<32} {found.rows:>12,} rows {found.bytes / 1e6:>10,.2f} MB")
+        _say(f"  {shown:<32} {found.rows:>12,} rows {found.bytes / 1e6:>10,.2f} MB")
     tasks = _read(run, "tasks")
     if tasks is not None and tasks.height:
-        typer.echo("\nSlowest inputs")
+        _say("\nSlowest inputs")
         _table(
             tasks.sort("seconds", descending=True)
             .select("sort_index", "seconds", "attempts", "worker")
@@ -93,7 +93,7 @@ def show(name: _Name) -> None:
         )
     errors = _read(run, "errors")
     if errors is not None and errors.height:
-        typer.echo("\nFirst errors")
+        _say("\nFirst errors")
         _table(errors.select("sort_index", "exception_type", "exception_message", "attempts").head(_SHOWN_ERRORS), "")
 
 
@@ -112,7 +112,7 @@ def resume(
     run = scythe.open_run(name)
     ref = run.retry_errors(module=module) if errors else run.resume(module=module)
     result = ref.result()
-    typer.echo(f"{run.experiment_id}: {result.rows:,} rows, {result.errors:,} errors")
+    _say(f"{run.experiment_id}: {result.rows:,} rows, {result.errors:,} errors")
 
 
 @app.command("cancel")
@@ -122,7 +122,7 @@ def cancel(name: _Name) -> None:
 
     run = scythe.open_run(name)
     run.cancel()
-    typer.echo(f"cancelled {run.experiment_id}")
+    _say(f"cancelled {run.experiment_id}")
 
 
 @app.command("worker")
@@ -162,7 +162,7 @@ def delete(
     if not yes:
         typer.confirm(f"Delete {run.experiment_id} ({run.status}) and all its files?", abort=True)
     run.delete()
-    typer.echo(f"deleted {run.experiment_id}")
+    _say(f"deleted {run.experiment_id}")
 
 
 @app.command("rebuild")
@@ -172,8 +172,8 @@ def rebuild() -> None:
     from scythe.settings import storage
 
     objects = storage()
-    count = do_rebuild(objects, typer.echo)
-    typer.echo(f"{count} runs are in the catalog of {objects.root}")
+    count = do_rebuild(objects, _say)
+    _say(f"{count} runs are in the catalog of {objects.root}")
 
 
 @app.command("cache")
@@ -187,8 +187,13 @@ def cache(
     from scythe.settings import fetch_settings
 
     if clear:
-        typer.echo(f"removed {_files(files.clear())}")
-    typer.echo(f"{files.cache_folder()}: {_files(files.usage())}, of {_bytes(fetch_settings().cache_size)} at most")
+        _say(f"removed {_files(files.clear())}")
+    _say(f"{files.cache_folder()}: {_files(files.usage())}, of {_bytes(fetch_settings().cache_size)} at most")
+
+
+def _say(text: str, *, err: bool = False) -> None:
+    """Shows a text: whatever a name or a message holds, it does nothing to the terminal."""
+    typer.echo(_plain(text), err=err)
 
 
 def _files(found: Usage) -> str:
@@ -215,14 +220,14 @@ def _read(run: ExperimentRun, table: str) -> pl.DataFrame | None:
 def _table(frame: pl.DataFrame, empty: str) -> None:
     """A frame as aligned text, as wide as it needs to be: it can be piped."""
     if frame.height == 0:
-        typer.echo(empty)
+        _say(empty)
         return
     cells = [[_cell(v) for v in row] for row in frame.rows()]
     widths = [max(len(n), *(len(r[i]) for r in cells)) for i, n in enumerate(frame.columns)]
     numeric = [dtype.is_numeric() for dtype in frame.dtypes]
     for line in (frame.columns, *cells):
         padded = [c.rjust(w) if right else c.ljust(w) for c, w, right in zip(line, widths, numeric, strict=True)]
-        typer.echo("  ".join(padded).rstrip())
+        _say("  ".join(padded).rstrip())
 
 
 def _cell(value: Any) -> str:
@@ -244,7 +249,7 @@ def _cell(value: Any) -> str:
 
 def _plain(text: str) -> str:
     """A text without what a terminal would take as a command."""
-    return "".join(c if c.isprintable() or c.isspace() else ascii(c)[1:-1] for c in text)
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 def main() -> None:
@@ -256,7 +261,7 @@ def main() -> None:
     try:
         app()
     except ScytheError as error:
-        typer.echo(f"scythe: {_plain(str(error))}", err=True)
+        _say(f"scythe: {error}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

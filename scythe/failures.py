@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import scythe_catalog
+from scythe.redaction import redacted
 
 #: Frames of these folders above the user's function say nothing to the user.
 _MACHINERY = (f"{Path(__file__).parent}{os.sep}", f"{Path(scythe_catalog.__file__).parent}{os.sep}")
@@ -37,7 +38,9 @@ class Failure:
         name = _guarded(lambda: _name(type(error)), "an exception whose class has no name")
         message = _guarded(lambda: str(error), "its message cannot be shown: __str__ fails")
         text = _guarded(lambda: _whole(error), f"{name}: {message}\n")
-        return cls(name, _cut(message, _MESSAGE_CHARACTERS), _cut(text, _TRACEBACK_CHARACTERS), attempts)
+        return cls(
+            name, redacted(_cut(message, _MESSAGE_CHARACTERS)), redacted(_cut(text, _TRACEBACK_CHARACTERS)), attempts
+        )
 
 
 def _name(kind: type[BaseException]) -> str:

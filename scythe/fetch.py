@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from scythe.cache import Address, Entry, Tags, cache_folder, keep_bounded
 from scythe.errors import FetchError, ScytheError
-from scythe.redaction import redacted
+from scythe.redaction import holds_password, redacted
 from scythe.settings import FetchSettings, fetch_settings
 
 _AT_ONCE = 32
@@ -119,7 +119,7 @@ def _local(uri: str) -> Path:
 def _checked(uri: str) -> str:
     """The path of a remote URI; raises FetchError where it holds a password."""
     parts = urlsplit(uri)
-    if parts.scheme != "s3" and "@" in parts.netloc:
+    if holds_password(uri):
         raise FetchError(f"{redacted(uri)} holds a password, which would be stored and shown: use a presigned URL")
     return parts.path if parts.scheme != "s3" else uri
 

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from scythe.errors import DataError, InputError
 from scythe.features import with_features
 from scythe.frames import frame_of
+from scythe.redaction import holds_password
 from scythe.registry import Experiment
 from scythe_catalog.compute import pc
 from scythe_catalog.schema import Column, Frame, check_bounds, conform, models_to_arrow
@@ -135,6 +136,11 @@ def _files(table: pa.Table, fields: tuple[str, ...]) -> tuple[dict[str, dict[str
         local[name], remote[name] = {}, []
         for text in pc.unique(column).drop_null().to_pylist():
             if urlsplit(text).scheme in ("s3", "http", "https"):
+                if holds_password(text):
+                    raise InputError(
+                        f"{name}: {text} holds a password, which would be stored with the inputs ({rows_with(column, text)}): "
+                        "give a local copy of the file, or a presigned URL"
+                    )
                 remote[name].append(text)
                 continue
             path = local_path(text) or Path(text)

@@ -13,6 +13,7 @@ from scythe.errors import RunDamaged
 from scythe.layout import RunKey
 from scythe.provenance import Provenance
 from scythe.records import FORMAT, check_format
+from scythe.redaction import redacted
 from scythe.registry import Experiment
 from scythe_catalog.objects import Objects
 
@@ -106,7 +107,22 @@ def record_trigger(objects: Objects, key: RunKey, workflow_run_id: str) -> str:
 
 def dump_yaml(data: Any, *, sort_keys: bool = True) -> bytes:
     """YAML in block style, in UTF-8."""
-    return yaml.safe_dump(data, sort_keys=sort_keys, allow_unicode=True).encode()
+    text = yaml.safe_dump(data, sort_keys=sort_keys, allow_unicode=True)
+    if redacted(text) != text:
+        text = yaml.safe_dump(_without_secrets(data), sort_keys=sort_keys, allow_unicode=True)
+    return text.encode()
+
+
+def _without_secrets(data: Any) -> Any:
+    match data:
+        case str():
+            return redacted(data)
+        case dict():
+            return {key: _without_secrets(value) for key, value in data.items()}
+        case list():
+            return [_without_secrets(value) for value in data]
+        case _:
+            return data
 
 
 def io_spec(experiment: Experiment) -> bytes:

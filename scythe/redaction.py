@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from scythe_catalog.redaction import redacted
 
-__all__ = ["redacted"]
+
+def holds_password(url: str) -> bool:
+    """Whether the address of a web server names a user: with a password, or a token in its place."""
+    return url.startswith(("http://", "https://")) and "@" in url and "@" in urlsplit(url).netloc
+
+
+__all__ = ["holds_password", "redacted"]

@@ -5,9 +5,14 @@ Never raises anything itself. `scythe.errors` continues this tree for runs and e
 
 from __future__ import annotations
 
+from scythe_catalog.redaction import redacted
+
 
 class ScytheError(Exception):
-    """Root of all errors raised by Scythe and by its catalog."""
+    """Root of all errors raised by Scythe and by its catalog; what it says never shows a secret."""
+
+    def __str__(self) -> str:
+        return redacted(super().__str__())
 
 
 class SchemaError(ScytheError):

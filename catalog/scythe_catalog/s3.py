@@ -267,11 +267,15 @@ def _store(root: str, found: Reach, patient: bool) -> S3Store:
         raise StorageError(f"the bucket {bucket!r} cannot be reached: {error}") from error
 
 
-def polars_options(root: str) -> dict[str, str]:
-    """Storage options under which Polars' own reader reaches the same bucket, with credentials of now."""
+def polars_options(root: str) -> dict[str, Any]:
+    """Storage options under which Polars' own reader reaches the same bucket.
+
+    A lazy frame keeps them, and writes them where it is serialized: they hold credentials of now, but not where Polars
+    finds the same in the environment.
+    """
     bucket = bucket_of(root)
     found = reach(bucket)
-    options = {
+    options: dict[str, Any] = {
         "aws_region": found.region,
         "aws_endpoint_url": found.endpoint_of(bucket),
         "aws_virtual_hosted_style_request": _text(not found.path_style),
@@ -279,13 +283,23 @@ def polars_options(root: str) -> dict[str, str]:
         "aws_s3_express": "false",
         "aws_allow_http": _text(found.endpoint.startswith("http://")),
         "allow_invalid_certificates": _text(found.verify is False),
+        "max_retries": 100,
+        "retry_timeout_ms": int(THROTTLED_SECONDS * 1000),
     }
     if found.credentials is not None:
         keys = found.frozen()
+        if keys == _of_environment():
+            return options
         options |= {"aws_access_key_id": keys.access_key, "aws_secret_access_key": keys.secret_key}
         if keys.token:
             options["aws_session_token"] = keys.token
     return options
+
+
+def _of_environment() -> Keys | None:
+    """The credentials that the environment names, None where it names none."""
+    key, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
+    return Keys(key, secret, os.environ.get("AWS_SESSION_TOKEN") or None) if key and secret else None
 
 
 def _text(value: bool) -> str:

@@ -96,7 +96,7 @@ def _rebuilt(value: pl.Expr, kind: Kind) -> pl.Expr:
             return value.cast(kind.polars())
 
 
-def _storage_options(table: Table) -> dict[str, str] | None:
+def _storage_options(table: Table) -> dict[str, Any] | None:
     return _reach(table.iceberg.metadata_location)
 
 

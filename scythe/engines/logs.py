@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from scythe.console import tell
+from scythe.redaction import redacted
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _PLAIN = (str, int, float, bool, type(None))
@@ -49,7 +50,7 @@ def portable(record: logging.LogRecord) -> Portable:
 
 def _message(record: logging.LogRecord) -> str:
     try:
-        return str.__str__(record.getMessage())  # exactly text, where it is of a subclass
+        return redacted(str.__str__(record.getMessage()))  # exactly text, where it is of a subclass
     except Exception as error:  # noqa: BLE001 - a value's own code may fail
         template = record.msg if type(record.msg) is str else type(record.msg).__name__
         return f"{template} (its values cannot be shown: {type(error).__name__})"
@@ -59,7 +60,7 @@ def _traceback(record: logging.LogRecord) -> str | None:
     if not record.exc_info:
         return record.exc_text if type(record.exc_text) is str else None
     try:
-        return logging.Formatter().formatException(record.exc_info)
+        return redacted(logging.Formatter().formatException(record.exc_info))
     except BaseException as error:  # noqa: BLE001 - the code of a user's exception may do anything
         return f"its traceback cannot be shown: {type(error).__name__}"
 
