@@ -55,7 +55,7 @@ def _to_arrow(frame: Any) -> tuple[pa.Table, list[str]]:
         columns, index = pandas_columns(frame)
         table = pa.Table.from_arrays([column for _, column in columns], names=[column for column, _ in columns])
     elif polars is not None and isinstance(frame, polars.DataFrame | polars.LazyFrame):
-        table = _from_polars(frame.lazy().collect())
+        table = _from_polars(frame.collect() if isinstance(frame, polars.LazyFrame) else frame)
     elif isinstance(frame, pa.Table):
         table = frame
     elif isinstance(frame, pa.RecordBatch):

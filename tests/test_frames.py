@@ -427,3 +427,29 @@ def test_a_repaired_run_keeps_the_index_and_the_durations_of_its_dataframes(root
 
     assert (result.rows, values()) == (2, [HOUR, HOUR])
     assert pd.read_parquet(result.uris["t"].removeprefix("file://")).index.names[-1] == "zone"
+
+
+def test_frames_of_any_names_are_tables_of_their_own(root: Path) -> None:
+    names = [
+        "load",
+        "Load",
+        "LOAD",
+        "load_g1",
+        "load_g2",
+        "scalars_g2",
+        "namespace.json",
+        "v1.0.0.json",
+        "a.b",
+        "heat_gain",
+    ]
+    names = [*names, "metadata", "con", "x" * 60]
+
+    for step in range(2):
+        result = run(lambda n: {name: pl.DataFrame({"v": [i]}) for i, name in enumerate(names)}, 2, version="keep")
+
+        assert result.errors == 0
+        for i, name in enumerate(names):
+            assert table(name)["v"].to_list() == [i, i]
+            assert pd.read_parquet(result.uris[name].removeprefix("file://"))["v"].tolist() == [i, i]
+            united = scythe.read("loads", table=name, run="all")
+            assert united["v"].to_list() == [i, i] * (step + 1)
