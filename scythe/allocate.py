@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 from pydantic_core import to_jsonable_python
@@ -68,6 +68,17 @@ class BaseExperiment:
             raise AllocationError("give either experiment= or runnable=")
         self.experiment: Experiment = experiment_of(experiment if experiment is not None else runnable)
         self.name = check_name(run_name, "a run", AllocationError) if run_name is not None else self.experiment.name
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Another of the same experiment, `deep` or not: the function is the same one, never a copy.
+
+        Args:
+            update: `run_name`, to give the copy's runs a folder of their own.
+        """
+        given = {"run_name": self.name, **(update or {})}
+        if unknown := given.keys() - {"run_name"}:
+            raise AllocationError(f"model_copy(update=...) takes run_name alone, not {', '.join(sorted(unknown))}")
+        return type(self)(self.experiment, run_name=given["run_name"])
 
     # --- what is there ------------------------------------------------------------------------------
 

@@ -31,6 +31,23 @@ class SemVer(semver.Version):
         except ValueError as error:
             raise VersionError(f"{text!r} is not a semantic version: write it as v1.2.3") from error
 
+    @classmethod
+    def FromString(cls, version: str) -> Self:  # noqa: N802 - the name that its users have in their code
+        """The same as `parse`."""
+        return cls.parse(version)
+
+    def next_major_version(self) -> Self:
+        """v1.2.3 -> v2.0.0."""
+        return cast(Self, self.bump_major())
+
+    def next_minor_version(self) -> Self:
+        """v1.2.3 -> v1.3.0."""
+        return cast(Self, self.bump_minor())
+
+    def next_patch_version(self) -> Self:
+        """v1.2.3 -> v1.2.4."""
+        return cast(Self, self.bump_patch())
+
     def __str__(self) -> str:
         return f"v{super().__str__()}"
 

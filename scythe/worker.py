@@ -111,7 +111,7 @@ class ScytheWorkerConfig(BaseSettings):
             raise RegistrationError(
                 "there is no experiment to serve: no module that was imported registers one with @ExperimentRegistry.Register()"
             )
-        self._announce(served)
+        self._announce()
         from scythe.engines.hatchet.serving import serve_leaves, serve_scatter
 
         if not self.does_leaf:
@@ -125,14 +125,11 @@ class ScytheWorkerConfig(BaseSettings):
             if scatter is not None:
                 scatter.stop()
 
-    def _announce(self, served: list[Experiment]) -> None:
+    def _announce(self) -> None:
         from scythe.engines.hatchet.client import check, connect
 
         check(connect())
-        what = [f"{self.slots} functions at once"] if self.does_leaf else []
-        what += ["scatter nodes"] if self.does_fan else []
-        names = ", ".join(e.name for e in served) or "no experiments"
-        tell(f"Scythe worker {self.name}: {names}; {' and '.join(what)}")
+        tell(f"Scythe worker {self.name} connects to the Hatchet engine at {connect().config.host_port}")
 
 
 def worker_config(**given: Any) -> ScytheWorkerConfig:

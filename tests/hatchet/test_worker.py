@@ -314,7 +314,7 @@ def test_one_worker_is_two_to_the_engine_and_outlives_its_scatter_process_but_no
         leaf, scatter = (found[name] for name in sorted(found))
         assert leaf == {*place.tasks("experiment"), *place.tasks("experiment", experiment="second")}
         assert scatter == {*place.tasks("scatter_gather"), *place.tasks("scatter_gather", experiment="second")}
-        assert "1 functions at once" in worker.output or "1 function at once" in worker.output
+        wait_for(lambda: "1 function at once" in worker.output and "scatter nodes" in worker.output)
 
         scratch, specs = place.orders(3, waits=True)
         run, ref = place.allocate(specs)

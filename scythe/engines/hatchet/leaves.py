@@ -13,7 +13,7 @@ from scythe.attempts import Superseded
 from scythe.collect import Collector
 from scythe.engines.hatchet.alive import kept_alive
 from scythe.engines.hatchet.errors import settle
-from scythe.engines.hatchet.loading import Loaded, Loader, find_plan, is_done, is_left
+from scythe.engines.hatchet.loading import Loaded, Loader, find_plan, is_done, is_left, settle_result
 from scythe.engines.hatchet.stopping import Stopping
 from scythe.engines.hatchet.tasks import LeafInput
 from scythe.engines.hatchet.threads import in_thread, turn_of
@@ -59,7 +59,9 @@ def leaf_function(
                 recorded = await asyncio.to_thread(record_trigger, plan.objects, plan.key, run_id)
                 payload = payload.model_copy(update={"run_id": recorded})
                 loaded = await loader.turn(payload, experiment)
-                if not await in_thread(lambda: is_done(plan, payload.turn)):
+                if await in_thread(lambda: is_done(plan, payload.turn)):
+                    await in_thread(lambda: settle_result(plan), last=True)
+                else:
                     pieces = await _run(payload, context, loaded) if loaded.turn.n else []
                     await in_thread(lambda: _gather(loaded, pieces), last=True)
         except Superseded as error:

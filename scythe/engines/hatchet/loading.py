@@ -20,8 +20,10 @@ from scythe.layout import RunKey
 from scythe.manifest import schema_hash
 from scythe.packing import Packing
 from scythe.plan import RunPlan
+from scythe.publish import settle
 from scythe.registry import Experiment
 from scythe.results import read_result
+from scythe.tables import catalog_of
 from scythe.turns import TurnPlan, load_turn
 from scythe_catalog.objects import Objects
 
@@ -121,3 +123,8 @@ def is_left(plan: RunPlan, turn: int) -> bool:
     """Whether a turn has published its result, and the process that did so has given the run back."""
     last = latest_attempt(plan.objects, plan.key)
     return (last is None or last.ended) and is_done(plan, turn)
+
+
+def settle_result(plan: RunPlan) -> None:
+    """Publishes a result that is there: the process that wrote it may have died before."""
+    settle(plan.objects, catalog_of(plan.objects, plan.catalog), plan.key)

@@ -29,7 +29,7 @@ from scythe.engines.hatchet.alive import kept_alive
 from scythe.engines.hatchet.children import Child, Children, Outcome
 from scythe.engines.hatchet.errors import ends, settle, told
 from scythe.engines.hatchet.fleet import node_slots, slots_for
-from scythe.engines.hatchet.loading import Loaded, Loader, find_plan, is_done, is_left
+from scythe.engines.hatchet.loading import Loaded, Loader, find_plan, is_done, is_left, settle_result
 from scythe.engines.hatchet.stopping import Stopping
 from scythe.engines.hatchet.tasks import LeafInput, ScatterInput, Tasks, metadata
 from scythe.engines.hatchet.threads import in_thread, turn_of
@@ -82,7 +82,9 @@ def scatter_function(
                 payload = payload.model_copy(update={"run_id": run_id})
                 loaded = await loader.turn(payload, experiment)
                 node = node_class(payload, tasks(), loaded, stopping, context.retry_count, mark)
-                if not await in_thread(lambda: is_done(plan, payload.turn)):
+                if await in_thread(lambda: is_done(plan, payload.turn)):
+                    await in_thread(lambda: settle_result(plan), last=True)
+                else:
                     await node.take_up()
                     if loaded.turn.n:
                         await node.run()

@@ -5,26 +5,35 @@ Serves until it is told to stop, and then hands back what it has.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
+import socket
+import threading
+import time
+import uuid
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from scythe.code import code_hash
-from scythe.engines.hatchet.client import check, connect
+from scythe.console import tell
+from scythe.engines.hatchet.client import check, connect, on_loop
+from scythe.engines.hatchet.fleet import active_workers
 from scythe.engines.hatchet.foreign import ForeignNode
 from scythe.engines.hatchet.leaves import leaf_function
 from scythe.engines.hatchet.loading import Loader
 from scythe.engines.hatchet.scatter import Node, scatter_function
 from scythe.engines.hatchet.stopping import Stopping
-from scythe.engines.hatchet.tasks import NAME_LABEL, SLOTS_LABEL, Tasks, declare
+from scythe.engines.hatchet.tasks import NAME_LABEL, PROCESS_LABEL, SLOTS_LABEL, Tasks, declare
 from scythe.engines.serve import Server
 from scythe.registry import Experiment
 
 #: Tasks that a leaf worker is handed before a process is free for them: the next is there when one ends.
 _HANDED_AHEAD = 2
+_LOOK_SECONDS = 0.5
+_LOOK_TIMEOUT = 10.0
 
 
 def serve_leaves(
@@ -47,6 +56,7 @@ def serve_leaves(
         if e.included is None
     ]
     labels = {**labels, NAME_LABEL: name, SLOTS_LABEL: slots}
+    _say_when_listed(labels, f"{_listed(experiments)}; {slots} function{'s' if slots > 1 else ''} at once", stopping)
     try:
         _serve(f"{name}-leaf", {"slots": slots * _HANDED_AHEAD}, labels, [*tasks, *workflows], stopping, on_stop)
     finally:
@@ -65,7 +75,29 @@ def serve_scatter(experiments: Sequence[Experiment], name: str, slots: int) -> N
         function = scatter_function(experiment, lambda e=experiment: declared[e.name], loader, stopping, kind)
         declared[experiment.name] = declare(connect(), experiment, scatter=function)
     scatter = [tasks.scatter for tasks in declared.values()]
-    _serve(f"{name}-scatter", {"durable_slots": slots}, {NAME_LABEL: name}, scatter, stopping)
+    labels: dict[str, int | str] = {NAME_LABEL: name}
+    _say_when_listed(labels, f"{_listed(experiments)}; scatter nodes", stopping)
+    _serve(f"{name}-scatter", {"durable_slots": slots}, labels, scatter, stopping)
+
+
+def _listed(experiments: Sequence[Experiment]) -> str:
+    return ", ".join(e.name for e in experiments) or "no experiments"
+
+
+def _say_when_listed(labels: dict[str, int | str], what: str, stopping: Stopping) -> None:
+    """Says what this process serves as soon as clients find it: when the engine lists it. Adds a label to know it by."""
+    process = labels[PROCESS_LABEL] = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+
+    def look() -> None:
+        while not stopping.is_set:
+            with contextlib.suppress(Exception):  # it is asked again
+                for worker in on_loop(active_workers()).result(_LOOK_TIMEOUT):
+                    if any(label.key == PROCESS_LABEL and label.value == process for label in worker.labels or []):
+                        tell(f"Scythe worker {labels[NAME_LABEL]} serves {what}")
+                        return
+            time.sleep(_LOOK_SECONDS)
+
+    threading.Thread(target=look, daemon=True, name="scythe-listed").start()
 
 
 def _codes(experiments: Sequence[Experiment]) -> dict[str, str | None]:

@@ -30,6 +30,8 @@ SCATTER_PREFIX = "scythe_scatter_gather_"
 SLOTS_LABEL = "scythe_slots"
 #: Label of a worker: its name, for `Register(worker=...)`.
 NAME_LABEL = "scythe_worker"
+#: Label of a worker: which process it is.
+PROCESS_LABEL = "scythe_process"
 #: Labels of a worker: what its machine has, "yes" or "no".
 MACHINE_LABELS = ("high_memory", "high_cpu", "has_gpu")
 #: Key of a task's metadata: which run it belongs to.
