@@ -79,6 +79,9 @@ def test_pyiceberg_finds_them(root: Path) -> None:
         1,
         4,
         4,
+        5,
+        5,
+        5,
     ]
 
 

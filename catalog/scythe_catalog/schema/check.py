@@ -32,6 +32,8 @@ from scythe_catalog.schema.table_schema import Column
 
 _BATCH = 10_000
 _NAMED_ROWS = 1000
+#: Bounds that NaN does not keep.
+_REFUSE_NAN = {"ge", "gt", "le", "lt", "finite"}
 _EPOCH = date(1970, 1, 1)
 _MICROS_A_DAY = 86_400_000_000
 
@@ -163,16 +165,21 @@ def _needs_rows(frame: Frame, compiled: CompiledModel) -> bool:
 
 
 def _without_gaps(frame: Frame, compiled: CompiledModel) -> Frame:
-    """The frame with null in place of NaN, where that means nothing: in every column but those of floats."""
+    """The frame with null in place of NaN, where that means nothing: no float, or none that the model takes."""
     table = frame.table
     for name in frame.gaps & set(compiled.schema.names):
         kind, at = compiled.schema[name].kind, table.column_names.index(name)
         values = table.column(name)
-        if isinstance(kind, k.Float):
-            continue
+        column = compiled.schema[name]
+        if isinstance(kind, k.Float) and not (column.nullable and _REFUSE_NAN & column.bounds.keys()):
+            continue  # NaN is a float
         values = pc.if_else(pc.is_nan(values), None, values)
         whole = pc.all(pc.equal(pc.trunc(values), values), min_count=0).as_py()
-        if whole and not isinstance(kind, k.Decimal) and pc.all(pc.less(pc.abs(values), 2.0**53), min_count=0).as_py():
+        if (
+            whole
+            and not isinstance(kind, k.Decimal | k.Float)
+            and pc.all(pc.less(pc.abs(values), 2.0**53), min_count=0).as_py()
+        ):
             values = values.cast(pa.int64())  # they are floats only because of the gaps
         table = table.set_column(at, name, values)
     return Frame(table, frame.objects, frame.gaps)
@@ -258,6 +265,8 @@ def _cast(kind: k.Kind, values: pa.ChunkedArray) -> pa.ChunkedArray:
             return _in_years(_exactly(values, values.cast(pa.date32())))
         case k.Date() | k.Timestamp():
             return _in_years(values.cast(kind.storage))
+        case k.Float() if pa.types.is_integer(values.type):
+            return _exactly(values, values.cast(pa.float64(), safe=False))
         case k.Decimal() if pa.types.is_integer(values.type):
             return values.cast(pa.decimal256(76, kind.scale)).cast(kind.storage)
         case k.Decimal() if pa.types.is_floating(values.type):

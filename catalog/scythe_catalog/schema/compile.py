@@ -316,7 +316,7 @@ class _Walk:
             whole = k.category_of(type(values[0]))
             texts = tuple(whole.members[v] for v in values)
             plain = bool(self.config.get("use_enum_values"))
-            return _Found(k.Category(texts, type(values[0]), plain), nullable)
+            return _Found(k.Category(texts, type(values[0]), plain, of_members=True), nullable)
         if values and all(type(v) is str for v in values):
             return _Found(k.Category(tuple(dict.fromkeys(values))), nullable)
         if values and all(type(v) is bool for v in values):

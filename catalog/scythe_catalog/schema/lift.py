@@ -205,7 +205,7 @@ def _lift(kind: k.Kind, dtype: pa.DataType, strict: bool) -> Callable[[Any], Any
 def flat_lift(kind: k.Kind, *, strict: bool) -> Callable[[Any], Any] | None:
     """What to do with a value of a column that is not nested."""
     if isinstance(kind, k.Category):
-        members = kind.by_name(values=strict)
+        members = kind.by_name(values=strict or kind.of_members)
         return (lambda v: members.get(v, v) if isinstance(v, str | int | float) else v) if members else None
     if isinstance(kind, k.Uri) and kind.file:
         return lambda v: k.local_path(v) or v if isinstance(v, str) else v

@@ -167,6 +167,8 @@ class Category(Kind):
     python: type[enum.Enum] | None = field(default=None, compare=False, repr=False)
     #: The model holds the members' values, not the members (pydantic's `use_enum_values`).
     as_values: bool = field(default=False, compare=False, repr=False)
+    #: A Literal of members, for which pydantic takes the members alone, not their values.
+    of_members: bool = field(default=False, compare=False, repr=False)
 
     @property
     def storage(self) -> pa.DataType:

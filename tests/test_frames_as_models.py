@@ -1,0 +1,201 @@
+"""`allocate(frame)` is `allocate(models)` of the same values: for every kind, over every library and its dtypes."""
+
+import datetime as dt
+import enum
+import uuid
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import (
+    AfterValidator,
+    AnyUrl,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    RootModel,
+    ValidationError,
+    create_model,
+)
+
+from scythe import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.errors import ScytheError
+from scythe.inputs import prepare_inputs
+from scythe.registry import ExperimentOptions, define
+
+
+class Out(ExperimentOutputSpec):
+    y: int = 0
+
+
+class Fuel(enum.Enum):
+    GAS = "gas"
+    OIL = "oil"
+    COAL = "coal"
+
+
+class Storeys(enum.IntEnum):
+    ONE = 1
+    TWO = 2
+
+
+class Crossed(enum.Enum):
+    """The value of one member is the name of another."""
+
+    A = "B"
+    B = 1
+
+
+class Pane(BaseModel):
+    u: float = Field(gt=0)
+    note: str | None = "none"
+
+
+class Share(BaseModel):
+    model_config = ConfigDict(alias_generator=lambda name: name.upper())
+    share: Annotated[float, AfterValidator(lambda v: v / 100)] = 50.0
+    fuel: Fuel = Fuel.GAS
+
+
+class Names(RootModel[list[str]]):
+    pass
+
+
+@pytest.fixture(autouse=True)
+def _here(root: Path) -> None:
+    """An empty root."""
+
+
+FLOATS = st.floats(allow_nan=False, width=32)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=6)
+DAYS = st.dates(dt.date(1900, 1, 1), dt.date(2200, 1, 1))
+INSTANTS = st.datetimes(dt.datetime(1900, 1, 1), dt.datetime(2200, 1, 1))
+PANES = st.fixed_dictionaries({"u": st.one_of(st.floats(0.125, 9, width=32), st.just(-1.0))}, optional={"note": TEXTS})
+
+#: Kind -> annotation and the Python values that are given for it, good ones and bad ones.
+KINDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
+    "bool": (bool, st.booleans()),
+    "int": (Annotated[int, Field(ge=-10)], st.integers(-12, 2**40)),
+    "int or None": (int | None, st.none() | st.integers(-5, 5)),
+    "float": (float, FLOATS | st.just(float("nan"))),
+    "float or None": (Annotated[float, Field(lt=1e30)] | None, st.none() | FLOATS),
+    "whole numbers for floats": (float, st.integers(-5, 5)),
+    "decimal": (Annotated[Decimal, Field(max_digits=8, decimal_places=2)], st.decimals(-999, 999, places=2)),
+    "str": (Annotated[str, Field(max_length=5)], TEXTS),
+    "bytes": (bytes, st.binary(max_size=5)),
+    "date": (dt.date, DAYS),
+    "time": (dt.time, st.times()),
+    "datetime": (dt.datetime, INSTANTS),
+    "aware": (AwareDatetime, INSTANTS.map(lambda v: v.replace(tzinfo=dt.UTC))),
+    "timedelta": (dt.timedelta, st.timedeltas(dt.timedelta(-1000), dt.timedelta(1000))),
+    "uuid": (uuid.UUID, st.uuids().map(str)),
+    "path": (Path, st.sampled_from(["a//b", "./c", "d.csv", "https://x"])),
+    "url": (AnyUrl, st.sampled_from(["http://A.com", "file:///a%20b", "no url"])),
+    "enum": (Fuel, st.sampled_from(["gas", "oil", "GAS", "wood"])),
+    "enum of numbers": (Storeys, st.integers(0, 3)),
+    "enum, crossed": (Crossed, st.just("B")),
+    "literal of members": (Literal[Fuel.GAS, Fuel.OIL], st.sampled_from(["gas", "coal", "oil"])),
+    "literal": (Literal["a", "b"], st.sampled_from(["a", "b", "c"])),
+    "literal of numbers": (Literal[1, 2], st.integers(1, 3)),
+    "list": (list[float], st.lists(FLOATS, max_size=3)),
+    "list with rules": (list[Annotated[int, Field(gt=0)]], st.lists(st.integers(0, 5), max_size=3)),
+    "list of days": (list[dt.date | None], st.lists(st.none() | DAYS, max_size=3)),
+    "set": (set[int], st.lists(st.integers(0, 5), max_size=3)),
+    "tuple": (tuple[float, float], st.lists(FLOATS, min_size=2, max_size=2)),
+    "root model": (Names, st.lists(TEXTS, max_size=2)),
+    "model": (Pane, PANES),
+    "model or None": (Pane | None, st.none() | PANES),
+    "model with aliases": (Share, st.fixed_dictionaries({"SHARE": FLOATS, "FUEL": st.sampled_from(["gas", "wood"])})),
+    "list of models": (list[Pane], st.lists(PANES, max_size=2)),
+    "map": (dict[str, float | None], st.dictionaries(st.sampled_from(["n", "s"]), FLOATS, max_size=2)),
+    "map of lists": (dict[Fuel, list[int]], st.dictionaries(st.sampled_from(["gas", "oil"]), st.lists(st.integers(0, 9)))),
+    "own validator": (Annotated[float, AfterValidator(lambda v: v * 2)], FLOATS),
+    "validator before": (Annotated[float, BeforeValidator(lambda v: str(v).removesuffix(" m"))], st.sampled_from(["1 m", "2.5", "x"])),
+    "strict": (Annotated[Fuel, Field(strict=True)] | None, st.none()),
+}  # fmt: skip
+
+
+def _polars(rows: list[dict[str, Any]]) -> Any:
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def _arrow(rows: list[dict[str, Any]]) -> Any:
+    return pa.Table.from_pylist(rows)
+
+
+def _pandas(rows: list[dict[str, Any]]) -> Any:
+    return pd.DataFrame(rows)
+
+
+def _objects(rows: list[dict[str, Any]]) -> Any:
+    return pd.DataFrame(rows, dtype=object)
+
+
+def _nullable(rows: list[dict[str, Any]]) -> Any:
+    return pd.DataFrame(rows).convert_dtypes()
+
+
+def _arrow_backed(rows: list[dict[str, Any]]) -> Any:
+    return pd.DataFrame(rows).convert_dtypes(dtype_backend="pyarrow")
+
+
+LIBRARIES = [_polars, _arrow, _pandas, _objects, _nullable, _arrow_backed]
+
+
+def _as_models(model: type[ExperimentInputSpec], rows: list[dict[str, Any]]) -> list[Any] | None:
+    """The models of these values, None where pydantic refuses one."""
+    try:
+        return [model(experiment_id="e", sort_index=i, **row) for i, row in enumerate(rows)]
+    except ValidationError:
+        return None
+
+
+def _given(frame: Any, kind: str) -> list[Any]:
+    """The values that a frame really holds, as its own library gives them."""
+    if not isinstance(frame, pd.DataFrame):
+        values = frame["x"].to_list() if isinstance(frame, pl.DataFrame) else frame["x"].to_pylist()
+        return [Fuel(v) if kind == "literal of members" else v for v in values]
+    values = [None if v is pd.NA or v is pd.NaT else v for v in frame["x"].tolist()]
+    if frame["x"].dtype == "float64" and isinstance(frame["x"].dtype, np.dtype) and kind != "float":
+        values = [None if v != v else v for v in values]
+    return [Fuel(v) if kind == "literal of members" else v for v in values]
+
+
+def _compare(kind: str, values: list[Any], make: Callable[[list[dict[str, Any]]], Any]) -> None:
+    model: Any = create_model("In", __base__=ExperimentInputSpec, x=(KINDS[kind][0], ...))
+
+    def f(spec: Any) -> Any: ...
+
+    f.__annotations__ = {"spec": model, "return": Out}
+    experiment = define(f, "f", ExperimentOptions())
+    try:
+        frame = make([{"x": v} for v in values])
+    except Exception:
+        return
+    models = _as_models(model, [{"x": v} for v in _given(frame, kind)])
+    if models is None:
+        with pytest.raises(ScytheError):
+            prepare_inputs(frame, experiment, overwrite_sort_index=True)
+        return
+    wanted = prepare_inputs(models, experiment, overwrite_sort_index=True).table
+    got = prepare_inputs(frame, experiment, overwrite_sort_index=True).table
+    assert repr(got.column("x").to_pylist()) == repr(wanted.column("x").to_pylist())
+    assert got.schema.field("x") == wanted.schema.field("x")
+
+
+@pytest.mark.parametrize("make", LIBRARIES, ids=lambda f: f.__name__.strip("_"))
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)  # fmt: skip
+@given(data=st.data())
+def test_a_frame_gives_what_models_of_its_values_give(kind: str, make: Any, data: st.DataObject) -> None:
+    _compare(kind, data.draw(st.lists(KINDS[kind][1], min_size=1, max_size=4)), make)
