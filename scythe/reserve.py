@@ -28,14 +28,17 @@ _DEAD = dt.timedelta(hours=1)
 def reserve_folder(objects: Objects, experiment: str, version: str) -> RunKey:
     """A run folder that nobody else gets: its UTC start in whole seconds, or the next one that is free.
 
+    Seconds of other versions are passed over, too: a folder's name alone then names a run, unless two were allocated at once.
+
     Raises:
         AllocationError: none is.
     """
     moment = dt.datetime.now(dt.UTC).replace(microsecond=0)
     owner = dump({"host": socket.gethostname(), "pid": os.getpid()})
-    for _ in range(_TRIES):
+    elsewhere = {key.folder for key in reserved(objects, experiment).taken}
+    for _ in range(_TRIES + len(elsewhere)):
         key = RunKey(experiment, version, layout.folder_of(moment))
-        if not objects.exists(key.manifest) and objects.create(key.reservation, owner):
+        if key.folder not in elsewhere and not objects.exists(key.manifest) and objects.create(key.reservation, owner):
             return key
         moment += dt.timedelta(seconds=1)
     raise AllocationError(f"no run folder of {experiment} {version} is free")

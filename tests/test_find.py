@@ -12,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scythe
+import scythe.allocate
 import scythe.reserve
 from scythe import reader
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import NotFoundError, ReadError, RunError, ScytheError, VersionError
+from scythe.find import Reserved
 from scythe.registry import ExperimentRegistry
 from scythe.settings import storage
 from scythe.versions import SemVer, parse_folders
@@ -104,8 +106,21 @@ def test_runs_of_before_there_were_numbers_come_first_in_the_order_of_their_fold
 # --- which run is meant -------------------------------------------------------------------------------
 
 
-def test_runs_of_one_second_in_two_versions_are_told_apart_or_refused(clock: Callable[[int], None]) -> None:
+def test_runs_of_two_versions_have_seconds_of_their_own(clock: Callable[[int], None]) -> None:
     one, two = allocated(2.0), allocated(4.0, "bumpminor")
+
+    assert scythe.read("walls", run=one.key.folder)["r_value"].to_list() == [2.0]
+    assert scythe.open_run("walls", run=two.run_datetime).version == "v1.1.0"
+
+
+def test_runs_of_one_second_in_two_versions_are_told_apart_or_refused(
+    clock: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = allocated(2.0)
+    with monkeypatch.context() as at_once:  # neither sees the other, as where both are allocated at once
+        at_once.setattr(scythe.reserve, "reserved", lambda *_: Reserved())
+        at_once.setattr(scythe.allocate, "sweep", lambda *_: None)
+        two = allocated(4.0, "bumpminor")
     folder = one.key.folder
     assert two.key.folder == folder
 

@@ -267,8 +267,8 @@ def test_all_runs_and_all_versions_are_read_with_their_names_in_columns(moody: M
     assert sorted(scythe.read("moody", "v1.0.0", run="all")["x"]) == [0, 1]
     assert scythe.read("moody", run="all")["x"].to_list() == [2]
     assert sorted(scythe.read("moody", "all")["x"]) == [1, 2]
-    assert 0 in scythe.read("moody", "all", run=first.run_datetime)["x"]
-    assert 1 not in scythe.read("moody", "all", run=first.run_datetime)["x"]
+    assert 0 in scythe.read("moody", "all", run=first)["x"]
+    assert 1 not in scythe.read("moody", "all", run=first)["x"]
     assert scythe.read("moody", "all", table="tasks", run="all").height == 3
 
 
