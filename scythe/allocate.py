@@ -155,7 +155,8 @@ class BaseExperiment:
             overwrite_sort_index: Number the specs 0 to n - 1, rather than keep their own `sort_index`.
             overwrite_experiment_id: Set `experiment_id` to `experiment/version/datetime`.
             recursion_map: Shape of the scatter tree, on a cluster.
-            s3_client: A boto3 S3 client, to reach the bucket with from now on in this process (and its workers).
+            s3_client: A boto3 S3 client, to reach the root's bucket with from now on in this process (and its workers);
+                where the root is a folder, the buckets of inputs.
             engine: `inline`, `local` (default) or `hatchet`; also `SCYTHE_ENGINE`.
             chunk: Inputs per task; chosen by their duration if not given.
             workers: Processes of the local engine; all cores if not given.
@@ -373,10 +374,6 @@ def schemas_of_version(objects: Objects, experiment: str, version: str) -> dict[
 def _use_client(objects: Objects, client: Any) -> None:
     from scythe_catalog.s3 import use_client
 
-    if not objects.is_bucket:
-        raise AllocationError(
-            f"s3_client is given, but the root is {objects.root}: name a bucket with SCYTHE_STORAGE_BUCKET"
-        )
     try:
         use_client(objects.root, client)
     except TypeError as error:

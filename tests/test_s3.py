@@ -411,11 +411,34 @@ def test_what_is_no_client_of_s3_is_refused(
         house.allocate(specs, engine="inline", s3_client=client)
 
 
-def test_a_client_without_a_bucket_is_refused(
-    house: BaseExperiment, specs: pl.DataFrame, root: Path, s3: S3Server
+class Remote(ExperimentInputSpec):
+    file: FileReference
+
+
+class Text(ExperimentOutputSpec):
+    text: str
+
+
+def read_remote(spec: Remote) -> Text:
+    assert isinstance(spec.file, Path)
+    return Text(text=spec.file.read_text())
+
+
+@pytest.mark.parametrize("engine", ["inline", "local"])
+def test_a_client_beside_a_folder_reaches_the_inputs_in_buckets(
+    engine: str, bucket: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(AllocationError, match="name a bucket with SCYTHE_STORAGE_BUCKET"):
-        house.allocate(specs, engine="inline", s3_client=s3.client())
+    from scythe_catalog import s3 as reached
+
+    for name in [n for n in os.environ if n.startswith(("AWS_", "SCYTHE_STORAGE_BUCKET"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(reached, "_GIVEN", {})
+    s3.client().put_object(Bucket=bucket, Key="a.csv", Body=b"content")
+    experiment = BaseExperiment(ExperimentRegistry.Register(name="remote", retries=0)(read_remote))
+    inputs = pl.DataFrame({"file": [f"s3://{bucket}/a.csv"]})
+    _, ref = experiment.allocate(inputs, engine=engine, workers=1, s3_client=s3.client())
+    ref.result(timeout=100)
+    assert scythe.read("remote")["text"].to_list() == ["content"]
 
 
 # --- bad input --------------------------------------------------------------------------------------

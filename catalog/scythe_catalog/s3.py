@@ -167,12 +167,14 @@ def _frozen(credentials: Any) -> Keys:
 
 
 _ASKING = threading.Lock()
-#: Buckets that are reached with a client that the user gave, or with what a parent process handed over.
+#: Buckets that are reached with a client that the user gave, or with what a parent process handed over; empty: any other.
 _GIVEN: dict[str, Reach] = {}
 
 
 def use_client(root: str, client: Any) -> None:
     """Reaches the bucket of a root with a boto3 client, from now on and in this process.
+
+    For a root that is a folder: every bucket that no other client was given for.
 
     Raises:
         TypeError: it is no S3 client of boto3.
@@ -188,22 +190,23 @@ def use_client(root: str, client: Any) -> None:
     try:
         _GIVEN[bucket] = Reach.of(client)
     except ValueError as error:
-        raise StorageError(f"the bucket {bucket!r} cannot be reached with this client: {error}") from error
+        what = f"the bucket {bucket!r}" if bucket else "a bucket"
+        raise StorageError(f"{what} cannot be reached with this client: {error}") from error
 
 
 def hand_over(root: str) -> Reach | None:
     """What another process of this machine needs to reach a root; it goes through a pipe, never to a file.
 
-    None where it is to ask boto3 itself: for a folder, and for credentials that expire and that boto3 finds there
-    too. Those of a client are handed over as they are now, see `renewed`.
+    None where it is to ask boto3 itself: for a folder without a client, and for credentials that expire and that boto3
+    finds there too. Those of a client are handed over as they are now, see `renewed`.
     """
-    if not root.startswith("s3://"):
-        return None
     bucket = bucket_of(root)
+    if not bucket and bucket not in _GIVEN:
+        return None
     found = reach(bucket)
     if found.credentials is None or isinstance(found.credentials, Keys):
         return found
-    return replace(found, credentials=found.frozen()) if bucket in _GIVEN else None
+    return replace(found, credentials=found.frozen()) if bucket in _GIVEN or "" in _GIVEN else None
 
 
 def renewed(root: str, handed: Reach | None) -> Reach | None:
@@ -220,8 +223,8 @@ def take_over(root: str, handed: Reach | None) -> None:
 
 
 def bucket_of(root: str) -> str:
-    """The bucket of an `s3://` URI."""
-    return root.removeprefix("s3://").partition("/")[0]
+    """The bucket of an `s3://` URI, empty for a folder's."""
+    return root.removeprefix("s3://").partition("/")[0] if root.startswith("s3://") else ""
 
 
 def reach(bucket: str) -> Reach:
@@ -230,8 +233,9 @@ def reach(bucket: str) -> Reach:
     Raises:
         StorageError: boto3's settings make no sense, or there are no credentials.
     """
-    if bucket in _GIVEN:
-        return _GIVEN[bucket]
+    given = _GIVEN.get(bucket) or _GIVEN.get("")
+    if given is not None:
+        return given
     settings = tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith(("AWS_", "BOTO_"))))
     try:
         with _ASKING:  # threads that want the same bucket at once wait for the first of them
