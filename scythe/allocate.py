@@ -193,10 +193,8 @@ class BaseExperiment:
         objects = storage()
         if s3_client is not None:
             _use_client(objects, s3_client)
-        with _writable(objects):
-            objects.make()
-            objects.sweep_staging()
         with _writable(objects), self._reserved(objects, version) as key:
+            objects.sweep_staging()
             sweep(objects, key)
             plan = self._store(
                 objects, key, inputs, engine=engine, chunk=chunk, shape=recursion_map, catalog=settings.catalog,
@@ -307,6 +305,7 @@ class BaseExperiment:
             versions = self._known_versions(objects)
             version = self._choose(objects, versions, wanted)
             known = str(version) in map(str, versions)
+            objects.make()
             if known or objects.create(layout.version_record(self.name, str(version)), record):
                 return version
         raise AllocationError(f"no version of {self.name!r} could be reserved: other allocations were always faster")

@@ -102,7 +102,7 @@ class OutputFiles:
 
     def _drop(self, i: int) -> None:
         for path in self._staged.pop(i, {}).values():
-            path.unlink(missing_ok=True)
+            self._objects.discard(path)
 
 
 def _file(name: str, value: str, working: str | None) -> Path:

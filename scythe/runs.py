@@ -191,6 +191,7 @@ class ExperimentRun(BaseModel):
         if going is not None:
             return going
         self._objects.delete([self.key.cancelled])
+        self._objects.sweep_staging()
         return start(
             plan, experiment, open_ranges, engine=chosen, workers=workers or engine_settings().workers, show=show
         )

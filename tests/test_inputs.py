@@ -86,10 +86,10 @@ def nothing_written(root: Path) -> bool:
 
 
 def left_over(root: Path) -> list[str]:
-    """Files and experiments that lie below the root (empty folders of Scythe's own do not count)."""
+    """Files and experiments that lie below the root (its own `.gitignore` and empty folders do not count)."""
     if not root.exists():
         return []
-    own = [p for p in root.rglob("*") if p.is_file()]
+    own = [p for p in root.rglob("*") if p.is_file() and p.name != ".gitignore"]
     folders = [p for p in root.iterdir() if not p.name.startswith(("_", "."))]
     return [p.relative_to(root).as_posix() for p in (*own, *folders)]
 

@@ -13,8 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import duckdb_ext
+import pandas as pd
+import polars as pl
 import pytest
+from pyiceberg.table import StaticTable
 
+import scythe
+from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry, FileReference
 from scythe_catalog import disk
 from scythe_catalog.errors import StorageError
 from scythe_catalog.objects import Objects
@@ -303,3 +310,41 @@ def test_another_users_root_is_a_sentence(tmp_path: Path, monkeypatch: pytest.Mo
         for call in calls:
             with pytest.raises(StorageError, match=f"cannot be {what}: {os.strerror(code)}"):
                 call()
+
+
+# --- names ------------------------------------------------------------------------------------------
+
+
+class Point(ExperimentInputSpec):
+    x: int
+
+
+class Value(ExperimentOutputSpec):
+    y: int
+    file: FileReference
+
+
+def double(spec: Point, tempdir: Path) -> Value:
+    (tempdir / "a.txt").write_text(str(spec.x))
+    return Value(y=2 * spec.x, file=tempdir / "a.txt")
+
+
+@pytest.mark.parametrize("name", ["two words", "50% #1?", "Wärme à [x] {y}*", "%20&+=~'"])
+def test_a_root_of_any_name_is_read_by_all(
+    name: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCYTHE_STORAGE_ROOT", str(tmp_path / name / "data"))
+    experiment = BaseExperiment(ExperimentRegistry.Register(retries=0)(double))
+    _, ref = experiment.allocate(pl.DataFrame({"x": [1, 2]}), engine="inline")
+    uri, table = ref.result().uris["scalars"], f"{tmp_path}/{name}/data/_catalog/double/scalars"
+    static = StaticTable.from_metadata(table, {"py-io-impl": "scythe_catalog.fileio.ObjectsFileIO"})
+    assert scythe.read("double")["y"].to_list() == [2, 4]
+    assert [text for _, text in scythe.FileRefs(scythe.files("double"), "file", Path.read_text)] == ["1", "2"]
+    assert sorted(pl.scan_iceberg(static).collect()["y"]) == [2, 4]
+    assert sorted(static.scan().to_arrow()["y"].to_pylist()) == [2, 4]
+    assert sorted(pd.read_parquet(uri.removeprefix("file://"))["y"]) == [2, 4]
+    duck = duckdb.connect(config={"allow_unsigned_extensions": "true"})
+    for extension in ("avro", "iceberg"):
+        (file,) = Path(duckdb_ext.__path__[0]).rglob(f"v{duckdb.__version__}/*/{extension}.duckdb_extension")
+        duck.execute(f"LOAD '{file}'")
+    assert duck.execute("SELECT sum(y) FROM iceberg_scan(?)", [table]).fetchone() == (6,)
