@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
@@ -47,6 +48,8 @@ class Attempt:
     run: str | None = None
     #: The system that its process belongs to: two containers may have one name, and the same numbers for processes.
     system: str = ""
+    #: When it took up the run, by its own clock [s since 1970]; 0 where that was not recorded.
+    began: float = 0.0
     #: Seconds since the last heartbeat; never stored.
     age: float = 0.0
 
@@ -169,7 +172,7 @@ class Turn:
     """This process's turn to work on a run: taken on entry, kept alive by a thread, ended on exit.
 
     With `run` and `number`, a run of a cluster's engine takes the turn that it was triggered for, or
-    takes up again what it had before it was moved to this process.
+    takes up again what it had before it was moved to this process. `taken` is told the number of a turn that is new.
 
     Raises:
         RunError: another process works on the run.
@@ -178,7 +181,14 @@ class Turn:
     """
 
     def __init__(
-        self, objects: Objects, key: RunKey, engine: str, *, run: str | None = None, number: int | None = None
+        self,
+        objects: Objects,
+        key: RunKey,
+        engine: str,
+        *,
+        run: str | None = None,
+        number: int | None = None,
+        taken: Callable[[int], None] | None = None,
     ) -> None:
         self._objects, self._key, self._engine, self._run = objects, key, engine, run
         self._over = threading.Event()
@@ -186,11 +196,14 @@ class Turn:
         #: Set when a later process has taken up the run: this one stood still for too long.
         self.superseded = threading.Event()
         self.number = 0
+        self._began = time.time()
         self._heart = f"scythe-heartbeat-{uuid.uuid4().hex}"
         self._thread = threading.Thread(target=self._beat, daemon=True, name=self._heart)
         self._thread.start()  # before there is a mark: one without a heart counts for nothing
         try:
             self._take() if number is None else self._take_up(number)
+            if taken is not None:
+                taken(self.number)
         except BaseException:
             self._over.set()
             raise

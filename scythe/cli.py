@@ -83,6 +83,7 @@ def show(name: _Name) -> None:
         shown = run.key.final(stems[table]).removeprefix(f"{run.experiment_id}/")
         _say(f"  {shown:<32} {found.rows:>12,} rows {found.bytes / 1e6:>10,.2f} MB")
     tasks = _read(run, "tasks")
+    _show_attempts(run, tasks)
     if tasks is not None and tasks.height:
         _say("\nSlowest inputs")
         _table(
@@ -95,6 +96,41 @@ def show(name: _Name) -> None:
     if errors is not None and errors.height:
         _say("\nFirst errors")
         _table(errors.select("sort_index", "exception_type", "exception_message", "attempts").head(_SHOWN_ERRORS), "")
+
+
+def _show_attempts(run: ExperimentRun, tasks: pl.DataFrame | None) -> None:
+    """A line an attempt: who did how many of the inputs, with which code."""
+    import polars as pl
+
+    from scythe.errors import ScytheError
+
+    try:
+        attempts = run.attempts
+    except ScytheError as error:
+        typer.echo(f"\n{_plain(str(error))}")
+        return
+    if not attempts:
+        return
+    done = dict(tasks.group_by("attempt").len().rows()) if tasks is not None and "attempt" in tasks.columns else {}
+    rows = [
+        (
+            a.number, a.began, a.engine, a.host, done.get(a.number, 0),
+            _short(a.provenance.described if a.provenance is not None else None),
+            _short(a.provenance.code if a.provenance is not None else None),
+        )
+        for a in attempts
+    ]  # fmt: skip
+    schema = {
+        "attempt": pl.Int64, "began": pl.Datetime("us", "UTC"), "engine": pl.String, "host": pl.String,
+        "inputs": pl.Int64, "commit": pl.String, "code": pl.String,
+    }  # fmt: skip
+    typer.echo("\nAttempts")
+    _table(pl.DataFrame(rows, schema=schema, orient="row"), "")
+
+
+def _short(name: str | None) -> str | None:
+    """The first digits of a commit or a hash, with what says that files differed."""
+    return name and name[:12] + ("-dirty" if name.endswith("-dirty") else "")
 
 
 @app.command("resume")

@@ -20,10 +20,12 @@ from types import ModuleType
 
 from scythe.code import code_hash
 from scythe.errors import RunDamaged
+from scythe.layout import RunKey
 from scythe.records import dump, parse
 from scythe.redaction import redacted
 from scythe.registry import Experiment
 from scythe.settings import engine_settings
+from scythe_catalog.objects import Objects
 
 _OWN_PACKAGES = ("scythe-engine", "hatchet-sdk", "numpy", "pandas", "polars", "pyarrow", "pydantic", "pyiceberg")
 _GIT_SECONDS = 2.0
@@ -112,6 +114,21 @@ def begin(experiment: Experiment, engine: str) -> Callable[[], Provenance]:
     return end
 
 
+def record(objects: Objects, key: RunKey, experiment: Experiment, engine: str, attempt: int) -> None:
+    """Records what an attempt on a run is made by; of the first its allocation has told."""
+    if attempt > 1:
+        objects.write(key.provenance(attempt), provenance(experiment, engine).to_json())
+
+
+def recorded(objects: Objects, key: RunKey, attempt: int) -> Provenance | None:
+    """What was recorded of an attempt; None of those of earlier versions of Scythe. Raises RunDamaged."""
+    where = key.provenance(0 if attempt == 1 else attempt)
+    try:
+        return Provenance.from_json(objects.read(where), objects.uri(where))
+    except FileNotFoundError:
+        return None
+
+
 def _packages(experiment: Experiment) -> dict[str, str]:
     """Versions of what Scythe stands on and of what the experiment's module imports."""
     module = sys.modules.get(experiment.module)
@@ -175,4 +192,4 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
 
 
-__all__ = ["Provenance", "begin", "provenance"]
+__all__ = ["Provenance", "begin", "provenance", "record", "recorded"]

@@ -16,6 +16,7 @@ from scythe.engines.start import attach, cancel, outlook, start
 from scythe.errors import FormatError, NotFoundError, RunDamaged, RunError
 from scythe.find import experiment_names, find_run, latest_run, name_of, run_folders, split_name, version_names
 from scythe.gather import all_parts, coverage_of
+from scythe.history import RunAttempt, attempts_on
 from scythe.layout import RunKey
 from scythe.manifest import read_manifest
 from scythe.parts import failed
@@ -64,6 +65,17 @@ class ExperimentRun(BaseModel):
         Also `deleted`, `damaged`, and `allocating` of one whose allocation is under way or was cut short: see `problem`.
         """
         return self._look.status
+
+    @property
+    def attempts(self) -> list[RunAttempt]:
+        """The attempts on the run, the first one first: who worked on it, when, and with which code.
+
+        `tasks` names the attempt of each input, so that it can be told which rows came from which code.
+
+        Raises:
+            RunDamaged: a record of one is none any more.
+        """
+        return attempts_on(self._objects, self.key)
 
     @property
     def problem(self) -> str | None:

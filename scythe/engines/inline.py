@@ -11,6 +11,7 @@ from scythe.engines.chunks import Chunks
 from scythe.engines.jobs import FinishedRef
 from scythe.leaf import ChunkError, Leaf
 from scythe.plan import RunPlan
+from scythe.provenance import record
 from scythe.registry import Experiment
 
 
@@ -24,7 +25,11 @@ def run_inline(
         RunCancelled: the run was cancelled meanwhile; it stops before its next input.
         Superseded: another process has taken up the run, because this one stood still.
     """
-    with Turn(plan.objects, plan.key, "inline") as turn, Leaf(plan, experiment) as leaf:
+
+    def taken(number: int) -> None:
+        record(plan.objects, plan.key, experiment, "inline", number)
+
+    with Turn(plan.objects, plan.key, "inline", taken=taken) as turn, Leaf(plan, experiment) as leaf:
         collector = Collector(plan, experiment, turn.number, show=show)
         chunks = Chunks(open_ranges, 1, plan.chunk)
         stopped: ChunkError | None = None

@@ -32,6 +32,7 @@ from scythe.failures import lines_in_memory
 from scythe.leaf import Leaf
 from scythe.plan import RunPlan
 from scythe.progress import Progress
+from scythe.provenance import record
 from scythe.registry import Experiment
 from scythe.results import RunResult
 from scythe_catalog.s3 import hand_over, renewed
@@ -67,7 +68,7 @@ class LocalJob:
         show: bool,
     ) -> None:
         self.plan, self.experiment = plan, experiment
-        self._turn = Turn(plan.objects, plan.key, "local")
+        self._turn = Turn(plan.objects, plan.key, "local", taken=self._record)
         self._ranges = list(open_ranges)
         self._workers = min(workers or cpus(), max(1, sum(b - a for a, b in self._ranges)))
         self._show = show
@@ -92,6 +93,9 @@ class LocalJob:
     @property
     def workflow_run_id(self) -> str | None:
         return self.plan.workflow_run_id
+
+    def _record(self, attempt: int) -> None:
+        record(self.plan.objects, self.plan.key, self.experiment, "local", attempt)
 
     # --- the reference ------------------------------------------------------------------------------
 

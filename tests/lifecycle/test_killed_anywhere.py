@@ -132,6 +132,8 @@ def test_a_retry_that_is_killed_anywhere_leaves_the_old_end_or_the_new_one(broke
         assert in_catalog(run) == (sorted(rows), sorted(errors))
         to_its_end(run.retry_errors, run)
         assert seen(run) == ({0, 1, 2}, set())
+        of = dict(scythe.read("loads", table="tasks", run=run).select("sort_index", "attempt").rows())
+        assert of[0] < of[2] < of[1] <= len(run.attempts), "the first stops at 1, a resume does 2, a retry 1"
         assert in_catalog(run) == ([0, 1, 2], [])
         assert pl.read_parquet(run.objects.folder / run.key.final("scalars"))["y"].to_list() == [0, 10, 20]  # pyright: ignore[reportOptionalOperand]
         after += 1

@@ -20,6 +20,7 @@ from scythe.errors import AllocationError, RunError
 from scythe.leaf import Leaf
 from scythe.manifest import read_manifest, record_trigger
 from scythe.plan import RunPlan
+from scythe.provenance import record
 from scythe.registry import Experiment
 from scythe.settings import engine_settings, hatchet_settings
 from scythe.turns import TurnPlan, last_turn, load_trigger, store_trigger, store_turn
@@ -80,6 +81,7 @@ def run_hatchet(
     labels, names = required_labels(experiment.options), task_names(experiment, single=plan.single)
     turn = TurnPlan(_next_turn(plan), list(open_ranges), show, _code(experiment), labels, names)
     store_turn(plan.objects, plan.key, turn)
+    record(plan.objects, plan.key, experiment, "hatchet", turn.number)
     pointer: dict[str, Any] = {"root": plan.root, "run": plan.key.path, "turn": turn.number}
     if experiment.included is not None and experiment.included.is_workflow:
         workflow = connect().stubs.workflow(name=experiment.included.name, input_validator=experiment.input_model)

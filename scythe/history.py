@@ -1,0 +1,41 @@
+"""The attempts on a run: who worked on it, when, and with which code. Works on nothing itself."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+
+from scythe.attempts import attempts
+from scythe.layout import RunKey
+from scythe.provenance import Provenance, recorded
+from scythe_catalog.objects import Objects
+
+
+@dataclass(frozen=True)
+class RunAttempt:
+    """One attempt on a run: its start, or a `resume` or `retry_errors`. The column `attempt` of `tasks` names it for each input.
+
+    Attributes:
+        number: 1 for the first.
+        engine: `inline`, `local` or `hatchet`.
+        host, pid: The process that worked on the run, or led it.
+        began: When it took up the run, by its own clock; None where that was not recorded.
+        provenance: Commit, patch, hash of the code and packages; None where that was not recorded.
+    """
+
+    number: int
+    engine: str
+    host: str
+    pid: int
+    began: dt.datetime | None
+    provenance: Provenance | None
+
+
+def attempts_on(objects: Objects, key: RunKey) -> list[RunAttempt]:
+    """All attempts on a run, the first one first; raises RunDamaged where a record of one is none any more."""
+    found: list[RunAttempt] = []
+    for mark in attempts(objects, key):
+        began = dt.datetime.fromtimestamp(mark.began, dt.UTC) if mark.began else None
+        made_by = recorded(objects, key, mark.number)
+        found.append(RunAttempt(mark.number, mark.engine, mark.host, mark.pid, began, made_by))
+    return found

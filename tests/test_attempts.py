@@ -1,0 +1,57 @@
+"""The attempts on a run: each tells the code that it ran, and every row the attempt that it came from."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import scythe
+from scythe.runs import ExperimentRun
+
+
+def test_each_attempt_tells_its_code_and_tasks_tell_the_attempt_of_each_row(root: Path) -> None:
+    Path("model.py").write_text(REPAIRED.replace("BODY", 'raise ValueError("broken")'))
+    run = _attempted("allocate", "model")
+    Path("model.py").write_text(REPAIRED.replace("BODY", "return Answer(y=1)"))
+    _attempted("retry", "model")
+
+    first, second = run.attempts
+    assert first.provenance is not None
+    assert second.provenance is not None
+    assert first.provenance.code != second.provenance.code
+    assert dict(scythe.read("repaired", table="tasks").select("sort_index", "attempt").rows()) == {0: 1, 1: 2}
+
+
+REPAIRED = """
+import sys
+import scythe
+from scythe.allocate import BaseExperiment
+from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.registry import ExperimentRegistry
+
+class Question(ExperimentInputSpec):
+    x: int
+
+class Answer(ExperimentOutputSpec):
+    y: int
+
+@ExperimentRegistry.Register(name="repaired", retries=0)
+def repaired(spec: Question) -> Answer:
+    if spec.x == 1:
+        BODY
+    return Answer(y=0)
+
+def allocate():
+    specs = [Question(experiment_id="", sort_index=i, x=i) for i in range(2)]
+    BaseExperiment(experiment=repaired).allocate(specs, workers=1)[1].result()
+
+def retry():
+    scythe.open_run("repaired").retry_errors(workers=1).result()
+"""
+
+
+def _attempted(what: str, module: str) -> ExperimentRun:
+    command = f"import sys; sys.path.insert(0, '.'); import {module}; {module}.{what}()"
+    subprocess.run([sys.executable, "-c", command], check=True)
+    return scythe.open_run("repaired")
