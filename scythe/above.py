@@ -13,7 +13,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import Any
 
 from scythe.console import is_terminal
 
@@ -36,7 +36,7 @@ class Above:
             source, self.handle = os.pipe()
             self._reader = threading.Thread(target=self._read, args=(source,), daemon=True, name="scythe-output")
             self._reader.start()
-        if _is_same_terminal(_number(sys.stdout), _number(sys.stderr)):
+        if len(self._streams) == 2 and _is_same_terminal(_number(sys.stdout), _number(sys.stderr)):
             sys.stdout, sys.stderr = self._streams  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
         _SHOWN.add(self)
 
@@ -59,7 +59,7 @@ class Above:
         for stream in self._streams:
             for name in ("stdout", "stderr"):  # unless the script has put another in its place
                 if getattr(sys, name) is stream:
-                    setattr(sys, name, stream.inner)
+                    setattr(sys, name, stream.beneath())
 
     def _read(self, source: int) -> None:
         decoder, rest = codecs.getincrementaldecoder("utf-8")("replace"), ""
@@ -75,7 +75,7 @@ class Above:
 class _Stream:
     """A stream of a terminal: whole lines stand above the bar while there is one, and pass through after it."""
 
-    def __init__(self, above: Above, inner: TextIO) -> None:
+    def __init__(self, above: Above, inner: Any) -> None:
         self._above, self.inner, self._half = above, inner, ""
 
     def write(self, text: str) -> int:
@@ -95,6 +95,13 @@ class _Stream:
             half, self._half = self._half, ""
             self._above.show(half)
         self.inner.flush()
+
+    def beneath(self) -> Any:
+        """The stream that was there before, and that no other bar has given up meanwhile."""
+        inner = self.inner
+        while isinstance(inner, _Stream) and not inner._above.live:
+            inner = inner.inner
+        return inner
 
     def let_out(self) -> None:
         half, self._half = self._half, ""

@@ -14,6 +14,7 @@ import pytest
 
 import scythe
 from scythe.allocate import BaseExperiment
+from scythe.attempts import Superseded
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.engines.serve import Server
 from scythe.errors import RunError
@@ -67,6 +68,23 @@ def test_a_reference_to_a_run_that_is_over_is_joined_at_once(root: Path, tmp_pat
 
     ref.join(5)
     assert not ref.is_alive()
+
+
+def test_a_caller_that_was_overtaken_while_it_stood_still_says_so_and_ends(root: Path, tmp_path: Path) -> None:
+    """A process that was suspended for a minute finds the mark of the one that went on with its run."""
+    ExperimentRegistry.Register(name="waits_at_a_gate")(climb)
+    specs = [Step(experiment_id="", sort_index=i, x=i, gate=str(tmp_path / "gate")) for i in range(4)]
+    run, ref = BaseExperiment("waits_at_a_gate").allocate(specs, engine="local", workers=1)
+    first = run.key.attempts + "/000001.json"
+
+    run.objects.write(
+        run.key.attempts + "/000002.json", run.objects.read(first).replace(b"scythe-heart", b"another-heart")
+    )
+
+    with pytest.raises(Superseded, match="taken over by another process"):
+        ref.result(timeout=60)
+    assert not ref.is_alive()
+    assert not run.objects.exists(run.key.result)
 
 
 def test_no_class_of_ours_inherits_private_names_of_a_thread() -> None:
