@@ -3,6 +3,7 @@
 import contextlib
 import datetime as dt
 import itertools
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import NotFoundError, ReadError, RunError, ScytheError, VersionError
 from scythe.find import Reserved
+from scythe.rebuild import rebuild
 from scythe.registry import ExperimentRegistry
 from scythe.settings import storage
 from scythe.versions import SemVer, parse_folders
@@ -84,6 +86,18 @@ def test_the_latest_run_is_the_one_that_was_allocated_last_whatever_its_clock_sa
         second.experiment_id,
     ]
     assert scythe.read("walls", run="all")["r_value"].to_list() == [4.0, 2.0]  # in the order of their datetimes
+
+
+def test_the_order_of_runs_survives_the_loss_of_the_catalog(clock: Callable[[int], None], root: Any) -> None:
+    clock(5)
+    allocated(2.0)
+    clock(3)
+    second = allocated(4.0)
+    shutil.rmtree(root / "_catalog")
+
+    assert rebuild(storage()) == 2
+    assert scythe.list_runs("walls")["number"].to_list() == [1, 2]
+    assert scythe.open_run("walls").experiment_id == second.experiment_id
 
 
 def test_runs_of_before_there_were_numbers_come_first_in_the_order_of_their_folders(
