@@ -174,6 +174,10 @@ def _without_gaps(frame: Frame, compiled: CompiledModel) -> Frame:
         if isinstance(kind, k.Float) and not (column.nullable and _REFUSE_NAN & column.bounds.keys()):
             continue  # NaN is a float
         values = pc.if_else(pc.is_nan(values), None, values)
+        if values.null_count == len(values):
+            values = pa.nulls(len(values))
+            table = table.set_column(at, name, values)
+            continue
         whole = pc.all(pc.equal(pc.trunc(values), values), min_count=0).as_py()
         if (
             whole
@@ -289,11 +293,10 @@ def _categories(kind: k.Category, values: pa.ChunkedArray) -> pa.ChunkedArray:
 def _uris(kind: k.Uri, values: pa.ChunkedArray) -> pa.ChunkedArray:
     """The texts as the model's own type writes them."""
     found = _encoded(values.cast(pa.string()))
-    texts = [
-        None if t is None else t if kind.file and k.local_path(t) else kind.restore(t)
-        for t in found.dictionary.to_pylist()
-    ]
-    return pa.chunked_array([kind.array(texts).take(found.indices)])
+    take = kind.given or kind.restore
+    stays = [t is None or bool(kind.file and k.local_path(t)) for t in found.dictionary.to_pylist()]
+    taken = [t if stay else take(t) for t, stay in zip(found.dictionary.to_pylist(), stays, strict=True)]
+    return pa.chunked_array([kind.array(taken).take(found.indices)])
 
 
 def _in_years(values: pa.ChunkedArray) -> pa.ChunkedArray:

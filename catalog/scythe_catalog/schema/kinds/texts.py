@@ -109,6 +109,8 @@ class Uri(Kind):
     restore: Callable[[str], Any] = field(default=Path, compare=False, repr=False)
     #: Whether the values are paths (True), URLs (False) or either (None): then a URL is known by its `://`.
     paths: bool | None = field(default=True, compare=False, repr=False)
+    #: What the annotation makes of a text that a user gives, where that is not what a stored text was.
+    given: Callable[[str], Any] | None = field(default=None, compare=False, repr=False)
 
     @property
     def storage(self) -> pa.DataType:
