@@ -6,6 +6,7 @@ import base64
 import json
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -60,10 +61,33 @@ class StandinEngine:
         self._process.kill()
         self._process.wait()
 
+    def befall(self, **faults: float) -> dict[str, int]:
+        """Have something happen to it; how many answers and hand-overs it will still lose.
+
+        Args:
+            faults: `refuse_seconds`, `let_pass_seconds`; from now on `lost_answers`, `lost_handovers` of them are lost.
+        """
+        request = urllib.request.Request(
+            f"{self._claims['server_url']}/standin/faults",
+            json.dumps(faults).encode(),
+            {"Authorization": f"Bearer {self.env['HATCHET_CLIENT_TOKEN']}", "Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.loads(answer.read())
+
+    @property
+    def grpc_port(self) -> int:
+        """Where its gRPC side listens."""
+        return int(self._claims["grpc_broadcast_address"].rpartition(":")[2])
+
+    @property
+    def _claims(self) -> dict[str, str]:
+        claims = self.env["HATCHET_CLIENT_TOKEN"].split(".")[1]
+        return json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
+
     def expired_token(self) -> str:
         """A token of this engine that was good until a minute ago."""
         from .tokens import mint
 
-        claims = self.env["HATCHET_CLIENT_TOKEN"].split(".")[1]
-        held = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
+        held = self._claims
         return mint(held["server_url"], held["grpc_broadcast_address"], seconds=-60.0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
 
 from .durable import DurableTasks
 from .model import (
@@ -66,6 +67,25 @@ class Engine:
         self._verify_names = verify_names
         self._cut_bulks = cut_bulks
         self._waiting = Waiting()
+        #: Answers of workers, and hand-overs to them, that are taken for done and lost.
+        self.lost_answers = self.lost_handovers = 0
+        self._refuses_until = now()
+
+    # What a test has befall it
+
+    def refuse(self, seconds: float) -> None:
+        """Refuse all tokens for a while, as an engine does whose database is away."""
+        self._refuses_until = now() + timedelta(seconds=seconds)
+
+    @property
+    def refuses(self) -> bool:
+        return now() < self._refuses_until
+
+    def let_pass(self, seconds: float) -> None:
+        """Give up the tasks whose limit would be reached in so many seconds."""
+        for task in list(self.tasks.values()):
+            if task.limit_at is not None and (task.limit_at - now()).total_seconds() <= seconds:
+                self._time_out(task)
 
     # Workers
 
@@ -209,6 +229,9 @@ class Engine:
             task.events.append(TaskEvent("STARTED", "", retry_count, task.worker.id if task.worker else None))
 
     def completed(self, task_id: str, retry_count: int, output: str) -> None:
+        if self.lost_answers:
+            self.lost_answers -= 1
+            return
         task = self._reported(task_id, retry_count)
         if task is not None:
             task.output = output
@@ -227,12 +250,14 @@ class Engine:
             task.worker.release_slots(task)
             self.place()
 
-    def extend(self, task_id: str, seconds: float) -> None:
-        """Restart the clock of a running task with the given seconds on top of its time limit."""
+    def extend(self, task_id: str, seconds: float) -> bool:
+        """Put off the time limit of a running task; False where it is not running (any more)."""
         task = self.task(task_id)
-        if task.execution_timer is not None:
-            task.execution_timer.cancel()
-            self._limit(task, seconds_of(task.spec.timeout) + seconds)
+        if task.status is not Status.RUNNING or task.limit_at is None or task.execution_timer is None:
+            return False
+        task.execution_timer.cancel()
+        self._limit(task, (task.limit_at - now()).total_seconds() + seconds)
+        return True
 
     def _reported(self, task_id: str, retry_count: int) -> TaskRun | None:
         """The task that a report is about; None for a report of an attempt that has been given up."""
@@ -257,7 +282,9 @@ class Engine:
             invocation = self.durable.begin_invocation(task) if task.spec.durable else None
             task.events.append(TaskEvent("ASSIGNED", "Assigned to worker", task.retry_count, worker.id))
             self._limit(task, seconds_of(task.spec.timeout))
-            if worker.mailbox is not None:
+            if self.lost_handovers:
+                self.lost_handovers -= 1
+            elif worker.mailbox is not None:
                 worker.mailbox.put_nowait(Start(task, task.retry_count, invocation, payload_of(task)))
 
     def evict(self, task: TaskRun) -> None:
@@ -277,6 +304,7 @@ class Engine:
         return True
 
     def _limit(self, task: TaskRun, seconds: float) -> None:
+        task.limit_at = now() + timedelta(seconds=seconds)
         task.execution_timer = self.later(seconds, lambda: self._time_out(task))
 
     def _time_out(self, task: TaskRun) -> None:

@@ -43,7 +43,10 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Authentication(grpc.aio.ServerInterceptor):
-    """Refuses calls without a valid token, in the words of the engine."""
+    """Refuses calls without a valid token, and all calls while the engine refuses, in the words of the engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
 
     async def intercept_service(
         self,
@@ -52,7 +55,9 @@ class Authentication(grpc.aio.ServerInterceptor):
     ) -> Any:
         handler = await continuation(handler_call_details)
         header = dict(handler_call_details.invocation_metadata or ()).get("authorization")
-        if handler is None or bearer(str(header)):
+        # A worker that is refused opens its stream anew, and is lost here at once: the engine waits for 30 s.
+        refuses = self._engine.refuses and not handler_call_details.method.endswith("/Heartbeat")
+        if handler is None or (bearer(str(header)) and not refuses):
             return handler
 
         async def refuse(_: object, context: Context) -> None:
@@ -164,7 +169,9 @@ class Dispatcher(dispatch_grpc.DispatcherServicer):  # pyright: ignore[reportAtt
         return dispatch.ReleaseSlotResponse()
 
     async def RefreshTimeout(self, request: Any, context: Context) -> Message:
-        self._engine.extend(request.task_run_external_id, seconds_of(request.increment_timeout_by))
+        if not self._engine.extend(request.task_run_external_id, seconds_of(request.increment_timeout_by)):
+            reason = f"task run not found: {request.task_run_external_id}"
+            await context.abort(grpc.StatusCode.NOT_FOUND, reason)
         return dispatch.RefreshTimeoutResponse()
 
     async def RestoreEvictedTask(self, request: Any, context: Context) -> Message:

@@ -163,13 +163,14 @@ class TaskRun:
     events: list[TaskEvent] = field(default_factory=list)
     schedule_timer: Timer | None = None
     execution_timer: Timer | None = None
+    limit_at: datetime | None = None
     retry_timer: Timer | None = None
 
     def stop_timers(self) -> None:
         for timer in (self.schedule_timer, self.execution_timer, self.retry_timer):
             if timer is not None:
                 timer.cancel()
-        self.schedule_timer = self.execution_timer = self.retry_timer = None
+        self.schedule_timer = self.execution_timer = self.retry_timer = self.limit_at = None
 
 
 @dataclass(eq=False)

@@ -45,6 +45,7 @@ def application(engine: Engine) -> web.Application:
     app.router.add_get("/api/v1/workers/{worker}", api.get_worker)
     app.router.add_patch("/api/v1/workers/{worker}", api.update_worker)
     app.router.add_get("/api/v1/tenants/{tenant}/workflows", api.list_workflows)
+    app.router.add_post("/standin/faults", api.befall)
     return app
 
 
@@ -78,6 +79,15 @@ class Api:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+
+    async def befall(self, request: web.Request) -> web.Response:
+        """No call of the engine's: a test has something happen to it."""
+        given, engine = await request.json(), self._engine
+        engine.lost_answers = given.get("lost_answers", engine.lost_answers)
+        engine.lost_handovers = given.get("lost_handovers", engine.lost_handovers)
+        engine.refuse(given.get("refuse_seconds", 0.0))
+        engine.let_pass(given.get("let_pass_seconds", 0.0))
+        return web.json_response({"lost_answers": engine.lost_answers, "lost_handovers": engine.lost_handovers})
 
     async def list_runs(self, request: web.Request) -> web.Response:
         runs = self._select(_filter_of_query(request))

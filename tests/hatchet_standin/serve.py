@@ -31,7 +31,7 @@ async def serve(version: str, worker_loss_seconds: float, verify_names: bool, cu
     engine = Engine(loop.call_later, worker_loss_seconds, verify_names=verify_names, cut_bulks=cut_bulks)
 
     server = grpc.aio.server(
-        interceptors=(Authentication(), StatusOfErrors()),
+        interceptors=(Authentication(engine), StatusOfErrors()),
         options=[
             ("grpc.max_receive_message_length", MESSAGE_LIMIT),
             ("grpc.max_send_message_length", MESSAGE_LIMIT),

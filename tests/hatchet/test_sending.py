@@ -1,0 +1,135 @@
+"""What reaches into the SDK fits the SDK that is there, and a task is kept alive by what it says to the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+import os
+import pickle
+import signal
+from importlib.metadata import version
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+import pytest
+from hatchet_sdk.clients.dispatcher import action_listener
+from hatchet_sdk.clients.dispatcher.dispatcher import DispatcherClient
+from hatchet_sdk.contracts.dispatcher_pb2 import STEP_EVENT_TYPE_COMPLETED, STEP_EVENT_TYPE_STARTED
+
+from scythe.engines.hatchet import alive, client, sending
+
+
+class Refused(grpc.RpcError):
+    def __init__(self, code: grpc.StatusCode) -> None:
+        self._code = code
+
+    def code(self) -> grpc.StatusCode:
+        return self._code
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sending, "_LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(asyncio, "sleep", lambda seconds, sleep=asyncio.sleep: sleep(min(seconds, 0.01)))
+
+
+def send(monkeypatch: pytest.MonkeyPatch, *answers: Any, event: int = STEP_EVENT_TYPE_COMPLETED) -> tuple[Any, int]:
+    """What a send gives whose calls are answered so, and how many calls there were."""
+    left = list(answers)
+
+    async def once(*_: Any) -> Any:
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(sending, "_once", once)
+    given: Any = (SimpleNamespace(), SimpleNamespace(), event, "{}", False)
+    return asyncio.run(sending._send(*given)), len(answers) - len(left) + 1
+
+
+def test_the_sdk_is_the_one_that_this_was_written_for() -> None:
+    """Where this fails, read the two anew, and change numbers and `scythe.engines.hatchet.sending` together."""
+    once = inspect.getsource(sending._once)
+    assert (version("hatchet-sdk"), hashlib.sha256(once.encode()).hexdigest()[:16]) == ("1.43.1", "6f1cd2d1e221dee5")
+    assert list(inspect.signature(sending._once).parameters) == [
+        "self", "action", "event_type", "payload", "should_not_retry", "retry_after_ms",
+    ]  # fmt: skip
+    assert isinstance(action_listener.DEFAULT_ACTION_LISTENER_RETRY_COUNT, int)
+
+
+def test_the_process_in_which_the_sdk_sends_is_set_up_with_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DispatcherClient, "_try_send_step_action_event", "the SDK's own")
+    monkeypatch.setattr(action_listener, "DEFAULT_ACTION_LISTENER_RETRY_COUNT", 15)
+    pickle.loads(pickle.dumps(client.quiet_logger()))
+    assert DispatcherClient._try_send_step_action_event is sending._send
+    assert action_listener.DEFAULT_ACTION_LISTENER_RETRY_COUNT > 1_000_000
+
+
+@pytest.mark.parametrize(
+    "fault", [Refused(grpc.StatusCode.UNAUTHENTICATED), Refused(grpc.StatusCode.UNAVAILABLE), asyncio.CancelledError()]
+)
+def test_an_answer_is_sent_until_the_engine_has_it(quick: None, monkeypatch: pytest.MonkeyPatch, fault: Any) -> None:
+    assert send(monkeypatch, fault, fault, "taken") == ("taken", 3)
+
+
+def test_what_the_engine_will_never_take_is_sent_once(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Refused):
+        send(monkeypatch, Refused(grpc.StatusCode.INVALID_ARGUMENT))
+
+
+def test_a_worker_whose_token_is_refused_for_too_long_is_told_to_stop(
+    quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(sending, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(sending, "_NEWS_SECONDS", 0.05)
+    monkeypatch.setattr(os, "kill", lambda *given: told.append(given))
+    for event, stops in ((STEP_EVENT_TYPE_STARTED, []), (STEP_EVENT_TYPE_COMPLETED, [(os.getppid(), signal.SIGTERM)])):
+        with pytest.raises(Refused):
+            send(monkeypatch, Refused(grpc.StatusCode.UNAUTHENTICATED), event=event)
+        assert told == stops
+
+
+# --- alive ------------------------------------------------------------------------------------------
+
+
+class Put:
+    """An engine that a task's limit is put off at; the limit is never in the past."""
+
+    def __init__(self, *faults: BaseException) -> None:
+        self.faults, self.asked = list(faults), 0.0
+
+    def refresh_timeout(self, task: str, seconds: str) -> None:
+        if self.faults:
+            raise self.faults.pop(0)
+        self.asked += float(seconds.removesuffix("s"))
+
+
+def keep(monkeypatch: pytest.MonkeyPatch, engine: Put, seconds: float) -> float:
+    """What a task of so many seconds asks for, where the limit is two seconds."""
+    monkeypatch.setattr(alive, "_LIMIT", 2.0)
+    monkeypatch.setattr(alive, "_LEFT_SECONDS", 1.5)
+    monkeypatch.setattr(alive, "_AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(alive, "connect", lambda: SimpleNamespace(dispatcher=engine))
+
+    async def work() -> None:
+        async with alive.kept_alive(SimpleNamespace(task_run_id="t")):  # pyright: ignore[reportArgumentType]
+            await asyncio.sleep(seconds)
+
+    asyncio.run(work())
+    return engine.asked
+
+
+def test_a_task_that_goes_on_puts_its_limit_off_and_a_short_one_asks_for_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert keep(monkeypatch, Put(), 0.2) == 0
+    assert keep(monkeypatch, Put(), 2.6) >= 2
+    assert keep(monkeypatch, Put(Refused(grpc.StatusCode.UNAVAILABLE)), 2.6) >= 2
+
+
+def test_a_task_that_the_engine_has_given_up_asks_for_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert keep(monkeypatch, Put(Refused(grpc.StatusCode.NOT_FOUND)), 1.5) == 0
