@@ -1,4 +1,4 @@
-"""Input files on their way into a run: once for each content, under distinct names, never overwritten."""
+"""Input files on their way into a run: once for each name and content, never overwritten, with a record of each."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ import pyarrow as pa
 
 from scythe.errors import FetchError, InputError
 from scythe.fetch import fetch_all
+from scythe.input_files import InputFile, write_record
 from scythe.inputs import Inputs, rows_with
 from scythe.layout import RunKey
 from scythe.redaction import redacted
+from scythe_catalog.names import folded
 from scythe_catalog.objects import Objects
+
+#: File systems take 255; a hash and a suffix may follow.
+_NAME_BYTES = 200
 
 
 def store_artifacts(
@@ -29,15 +34,24 @@ def store_artifacts(
     remote = _fetched(inputs, copy_inputs)
     listed: dict[str, list[str]] = {}
     copies: dict[str, Path] = {}
+    found: list[InputFile] = []
     for field, local in inputs.local_files.items():
         files = local | remote[field]
-        keys = _keys(files, key, field)
+        digests = {text: _digest(path) for text, path in files.items()}
+        keys = _keys(files, digests, key, field)
         copies |= {target: files[text] for text, target in keys.items()}
         uris = {text: objects.uri(target) for text, target in keys.items()}
         at = table.schema.get_field_index(field)
         table = table.set_column(at, table.schema.field(at), _replaced(table.column(at), uris))
+        found += [
+            InputFile(field, uris[text], path.name, path.stat().st_size, digests[text], str(path.resolve()))
+            for text, path in files.items()
+        ]
+        found += [InputFile(field, uri) for uri in inputs.remote_files[field] if uri not in uris]
         listed[field] = sorted({*uris.values(), *(u for u in inputs.remote_files[field] if u not in uris)})
     objects.take_in((path, target) for target, path in copies.items())
+    if inputs.local_files:
+        write_record(objects, key, found)
     return table, listed
 
 
@@ -57,28 +71,33 @@ def _fetched(inputs: Inputs, everything: bool) -> dict[str, dict[str, Path]]:
     return found
 
 
-def _keys(files: dict[str, Path], key: RunKey, field: str) -> dict[str, str]:
-    """Text of a value -> key of its artifact: one key a content, a name that is taken gets its hash."""
-    by_content: dict[str, str] = {}
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _keys(files: dict[str, Path], digests: dict[str, str], key: RunKey, field: str) -> dict[str, str]:
+    """Text of a value -> key of its artifact: one for each name and content; a name that is taken gets its hash."""
+    known: dict[tuple[str, str], str] = {}
     taken: set[str] = set()
     keys: dict[str, str] = {}
     for text in sorted(files):
-        path = files[text]
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        if digest not in by_content:
-            name = _plain(path.name)
-            if name in taken:
-                name = f"{Path(name).stem}-{digest[:12]}{path.suffix}"
-            taken.add(name)
-            by_content[digest] = key.artifact(field, name)
-        keys[text] = by_content[digest]
+        name, digest = _plain(files[text].name), digests[text]
+        if (name, digest) not in known:
+            stored = name if folded(name) not in taken else f"{Path(name).stem}-{digest[:12]}{Path(name).suffix}"
+            taken.add(folded(stored))
+            known[name, digest] = key.artifact(field, stored)
+        keys[text] = known[name, digest]
     return keys
 
 
 def _plain(name: str) -> str:
-    """A file's name without what buckets and other systems refuse in one."""
-    return "".join(c if c.isprintable() and c != "\\" else "_" for c in name)
+    """A file's name, as far as every file system and URI takes it."""
+    name = "".join(c if c.isprintable() and c != "\\" else "_" for c in name)
+    path = Path(name)
+    suffix = path.suffix if len(path.suffix.encode()) <= 24 else ""
+    stem = path.name.removesuffix(suffix).encode()[:_NAME_BYTES].decode(errors="ignore")
+    return stem + suffix
 
 
 def _replaced(column: pa.ChunkedArray, by: dict[str, str]) -> pa.ChunkedArray:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,9 +16,10 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from scythe.base import ExperimentInputSpec
-from scythe.errors import FetchError
+from scythe.errors import FetchError, InputFileChanged
 from scythe.failures import Failure
 from scythe.fetch import Fetched
+from scythe.input_files import WAY_OUT, InputFiles
 from scythe.levels import running_on
 from scythe.outputs import Place
 from scythe.plan import RunPlan
@@ -78,8 +80,10 @@ class Calls:
         around: Surroundings,
         before: Before | None = None,
         life: Life | None = None,
+        files: InputFiles | None = None,
     ) -> None:
         """With the `life` of a worker process, `run_all` raises Spent where a fresh process has to go on."""
+        self.files = files or InputFiles(work.plan)
         self.work, self.rows, self.take, self.around = work, rows, take, around
         self.before, self.life = before, life
         self._sort_index = rows.column("sort_index")
@@ -103,6 +107,8 @@ class Calls:
             return
         columns = [rows.column(name).to_pylist() for name in self._names]
         self._fetched |= self.work.fetched.all(uri for column in columns for uri in column if uri is not None)
+        self.files.prepare(self._fetched)
+        self._fetched |= {uri: path for uri in self._fetched if (path := self.files.place(uri)) is not None}
         for spec, *values in zip(specs, *columns, strict=True):
             self.given = dict(zip(self._names, values, strict=True))
             self.unfetched = None
@@ -208,14 +214,17 @@ class Calls:
         token = running_on.set((spec, self.given)) if self.given else None
         folder: tempfile.TemporaryDirectory[str] | None = None
         try:
+            local = self._ready(spec) if self.given else None
+            more: dict[str, Any] = {}
             if experiment.wants_tempdir:
                 folder = tempfile.TemporaryDirectory(prefix="scythe-", ignore_cleanup_errors=True)
-                tempdir = Path(folder.name)
+                more["tempdir"] = tempdir = Path(folder.name)
                 if experiment.options.local_file_location == "copied-to-tempdir" and self.given:
-                    spec = self.copied(spec, tempdir)
-                output = self.called(mark, i, spec, tempdir=tempdir)
+                    spec, local = self.copied(spec, tempdir), None
+            if local:
+                output = self._with_whole_files(local, lambda: self.called(mark, i, spec, more))
             else:
-                output = self.called(mark, i, spec)
+                output = self.called(mark, i, spec, more)
             self.take(i, spec, output, Place(Path(folder.name) if folder else None, self._working))
         finally:
             if folder is not None:
@@ -223,7 +232,49 @@ class Calls:
             if token is not None:
                 running_on.reset(token)
 
-    def called(self, mark: Mark | None, i: int, spec: ExperimentInputSpec, **more: Any) -> Any:
+    def _ready(self, spec: ExperimentInputSpec) -> dict[str, Path]:
+        """The local files of an input by URI, each as it was at allocation."""
+        found = {uri: path for uri in self.given.values() if uri and isinstance(path := self._fetched[uri], Path)}
+        ready = self.files.ready(found)
+        if ready != found:  # fetched again
+            self._fetched |= ready
+            self._with_files(spec)
+        return ready
+
+    def _with_whole_files(self, local: Mapping[str, Path], call: Callable[[], Any]) -> Any:
+        """Calls, and looks whether the files that the function had are what they were; they are, afterwards.
+
+        Raises:
+            InputFileChanged: one is not.
+        """
+        try:
+            output = call()
+        except BaseException as error:
+            problem = self._changed(local)
+            if problem is not None:
+                with suppress(Exception):  # an exception of a class of the user's own may take no notes
+                    error.add_note(str(problem))
+            raise
+        problem = self._changed(local)
+        if problem is not None:
+            raise problem
+        return output
+
+    def _changed(self, local: Mapping[str, Path]) -> InputFileChanged | None:
+        changed = self.files.changed(local)
+        if not changed:
+            return None
+        named = ", ".join(f"{name} ({local[uri]})" for name, uri in self.given.items() if uri in changed)
+        try:
+            self.files.ready({uri: local[uri] for uri in changed})
+            after = "it was brought back"
+        except FetchError as error:
+            after = str(error)
+        return InputFileChanged(
+            f"the input file {named} was changed while this input ran, by it or by another one: {WAY_OUT}. {after}"
+        )
+
+    def called(self, mark: Mark | None, i: int, spec: ExperimentInputSpec, more: dict[str, Any]) -> Any:
         """Calls the function, and brings the process back to what it was, unless its inputs are trusted."""
         if self.around.trusted:
             return self.timed(mark, i, spec, more)
@@ -266,6 +317,6 @@ class Calls:
             if isinstance(source, Path):
                 folder = tempdir / "inputs" / name
                 folder.mkdir(parents=True)
-                vars(spec)[name] = Path(shutil.copy(source, folder))
+                vars(spec)[name] = Path(shutil.copyfile(source, folder / source.name))
         running_on.set((spec, running_on.get()[1]))  # pyright: ignore[reportOptionalSubscript]
         return spec

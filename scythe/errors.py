@@ -68,6 +68,10 @@ class FetchError(ScytheError):
     """A file reference cannot be fetched."""
 
 
+class InputFileChanged(ScytheError):
+    """An input file, which other inputs read too, was changed, moved or deleted while a function ran."""
+
+
 class WorkerCrashed(ScytheError):
     """The process of a function died: a crash in native code, `os._exit`, or the system's memory killer."""
 

@@ -159,6 +159,11 @@ class RunKey:
         return f"{self.path}/input_artifacts.yml"
 
     @property
+    def artifact_record(self) -> str:
+        """What each input file was at allocation: name, size, sha256, and where it came from."""
+        return f"{self.path}/scatter-gather/input/artifacts.pq"
+
+    @property
     def workflow_spec(self) -> str:
         return f"{self.path}/workflow_spec.yml"
 

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from scythe.call import Calls, Mark, Work
 from scythe.chunk import Chunk, ChunkResult, Positions, run_ids
 from scythe.failures import Failure
+from scythe.input_files import InputFiles
 from scythe.plan import RunPlan
 from scythe.registry import Experiment
 from scythe.renewal import Life, Spent
@@ -38,6 +39,7 @@ class Leaf:
         self._call = call
         self._specs: tuple[int, pa.Table] | None = None
         self._surroundings: Surroundings | None = None
+        self._files = InputFiles(plan)
 
     def __enter__(self) -> Self:
         return self
@@ -129,7 +131,7 @@ class Leaf:
         """
         chunk = Chunk(self._work, self.inputs(rows))
         around = self.surroundings(trusting=not raise_errors)
-        calls = Calls(self._work, chunk.rows, chunk.take, around, chunk.before, life)
+        calls = Calls(self._work, chunk.rows, chunk.take, around, chunk.before, life, self._files)
         with running_with(self.plan.seed), around.kept(), self._work.fetched.within():
             if not raise_errors:
                 try:

@@ -542,7 +542,7 @@ def listed(root: Path, run: Any) -> dict[str, list[str]]:
     return yaml.safe_load((root / run.experiment_id / "input_artifacts.yml").read_text())["files"]
 
 
-def test_files_of_one_content_are_stored_once(reading: BaseExperiment, root: Path) -> None:
+def test_files_of_one_name_and_content_are_stored_once(reading: BaseExperiment, root: Path) -> None:
     for name in ("a.txt", "b.txt", "sub/a.txt"):
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_text("same")
@@ -550,8 +550,9 @@ def test_files_of_one_content_are_stored_once(reading: BaseExperiment, root: Pat
 
     run, _ = reading.allocate(specs, engine="inline")
 
-    assert [p.name for p in (root / run.experiment_id / "artifacts" / "weather").iterdir()] == ["a.txt"]
-    assert listed(root, run)["weather"] == [f"{run.uri}/artifacts/weather/a.txt"]
+    stored = (root / run.experiment_id / "artifacts" / "weather").iterdir()
+    assert sorted(p.name for p in stored) == ["a.txt", "b.txt"]
+    assert listed(root, run)["weather"] == [f"{run.uri}/artifacts/weather/{name}.txt" for name in "ab"]
     assert scythe.read("reading")["text"].to_list() == ["same"] * 4
 
 

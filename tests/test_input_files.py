@@ -1,0 +1,201 @@
+"""Input files stay what they were at allocation, whatever a function does to those that it is given."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import scythe
+from scythe import FileReference, OptionalFileReference
+from scythe.allocate import BaseExperiment
+from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.registry import ExperimentRegistry
+
+# Worker processes cannot import this module by its name, which pytest made up.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+class Site(ExperimentInputSpec):
+    weather: FileReference
+    second: OptionalFileReference = None
+    habit: str = "reads"
+
+
+class Seen(ExperimentOutputSpec):
+    text: str
+    name: str
+
+
+def site(path: Path, i: int = 0, habit: str = "reads", **more: Any) -> Site:
+    return Site(experiment_id="", sort_index=i, weather=path, habit=habit, **more)
+
+
+def act(input_spec: Site) -> Seen:
+    """Reads its file, then does to it what its habit says."""
+    path = input_spec.weather
+    assert isinstance(path, Path)
+    seen = Seen(text=path.read_text(), name=path.name)
+    match input_spec.habit:
+        case "appends":
+            with path.open("a") as file:
+                file.write("X")
+        case "same size":
+            path.write_text(seen.text.swapcase())
+        case "deletes":
+            path.unlink()
+        case "renames":
+            path.rename(path.with_name("away"))
+        case "replaces":
+            path.with_name("new").write_text(seen.text)
+            path.with_name("new").replace(path)
+        case "fails":
+            path.write_text("")
+            raise ValueError("no sun")
+        case "dies":
+            path.write_text("half")
+            os._exit(4)
+        case _:
+            pass
+    return seen
+
+
+HABITS = ("reads", "appends", "same size", "deletes", "renames", "replaces", "fails")
+
+
+def run(specs: list[Site], function: Callable[..., Any] = act, **options: Any) -> dict[int, str]:
+    """Runs `act` on one worker; the messages of errors by input."""
+    ExperimentRegistry.Register(**{"retries": 0, **options})(function)
+    BaseExperiment(function).allocate(specs, "auto", workers=1, chunk=50)[1].result()
+    errors = scythe.read(function, table="errors")
+    return dict(errors.select("sort_index", "exception_message").iter_rows())
+
+
+@settings(max_examples=4)
+@given(habits=st.lists(st.sampled_from(HABITS), min_size=1, max_size=12), number=st.integers(0, 2**32))
+def test_a_function_that_changes_its_file_fails_and_the_others_read_what_was_stored(
+    habits: list[str], number: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("work")
+        patch.setenv("SCYTHE_STORAGE_ROOT", str(tmp_path_factory.mktemp("root")))
+        patch.chdir(folder)
+        files = [folder / "sun.epw", folder / "rain.epw"]
+        for file in files:
+            file.write_text(file.stem)
+        dice = random.Random(number)
+        specs = [site(dice.choice(files), i, habit) for i, habit in enumerate([*habits, "reads"])]
+        found = run(specs)
+        assert set(found) == {i for i, s in enumerate(specs) if s.habit != "reads"}
+        for i, message in found.items():
+            if specs[i].habit != "fails":
+                assert 'local_file_location="copied-to-tempdir"' in message
+                assert "it was brought back" in message
+        kept = dict(scythe.read(act).select("sort_index", "text").iter_rows())
+        assert kept == {i: Path(str(s.weather)).stem for i, s in enumerate(specs) if s.habit == "reads"}
+        assert [file.read_text() for file in files] == ["sun", "rain"]
+
+
+def test_what_a_failing_function_changed_is_noted_beside_its_own_error(root: Path) -> None:
+    Path("sun.epw").write_text("sun")
+    assert run([site(Path("sun.epw"), 0, "fails")]) == {0: "no sun"}
+    text = scythe.read(act, table="errors")["traceback"][0]
+    assert text.startswith("Traceback")
+    assert "sun.epw) was changed while this input ran" in text
+
+
+def test_a_file_that_a_killed_function_left_half_written_is_brought_back(root: Path) -> None:
+    Path("sun.epw").write_text("sun and wind")
+    found = run([site(Path("sun.epw"), i, habit) for i, habit in enumerate(["dies", "reads", "reads"])])
+    assert set(found) == {0}
+    assert scythe.read(act)["text"].to_list() == ["sun and wind"] * 2
+
+
+def test_a_file_that_cannot_be_brought_back_is_refused_from_then_on(root: Path) -> None:
+    source = Path("sun.epw").resolve()
+    source.write_text("sun")
+
+    def spoil(input_spec: Site) -> Seen:
+        source.unlink(missing_ok=True)
+        return act(input_spec)
+
+    found = run([site(source, i, habit) for i, habit in enumerate(["appends", "reads", "reads"])], spoil)
+    assert "cannot be brought back" in found[0]
+    for i in (1, 2):
+        assert "was changed by a function, and cannot be brought back" in found[i]
+        assert str(source) in found[i]
+
+
+def test_copies_of_their_own_may_be_changed(root: Path) -> None:
+    Path("sun.epw").write_text("sun")
+    Path("sun.epw").chmod(0o444)
+
+    def edit(input_spec: Site, tempdir: Path) -> Seen:
+        return act(input_spec)
+
+    specs = [site(Path("sun.epw"), i, "appends") for i in range(3)]
+    assert run(specs, edit, local_file_location="copied-to-tempdir") == {}
+    assert scythe.read(edit)["text"].to_list() == ["sun"] * 3
+
+
+def test_files_of_equal_content_keep_their_names(root: Path) -> None:
+    for name in ("boston.epw", "athens.epw"):
+        Path(name).write_text("")
+    Path("other").mkdir()
+    Path("other/boston.epw").write_text("not empty")
+    Path("twin").mkdir()
+    Path("twin/boston.epw").write_text("")
+    paths = ["boston.epw", "athens.epw", "other/boston.epw", "twin/boston.epw"]
+    assert run([site(Path(p), i) for i, p in enumerate(paths)]) == {}
+    frame = scythe.read(act).sort("sort_index")
+    assert frame["name"].to_list()[:2] == ["boston.epw", "athens.epw"]
+    assert [uri.rsplit("/", 1)[1] for uri in frame["weather"].to_list()[:2]] == ["boston.epw", "athens.epw"]
+    assert frame["text"].to_list() == ["", "", "not empty", ""]
+    assert frame["weather"].n_unique() == 3
+
+
+def test_files_whose_names_differ_by_case_do_not_overwrite_each_other(root: Path) -> None:
+    for name in ("Sun.epw", "sun.EPW", "line\nbreak.epw"):
+        Path(name).write_text(name)
+    Path("x" * 240 + ".epw").write_text("long")
+    paths = ["Sun.epw", "sun.EPW", "line\nbreak.epw", "x" * 240 + ".epw"]
+    assert run([site(Path(p), i) for i, p in enumerate(paths)]) == {}
+    frame = scythe.read(act).sort("sort_index")
+    assert frame["text"].to_list() == [*paths[:3], "long"]
+    assert frame["weather"].str.to_lowercase().n_unique() == 4
+
+
+def test_the_run_records_what_each_input_file_was(root: Path) -> None:
+    Path("sun.epw").write_text("sun")
+
+    def look_away(input_spec: Site) -> Seen:
+        return Seen(text="", name="")
+
+    remote = "https://example.org/rain.epw"
+    specs = [site(Path("sun.epw"), 0, second=remote), site(Path("sun.epw"), 1)]
+    assert run(specs, look_away, auto_fetch_files=False) == {}
+    record = root / scythe.open_run(look_away).experiment_id / "scatter-gather" / "input" / "artifacts.pq"
+    rows = {row["field"]: row for row in pq.read_table(record).to_pylist()}
+    weather = rows["weather"]
+    assert (weather["uri"], weather["name"], weather["size"]) == ("artifacts/weather/sun.epw", "sun.epw", 3)
+    assert weather["sha256"] == hashlib.sha256(b"sun").hexdigest()
+    assert weather["source"] == str(Path("sun.epw").resolve())
+    assert (rows["second"]["uri"], rows["second"]["sha256"]) == (remote, None)
+
+
+def test_a_run_in_a_bucket_fetches_a_changed_file_again(bucket: str) -> None:
+    Path("sun.epw").write_text("sun")
+    habits = ["reads", "appends", "reads", "deletes", "reads"]
+    found = run([site(Path("sun.epw"), i, habit) for i, habit in enumerate(habits)])
+    assert set(found) == {1, 3}, found
+    assert scythe.read(act)["text"].to_list() == ["sun"] * 3
