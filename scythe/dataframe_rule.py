@@ -19,14 +19,13 @@ from scythe.results import read_result
 from scythe.versions import SemVer, allowed_between, parse_folders
 from scythe_catalog.names import folded
 from scythe_catalog.objects import Objects
-from scythe_catalog.schema import Severity, TableSchema, compare
-
-#: The kind of a column in which no row has told a type.
-_UNKNOWN = "unknown"
+from scythe_catalog.schema import Severity, TableSchema, compare, united
 
 
-def check_dataframe(objects: Objects, key: RunKey, name: str, schema: TableSchema) -> bool:
-    """Holds a dataframe's columns against those that other runs gave it; whether they are news for its version.
+def check_dataframe(objects: Objects, key: RunKey, name: str, schema: TableSchema) -> TableSchema | None:
+    """Holds a dataframe's columns against those that other runs gave it.
+
+    Gives what is to be recorded of its version (`record_dataframe`) once the run is; None where it is recorded already.
 
     Raises:
         RunError: the version is too small a step for what changed.
@@ -45,17 +44,19 @@ def check_dataframe(objects: Objects, key: RunKey, name: str, schema: TableSchem
                 "Nothing is lost: read the run by its name. Allocate again with a larger step of the version, "
                 "give the dataframe another name, or delete the runs that set its columns and resume this one."
             )
-        return below != version or _tells(schema, given)
-    return True
+        return schema if below != version else _told(given, schema)
+    return schema
 
 
-def _tells(schema: TableSchema, given: TableSchema) -> bool:
-    """Whether a column has a type whose type was not known yet."""
-    return any(c.kind.name == _UNKNOWN and schema[c.name].kind.name != _UNKNOWN for c in given if c.name in schema)
+def _told(given: TableSchema, schema: TableSchema) -> TableSchema | None:
+    """What is known of the columns once these tell types that were not known yet; None where they tell none."""
+    kinds = {c.name: c.kind for c in given}
+    both = united(given.relaxed(), schema.relaxed())
+    return both if any(c.kind != kinds.get(c.name) for c in both) else None
 
 
 def record_dataframe(objects: Objects, key: RunKey, name: str, schema: TableSchema) -> None:
-    """Records the columns of a run's dataframe, as the newest that are known for its version."""
+    """Records what is known of the columns of a version's dataframe, since this run."""
     record = {"run": key.folder, "columns": schema.to_json()}
     objects.write(f"{_records(key.experiment, name)}/{key.version}.json", dump(record))
 

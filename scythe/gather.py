@@ -34,6 +34,7 @@ from scythe.schemas import ERROR_COLUMNS, ExperimentSchemas, index_of
 from scythe.tables import catalog_of
 from scythe_catalog.datafile import ROW_GROUP_ROWS, DataFile, DataFileWriter
 from scythe_catalog.schema import TableSchema
+from scythe_catalog.schema.kinds import known_part
 from scythe_catalog.tables import Catalog, Table
 
 
@@ -54,6 +55,7 @@ class _Written:
     table: Table
     file: DataFile
     columns: tuple[str, ...]
+    untold: bool = False
 
 
 class Gather:
@@ -109,7 +111,7 @@ class Gather:
         }
         dropped = np.array(sorted(misfits), np.int64)
         typed = {name: frame.typed(self.schemas.levels) for name, frame in frames.items()}
-        news = [n for n, schema in typed.items() if check_dataframe(self.objects, self.plan.key, n, schema)]
+        news = {n: check_dataframe(self.objects, self.plan.key, n, schema) for n, schema in typed.items()}
         self._stems = file_names([*self.schemas.tables, *frames])
         generations = Generations(self._catalog, self.plan.key.experiment, self.objects)
         written: dict[str, _Written] = {}
@@ -124,9 +126,11 @@ class Gather:
             table = generations.open(self.plan.key, name, typed[name])
             rows = rebatched(frame.rows(dropped), ROW_GROUP_ROWS)
             file = self._publish(name, typed[name].arrow, table, frame.index, rows)
-            written[name] = _Written(table, file, typed[name].names)
-        for name in news:
-            record_dataframe(self.objects, self.plan.key, name, typed[name])
+            untold = any(known_part(column.kind) != column.kind for column in typed[name])
+            written[name] = _Written(table, file, typed[name].names, untold)
+        for name, columns in news.items():
+            if columns is not None:
+                record_dataframe(self.objects, self.plan.key, name, columns)
         return written
 
     def _planned(self, generations: Generations, name: str, schema: TableSchema) -> Table:
@@ -218,6 +222,7 @@ class Gather:
                     columns=list(w.columns),
                     rows=w.file.rows,
                     bytes=w.file.bytes,
+                    untold=w.untold,
                 )
                 for name, w in written.items()
             },

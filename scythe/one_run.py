@@ -67,7 +67,7 @@ def scan_run(
     wanted = chosen(columns, known[table][1], table)
     if result is None:
         return scan_parts(RunPlan.load(objects, key), table).select(wanted)
-    if objects.exists(key.unpublished):
+    if result.tables[table].untold or objects.exists(key.unpublished):  # the catalog does not show it, or not all of it
         return scan_result(objects, result.tables[table]).select(wanted)
     return scan_table(catalog.table(key.experiment, known[table][0]), key.partition, columns=wanted)
 

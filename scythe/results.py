@@ -23,6 +23,8 @@ class TableResult(BaseModel):
     columns: list[str]
     rows: int
     bytes: int
+    #: Whether it has columns, or parts of columns, that no row tells the type of: the catalog does not hold these.
+    untold: bool = False
 
 
 class RunResult(BaseModel):

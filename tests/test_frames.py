@@ -453,3 +453,11 @@ def test_frames_of_any_names_are_tables_of_their_own(root: Path) -> None:
             assert pd.read_parquet(result.uris[name].removeprefix("file://"))["v"].tolist() == [i, i]
             united = scythe.read("loads", table=name, run="all")
             assert united["v"].to_list() == [i, i] * (step + 1)
+
+
+def test_empty_lists_stay_empty_lists_though_no_input_tells_what_they_would_hold(root: Path) -> None:
+    held = {"lists": [[], None], "members": [{"a": None}, None], "nulls": [None, None]}
+    kinds = {"lists": pl.List(pl.Null), "members": pl.Struct({"a": pl.Null}), "nulls": pl.Null}
+    result = run(lambda _: {"t": pl.DataFrame(held, schema=kinds)}, 1)
+    assert result.errors == 0
+    assert table().select("lists", "members", "nulls").to_dict(as_series=False) == held

@@ -51,22 +51,38 @@ def spoken(path: Path, what: str) -> Generator[None]:
 
 
 def make_root(root: Path) -> None:
-    """Makes the folder of a root; one that is new keeps its files out of the Git repository that it may lie in.
+    """Makes the folder of a root; one that is new, or new again, keeps its files out of the Git repository around it.
 
     Raises:
         StorageError: it cannot be made.
     """
-    if root.is_dir():
+    ignore = root / ".gitignore"
+    if root.is_dir() and (ignore.exists() or not _is_bare(root)):
         return
     try:
         make_folder(root.parent)
-        root.mkdir()
-        (root / ".gitignore").write_bytes(_IGNORE_ALL)
+        if not root.is_dir():
+            root.mkdir()
+        ignore.write_bytes(_IGNORE_ALL)
     except FileExistsError:
         if not root.is_dir():
             raise StorageError(f"the root {root} cannot be written: it is no folder") from None
     except OSError as error:
         raise StorageError(f"the root {root} cannot be written: {error.strerror or error}") from error
+
+
+def _is_bare(root: Path) -> bool:
+    """Whether a root is Scythe's and holds nothing but what is reserved: all that was stored in it is deleted."""
+    names = {path.name for path in root.iterdir()}
+    return any(name.startswith("_") for name in names) and all(name.startswith(("_", ".")) for name in names)
+
+
+def leave_bare(root: Path) -> None:
+    """Takes back what `make_root` wrote beside the folder, where nothing is left that it was for."""
+    ignore = root / ".gitignore"
+    with contextlib.suppress(OSError):
+        if _is_bare(root) and ignore.read_bytes() == _IGNORE_ALL:
+            ignore.unlink()
 
 
 def make_folder(folder: Path) -> None:

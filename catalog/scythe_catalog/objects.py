@@ -310,12 +310,14 @@ class Objects:
     def delete_empty_folders(self, prefix: str) -> None:
         """Removes the folders above a key that hold nothing any more; a bucket has none."""
         folder = self.folder
-        parents = Path(prefix).parents if folder is not None else ()
-        for parent in list(parents)[:-1]:
+        if folder is None:
+            return
+        for parent in list(Path(prefix).parents)[:-1]:
             try:
-                (cast(Path, folder) / parent).rmdir()
+                (folder / parent).rmdir()
             except OSError:
                 return
+        disk.leave_bare(folder)
 
     def reader(self, key: str) -> BinaryIO:
         """A seekable file to read from; raises FileNotFoundError."""
