@@ -34,6 +34,11 @@ def wait_for_gate(spec):
         time.sleep(0.02)
 
 
+@ExperimentRegistry.Register(name=f"leaky_{ID}", retries=0, max_inputs_per_process=2)
+def leaky(spec: Order) -> Value:
+    return Value(y=os.getpid())
+
+
 @ExperimentRegistry.Register(name=f"obey_{ID}", retries=1)
 def obey(spec: Order) -> Value:
     with (Path(spec.scratch) / f"{spec.sort_index}.calls").open("a+") as file:

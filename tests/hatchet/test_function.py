@@ -82,3 +82,13 @@ def test_a_time_limit_costs_the_input_that_hangs(main: Site) -> None:
     assert "execution_timeout=2 s" in errors["exception_message"][0]
     assert errors["attempts"].to_list() == [2]
     assert calls(scratch)[2] == 2
+
+
+def test_a_worker_process_makes_room_for_a_fresh_one_after_as_many_inputs_as_it_may_run(main: Site) -> None:
+    _, specs = main.orders(*["fine"] * 7)
+
+    run, ref = main.allocate("leaky", specs, chunk=7)
+    ref.result(timeout=PATIENCE)
+
+    rows = check(run, good=list(range(7)), bad=[])["scalars"]
+    assert rows["y"].value_counts()["count"].sort(descending=True).to_list() == [2, 2, 2, 1]
