@@ -322,8 +322,11 @@ class Objects:
     def reader(self, key: str) -> BinaryIO:
         """A seekable file to read from; raises FileNotFoundError."""
         if self.folder is not None:
+            import pyarrow as pa
+
+            # No file of Python's: Arrow's threads would still ask Python for it while the process ends, which aborts it.
             with disk.spoken(self.folder / key, "read"):
-                return (self.folder / key).open("rb")
+                return cast(BinaryIO, pa.OSFile(str(self.folder / key)))
         from scythe_catalog.ranged import RangedFile
 
         return cast(BinaryIO, RangedFile.open(self.root, key))
