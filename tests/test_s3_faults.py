@@ -106,7 +106,8 @@ def check_complete(result: Any) -> None:
     assert objects.files(f"{key.path}/final") == sorted(f"{name}.pq" for name in result.tables)
     for name, table in result.tables.items():
         opened = catalog_of(objects).table("step", table.catalog_table)
-        assert opened.files(key.partition) == [objects.uri(key.final(name))] == [result.uris[name]]
+        assert opened.files(key.partition) == [objects.uri(table.key)]
+        assert objects.read(table.key) == objects.read(key.final(name)) == objects.read(objects.key(result.uris[name]))
 
 
 # --- one fault at a time ----------------------------------------------------------------------------
