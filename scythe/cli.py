@@ -243,6 +243,17 @@ def _bytes(count: int) -> str:
     return f"{count} B"
 
 
+@app.command("gc")
+def gc() -> None:
+    """Removes the files of earlier gathers that neither a run's result nor a snapshot of a table names any more."""
+    from scythe.garbage import collect
+    from scythe.settings import storage
+
+    objects = storage()
+    found = collect(objects, lambda line: typer.echo(_plain(line)))
+    typer.echo(f"{found.files} files, {found.bytes / 1e6:,.1f} MB, were removed from {objects.root}")
+
+
 def _read(run: ExperimentRun, table: str) -> pl.DataFrame | None:
     import scythe
     from scythe.errors import ScytheError

@@ -232,11 +232,11 @@ class RunKey:
 
     def gathered(self, gather: str, table: str) -> str:
         """The rows of a table as one gather wrote them: never changed."""
-        return f"{self.path}/scatter-gather/output/gathers/{gather}/{table}.pq"
+        return f"{gathers(self)}/{gather}/{table}.pq"
 
     def gathered_files(self, gather: str) -> str:
         """What the catalog needs to know of the files of one gather."""
-        return f"{self.path}/scatter-gather/output/gathers/{gather}/files.json"
+        return f"{gathers(self)}/{gather}/files.json"
 
     @property
     def unpublished(self) -> str:
@@ -254,3 +254,8 @@ def leaf_run_prefix(experiment_id: str) -> str:
     import uuid
 
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"scythe:{experiment_id}"))[:24]
+
+
+def gathers(key: RunKey) -> str:
+    """The folder of all gathers of a run."""
+    return f"{key.path}/scatter-gather/output/gathers"

@@ -272,6 +272,18 @@ class Table:
 
         return self._commit(change)
 
+    def named_files(self) -> set[str]:
+        """URIs of the data files that any snapshot of the table names."""
+        found: set[str] = set()
+        seen: set[str] = set()
+        for snapshot in self.iceberg.metadata.snapshots:
+            for manifest in snapshot.manifests(self.iceberg.io):
+                if manifest.manifest_path not in seen:
+                    seen.add(manifest.manifest_path)
+                    entries = manifest.fetch_manifest_entry(self.iceberg.io, discard_deleted=True)
+                    found |= {entry.data_file.file_path for entry in entries}
+        return found
+
     def files(self, partition: Partition) -> list[str]:
         """URIs of the data files of a partition."""
         return sorted(task.file.file_path for task in _files_of(self.iceberg, partition))

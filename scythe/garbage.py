@@ -1,0 +1,74 @@
+"""Removes the files of earlier gathers that nothing names any more: neither a run's result nor a snapshot of a table.
+
+Nothing else removes them, so that who reads an earlier snapshot finds its files. Never touches what is newer than an hour.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from scythe.attempts import latest_attempt
+from scythe.errors import FormatError, RunDamaged
+from scythe.find import experiment_names, run_keys, version_names
+from scythe.layout import RunKey, gathers
+from scythe.results import read_result
+from scythe.settings import engine_settings
+from scythe.tables import catalog_of
+from scythe_catalog.objects import Objects
+
+_YOUNG_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What was removed."""
+
+    files: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: Collected) -> Collected:
+        return Collected(self.files + other.files, self.bytes + other.bytes)
+
+
+def collect(objects: Objects, said: Callable[[str], None] = lambda _: None) -> Collected:
+    """Removes, of every run of a root, the files of earlier gathers that nothing names any more; how many, and how large.
+
+    Args:
+        objects: The root.
+        said: Told a line about each run of which something was removed, or that cannot be looked through.
+    """
+    catalog = catalog_of(objects, engine_settings().catalog)
+    total = Collected()
+    for experiment in experiment_names(objects):
+        named: set[str] = set()
+        for name in catalog.tables(experiment):
+            named |= catalog.table(experiment, name).named_files()
+        for key in run_keys(objects, experiment, version_names(objects, experiment)):
+            try:
+                found = _collect(objects, key, named)
+            except (RunDamaged, FormatError) as error:
+                said(f"{key.path} is left as it is: {error}")
+                continue
+            if found.files:
+                said(f"{key.path}: {found.files} files, {found.bytes / 1e6:,.1f} MB")
+            total += found
+    return total
+
+
+def _collect(objects: Objects, key: RunKey, named: set[str]) -> Collected:
+    last = latest_attempt(objects, key)
+    result = read_result(objects, key)
+    if result is None or (last is not None and last.alive):
+        return Collected()
+    kept = {table.key for table in result.tables.values()}
+    kept |= {key.gathered_files(result.gather)} if result.gather is not None else set()
+    limit = time.time() - _YOUNG_SECONDS
+    gone = [
+        found
+        for found in objects.found(gathers(key))
+        if found.key not in kept and objects.uri(found.key) not in named and found.modified.timestamp() < limit
+    ]
+    objects.delete([found.key for found in gone])
+    return Collected(len(gone), sum(found.size for found in gone))

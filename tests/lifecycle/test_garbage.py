@@ -1,0 +1,84 @@
+"""Files of earlier ends of a run: kept while anything names them, removed by `scythe gc` alone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import scythe
+from scythe.allocate import BaseExperiment, ExperimentRun
+from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.garbage import collect
+from scythe.layout import gathers
+from scythe.registry import ExperimentRegistry
+from scythe.settings import storage
+from scythe.tables import catalog_of
+from tests.lifecycle.dying import Dead, dying
+
+
+class Part(ExperimentInputSpec):
+    x: int
+
+
+class Weight(ExperimentOutputSpec):
+    y: int
+
+
+@pytest.fixture
+def retried(root: Path) -> ExperimentRun:
+    """A run that has ended twice."""
+    broken = {1}
+
+    @ExperimentRegistry.Register(name="weigh", retries=0)
+    def weigh(spec: Part) -> Weight:
+        if spec.x in broken:
+            raise ValueError("broken")
+        return Weight(y=spec.x)
+
+    with pytest.raises(ValueError, match="broken"):
+        BaseExperiment(experiment="weigh").allocate(pl.DataFrame({"x": [0, 1]}), engine="inline")
+    run = scythe.open_run("weigh")
+    run.resume(engine="inline")
+    broken.clear()
+    run.retry_errors(engine="inline")
+    return run
+
+
+def aged(run: ExperimentRun) -> set[str]:
+    """The files of all gathers of a run, which were written long ago from now on."""
+    keys = run.objects.keys(gathers(run.key))
+    for key in keys:
+        os.utime(str(run.objects.folder / key), (0, 0))  # pyright: ignore[reportOptionalOperand]
+    return {k for k in keys if k.endswith(".pq")}
+
+
+def test_an_earlier_end_that_a_snapshot_names_is_kept_and_can_be_read(retried: ExperimentRun) -> None:
+    table = catalog_of(storage()).table("weigh", "scalars")
+    named = {uri for uri in table.named_files() if "/gathers/" in uri}
+    assert len(named) == 2
+    aged(retried)
+
+    collect(storage())
+
+    assert {storage().uri(k) for k in aged(retried)} >= named
+    before, now = table.iceberg.metadata.snapshots[-2:]
+    seen = [table.iceberg.scan(snapshot_id=s.snapshot_id).to_arrow()["sort_index"].to_pylist() for s in (before, now)]
+    assert seen == [[0], [0, 1]]
+    assert scythe.read("weigh", run=retried)["y"].to_list() == [0, 1]
+
+
+def test_what_a_gather_that_died_has_left_is_removed_after_an_hour(retried: ExperimentRun) -> None:
+    before = set(retried.objects.keys(gathers(retried.key)))
+    with dying(8), pytest.raises(Dead):
+        retried.retry_errors(engine="inline")
+    left = set(retried.objects.keys(gathers(retried.key))) - before
+    assert left
+
+    assert collect(storage()).files == 0, "it may still be at work"
+    aged(retried)
+    assert collect(storage()).files >= len(left)
+    assert not left & set(retried.objects.keys(gathers(retried.key)))
+    assert scythe.read("weigh", run=retried)["y"].to_list() == [0, 1]
