@@ -20,11 +20,13 @@ from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from filelock import FileLock, Timeout
-
 from scythe.errors import FetchError
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 _STATE = ".state"
 _SWEEP_SECONDS = 60.0
@@ -99,7 +101,7 @@ class Address:
         try:
             with _lock(self.folder.parent, self.folder.name, seconds):
                 yield
-        except Timeout:
+        except _timeout():
             raise TimeoutError(f"another process has been fetching it for {seconds:.0f} s") from None
 
     def entry(self) -> Entry | None:
@@ -166,7 +168,7 @@ class _Marks:
         _private(users)
         name = f"{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.path, self._known = users / f"{name}.marks", set[str]()
-        self._alive = FileLock(users / f"{name}.lock", mode=0o600, thread_local=False)
+        self._alive = _file_lock(users / f"{name}.lock", thread_local=False)
         self._alive.acquire()
         _write_private(self.path, b"")
 
@@ -191,8 +193,8 @@ class _InUse:
         self._read: dict[Path, int] = {}
         self._contents: set[str] = set()
         for marks in self._files():
-            lock = FileLock(marks.with_suffix(".lock"), mode=0o600)
-            with contextlib.suppress(Timeout), lock.acquire(blocking=False):  # nobody holds it: its process is dead
+            lock = _file_lock(marks.with_suffix(".lock"))
+            with contextlib.suppress(_timeout()), lock.acquire(blocking=False):  # nobody holds it: its process is dead
                 marks.unlink(missing_ok=True)
             if not marks.exists():
                 Path(lock.lock_file).unlink(missing_ok=True)
@@ -239,7 +241,7 @@ def keep_bounded(limit: int) -> None:
     with contextlib.suppress(FileNotFoundError):
         if 0 <= time.time() - stamp.stat().st_mtime < _SWEEP_SECONDS:
             return
-    with contextlib.suppress(Timeout, OSError), _lock(folder, "sweep", 0):
+    with contextlib.suppress(_timeout(), OSError), _lock(folder, "sweep", 0):
         _write_private(stamp, b"")
         if sum(size for *_, size in _contents(folder)) > limit:
             _remove(folder, int(limit * _EMPTIED))
@@ -253,7 +255,7 @@ def _remove(folder: Path, wanted: int) -> Usage:
     for path, _, size in contents:
         if left <= wanted:
             break
-        with contextlib.suppress(Timeout), _lock(folder, path.parent.name, 0):
+        with contextlib.suppress(_timeout()), _lock(folder, path.parent.name, 0):
             if str(path.relative_to(folder)) in in_use:
                 continue
             _remove_one(path)
@@ -300,8 +302,21 @@ def _lock(folder: Path, name: str, seconds: float) -> Generator[None]:
     """One of 4,096 locks: files that are never many, so that none must ever be removed."""
     locks = folder / _STATE / "locks"
     _private(locks)
-    with FileLock(locks / f"{_hashed(name)[:3]}.lock", timeout=seconds, mode=0o600):
+    with _file_lock(locks / f"{_hashed(name)[:3]}.lock", timeout=seconds):
         yield
+
+
+def _timeout() -> type[Exception]:
+    """What a lock raises that another has for too long."""
+    from filelock import Timeout
+
+    return Timeout
+
+
+def _file_lock(path: Path, **options: Any) -> FileLock:
+    from filelock import FileLock  # it brings asyncio, and a process that fetches nothing needs neither
+
+    return FileLock(path, mode=0o600, **options)
 
 
 def _private(folder: Path) -> None:

@@ -11,19 +11,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from scythe.cache import Address, Entry, Tags, cache_folder, keep_bounded
 from scythe.errors import FetchError, ScytheError
 from scythe.redaction import holds_password, redacted
-from scythe.settings import FetchSettings, fetch_settings
+
+if TYPE_CHECKING:
+    from scythe.settings import FetchSettings
+
+    Download = Callable[[str, Entry | None, Path, FetchSettings], Tags | None]
 
 _AT_ONCE = 32
 _REMEMBERED = 100_000
 _REMOTE = ("s3", "http", "https")
-
-#: Downloads the file of a URI into a path, unless it is what the cache has: then None.
-Download = Callable[[str, Entry | None, Path, FetchSettings], Tags | None]
 
 
 class Fetched:
@@ -125,6 +127,10 @@ def _checked(uri: str) -> str:
 
 
 def _remote(uri: str, name: str, download: Download, use_cache: bool) -> Path:
+    from scythe.settings import (
+        fetch_settings,  # not where nothing is fetched: it costs each process its share of a start
+    )
+
     began, settings = time.time(), fetch_settings()
     address = Address(uri, name)
     with address.locked(settings.fetch_timeout.total_seconds()):

@@ -28,9 +28,8 @@ def picker(compiled: CompiledModel) -> Callable[[Any], tuple[Any, ...]]:
     """Takes the values of a model's columns out of an instance, as they are now: a later change leaves them alone."""
     names, computed = compiled.fields.names, compiled.computed
     nested = [i for i, column in enumerate(compiled.schema) if not column.kind.flat]
-    if len(names) > 1 and not computed and not nested:
-        pick = itemgetter(*names)
-        return lambda output: pick(output.__dict__)
+    if not computed and not nested:
+        return _plain(names)
 
     def copied(output: Any) -> tuple[Any, ...]:
         values: dict[str, Any] = output.__dict__
@@ -41,6 +40,17 @@ def picker(compiled: CompiledModel) -> Callable[[Any], tuple[Any, ...]]:
         return tuple(taken)
 
     return copied
+
+
+def _plain(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
+    """Takes values that nobody can change; `itemgetter` gives a tuple of two or more alone."""
+    if len(names) == 1:
+        (name,) = names
+        return lambda output: (output.__dict__[name],)
+    if not names:
+        return lambda _: ()
+    pick = itemgetter(*names)
+    return lambda output: pick(output.__dict__)
 
 
 def as_it_is(value: Any) -> Any:

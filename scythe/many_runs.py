@@ -128,7 +128,7 @@ class _Own:
     @classmethod
     def of(cls, objects: Objects, key: RunKey, table: str) -> _Own | None:
         result = read_result(objects, key)
-        if result is None or table not in result.tables:
+        if result is None or table not in result.tables or not objects.exists(key.manifest):  # half deleted is deleted
             return None
         frame, schema = scan_result(objects, result.tables[table]), schema_of_result(objects, result.tables[table])
         moment = pl.lit(key.moment).cast(pl.Datetime("us", "UTC"))

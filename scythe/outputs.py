@@ -79,6 +79,8 @@ class OutputFiles:
 
     def flush(self, keep: Collection[int]) -> None:
         """Publishes the files of these inputs, many at a time, and drops the others."""
+        if not self._staged:
+            return
         wanted = [(path, key) for i in keep for key, path in self._staged.get(i, {}).items()]
         for i in set(self._staged) - set(keep):
             self._drop(i)

@@ -172,6 +172,8 @@ def test_a_deletion_that_is_killed_anywhere_leaves_the_run_or_none_and_is_finish
         listed = scythe.list_runs("loads").filter(pl.col("status") == "finished")["run"].to_list()
         if run.key.folder in listed:
             assert seen(run) == ({0, 1}, set())
+        there = scythe.read("loads", "all", run="all")["experiment_id"].unique().to_list()
+        assert (run.experiment_id in there) == (run.key.folder in listed)
         latest = allocated(1)
         seen(kept)
         if run.key.folder not in listed:
