@@ -18,7 +18,7 @@ from hatchet_sdk.clients.dispatcher import action_listener
 from hatchet_sdk.clients.dispatcher.dispatcher import DispatcherClient
 from hatchet_sdk.contracts.dispatcher_pb2 import STEP_EVENT_TYPE_COMPLETED, STEP_EVENT_TYPE_STARTED
 
-from scythe.engines.hatchet import alive, client, sending
+from scythe.engines.hatchet import alive, children, client, ref, sending
 
 
 class Refused(grpc.RpcError):
@@ -133,3 +133,41 @@ def test_a_task_that_goes_on_puts_its_limit_off_and_a_short_one_asks_for_nothing
 
 def test_a_task_that_the_engine_has_given_up_asks_for_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     assert keep(monkeypatch, Put(Refused(grpc.StatusCode.NOT_FOUND)), 1.5) == 0
+
+
+# --- waiting ----------------------------------------------------------------------------------------
+
+
+class Told:
+    """A reference to a run whose stream fails before the engine tells of it."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+
+    async def aio_result(self) -> Any:
+        answer = self.answers.pop(0)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+
+#: What the SDK raises whose listener has ended.
+FAILED_STREAMS = [
+    Refused(grpc.StatusCode.UNAVAILABLE), ValueError("Failed to connect to listener"), ValueError("gRPC error"), StopAsyncIteration(),
+]  # fmt: skip
+
+
+def test_a_stream_that_fails_is_no_failure_of_a_run(quick: None) -> None:
+    assert asyncio.run(ref._output_of(Told(*FAILED_STREAMS, {"rows": 1}))) == {"rows": 1}
+    with pytest.raises(ValueError, match="of the task"):
+        asyncio.run(ref._output_of(Told(*FAILED_STREAMS, ValueError("of the task"))))
+
+
+def test_a_stream_that_fails_is_no_failure_of_a_child(quick: None) -> None:
+    async def watched(*answers: Any) -> Any:
+        waiting = children.Children({})
+        await waiting._watch(Told(*answers))
+        return waiting._arrived.get_nowait()[1]
+
+    assert asyncio.run(watched(*FAILED_STREAMS, {"rows": 1})) == {"rows": 1}
+    assert str(asyncio.run(watched(*FAILED_STREAMS, ValueError("of the task")))) == "of the task"

@@ -18,6 +18,7 @@ from hatchet_sdk.clients.rest.models.v1_task_status import V1TaskStatus
 from pydantic import BaseModel
 
 from scythe.engines.hatchet.client import connect
+from scythe.engines.hatchet.errors import is_of_the_network
 from scythe.engines.hatchet.fleet import cancel_runs, exists
 
 #: What a child came to: what it returned, or the exception that it failed with.
@@ -27,6 +28,8 @@ _BULK = 500
 #: When nothing has come for so long, a node makes sure that its children are there.
 _SILENCE_SECONDS = 10.0
 _LOOK_THREADS = 32
+#: After so long the engine is asked again for a run, where the stream over which it tells has failed.
+_AGAIN_SECONDS = 3.0
 #: So many children are looked at, to see whether any has begun.
 _LOOKED_AT = 8
 
@@ -117,10 +120,16 @@ class Children:
             self._drop(ref)
 
     async def _watch(self, ref: Any) -> None:
-        try:
-            self._arrived.put_nowait((ref, await ref.aio_result()))
-        except Exception as error:  # noqa: BLE001 - the node raises it where it takes the outcome
-            self._arrived.put_nowait((ref, error))
+        while True:
+            try:
+                outcome = await ref.aio_result()
+            except Exception as error:  # noqa: BLE001 - the node raises it where it takes the outcome
+                if is_of_the_network(error):
+                    await asyncio.sleep(_AGAIN_SECONDS)
+                    continue
+                outcome = error
+            self._arrived.put_nowait((ref, outcome))
+            return
 
     def _drop(self, ref: Any) -> Any:
         """Forgets a child; gives its tag."""

@@ -28,6 +28,16 @@ async def settle(error: Exception, context: Any) -> None:
         await asyncio.sleep(min(2.0**context.retry_count, _LONGEST_PAUSE))
 
 
+def is_of_the_network(error: BaseException) -> bool:
+    """Whether the stream over which the engine tells of runs has failed, and not the run that was waited for."""
+    import grpc
+
+    if isinstance(error, grpc.RpcError | ConnectionError | StopAsyncIteration):
+        return True
+    # What the SDK raises where it gives its stream up is of no class of its own.
+    return type(error) is ValueError and str(error) in ("gRPC error", "Failed to connect to listener")
+
+
 def ends(error: BaseException, tries: int) -> bool:
     """Whether an error ends a task that was tried so often before: one that no other try would mend, or once too often."""
     if _of_storage(error):

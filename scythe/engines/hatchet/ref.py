@@ -13,7 +13,7 @@ from obstore.exceptions import BaseError
 from scythe.attempts import latest_attempt
 from scythe.console import tell
 from scythe.engines.hatchet.client import connect, on_loop
-from scythe.engines.hatchet.errors import told
+from scythe.engines.hatchet.errors import is_of_the_network, told
 from scythe.engines.hatchet.fleet import cancel_all, cancel_runs
 from scythe.engines.hatchet.outlook import Watch
 from scythe.errors import RunCancelled, RunError
@@ -126,7 +126,10 @@ class HatchetRef:
                 await _output_of(connect().runs.get_run_ref(output["superseded"]))
             taken_over = "superseded" in output and not output["superseded"]
         except Exception as error:
-            if await asyncio.to_thread(plan.objects.exists, plan.key.cancelled):
+            result, _, cancelled = await asyncio.to_thread(self._look)
+            if result is not None:  # the run's folder knows better
+                return result
+            if cancelled:
                 raise _cancelled(plan) from None
             raise RunError(f"the run {path} could not be finished: {told(error)}") from error
         result = await asyncio.to_thread(read_result, plan.objects, plan.key)
@@ -153,19 +156,26 @@ def _cancelled(plan: RunPlan) -> RunCancelled:
 
 
 async def _output_of(hatchet: Any) -> dict[str, Any]:
-    """What a run of one task returned.
+    """What a run of one task returned; asked for again where the stream fails over which the engine tells.
 
     Raises:
         RunError: nothing: this is how the engine tells of a run that was cancelled, or that no worker took in time.
     """
     from hatchet_sdk.workflow_run import WorkflowRunRef
 
-    output = await hatchet.aio_result()
-    if isinstance(hatchet, WorkflowRunRef):  # by the name of the task
-        output = next(iter(output.values()), {})
-    if not output:
-        raise RunError("it was cancelled, or waited too long for a worker")
-    return output
+    while True:
+        try:
+            output = await hatchet.aio_result()
+        except Exception as error:
+            if not is_of_the_network(error):
+                raise
+            await asyncio.sleep(_LOOK_SECONDS)
+            continue
+        if isinstance(hatchet, WorkflowRunRef):  # by the name of the task
+            output = next(iter(output.values()), {})
+        if not output:
+            raise RunError("it was cancelled, or waited too long for a worker")
+        return output
 
 
 class WorkflowRef:
