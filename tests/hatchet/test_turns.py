@@ -15,7 +15,11 @@ import pytest
 
 import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
+from scythe.engines.hatchet import loading
 from scythe.errors import RunCancelled, RunError
+from scythe.leaf import Leaf
+from scythe.plan import RunPlan
+from scythe.registry import experiment_of
 from tests.cluster import PATIENCE, wait_for
 from tests.hatchet.sites import Site, calls, check, folder_of, gone, manifest, wait_for_calls
 
@@ -211,3 +215,24 @@ def test_finished_rows_can_be_read_and_progress_is_told_while_the_run_goes_on(
         waiting.result()
 
     check(run, good=[0, 1, 2], bad=[3])
+
+
+def test_a_node_that_was_suspended_shows_nothing_beside_the_result_of_the_one_that_took_its_place(
+    main: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch, specs = main.orders("waits", "fine", "fine")
+    run, ref = main.allocate("obey", specs, chunk=1)
+    plan, experiment = RunPlan.load(run.objects, run.key), experiment_of(main.module.obey)
+    late = [loading.NodeCollector(plan, experiment, 1, prefix=f"000001-node-late-{i}") for i in range(2)]
+    (scratch / "gate").touch()
+    ref.result(timeout=PATIENCE)
+
+    for collector in late:
+        with Leaf(plan, experiment) as leaf:
+            collector.add(leaf.run(range(3)))
+    late[0].flush()
+    looks = iter([False, True])  # the result came between the look and the commit
+    monkeypatch.setattr(loading, "is_done", lambda *_: next(looks))
+    late[1].flush()
+
+    check(run, good=[0, 1, 2])

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from scythe.attempts import latest_attempt
+from scythe.collect import Collector
 from scythe.engines.hatchet.tasks import Pointer
 from scythe.engines.local import pool_job
 from scythe.engines.serve import Prepared
@@ -128,3 +129,17 @@ def is_left(plan: RunPlan, turn: int) -> bool:
 def settle_result(plan: RunPlan) -> None:
     """Publishes a result that is there: the process that wrote it may have died before."""
     settle(plan.objects, catalog_of(plan.objects, plan.catalog), plan.key)
+
+
+class NodeCollector(Collector):
+    """The rows of a node, which may have been suspended while another has taken its place and published the run.
+
+    What comes too late for the result is not shown beside it; and who finds that it has been takes it back.
+    """
+
+    def _show(self) -> None:
+        if is_done(self.plan, self.attempt):
+            return
+        super()._show()
+        if is_done(self.plan, self.attempt):
+            settle_result(self.plan)

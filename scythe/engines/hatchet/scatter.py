@@ -24,12 +24,11 @@ from obstore.exceptions import BaseError
 
 from scythe.attempts import Superseded, Turn
 from scythe.chunk import ChunkResult
-from scythe.collect import Collector
 from scythe.engines.hatchet.alive import kept_alive
 from scythe.engines.hatchet.children import Child, Children, Outcome
 from scythe.engines.hatchet.errors import ends, settle, told
 from scythe.engines.hatchet.fleet import node_slots, slots_for
-from scythe.engines.hatchet.loading import Loaded, Loader, find_plan, is_done, is_left, settle_result
+from scythe.engines.hatchet.loading import Loaded, Loader, NodeCollector, find_plan, is_done, is_left, settle_result
 from scythe.engines.hatchet.stopping import Stopping
 from scythe.engines.hatchet.tasks import LeafInput, ScatterInput, Tasks, metadata
 from scythe.engines.hatchet.threads import in_thread, turn_of
@@ -142,7 +141,7 @@ class Node:
         self._name = f"{turn.number:06d}-node-{'_'.join(map(str, self.payload.path)) or 'root'}"
         # A try that the engine has given up may not know it yet: each names its parts for itself.
         prefix = f"{self._name}-{uuid.uuid4().hex[:8]}"
-        self.collector = Collector(run.plan, run.experiment, turn.number, prefix=prefix, show=turn.show)
+        self.collector = NodeCollector(run.plan, run.experiment, turn.number, prefix=prefix, show=turn.show)
         self._progress = f"{run.plan.key.progress}/{self._name}.json"
         self._told = 0.0
         self.children = Children(metadata(self.payload.run, self.payload.turn, root=False))
