@@ -30,7 +30,7 @@ from scythe.publish import settle_all
 from scythe.records import dump, parse
 from scythe.registry import Experiment, experiment_of
 from scythe.reserve import number, reserve_folder, sweep, undo
-from scythe.results import RunResult, read_result
+from scythe.results import RunResult, finished_result
 from scythe.runs import ExperimentRun, load_run
 from scythe.scatter_gather import RecursionMap
 from scythe.schemas import difference
@@ -118,7 +118,7 @@ class BaseExperiment:
         """Table name -> URI, of the latest finished run of a version; empty where there is none."""
         objects, named = storage(), str(SemVer.parse(version))
         for folder in reversed(find.run_folders(objects, self.name, named)):
-            result = read_result(objects, RunKey(self.name, named, folder))
+            result = finished_result(objects, RunKey(self.name, named, folder))
             if result is not None:
                 return result.uris
         return {}
@@ -388,7 +388,8 @@ def _writable(objects: Objects) -> Generator[None]:
     try:
         yield
     except StorageError as error:
-        raise AllocationError(str(error)) from error
+        told = str(error) if objects.is_bucket else f"the root {objects.root} cannot be written: {error}"
+        raise AllocationError(told) from error
     except (OSError, BaseError) as error:
         raise AllocationError(f"the root {objects.root} cannot be written: {reason(error)}") from error
 

@@ -110,15 +110,19 @@ def latest_attempt(objects: Objects, key: RunKey, *, exact: bool = False) -> Att
         return found
     if found.host == socket.gethostname() and found.system in ("", _system()):
         return replace(found, age=time.time() - found.beat)  # one clock for both
-    return replace(found, age=(_store_time(objects) if exact else time.time()) - modified)
+    return replace(found, age=(_time_of(objects) if exact else time.time()) - modified)
 
 
-def _store_time(objects: Objects) -> float:
-    """The store's clock, or this machine's where nothing can be written."""
+def store_time(objects: Objects) -> float:
+    """The store's own time of now [s since 1970], for which a small object is written; raises what writing does."""
+    objects.write(_CLOCK, b"")
+    return objects.read_dated(_CLOCK)[1]
+
+
+def _time_of(objects: Objects) -> float:
     try:
-        objects.write(_CLOCK, b"")
-        return objects.read_dated(_CLOCK)[1]
-    except (OSError, BaseError):
+        return store_time(objects)
+    except (OSError, BaseError):  # who cannot write there has this machine's clock alone
         return time.time()
 
 
@@ -133,8 +137,8 @@ def _parse(raw: bytes, where: str) -> Attempt:
 _STORED = tuple(f.name for f in fields(Attempt) if f.name != "age")
 
 
-def check_free(objects: Objects, key: RunKey) -> None:
-    """Nothing where nobody works on a run.
+def check_free(objects: Objects, key: RunKey) -> Attempt | None:
+    """The newest mark on a run on which nobody works, None where there is none.
 
     Raises:
         RunError: somebody does.
@@ -145,16 +149,19 @@ def check_free(objects: Objects, key: RunKey) -> None:
             f"the run {key.path} is being worked on by process {last.pid} on {last.host} ({last.engine}): "
             "wait for it, or cancel the run"
         )
+    return last
 
 
 def check_newest(objects: Objects, key: RunKey, number: int) -> None:
     """Nothing while no later process has taken up a run than the one of mark `number`.
 
     Raises:
-        Superseded: one has.
+        Superseded: one has, or the run was deleted.
     """
     names = sorted(objects.files(key.attempts))
-    if names and int(names[-1].split(".")[0]) > number:
+    if not names or not objects.exists(key.manifest):
+        raise Superseded(f"the run {key.path} was deleted while this process stood still: it ends here")
+    if int(names[-1].split(".")[0]) > number:
         raise Superseded(
             f"the run {key.path} was taken over by another process while this one stood still: it ends here"
         )
@@ -206,11 +213,11 @@ class Turn:
                 taken(self.number)
         except BaseException:
             self._over.set()
+            self._thread.join()
             raise
 
     def _take(self) -> None:
-        check_free(self._objects, self._key)
-        last = latest_attempt(self._objects, self._key)
+        last = check_free(self._objects, self._key)
         number = last.number + 1 if last is not None else 1
         if not self._objects.create(self._mark_key(number), self._mark(number)):
             raise RunError(f"the run {self._key.path} has just been taken up by another process: wait for it")
@@ -241,6 +248,7 @@ class Turn:
             self._heart,
             self._run,
             _system(),
+            self._began,
         )
         return dump({name: getattr(mark, name) for name in _STORED})
 

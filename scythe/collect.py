@@ -121,7 +121,12 @@ class Collector:
             if any(files.values()):
                 table = catalog.table(self.plan.key.experiment, planned.catalog_table)
                 if planned.ids.items() <= table.ids.items():  # else it was made anew since, and shows them at the end
-                    table.append_each(files, self.plan.key.partition)
+                    table.append_each(files, self.plan.key.partition, wanted=self._goes_on)
+
+    def _goes_on(self) -> bool:
+        """Whether the run is there and has come to no end: another process may have brought it to one."""
+        objects, key = self.plan.objects, self.plan.key
+        return objects.exists(key.manifest) and not objects.exists(key.result)
 
     def finish(self) -> RunResult:
         """Gathers the run, once what is held would survive the death of this process.

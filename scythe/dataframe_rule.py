@@ -100,7 +100,7 @@ def _recorded(objects: Objects, experiment: str, name: str, version: str) -> dic
 
 def _recorded_versions(objects: Objects, experiment: str, name: str) -> list[SemVer]:
     """The versions in which the dataframe has been seen, lowest first."""
-    names = [*objects.files(_records(experiment, name)), *objects.files(old_records(experiment, name))]
+    names = [*objects.files(_records(experiment, name)), *old_records(objects, experiment, name)]
     return parse_folders(n.removesuffix(".json") for n in names)
 
 

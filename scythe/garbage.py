@@ -5,11 +5,10 @@ Nothing else removes them, so that who reads an earlier snapshot finds its files
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from scythe.attempts import latest_attempt
+from scythe.attempts import latest_attempt, store_time
 from scythe.errors import FormatError, RunDamaged
 from scythe.find import experiment_names, run_keys, version_names
 from scythe.layout import RunKey, gathers
@@ -40,14 +39,14 @@ def collect(objects: Objects, said: Callable[[str], None] = lambda _: None) -> C
         said: Told a line about each run of which something was removed, or that cannot be looked through.
     """
     catalog = catalog_of(objects, engine_settings().catalog)
-    total = Collected()
+    total, limit = Collected(), store_time(objects) - _YOUNG_SECONDS
     for experiment in experiment_names(objects):
         named: set[str] = set()
         for name in catalog.tables(experiment):
             named |= catalog.table(experiment, name).named_files()
         for key in run_keys(objects, experiment, version_names(objects, experiment)):
             try:
-                found = _collect(objects, key, named)
+                found = _collect(objects, key, named, limit)
             except (RunDamaged, FormatError) as error:
                 said(f"{key.path} is left as it is: {error}")
                 continue
@@ -57,14 +56,13 @@ def collect(objects: Objects, said: Callable[[str], None] = lambda _: None) -> C
     return total
 
 
-def _collect(objects: Objects, key: RunKey, named: set[str]) -> Collected:
-    last = latest_attempt(objects, key)
+def _collect(objects: Objects, key: RunKey, named: set[str], limit: float) -> Collected:
+    last = latest_attempt(objects, key, exact=True)
     result = read_result(objects, key)
     if result is None or (last is not None and last.alive):
         return Collected()
     kept = {table.key for table in result.tables.values()}
     kept |= {key.gathered_files(result.gather)} if result.gather is not None else set()
-    limit = time.time() - _YOUNG_SECONDS
     gone = [
         found
         for found in objects.found(gathers(key))

@@ -26,7 +26,7 @@ from scythe.layout import file_names
 from scythe.merge import KEY, Source, keys_of, merged, rebatched, without
 from scythe.parts import Part, PartFile, number_of, schema_of, source_of, stored_parts
 from scythe.plan import RunPlan
-from scythe.publish import Gathered, publish, record
+from scythe.publish import Gathered, publish, record, settle
 from scythe.reconcile import Dataframe, Piece
 from scythe.registry import Experiment
 from scythe.results import RunResult, TableResult, read_result
@@ -62,10 +62,11 @@ class Gather:
     """The rows of one run, from its parts."""
 
     def __init__(self, plan: RunPlan, experiment: Experiment) -> None:
-        self.plan = plan
+        self.plan, self._experiment = plan, experiment
         self.schemas: ExperimentSchemas = plan.schemas(experiment)
         self.objects = plan.objects
-        self.parts = all_parts(plan)
+        self._before = read_result(plan.objects, plan.key)
+        self.parts = _parts_behind(plan, self._before)
         self.pieces = list(self._stored_pieces())
         self.coverage = coverage_of(plan, self.parts)
         self._gather = ""
@@ -94,13 +95,31 @@ class Gather:
             raise RunError(f"{count:,} inputs of {self.plan.key.path} are not done: resume the run")
         self._gather = f"{attempt:06d}-{uuid.uuid4().hex[:8]}"
         written = self._write_tables()
-        before = read_result(self.objects, self.plan.key)
         result = self._result(written, attempt, began)
-        gathered = Gathered({name: w.file for name, w in written.items()}, _left(self.plan, before, result))
+        gathered = Gathered({name: w.file for name, w in written.items()}, self._left(result))
         check_newest(self.objects, self.plan.key, attempt)
+        now = read_result(self.objects, self.plan.key)
+        if now is not None and now.gather != (self._before.gather if self._before is not None else None):
+            return self._overtaken(now, attempt, began)
         record(self.objects, self.plan.key, result, gathered)
-        publish(self.objects, self._catalog, self.plan.key, result, gathered)
+        marks = [self.plan.key.unpublished(self._gather)]
+        publish(self.objects, self._catalog, self.plan.key, result, gathered, marks)
         return result
+
+    def _overtaken(self, now: RunResult, attempt: int, began: dt.datetime) -> RunResult:
+        """What the run came to where another process has recorded a result since this gather began: two of one attempt, say."""
+        if now.attempt < attempt:
+            return Gather(self.plan, self._experiment).finish(attempt, began)
+        settle(self.objects, self._catalog, self.plan.key)
+        return now
+
+    def _left(self, result: RunResult) -> tuple[str, ...]:
+        """The catalog's tables that held something of the run until now, and do not any more."""
+        held = {planned.catalog_table for planned in self.plan.tables.values()}
+        if self._before is not None:
+            held |= {table.catalog_table for table in self._before.tables.values()}
+            held |= set(Gathered.of(self.objects, self._before, self.plan.key).left)  # it may not have come to that
+        return tuple(sorted(held - {table.catalog_table for table in result.tables.values()}))
 
     def _write_tables(self) -> dict[str, _Written]:
         frames = self._dataframes()
@@ -235,13 +254,6 @@ class Gather:
         return result
 
 
-def _left(plan: RunPlan, before: RunResult | None, result: RunResult) -> tuple[str, ...]:
-    """The catalog's tables that held something of the run until now, and do not any more."""
-    held = {planned.catalog_table for planned in plan.tables.values()}
-    held |= {table.catalog_table for table in before.tables.values()} if before is not None else set()
-    return tuple(sorted(held - {table.catalog_table for table in result.tables.values()}))
-
-
 #: The name of the part that stands for what the run came to before.
 _EARLIER_END = "final"
 
@@ -263,7 +275,10 @@ def _of_attempt(source: Source, number: int | None) -> Source:
 
 def all_parts(plan: RunPlan) -> list[Part]:
     """The parts of a run, oldest first; the final files of an earlier end of the run count as the first."""
-    result = read_result(plan.objects, plan.key)
+    return _parts_behind(plan, read_result(plan.objects, plan.key))
+
+
+def _parts_behind(plan: RunPlan, result: RunResult | None) -> list[Part]:
     parts = stored_parts(plan, after=result.attempt if result is not None else 0)
     if result is None:
         return parts

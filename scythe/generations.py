@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 
-from scythe.errors import CatalogError
+from scythe.errors import CatalogError, StorageError
 from scythe.layout import CATALOG, RunKey
 from scythe.records import FORMAT, FORMAT_KEY, check_format
 from scythe.schemas import PARTITION
@@ -74,7 +74,7 @@ class Generations:
             check_format({FORMAT_KEY: int(properties.get(_FORMAT, FORMAT))}, f"the table {self.experiment}.{name}")
             return properties[_TABLE]
         match = _NUMBERED.fullmatch(name)
-        if match is None or match[1] not in names or self._objects.files(old_records(self.experiment, name)):
+        if match is None or match[1] not in names or old_records(self._objects, self.experiment, name):
             return name  # a dataframe of this very name was recorded: the name is no number
         return match[1]
 
@@ -151,6 +151,9 @@ def _majors(table: Table) -> list[int]:
     return json.loads(table.iceberg.properties.get(_MAJORS, "[]"))
 
 
-def old_records(experiment: str, table: str) -> str:
-    """The folder in which earlier versions of Scythe recorded the columns of a dataframe, a file a version."""
-    return f"{CATALOG}/{experiment}/_versions/{table}"
+def old_records(objects: Objects, experiment: str, table: str) -> list[str]:
+    """The files, one a version, in which earlier versions of Scythe recorded the columns of a dataframe."""
+    try:
+        return objects.files(f"{CATALOG}/{experiment}/_versions/{table}")
+    except StorageError:  # a version's own record has this very name
+        return []

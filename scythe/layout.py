@@ -7,7 +7,7 @@ _catalog/<experiment>/_dataframes/<name>/<version>     which columns the datafra
 _catalog/<experiment>/_runs/<version>/<datetime>       which run folders are taken
                                       <datetime>.n<N>  which run of its version it is
                                       <datetime>.deleted   that it was deleted: its name is never given to another
-_catalog/<experiment>/_unpublished/<version>~<datetime>   whose newest result the catalog may not show yet
+_catalog/<experiment>/_unpublished/<version>~<datetime>~<by>   whose newest result the catalog may not show yet
 """
 
 from __future__ import annotations
@@ -238,10 +238,9 @@ class RunKey:
         """What the catalog needs to know of the files of one gather."""
         return f"{gathers(self)}/{gather}/files.json"
 
-    @property
-    def unpublished(self) -> str:
-        """There from before a gather's result is recorded until the catalog shows it."""
-        return f"{unpublished_folder(self.experiment)}/{self.version}~{self.folder}"
+    def unpublished(self, by: str) -> str:
+        """There from before something is done to a run that the catalog does not show yet, until it does: by whom."""
+        return f"{unpublished_folder(self.experiment)}/{self.version}~{self.folder}~{by}"
 
 
 def leaf_run_id(experiment_id: str, sort_index: int) -> str:

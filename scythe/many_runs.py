@@ -16,7 +16,7 @@ from scythe.find import find_run, listed, resolve_version, run_keys, versions_of
 from scythe.generations import Generations
 from scythe.layout import RunKey, folder_of
 from scythe.publish import unpublished
-from scythe.results import RunResult, read_result
+from scythe.results import RunResult, finished_result
 from scythe.run_files import scan_result, schema_of_result
 from scythe.versions import SemVer
 from scythe_catalog.objects import Objects
@@ -51,7 +51,7 @@ def wanted_runs(objects: Objects, name: str, version: Any, run: Any) -> list[Run
     keys = run_keys(objects, name, versions)
     if is_all(run):
         return keys
-    latest = {key.version: key for key in keys if objects.exists(key.result)}
+    latest = {key.version: key for key in keys if objects.exists(key.result) and objects.exists(key.manifest)}
     if not latest:
         raise NotFoundError(f"{name!r} has no finished run")
     return list(latest.values())
@@ -64,7 +64,7 @@ def finished_runs(objects: Objects, name: str, version: Any, run: Any) -> list[t
         NotFoundError: none is.
     """
     keys = sorted(wanted_runs(objects, name, version, run), key=lambda key: key.folder)
-    found = [(key, result) for key in keys if (result := read_result(objects, key)) is not None]
+    found = [(key, result) for key in keys if (result := finished_result(objects, key)) is not None]
     if not found:
         raise NotFoundError(f"{name!r} has no finished run; its runs: {listed([key.path for key in keys])}")
     return found
@@ -127,8 +127,8 @@ class _Own:
 
     @classmethod
     def of(cls, objects: Objects, key: RunKey, table: str) -> _Own | None:
-        result = read_result(objects, key)
-        if result is None or table not in result.tables or not objects.exists(key.manifest):  # half deleted is deleted
+        result = finished_result(objects, key)
+        if result is None or table not in result.tables:
             return None
         frame, schema = scan_result(objects, result.tables[table]), schema_of_result(objects, result.tables[table])
         moment = pl.lit(key.moment).cast(pl.Datetime("us", "UTC"))

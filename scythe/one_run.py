@@ -12,7 +12,8 @@ from scythe.errors import NotFoundError, ReadError
 from scythe.find import find_run, listed, resolve_version, run_folders
 from scythe.layout import RunKey
 from scythe.plan import RunPlan
-from scythe.results import RunResult, read_result
+from scythe.publish import is_unpublished
+from scythe.results import RunResult, finished_result
 from scythe.run_files import scan_parts, scan_result
 from scythe.status import status_of
 from scythe_catalog.objects import Objects
@@ -33,11 +34,11 @@ def one_run(objects: Objects, name: str, version: Any, run: Any) -> tuple[RunKey
     """
     if run is not None:
         key = find_run(objects, name, version, run)
-        return key, read_result(objects, key)
+        return key, finished_result(objects, key)
     named = resolve_version(objects, name, version)
     keys = [RunKey(name, named, folder) for folder in run_folders(objects, name, named)]
     for key in reversed(keys):
-        result = read_result(objects, key)
+        result = finished_result(objects, key)
         if result is not None:
             return key, result
     there = [key for key in keys[-_SHOWN_STATES:] if objects.exists(key.manifest)]
@@ -67,7 +68,7 @@ def scan_run(
     wanted = chosen(columns, known[table][1], table)
     if result is None:
         return scan_parts(RunPlan.load(objects, key), table).select(wanted)
-    if result.tables[table].untold or objects.exists(key.unpublished):  # the catalog does not show it, or not all of it
+    if result.tables[table].untold or is_unpublished(objects, key):  # the catalog does not show it, or not all of it
         return scan_result(objects, result.tables[table]).select(wanted)
     return scan_table(catalog.table(key.experiment, known[table][0]), key.partition, columns=wanted)
 

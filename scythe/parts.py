@@ -21,6 +21,7 @@ from scythe.merge import KEY, Source, sorted_rows
 from scythe.plan import RunPlan
 from scythe.records import dump, parse
 from scythe_catalog.datafile import DataFile, DataFileWriter
+from scythe_catalog.names import folded
 from scythe_catalog.objects import Objects
 
 _READ_ROWS = 64 * 1024
@@ -133,8 +134,8 @@ def write_part(plan: RunPlan, name: str, rows: Rows) -> Part:
     for table_name, table in rows.tables():
         if table.num_rows == 0 and table_name in plan.tables:
             continue
-        key = f"{plan.key.parts}/{name}-{table_name}-{count[table_name]}.pq"
-        count[table_name] += 1
+        key = f"{plan.key.parts}/{name}-{table_name}-{count[folded(table_name)]}.pq"
+        count[folded(table_name)] += 1
         ids = plan.tables[table_name].ids if table_name in plan.tables else None
         with DataFileWriter(plan.objects, key, table.schema, ids) as writer:
             writer.write(table)

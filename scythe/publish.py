@@ -7,7 +7,7 @@ and changes nothing then. Gathers nothing, runs nothing.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,20 +57,27 @@ def record(objects: Objects, key: RunKey, result: RunResult, gathered: Gathered)
     """Makes a result the run's own: from the one step on in which it is written, it is what the run came to."""
     assert result.gather is not None
     objects.write(key.gathered_files(result.gather), gathered.to_json())
-    objects.write(key.unpublished, b"")
+    objects.write(key.unpublished(result.gather), b"")
     objects.write(key.result, result.model_dump_json(indent=1).encode())
 
 
-def publish(objects: Objects, catalog: Catalog, key: RunKey, result: RunResult, gathered: Gathered) -> None:
+def publish(
+    objects: Objects, catalog: Catalog, key: RunKey, result: RunResult, gathered: Gathered, marks: Iterable[str]
+) -> None:
     """Makes the files of a result all that the catalog holds of a run, shows them in `final/`, and clears up.
 
-    Where another process has recorded a newer result meanwhile, that is what is published in the end.
+    Where another process has recorded a newer result meanwhile, that is what is published in the end, and nothing of a
+    run that was deleted meanwhile. `marks` are the keys of what says that the catalog does not show it; they go last.
     """
     _publish_once(objects, catalog, key, result, gathered)
     while (newest := read_result(objects, key)) is not None and newest.gather != result.gather:
         result = newest
-        objects.write(key.unpublished, b"")
         _publish_once(objects, catalog, key, result, Gathered.of(objects, result, key))
+    if objects.exists(key.manifest):
+        objects.delete(marks)
+        _clear_parts(objects, key, result.attempt)
+    else:
+        withdraw(objects, catalog, key)
 
 
 def _publish_once(objects: Objects, catalog: Catalog, key: RunKey, result: RunResult, gathered: Gathered) -> None:
@@ -83,10 +90,8 @@ def _publish_once(objects: Objects, catalog: Catalog, key: RunKey, result: RunRe
             catalog.table(key.experiment, name).replace([], key.partition, forget=f"{key.path}/")
         except TableNotFound:
             continue
-    if result.gather is not None:
+    if result.gather is not None and objects.exists(key.manifest):
         _show(objects, key, result)
-    objects.delete([key.unpublished])
-    _clear_parts(objects, key, result.attempt)
 
 
 def _show(objects: Objects, key: RunKey, result: RunResult) -> None:
@@ -101,17 +106,24 @@ def _show(objects: Objects, key: RunKey, result: RunResult) -> None:
 def _clear_parts(objects: Objects, key: RunKey, attempt: int) -> None:
     """Removes the parts that are in a result now, and those that came too late for it."""
     names = objects.files(key.parts)
-    done = [name for name in names if number_of(name) <= attempt]
-    if len(done) == len(names):
-        objects.delete_folder(key.parts)
-    else:
-        objects.delete([f"{key.parts}/{name}" for name in done])
+    objects.delete([f"{key.parts}/{name}" for name in names if number_of(name) <= attempt])
+    objects.delete_empty_folders(f"{key.parts}/part")
 
 
 def unpublished(objects: Objects, experiment: str) -> list[RunKey]:
     """The runs of an experiment whose newest result the catalog may not show yet: their own files tell."""
-    found = [name.partition("~") for name in objects.files(unpublished_folder(experiment))]
-    return [RunKey(experiment, version, folder) for version, tilde, folder in found if tilde]
+    found = [name.split("~") for name in objects.files(unpublished_folder(experiment))]
+    return sorted({RunKey(experiment, *parts[:2]) for parts in found if len(parts) > 1})
+
+
+def is_unpublished(objects: Objects, key: RunKey) -> bool:
+    """Whether the catalog may not show a run's newest result yet."""
+    return bool(_marks(objects, key))
+
+
+def _marks(objects: Objects, key: RunKey) -> list[str]:
+    folder, mine = unpublished_folder(key.experiment), f"{key.version}~{key.folder}~"
+    return [f"{folder}/{name}" for name in objects.files(folder) if name.startswith(mine)]
 
 
 def withdraw(objects: Objects, catalog: Catalog, key: RunKey) -> None:
@@ -120,31 +132,32 @@ def withdraw(objects: Objects, catalog: Catalog, key: RunKey) -> None:
     Raises:
         StorageError: a file cannot be deleted; the rest is done by a call of `settle`.
     """
-    objects.write(key.unpublished, b"")
+    objects.write(key.unpublished("deleted"), b"")
     objects.delete([key.manifest])
     for name in catalog.tables(key.experiment):
         catalog.table(key.experiment, name).replace([], key.partition, forget=f"{key.path}/")
     objects.delete_folder(key.path)
     objects.delete_empty_folders(key.path)
-    objects.delete([key.unpublished])
+    objects.delete(_marks(objects, key))
 
 
 def settle(objects: Objects, catalog: Catalog, key: RunKey) -> None:
     """Finishes what a process that died has left: a result is published, a run that is half deleted goes whole."""
+    marks = _marks(objects, key)
     if not objects.exists(key.manifest):
         withdraw(objects, catalog, key)
         return
     result = read_result(objects, key)
     if result is not None:
-        publish(objects, catalog, key, result, Gathered.of(objects, result, key))
+        publish(objects, catalog, key, result, Gathered.of(objects, result, key), marks)
     else:
-        objects.delete([key.unpublished])
+        objects.delete(marks)
 
 
 def settle_all(objects: Objects, catalog: Catalog, experiment: str) -> None:
     """`settle` for all runs of an experiment that nobody works on; one that is damaged stays as it is: its readers are told."""
     for key in unpublished(objects, experiment):
         with contextlib.suppress(RunDamaged, FormatError, FileNotFoundError):
-            last = latest_attempt(objects, key)
+            last = latest_attempt(objects, key, exact=True)
             if last is None or not last.alive:
                 settle(objects, catalog, key)

@@ -94,6 +94,10 @@ class _Run:
         return [file.key for part in self.parts for file in part.files]
 
 
+#: By whom a run is put right, among what says that the catalog may not show it.
+_MARK = "rebuild"
+
+
 class _Experiment:
     """The runs of one experiment, on their way into the catalog."""
 
@@ -115,8 +119,13 @@ class _Experiment:
             except TableNotFound:
                 continue
         for run in list(self.runs.values()):
-            self._ensure(run)
-            said(f"{run.key.path}: {status_of(self.objects, run.key)}")
+            try:
+                if self.objects.exists(run.key.manifest):  # else it was deleted meanwhile
+                    self._ensure(run)
+                    said(f"{run.key.path}: {status_of(self.objects, run.key)}")
+            except (ScytheError, FileNotFoundError, pa.ArrowException) as error:
+                if self.objects.exists(run.key.manifest):
+                    self.damaged[run.key.path] = str(error)
 
     def _take_in(self, key: RunKey) -> None:
         """Reserves a run's name again, makes its references true, and has readers go by its own files for now."""
@@ -130,7 +139,7 @@ class _Experiment:
             _schema(objects, file)  # one that is gone or damaged is told here
         follow(objects, key, run.files)
         if run.result is not None:
-            objects.write(key.unpublished, b"")
+            objects.write(key.unpublished(_MARK), b"")
         self.runs[key] = _Run.of(objects, key)
 
     def _wanted(self, table: Table, name: str, present: Mapping[str, tuple[Any, ...]]) -> Wanted:
@@ -176,10 +185,14 @@ class _Experiment:
             )
             if name not in RESERVED_TABLES:
                 record_dataframe(self.objects, run.key, name, TableSchema.from_arrow(stored))
+        now = read_result(self.objects, run.key)
+        if now is None or now.gather != result.gather:
+            return  # a retry has ended meanwhile, and has published what it came to
         if tables != result.tables:
             result = result.model_copy(update={"tables": tables, "gather": gather})
             record(self.objects, run.key, result, Gathered(files))
-        publish(self.objects, self.catalog, run.key, result, Gathered(files))
+        marks = [run.key.unpublished(_MARK), run.key.unpublished(gather)]
+        publish(self.objects, self.catalog, run.key, result, Gathered(files), marks)
 
     def _standing(self, generations: Generations, key: RunKey, name: str, recorded: str, stored: pa.Schema) -> Table:
         """The table of the catalog that holds a table of a run: the recorded one if it is there, else one that can."""

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from scythe import layout
-from scythe.errors import AllocationError, FormatError, RunDamaged
+from scythe.errors import AllocationError, FormatError, RunDamaged, RunError
 from scythe.find import Reserved, reserved
 from scythe.layout import RunKey
 from scythe.records import FORMAT_KEY, dump, parse
@@ -64,6 +64,18 @@ def bury(objects: Objects, key: RunKey) -> None:
     objects.write(key.tombstone, dump({}))
     objects.create(key.reservation, dump({}))
     objects.delete(_numbers(objects, key))
+
+
+def check_dead(objects: Objects, key: RunKey) -> None:
+    """Nothing where the process of half an allocation is gone, or cannot be seen from here.
+
+    Raises:
+        RunError: it lives, on this machine.
+    """
+    with contextlib.suppress(FileNotFoundError, RunDamaged, FormatError):
+        owner = parse(objects.read(key.reservation), objects.uri(key.reservation))
+        if owner.get("host") == socket.gethostname() and _lives(owner.get("pid")) and owner.get("pid") != os.getpid():
+            raise RunError(f"the run {key.path} is being allocated by process {owner['pid']}: wait for it, or end it")
 
 
 def undo(objects: Objects, key: RunKey) -> None:

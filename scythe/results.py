@@ -57,6 +57,17 @@ class RunResult(BaseModel):
     __str__ = __repr__
 
 
+def finished_result(objects: Objects, key: RunKey) -> RunResult | None:
+    """The result of a run that is there; None of one that is half deleted, too, of which the manifest goes first.
+
+    Raises:
+        RunDamaged: it is no result any more.
+        FormatError: it was written by a later Scythe.
+    """
+    result = read_result(objects, key)
+    return result if result is not None and objects.exists(key.manifest) else None
+
+
 def read_result(objects: Objects, key: RunKey) -> RunResult | None:
     """The result of a run, with URIs below the root as it is now; None while the run is not finished.
 

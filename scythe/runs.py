@@ -21,8 +21,8 @@ from scythe.layout import RunKey
 from scythe.manifest import read_manifest
 from scythe.parts import failed
 from scythe.plan import RunPlan
-from scythe.publish import settle, withdraw
-from scythe.reserve import bury, undo
+from scythe.publish import is_unpublished, settle, withdraw
+from scythe.reserve import bury, check_dead, undo
 from scythe.results import RunResult, read_result
 from scythe.settings import engine_settings, storage
 from scythe.source import find_experiment
@@ -106,7 +106,7 @@ class ExperimentRun(BaseModel):
         self._is_there()
         finished = self.result
         if finished is not None and not self._is_being_redone():
-            if self._objects.exists(self.key.unpublished):
+            if is_unpublished(self._objects, self.key):
                 check_free(self._objects, self.key)
                 settle(self._objects, catalog_of(self._objects, engine_settings().catalog), self.key)
             return FinishedRef(finished)
@@ -155,9 +155,11 @@ class ExperimentRun(BaseModel):
         """
         status = self.status
         if status == "allocating":
+            check_dead(self._objects, self.key)
             undo(self._objects, self.key)
             return
         if status == "deleted" and not self._objects.found(self.key.path):
+            withdraw(self._objects, catalog_of(self._objects, engine_settings().catalog), self.key)
             raise NotFoundError(f"there is no run {self.experiment_id} any more: it was deleted")
         if status != "damaged":  # whether somebody works on it is seen first of all: nobody does, or its mark is lost
             check_free(self._objects, self.key)

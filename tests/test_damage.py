@@ -95,7 +95,7 @@ def test_a_damaged_run_is_named_and_the_others_are_shown(
     assert re.search(r"status +damaged\n +problem +file://", said("show", bad.experiment_id))
     assert scythe.read("pipes", run=good)["pressure"].to_list() == [2.0]
 
-    storage().write(bad.key.unpublished, b"")  # as if its process had died before the catalog followed
+    storage().write(bad.key.unpublished("somebody"), b"")  # as if its process had died before the catalog followed
     opened = scythe.open_run(bad.experiment_id)
     assert opened.problem is not None
     later = allocated(3.0)

@@ -16,6 +16,7 @@ import scythe
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import RunError, ScytheError
+from scythe.publish import is_unpublished
 from scythe.registry import ExperimentRegistry
 
 
@@ -94,7 +95,7 @@ def test_a_run_whose_result_is_recorded_is_read_by_it_until_the_rest_can_be_writ
     (root / run.experiment_id / "final").unlink()
     assert run.resume(engine="inline").result().rows == 3
     assert pl.read_parquet(root / run.key.final("scalars"))["square"].to_list() == [0, 1, 4]
-    assert not (root / run.key.unpublished).exists()
+    assert not is_unpublished(run.objects, run.key)
 
 
 def test_files_that_cannot_grow_stop_a_run_with_an_error_and_it_is_resumed_when_there_is_room(root: Path) -> None:

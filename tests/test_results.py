@@ -531,7 +531,7 @@ def test_an_output_that_breaks_its_model_publishes_no_file(root: Path) -> None:
     assert staged(root) == []
 
 
-def test_a_file_outside_the_tempdir_is_moved_and_one_of_the_root_is_copied(root: Path) -> None:
+def test_a_file_outside_the_tempdir_and_one_of_the_root_are_copied_and_stay(root: Path) -> None:
     shared = root / "shared.txt"
 
     def make(spec: Point, folder: Path) -> Filed:
@@ -546,7 +546,7 @@ def test_a_file_outside_the_tempdir_is_moved_and_one_of_the_root_is_copied(root:
     _, result = finish(filed(make), points(2))
 
     assert result.errors == 0
-    assert not any(path.exists() for path in made)
+    assert all(path.read_text() == "own" for path in made)
     assert shared.read_text() == "shared"
     pictures = scythe.files("filed")["picture"].to_list()
     assert [Path(uri.removeprefix("file://")).read_text() for uri in pictures] == ["shared"] * 2

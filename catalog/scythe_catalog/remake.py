@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from scythe_catalog.datafile import DataFile
-from scythe_catalog.errors import CommitConflict, StorageError, TableNotFound
+from scythe_catalog.errors import CommitConflict, TableNotFound
 from scythe_catalog.tables import LEDGER, Catalog, Partition, Table, called, data_file
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _here(catalog: Catalog, namespace: str, name: str) -> IcebergTable:
         table = called(iceberg.load_table((namespace, name)), namespace, name)
     except (NoSuchTableError, NoSuchNamespaceError) as error:
         raise TableNotFound(f"there is no table {namespace}.{name} in {catalog.warehouse}") from error
-    except (FileNotFoundError, StorageError):
+    except FileNotFoundError:
         table = None  # the catalog's server names metadata that are gone: with them went all that it knew
     if table is None or not table.location().startswith(f"{catalog.warehouse}/"):
         iceberg.drop_table((namespace, name))

@@ -228,12 +228,21 @@ class Table:
         """Adds data files in one snapshot, exactly once for each key, whoever races and however often it is called."""
         return self.append_each({key: list(files)}, partition)
 
-    def append_each(self, files: Mapping[str, Sequence[DataFile]], partition: Partition) -> Table:
-        """`append` for the files of many keys, in one snapshot together."""
+    def append_each(
+        self,
+        files: Mapping[str, Sequence[DataFile]],
+        partition: Partition,
+        *,
+        wanted: Callable[[], bool] = lambda: True,
+    ) -> Table:
+        """`append` for the files of many keys, in one snapshot together.
+
+        Nothing is added where they are not `wanted` any more, which is asked of the table as it is when it is committed to.
+        """
 
         def change(table: pyiceberg.table.Table, tx: Transaction) -> bool:
             new = {key: added for key, added in files.items() if added and LEDGER + key not in table.properties}
-            if not new:
+            if not new or not wanted():
                 return False
             with tx.update_snapshot().merge_append() as snapshot:
                 for added in new.values():

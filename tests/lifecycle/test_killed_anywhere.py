@@ -96,17 +96,24 @@ def changes_of(act: Callable[[], Any]) -> int:
 
 
 def test_a_first_gather_that_is_killed_anywhere_shows_each_input_once_and_can_be_taken_up(broken: set[int]) -> None:
-    whole = changes_of(allocated)
-    for after in range(whole):
+    allocated()
+    after, died = 0, True
+    while died:
         before = {r.experiment_id for r in BaseExperiment(experiment="loads").list_runs()}
-        with dying(after), pytest.raises(Dead):
-            allocated()
+        died = False
+        with dying(after):
+            try:
+                allocated()
+            except Dead:
+                died = True
         new = [r for r in BaseExperiment(experiment="loads").list_runs() if r.experiment_id not in before]
         for run in new:
             seen(run)
             to_its_end(run.resume, run)
-            assert seen(run) == ({0, 1, 2}, set()), f"killed after {after} of {whole} changes"
+            assert seen(run) == ({0, 1, 2}, set()), f"killed after {after} changes"
             assert in_catalog(run) == ([0, 1, 2], [])
+        after += 1
+    assert after > 20, "it was killed often enough to mean something"
 
 
 def test_a_retry_that_is_killed_anywhere_leaves_the_old_end_or_the_new_one(broken: set[int]) -> None:

@@ -72,7 +72,9 @@ def test_a_process_that_was_overtaken_says_so_and_its_late_rows_count_for_nothin
     assert first.returncode != 0
     assert "was taken over by another process while this one stood still" in said
     assert run.result == second
-    by = dict(scythe.read("slow", run=run).select("x", "by").rows())
+    rows = scythe.read("slow", run=run).select("x", "by").rows()
+    assert len(rows) == 4, "what it had finished is not shown beside the new end"
+    by = dict(rows)
     assert [by.pop(x) for x in (1, 2, 3)] == ["the second"] * 3
     assert by.keys() == {0}, "which of the two did what was done before depends on whether it was kept in time"
     assert not run.objects.files(run.key.parts) or run.retry_errors(engine="inline").result().rows == 4

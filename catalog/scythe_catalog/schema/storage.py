@@ -150,7 +150,7 @@ def joined(one: k.Kind, other: k.Kind, where: str = "") -> k.Kind:
         case _ if one == other:
             return one
         case _:
-            raise SchemaError(f"{where.lstrip('.')} is {other.describe()} there and {one.describe()} here")
+            raise SchemaError(f"{where.lstrip('.')} is {one.describe()} there and {other.describe()} here")
 
 
 def loses(have: k.Kind, want: k.Kind) -> bool:
