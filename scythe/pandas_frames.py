@@ -85,7 +85,7 @@ def _objects(series: Any) -> pa.Array:
     present = values[~missing] if missing.any() else values
     check_sort(present)
     nested = any(issubclass(t, (Mapping, np.ndarray, *_CONTAINERS)) for t in set(map(type, present)))
-    if nested and missing.any():
+    if missing.any():  # whether Arrow knows what is missing to pandas depends on which of the two was used first
         values = values.copy()
         values[missing] = None
     return _plain(pa.array(values, from_pandas=not nested))

@@ -175,7 +175,7 @@ PANDAS: dict[str, tuple[Any, list[Any]]] = {
 def test_columns_of_every_dtype_of_pandas_come_back_with_their_values(root: Path) -> None:
     result = run(lambda n: {"t": pd.DataFrame({name: column for name, (column, _) in PANDAS.items()})}, 1)
 
-    assert result.errors == 0
+    assert result.errors == 0, scythe.read("loads", table="errors")["exception_message"].to_list()
     read = table()
     for name, (_, expected) in PANDAS.items():
         assert read[name].equals(pl.Series(name, expected, dtype=read[name].dtype, strict=False)), name

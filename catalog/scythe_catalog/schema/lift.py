@@ -151,7 +151,8 @@ def lifted(kind: k.Kind, column: pa.Array, *, strict: bool) -> list[Any]:
     Raises:
         ValueError: values that Python's own types do not hold.
     """
-    column = column.cast(in_micros(column.type))
+    if (exact := in_micros(column.type)) != column.type:  # a cast to its own type spoils Arrow's lists of nulls
+        column = column.cast(exact)
     lift = _lift(kind, column.type, strict)
     values = column.to_pylist()
     return values if lift is None else [None if v is None else lift(v) for v in values]
