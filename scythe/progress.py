@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from typing import Any, Self
 
@@ -26,18 +27,22 @@ class Progress:
         self._bar: Any = None
         self._task: Any = None
         self._above: Above | None = None
+        #: What stands above the bar is placed by where the bar stands: it neither begins nor ends meanwhile.
+        self._place = threading.RLock()
 
     def __enter__(self) -> Self:
         if is_terminal(sys.stderr) or "ipykernel" in sys.modules:
             self._bar = _bar()
             self._task = self._bar.add_task(self._title, total=self._total, failed=0, rate="starting", left="")
             self._above = Above(self._show)  # before the bar is there, until after it
-            self._bar.start()
+            with self._place:
+                self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            with self._place:
+                self._bar.stop()
         if self._above is not None:
             self._above.end()
 
@@ -49,7 +54,8 @@ class Progress:
     def _show(self, lines: str) -> None:
         from rich.text import Text
 
-        self._bar.console.print(Text.from_ansi(lines), soft_wrap=True)
+        with self._place:
+            self._bar.console.print(Text.from_ansi(lines), soft_wrap=True)
 
     def update(self, done: int, failed: int, notice: str | None = None) -> None:
         """`done` inputs have come to an end, `failed` of them in an error; `notice` says why no others do."""

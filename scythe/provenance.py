@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import socket
 import subprocess
 import sys
@@ -30,6 +31,8 @@ from scythe_catalog.objects import Objects
 _OWN_PACKAGES = ("scythe-engine", "hatchet-sdk", "numpy", "pandas", "polars", "pyarrow", "pydantic", "pyiceberg")
 _GIT_SECONDS = 2.0
 _PATCH_BYTES = 1024 * 1024
+#: What a diff says of a file that has another time and the same content.
+_TOUCHED = re.compile(r"^diff --git .*\n(?=diff --git |\Z)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,8 @@ def _commit(source: str | None) -> tuple[str | None, bool | None]:
     """The commit of the repository that holds the experiment, and whether its files differ; None without one."""
     if source is None:
         return None, None
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    # Not `git describe --dirty`, which writes the index whatever it is told of optional locks.
+    command = ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
     try:
         done = subprocess.run(
             command, cwd=Path(source).parent, env=_environment(), capture_output=True, text=True,
@@ -157,15 +161,18 @@ def _commit(source: str | None) -> tuple[str | None, bool | None]:
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return None, None
-    commit, dash, _ = done.stdout.strip().partition("-dirty")
-    return (commit, bool(dash)) if done.returncode == 0 and commit else (None, None)
+    commit = re.search("^# branch.oid ([0-9a-f]+)$", done.stdout, re.MULTILINE)  # "(initial)" before the first one
+    if done.returncode != 0 or commit is None:
+        return None, None
+    return commit[1], re.search("^[^#]", done.stdout, re.MULTILINE) is not None
 
 
 def _patch(source: str | None) -> tuple[str | None, str | None]:
     """How the files that git knows differ from the commit, or why that is not told; the contents of binary files are not."""
     if source is None or not engine_settings().record_patch:
         return None, "SCYTHE_RECORD_PATCH is off"
-    command = ["git", "diff", "HEAD", "--no-color", "--no-ext-diff", "--no-textconv"]
+    # Without the refresh, for which git writes its index even where it was told to take no optional locks.
+    command = ["git", "-c", "diff.autoRefreshIndex=false", "diff", "HEAD", "--no-color", "--no-ext-diff", "--no-textconv"]
     try:
         process = subprocess.Popen(
             command, cwd=Path(source).parent, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -184,7 +191,7 @@ def _patch(source: str | None) -> tuple[str | None, str | None]:
         return None, f"it is larger than {_PATCH_BYTES:,} bytes"
     if process.returncode != 0:
         return None, f"git took longer than {_GIT_SECONDS:g} s, or failed"
-    return redacted(raw.decode(errors="replace")), None
+    return redacted(_TOUCHED.sub("", raw.decode(errors="replace"))), None
 
 
 def _environment() -> dict[str, str]:

@@ -86,6 +86,7 @@ def test_what_differs_from_the_commit_is_recorded_without_its_secrets_and_nothin
     helper.write_text("SOURCE = 'https://me:hunter2hunter2@example.org/x'\ndef half(x):\n    return 0.5 * x\n")
     (project / "weights.bin").write_bytes(bytes(range(256)) * 41)
     (project / "notes.txt").write_text("not known to git")
+    os.utime(project / "src" / "halve.py", (1, 1))  # of another time, and the same content
     before = index.stat().st_mtime_ns, index.read_bytes()
 
     found = allocated(project)
@@ -97,6 +98,7 @@ def test_what_differs_from_the_commit_is_recorded_without_its_secrets_and_nothin
     assert "hunter2" not in found.patch
     assert "Binary files a/weights.bin and b/weights.bin differ" in found.patch
     assert "not known to git" not in found.patch
+    assert "halve.py" not in found.patch
     assert found.code != first.code
     assert (index.stat().st_mtime_ns, index.read_bytes()) == before
 
@@ -130,7 +132,10 @@ def test_a_patch_that_is_too_large_or_takes_too_long_is_left_out_with_the_reason
     bin_folder = project.parent / "bin"
     bin_folder.mkdir()
     fake = bin_folder / "git"
-    fake.write_text('#!/bin/sh\n[ "$1" = diff ] && exec sleep 60\necho 0123456789-dirty\n')
+    fake.write_text(
+        '#!/bin/sh\ncase "$*" in *diff*) exec sleep 60;; esac\n'
+        'echo "# branch.oid 0123456789"; echo "1 .M N... helper.py"\n'
+    )
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{bin_folder}:{os.environ['PATH']}")
     monkeypatch.setattr(recorded, "_GIT_SECONDS", 0.5)

@@ -205,6 +205,31 @@ def test_what_is_printed_on_the_terminal_stands_on_lines_of_its_own_above_the_ba
     assert "kept" not in shown
 
 
+def test_what_is_printed_while_the_bar_appears_stands_above_it_too(root: Path) -> None:
+    body = """
+import threading
+from scythe.progress import Progress
+
+def talk():
+    while sys.stdout is sys.__stdout__:
+        pass
+    for _ in range(20):
+        print("script")
+
+sys.setswitchinterval(1e-6)
+for _ in range(100):
+    thread = threading.Thread(target=talk)
+    thread.start()
+    with Progress("speak v1.0.0", 3):
+        thread.join()
+"""
+    shown = on_a_terminal(body)
+
+    printed = re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", shown).replace("\r", "\n").split("\n")
+    assert printed.count("script") == 2000
+    assert not [line for line in printed if "speak v1.0.0" in line and "script" in line]
+
+
 # --- what killed ones leave behind ------------------------------------------------------------------
 
 
