@@ -29,7 +29,7 @@ from scythe.provenance import begin
 from scythe.publish import settle_all
 from scythe.records import dump, parse
 from scythe.registry import Experiment, experiment_of
-from scythe.reserve import number, reserve_folder, sweep, undo
+from scythe.reserve import give_number, next_number, reserve_folder, sweep, undo
 from scythe.results import RunResult, finished_result
 from scythe.runs import ExperimentRun, load_run
 from scythe.scatter_gather import RecursionMap
@@ -256,13 +256,14 @@ class BaseExperiment:
         )
         with self._prepared_tables(objects, plan):
             objects.write(key.plan, plan.to_json())
-            made_by = looked_at()
+            made_by, place = looked_at(), next_number(objects, key)
             objects.write(key.provenance(0), made_by.to_json())
             manifest = make_manifest(
                 objects, key, self.experiment, inputs=table.num_rows, made_by=made_by, workflow_run_id=run_id,
-                number=number(objects, key), seed=seed,
+                number=place, seed=seed,
             )  # fmt: skip
             objects.write(key.manifest, manifest.to_yaml())
+            give_number(objects, key, place)
         return plan
 
     @contextmanager

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from scythe.errors import FetchError, InputError
 from scythe.fetch import fetch_all
+from scythe.identify import identify
 from scythe.input_files import InputFile, write_record
 from scythe.inputs import Inputs, rows_with
 from scythe.layout import RunKey
@@ -47,10 +48,12 @@ def store_artifacts(
             InputFile(field, uris[text], path.name, path.stat().st_size, digests[text], str(path.resolve()))
             for text, path in files.items()
         ]
-        found += [InputFile(field, uri) for uri in inputs.remote_files[field] if uri not in uris]
         listed[field] = sorted({*uris.values(), *(u for u in inputs.remote_files[field] if u not in uris)})
     objects.take_in((path, target) for target, path in copies.items())
     if inputs.local_files:
+        stay = [(field, uri) for field, all_ in inputs.remote_files.items() for uri in all_ if uri not in remote[field]]
+        known = identify(uri for _, uri in stay)
+        found += [InputFile(field, uri, size=known[uri].size, tag=known[uri].tag) for field, uri in stay]
         write_record(objects, key, found)
     return table, listed
 

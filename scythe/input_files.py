@@ -34,7 +34,7 @@ WAY_OUT = (
 
 @dataclass(frozen=True)
 class InputFile:
-    """One input file at allocation; of one that stays where it is, only its URI is known."""
+    """One input file at allocation; of one that stays where it is, what its server said of it."""
 
     field: str
     #: Its URI in the specs; in the record, an artifact's is relative to the run's folder.
@@ -44,6 +44,8 @@ class InputFile:
     sha256: str | None = None
     #: The file that was copied into the run.
     source: str | None = None
+    #: The server's tag of a file that stays where it is: its ETag, else the time of its last change.
+    tag: str | None = None
     #: Of the copy, where the root is a folder.
     mtime_ns: int | None = None
 
@@ -97,7 +99,7 @@ class InputFiles:
             return
         table = self._record()
         for row in table.filter(pc.is_in(table["uri"], pa.array(list(wanted), pa.string()))).to_pylist():
-            self._recorded[row["uri"]] = InputFile(**row)
+            self._recorded[row["uri"]] = InputFile(**{k: v for k, v in row.items() if k in _COLUMNS.names})
 
     def _record(self) -> pa.Table:
         if self._table is None:

@@ -47,7 +47,7 @@ def check_name(name: str, what: str, error: type[ScytheError] = RegistrationErro
     """
     if not is_name(name):
         raise error(
-            f"{name!r} cannot be the name of {what}: use letters, digits, '_', '-', '.' and start with a letter or digit"
+            f"{name!r} cannot be the name of {what}: use the letters A to Z and a to z, digits, '_', '-', '.' and spaces, and start with a letter or digit"
         )
     return name
 

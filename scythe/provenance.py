@@ -172,7 +172,16 @@ def _patch(source: str | None) -> tuple[str | None, str | None]:
     if source is None or not engine_settings().record_patch:
         return None, "SCYTHE_RECORD_PATCH is off"
     # Without the refresh, for which git writes its index even where it was told to take no optional locks.
-    command = ["git", "-c", "diff.autoRefreshIndex=false", "diff", "HEAD", "--no-color", "--no-ext-diff", "--no-textconv"]
+    command = [
+        "git",
+        "-c",
+        "diff.autoRefreshIndex=false",
+        "diff",
+        "HEAD",
+        "--no-color",
+        "--no-ext-diff",
+        "--no-textconv",
+    ]
     try:
         process = subprocess.Popen(
             command, cwd=Path(source).parent, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL

@@ -17,6 +17,7 @@ from scythe import layout
 from scythe.errors import AllocationError, FormatError, RunDamaged, RunError
 from scythe.find import Reserved, reserved
 from scythe.layout import RunKey
+from scythe.manifest import read_manifest
 from scythe.records import FORMAT_KEY, dump, parse
 from scythe_catalog.objects import Objects
 
@@ -44,11 +45,26 @@ def reserve_folder(objects: Objects, experiment: str, version: str) -> RunKey:
     raise AllocationError(f"no run folder of {experiment} {version} is free")
 
 
-def number(objects: Objects, key: RunKey) -> int:
-    """Makes a run the latest of its version. Two that are numbered at once may share a number: their folders decide."""
-    found = reserved(objects, key.experiment, key.version).next_number(key.version)
-    objects.write(key.numbered(found), b"")
-    return found
+def next_number(objects: Objects, key: RunKey) -> int:
+    """The number of a run in its version, behind all that are there; two at once may share one: their folders decide.
+
+    Runs that have lost theirs, or whose allocation died before they had it, get the one that their manifest tells.
+    """
+    known = reserved(objects, key.experiment, key.version)
+    folders = filter(layout.is_run_folder, objects.folders(f"{key.experiment}/{key.version}"))
+    others = {RunKey(key.experiment, key.version, folder) for folder in folders} - {key}
+    without = [other for other in others if other not in known.taken or other in known.half]
+    for other in without:
+        with contextlib.suppress(FileNotFoundError, RunDamaged, FormatError):
+            restore(objects, other, read_manifest(objects, other))
+    if without:
+        known = reserved(objects, key.experiment, key.version)
+    return known.next_number(key.version)
+
+
+def give_number(objects: Objects, key: RunKey, number: int) -> None:
+    """Makes a run, which is stored whole by now, the one of this number of its version."""
+    objects.write(key.numbered(number), b"")
 
 
 def restore(objects: Objects, key: RunKey, manifest: Mapping[str, Any]) -> None:
@@ -56,7 +72,7 @@ def restore(objects: Objects, key: RunKey, manifest: Mapping[str, Any]) -> None:
     objects.create(key.reservation, b"")
     found = manifest.get("number")
     if isinstance(found, int):
-        objects.write(key.numbered(found), b"")
+        give_number(objects, key, found)
 
 
 def bury(objects: Objects, key: RunKey) -> None:

@@ -100,14 +100,33 @@ def _is(known: Entry, found: Tags, length: str | None) -> bool:
     return found.last_modified is not None and (found.last_modified, length) == (known.last_modified, str(known.size))
 
 
+def look(url: str) -> tuple[Tags, int | None]:
+    """The tags and the size [bytes] that a server tells of a file, asked once; nothing of one that answers otherwise.
+
+    Raises:
+        FetchError: it cannot be reached.
+    """
+    from urllib3.exceptions import HTTPError
+
+    try:
+        with _answer(url, {"User-Agent": "scythe-engine", "Accept-Encoding": "identity"}, "HEAD") as answer:
+            if answer.status != 200:
+                return Tags(), None
+            length = answer.headers.get("Content-Length", "")
+            found = Tags(answer.headers.get("ETag"), answer.headers.get("Last-Modified"))
+            return found, int(length) if length.isdigit() else None
+    except (HTTPError, OSError) as error:
+        raise FetchError(redacted(f"{url} cannot be reached: {_told(error)}")) from None
+
+
 @contextmanager
-def _answer(url: str, headers: dict[str, str]) -> Generator[BaseHTTPResponse]:
+def _answer(url: str, headers: dict[str, str], method: str = "GET") -> Generator[BaseHTTPResponse]:
     from urllib3 import Timeout
 
     timeout = Timeout(connect=_CONNECT_SECONDS, read=_SILENCE_SECONDS)
     for _ in range(_REDIRECTS):
         answer = _pool(os.getpid(), _proxy(url)).request(
-            "GET", url, headers=headers, preload_content=False, redirect=False, retries=False, timeout=timeout
+            method, url, headers=headers, preload_content=False, redirect=False, retries=False, timeout=timeout
         )
         target = answer.get_redirect_location()
         if not target:

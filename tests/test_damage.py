@@ -17,6 +17,7 @@ from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.cli import app
 from scythe.errors import AllocationError, NotFoundError, RunDamaged, ScytheError, VersionError
+from scythe.find import reserved
 from scythe.registry import ExperimentRegistry
 from scythe.settings import storage
 
@@ -169,8 +170,7 @@ def half(root: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         with pytest.raises(ZeroDivisionError):
             allocated(2.0, version="v3.0.0")
     (folder,) = (root / "pipes" / "v3.0.0").iterdir()
-    objects, key = storage(), scythe.find.RunKey("pipes", "v3.0.0", folder.name)
-    objects.delete([key.numbered(1)])  # numbered is the very last step before the manifest
+    key = scythe.find.RunKey("pipes", "v3.0.0", folder.name)
     owned_by(root, key.path, 2**22 + 1)
     return key.path
 
@@ -239,6 +239,38 @@ def test_an_allocation_that_still_writes_or_whose_process_lives_is_never_swept(r
     age(root, 30)
     allocated(version="v1.0.0")
     assert (root / half).is_dir()
+
+
+def test_a_run_whose_allocation_died_before_it_was_numbered_gets_its_number_from_the_next_one(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as killed:
+        killed.setattr(scythe.allocate, "give_number", lambda *_: 1 / 0)
+        killed.setattr(scythe.allocate, "undo", lambda *_: None)
+        with pytest.raises(ZeroDivisionError):
+            allocated(1.0)
+    died = scythe.open_run("pipes")
+    assert died.status == "allocated"
+
+    second = allocated(2.0, version="keep")
+
+    found = reserved(storage(), "pipes")
+    assert [found.numbers[run.key] for run in (died, second)] == [1, 2]
+    died.resume().result()
+    assert scythe.read("pipes")["length"].to_list() == [2.0]
+
+
+def test_runs_that_were_allocated_after_the_catalog_was_lost_are_later_than_those_before(root: Path) -> None:
+    for length in (1.0, 2.0):
+        allocated(length, version="keep")
+    shutil.rmtree(root / "_catalog")
+
+    allocated(3.0, version="keep")
+
+    assert scythe.read("pipes")["length"].to_list() == [3.0]
+    said("rebuild")
+    assert scythe.read("pipes")["length"].to_list() == [3.0]
+    assert scythe.read("pipes", run="all")["length"].to_list() == [1.0, 2.0, 3.0]
 
 
 def test_a_version_that_was_reserved_and_never_allocated_is_free_after_an_hour(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import random
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
+import obstore
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -21,6 +23,9 @@ from scythe import FileReference, OptionalFileReference
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.registry import ExperimentRegistry
+from scythe.settings import storage
+from scythe_catalog.objects import Objects
+from tests.web_server import web_server
 
 # Worker processes cannot import this module by its name, which pytest made up.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -37,7 +42,7 @@ class Seen(ExperimentOutputSpec):
     name: str
 
 
-def site(path: Path, i: int = 0, habit: str = "reads", **more: Any) -> Site:
+def site(path: Path | str, i: int = 0, habit: str = "reads", **more: Any) -> Site:
     return Site(experiment_id="", sort_index=i, weather=path, habit=habit, **more)
 
 
@@ -191,6 +196,33 @@ def test_the_run_records_what_each_input_file_was(root: Path) -> None:
     assert weather["sha256"] == hashlib.sha256(b"sun").hexdigest()
     assert weather["source"] == str(Path("sun.epw").resolve())
     assert (rows["second"]["uri"], rows["second"]["sha256"]) == (remote, None)
+
+
+def test_of_remote_files_the_run_records_what_their_servers_say_of_them(bucket: str) -> None:
+    def look_away(input_spec: Site) -> Seen:
+        return Seen(text="", name="")
+
+    objects = Objects.at(f"s3://{bucket}/weather")
+    objects.write("sun.epw", b"sun")
+    with web_server() as web:
+        named = {
+            objects.uri("sun.epw"): (obstore.head(objects.store, "sun.epw")["e_tag"], 3),
+            web.gives("/rain", b"rain", ETag='"r1"'): ('"r1"', 4),
+            web.gives("/wind", b"windy", Last_Modified="Mon, 02 Feb 2026 10:00:00 GMT"): (
+                "Mon, 02 Feb 2026 10:00:00 GMT",
+                5,
+            ),
+            web.gives("/gone", b"", status=404): (None, None),
+            objects.uri("gone.epw"): (None, None),
+            "http://127.0.0.1:1/nobody": (None, None),
+        }
+        assert run([site(uri, i) for i, uri in enumerate(named)], look_away, auto_fetch_files=False) == {}
+        assert web.asked == []
+        assert sorted(web.looked_at) == ["/gone", "/rain", "/wind"]
+    stored = storage()
+    record = io.BytesIO(stored.read(scythe.open_run(look_away).key.artifact_record))
+    rows = pq.read_table(record).to_pylist()
+    assert {row["uri"]: (row["tag"], row["size"]) for row in rows} == named
 
 
 def test_a_run_in_a_bucket_fetches_a_changed_file_again(bucket: str) -> None:

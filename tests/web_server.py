@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import threading
 from collections.abc import Callable, Generator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +15,8 @@ class Web:
     def __init__(self) -> None:
         self.answers: dict[str, Callable[[BaseHTTPRequestHandler], None]] = {}
         self.asked: list[str] = []
+        #: Those of which the head alone was asked for.
+        self.looked_at: list[str] = []
         #: Of each request, its headers by their names in lower case.
         self.headers: list[dict[str, str]] = []
         outer = self
@@ -23,6 +26,14 @@ class Web:
                 outer.asked.append(self.path)
                 outer.headers.append({name.lower(): value for name, value in self.headers.items()})
                 outer.answers[self.path](self)
+
+            def do_HEAD(self) -> None:
+                outer.looked_at.append(self.path)
+                there, self.wfile = self.wfile, io.BytesIO()
+                outer.answers[self.path](self)
+                head, end, _ = self.wfile.getvalue().partition(b"\r\n\r\n")
+                self.wfile = there
+                self.wfile.write(head + end)
 
             def log_message(self, *_: object) -> None:
                 return

@@ -23,6 +23,14 @@ _AHEAD_BYTES = 1024 * 1024
 _AT_ONCE = 8
 
 
+def look(root: str, key: str) -> tuple[str | None, int]:
+    """The tag and the size [bytes] of an object, which is not read; raises FileNotFoundError."""
+    import obstore
+
+    meta = attempted(root, lambda: obstore.head(s3_store(root), key))
+    return meta["e_tag"], meta["size"]
+
+
 class Unchanged(Exception):
     """The object is still what the tag names."""
 
