@@ -71,6 +71,26 @@ def forgetful_registry() -> Iterator[None]:
     ExperimentRegistry._experiments.update(before)
 
 
+#: Files and folders that take a minute or more, the longest first: what is begun last must be short.
+_LONG = (
+    "tests/test_s3_faults.py",
+    "tests/lifecycle",
+    "tests/test_docs.py",
+    "tests/hatchet",
+    "tests/test_house.py",
+    "tests/test_s3.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, so that all processes end at about the same time."""
+
+    def place(item: pytest.Item) -> int:
+        return next((i for i, long in enumerate(_LONG) if item.nodeid.startswith(long)), len(_LONG))
+
+    items.sort(key=place)
+
+
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """One process more than cores: the tests wait for servers and workers about as often as they compute."""
     return (os.cpu_count() or 1) + 1

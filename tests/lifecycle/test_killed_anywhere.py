@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -89,16 +91,32 @@ def in_catalog(run: ExperimentRun) -> tuple[list[int], list[int]]:
     return found[0], found[1]
 
 
+def kept(root: Path) -> Callable[[], None]:
+    """Makes the root again what it is now, as often as it is called."""
+    copy = root.with_name("kept")
+    shutil.copytree(root, copy)
+
+    def restore() -> None:
+        shutil.rmtree(root)
+        shutil.copytree(copy, root)
+
+    return restore
+
+
 def changes_of(act: Callable[[], Any]) -> int:
     with dying(10**9) as count:
         act()
         return count()
 
 
-def test_a_first_gather_that_is_killed_anywhere_shows_each_input_once_and_can_be_taken_up(broken: set[int]) -> None:
+def test_a_first_gather_that_is_killed_anywhere_shows_each_input_once_and_can_be_taken_up(
+    broken: set[int], root: Path
+) -> None:
     allocated()
+    restore = kept(root)
     after, died = 0, True
     while died:
+        restore()
         before = {r.experiment_id for r in BaseExperiment(experiment="loads").list_runs()}
         died = False
         with dying(after):
@@ -116,13 +134,14 @@ def test_a_first_gather_that_is_killed_anywhere_shows_each_input_once_and_can_be
     assert after > 20, "it was killed often enough to mean something"
 
 
-def test_a_retry_that_is_killed_anywhere_leaves_the_old_end_or_the_new_one(broken: set[int]) -> None:
+def test_a_retry_that_is_killed_anywhere_leaves_the_old_end_or_the_new_one(broken: set[int], root: Path) -> None:
     broken.add(1)
+    run = allocated()
+    restore = kept(root)
     whole = 1
     after = 0
     while after < whole:
-        broken.add(1)
-        run = allocated()
+        restore()
         assert seen(run) == ({0, 2}, {1})
         broken.clear()
         with dying(after) as count:
@@ -162,13 +181,14 @@ def test_a_rebuild_that_is_killed_anywhere_hides_nothing_and_can_be_repeated(bro
 
 
 def test_a_deletion_that_is_killed_anywhere_leaves_the_run_or_none_and_is_finished_by_the_next_allocation(
-    broken: set[int],
+    broken: set[int], root: Path
 ) -> None:
-    kept = allocated(1)
+    other, run = allocated(1), allocated(2)
+    restore = kept(root)
     whole = 1
     after = 0
     while after < whole:
-        run = allocated(2)
+        restore()
         with dying(after) as count:
             try:
                 run.delete()
@@ -181,11 +201,10 @@ def test_a_deletion_that_is_killed_anywhere_leaves_the_run_or_none_and_is_finish
             assert seen(run) == ({0, 1}, set())
         there = scythe.read("loads", "all", run="all")["experiment_id"].unique().to_list()
         assert (run.experiment_id in there) == (run.key.folder in listed)
-        latest = allocated(1)
-        seen(kept)
+        allocated(1)
+        seen(other)
         if run.key.folder not in listed:
             there = scythe.read("loads", "all", run="all")["experiment_id"].unique().to_list()
             assert run.experiment_id not in there
             assert not run.objects.keys(run.experiment_id)
-        latest.delete()
         after += 1
