@@ -20,10 +20,11 @@ from scythe.artifacts import store_artifacts
 from scythe.engines.jobs import RunRef
 from scythe.engines.start import check_engine, check_ready, start
 from scythe.errors import AllocationError, NotFoundError, RunDamaged, ScytheError, StorageError, VersionError
-from scythe.generations import Generations
+from scythe.generations import Generations, catalog_of
 from scythe.inputs import Inputs, prepare_inputs
-from scythe.layout import RunKey, check_name
+from scythe.layout import RunKey
 from scythe.manifest import dump_yaml, io_spec, make_manifest, schema_hash
+from scythe.names import check_name
 from scythe.plan import RunPlan, TablePlan
 from scythe.provenance import begin
 from scythe.publish import settle_all
@@ -36,7 +37,6 @@ from scythe.scatter_gather import RecursionMap
 from scythe.schemas import difference
 from scythe.settings import engine_settings, storage
 from scythe.source import loading
-from scythe.tables import catalog_of
 from scythe.versions import (
     STRATEGIES,
     SemVer,

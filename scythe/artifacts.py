@@ -13,9 +13,9 @@ from scythe.identify import identify
 from scythe.input_files import InputFile, write_record
 from scythe.inputs import Inputs, rows_with
 from scythe.layout import RunKey
-from scythe.redaction import redacted
 from scythe_catalog.names import folded
 from scythe_catalog.objects import Objects
+from scythe_catalog.redaction import redacted
 
 #: File systems take 255; a hash and a suffix may follow.
 _NAME_BYTES = 200

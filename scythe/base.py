@@ -8,19 +8,44 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence, Set
+from contextvars import ContextVar
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
-from scythe.offered import OFFERED
-from scythe.redaction import redacted
+from scythe.names import ID_LEVELS
+from scythe.seeds import current_seed, seed_of
+from scythe_catalog.redaction import redacted
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Scalar = Any
+
+#: The spec that a function is running on, and its file references as they were given before they became local copies.
+running_on: ContextVar[tuple[object, Mapping[str, str | None]] | None] = ContextVar("running_on", default=None)
+
+
+def _seed(spec: Any) -> int:
+    return seed_of(current_seed(), spec.sort_index)
+
+
+def _prefix(spec: Any) -> str:
+    return f"{spec.experiment_id}/{spec.sort_index}"
+
+
+def _local_path(spec: Any) -> Any:
+    return spec.fetch_uri
+
+
+#: What a spec answers beside its own fields, by name. Added after users had models, so theirs come first: these are looked
+#: up by the instance's `__getattr__`, which Python asks last. Never stored, never a column.
+OFFERED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
+    {"seed": _seed, "prefix": _prefix, "local_path": _local_path}
+)
 
 
 class ExperimentInputSpec(BaseModel):
@@ -59,7 +84,7 @@ class ExperimentInputSpec(BaseModel):
         return fetch(uri, use_cache=use_cache)
 
     def __getattr__(self, name: str) -> Any:
-        """Extra values, and beside them `seed`, `prefix` and `local_path`: see `scythe.offered`."""
+        """Extra values; beside them `seed`, `prefix` and `local_path`, unless the model has something of that name."""
         try:
             return super().__getattr__(name)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
         except AttributeError:
@@ -94,8 +119,6 @@ class ExperimentInputSpec(BaseModel):
             import pandas as pd
         except ImportError as error:
             raise ImportError("make_multiindex needs pandas: pip install 'scythe-engine[pandas]'") from error
-        from scythe.levels import index_values
-
         levels: dict[str, list[Any]] = {
             name: [value] * n_rows
             for name, value in index_values(self, self.computed_features).items()
@@ -141,3 +164,30 @@ class ExperimentOutputSpec(BaseModel):
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     dataframes: SkipJsonSchema[dict[str, Any]] = Field(default_factory=dict, repr=False)
+
+
+def level_names(model: type[BaseModel]) -> tuple[str, ...]:
+    """The levels that come from fields: the four identifiers, then every scalar input field."""
+    from scythe_catalog.schema import compile_model
+
+    schema = compile_model(model).schema
+    return ID_LEVELS + tuple(c.name for c in schema if c.kind.flat and c.name not in ID_LEVELS)
+
+
+def index_values(spec: BaseModel, computed: Mapping[str, Any]) -> dict[str, Any]:
+    """Level -> value of one input and its computed features: stored values, with file references as the URIs that were given."""
+    from scythe_catalog.schema import compile_model
+    from scythe_catalog.schema.kinds import Uri
+
+    schema = compile_model(type(spec)).schema
+    current = running_on.get()
+    given = current[1] if current is not None and current[0] is spec else {}
+    values: dict[str, Any] = {}
+    for name in level_names(type(spec)):
+        value = getattr(spec, name)
+        if isinstance(schema[name].kind, Uri):
+            value = given.get(name) or (None if value is None else str(value))
+        elif schema[name].kind.name == "category":
+            value = schema[name].kind.dump([value])[0]
+        values[name] = value
+    return values | dict(computed)

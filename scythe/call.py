@@ -15,12 +15,11 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from scythe.base import ExperimentInputSpec
+from scythe.base import ExperimentInputSpec, running_on
 from scythe.errors import FetchError, InputFileChanged
 from scythe.failures import Failure
 from scythe.fetch import Fetched
 from scythe.input_files import WAY_OUT, InputFiles
-from scythe.levels import running_on
 from scythe.outputs import Place
 from scythe.plan import RunPlan
 from scythe.registry import Experiment

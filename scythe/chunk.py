@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from pydantic import ValidationError
 
@@ -19,7 +18,8 @@ from scythe.call import Tried, Work
 from scythe.errors import DataError, OutputError
 from scythe.failures import Failure
 from scythe.kept import picker
-from scythe.layout import ID_LEVELS, leaf_run_prefix
+from scythe.layout import leaf_run_prefix
+from scythe.names import ID_LEVELS
 from scythe.outputs import OutputFiles, Place
 from scythe.schemas import ERROR_COLUMNS, TASK_COLUMNS, check_result
 from scythe_catalog.compute import pc
@@ -31,9 +31,6 @@ from scythe_catalog.schema import (
     columns_to_arrow,
 )
 from scythe_catalog.schema.convert import MISFIT
-
-#: Rows of `specs.pq`, in ascending order.
-Positions = range | np.ndarray
 
 
 @dataclass
@@ -189,7 +186,7 @@ def _clean(text: str) -> str:
 
 
 def run_ids(experiment_id: str, sort_index: pa.ChunkedArray) -> pa.ChunkedArray:
-    """`workflow_run_id` of each row: what `scythe.layout.leaf_run_id` gives, for a column."""
+    """`workflow_run_id` of each row: the same over retries, in the form of a UUID."""
     digits = pc.utf8_lpad(sort_index.cast(pa.string()), 12, "0")
     return pc.binary_join_element_wise(pa.scalar(leaf_run_prefix(experiment_id)), digits, "")
 

@@ -60,7 +60,7 @@ def list_runs(experiment: Annotated[str, typer.Argument(help="Name of the experi
 def show(name: _Name) -> None:
     """Shows a run: status, counts, slowest inputs, first errors."""
     import scythe
-    from scythe.layout import file_names
+    from scythe.names import file_names
     from scythe.status import counts_of, look_at
 
     run = scythe.open_run(name)

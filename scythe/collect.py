@@ -15,12 +15,12 @@ from scythe.chunk import ChunkResult
 from scythe.coverage import Coverage
 from scythe.errors import RunError, ScytheError
 from scythe.gather import Gather, coverage_of
+from scythe.generations import catalog_of
 from scythe.parts import Part, Rows, stored_parts, write_part
 from scythe.plan import RunPlan
 from scythe.publish import settle
 from scythe.registry import Experiment
 from scythe.results import RunResult, read_result
-from scythe.tables import catalog_of
 from scythe_catalog.objects import reason
 
 _FIRST_FLUSH_SECONDS = 10.0

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 from scythe.errors import RunDamaged, RunError
 from scythe.generations import old_records
-from scythe.layout import CATALOG, RunKey, is_run_folder
+from scythe.layout import RunKey, is_run_folder
+from scythe.names import CATALOG
 from scythe.records import dump, parse
 from scythe.results import read_result
 from scythe.versions import SemVer, allowed_between, parse_folders

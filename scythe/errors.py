@@ -52,6 +52,14 @@ class RunCancelled(RunError):
     """The run was cancelled."""
 
 
+class Superseded(RunError):
+    """An attempt on a run belongs to another process, or to another run of the engine: nothing is run twice."""
+
+    def __init__(self, message: str, owner: str | None = None) -> None:
+        super().__init__(message)
+        self.owner = owner
+
+
 class RunDamaged(RunError):
     """A file of a run is not what was written: it is empty, cut short or gone. The message names it."""
 
@@ -105,6 +113,7 @@ __all__ = [
     "SettingsError",
     "StorageError",
     "StorageRefused",
+    "Superseded",
     "TableNotFound",
     "VersionError",
     "WorkerCrashed",

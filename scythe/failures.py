@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import scythe_catalog
-from scythe.redaction import redacted
+from scythe_catalog.redaction import redacted
 
 #: Frames of these folders above the user's function say nothing to the user.
 _MACHINERY = (f"{Path(__file__).parent}{os.sep}", f"{Path(scythe_catalog.__file__).parent}{os.sep}")

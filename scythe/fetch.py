@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from scythe.cache import Address, Entry, Tags, cache_folder, keep_bounded
 from scythe.errors import FetchError, ScytheError
-from scythe.redaction import holds_password, redacted
+from scythe_catalog.redaction import holds_password, redacted
 
 if TYPE_CHECKING:
     from scythe.settings import FetchSettings

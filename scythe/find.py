@@ -14,6 +14,7 @@ from typing import Any
 from scythe import layout
 from scythe.errors import NotFoundError
 from scythe.layout import RunKey
+from scythe.names import TASK_PREFIX, is_name
 from scythe.versions import SemVer, parse_folders
 from scythe_catalog.objects import Objects
 
@@ -111,7 +112,7 @@ def run_keys(objects: Objects, experiment: str, versions: Iterable[SemVer]) -> l
 def name_of(experiment: Any) -> str:
     """The experiment's folder: of a name (with or without the task prefix), or of a registered function."""
     if isinstance(experiment, str):
-        return experiment.removeprefix(layout.TASK_PREFIX)
+        return experiment.removeprefix(TASK_PREFIX)
     from scythe.registry import experiment_of
 
     return experiment_of(experiment).name
@@ -123,7 +124,7 @@ def versions_of(objects: Objects, experiment: str) -> list[SemVer]:
     Raises:
         NotFoundError: listing the experiments that are there.
     """
-    versions = version_names(objects, experiment) if layout.is_name(experiment) else []
+    versions = version_names(objects, experiment) if is_name(experiment) else []
     if not versions:
         raise NotFoundError(
             f"there is no experiment {experiment!r} in {objects.root}; there is {listed(experiment_names(objects))}"
@@ -186,7 +187,7 @@ def named(run: Any) -> Named:
             "experiment/version/datetime"
         )
     folder, version, experiment = [*reversed(parts), None, None][:3]
-    return Named(str(folder), version, experiment.removeprefix(layout.TASK_PREFIX) if experiment else experiment)
+    return Named(str(folder), version, experiment.removeprefix(TASK_PREFIX) if experiment else experiment)
 
 
 def find_run(objects: Objects, experiment: str, version: Any, run: Any, *, whatever: bool = False) -> RunKey:
@@ -235,7 +236,7 @@ def _only(objects: Objects, experiment: str, folder: str) -> RunKey:
 
 def is_left(objects: Objects, key: RunKey) -> bool:
     """Whether there is anything of a run without a manifest: a reservation, or files."""
-    if not layout.is_name(key.experiment):
+    if not is_name(key.experiment):
         return False
     found = reserved(objects, key.experiment, key.version)
     return (key in found.taken and key not in found.deleted) or bool(objects.found(key.path))

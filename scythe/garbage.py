@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from scythe.attempts import latest_attempt, store_time
 from scythe.errors import FormatError, RunDamaged
 from scythe.find import experiment_names, run_keys, version_names
+from scythe.generations import catalog_of
 from scythe.layout import RunKey, gathers
 from scythe.results import read_result
 from scythe.settings import engine_settings
-from scythe.tables import catalog_of
 from scythe_catalog.objects import Objects
 
 _YOUNG_SECONDS = 3600.0

@@ -21,9 +21,9 @@ from scythe.chunk import Failure, side_by_side
 from scythe.coverage import Coverage
 from scythe.dataframe_rule import check_dataframe, record_dataframe
 from scythe.errors import CatalogError, OutputError, RunError, TableNotFound
-from scythe.generations import Generations
-from scythe.layout import file_names
+from scythe.generations import Generations, catalog_of
 from scythe.merge import KEY, Source, keys_of, merged, rebatched, without
+from scythe.names import file_names
 from scythe.parts import Part, PartFile, number_of, schema_of, source_of, stored_parts
 from scythe.plan import RunPlan
 from scythe.publish import Gathered, publish, record, settle
@@ -31,7 +31,6 @@ from scythe.reconcile import Dataframe, Piece
 from scythe.registry import Experiment
 from scythe.results import RunResult, TableResult, read_result
 from scythe.schemas import ERROR_COLUMNS, ExperimentSchemas, index_of
-from scythe.tables import catalog_of
 from scythe_catalog.datafile import ROW_GROUP_ROWS, DataFile, DataFileWriter
 from scythe_catalog.schema import TableSchema
 from scythe_catalog.schema.kinds import known_part

@@ -12,7 +12,8 @@ import re
 from collections.abc import Iterable, Iterator
 
 from scythe.errors import CatalogError, StorageError
-from scythe.layout import CATALOG, RunKey
+from scythe.layout import RunKey
+from scythe.names import CATALOG
 from scythe.records import FORMAT, FORMAT_KEY, check_format
 from scythe.schemas import PARTITION
 from scythe.versions import SemVer
@@ -29,6 +30,11 @@ _NUMBERED = re.compile(r"(.+)_g([2-9]|[1-9]\d+)")
 _TRIES = 5
 #: Names below a namespace of the folder catalog that are no table's.
 _TAKEN = frozenset({"namespace.json"})
+
+
+def catalog_of(objects: Objects, name: str | None = None) -> Catalog:
+    """The catalog of a root; `name` is one of PyIceberg's own configuration (`SCYTHE_CATALOG`)."""
+    return Catalog(objects.uri(CATALOG), name)
 
 
 class Generations:

@@ -19,9 +19,9 @@ from pydantic import BaseModel
 from scythe.errors import DataError, InputError
 from scythe.features import with_features
 from scythe.frames import frame_of
-from scythe.redaction import holds_password
 from scythe.registry import Experiment
 from scythe_catalog.compute import pc
+from scythe_catalog.redaction import holds_password
 from scythe_catalog.schema import Column, Frame, check_bounds, conform, models_to_arrow
 from scythe_catalog.schema.kinds import local_path
 

@@ -13,58 +13,20 @@ _catalog/<experiment>/_unpublished/<version>~<datetime>~<by>   whose newest resu
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from scythe.errors import RegistrationError, ScytheError
-from scythe_catalog.names import composed, folded
+from scythe.names import CATALOG
+from scythe_catalog.names import composed
 
-CATALOG = "_catalog"
 MANIFEST = "manifest.yml"
 RESULT = "scatter-gather/output/result.json"
 CANCELLED = "scatter-gather/output/cancelled.json"
 DATETIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
-TASK_PREFIX = "scythe_experiment_"
 
-#: Index levels that every run's tables begin with, in this order.
-ID_LEVELS = ("experiment_id", "sort_index", "root_workflow_run_id", "workflow_run_id")
-
-#: Table names that no dataframe of a user may take.
-RESERVED_TABLES = frozenset({"scalars", "result_file_refs", "errors", "tasks"})
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\- ]*")
 #: Names in the folder of a version's reservations.
 RESERVATION = re.compile(r"(?P<folder>[\d_-]+)(?:\.n(?P<number>\d+)|(?P<deleted>\.deleted))?", re.ASCII)
-
-
-def check_name(name: str, what: str, error: type[ScytheError] = RegistrationError) -> str:
-    """The name, if it can be a folder everywhere.
-
-    Raises:
-        ScytheError: of the class given, for separators, `..`, control characters and the like.
-    """
-    if not is_name(name):
-        raise error(
-            f"{name!r} cannot be the name of {what}: use the letters A to Z and a to z, digits, '_', '-', '.' and spaces, and start with a letter or digit"
-        )
-    return name
-
-
-def is_name(name: str) -> bool:
-    """Whether `check_name` takes it."""
-    return bool(_NAME.fullmatch(name)) and ".." not in name and name == name.strip() and len(name) <= 120
-
-
-def file_names(names: Iterable[str]) -> dict[str, str]:
-    """Name -> file name without its ending; names that differ by case alone get file names that differ by more."""
-    found: dict[str, str] = {}
-    taken: set[str] = set()
-    for name in sorted(names):
-        found[name] = name if folded(name) not in taken else f"{name}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-        taken.add(folded(found[name]))
-    return found
 
 
 def folder_of(moment: dt.datetime) -> str:
@@ -241,11 +203,6 @@ class RunKey:
     def unpublished(self, by: str) -> str:
         """There from before something is done to a run that the catalog does not show yet, until it does: by whom."""
         return f"{unpublished_folder(self.experiment)}/{self.version}~{self.folder}~{by}"
-
-
-def leaf_run_id(experiment_id: str, sort_index: int) -> str:
-    """The `workflow_run_id` of an input: deterministic, the same over retries, in the form of a UUID."""
-    return f"{leaf_run_prefix(experiment_id)}{sort_index:012d}"
 
 
 def leaf_run_prefix(experiment_id: str) -> str:

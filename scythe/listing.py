@@ -9,6 +9,7 @@ import polars as pl
 
 from scythe import layout
 from scythe.find import Reserved, experiment_names, latest_of, name_of, reserved, run_keys, version_names, versions_of
+from scythe.names import is_name
 from scythe.settings import storage
 from scythe.status import counts_of, look_at
 
@@ -40,7 +41,7 @@ def list_runs(experiment: Any) -> pl.DataFrame:
         NotFoundError: there is no such experiment.
     """
     objects, name = storage(), name_of(experiment)
-    taken = reserved(objects, name) if layout.is_name(name) else Reserved()
+    taken = reserved(objects, name) if is_name(name) else Reserved()
     left = set(taken.taken) - taken.deleted  # half an allocation, or a run whose folder was removed, is named, too
     versions = version_names(objects, name) if left else versions_of(objects, name)
     keys = left | set(run_keys(objects, name, versions))

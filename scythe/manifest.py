@@ -13,9 +13,9 @@ from scythe.errors import RunDamaged
 from scythe.layout import RunKey
 from scythe.provenance import Provenance
 from scythe.records import FORMAT, check_format
-from scythe.redaction import redacted
 from scythe.registry import Experiment
 from scythe_catalog.objects import Objects
+from scythe_catalog.redaction import redacted
 
 
 class Manifest(BaseModel):

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from scythe.errors import NotFoundError, RunDamaged
 from scythe.layout import RunKey
 from scythe.records import dump, parse
@@ -16,6 +18,9 @@ from scythe.registry import Experiment
 from scythe.schemas import ExperimentSchemas
 from scythe_catalog.objects import Objects
 from scythe_catalog.schema import TableSchema
+
+#: Rows of `specs.pq`, in ascending order.
+Positions = range | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -55,9 +60,9 @@ class RunPlan:
     dense: bool = True
     #: The hash of the experiment's schemas: a worker with other models must not run it.
     schema_sha256: str = ""
-    #: Shape of the scatter tree, where the caller has chosen one.
     #: One model was given: the run is a run of one, without a scatter node.
     single: bool = False
+    #: Shape of the scatter tree, where the caller has chosen one.
     factor: int | None = None
     max_depth: int | None = None
     #: What the random numbers of all inputs derive from.

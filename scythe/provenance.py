@@ -23,10 +23,10 @@ from scythe.code import code_hash
 from scythe.errors import RunDamaged
 from scythe.layout import RunKey
 from scythe.records import dump, parse
-from scythe.redaction import redacted
 from scythe.registry import Experiment
 from scythe.settings import engine_settings
 from scythe_catalog.objects import Objects
+from scythe_catalog.redaction import redacted
 
 _OWN_PACKAGES = ("scythe-engine", "hatchet-sdk", "numpy", "pandas", "polars", "pyarrow", "pydantic", "pyiceberg")
 _GIT_SECONDS = 2.0

@@ -13,7 +13,8 @@ from typing import Any
 
 from scythe.attempts import latest_attempt
 from scythe.errors import FormatError, RunDamaged, TableNotFound
-from scythe.layout import RunKey, file_names, unpublished_folder
+from scythe.layout import RunKey, unpublished_folder
+from scythe.names import file_names
 from scythe.parts import number_of
 from scythe.records import dump, parse
 from scythe.results import RunResult, read_result

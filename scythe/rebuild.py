@@ -21,10 +21,11 @@ from scythe.dataframe_rule import record_dataframe
 from scythe.errors import RunDamaged, ScytheError, TableNotFound
 from scythe.find import experiment_names, run_keys, version_names
 from scythe.gather import whole_parts
-from scythe.generations import Generations
-from scythe.layout import RESERVED_TABLES, RunKey, file_names
+from scythe.generations import Generations, catalog_of
+from scythe.layout import RunKey
 from scythe.manifest import read_manifest
 from scythe.moved import follow, rewrite
+from scythe.names import CATALOG, RESERVED_TABLES, file_names
 from scythe.parts import Part, stored_parts
 from scythe.plan import RunPlan, TablePlan
 from scythe.publish import Gathered, publish, record
@@ -32,7 +33,6 @@ from scythe.reserve import restore
 from scythe.results import RunResult, TableResult, read_result
 from scythe.settings import engine_settings
 from scythe.status import status_of
-from scythe.tables import catalog_of
 from scythe_catalog.datafile import DataFile, FieldIds, read_description, stored_field_ids, with_field_ids
 from scythe_catalog.objects import Objects
 from scythe_catalog.remake import Wanted, remake
@@ -68,7 +68,7 @@ def rebuild(objects: Objects, said: Callable[[str], None] = lambda _: None) -> i
 
 def _known(objects: Objects, catalog: Catalog) -> list[str]:
     """The experiments that Scythe has a record of, those without a run included."""
-    recorded = {name for name in objects.folders(layout.CATALOG) if not name.startswith((".", "_"))}
+    recorded = {name for name in objects.folders(CATALOG) if not name.startswith((".", "_"))}
     return [name for name in catalog.namespaces() if name in recorded]
 
 

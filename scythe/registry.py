@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.durations import seconds_of
 from scythe.errors import NotFoundError, RegistrationError
-from scythe.layout import CATALOG, TASK_PREFIX, check_name
+from scythe.names import CATALOG, TASK_PREFIX, check_name
 from scythe.schemas import ExperimentSchemas, compile_experiment
 
 F = TypeVar("F", bound=Callable[..., Any])

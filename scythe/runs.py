@@ -16,6 +16,7 @@ from scythe.engines.start import attach, cancel, outlook, start
 from scythe.errors import FormatError, NotFoundError, RunDamaged, RunError
 from scythe.find import experiment_names, find_run, latest_run, name_of, run_folders, split_name, version_names
 from scythe.gather import all_parts, coverage_of
+from scythe.generations import catalog_of
 from scythe.history import RunAttempt, attempts_on
 from scythe.layout import RunKey
 from scythe.manifest import read_manifest
@@ -27,7 +28,6 @@ from scythe.results import RunResult, read_result
 from scythe.settings import engine_settings, storage
 from scythe.source import find_experiment
 from scythe.status import Look, Status, look_at, status_of
-from scythe.tables import catalog_of
 from scythe_catalog.objects import Objects
 
 

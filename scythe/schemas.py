@@ -11,10 +11,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.base import ExperimentInputSpec, ExperimentOutputSpec, level_names
 from scythe.errors import OutputError, RegistrationError, SchemaError
-from scythe.layout import ID_LEVELS, RESERVED_TABLES, check_name
-from scythe.levels import level_names
+from scythe.names import ID_LEVELS, RESERVED_TABLES, check_name
 from scythe_catalog.names import folded, twins
 from scythe_catalog.schema import (
     Column,

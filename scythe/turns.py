@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from scythe.chunk import Positions
 from scythe.layout import RunKey
+from scythe.plan import Positions
 from scythe.records import dump, parse
 from scythe.scatter_gather import Shape
 from scythe_catalog.objects import Objects

@@ -18,7 +18,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from scythe.cache import Entry, Tags
 from scythe.errors import FetchError
-from scythe.redaction import redacted
+from scythe_catalog.redaction import redacted
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse, PoolManager

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scythe.redaction import redacted
+from scythe_catalog.redaction import redacted
 
 JWT = "eyJhbGciOiJFUzI1NiIsImtpZCI6In0.eyJhdWQiOiJodHRwOi8vbG9jYWxob3N0In0.c2lnbmF0dXJlLW9mLXRoZS10b2tlbg"
 

@@ -17,9 +17,9 @@ import pytest
 import scythe
 from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
 from scythe.errors import ScytheError, StorageError
+from scythe.generations import catalog_of
 from scythe.layout import RunKey
 from scythe.settings import storage
-from scythe.tables import catalog_of
 from scythe.utils.filesys import FileReference
 from scythe_catalog.objects import Objects
 from tests.catalog.places import V1, Place, Row, made_place

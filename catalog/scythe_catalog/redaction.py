@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 _HIDDEN = "***"
 #: Variables whose values are secrets wherever they occur; a value of fewer characters could be any word.
@@ -45,3 +45,8 @@ def redacted(text: str) -> str:
     if "=" in text or ":" in text:
         text = _SETTING.sub(rf"\1{_HIDDEN}", _PARAMETER.sub(rf"\1{_HIDDEN}", text))
     return _JWT.sub(_HIDDEN, text) if "ey" in text else text
+
+
+def holds_password(url: str) -> bool:
+    """Whether the address of a web server names a user: with a password, or a token in its place."""
+    return url.startswith(("http://", "https://")) and "@" in url and "@" in urlsplit(url).netloc

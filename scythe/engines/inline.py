@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from scythe.attempts import Turn
 from scythe.collect import Collector
 from scythe.engines.chunks import Chunks
 from scythe.engines.jobs import FinishedRef
 from scythe.leaf import ChunkError, Leaf
+from scythe.lease import Lease
 from scythe.plan import RunPlan
 from scythe.provenance import record
 from scythe.registry import Experiment
@@ -29,7 +29,7 @@ def run_inline(
     def taken(number: int) -> None:
         record(plan.objects, plan.key, experiment, "inline", number)
 
-    with Turn(plan.objects, plan.key, "inline", taken=taken) as turn, Leaf(plan, experiment) as leaf:
+    with Lease(plan.objects, plan.key, "inline", taken=taken) as turn, Leaf(plan, experiment) as leaf:
         collector = Collector(plan, experiment, turn.number, show=show)
         chunks = Chunks(open_ranges, 1, plan.chunk)
         stopped: ChunkError | None = None

@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 
-from scythe.attempts import Turn
 from scythe.collect import Collector
 from scythe.console import tell
 from scythe.engines.child import Job
@@ -30,6 +29,7 @@ from scythe.engines.travel import packed
 from scythe.errors import RunError
 from scythe.failures import lines_in_memory
 from scythe.leaf import Leaf
+from scythe.lease import Lease
 from scythe.plan import RunPlan
 from scythe.progress import Progress
 from scythe.provenance import record
@@ -68,7 +68,7 @@ class LocalJob:
         show: bool,
     ) -> None:
         self.plan, self.experiment = plan, experiment
-        self._turn = Turn(plan.objects, plan.key, "local", taken=self._record)
+        self._turn = Lease(plan.objects, plan.key, "local", taken=self._record)
         self._ranges = list(open_ranges)
         self._workers = min(workers or cpus(), max(1, sum(b - a for a, b in self._ranges)))
         self._show = show

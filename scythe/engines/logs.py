@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from scythe.console import tell
-from scythe.redaction import redacted
+from scythe_catalog.redaction import redacted
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _PLAIN = (str, int, float, bool, type(None))

@@ -24,13 +24,13 @@ from dataclasses import dataclass, field
 from multiprocessing import connection
 from typing import Any, Self
 
-from scythe.chunk import Positions
 from scythe.engines import logs
 from scythe.engines.child import MARK, Job
 from scythe.engines.cores import thread_limits
 from scythe.engines.leftovers import PoolFolder, sweep_dead
 from scythe.engines.processes import beyond_standard, fill_standard_handles, start_python
 from scythe.errors import RunError, StorageError, StorageRefused
+from scythe.plan import Positions
 
 _PROGRAM = "from scythe.engines.child import main; main({fd}, {parent})"
 _MAX_FALSE_STARTS = 3

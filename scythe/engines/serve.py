@@ -15,7 +15,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from scythe.chunk import Positions
 from scythe.console import tell
 from scythe.engines.child import Job
 from scythe.engines.deaths import after, error_row
@@ -24,7 +23,7 @@ from scythe.engines.pool import Broken, Died, Done, Event, Logged, Pool, Range, 
 from scythe.errors import RunError, ScytheError
 from scythe.leaf import Leaf
 from scythe.packing import Packed, Packing
-from scythe.plan import RunPlan
+from scythe.plan import Positions, RunPlan
 from scythe.registry import Experiment
 
 _POLL_SECONDS = 1.0

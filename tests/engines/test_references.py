@@ -14,10 +14,9 @@ import pytest
 
 import scythe
 from scythe.allocate import BaseExperiment
-from scythe.attempts import Superseded
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.engines.serve import Server
-from scythe.errors import RunError
+from scythe.errors import RunError, Superseded
 from scythe.registry import ExperimentRegistry
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -26,7 +26,7 @@ atexit.register(lambda: open("hooks", "a").write("after "))
 mine = open("mine.txt", "w")
 mine.write("not flushed by anybody")
 
-class Turn(ExperimentInputSpec):
+class Lease(ExperimentInputSpec):
     n: int
 
 class Said(ExperimentOutputSpec):
@@ -39,13 +39,13 @@ class Unloadable:
 THING = None
 
 @ExperimentRegistry.Register(retries=0)
-def speak(spec: Turn) -> Said:
+def speak(spec: Lease) -> Said:
     THING
     print("worker", spec.n)
     return Said(y=spec.n)
 
 @ExperimentRegistry.Register(retries=0)
-def pause(spec: Turn) -> Said:
+def pause(spec: Lease) -> Said:
     time.sleep(0.2)
     return Said(y=spec.n)
 

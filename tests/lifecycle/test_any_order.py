@@ -26,12 +26,12 @@ import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import RunError, ScytheError
+from scythe.generations import catalog_of
 from scythe.layout import RunKey
 from scythe.publish import settle_all, unpublished
 from scythe.rebuild import rebuild
 from scythe.registry import ExperimentRegistry
 from scythe.settings import storage
-from scythe.tables import catalog_of
 from tests.lifecycle.dying import Dead, dying
 from tests.s3_server import S3Server
 

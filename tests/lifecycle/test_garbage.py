@@ -12,10 +12,10 @@ import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.garbage import collect
+from scythe.generations import catalog_of
 from scythe.layout import gathers
 from scythe.registry import ExperimentRegistry
 from scythe.settings import storage
-from scythe.tables import catalog_of
 from tests.lifecycle.dying import Dead, dying
 
 

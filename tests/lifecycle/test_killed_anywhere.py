@@ -14,11 +14,11 @@ import pytest
 import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.generations import catalog_of
 from scythe.publish import settle_all
 from scythe.rebuild import rebuild
 from scythe.registry import ExperimentRegistry
 from scythe.settings import storage
-from scythe.tables import catalog_of
 from tests.lifecycle.dying import Dead, dying
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from hatchet_sdk import Context
 
-from scythe.attempts import Superseded
 from scythe.collect import Collector
 from scythe.engines.hatchet.alive import kept_alive
 from scythe.engines.hatchet.errors import settle
@@ -18,6 +17,7 @@ from scythe.engines.hatchet.stopping import Stopping
 from scythe.engines.hatchet.tasks import LeafInput
 from scythe.engines.hatchet.threads import in_thread, turn_of
 from scythe.engines.serve import Server
+from scythe.errors import Superseded
 from scythe.manifest import record_trigger
 from scythe.packing import Packed
 from scythe.parts import Part

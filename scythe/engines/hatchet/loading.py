@@ -17,6 +17,7 @@ from scythe.engines.hatchet.tasks import Pointer
 from scythe.engines.local import pool_job
 from scythe.engines.serve import Prepared
 from scythe.errors import RunError
+from scythe.generations import catalog_of
 from scythe.layout import RunKey
 from scythe.manifest import schema_hash
 from scythe.packing import Packing
@@ -24,7 +25,6 @@ from scythe.plan import RunPlan
 from scythe.publish import settle
 from scythe.registry import Experiment
 from scythe.results import read_result
-from scythe.tables import catalog_of
 from scythe.turns import TurnPlan, load_turn
 from scythe_catalog.objects import Objects
 

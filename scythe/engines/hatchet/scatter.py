@@ -22,7 +22,6 @@ from hatchet_sdk import DurableContext
 from hatchet_sdk.runnables.contextvars import ctx_durable_context
 from obstore.exceptions import BaseError
 
-from scythe.attempts import Superseded, Turn
 from scythe.chunk import ChunkResult
 from scythe.engines.hatchet.alive import kept_alive
 from scythe.engines.hatchet.children import Child, Children, Outcome
@@ -32,8 +31,9 @@ from scythe.engines.hatchet.loading import Loaded, Loader, NodeCollector, find_p
 from scythe.engines.hatchet.stopping import Stopping
 from scythe.engines.hatchet.tasks import LeafInput, ScatterInput, Tasks, metadata
 from scythe.engines.hatchet.threads import in_thread, turn_of
-from scythe.errors import RunCancelled, RunError
+from scythe.errors import RunCancelled, RunError, Superseded
 from scythe.layout import RunKey
+from scythe.lease import Lease
 from scythe.manifest import record_trigger
 from scythe.packing import Packed
 from scythe.parts import Part
@@ -134,7 +134,7 @@ class Node:
     #: How often the node was tried before.
     tries: int
     #: The root's mark on the run: it hears of a cancellation.
-    mark: Turn | None = None
+    mark: Lease | None = None
 
     def __post_init__(self) -> None:
         run, turn = self.loaded.prepared, self.loaded.turn

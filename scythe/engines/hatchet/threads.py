@@ -10,11 +10,11 @@ from typing import TypeVar
 
 from obstore.exceptions import BaseError
 
-from scythe.attempts import Superseded, Turn
-from scythe.errors import RunCancelled, ScytheError
+from scythe.errors import RunCancelled, ScytheError, Superseded
+from scythe.lease import Lease
 from scythe.plan import RunPlan
-from scythe.redaction import redacted
 from scythe.turns import store_failure
+from scythe_catalog.redaction import redacted
 
 T = TypeVar("T")
 
@@ -38,15 +38,15 @@ async def in_thread(work: Callable[[], T], *, last: bool = False) -> T:
 
 
 @asynccontextmanager
-async def turn_of(plan: RunPlan, run: str, number: int) -> AsyncGenerator[Turn]:
+async def turn_of(plan: RunPlan, run: str, number: int) -> AsyncGenerator[Lease]:
     """A turn on a run, taken by a run of the engine; given back however the block ends, with a note on what went wrong.
 
     Raises:
         Superseded: another run of the engine has it.
     """
-    taken: list[Turn] = []
+    taken: list[Lease] = []
     try:
-        await in_thread(lambda: taken.append(Turn(plan.objects, plan.key, "hatchet", run=run, number=number)))
+        await in_thread(lambda: taken.append(Lease(plan.objects, plan.key, "hatchet", run=run, number=number)))
         yield taken[0]
     except (Superseded, RunCancelled):
         raise

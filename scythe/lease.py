@@ -1,0 +1,144 @@
+"""The lease of a run: one process at a time works on it, and shows with a heartbeat that it lives. Runs nothing itself."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from typing import Self
+
+from obstore.exceptions import BaseError
+
+from scythe.attempts import STORED, Attempt, check_free, check_newest, parse_mark, this_system
+from scythe.errors import RunCancelled, RunError, Superseded
+from scythe.layout import RunKey
+from scythe.records import dump
+from scythe_catalog.objects import Objects
+
+_LOOK_SECONDS = 1.0
+_BEAT_SECONDS = 5.0
+
+
+class Lease:
+    """This process's exclusive attempt on a run: taken on entry, kept alive by a thread, ended on exit.
+
+    With `run` and `number`, a run of a cluster's engine takes the attempt that it was triggered for, or
+    takes up again what it had before it was moved to this process. `taken` is told the number of an attempt that is new.
+
+    Raises:
+        RunError: another process works on the run.
+        RunCancelled: the run of a cluster's engine was cancelled before it began.
+        Superseded: another run of the engine has this attempt.
+    """
+
+    def __init__(
+        self,
+        objects: Objects,
+        key: RunKey,
+        engine: str,
+        *,
+        run: str | None = None,
+        number: int | None = None,
+        taken: Callable[[int], None] | None = None,
+    ) -> None:
+        self._objects, self._key, self._engine, self._run = objects, key, engine, run
+        self._over = threading.Event()
+        self.cancelled = threading.Event()
+        #: Set when a later process has taken up the run: this one stood still for too long.
+        self.superseded = threading.Event()
+        self.number = 0
+        self._began = time.time()
+        self._heart = f"scythe-heartbeat-{uuid.uuid4().hex}"
+        self._thread = threading.Thread(target=self._beat, daemon=True, name=self._heart)
+        self._thread.start()  # before there is a mark: one without a heart counts for nothing
+        try:
+            self._take() if number is None else self._take_up(number)
+            if taken is not None:
+                taken(self.number)
+        except BaseException:
+            self._over.set()
+            self._thread.join()
+            raise
+
+    def _take(self) -> None:
+        last = check_free(self._objects, self._key)
+        number = last.number + 1 if last is not None else 1
+        if not self._objects.create(self._mark_key(number), self._mark(number)):
+            raise RunError(f"the run {self._key.path} has just been taken up by another process: wait for it")
+        self.number = number
+
+    def _take_up(self, number: int) -> None:
+        if self._objects.exists(self._key.cancelled):  # before it began: who waits for the end must not see a beginning
+            raise RunCancelled(f"the run {self._key.path} was cancelled")
+        if not self._objects.create(self._mark_key(number), self._mark(number)):
+            there = self._mark_key(number)
+            owner = parse_mark(self._objects.read(there), self._objects.uri(there)).run
+            if owner != self._run:
+                raise Superseded(f"the run {self._key.path} is worked on by {owner}", owner)
+            self._objects.write(self._mark_key(number), self._mark(number))
+        self.number = number
+
+    def _mark_key(self, number: int) -> str:
+        return f"{self._key.attempts}/{number:06d}.json"
+
+    def _mark(self, number: int, ended: bool = False) -> bytes:
+        mark = Attempt(
+            number,
+            self._engine,
+            socket.gethostname(),
+            os.getpid(),
+            time.time(),
+            ended,
+            self._heart,
+            self._run,
+            this_system(),
+            self._began,
+        )
+        return dump({name: getattr(mark, name) for name in STORED})
+
+    def _beat(self) -> None:
+        beaten = time.monotonic()
+        while not self._over.wait(_LOOK_SECONDS):
+            with contextlib.suppress(OSError, BaseError):  # a look that failed is made up for by the next
+                if self._objects.exists(self._key.cancelled):
+                    self.cancelled.set()
+                if self.number and time.monotonic() - beaten > _BEAT_SECONDS:
+                    if self._objects.exists(self._mark_key(self.number + 1)):
+                        self.superseded.set()
+                        return  # its last beat is long ago, and stays so
+                    self._objects.write(self._mark_key(self.number), self._mark(self.number))
+                    beaten = time.monotonic()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether this process is to stop: `check` says why."""
+        return self.cancelled.is_set() or self.superseded.is_set()
+
+    def check(self) -> None:
+        """Nothing while this process is to go on with the run.
+
+        Raises:
+            RunCancelled: the run was cancelled.
+            Superseded: a later process has taken it up.
+        """
+        if self.superseded.is_set():
+            check_newest(self._objects, self._key, self.number)
+        if self.cancelled.is_set():
+            raise RunCancelled(f"the run {self._key.path} was cancelled; what was finished is kept")
+
+    def end(self) -> None:
+        """Gives the run back."""
+        self._over.set()
+        self._thread.join()
+        with contextlib.suppress(OSError, BaseError):  # a mark without a heart is as good as an ended one
+            self._objects.write(self._mark_key(self.number), self._mark(self.number, ended=True))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()

@@ -1,0 +1,50 @@
+"""Names: those that Scythe keeps for itself, and which ones of users can be folders, tables and files. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+
+from scythe.errors import RegistrationError, ScytheError
+from scythe_catalog.names import folded
+
+#: The folder of a root that holds its catalog.
+CATALOG = "_catalog"
+TASK_PREFIX = "scythe_experiment_"
+
+#: Index levels that every run's tables begin with, in this order.
+ID_LEVELS = ("experiment_id", "sort_index", "root_workflow_run_id", "workflow_run_id")
+
+#: Table names that no dataframe of a user may take.
+RESERVED_TABLES = frozenset({"scalars", "result_file_refs", "errors", "tasks"})
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\- ]*")
+
+
+def check_name(name: str, what: str, error: type[ScytheError] = RegistrationError) -> str:
+    """The name, if it can be a folder everywhere.
+
+    Raises:
+        ScytheError: of the class given, for separators, `..`, control characters and the like.
+    """
+    if not is_name(name):
+        raise error(
+            f"{name!r} cannot be the name of {what}: use the letters A to Z and a to z, digits, '_', '-', '.' and spaces, and start with a letter or digit"
+        )
+    return name
+
+
+def is_name(name: str) -> bool:
+    """Whether `check_name` takes it."""
+    return bool(_NAME.fullmatch(name)) and ".." not in name and name == name.strip() and len(name) <= 120
+
+
+def file_names(names: Iterable[str]) -> dict[str, str]:
+    """Name -> file name without its ending; names that differ by case alone get file names that differ by more."""
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in sorted(names):
+        found[name] = name if folded(name) not in taken else f"{name}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        taken.add(folded(found[name]))
+    return found
