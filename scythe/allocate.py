@@ -17,6 +17,7 @@ from pydantic_core import to_jsonable_python
 
 from scythe import find, layout
 from scythe.artifacts import store_artifacts
+from scythe.define.experiment import Experiment
 from scythe.engines.jobs import RunRef
 from scythe.engines.start import check_engine, check_ready, start
 from scythe.errors import AllocationError, NotFoundError, RunDamaged, ScytheError, StorageError, VersionError
@@ -29,7 +30,7 @@ from scythe.plan import RunPlan, TablePlan
 from scythe.provenance import begin
 from scythe.publish import settle_all
 from scythe.records import dump, parse
-from scythe.registry import Experiment, experiment_of
+from scythe.registry import experiment_of
 from scythe.reserve import give_number, next_number, reserve_folder, sweep, undo
 from scythe.results import RunResult, finished_result
 from scythe.runs import ExperimentRun, load_run

@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from scythe.base import ExperimentInputSpec, running_on
+from scythe.define.experiment import Experiment
 from scythe.errors import FetchError, InputFileChanged
 from scythe.failures import Failure
 from scythe.fetch import Fetched
 from scythe.input_files import WAY_OUT, InputFiles
 from scythe.outputs import Place
 from scythe.plan import RunPlan
-from scythe.registry import Experiment
 from scythe.renewal import Life
 from scythe.schemas import ExperimentSchemas
 from scythe.seeds import seed_of

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import CodeType
 from typing import Any, cast
 
-from scythe.registry import Experiment
+from scythe.define.experiment import Experiment
 
 _INSTALLED = {"site-packages", "dist-packages"}
 _NOT_THE_PROJECTS = {"scythe", "scythe_catalog", "__main__", *sys.stdlib_module_names}

@@ -13,13 +13,13 @@ from obstore.exceptions import BaseError
 
 from scythe.chunk import ChunkResult
 from scythe.coverage import Coverage
+from scythe.define.experiment import Experiment
 from scythe.errors import RunError, ScytheError
 from scythe.gather import Gather, coverage_of
 from scythe.generations import catalog_of
 from scythe.parts import Part, Rows, stored_parts, write_part
 from scythe.plan import RunPlan
 from scythe.publish import settle
-from scythe.registry import Experiment
 from scythe.results import RunResult, read_result
 from scythe_catalog.objects import reason
 

@@ -15,8 +15,8 @@ from typing import Any
 import pyarrow as pa
 
 from scythe.base import ExperimentInputSpec
+from scythe.define.experiment import Experiment
 from scythe.errors import InputError, OutputError, RegistrationError, SchemaError
-from scythe.registry import Experiment
 from scythe.schemas import check_column, check_twins
 from scythe.seeds import running_with
 from scythe_catalog.schema import Column, column_to_arrow, compile_type, iterate_models, mixture

@@ -20,10 +20,10 @@ import pyarrow.parquet as pq
 
 from scythe.call import Calls, Mark, Work
 from scythe.chunk import Chunk, ChunkResult, run_ids
+from scythe.define.experiment import Experiment
 from scythe.failures import Failure
 from scythe.input_files import InputFiles
 from scythe.plan import Positions, RunPlan
-from scythe.registry import Experiment
 from scythe.renewal import Life, Spent
 from scythe.seeds import running_with
 from scythe.surroundings import Surroundings

@@ -9,11 +9,11 @@ import yaml
 from pydantic import BaseModel, Field, create_model
 from pydantic.json_schema import GenerateJsonSchema
 
+from scythe.define.experiment import Experiment
 from scythe.errors import RunDamaged
 from scythe.layout import RunKey
 from scythe.provenance import Provenance
 from scythe.records import FORMAT, check_format
-from scythe.registry import Experiment
 from scythe_catalog.objects import Objects
 from scythe_catalog.redaction import redacted
 

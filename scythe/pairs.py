@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.define.experiment import Experiment
 from scythe.errors import RunError
-from scythe.registry import Experiment
 from scythe.results import RunResult
 from scythe_catalog.objects import Objects
 from scythe_catalog.schema import CompiledModel, arrow_to_models

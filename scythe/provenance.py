@@ -20,10 +20,10 @@ from pathlib import Path
 from types import ModuleType
 
 from scythe.code import code_hash
+from scythe.define.experiment import Experiment
 from scythe.errors import RunDamaged
 from scythe.layout import RunKey
 from scythe.records import dump, parse
-from scythe.registry import Experiment
 from scythe.settings import engine_settings
 from scythe_catalog.objects import Objects
 from scythe_catalog.redaction import redacted

@@ -1,113 +1,31 @@
 """The registry of experiments: functions, or classes with a `run` method, tied to their models and options.
 
-Registering reads annotations and compiles schemas; it builds no client and runs nothing. The
-registered function stays the plain function that it was.
+Registering builds no client and runs nothing. The registered function stays the plain function that it was.
 """
 
 from __future__ import annotations
 
 import inspect
-import sys
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.durations import seconds_of
+from scythe.define.experiment import (
+    Duration,
+    Experiment,
+    ExperimentOptions,
+    HatchetTask,
+    LocalFileLocation,
+    define,
+    place_of,
+)
 from scythe.errors import NotFoundError, RegistrationError
-from scythe.names import CATALOG, TASK_PREFIX, check_name
-from scythe.schemas import ExperimentSchemas, compile_experiment
+from scythe.names import TASK_PREFIX, check_name
+from scythe.schemas import compile_experiment
 
 F = TypeVar("F", bound=Callable[..., Any])
-Duration = timedelta | float | str | None
-LocalFileLocation = Literal["cache", "copied-to-tempdir"]
-
-
-@dataclass(frozen=True)
-class ExperimentOptions:
-    """What `Register` was told, beside the function itself."""
-
-    worker: str | None = None
-    description: str | None = None
-    desired_worker_labels: dict[str, Any] | None = None
-    schedule_timeout: Duration = None
-    execution_timeout: Duration = None
-    retries: int = 1
-    overwrite_log_method: bool = True
-    inject_workflow_run_id: bool = True
-    auto_fetch_files: bool = True
-    local_file_location: LocalFileLocation = "cache"
-    task_config: dict[str, Any] = field(default_factory=dict[str, Any])
-    max_inputs_per_process: int | None = None
-
-    @property
-    def execution_seconds(self) -> float | None:
-        """The time limit of one input, from the start of the function; None where there is none."""
-        if self.execution_timeout is not None:
-            return seconds_of(self.execution_timeout)
-        from scythe.settings import timeouts
-
-        default = timeouts().experiment_execution
-        return default.total_seconds() if default is not None else None
-
-
-class HatchetTask:
-    """What an included experiment calls: a task or workflow that runs as Hatchet's own, never in a process of Scythe's."""
-
-    def __init__(self, name: str, module: str, *, is_workflow: bool) -> None:
-        self.name = self.__name__ = self.__qualname__ = name
-        self.__module__ = module
-        self.is_workflow = is_workflow
-
-    def __call__(self, *_: Any) -> Any:
-        raise NotImplementedError(f"{self.name!r} runs on Hatchet")
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """A registered experiment: what to call, on what, and how."""
-
-    name: str
-    #: The function, or the class, as the user wrote it.
-    target: Callable[..., Any]
-    input_model: type[ExperimentInputSpec]
-    output_model: type[ExperimentOutputSpec]
-    wants_tempdir: bool
-    options: ExperimentOptions
-    schemas: ExperimentSchemas = field(repr=False, compare=False)
-
-    @property
-    def task_name(self) -> str:
-        """The name of the Hatchet task and the `experiment_name` of manifests."""
-        return TASK_PREFIX + self.name if self.included is None else self.included.name
-
-    @property
-    def included(self) -> HatchetTask | None:
-        """The Hatchet runnable that it is, None for a function of Scythe's."""
-        return self.target if isinstance(self.target, HatchetTask) else None
-
-    @property
-    def module(self) -> str:
-        """Where it is defined."""
-        return self.target.__module__
-
-    @property
-    def source(self) -> str | None:
-        """The file that defines it, None in a notebook or at a prompt."""
-        module = sys.modules.get(self.module)
-        path = getattr(module, "__file__", None)
-        return str(Path(path).resolve()) if path else None
-
-    def bind(self) -> Callable[..., ExperimentOutputSpec]:
-        """What to call with a spec (and a `tempdir` where it wants one)."""
-        if not isinstance(self.target, type):
-            return self.target
-        if issubclass(self.target, ExperimentInputSpec):
-            return self.target.run  # pyright: ignore[reportAttributeAccessIssue]
-        return self.target().run
 
 
 class ExperimentRegistry:
@@ -166,8 +84,8 @@ class ExperimentRegistry:
             known = cls._experiments.get(experiment.name)
             if known is not None and not _same_place(known.target, target):
                 raise RegistrationError(
-                    f"the experiment {experiment.name!r} is registered already, by {_place(known.target)}: "
-                    f"give {_place(target)} another name with Register(name=...)"
+                    f"the experiment {experiment.name!r} is registered already, by {place_of(known.target)}: "
+                    f"give {place_of(target)} another name with Register(name=...)"
                 )
             cls._experiments[experiment.name] = experiment
             return target
@@ -257,108 +175,12 @@ def experiment_of(runnable: Any) -> Experiment:
     )
 
 
-def define(target: Callable[..., Any], name: str | None, options: ExperimentOptions) -> Experiment:
-    """The experiment that a function or class makes, from its annotations.
-
-    Raises:
-        RegistrationError: see `ExperimentRegistry.Register`.
-    """
-    if not hasattr(target, "__qualname__"):
-        raise RegistrationError(
-            f"{target!r} cannot be an experiment: register a function or a class with a `run` method"
-        )
-    chosen = check_name(name if name is not None else target.__name__, "an experiment")
-    if chosen.startswith(CATALOG) or chosen.startswith(TASK_PREFIX):
-        raise RegistrationError(f"{chosen!r} is a reserved name: give the experiment another with Register(name=...)")
-    if options.retries < 0:
-        raise RegistrationError(f"{chosen}: retries must not be negative, got {options.retries}")
-    most = options.max_inputs_per_process
-    if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise RegistrationError(f"{chosen}: max_inputs_per_process must be a whole number from 1 on, got {most!r}")
-    _check_limit("execution_timeout", options.execution_timeout)
-    _check_limit("schedule_timeout", options.schedule_timeout)
-    inputs, outputs, wants_tempdir = _signature(target)
-    if options.local_file_location not in ("cache", "copied-to-tempdir"):
-        raise RegistrationError(
-            f"local_file_location must be 'cache' or 'copied-to-tempdir', got {options.local_file_location!r}"
-        )
-    if options.local_file_location == "copied-to-tempdir" and not wants_tempdir:
-        raise RegistrationError(f"{chosen}: local_file_location='copied-to-tempdir' needs a parameter `tempdir: Path`")
-    return Experiment(chosen, target, inputs, outputs, wants_tempdir, options, compile_experiment(inputs, outputs))
-
-
-def _signature(target: Callable[..., Any]) -> tuple[type[Any], type[Any], bool]:
-    function, own_input = target, None
-    if isinstance(target, type):
-        function = getattr(target, "run", None)  # pyright: ignore[reportAssignmentType]
-        if not callable(function):
-            raise RegistrationError(
-                f"the class {target.__name__} needs a method `run(self, input_spec)` to be an experiment"
-            )
-        if issubclass(target, ExperimentInputSpec):
-            own_input = target
-    where = _place(target)
-    _check_called(typing.cast(Callable[..., Any], function), where)
-    try:
-        hints = typing.get_type_hints(function)
-    except NameError as error:
-        raise RegistrationError(
-            f"{where}: the annotation {error.name!r} is not known where it is defined: import it, or define it at the top of the module"
-        ) from error
-    names = list(inspect.signature(function).parameters)
-    if isinstance(target, type):
-        names = names[1:]
-    tempdir = "tempdir" in names
-    names = [n for n in names if n != "tempdir"]
-    if len(names) != (0 if own_input else 1):
-        expected = "tempdir at most" if own_input else "one input spec, and `tempdir` if it wants one"
-        raise RegistrationError(f"{where} must take {expected}; it takes {', '.join(names) or 'nothing'}")
-    if tempdir and hints.get("tempdir", Path) is not Path:
-        raise RegistrationError(f"{where}: annotate tempdir as pathlib.Path")
-    inputs = own_input or hints.get(names[0])
-    outputs = hints.get("return")
-    for what, model in (((names or ["self"])[0], inputs), ("the return value", outputs)):
-        if not isinstance(model, type):
-            raise RegistrationError(
-                f"{where}: annotate {what} with its model, as in `def f(input_spec: MyInput) -> MyOutput`"
-            )
-    return typing.cast(type[Any], inputs), typing.cast(type[Any], outputs), tempdir
-
-
-def _check_called(function: Callable[..., Any], where: str) -> None:
-    """Nothing where a call gives a result: not a coroutine, nor a generator.
-
-    Raises:
-        RegistrationError: saying what to do instead.
-    """
-    plain = inspect.unwrap(function)
-    if inspect.iscoroutinefunction(plain):
-        raise RegistrationError(
-            f"{where} is an `async def`, and a worker awaits nothing: make it a `def`, "
-            "and call what it awaits with asyncio.run(...)"
-        )
-    if inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain):
-        raise RegistrationError(f"{where} is a generator: return one output in place of `yield`")
-
-
-def _check_limit(name: str, duration: Duration) -> None:
-    try:
-        if duration is not None:
-            seconds_of(duration)
-    except ValueError as error:
-        raise RegistrationError(f"{name}: {error}") from None
-
-
 def _caller() -> str:
     """The module that calls our caller."""
     frame = inspect.currentframe()
     for _ in range(2):
         frame = frame.f_back if frame is not None else None
     return frame.f_globals["__name__"] if frame is not None else "__main__"
-
-
-def _place(target: Callable[..., Any]) -> str:
-    return f"{target.__module__}.{target.__qualname__}"
 
 
 def _same_place(old: Callable[..., Any], new: Callable[..., Any]) -> bool:

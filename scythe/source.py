@@ -19,9 +19,10 @@ from types import ModuleType
 
 import cloudpickle
 
+from scythe.define.experiment import Experiment
 from scythe.errors import NotFoundError
 from scythe.plan import RunPlan
-from scythe.registry import Experiment, ExperimentRegistry, experiment_of
+from scythe.registry import ExperimentRegistry, experiment_of
 
 #: Set while a script is loaded only for the experiment that it defines.
 loading: ContextVar[bool] = ContextVar("loading", default=False)

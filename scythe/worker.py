@@ -24,11 +24,12 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from scythe.console import tell
+from scythe.define.experiment import Experiment
 from scythe.engines.cores import cpus
 from scythe.engines.processes import start_python
 from scythe.engines.travel import packed
 from scythe.errors import RegistrationError, SettingsError
-from scythe.registry import Experiment, ExperimentRegistry, experiment_of
+from scythe.registry import ExperimentRegistry, experiment_of
 from scythe.settings import read
 
 _PROGRAM = "from scythe.worker import scatter_main; scatter_main({parent})"

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from scythe.code import code_hash
-from scythe.registry import Experiment, ExperimentRegistry, experiment_of
+from scythe.define.experiment import Experiment
+from scythe.registry import ExperimentRegistry, experiment_of
 
 MODELS = """
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec

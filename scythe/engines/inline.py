@@ -6,13 +6,13 @@ import time
 from collections.abc import Iterable
 
 from scythe.collect import Collector
+from scythe.define.experiment import Experiment
 from scythe.engines.chunks import Chunks
 from scythe.engines.jobs import FinishedRef
 from scythe.leaf import ChunkError, Leaf
 from scythe.lease import Lease
 from scythe.plan import RunPlan
 from scythe.provenance import record
-from scythe.registry import Experiment
 
 
 def run_inline(

@@ -18,6 +18,7 @@ from dataclasses import replace
 
 from scythe.collect import Collector
 from scythe.console import tell
+from scythe.define.experiment import Experiment
 from scythe.engines.child import Job
 from scythe.engines.chunks import Chunks
 from scythe.engines.cores import cpus
@@ -33,7 +34,6 @@ from scythe.lease import Lease
 from scythe.plan import RunPlan
 from scythe.progress import Progress
 from scythe.provenance import record
-from scythe.registry import Experiment
 from scythe.results import RunResult
 from scythe_catalog.s3 import hand_over, renewed
 

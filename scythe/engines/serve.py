@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from scythe.console import tell
+from scythe.define.experiment import Experiment
 from scythe.engines.child import Job
 from scythe.engines.deaths import after, error_row
 from scythe.engines.logs import relay
@@ -24,7 +25,6 @@ from scythe.errors import RunError, ScytheError
 from scythe.leaf import Leaf
 from scythe.packing import Packed, Packing
 from scythe.plan import Positions, RunPlan
-from scythe.registry import Experiment
 
 _POLL_SECONDS = 1.0
 _GONE = f"the worker on {socket.gethostname()} can run nothing any more and ends"

@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from scythe.attempts import latest_attempt
+from scythe.define.experiment import Experiment
 from scythe.engines.jobs import RunRef
 from scythe.engines.processes import fill_standard_handles
 from scythe.errors import AllocationError, RunError, SettingsError
 from scythe.manifest import record_trigger
 from scythe.plan import RunPlan
-from scythe.registry import Experiment
 from scythe.settings import first_process
 
 ENGINES = ("inline", "local", "hatchet")

@@ -17,8 +17,8 @@ from typing import Any, ClassVar, cast
 
 import cloudpickle
 
+from scythe.define.experiment import Experiment
 from scythe.errors import AllocationError
-from scythe.registry import Experiment
 
 _MAX_DEPTH = 12
 #: The name of the main script in a process that `multiprocessing` has started; no other process can import it.

@@ -9,13 +9,14 @@ from functools import cache
 
 import cloudpickle
 
+from scythe.define.experiment import Experiment
 from scythe.engines.hatchet.client import connect, on_loop
 from scythe.engines.hatchet.fleet import active_workers, serves
 from scythe.engines.hatchet.tasks import task_names
 from scythe.engines.processes import is_open, start_python
 from scythe.engines.travel import packed
 from scythe.errors import SettingsError
-from scythe.registry import Experiment, ExperimentRegistry
+from scythe.registry import ExperimentRegistry
 
 _PROGRAM = "from scythe.worker import embedded_main; embedded_main({parent})"
 _READY_SECONDS = 120.0

@@ -10,6 +10,7 @@ from typing import Any
 from hatchet_sdk import Context
 
 from scythe.collect import Collector
+from scythe.define.experiment import Experiment
 from scythe.engines.hatchet.alive import kept_alive
 from scythe.engines.hatchet.errors import settle
 from scythe.engines.hatchet.loading import Loaded, Loader, find_plan, is_done, is_left, settle_result
@@ -21,7 +22,6 @@ from scythe.errors import Superseded
 from scythe.manifest import record_trigger
 from scythe.packing import Packed
 from scythe.parts import Part
-from scythe.registry import Experiment
 
 
 def leaf_function(

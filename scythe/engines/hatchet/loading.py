@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from scythe.attempts import latest_attempt
 from scythe.collect import Collector
+from scythe.define.experiment import Experiment
 from scythe.engines.hatchet.tasks import Pointer
 from scythe.engines.local import pool_job
 from scythe.engines.serve import Prepared
@@ -23,7 +24,6 @@ from scythe.manifest import schema_hash
 from scythe.packing import Packing
 from scythe.plan import RunPlan
 from scythe.publish import settle
-from scythe.registry import Experiment
 from scythe.results import read_result
 from scythe.turns import TurnPlan, load_turn
 from scythe_catalog.objects import Objects

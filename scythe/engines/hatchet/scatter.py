@@ -23,6 +23,7 @@ from hatchet_sdk.runnables.contextvars import ctx_durable_context
 from obstore.exceptions import BaseError
 
 from scythe.chunk import ChunkResult
+from scythe.define.experiment import Experiment
 from scythe.engines.hatchet.alive import kept_alive
 from scythe.engines.hatchet.children import Child, Children, Outcome
 from scythe.engines.hatchet.errors import ends, settle, told
@@ -37,7 +38,6 @@ from scythe.lease import Lease
 from scythe.manifest import record_trigger
 from scythe.packing import Packed
 from scythe.parts import Part
-from scythe.registry import Experiment
 from scythe.scatter_gather import Node as Place
 from scythe.scatter_gather import RecursionMap, Shape, choose
 from scythe.settings import timeouts

@@ -19,6 +19,7 @@ from typing import Any
 
 from scythe.code import code_hash
 from scythe.console import tell
+from scythe.define.experiment import Experiment
 from scythe.engines.hatchet.client import check, connect, on_loop
 from scythe.engines.hatchet.fleet import active_workers
 from scythe.engines.hatchet.foreign import ForeignNode
@@ -28,7 +29,6 @@ from scythe.engines.hatchet.scatter import Node, scatter_function
 from scythe.engines.hatchet.stopping import Stopping
 from scythe.engines.hatchet.tasks import NAME_LABEL, PROCESS_LABEL, SLOTS_LABEL, Tasks, declare
 from scythe.engines.serve import Server
-from scythe.registry import Experiment
 
 #: Tasks that a leaf worker is handed before a process is free for them: the next is there when one ends.
 _HANDED_AHEAD = 2

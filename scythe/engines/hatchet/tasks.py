@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from scythe.define.experiment import Experiment, ExperimentOptions
 from scythe.durations import seconds_of
 from scythe.errors import RegistrationError
 from scythe.layout import RunKey
-from scythe.registry import Experiment, ExperimentOptions
 from scythe.settings import timeouts
 
 if TYPE_CHECKING:

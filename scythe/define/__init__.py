@@ -1,0 +1,1 @@
+"""What an experiment is: its models, its function, its options and code, and the columns that they come to."""
