@@ -18,6 +18,7 @@ from pydantic_core import to_jsonable_python
 from scythe import find, layout
 from scythe.artifacts import store_artifacts
 from scythe.define.experiment import Experiment
+from scythe.define.schemas import difference
 from scythe.engines.jobs import RunRef
 from scythe.engines.start import check_engine, check_ready, start
 from scythe.errors import AllocationError, NotFoundError, RunDamaged, ScytheError, StorageError, VersionError
@@ -35,7 +36,6 @@ from scythe.reserve import give_number, next_number, reserve_folder, sweep, undo
 from scythe.results import RunResult, finished_result
 from scythe.runs import ExperimentRun, load_run
 from scythe.scatter_gather import RecursionMap
-from scythe.schemas import difference
 from scythe.settings import engine_settings, storage
 from scythe.source import loading
 from scythe.versions import (

@@ -8,11 +8,11 @@ from pathlib import Path
 import pyarrow as pa
 
 from scythe.errors import FetchError, InputError
-from scythe.fetch import fetch_all
-from scythe.identify import identify
 from scythe.input_files import InputFile, write_record
 from scythe.inputs import Inputs, rows_with
 from scythe.layout import RunKey
+from scythe.remote.fetch import fetch_all
+from scythe.remote.identify import identify
 from scythe_catalog.names import folded
 from scythe_catalog.objects import Objects
 from scythe_catalog.redaction import redacted

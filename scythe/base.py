@@ -79,7 +79,7 @@ class ExperimentInputSpec(BaseModel):
         Raises:
             scythe.errors.FetchError: it is not there, or its server does not give it.
         """
-        from scythe.fetch import fetch
+        from scythe.remote.fetch import fetch
 
         return fetch(uri, use_cache=use_cache)
 

@@ -17,14 +17,14 @@ import pyarrow as pa
 
 from scythe.base import ExperimentInputSpec, running_on
 from scythe.define.experiment import Experiment
+from scythe.define.schemas import ExperimentSchemas
 from scythe.errors import FetchError, InputFileChanged
 from scythe.failures import Failure
-from scythe.fetch import Fetched
 from scythe.input_files import WAY_OUT, InputFiles
 from scythe.outputs import Place
 from scythe.plan import RunPlan
+from scythe.remote.fetch import Fetched
 from scythe.renewal import Life
-from scythe.schemas import ExperimentSchemas
 from scythe.seeds import seed_of
 from scythe.surroundings import GROUP, QUICK_SECONDS, Surroundings, working_folder
 from scythe_catalog.schema import iterate_models

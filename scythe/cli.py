@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     import polars as pl
 
-    from scythe.cache import Usage
+    from scythe.remote.cache import Usage
     from scythe.runs import ExperimentRun
 
 app = typer.Typer(
@@ -219,7 +219,7 @@ def cache(
     ] = False,
 ) -> None:
     """Shows where fetched files lie and how many they are, or removes them."""
-    from scythe import cache as files
+    from scythe.remote import cache as files
     from scythe.settings import fetch_settings
 
     if clear:

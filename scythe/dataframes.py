@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from scythe.define.schemas import PARTITION, check_dataframe_name
 from scythe.errors import OutputError, SchemaError
 from scythe.pandas_frames import pandas_columns
-from scythe.schemas import PARTITION, check_dataframe_name
 from scythe_catalog.names import folded
 from scythe_catalog.schema import KIND_KEY, same_names, to_storage
 from scythe_catalog.schema.kinds import Kind, kind_of_arrow

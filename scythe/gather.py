@@ -21,6 +21,7 @@ from scythe.chunk import Failure, side_by_side
 from scythe.coverage import Coverage
 from scythe.dataframe_rule import check_dataframe, record_dataframe
 from scythe.define.experiment import Experiment
+from scythe.define.schemas import ERROR_COLUMNS, ExperimentSchemas, index_of
 from scythe.errors import CatalogError, OutputError, RunError, TableNotFound
 from scythe.generations import Generations, catalog_of
 from scythe.merge import KEY, Source, keys_of, merged, rebatched, without
@@ -30,7 +31,6 @@ from scythe.plan import RunPlan
 from scythe.publish import Gathered, publish, record, settle
 from scythe.reconcile import Dataframe, Piece
 from scythe.results import RunResult, TableResult, read_result
-from scythe.schemas import ERROR_COLUMNS, ExperimentSchemas, index_of
 from scythe_catalog.datafile import ROW_GROUP_ROWS, DataFile, DataFileWriter
 from scythe_catalog.schema import TableSchema
 from scythe_catalog.schema.kinds import known_part

@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scythe.errors import FetchError
-from scythe.fetch import fetch
 from scythe.layout import RunKey
 from scythe.plan import RunPlan
+from scythe.remote.fetch import fetch
 from scythe_catalog.compute import pc
 from scythe_catalog.objects import Objects
 

@@ -17,8 +17,8 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from scythe.define.experiment import Experiment
+from scythe.define.features import with_features
 from scythe.errors import DataError, InputError
-from scythe.features import with_features
 from scythe.frames import frame_of
 from scythe_catalog.compute import pc
 from scythe_catalog.redaction import holds_password

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import polars as pl
 
 from scythe.errors import NotFoundError
-from scythe.fetch import fetch
+from scythe.remote.fetch import fetch
 
 T = TypeVar("T")
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from scythe.define.experiment import Experiment
+from scythe.define.schemas import ExperimentSchemas
 from scythe.errors import NotFoundError, RunDamaged
 from scythe.layout import RunKey
 from scythe.records import dump, parse
-from scythe.schemas import ExperimentSchemas
 from scythe_catalog.objects import Objects
 from scythe_catalog.schema import TableSchema
 

@@ -19,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 
-from scythe.code import code_hash
+from scythe.define.code import code_hash
 from scythe.define.experiment import Experiment
 from scythe.errors import RunDamaged
 from scythe.layout import RunKey
@@ -51,7 +51,7 @@ class Provenance:
     patch: str | None = None
     #: Why there is no patch though they did.
     no_patch: str | None = None
-    #: The hash of the function's code (`scythe.code.code_hash`), None where there is no source.
+    #: The hash of the function's code (`scythe.define.code.code_hash`), None where there is no source.
     code: str | None = None
 
     @property

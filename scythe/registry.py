@@ -21,9 +21,9 @@ from scythe.define.experiment import (
     define,
     place_of,
 )
+from scythe.define.schemas import compile_experiment
 from scythe.errors import NotFoundError, RegistrationError
 from scythe.names import TASK_PREFIX, check_name
-from scythe.schemas import compile_experiment
 
 F = TypeVar("F", bound=Callable[..., Any])
 

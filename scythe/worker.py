@@ -23,7 +23,6 @@ from typing import Any
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from scythe.console import tell
 from scythe.define.experiment import Experiment
 from scythe.engines.cores import cpus
 from scythe.engines.processes import start_python
@@ -31,6 +30,7 @@ from scythe.engines.travel import packed
 from scythe.errors import RegistrationError, SettingsError
 from scythe.registry import ExperimentRegistry, experiment_of
 from scythe.settings import read
+from scythe.terminal.console import tell
 
 _PROGRAM = "from scythe.worker import scatter_main; scatter_main({parent})"
 _AGAIN_SECONDS = 2.0

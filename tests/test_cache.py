@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from scythe import cache as cache_module
-from scythe.cache import clear, keep_bounded, usage
 from scythe.cli import app
-from scythe.fetch import fetch
+from scythe.remote import cache as cache_module
+from scythe.remote.cache import clear, keep_bounded, usage
+from scythe.remote.fetch import fetch
 from tests.web_server import Web, web_server
 
 
@@ -37,7 +37,7 @@ def cache(root: Path, tmp_path: Path) -> Path:
 
 FETCHING = """
 import sys
-from scythe.fetch import fetch
+from scythe.remote.fetch import fetch
 for url in sys.argv[1:]:
     print(fetch(url), flush=True)
 sys.stdin.readline()

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from scythe.code import code_hash
+from scythe.define.code import code_hash
 from scythe.define.experiment import Experiment
 from scythe.registry import ExperimentRegistry, experiment_of
 
@@ -73,7 +73,7 @@ def hash_in(folder: Path, module: str = "study") -> str | None:
         import sys
         sys.path.insert(0, {str(folder)!r})
         import {module}
-        from scythe.code import code_hash
+        from scythe.define.code import code_hash
         from scythe.registry import experiment_of
         print(code_hash(experiment_of("weigh")))
     """
@@ -100,7 +100,7 @@ def test_the_same_files_in_another_folder_have_the_same_hash_in_another_process(
 
 
 def test_a_script_that_is_run_has_the_hash_of_the_module_that_a_worker_imports(tmp_path: Path) -> None:
-    told = 'if __name__ == "__main__":\n    from scythe.code import code_hash\n    print(code_hash(experiment_of("weigh")))\n'
+    told = 'if __name__ == "__main__":\n    from scythe.define.code import code_hash\n    print(code_hash(experiment_of("weigh")))\n'
     script = PROJECT["study.py"] + "\nfrom scythe.registry import experiment_of\n" + told
     folder = write(tmp_path, {**PROJECT, "study.py": script})
     assert _printed("study.py", cwd=folder) == hash_in(folder)

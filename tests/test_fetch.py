@@ -19,7 +19,7 @@ import stamina
 import scythe
 from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
 from scythe.errors import FetchError
-from scythe.fetch import fetch
+from scythe.remote.fetch import fetch
 from scythe.runs import ExperimentRun
 from scythe.utils.filesys import FileReference
 from tests.fault_proxy import fault_proxy
@@ -213,7 +213,7 @@ def test_a_name_in_an_address_cannot_leave_the_cache(web: Web, cache: Path) -> N
 
 FETCHING = """
 import sys
-from scythe.fetch import fetch
+from scythe.remote.fetch import fetch
 print("ready", flush=True)
 sys.stdin.readline()
 path = fetch(sys.argv[1])

@@ -24,8 +24,8 @@ from pyiceberg.table import StaticTable
 import scythe
 from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
 from scythe.errors import AllocationError, FetchError, InputError, RunError, ScytheError, StorageError
-from scythe.fetch import fetch, fetch_all
 from scythe.rebuild import rebuild
+from scythe.remote.fetch import fetch, fetch_all
 from scythe.settings import storage
 from scythe.utils.filesys import FileReference
 from scythe_catalog.objects import Objects

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.define.schemas import ExperimentSchemas, compile_experiment
 from scythe.durations import seconds_of
 from scythe.errors import RegistrationError
 from scythe.names import CATALOG, TASK_PREFIX, check_name
-from scythe.schemas import ExperimentSchemas, compile_experiment
 
 Duration = timedelta | float | str | None
 LocalFileLocation = Literal["cache", "copied-to-tempdir"]

@@ -27,11 +27,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from scythe.console import tell
 from scythe.engines import logs
 from scythe.errors import StorageRefused
 from scythe.failures import remember_lines
 from scythe.renewal import Life, Spent, is_exhaustion
+from scythe.terminal.console import tell
 
 MARK = struct.Struct("qqd")  # the input that is running (-1: none), which try, and when it began (time.monotonic)
 _PARENT_CHECK_SECONDS = 0.5

@@ -17,7 +17,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from scythe.collect import Collector
-from scythe.console import tell
 from scythe.define.experiment import Experiment
 from scythe.engines.child import Job
 from scythe.engines.chunks import Chunks
@@ -32,9 +31,10 @@ from scythe.failures import lines_in_memory
 from scythe.leaf import Leaf
 from scythe.lease import Lease
 from scythe.plan import RunPlan
-from scythe.progress import Progress
 from scythe.provenance import record
 from scythe.results import RunResult
+from scythe.terminal.console import tell
+from scythe.terminal.progress import Progress
 from scythe_catalog.s3 import hand_over, renewed
 
 _POLL_SECONDS = 0.1

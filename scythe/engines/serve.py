@@ -15,7 +15,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from scythe.console import tell
 from scythe.define.experiment import Experiment
 from scythe.engines.child import Job
 from scythe.engines.deaths import after, error_row
@@ -25,6 +24,7 @@ from scythe.errors import RunError, ScytheError
 from scythe.leaf import Leaf
 from scythe.packing import Packed, Packing
 from scythe.plan import Positions, RunPlan
+from scythe.terminal.console import tell
 
 _POLL_SECONDS = 1.0
 _GONE = f"the worker on {socket.gethostname()} can run nothing any more and ends"

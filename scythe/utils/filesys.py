@@ -1,6 +1,6 @@
 """File references: fields whose value is a local path, an s3 URL or a web address.
 
-The types alone live here, light to import; `scythe.fetch` brings their bytes.
+The types alone live here, light to import; `scythe.remote.fetch` brings their bytes.
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ def files() -> None:
     import boto3
 
     from scythe.errors import FetchError
-    from scythe.fetch import fetch_all
+    from scythe.remote.fetch import fetch_all
     from scythe.settings import storage
 
     objects, client, n = storage(), boto3.client("s3"), 10_000

@@ -208,7 +208,7 @@ def test_what_is_printed_on_the_terminal_stands_on_lines_of_its_own_above_the_ba
 def test_what_is_printed_while_the_bar_appears_stands_above_it_too(root: Path) -> None:
     body = """
 import threading
-from scythe.progress import Progress
+from scythe.terminal.progress import Progress
 
 def talk():
     while sys.stdout is sys.__stdout__:

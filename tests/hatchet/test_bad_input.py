@@ -20,7 +20,7 @@ import pytest
 import scythe
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.code import code_hash
+from scythe.define.code import code_hash
 from scythe.errors import AllocationError, RunError, ScytheError, SettingsError
 from scythe.registry import ExperimentRegistry, experiment_of
 from tests.cluster import PATIENCE, REAL, Worker, descendants, unique, wait_until_served

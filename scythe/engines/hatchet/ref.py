@@ -11,15 +11,15 @@ from typing import Any
 from obstore.exceptions import BaseError
 
 from scythe.attempts import latest_attempt
-from scythe.console import tell
 from scythe.engines.hatchet.client import connect, on_loop
 from scythe.engines.hatchet.errors import is_of_the_network, told
 from scythe.engines.hatchet.fleet import cancel_all, cancel_runs
 from scythe.engines.hatchet.outlook import Watch
 from scythe.errors import RunCancelled, RunError
 from scythe.plan import RunPlan
-from scythe.progress import Progress
 from scythe.results import RunResult, read_result
+from scythe.terminal.console import tell
+from scythe.terminal.progress import Progress
 from scythe.turns import progress_of
 
 _LOOK_SECONDS = 2.0

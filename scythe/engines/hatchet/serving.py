@@ -17,8 +17,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from scythe.code import code_hash
-from scythe.console import tell
+from scythe.define.code import code_hash
 from scythe.define.experiment import Experiment
 from scythe.engines.hatchet.client import check, connect, on_loop
 from scythe.engines.hatchet.fleet import active_workers
@@ -29,6 +28,7 @@ from scythe.engines.hatchet.scatter import Node, scatter_function
 from scythe.engines.hatchet.stopping import Stopping
 from scythe.engines.hatchet.tasks import NAME_LABEL, PROCESS_LABEL, SLOTS_LABEL, Tasks, declare
 from scythe.engines.serve import Server
+from scythe.terminal.console import tell
 
 #: Tasks that a leaf worker is handed before a process is free for them: the next is there when one ends.
 _HANDED_AHEAD = 2

@@ -8,8 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from scythe.attempts import latest_attempt
-from scythe.code import code_hash
-from scythe.console import tell
+from scythe.define.code import code_hash
 from scythe.define.experiment import Experiment
 from scythe.engines.hatchet.client import check, connect, on_loop
 from scythe.engines.hatchet.embedded import ensure_worker
@@ -23,6 +22,7 @@ from scythe.manifest import read_manifest, record_trigger
 from scythe.plan import RunPlan
 from scythe.provenance import record
 from scythe.settings import engine_settings, hatchet_settings
+from scythe.terminal.console import tell
 from scythe.turns import TurnPlan, last_turn, load_trigger, store_trigger, store_turn
 from scythe_catalog.schema import arrow_to_models
 

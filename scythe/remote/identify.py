@@ -52,7 +52,7 @@ def identify(uris: Iterable[str]) -> dict[str, Identity]:
 
 
 def _of_web(uri: str) -> Identity:
-    from scythe.web import look
+    from scythe.remote.web import look
 
     tags, size = look(uri)
     return Identity(tags.e_tag or tags.last_modified, size)

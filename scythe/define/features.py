@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from scythe.base import ExperimentInputSpec
 from scythe.define.experiment import Experiment
+from scythe.define.schemas import check_column, check_twins
 from scythe.errors import InputError, OutputError, RegistrationError, SchemaError
-from scythe.schemas import check_column, check_twins
 from scythe.seeds import running_with
 from scythe_catalog.schema import Column, column_to_arrow, compile_type, iterate_models, mixture
 from scythe_catalog.schema.convert import MISFIT

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from scythe.cache import Entry, Tags
 from scythe.errors import FetchError
+from scythe.remote.cache import Entry, Tags
 from scythe_catalog.redaction import redacted
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from scythe.console import is_terminal
+from scythe.terminal.console import is_terminal
 
 _READ_BYTES = 65536
 _LAST_WORDS_SECONDS = 1.0

@@ -7,8 +7,8 @@ import threading
 import time
 from typing import Any, Self
 
-from scythe.above import Above
-from scythe.console import is_terminal, tell
+from scythe.terminal.above import Above
+from scythe.terminal.console import is_terminal, tell
 
 _FIRST_LINE_SECONDS = 10.0
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from scythe.cache import Address, Entry, Tags, cache_folder, keep_bounded
 from scythe.errors import FetchError, ScytheError
+from scythe.remote.cache import Address, Entry, Tags, cache_folder, keep_bounded
 from scythe_catalog.redaction import holds_password, redacted
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def _remote(uri: str, name: str, download: Download, use_cache: bool) -> Path:
 
 
 def _web(url: str, known: Entry | None, target: Path, settings: FetchSettings) -> Tags | None:
-    from scythe.web import Limits, download
+    from scythe.remote.web import Limits, download
 
     return download(url, known, target, Limits(settings.fetch_timeout.total_seconds(), settings.fetch_size))
 
