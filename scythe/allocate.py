@@ -15,30 +15,25 @@ from typing import Any, Self
 import pyarrow as pa
 from pydantic_core import to_jsonable_python
 
-from scythe import find, layout
 from scythe.artifacts import store_artifacts
 from scythe.define.experiment import Experiment
 from scythe.define.schemas import difference
 from scythe.engines.jobs import RunRef
 from scythe.engines.start import check_engine, check_ready, start
 from scythe.errors import AllocationError, NotFoundError, RunDamaged, ScytheError, StorageError, VersionError
-from scythe.generations import Generations, catalog_of
+from scythe.gather.publish import settle_all
 from scythe.inputs import Inputs, prepare_inputs
-from scythe.layout import RunKey
-from scythe.manifest import dump_yaml, io_spec, make_manifest, schema_hash
 from scythe.names import check_name
-from scythe.plan import RunPlan, TablePlan
-from scythe.provenance import begin
-from scythe.publish import settle_all
-from scythe.records import dump, parse
-from scythe.registry import experiment_of
-from scythe.reserve import give_number, next_number, reserve_folder, sweep, undo
-from scythe.results import RunResult, finished_result
-from scythe.runs import ExperimentRun, load_run
-from scythe.scatter_gather import RecursionMap
-from scythe.settings import engine_settings, storage
-from scythe.source import loading
-from scythe.versions import (
+from scythe.record import find, layout
+from scythe.record.format import dump, parse
+from scythe.record.generations import Generations, catalog_of
+from scythe.record.layout import RunKey
+from scythe.record.manifest import dump_yaml, io_spec, make_manifest, schema_hash
+from scythe.record.plan import RunPlan, TablePlan
+from scythe.record.provenance import begin
+from scythe.record.reserve import give_number, next_number, reserve_folder, sweep, undo
+from scythe.record.results import RunResult, finished_result
+from scythe.record.versions import (
     STRATEGIES,
     SemVer,
     VersioningStrategy,
@@ -48,6 +43,11 @@ from scythe.versions import (
     next_version,
     parse_folders,
 )
+from scythe.registry import experiment_of
+from scythe.runs import ExperimentRun, load_run
+from scythe.scatter_gather import RecursionMap
+from scythe.settings import engine_settings, storage
+from scythe.source import loading
 from scythe_catalog.datafile import DataFileWriter
 from scythe_catalog.objects import Objects, reason
 from scythe_catalog.schema import Difference, arrow_to_models

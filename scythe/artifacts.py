@@ -8,9 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from scythe.errors import FetchError, InputError
-from scythe.input_files import InputFile, write_record
 from scythe.inputs import Inputs, rows_with
-from scythe.layout import RunKey
+from scythe.leaf.input_files import InputFile, write_record
+from scythe.record.layout import RunKey
 from scythe.remote.fetch import fetch_all
 from scythe.remote.identify import identify
 from scythe_catalog.names import folded

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from scythe.attempts import latest_attempt, store_time
 from scythe.errors import FormatError, RunDamaged
-from scythe.find import experiment_names, run_keys, version_names
-from scythe.generations import catalog_of
-from scythe.layout import RunKey, gathers
-from scythe.results import read_result
+from scythe.record.attempts import latest_attempt, store_time
+from scythe.record.find import experiment_names, run_keys, version_names
+from scythe.record.generations import catalog_of
+from scythe.record.layout import RunKey, gathers
+from scythe.record.results import read_result
 from scythe.settings import engine_settings
 from scythe_catalog.objects import Objects
 

@@ -7,9 +7,18 @@ from typing import Any
 
 import polars as pl
 
-from scythe import layout
-from scythe.find import Reserved, experiment_names, latest_of, name_of, reserved, run_keys, version_names, versions_of
 from scythe.names import is_name
+from scythe.record import layout
+from scythe.record.find import (
+    Reserved,
+    experiment_names,
+    latest_of,
+    name_of,
+    reserved,
+    run_keys,
+    version_names,
+    versions_of,
+)
 from scythe.settings import storage
 from scythe.status import counts_of, look_at
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from scythe.errors import NotFoundError, RunDamaged
-from scythe.find import find_run, listed, resolve_version, run_keys, versions_of
-from scythe.generations import Generations
-from scythe.layout import RunKey, folder_of
-from scythe.publish import unpublished
-from scythe.results import RunResult, finished_result
-from scythe.run_files import scan_result, schema_of_result
-from scythe.versions import SemVer
+from scythe.gather.publish import unpublished
+from scythe.gather.run_files import scan_result, schema_of_result
+from scythe.record.find import find_run, listed, resolve_version, run_keys, versions_of
+from scythe.record.generations import Generations
+from scythe.record.layout import RunKey, folder_of
+from scythe.record.results import RunResult, finished_result
+from scythe.record.versions import SemVer
 from scythe_catalog.objects import Objects
 from scythe_catalog.scan import scan as scan_table
 from scythe_catalog.schema import TableSchema, clashes, united

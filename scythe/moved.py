@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from scythe.layout import RunKey
-from scythe.manifest import dump_yaml
-from scythe.plan import RunPlan
+from scythe.record.layout import RunKey
+from scythe.record.manifest import dump_yaml
+from scythe.record.plan import RunPlan
 from scythe_catalog.compute import pc
 from scythe_catalog.datafile import ROW_GROUP_ROWS, DataFileWriter, FieldIds, stored_field_ids
 from scythe_catalog.objects import Objects

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from scythe.errors import NotFoundError, ReadError
-from scythe.find import find_run, listed, resolve_version, run_folders
-from scythe.layout import RunKey
-from scythe.plan import RunPlan
-from scythe.publish import is_unpublished
-from scythe.results import RunResult, finished_result
-from scythe.run_files import scan_parts, scan_result
+from scythe.gather.publish import is_unpublished
+from scythe.gather.run_files import scan_parts, scan_result
+from scythe.record.find import find_run, listed, resolve_version, run_folders
+from scythe.record.layout import RunKey
+from scythe.record.plan import RunPlan
+from scythe.record.results import RunResult, finished_result
 from scythe.status import status_of
 from scythe_catalog.objects import Objects
 from scythe_catalog.scan import scan as scan_table

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.define.experiment import Experiment
 from scythe.errors import RunError
-from scythe.results import RunResult
+from scythe.record.results import RunResult
 from scythe_catalog.objects import Objects
 from scythe_catalog.schema import CompiledModel, arrow_to_models
 

@@ -10,11 +10,11 @@ import polars as pl
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import NotFoundError, RunDamaged, RunError, StorageError
-from scythe.find import name_of
-from scythe.generations import catalog_of
 from scythe.listing import list_experiments, list_runs
 from scythe.many_runs import finished_runs, is_all, scan_many
 from scythe.one_run import chosen, one_run, scan_run
+from scythe.record.find import name_of
+from scythe.record.generations import catalog_of
 from scythe.settings import engine_settings, storage
 
 

@@ -9,22 +9,22 @@ from typing import Any, Self
 
 from pydantic import BaseModel, PrivateAttr
 
-from scythe import layout
-from scythe.attempts import check_free, latest_attempt
 from scythe.engines.jobs import FinishedRef, RunRef
 from scythe.engines.start import attach, cancel, outlook, start
 from scythe.errors import FormatError, NotFoundError, RunDamaged, RunError
-from scythe.find import experiment_names, find_run, latest_run, name_of, run_folders, split_name, version_names
-from scythe.gather import all_parts, coverage_of
-from scythe.generations import catalog_of
-from scythe.history import RunAttempt, attempts_on
-from scythe.layout import RunKey
-from scythe.manifest import read_manifest
-from scythe.parts import failed
-from scythe.plan import RunPlan
-from scythe.publish import is_unpublished, settle, withdraw
-from scythe.reserve import bury, check_dead, undo
-from scythe.results import RunResult, read_result
+from scythe.gather.final import all_parts, coverage_of
+from scythe.gather.parts import failed
+from scythe.gather.publish import is_unpublished, settle, withdraw
+from scythe.record import layout
+from scythe.record.attempts import check_free, latest_attempt
+from scythe.record.find import experiment_names, find_run, latest_run, name_of, run_folders, split_name, version_names
+from scythe.record.generations import catalog_of
+from scythe.record.history import RunAttempt, attempts_on
+from scythe.record.layout import RunKey
+from scythe.record.manifest import read_manifest
+from scythe.record.plan import RunPlan
+from scythe.record.reserve import bury, check_dead, undo
+from scythe.record.results import RunResult, read_result
 from scythe.settings import engine_settings, storage
 from scythe.source import find_experiment
 from scythe.status import Look, Status, look_at, status_of

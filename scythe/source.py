@@ -21,7 +21,7 @@ import cloudpickle
 
 from scythe.define.experiment import Experiment
 from scythe.errors import NotFoundError
-from scythe.plan import RunPlan
+from scythe.record.plan import RunPlan
 from scythe.registry import ExperimentRegistry, experiment_of
 
 #: Set while a script is loaded only for the experiment that it defines.

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from scythe.attempts import latest_attempt
 from scythe.errors import FormatError, NotFoundError, RunDamaged
-from scythe.find import reserved
-from scythe.layout import RunKey
-from scythe.manifest import read_manifest
-from scythe.plan import RunPlan
-from scythe.results import RunResult, read_result
-from scythe.run_files import counts
-from scythe.turns import load_failure, progress_of
+from scythe.gather.run_files import counts
+from scythe.record.attempt_plan import load_failure, progress_of
+from scythe.record.attempts import latest_attempt
+from scythe.record.find import reserved
+from scythe.record.layout import RunKey
+from scythe.record.manifest import read_manifest
+from scythe.record.plan import RunPlan
+from scythe.record.results import RunResult, read_result
 from scythe_catalog.objects import Objects
 
 Status = Literal["allocating", "allocated", "running", "incomplete", "finished", "cancelled", "deleted", "damaged"]

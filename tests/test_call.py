@@ -23,12 +23,12 @@ from scythe import allocate
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import AllocationError
-from scythe.leaf import Leaf
-from scythe.manifest import read_manifest
-from scythe.plan import RunPlan
+from scythe.leaf.leaf import Leaf
+from scythe.leaf.surroundings import GROUP
+from scythe.record.manifest import read_manifest
+from scythe.record.plan import RunPlan
 from scythe.registry import ExperimentRegistry
 from scythe.seeds import seed_of
-from scythe.surroundings import GROUP
 
 
 class Season(ExperimentInputSpec):

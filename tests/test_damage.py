@@ -17,7 +17,7 @@ from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.cli import app
 from scythe.errors import AllocationError, NotFoundError, RunDamaged, ScytheError, VersionError
-from scythe.find import reserved
+from scythe.record.find import reserved
 from scythe.registry import ExperimentRegistry
 from scythe.settings import storage
 
@@ -170,7 +170,7 @@ def half(root: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         with pytest.raises(ZeroDivisionError):
             allocated(2.0, version="v3.0.0")
     (folder,) = (root / "pipes" / "v3.0.0").iterdir()
-    key = scythe.find.RunKey("pipes", "v3.0.0", folder.name)
+    key = scythe.record.find.RunKey("pipes", "v3.0.0", folder.name)
     owned_by(root, key.path, 2**22 + 1)
     return key.path
 

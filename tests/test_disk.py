@@ -16,7 +16,7 @@ import scythe
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import RunError, ScytheError
-from scythe.publish import is_unpublished
+from scythe.gather.publish import is_unpublished
 from scythe.registry import ExperimentRegistry
 
 

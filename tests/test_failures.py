@@ -16,7 +16,7 @@ import pytest
 import scythe
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.failures import Failure
+from scythe.leaf.failures import Failure
 from scythe.registry import ExperimentRegistry
 
 # Worker processes cannot import this module by its name, which pytest made up.

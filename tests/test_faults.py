@@ -47,7 +47,7 @@ ALLOCATE = """
 import json, sys
 from pathlib import Path
 from faulty import Point
-from scythe import collect
+from scythe.gather import collect
 from scythe.allocate import BaseExperiment
 
 collect._FIRST_FLUSH_SECONDS, collect._FLUSH_SHARE = 0.1, 1.0  # so that there are parts to find again
@@ -59,7 +59,7 @@ if __name__ == "__main__":
 """
 RESUME = """
 import faulty, scythe
-from scythe import collect
+from scythe.gather import collect
 
 collect._FIRST_FLUSH_SECONDS, collect._FLUSH_SHARE = 0.1, 1.0
 if __name__ == "__main__":

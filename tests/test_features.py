@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import scythe
-from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry, features
+from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
+from scythe.define import features
 from scythe.errors import InputError
 
 

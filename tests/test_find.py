@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 
 import scythe
 import scythe.allocate
-import scythe.reserve
+import scythe.record.reserve
 from scythe import reader
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import NotFoundError, ReadError, RunError, ScytheError, VersionError
-from scythe.find import Reserved
 from scythe.rebuild import rebuild
+from scythe.record.find import Reserved
+from scythe.record.versions import SemVer, parse_folders
 from scythe.registry import ExperimentRegistry
 from scythe.settings import storage
-from scythe.versions import SemVer, parse_folders
 
 
 class Wall(ExperimentInputSpec):
@@ -57,7 +57,7 @@ def clock(root: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     class Times:
         datetime, UTC, timedelta = Clock, dt.UTC, dt.timedelta
 
-    monkeypatch.setattr(scythe.reserve, "dt", Times)
+    monkeypatch.setattr(scythe.record.reserve, "dt", Times)
 
     def at(hours: int) -> None:
         now[0] = dt.datetime(2026, 3, 1, 9 + hours, tzinfo=dt.UTC)
@@ -132,7 +132,7 @@ def test_runs_of_one_second_in_two_versions_are_told_apart_or_refused(
 ) -> None:
     one = allocated(2.0)
     with monkeypatch.context() as at_once:  # neither sees the other, as where both are allocated at once
-        at_once.setattr(scythe.reserve, "reserved", lambda *_: Reserved())
+        at_once.setattr(scythe.record.reserve, "reserved", lambda *_: Reserved())
         at_once.setattr(scythe.allocate, "sweep", lambda *_: None)
         two = allocated(4.0, "bumpminor")
     folder = one.key.folder

@@ -18,10 +18,10 @@ from polars.testing.parametric import dataframes as polars_frames
 import scythe
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.dataframes import check_clashes, prepare, stack
 from scythe.errors import OutputError
-from scythe.merge import Source
-from scythe.reconcile import Dataframe
+from scythe.gather.merge import Source
+from scythe.gather.reconcile import Dataframe
+from scythe.leaf.dataframes import check_clashes, prepare, stack
 from scythe.registry import ExperimentRegistry
 from scythe_catalog.schema import TableSchema
 

@@ -17,10 +17,10 @@ import pytest
 import scythe
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.dataframes import prepare
 from scythe.errors import OutputError
+from scythe.leaf.dataframes import prepare
+from scythe.record.results import RunResult
 from scythe.registry import ExperimentRegistry
-from scythe.results import RunResult
 
 
 class House(ExperimentInputSpec):

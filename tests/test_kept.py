@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 import scythe
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.kept import as_it_is
+from scythe.leaf.kept import as_it_is
 from scythe.registry import ExperimentRegistry
 
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scythe.coverage import Coverage
 from scythe.engines.chunks import Chunks
 from scythe.engines.pool import Range
-from scythe.merge import Source, merged, rebatched, sorted_rows, without
+from scythe.gather.coverage import Coverage
+from scythe.gather.merge import Source, merged, rebatched, sorted_rows, without
 
 
 def table(rows: list[tuple[int, int]]) -> pa.Table:

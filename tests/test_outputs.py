@@ -17,7 +17,7 @@ import scythe
 from scythe import FileReference, OptionalFileReference
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.outputs import _suffix  # pyright: ignore[reportPrivateUsage]
+from scythe.leaf.outputs import _suffix  # pyright: ignore[reportPrivateUsage]
 from scythe.registry import ExperimentRegistry
 
 # Worker processes cannot import this module by its name, which pytest made up.

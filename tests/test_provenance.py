@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from scythe import provenance as recorded
 from scythe.define.experiment import Experiment
 from scythe.errors import FormatError, RunDamaged
-from scythe.provenance import Provenance, begin, provenance
+from scythe.record import provenance as recorded
+from scythe.record.provenance import Provenance, begin, provenance
 
 SCRIPT = """
 import polars as pl

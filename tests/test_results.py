@@ -21,8 +21,8 @@ import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import RunError
+from scythe.record.results import RunResult
 from scythe.registry import ExperimentRegistry
-from scythe.results import RunResult
 from scythe.utils.filesys import FileReference, OptionalFileReference
 
 

@@ -622,7 +622,7 @@ def test_no_local_file_is_left_behind(
 def test_a_run_that_cannot_be_finished_for_want_of_the_bucket_says_so_and_goes_on_later(
     house: BaseExperiment, specs: pl.DataFrame, bucket: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from scythe.gather import Gather
+    from scythe.gather.final import Gather
 
     finish_it = Gather.finish
 

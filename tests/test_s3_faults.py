@@ -17,8 +17,8 @@ import pytest
 import scythe
 from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
 from scythe.errors import ScytheError, StorageError
-from scythe.generations import catalog_of
-from scythe.layout import RunKey
+from scythe.record.generations import catalog_of
+from scythe.record.layout import RunKey
 from scythe.settings import storage
 from scythe.utils.filesys import FileReference
 from scythe_catalog.objects import Objects

@@ -24,15 +24,15 @@ from pydantic import ValidationError
 import scythe
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.chunk import ChunkResult
-from scythe.layout import RunKey
-from scythe.leaf import Leaf
-from scythe.packing import Packed, Packing
-from scythe.parts import Part
-from scythe.plan import RunPlan
+from scythe.gather.parts import Part
+from scythe.gather.payload import Packed, Packing
+from scythe.leaf.leaf import Leaf
+from scythe.leaf.rows import ChunkResult
+from scythe.record.attempt_plan import TurnPlan, load_shape, load_turn, store_shape, store_turn
+from scythe.record.layout import RunKey
+from scythe.record.plan import RunPlan
 from scythe.registry import ExperimentRegistry, experiment_of
 from scythe.scatter_gather import LEAF_SECONDS, Node, RecursionMap, Shape, choose
-from scythe.turns import TurnPlan, load_shape, load_turn, store_shape, store_turn
 from scythe_catalog.objects import Objects
 
 TASK_OUTPUT_BYTES = 4 * 1024 * 1024

@@ -91,7 +91,7 @@ def test_logs_and_errors_do_not_show_this_processs_credentials(
 
 
 def test_yaml_with_a_secret_in_it_is_still_yaml(monkeypatch: pytest.MonkeyPatch) -> None:
-    from scythe.manifest import dump_yaml
+    from scythe.record.manifest import dump_yaml
 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     assert yaml.safe_load(dump_yaml({"a": SECRET, "b": [SECRET, 1]})) == {"a": "***", "b": ["***", 1]}

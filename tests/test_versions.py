@@ -18,8 +18,8 @@ import scythe
 from scythe.allocate import BaseExperiment, SemVer
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import VersionError
+from scythe.record.versions import STRATEGIES, allowed_between, next_version, parse_folders
 from scythe.registry import ExperimentRegistry
-from scythe.versions import STRATEGIES, allowed_between, next_version, parse_folders
 from scythe_catalog.schema import Difference, Severity
 from scythe_catalog.schema.compare import Change
 

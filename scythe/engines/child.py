@@ -29,8 +29,8 @@ from typing import Any
 
 from scythe.engines import logs
 from scythe.errors import StorageRefused
-from scythe.failures import remember_lines
-from scythe.renewal import Life, Spent, is_exhaustion
+from scythe.leaf.failures import remember_lines
+from scythe.leaf.renewal import Life, Spent, is_exhaustion
 from scythe.terminal.console import tell
 
 MARK = struct.Struct("qqd")  # the input that is running (-1: none), which try, and when it began (time.monotonic)
@@ -71,7 +71,7 @@ def main(fd: int, parent: int) -> None:
         tempfile.tempdir = os.environ["TMPDIR"] = setup["tempdir"]
         with contextlib.suppress(OSError):  # the folder is gone: then it is the one that was inherited
             os.chdir(setup["cwd"])
-        import scythe.leaf  # noqa: F401  # pyright: ignore[reportUnusedImport] - while nobody waits for it
+        import scythe.leaf.leaf  # noqa: F401  # pyright: ignore[reportUnusedImport] - while nobody waits for it
 
         _forward_logs(connection, setup["log_levels"])
         mark = _marker(Path(setup["marker"]))
@@ -172,9 +172,9 @@ def _bound(experiment: bytes) -> tuple[Any, Callable[..., Any]]:
 
 def _runner(job: Job, mark: Callable[[int, int], None], life: Life) -> Callable[..., Any]:
     """What runs ranges of a job; a job that cannot be loaded is told with the first of them."""
-    from scythe.leaf import Leaf
-    from scythe.packing import Packing
-    from scythe.plan import RunPlan
+    from scythe.gather.payload import Packing
+    from scythe.leaf.leaf import Leaf
+    from scythe.record.plan import RunPlan
     from scythe_catalog.s3 import take_over
 
     remember_lines(job.lines)

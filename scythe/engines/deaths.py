@@ -5,11 +5,11 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 
-from scythe.chunk import ChunkResult
 from scythe.engines.pool import Died, Range
 from scythe.errors import InputTimeout, WorkerCrashed
-from scythe.failures import Failure
-from scythe.leaf import Leaf
+from scythe.leaf.failures import Failure
+from scythe.leaf.leaf import Leaf
+from scythe.leaf.rows import ChunkResult
 
 _NAMED = frozenset(int(number) for number in signal.Signals)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from scythe.collect import Collector
 from scythe.define.experiment import Experiment
 from scythe.engines.chunks import Chunks
 from scythe.engines.jobs import FinishedRef
-from scythe.leaf import ChunkError, Leaf
-from scythe.lease import Lease
-from scythe.plan import RunPlan
-from scythe.provenance import record
+from scythe.gather.collect import Collector
+from scythe.leaf.leaf import ChunkError, Leaf
+from scythe.record.lease import Lease
+from scythe.record.plan import RunPlan
+from scythe.record.provenance import record
 
 
 def run_inline(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
-from scythe.results import RunResult
+from scythe.record.results import RunResult
 
 
 class RunRef(Protocol):

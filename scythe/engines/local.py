@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 
-from scythe.collect import Collector
 from scythe.define.experiment import Experiment
 from scythe.engines.child import Job
 from scythe.engines.chunks import Chunks
@@ -27,12 +26,13 @@ from scythe.engines.logs import relay
 from scythe.engines.pool import Broken, Died, Done, Logged, Pool, Renewed
 from scythe.engines.travel import packed
 from scythe.errors import RunError
-from scythe.failures import lines_in_memory
-from scythe.leaf import Leaf
-from scythe.lease import Lease
-from scythe.plan import RunPlan
-from scythe.provenance import record
-from scythe.results import RunResult
+from scythe.gather.collect import Collector
+from scythe.leaf.failures import lines_in_memory
+from scythe.leaf.leaf import Leaf
+from scythe.record.lease import Lease
+from scythe.record.plan import RunPlan
+from scythe.record.provenance import record
+from scythe.record.results import RunResult
 from scythe.terminal.console import tell
 from scythe.terminal.progress import Progress
 from scythe_catalog.s3 import hand_over, renewed

@@ -30,7 +30,7 @@ from scythe.engines.cores import thread_limits
 from scythe.engines.leftovers import PoolFolder, sweep_dead
 from scythe.engines.processes import beyond_standard, fill_standard_handles, start_python
 from scythe.errors import RunError, StorageError, StorageRefused
-from scythe.plan import Positions
+from scythe.record.plan import Positions
 
 _PROGRAM = "from scythe.engines.child import main; main({fd}, {parent})"
 _MAX_FALSE_STARTS = 3

@@ -21,9 +21,9 @@ from scythe.engines.deaths import after, error_row
 from scythe.engines.logs import relay
 from scythe.engines.pool import Broken, Died, Done, Event, Logged, Pool, Range, Renewed
 from scythe.errors import RunError, ScytheError
-from scythe.leaf import Leaf
-from scythe.packing import Packed, Packing
-from scythe.plan import Positions, RunPlan
+from scythe.gather.payload import Packed, Packing
+from scythe.leaf.leaf import Leaf
+from scythe.record.plan import Positions, RunPlan
 from scythe.terminal.console import tell
 
 _POLL_SECONDS = 1.0

@@ -7,13 +7,13 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import replace
 
-from scythe.attempts import latest_attempt
 from scythe.define.experiment import Experiment
 from scythe.engines.jobs import RunRef
 from scythe.engines.processes import fill_standard_handles
 from scythe.errors import AllocationError, RunError, SettingsError
-from scythe.manifest import record_trigger
-from scythe.plan import RunPlan
+from scythe.record.attempts import latest_attempt
+from scythe.record.manifest import record_trigger
+from scythe.record.plan import RunPlan
 from scythe.settings import first_process
 
 ENGINES = ("inline", "local", "hatchet")

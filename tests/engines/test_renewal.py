@@ -20,8 +20,8 @@ import scythe
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import RegistrationError
+from scythe.leaf.renewal import is_exhaustion
 from scythe.registry import ExperimentRegistry
-from scythe.renewal import is_exhaustion
 from scythe.utils.filesys import FileReference
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -18,9 +18,9 @@ import pytest
 
 import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
-from scythe.attempts import latest_attempt
 from scythe.engines.jobs import RunRef
 from scythe.errors import AllocationError, RunCancelled
+from scythe.record.attempts import latest_attempt
 from tests.cluster import (
     PATIENCE,
     REAL,

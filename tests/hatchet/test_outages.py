@@ -141,7 +141,7 @@ def test_a_client_gets_the_result_whose_end_the_engine_never_hears_of(
 
 
 def collected(run: Any) -> int:
-    from scythe.turns import progress_of
+    from scythe.record.attempt_plan import progress_of
 
     return progress_of(run.objects, run.key, run.inputs).done
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from scythe.attempts import latest_attempt
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.engines.hatchet.stopping import HandedBack, Stopping
 from scythe.engines.hatchet.threads import in_thread, turn_of
 from scythe.errors import RunCancelled
-from scythe.plan import RunPlan
+from scythe.record.attempts import latest_attempt
+from scythe.record.plan import RunPlan
 from scythe.runs import ExperimentRun
 from scythe_catalog.objects import Objects
 

@@ -17,8 +17,8 @@ import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.engines.hatchet import loading
 from scythe.errors import RunCancelled, RunError
-from scythe.leaf import Leaf
-from scythe.plan import RunPlan
+from scythe.leaf.leaf import Leaf
+from scythe.record.plan import RunPlan
 from scythe.registry import experiment_of
 from tests.cluster import PATIENCE, wait_for
 from tests.hatchet.sites import Site, calls, check, folder_of, gone, manifest, wait_for_calls

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from scythe.attempts import latest_attempt
+from scythe.record.attempts import latest_attempt
 from tests.cluster import PATIENCE, Worker, descendants, wait_for
 from tests.hatchet.sites import Cluster, Site, calls, check, finals, wait_for_calls
 

@@ -26,10 +26,10 @@ import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import RunError, ScytheError
-from scythe.generations import catalog_of
-from scythe.layout import RunKey
-from scythe.publish import settle_all, unpublished
+from scythe.gather.publish import settle_all, unpublished
 from scythe.rebuild import rebuild
+from scythe.record.generations import catalog_of
+from scythe.record.layout import RunKey
 from scythe.registry import ExperimentRegistry
 from scythe.settings import storage
 from tests.lifecycle.dying import Dead, dying

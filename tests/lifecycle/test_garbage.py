@@ -12,8 +12,8 @@ import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.garbage import collect
-from scythe.generations import catalog_of
-from scythe.layout import gathers
+from scythe.record.generations import catalog_of
+from scythe.record.layout import gathers
 from scythe.registry import ExperimentRegistry
 from scythe.settings import storage
 from tests.lifecycle.dying import Dead, dying

@@ -14,9 +14,9 @@ import pytest
 import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.generations import catalog_of
-from scythe.publish import settle_all
+from scythe.gather.publish import settle_all
 from scythe.rebuild import rebuild
+from scythe.record.generations import catalog_of
 from scythe.registry import ExperimentRegistry
 from scythe.settings import storage
 from tests.lifecycle.dying import Dead, dying

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 import scythe
-from scythe import attempts
 from scythe.allocate import BaseExperiment
+from scythe.record import attempts
 from tests.cluster import wait_for
 
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from scythe import attempts
+from scythe.record import attempts
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.registry import ExperimentRegistry

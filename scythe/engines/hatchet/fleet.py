@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from scythe.engines.hatchet.client import connect
 from scythe.engines.hatchet.tasks import ROOT_KEY, RUN_KEY, SLOTS_LABEL, Tasks
-from scythe.layout import RunKey
+from scythe.record.layout import RunKey
 
 if TYPE_CHECKING:
     from hatchet_sdk.clients.rest.models.v1_task_status import V1TaskStatus

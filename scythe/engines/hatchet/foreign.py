@@ -16,7 +16,7 @@ from scythe.engines.hatchet.errors import told
 from scythe.engines.hatchet.scatter import Node
 from scythe.engines.hatchet.threads import in_thread
 from scythe.errors import OutputError, RunError
-from scythe.leaf import Leaf
+from scythe.leaf.leaf import Leaf
 from scythe_catalog.schema import arrow_to_models
 
 _BLOCK = 500

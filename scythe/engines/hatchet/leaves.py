@@ -9,7 +9,6 @@ from typing import Any
 
 from hatchet_sdk import Context
 
-from scythe.collect import Collector
 from scythe.define.experiment import Experiment
 from scythe.engines.hatchet.alive import kept_alive
 from scythe.engines.hatchet.errors import settle
@@ -19,9 +18,10 @@ from scythe.engines.hatchet.tasks import LeafInput
 from scythe.engines.hatchet.threads import in_thread, turn_of
 from scythe.engines.serve import Server
 from scythe.errors import Superseded
-from scythe.manifest import record_trigger
-from scythe.packing import Packed
-from scythe.parts import Part
+from scythe.gather.collect import Collector
+from scythe.gather.parts import Part
+from scythe.gather.payload import Packed
+from scythe.record.manifest import record_trigger
 
 
 def leaf_function(

@@ -11,21 +11,21 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from scythe.attempts import latest_attempt
-from scythe.collect import Collector
 from scythe.define.experiment import Experiment
 from scythe.engines.hatchet.tasks import Pointer
 from scythe.engines.local import pool_job
 from scythe.engines.serve import Prepared
 from scythe.errors import RunError
-from scythe.generations import catalog_of
-from scythe.layout import RunKey
-from scythe.manifest import schema_hash
-from scythe.packing import Packing
-from scythe.plan import RunPlan
-from scythe.publish import settle
-from scythe.results import read_result
-from scythe.turns import TurnPlan, load_turn
+from scythe.gather.collect import Collector
+from scythe.gather.payload import Packing
+from scythe.gather.publish import settle
+from scythe.record.attempt_plan import TurnPlan, load_turn
+from scythe.record.attempts import latest_attempt
+from scythe.record.generations import catalog_of
+from scythe.record.layout import RunKey
+from scythe.record.manifest import schema_hash
+from scythe.record.plan import RunPlan
+from scythe.record.results import read_result
 from scythe_catalog.objects import Objects
 
 _KEPT = 16

@@ -12,9 +12,9 @@ from scythe.engines.hatchet.client import check, connect, on_loop
 from scythe.engines.hatchet.fleet import serves, workers_for
 from scythe.engines.hatchet.tasks import NAME_LABEL
 from scythe.errors import SettingsError
-from scythe.manifest import read_manifest
-from scythe.plan import RunPlan
-from scythe.turns import TurnPlan, last_turn, load_turn
+from scythe.record.attempt_plan import TurnPlan, last_turn, load_turn
+from scythe.record.manifest import read_manifest
+from scythe.record.plan import RunPlan
 
 if TYPE_CHECKING:
     from hatchet_sdk.clients.rest.models.worker import Worker

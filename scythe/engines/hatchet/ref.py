@@ -10,17 +10,17 @@ from typing import Any
 
 from obstore.exceptions import BaseError
 
-from scythe.attempts import latest_attempt
 from scythe.engines.hatchet.client import connect, on_loop
 from scythe.engines.hatchet.errors import is_of_the_network, told
 from scythe.engines.hatchet.fleet import cancel_all, cancel_runs
 from scythe.engines.hatchet.outlook import Watch
 from scythe.errors import RunCancelled, RunError
-from scythe.plan import RunPlan
-from scythe.results import RunResult, read_result
+from scythe.record.attempt_plan import progress_of
+from scythe.record.attempts import latest_attempt
+from scythe.record.plan import RunPlan
+from scythe.record.results import RunResult, read_result
 from scythe.terminal.console import tell
 from scythe.terminal.progress import Progress
-from scythe.turns import progress_of
 
 _LOOK_SECONDS = 2.0
 #: Who has published a result gives the run back within so long, unless he was killed.

@@ -22,7 +22,6 @@ from hatchet_sdk import DurableContext
 from hatchet_sdk.runnables.contextvars import ctx_durable_context
 from obstore.exceptions import BaseError
 
-from scythe.chunk import ChunkResult
 from scythe.define.experiment import Experiment
 from scythe.engines.hatchet.alive import kept_alive
 from scythe.engines.hatchet.children import Child, Children, Outcome
@@ -33,15 +32,16 @@ from scythe.engines.hatchet.stopping import Stopping
 from scythe.engines.hatchet.tasks import LeafInput, ScatterInput, Tasks, metadata
 from scythe.engines.hatchet.threads import in_thread, turn_of
 from scythe.errors import RunCancelled, RunError, Superseded
-from scythe.layout import RunKey
-from scythe.lease import Lease
-from scythe.manifest import record_trigger
-from scythe.packing import Packed
-from scythe.parts import Part
+from scythe.gather.parts import Part
+from scythe.gather.payload import Packed
+from scythe.leaf.rows import ChunkResult
+from scythe.record.attempt_plan import is_alone, load_shape, store_alone, store_shape
+from scythe.record.layout import RunKey
+from scythe.record.lease import Lease
+from scythe.record.manifest import record_trigger
 from scythe.scatter_gather import Node as Place
 from scythe.scatter_gather import RecursionMap, Shape, choose
 from scythe.settings import timeouts
-from scythe.turns import is_alone, load_shape, store_alone, store_shape
 from scythe_catalog.objects import Objects
 
 T = TypeVar("T")

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from scythe.define.experiment import Experiment, ExperimentOptions
 from scythe.durations import seconds_of
 from scythe.errors import RegistrationError
-from scythe.layout import RunKey
+from scythe.record.layout import RunKey
 from scythe.settings import timeouts
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from typing import TypeVar
 from obstore.exceptions import BaseError
 
 from scythe.errors import RunCancelled, ScytheError, Superseded
-from scythe.lease import Lease
-from scythe.plan import RunPlan
-from scythe.turns import store_failure
+from scythe.record.attempt_plan import store_failure
+from scythe.record.lease import Lease
+from scythe.record.plan import RunPlan
 from scythe_catalog.redaction import redacted
 
 T = TypeVar("T")

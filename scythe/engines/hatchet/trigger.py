@@ -7,7 +7,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from scythe.attempts import latest_attempt
 from scythe.define.code import code_hash
 from scythe.define.experiment import Experiment
 from scythe.engines.hatchet.client import check, connect, on_loop
@@ -17,13 +16,14 @@ from scythe.engines.hatchet.outlook import way_out
 from scythe.engines.hatchet.ref import HatchetRef, WorkflowRef, cancel
 from scythe.engines.hatchet.tasks import LeafInput, ScatterInput, declare, metadata, required_labels, task_names
 from scythe.errors import AllocationError, RunError
-from scythe.leaf import Leaf
-from scythe.manifest import read_manifest, record_trigger
-from scythe.plan import RunPlan
-from scythe.provenance import record
+from scythe.leaf.leaf import Leaf
+from scythe.record.attempt_plan import TurnPlan, last_turn, load_trigger, store_trigger, store_turn
+from scythe.record.attempts import latest_attempt
+from scythe.record.manifest import read_manifest, record_trigger
+from scythe.record.plan import RunPlan
+from scythe.record.provenance import record
 from scythe.settings import engine_settings, hatchet_settings
 from scythe.terminal.console import tell
-from scythe.turns import TurnPlan, last_turn, load_trigger, store_trigger, store_turn
 from scythe_catalog.schema import arrow_to_models
 
 

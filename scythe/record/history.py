@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import dataclass
 
-from scythe.attempts import attempts
-from scythe.layout import RunKey
-from scythe.provenance import Provenance, recorded
+from scythe.record.attempts import attempts
+from scythe.record.layout import RunKey
+from scythe.record.provenance import Provenance, recorded
 from scythe_catalog.objects import Objects
 
 

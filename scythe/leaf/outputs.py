@@ -23,7 +23,7 @@ from pydantic.networks import _BaseUrl  # pyright: ignore[reportPrivateUsage]
 
 from scythe.base import ExperimentOutputSpec
 from scythe.errors import OutputError
-from scythe.plan import RunPlan
+from scythe.record.plan import RunPlan
 
 #: macOS has no leases.
 _LEASE: int | None = getattr(fcntl, "F_SETLEASE", None)

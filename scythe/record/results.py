@@ -7,8 +7,8 @@ from datetime import datetime
 from pydantic import BaseModel, ValidationError
 
 from scythe.errors import RunDamaged
-from scythe.layout import RunKey
-from scythe.records import FORMAT, parse
+from scythe.record.format import FORMAT, parse
+from scythe.record.layout import RunKey
 from scythe_catalog.objects import Objects
 
 

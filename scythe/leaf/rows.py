@@ -12,17 +12,17 @@ from typing import Any
 import pyarrow as pa
 from pydantic import ValidationError
 
-from scythe import dataframes
 from scythe.base import ExperimentInputSpec
-from scythe.call import Tried, Work
 from scythe.define import features
 from scythe.define.schemas import ERROR_COLUMNS, TASK_COLUMNS, check_result
 from scythe.errors import DataError, OutputError
-from scythe.failures import Failure
-from scythe.kept import picker
-from scythe.layout import leaf_run_prefix
+from scythe.leaf import dataframes
+from scythe.leaf.call import Tried, Work
+from scythe.leaf.failures import Failure
+from scythe.leaf.kept import picker
+from scythe.leaf.outputs import OutputFiles, Place
 from scythe.names import ID_LEVELS
-from scythe.outputs import OutputFiles, Place
+from scythe.record.layout import leaf_run_prefix
 from scythe_catalog.compute import pc
 from scythe_catalog.schema import (
     Problem,

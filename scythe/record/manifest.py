@@ -11,9 +11,9 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from scythe.define.experiment import Experiment
 from scythe.errors import RunDamaged
-from scythe.layout import RunKey
-from scythe.provenance import Provenance
-from scythe.records import FORMAT, check_format
+from scythe.record.format import FORMAT, check_format
+from scythe.record.layout import RunKey
+from scythe.record.provenance import Provenance
 from scythe_catalog.objects import Objects
 from scythe_catalog.redaction import redacted
 

@@ -22,8 +22,8 @@ from types import ModuleType
 from scythe.define.code import code_hash
 from scythe.define.experiment import Experiment
 from scythe.errors import RunDamaged
-from scythe.layout import RunKey
-from scythe.records import dump, parse
+from scythe.record.format import dump, parse
+from scythe.record.layout import RunKey
 from scythe.settings import engine_settings
 from scythe_catalog.objects import Objects
 from scythe_catalog.redaction import redacted

@@ -18,9 +18,9 @@ from pathlib import Path
 from obstore.exceptions import BaseError
 
 from scythe.errors import RunDamaged, RunError, Superseded
-from scythe.layout import RunKey
 from scythe.names import CATALOG
-from scythe.records import parse
+from scythe.record.format import parse
+from scythe.record.layout import RunKey
 from scythe_catalog.objects import Objects
 
 _DEAD_SECONDS = 45.0

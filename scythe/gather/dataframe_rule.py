@@ -12,12 +12,12 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from scythe.errors import RunDamaged, RunError
-from scythe.generations import old_records
-from scythe.layout import RunKey, is_run_folder
 from scythe.names import CATALOG
-from scythe.records import dump, parse
-from scythe.results import read_result
-from scythe.versions import SemVer, allowed_between, parse_folders
+from scythe.record.format import dump, parse
+from scythe.record.generations import old_records
+from scythe.record.layout import RunKey, is_run_folder
+from scythe.record.results import read_result
+from scythe.record.versions import SemVer, allowed_between, parse_folders
 from scythe_catalog.names import folded
 from scythe_catalog.objects import Objects
 from scythe_catalog.schema import Severity, TableSchema, compare, united

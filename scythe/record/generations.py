@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator
 
 from scythe.define.schemas import PARTITION
 from scythe.errors import CatalogError, StorageError
-from scythe.layout import RunKey
 from scythe.names import CATALOG
-from scythe.records import FORMAT, FORMAT_KEY, check_format
-from scythe.versions import SemVer
+from scythe.record.format import FORMAT, FORMAT_KEY, check_format
+from scythe.record.layout import RunKey
+from scythe.record.versions import SemVer
 from scythe_catalog.names import folded
 from scythe_catalog.objects import Objects
 from scythe_catalog.schema import Severity, TableSchema, compare

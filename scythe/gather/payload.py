@@ -14,9 +14,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from scythe.chunk import ChunkResult
-from scythe.parts import Part, Rows, write_part
-from scythe.plan import RunPlan
+from scythe.gather.parts import Part, Rows, write_part
+from scythe.leaf.rows import ChunkResult
+from scythe.record.plan import RunPlan
 from scythe_catalog.compute import pc
 
 _INLINE_BYTES = 128 * 1024

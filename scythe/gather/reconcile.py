@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pyarrow as pa
 
-from scythe.dataframes import INDEX_KEY
 from scythe.errors import SchemaError
-from scythe.merge import KEY, Source, keys_of, merged, without
+from scythe.gather.merge import KEY, Source, keys_of, merged, without
+from scythe.leaf.dataframes import INDEX_KEY
 from scythe_catalog.schema import Column, TableSchema, joined, loses, refitted, same_names
 from scythe_catalog.schema.kinds import Kind
 

@@ -2,7 +2,7 @@
 
 The rows are as they were when the function returned: they share no memory with what it gave. Frames of
 one name and one schema are stacked; what several schemas of one name come to together is decided once
-all inputs are there (`scythe.reconcile`). Never writes anything.
+all inputs are there (`scythe.gather.reconcile`). Never writes anything.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from scythe.define.schemas import PARTITION, check_dataframe_name
 from scythe.errors import OutputError, SchemaError
-from scythe.pandas_frames import pandas_columns
+from scythe.leaf.pandas_frames import pandas_columns
 from scythe_catalog.names import folded
 from scythe_catalog.schema import KIND_KEY, same_names, to_storage
 from scythe_catalog.schema.kinds import Kind, kind_of_arrow

@@ -14,8 +14,8 @@ import numpy as np
 from scythe.define.experiment import Experiment
 from scythe.define.schemas import ExperimentSchemas
 from scythe.errors import NotFoundError, RunDamaged
-from scythe.layout import RunKey
-from scythe.records import dump, parse
+from scythe.record.format import dump, parse
+from scythe.record.layout import RunKey
 from scythe_catalog.objects import Objects
 from scythe_catalog.schema import TableSchema
 

@@ -10,11 +10,11 @@ from collections import defaultdict
 import polars as pl
 import pyarrow.parquet as pq
 
-from scythe.gather import coverage_of, inputs_of
-from scythe.merge import KEY
-from scythe.parts import failed, number_of, stored_parts
-from scythe.plan import RunPlan
-from scythe.results import TableResult
+from scythe.gather.final import coverage_of, inputs_of
+from scythe.gather.merge import KEY
+from scythe.gather.parts import failed, number_of, stored_parts
+from scythe.record.plan import RunPlan
+from scythe.record.results import TableResult
 from scythe_catalog.objects import Objects
 from scythe_catalog.scan import scan_files
 from scythe_catalog.schema import TableSchema

@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scythe.chunk import ChunkResult
 from scythe.errors import RunDamaged
-from scythe.merge import KEY, Source, sorted_rows
-from scythe.plan import RunPlan
-from scythe.records import dump, parse
+from scythe.gather.merge import KEY, Source, sorted_rows
+from scythe.leaf.rows import ChunkResult
+from scythe.record.format import dump, parse
+from scythe.record.plan import RunPlan
 from scythe_catalog.datafile import DataFile, DataFileWriter
 from scythe_catalog.names import folded
 from scythe_catalog.objects import Objects

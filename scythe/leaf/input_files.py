@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scythe.errors import FetchError
-from scythe.layout import RunKey
-from scythe.plan import RunPlan
+from scythe.record.layout import RunKey
+from scythe.record.plan import RunPlan
 from scythe.remote.fetch import fetch
 from scythe_catalog.compute import pc
 from scythe_catalog.objects import Objects

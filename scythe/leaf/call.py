@@ -19,14 +19,14 @@ from scythe.base import ExperimentInputSpec, running_on
 from scythe.define.experiment import Experiment
 from scythe.define.schemas import ExperimentSchemas
 from scythe.errors import FetchError, InputFileChanged
-from scythe.failures import Failure
-from scythe.input_files import WAY_OUT, InputFiles
-from scythe.outputs import Place
-from scythe.plan import RunPlan
+from scythe.leaf.failures import Failure
+from scythe.leaf.input_files import WAY_OUT, InputFiles
+from scythe.leaf.outputs import Place
+from scythe.leaf.renewal import Life
+from scythe.leaf.surroundings import GROUP, QUICK_SECONDS, Surroundings, working_folder
+from scythe.record.plan import RunPlan
 from scythe.remote.fetch import Fetched
-from scythe.renewal import Life
 from scythe.seeds import seed_of
-from scythe.surroundings import GROUP, QUICK_SECONDS, Surroundings, working_folder
 from scythe_catalog.schema import iterate_models
 
 #: Told the number of the input within its range and the try that is about to run; -1 after it.

@@ -18,15 +18,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scythe.call import Calls, Mark, Work
-from scythe.chunk import Chunk, ChunkResult, run_ids
 from scythe.define.experiment import Experiment
-from scythe.failures import Failure
-from scythe.input_files import InputFiles
-from scythe.plan import Positions, RunPlan
-from scythe.renewal import Life, Spent
+from scythe.leaf.call import Calls, Mark, Work
+from scythe.leaf.failures import Failure
+from scythe.leaf.input_files import InputFiles
+from scythe.leaf.renewal import Life, Spent
+from scythe.leaf.rows import Chunk, ChunkResult, run_ids
+from scythe.leaf.surroundings import Surroundings
+from scythe.record.plan import Positions, RunPlan
 from scythe.seeds import running_with
-from scythe.surroundings import Surroundings
 
 
 class Leaf:

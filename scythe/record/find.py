@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from scythe import layout
 from scythe.errors import NotFoundError
-from scythe.layout import RunKey
 from scythe.names import TASK_PREFIX, is_name
-from scythe.versions import SemVer, parse_folders
+from scythe.record import layout
+from scythe.record.layout import RunKey
+from scythe.record.versions import SemVer, parse_folders
 from scythe_catalog.objects import Objects
 
 _SHOWN = 20

@@ -11,16 +11,16 @@ import time
 
 from obstore.exceptions import BaseError
 
-from scythe.chunk import ChunkResult
-from scythe.coverage import Coverage
 from scythe.define.experiment import Experiment
 from scythe.errors import RunError, ScytheError
-from scythe.gather import Gather, coverage_of
-from scythe.generations import catalog_of
-from scythe.parts import Part, Rows, stored_parts, write_part
-from scythe.plan import RunPlan
-from scythe.publish import settle
-from scythe.results import RunResult, read_result
+from scythe.gather.coverage import Coverage
+from scythe.gather.final import Gather, coverage_of
+from scythe.gather.parts import Part, Rows, stored_parts, write_part
+from scythe.gather.publish import settle
+from scythe.leaf.rows import ChunkResult
+from scythe.record.generations import catalog_of
+from scythe.record.plan import RunPlan
+from scythe.record.results import RunResult, read_result
 from scythe_catalog.objects import reason
 
 _FIRST_FLUSH_SECONDS = 10.0

@@ -13,10 +13,10 @@ from typing import Self
 
 from obstore.exceptions import BaseError
 
-from scythe.attempts import STORED, Attempt, check_free, check_newest, parse_mark, this_system
 from scythe.errors import RunCancelled, RunError, Superseded
-from scythe.layout import RunKey
-from scythe.records import dump
+from scythe.record.attempts import STORED, Attempt, check_free, check_newest, parse_mark, this_system
+from scythe.record.format import dump
+from scythe.record.layout import RunKey
 from scythe_catalog.objects import Objects
 
 _LOOK_SECONDS = 1.0

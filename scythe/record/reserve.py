@@ -13,12 +13,12 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
-from scythe import layout
 from scythe.errors import AllocationError, FormatError, RunDamaged, RunError
-from scythe.find import Reserved, reserved
-from scythe.layout import RunKey
-from scythe.manifest import read_manifest
-from scythe.records import FORMAT_KEY, dump, parse
+from scythe.record import layout
+from scythe.record.find import Reserved, reserved
+from scythe.record.format import FORMAT_KEY, dump, parse
+from scythe.record.layout import RunKey
+from scythe.record.manifest import read_manifest
 from scythe_catalog.objects import Objects
 
 _TRIES = 1000

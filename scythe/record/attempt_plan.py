@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from scythe.layout import RunKey
-from scythe.plan import Positions
-from scythe.records import dump, parse
+from scythe.record.format import dump, parse
+from scythe.record.layout import RunKey
+from scythe.record.plan import Positions
 from scythe.scatter_gather import Shape
 from scythe_catalog.objects import Objects
 

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from scythe.attempts import latest_attempt
 from scythe.errors import FormatError, RunDamaged, TableNotFound
-from scythe.layout import RunKey, unpublished_folder
+from scythe.gather.parts import number_of
 from scythe.names import file_names
-from scythe.parts import number_of
-from scythe.records import dump, parse
-from scythe.results import RunResult, read_result
+from scythe.record.attempts import latest_attempt
+from scythe.record.format import dump, parse
+from scythe.record.layout import RunKey, unpublished_folder
+from scythe.record.results import RunResult, read_result
 from scythe_catalog.datafile import DataFile, read_description
 from scythe_catalog.objects import Objects
 from scythe_catalog.tables import Catalog

@@ -16,21 +16,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scythe.attempts import check_newest
-from scythe.chunk import Failure, side_by_side
-from scythe.coverage import Coverage
-from scythe.dataframe_rule import check_dataframe, record_dataframe
 from scythe.define.experiment import Experiment
 from scythe.define.schemas import ERROR_COLUMNS, ExperimentSchemas, index_of
 from scythe.errors import CatalogError, OutputError, RunError, TableNotFound
-from scythe.generations import Generations, catalog_of
-from scythe.merge import KEY, Source, keys_of, merged, rebatched, without
+from scythe.gather.coverage import Coverage
+from scythe.gather.dataframe_rule import check_dataframe, record_dataframe
+from scythe.gather.merge import KEY, Source, keys_of, merged, rebatched, without
+from scythe.gather.parts import Part, PartFile, number_of, schema_of, source_of, stored_parts
+from scythe.gather.publish import Gathered, publish, record, settle
+from scythe.gather.reconcile import Dataframe, Piece
+from scythe.leaf.rows import Failure, side_by_side
 from scythe.names import file_names
-from scythe.parts import Part, PartFile, number_of, schema_of, source_of, stored_parts
-from scythe.plan import RunPlan
-from scythe.publish import Gathered, publish, record, settle
-from scythe.reconcile import Dataframe, Piece
-from scythe.results import RunResult, TableResult, read_result
+from scythe.record.attempts import check_newest
+from scythe.record.generations import Generations, catalog_of
+from scythe.record.plan import RunPlan
+from scythe.record.results import RunResult, TableResult, read_result
 from scythe_catalog.datafile import ROW_GROUP_ROWS, DataFile, DataFileWriter
 from scythe_catalog.schema import TableSchema
 from scythe_catalog.schema.kinds import known_part

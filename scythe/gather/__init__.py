@@ -1,0 +1,1 @@
+"""From the rows of chunks to the tables of a finished run: parts, their merge, and what the catalog shows."""
