@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from scythe.base import ExperimentInputSpec as ExperimentInputSpec
     from scythe.base import ExperimentOutputSpec as ExperimentOutputSpec
     from scythe.errors import ScytheError as ScytheError
-    from scythe.loaders import FileRefs as FileRefs
-    from scythe.reader import files as files
-    from scythe.reader import list_experiments as list_experiments
-    from scythe.reader import list_runs as list_runs
-    from scythe.reader import read as read
-    from scythe.reader import rows as rows
-    from scythe.reader import scan as scan
+    from scythe.loaders.refs import FileRefs as FileRefs
+    from scythe.reader.verbs import files as files
+    from scythe.reader.verbs import list_experiments as list_experiments
+    from scythe.reader.verbs import list_runs as list_runs
+    from scythe.reader.verbs import read as read
+    from scythe.reader.verbs import rows as rows
+    from scythe.reader.verbs import scan as scan
     from scythe.registry import ExperimentRegistry as ExperimentRegistry
-    from scythe.runs import open_run as open_run
+    from scythe.runs.run import open_run as open_run
     from scythe.utils.filesys import FileReference as FileReference
     from scythe.utils.filesys import OptionalFileReference as OptionalFileReference
 
@@ -34,17 +34,17 @@ _HOME = {
     "ExperimentInputSpec": "scythe.base",
     "ExperimentOutputSpec": "scythe.base",
     "ExperimentRegistry": "scythe.registry",
-    "FileRefs": "scythe.loaders",
+    "FileRefs": "scythe.loaders.refs",
     "FileReference": "scythe.utils.filesys",
     "OptionalFileReference": "scythe.utils.filesys",
     "ScytheError": "scythe.errors",
-    "files": "scythe.reader",
-    "list_experiments": "scythe.reader",
-    "list_runs": "scythe.reader",
-    "open_run": "scythe.runs",
-    "read": "scythe.reader",
-    "rows": "scythe.reader",
-    "scan": "scythe.reader",
+    "files": "scythe.reader.verbs",
+    "list_experiments": "scythe.reader.verbs",
+    "list_runs": "scythe.reader.verbs",
+    "open_run": "scythe.runs.run",
+    "read": "scythe.reader.verbs",
+    "rows": "scythe.reader.verbs",
+    "scan": "scythe.reader.verbs",
 }
 
 __all__ = [

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from scythe.remote.cache import Usage
-    from scythe.runs import ExperimentRun
+    from scythe.runs.run import ExperimentRun
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -61,7 +61,7 @@ def show(name: _Name) -> None:
     """Shows a run: status, counts, slowest inputs, first errors."""
     import scythe
     from scythe.names import file_names
-    from scythe.status import counts_of, look_at
+    from scythe.runs.status import counts_of, look_at
 
     run = scythe.open_run(name)
     look, counts = counts_of(run.objects, run.key, look_at(run.objects, run.key))
@@ -204,7 +204,7 @@ def delete(
 @app.command("rebuild")
 def rebuild() -> None:
     """Makes the catalog anew from the runs' folders: after a root was copied, moved or downloaded."""
-    from scythe.rebuild import rebuild as do_rebuild
+    from scythe.runs.rebuild import rebuild as do_rebuild
     from scythe.settings import storage
 
     objects = storage()
@@ -246,7 +246,7 @@ def _bytes(count: int) -> str:
 @app.command("gc")
 def gc() -> None:
     """Removes the files of earlier gathers that neither a run's result nor a snapshot of a table names any more."""
-    from scythe.garbage import collect
+    from scythe.runs.garbage import collect
     from scythe.settings import storage
 
     objects = storage()

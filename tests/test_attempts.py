@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import scythe
-from scythe.runs import ExperimentRun
+from scythe.runs.run import ExperimentRun
 
 
 def test_each_attempt_tells_its_code_and_tasks_tell_the_attempt_of_each_row(root: Path) -> None:

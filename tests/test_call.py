@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 import scythe
-from scythe import allocate
 from scythe.allocate import BaseExperiment
+from scythe.allocate import experiment as allocate
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import AllocationError
 from scythe.leaf.leaf import Leaf

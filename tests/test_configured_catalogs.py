@@ -52,7 +52,7 @@ import polars as pl
 
 import scythe
 from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
-from scythe.rebuild import rebuild
+from scythe.runs.rebuild import rebuild
 from scythe.settings import storage
 
 

@@ -12,7 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 import scythe
-import scythe.allocate
+import scythe.allocate.experiment
+import scythe.allocate.store
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.cli import app
@@ -165,8 +166,8 @@ def half(root: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a run whose allocation was killed before its manifest, in a version of its own, by a process that is gone."""
     allocated(1.0)
     with monkeypatch.context() as killed:
-        killed.setattr(scythe.allocate, "make_manifest", lambda *_, **__: 1 / 0)
-        killed.setattr(scythe.allocate, "undo", lambda *_: None)
+        killed.setattr(scythe.allocate.store, "make_manifest", lambda *_, **__: 1 / 0)
+        killed.setattr(scythe.allocate.experiment, "undo", lambda *_: None)
         with pytest.raises(ZeroDivisionError):
             allocated(2.0, version="v3.0.0")
     (folder,) = (root / "pipes" / "v3.0.0").iterdir()
@@ -245,8 +246,8 @@ def test_a_run_whose_allocation_died_before_it_was_numbered_gets_its_number_from
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as killed:
-        killed.setattr(scythe.allocate, "give_number", lambda *_: 1 / 0)
-        killed.setattr(scythe.allocate, "undo", lambda *_: None)
+        killed.setattr(scythe.allocate.store, "give_number", lambda *_: 1 / 0)
+        killed.setattr(scythe.allocate.experiment, "undo", lambda *_: None)
         with pytest.raises(ZeroDivisionError):
             allocated(1.0)
     died = scythe.open_run("pipes")
@@ -278,7 +279,7 @@ def test_a_version_that_was_reserved_and_never_allocated_is_free_after_an_hour(
 ) -> None:
     allocated()
     with monkeypatch.context() as killed:
-        killed.setattr(scythe.allocate, "reserve_folder", lambda *_: 1 / 0)
+        killed.setattr(scythe.allocate.experiment, "reserve_folder", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             allocated(version="v7.0.0")
     assert (root / "_catalog/pipes/_versions/v7.0.0.json").exists()
@@ -292,7 +293,7 @@ def test_a_failed_allocation_leaves_nothing_behind(root: Path, monkeypatch: pyte
     allocated()
     before = set(state_of(root / "_catalog" / "pipes" / "_runs")) | set(state_of(root / "pipes"))
     with monkeypatch.context() as broken:
-        broken.setattr(scythe.allocate, "make_manifest", lambda *_, **__: 1 / 0)
+        broken.setattr(scythe.allocate.store, "make_manifest", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             allocated(version="v3.0.0")
 

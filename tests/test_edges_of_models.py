@@ -27,9 +27,9 @@ from pydantic import (
 
 import scythe
 from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
+from scythe.allocate.inputs import prepare_inputs
 from scythe.define.experiment import Experiment, ExperimentOptions, define
 from scythe.errors import DataError, InputError, OutputError, RegistrationError, SchemaError
-from scythe.inputs import prepare_inputs
 from scythe_catalog.schema import arrow_to_models, compile_model, models_to_arrow
 
 

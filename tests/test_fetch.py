@@ -20,7 +20,7 @@ import scythe
 from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
 from scythe.errors import FetchError
 from scythe.remote.fetch import fetch
-from scythe.runs import ExperimentRun
+from scythe.runs.run import ExperimentRun
 from scythe.utils.filesys import FileReference
 from tests.fault_proxy import fault_proxy
 from tests.s3_server import S3Server

@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scythe
-import scythe.allocate
+import scythe.allocate.experiment
 import scythe.record.reserve
-from scythe import reader
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import NotFoundError, ReadError, RunError, ScytheError, VersionError
-from scythe.rebuild import rebuild
+from scythe.reader import verbs
 from scythe.record.find import Reserved
 from scythe.record.versions import SemVer, parse_folders
 from scythe.registry import ExperimentRegistry
+from scythe.runs.rebuild import rebuild
 from scythe.settings import storage
 
 
@@ -133,7 +133,7 @@ def test_runs_of_one_second_in_two_versions_are_told_apart_or_refused(
     one = allocated(2.0)
     with monkeypatch.context() as at_once:  # neither sees the other, as where both are allocated at once
         at_once.setattr(scythe.record.reserve, "reserved", lambda *_: Reserved())
-        at_once.setattr(scythe.allocate, "sweep", lambda *_: None)
+        at_once.setattr(scythe.allocate.experiment, "sweep", lambda *_: None)
         two = allocated(4.0, "bumpminor")
     folder = one.key.folder
     assert two.key.folder == folder
@@ -257,7 +257,7 @@ def test_whatever_is_asked_for_is_given_or_refused_by_an_error_of_ours(clock: Ca
             lambda: scythe.open_run(name, version, run),
             lambda: scythe.open_run("walls", version, run),
             lambda: scythe.list_runs(name),
-            lambda: list(reader.rows(name, version, run=run)),
+            lambda: list(verbs.rows(name, version, run=run)),
         ):
             with contextlib.suppress(ScytheError):
                 door()

@@ -29,9 +29,9 @@ from pydantic import (
 )
 
 from scythe import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.allocate.inputs import prepare_inputs
 from scythe.define.experiment import ExperimentOptions, define
 from scythe.errors import ScytheError
-from scythe.inputs import prepare_inputs
 
 
 class Out(ExperimentOutputSpec):

@@ -13,7 +13,7 @@ import pytest
 
 import scythe
 from scythe.errors import NotFoundError
-from scythe.rebuild import rebuild
+from scythe.runs.rebuild import rebuild
 from scythe.settings import storage
 
 FROZEN = Path(__file__).parent / "frozen"

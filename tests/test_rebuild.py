@@ -14,8 +14,8 @@ import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import RunError, ScytheError
-from scythe.rebuild import rebuild
 from scythe.registry import ExperimentRegistry
+from scythe.runs.rebuild import rebuild
 from scythe.settings import storage
 from scythe.utils.filesys import FileReference
 

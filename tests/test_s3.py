@@ -24,8 +24,8 @@ from pyiceberg.table import StaticTable
 import scythe
 from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
 from scythe.errors import AllocationError, FetchError, InputError, RunError, ScytheError, StorageError
-from scythe.rebuild import rebuild
 from scythe.remote.fetch import fetch, fetch_all
+from scythe.runs.rebuild import rebuild
 from scythe.settings import storage
 from scythe.utils.filesys import FileReference
 from scythe_catalog.objects import Objects
@@ -69,7 +69,7 @@ def specs(tmp_path: Path) -> pl.DataFrame:
     return pl.DataFrame({"x": [1.0, 2.0, 3.0, 4.0], "weather": files})
 
 
-def finish(experiment: BaseExperiment, specs: pl.DataFrame, **options: Any) -> scythe.runs.ExperimentRun:
+def finish(experiment: BaseExperiment, specs: pl.DataFrame, **options: Any) -> scythe.runs.run.ExperimentRun:
     """Allocates, waits for the end, and resumes where the inline engine stopped at an error."""
     try:
         run, ref = experiment.allocate(specs, **options)

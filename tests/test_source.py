@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import scythe
-from scythe.runs import ExperimentRun
+from scythe.runs.run import ExperimentRun
 
 STUDY = """
 from pathlib import Path

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
+import pyarrow as pa
 import yaml
 from pydantic import BaseModel, Field, create_model
 from pydantic.json_schema import GenerateJsonSchema
 
 from scythe.define.experiment import Experiment
 from scythe.errors import RunDamaged
+from scythe.record.find import run_folders
 from scythe.record.format import FORMAT, check_format
 from scythe.record.layout import RunKey
 from scythe.record.provenance import Provenance
 from scythe_catalog.objects import Objects
 from scythe_catalog.redaction import redacted
+
+#: In the metadata of `specs.pq`: both schemas of the run.
+IO_SCHEMAS = "scythe.io"
 
 
 class Manifest(BaseModel):
@@ -145,7 +151,6 @@ class _QuietSchema(GenerateJsonSchema):
 def schema_hash(experiment: Experiment) -> str:
     """A hash of both schemas: equal where two code versions store the same columns."""
     import hashlib
-    import json
 
     def bare(columns: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return sorted(
@@ -155,3 +160,18 @@ def schema_hash(experiment: Experiment) -> str:
 
     text = json.dumps({side: bare(columns) for side, columns in experiment.schemas.to_json().items()}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def schemas_of_version(objects: Objects, experiment: str, version: str) -> dict[str, Any] | None:
+    """Both schemas of a version, from a run's `specs.pq`: for a root that came without its catalog."""
+    import pyarrow.parquet as pq
+
+    for folder in run_folders(objects, experiment, version):
+        try:
+            with objects.reader(RunKey(experiment, version, folder).specs) as stream:
+                metadata = pq.read_schema(stream).metadata or {}
+        except (OSError, pa.ArrowException):  # gone or damaged: another run of the version tells the same
+            continue
+        if IO_SCHEMAS.encode() in metadata:
+            return json.loads(metadata[IO_SCHEMAS.encode()])
+    return None

@@ -166,7 +166,7 @@ def _runs(name: str) -> set[tuple[str, str]]:
         return set()
 
 
-def _finish(run: scythe.runs.ExperimentRun) -> None:
+def _finish(run: scythe.runs.run.ExperimentRun) -> None:
     """What a user does whose client died: resume, which attaches to a run that goes on."""
     sys.modules.pop("experiment", None)  # a new process would import it anew, and so register it
     try:

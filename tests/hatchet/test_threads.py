@@ -15,7 +15,7 @@ from scythe.engines.hatchet.threads import in_thread, turn_of
 from scythe.errors import RunCancelled
 from scythe.record.attempts import latest_attempt
 from scythe.record.plan import RunPlan
-from scythe.runs import ExperimentRun
+from scythe.runs.run import ExperimentRun
 from scythe_catalog.objects import Objects
 
 

@@ -27,10 +27,10 @@ from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import RunError, ScytheError
 from scythe.gather.publish import settle_all, unpublished
-from scythe.rebuild import rebuild
 from scythe.record.generations import catalog_of
 from scythe.record.layout import RunKey
 from scythe.registry import ExperimentRegistry
+from scythe.runs.rebuild import rebuild
 from scythe.settings import storage
 from tests.lifecycle.dying import Dead, dying
 from tests.s3_server import S3Server

@@ -11,10 +11,10 @@ import pytest
 import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.garbage import collect
 from scythe.record.generations import catalog_of
 from scythe.record.layout import gathers
 from scythe.registry import ExperimentRegistry
+from scythe.runs.garbage import collect
 from scythe.settings import storage
 from tests.lifecycle.dying import Dead, dying
 

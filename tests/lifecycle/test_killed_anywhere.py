@@ -15,9 +15,9 @@ import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.gather.publish import settle_all
-from scythe.rebuild import rebuild
 from scythe.record.generations import catalog_of
 from scythe.registry import ExperimentRegistry
+from scythe.runs.rebuild import rebuild
 from scythe.settings import storage
 from tests.lifecycle.dying import Dead, dying
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from scythe.allocate.inputs import Inputs, rows_with
 from scythe.errors import FetchError, InputError
-from scythe.inputs import Inputs, rows_with
 from scythe.leaf.input_files import InputFile, write_record
 from scythe.record.layout import RunKey
 from scythe.remote.fetch import fetch_all

@@ -10,11 +10,11 @@ import polars as pl
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import NotFoundError, RunDamaged, RunError, StorageError
-from scythe.listing import list_experiments, list_runs
-from scythe.many_runs import finished_runs, is_all, scan_many
-from scythe.one_run import chosen, one_run, scan_run
+from scythe.reader.many_runs import finished_runs, is_all, scan_many
+from scythe.reader.one_run import chosen, one_run, scan_run
 from scythe.record.find import name_of
 from scythe.record.generations import catalog_of
+from scythe.runs.listing import list_experiments, list_runs
 from scythe.settings import engine_settings, storage
 
 
@@ -110,7 +110,7 @@ def rows(
         NotFoundError: as `read`; also where the experiment is not registered.
         RunError: the run was made with another schema than the models have now.
     """
-    from scythe.pairs import pairs
+    from scythe.reader.pairs import pairs
     from scythe.registry import experiment_of
 
     found = experiment_of(experiment)

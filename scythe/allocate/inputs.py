@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
 
+from scythe.allocate.frames import frame_of
 from scythe.define.experiment import Experiment
 from scythe.define.features import with_features
 from scythe.errors import DataError, InputError
-from scythe.frames import frame_of
 from scythe_catalog.compute import pc
 from scythe_catalog.redaction import holds_password
 from scythe_catalog.schema import Column, Frame, check_bounds, conform, models_to_arrow

@@ -25,9 +25,9 @@ from scythe.record.manifest import read_manifest
 from scythe.record.plan import RunPlan
 from scythe.record.reserve import bury, check_dead, undo
 from scythe.record.results import RunResult, read_result
+from scythe.runs.status import Look, Status, look_at, status_of
 from scythe.settings import engine_settings, storage
 from scythe.source import find_experiment
-from scythe.status import Look, Status, look_at, status_of
 from scythe_catalog.objects import Objects
 
 

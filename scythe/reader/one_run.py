@@ -15,7 +15,7 @@ from scythe.record.find import find_run, listed, resolve_version, run_folders
 from scythe.record.layout import RunKey
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult, finished_result
-from scythe.status import status_of
+from scythe.runs.status import status_of
 from scythe_catalog.objects import Objects
 from scythe_catalog.scan import scan as scan_table
 

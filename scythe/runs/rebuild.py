@@ -15,24 +15,23 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scythe.allocate import schemas_of_version
 from scythe.errors import RunDamaged, ScytheError, TableNotFound
 from scythe.gather.dataframe_rule import record_dataframe
 from scythe.gather.final import whole_parts
 from scythe.gather.parts import Part, stored_parts
 from scythe.gather.publish import Gathered, publish, record
-from scythe.moved import follow, rewrite
 from scythe.names import CATALOG, RESERVED_TABLES, file_names
 from scythe.record import layout
 from scythe.record.find import experiment_names, run_keys, version_names
 from scythe.record.generations import Generations, catalog_of
 from scythe.record.layout import RunKey
-from scythe.record.manifest import read_manifest
+from scythe.record.manifest import read_manifest, schemas_of_version
 from scythe.record.plan import RunPlan, TablePlan
 from scythe.record.reserve import restore
 from scythe.record.results import RunResult, TableResult, read_result
+from scythe.runs.moved import follow, rewrite
+from scythe.runs.status import status_of
 from scythe.settings import engine_settings
-from scythe.status import status_of
 from scythe_catalog.datafile import DataFile, FieldIds, read_description, stored_field_ids, with_field_ids
 from scythe_catalog.objects import Objects
 from scythe_catalog.remake import Wanted, remake

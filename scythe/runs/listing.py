@@ -19,8 +19,8 @@ from scythe.record.find import (
     version_names,
     versions_of,
 )
+from scythe.runs.status import counts_of, look_at
 from scythe.settings import storage
-from scythe.status import counts_of, look_at
 
 
 def list_experiments() -> pl.DataFrame:

@@ -1,0 +1,110 @@
+"""Stores a run whole: input files, specs, plan, the tables that take its rows, and the manifest last. Starts nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+
+import pyarrow as pa
+from pydantic_core import to_jsonable_python
+
+from scythe.allocate.artifacts import store_artifacts
+from scythe.allocate.inputs import Inputs
+from scythe.define.experiment import Experiment
+from scythe.errors import ScytheError
+from scythe.gather.publish import settle_all
+from scythe.record.generations import Generations, catalog_of
+from scythe.record.layout import RunKey
+from scythe.record.manifest import IO_SCHEMAS, dump_yaml, io_spec, make_manifest, schema_hash
+from scythe.record.plan import RunPlan, TablePlan
+from scythe.record.provenance import begin
+from scythe.record.reserve import give_number, next_number
+from scythe.scatter_gather import RecursionMap
+from scythe_catalog.datafile import DataFileWriter
+from scythe_catalog.objects import Objects
+from scythe_catalog.schema import arrow_to_models
+
+
+def store_run(
+    experiment: Experiment,
+    objects: Objects,
+    key: RunKey,
+    inputs: Inputs,
+    *,
+    engine: str,
+    chunk: int | None,
+    shape: RecursionMap | None,
+    catalog: str | None,
+    copy_inputs: bool,
+    overwrite_experiment_id: bool,
+    seed: int,
+    run_id: str | None,
+) -> RunPlan:
+    """Everything of a run but its results: input files, specs, plan, tables and, last, the manifest. Starts nothing."""
+    looked_at = begin(experiment, engine)
+    table, artifacts = store_artifacts(inputs, objects, key, copy_inputs=copy_inputs)
+    if overwrite_experiment_id:
+        at = table.schema.get_field_index("experiment_id")
+        table = table.set_column(at, table.schema.field(at), pa.repeat(pa.scalar(key.path), table.num_rows))
+    metadata = {**(table.schema.metadata or {}), IO_SCHEMAS: json.dumps(experiment.schemas.to_json())}
+    with DataFileWriter(objects, key.specs, table.schema.with_metadata(metadata), None) as writer:
+        writer.write(table)
+    objects.write(key.io_spec, io_spec(experiment))
+    objects.write(key.input_artifacts, dump_yaml({"files": artifacts}))
+    if inputs.single:
+        spec = arrow_to_models(table, experiment.schemas.input)[0]
+        plain = to_jsonable_python(spec.model_dump(), bytes_mode="base64", inf_nan_mode="strings", fallback=str)
+        objects.write(key.workflow_spec, dump_yaml(plain, sort_keys=False))
+    plan = RunPlan(
+        root=objects.root,
+        key=key,
+        inputs=table.num_rows,
+        workflow_run_id=run_id,
+        engine=engine,
+        chunk=chunk if experiment.included is None else 1,
+        module=experiment.module,
+        qualname=experiment.target.__qualname__,
+        source=experiment.source,
+        computed=[c.to_json() for c in inputs.computed],
+        extra=inputs.extra,
+        catalog=catalog,
+        dense=inputs.dense,
+        schema_sha256=schema_hash(experiment),
+        single=inputs.single and experiment.included is None,
+        factor=shape.factor if shape is not None else None,
+        max_depth=shape.max_depth if shape is not None else None,
+        seed=seed,
+    )
+    with _prepared_tables(experiment, objects, plan):
+        objects.write(key.plan, plan.to_json())
+        made_by, place = looked_at(), next_number(objects, key)
+        objects.write(key.provenance(0), made_by.to_json())
+        manifest = make_manifest(
+            objects, key, experiment, inputs=table.num_rows, made_by=made_by, workflow_run_id=run_id,
+            number=place, seed=seed,
+        )  # fmt: skip
+        objects.write(key.manifest, manifest.to_yaml())
+        give_number(objects, key, place)
+    return plan
+
+
+@contextmanager
+def _prepared_tables(experiment: Experiment, objects: Objects, plan: RunPlan) -> Generator[None]:
+    """The catalog's tables that take the run's rows, in its plan; left as they were where the block fails."""
+    if experiment.included is not None and experiment.included.is_workflow:
+        yield
+        return
+    catalog = catalog_of(objects, plan.catalog)
+    settle_all(objects, catalog, plan.key.experiment)
+    generations = Generations(catalog, plan.key.experiment, objects)
+    try:
+        for name, schema in plan.schemas(experiment).tables.items():
+            table = generations.open(plan.key, name, schema)
+            plan.tables[name] = TablePlan(table.iceberg.name()[-1], schema.to_json(), table.ids)
+        yield
+    except BaseException:
+        with suppress(ScytheError, OSError):  # what broke the allocation says more than that it cannot be undone
+            reserved = objects.keys(plan.key.reservation.rsplit("/", 2)[0])
+            generations.undo(alone=reserved == [plan.key.reservation])
+        raise
