@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from scythe.durations import seconds_of
 from scythe.errors import SettingsError
-from scythe_catalog.objects import Objects
+from scythe_catalog.storage.objects import Objects
 
 S = TypeVar("S", bound=BaseSettings)
 Limit = Annotated[timedelta, BeforeValidator(lambda text: timedelta(seconds=seconds_of(text)))]

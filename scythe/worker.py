@@ -24,9 +24,9 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from scythe.define.experiment import Experiment
-from scythe.engines.cores import cpus
-from scythe.engines.processes import start_python
-from scythe.engines.travel import packed
+from scythe.engines.pool.cores import cpus
+from scythe.engines.pool.processes import start_python
+from scythe.engines.pool.travel import packed
 from scythe.errors import RegistrationError, SettingsError
 from scythe.registry import ExperimentRegistry, experiment_of
 from scythe.settings import read
@@ -113,7 +113,7 @@ class ScytheWorkerConfig(BaseSettings):
                 "there is no experiment to serve: no module that was imported registers one with @ExperimentRegistry.Register()"
             )
         self._announce()
-        from scythe.engines.hatchet.serving import serve_leaves, serve_scatter
+        from scythe.engines.hatchet.worker.process import serve_leaves, serve_scatter
 
         if not self.does_leaf:
             serve_scatter(served, self.name, self.durable_slots)
@@ -127,7 +127,7 @@ class ScytheWorkerConfig(BaseSettings):
                 scatter.stop()
 
     def _announce(self) -> None:
-        from scythe.engines.hatchet.client import check, connect
+        from scythe.engines.hatchet.connection import check, connect
 
         check(connect())
         tell(f"Scythe worker {self.name} connects to the Hatchet engine at {connect().config.host_port}")
@@ -191,7 +191,7 @@ def scatter_main(parent: int) -> None:
     """Serves scatter nodes as the child of a worker; ends when that does."""
     *experiments, name, slots = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
-    from scythe.engines.hatchet.serving import serve_scatter
+    from scythe.engines.hatchet.worker.process import serve_scatter
 
     serve_scatter(experiments, name, slots)
 

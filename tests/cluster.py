@@ -123,7 +123,7 @@ def wait_for(what: Callable[[], T | None], timeout: float = PATIENCE) -> T:
 
 def wait_until_served(*names: str, workers: int = 1, timeout: float = PATIENCE) -> None:
     """Returns when so many connected workers have each of these tasks."""
-    from scythe.engines.hatchet.client import on_loop
+    from scythe.engines.hatchet.connection import on_loop
     from scythe.engines.hatchet.fleet import active_workers, serves
 
     def served() -> bool:

@@ -24,7 +24,7 @@ from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.registry import ExperimentRegistry
 from scythe.settings import storage
-from scythe_catalog.objects import Objects
+from scythe_catalog.storage.objects import Objects
 from tests.web_server import web_server
 
 # Worker processes cannot import this module by its name, which pytest made up.

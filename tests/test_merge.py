@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scythe.engines.chunks import Chunks
-from scythe.engines.pool import Range
+from scythe.engines.pool.chunks import Chunks
+from scythe.engines.pool.pool import Range
 from scythe.gather.coverage import Coverage
 from scythe.gather.merge import Source, merged, rebatched, sorted_rows, without
 

@@ -21,7 +21,7 @@ from scythe.record.generations import catalog_of
 from scythe.record.layout import RunKey
 from scythe.settings import storage
 from scythe.utils.filesys import FileReference
-from scythe_catalog.objects import Objects
+from scythe_catalog.storage.objects import Objects
 from tests.catalog.places import V1, Place, Row, made_place
 from tests.fault_proxy import FAULTS, FaultProxy, Rule, by_chance, fault_proxy, once, outages
 from tests.s3_server import S3Server
@@ -203,7 +203,7 @@ def test_what_goes_up_carries_its_checksum(bucket: str, flaky: Flaky, tmp_path: 
 def test_a_network_that_never_works_again_is_an_error_when_patience_ends(
     fault: str, bucket: str, flaky: Flaky, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from scythe_catalog import s3
+    from scythe_catalog.storage import s3
 
     monkeypatch.setattr(s3, "PATIENCE_SECONDS", 2.0)
     flaky(lambda method, target: fault)

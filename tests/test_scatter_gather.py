@@ -33,7 +33,7 @@ from scythe.record.layout import RunKey
 from scythe.record.plan import RunPlan
 from scythe.registry import ExperimentRegistry, experiment_of
 from scythe.scatter_gather import LEAF_SECONDS, Node, RecursionMap, Shape, choose
-from scythe_catalog.objects import Objects
+from scythe_catalog.storage.objects import Objects
 
 TASK_OUTPUT_BYTES = 4 * 1024 * 1024
 FAR_BELOW = 1024 * 1024

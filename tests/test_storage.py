@@ -22,9 +22,9 @@ from pyiceberg.table import StaticTable
 
 import scythe
 from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry, FileReference
-from scythe_catalog import disk
 from scythe_catalog.errors import StorageError
-from scythe_catalog.objects import Objects
+from scythe_catalog.storage import disk
+from scythe_catalog.storage.objects import Objects
 
 NO_LINKS = [errno.EPERM, errno.EOPNOTSUPP]
 
@@ -90,7 +90,7 @@ def test_where_there_are_no_links_a_copy_is_shown(tmp_path: Path, without_links:
 
 
 def test_what_one_request_cannot_copy_goes_through_this_machine(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    import scythe_catalog.objects as module
+    import scythe_catalog.storage.objects as module
 
     monkeypatch.setattr(module, "_COPY_BYTES", 1000)
     objects = Objects.at(f"s3://{bucket}/root")
@@ -240,7 +240,7 @@ def test_what_cannot_be_deleted_is_named(tmp_path: Path, monkeypatch: pytest.Mon
 
 STAGING = """
 import sys
-from scythe_catalog.objects import Objects
+from scythe_catalog.storage.objects import Objects
 for root in sys.argv[1:]:
     path = Objects.at(root).staging_file("x")
     path.write_bytes(b"half")
@@ -263,7 +263,7 @@ def test_what_a_process_staged_is_swept_an_hour_after_its_death_and_not_before(b
     sweep = [
         sys.executable,
         "-c",
-        f"from scythe_catalog.objects import Objects; Objects.at({str(root)!r}).sweep_staging()",
+        f"from scythe_catalog.storage.objects import Objects; Objects.at({str(root)!r}).sweep_staging()",
     ]
 
     def left_after(seconds: float) -> list[bool]:
@@ -337,7 +337,7 @@ def test_a_root_of_any_name_is_read_by_all(
     experiment = BaseExperiment(ExperimentRegistry.Register(retries=0)(double))
     _, ref = experiment.allocate(pl.DataFrame({"x": [1, 2]}), engine="inline")
     uri, table = ref.result().uris["scalars"], f"{tmp_path}/{name}/data/_catalog/double/scalars"
-    static = StaticTable.from_metadata(table, {"py-io-impl": "scythe_catalog.fileio.ObjectsFileIO"})
+    static = StaticTable.from_metadata(table, {"py-io-impl": "scythe_catalog.iceberg.fileio.ObjectsFileIO"})
     assert scythe.read("double")["y"].to_list() == [2, 4]
     assert [text for _, text in scythe.FileRefs(scythe.files("double"), "file", Path.read_text)] == ["1", "2"]
     assert sorted(pl.scan_iceberg(static).collect()["y"]) == [2, 4]

@@ -14,8 +14,8 @@ from scythe.record.layout import RunKey
 from scythe.remote.fetch import fetch_all
 from scythe.remote.identify import identify
 from scythe_catalog.names import folded
-from scythe_catalog.objects import Objects
 from scythe_catalog.redaction import redacted
+from scythe_catalog.storage.objects import Objects
 
 #: File systems take 255; a hash and a suffix may follow.
 _NAME_BYTES = 200

@@ -11,7 +11,7 @@ from scythe.allocate.inputs import prepare_inputs
 from scythe.allocate.store import store_run
 from scythe.allocate.version import reserve_version
 from scythe.define.experiment import Experiment
-from scythe.engines.jobs import RunRef
+from scythe.engines.engine import RunRef
 from scythe.engines.start import check_engine, check_ready, start
 from scythe.errors import AllocationError, NotFoundError, StorageError
 from scythe.names import check_name
@@ -28,7 +28,7 @@ from scythe.runs.run import ExperimentRun, load_run
 from scythe.scatter_gather import RecursionMap
 from scythe.settings import engine_settings, storage
 from scythe.source import loading
-from scythe_catalog.objects import Objects, reason
+from scythe_catalog.storage.objects import Objects, reason
 
 
 class BaseExperiment:
@@ -197,7 +197,7 @@ class BaseExperiment:
 
 
 def _use_client(objects: Objects, client: Any) -> None:
-    from scythe_catalog.s3 import use_client
+    from scythe_catalog.storage.s3 import use_client
 
     try:
         use_client(objects.root, client)

@@ -21,9 +21,9 @@ from scythe.record.plan import RunPlan, TablePlan
 from scythe.record.provenance import begin
 from scythe.record.reserve import give_number, next_number
 from scythe.scatter_gather import RecursionMap
-from scythe_catalog.datafile import DataFileWriter
-from scythe_catalog.objects import Objects
+from scythe_catalog.iceberg.datafile import DataFileWriter
 from scythe_catalog.schema import arrow_to_models
+from scythe_catalog.storage.objects import Objects
 
 
 def store_run(

@@ -19,8 +19,8 @@ from scythe.record.versions import (
     next_version,
     parse_folders,
 )
-from scythe_catalog.objects import Objects
 from scythe_catalog.schema import Difference
+from scythe_catalog.storage.objects import Objects
 
 _RESERVE_TRIES = 1000
 

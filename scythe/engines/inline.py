@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterable
 
 from scythe.define.experiment import Experiment
-from scythe.engines.chunks import Chunks
-from scythe.engines.jobs import FinishedRef
+from scythe.engines.engine import FinishedRef
+from scythe.engines.pool.chunks import Chunks
 from scythe.gather.collect import Collector
 from scythe.leaf.leaf import ChunkError, Leaf
 from scythe.record.lease import Lease

@@ -17,14 +17,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from scythe.define.experiment import Experiment
-from scythe.engines.child import Job
-from scythe.engines.chunks import Chunks
-from scythe.engines.cores import cpus
-from scythe.engines.deaths import after, error_row
-from scythe.engines.exits import leave_with
-from scythe.engines.logs import relay
-from scythe.engines.pool import Broken, Died, Done, Logged, Pool, Renewed
-from scythe.engines.travel import packed
+from scythe.engines.pool.child import Job
+from scythe.engines.pool.chunks import Chunks
+from scythe.engines.pool.cores import cpus
+from scythe.engines.pool.crashes import after, error_row
+from scythe.engines.pool.exits import leave_with
+from scythe.engines.pool.logs import relay
+from scythe.engines.pool.pool import Broken, Died, Done, Logged, Pool, Renewed
+from scythe.engines.pool.travel import packed
 from scythe.errors import RunError
 from scythe.gather.collect import Collector
 from scythe.leaf.failures import lines_in_memory
@@ -35,7 +35,7 @@ from scythe.record.provenance import record
 from scythe.record.results import RunResult
 from scythe.terminal.console import tell
 from scythe.terminal.progress import Progress
-from scythe_catalog.s3 import hand_over, renewed
+from scythe_catalog.storage.s3 import hand_over, renewed
 
 _POLL_SECONDS = 0.1
 _INTERRUPTED = 130

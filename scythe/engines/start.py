@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from scythe.define.experiment import Experiment
-from scythe.engines.jobs import RunRef
-from scythe.engines.processes import fill_standard_handles
+from scythe.engines.engine import RunRef
+from scythe.engines.pool.processes import fill_standard_handles
 from scythe.errors import AllocationError, RunError, SettingsError
 from scythe.record.attempts import latest_attempt
 from scythe.record.manifest import record_trigger
@@ -45,11 +45,11 @@ def check_ready(engine: str, experiment: Experiment, *, single: bool) -> None:
         AllocationError: none of its workers has the experiment; or it cannot be sent to worker processes.
     """
     if engine == "local":
-        from scythe.engines.travel import check_travels
+        from scythe.engines.pool.travel import check_travels
 
         check_travels(experiment)
     if engine == "hatchet":
-        from scythe.engines.hatchet.trigger import check_cluster
+        from scythe.engines.hatchet.client.trigger import check_cluster
 
         check_cluster(experiment, single=single)
 
@@ -58,7 +58,7 @@ def attach(engine: str, plan: RunPlan) -> RunRef | None:
     """The reference to a run that an engine still has, None where it has nothing that goes on."""
     if engine != "hatchet":
         return None
-    from scythe.engines.hatchet.trigger import attached
+    from scythe.engines.hatchet.client.trigger import attached
 
     return attached(plan)
 
@@ -67,7 +67,7 @@ def cancel(plan: RunPlan) -> None:
     """Tells the engine of a run to stop; the others see it by the mark in the run's folder."""
     last = latest_attempt(plan.objects, plan.key)
     if (last.engine if last is not None else plan.engine) == "hatchet":
-        from scythe.engines.hatchet.trigger import cancel_run
+        from scythe.engines.hatchet.client.trigger import cancel_run
 
         cancel_run(plan)
 
@@ -77,7 +77,7 @@ def outlook(plan: RunPlan) -> str | None:
     last = latest_attempt(plan.objects, plan.key)
     if (last.engine if last is not None else plan.engine) != "hatchet" or "HATCHET_CLIENT_TOKEN" not in os.environ:
         return None
-    from scythe.engines.hatchet.outlook import outlook as of_cluster
+    from scythe.engines.hatchet.client.outlook import outlook as of_cluster
 
     return of_cluster(plan)
 
@@ -113,7 +113,7 @@ def start(
 
             return run_inline(plan, experiment, open_ranges, show=show)
         case "hatchet":
-            from scythe.engines.hatchet.trigger import run_hatchet
+            from scythe.engines.hatchet.client.trigger import run_hatchet
 
             return run_hatchet(plan, experiment, open_ranges, show=show)
         case _:

@@ -21,7 +21,7 @@ from scythe.leaf.rows import ChunkResult
 from scythe.record.generations import catalog_of
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult, read_result
-from scythe_catalog.objects import reason
+from scythe_catalog.storage.objects import reason
 
 _FIRST_FLUSH_SECONDS = 10.0
 _FLUSH_SHARE = 0.02

@@ -19,8 +19,8 @@ from scythe.record.layout import RunKey, is_run_folder
 from scythe.record.results import read_result
 from scythe.record.versions import SemVer, allowed_between, parse_folders
 from scythe_catalog.names import folded
-from scythe_catalog.objects import Objects
 from scythe_catalog.schema import Severity, TableSchema, compare, united
+from scythe_catalog.storage.objects import Objects
 
 
 def check_dataframe(objects: Objects, key: RunKey, name: str, schema: TableSchema) -> TableSchema | None:

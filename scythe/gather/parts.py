@@ -20,9 +20,9 @@ from scythe.gather.merge import KEY, Source, sorted_rows
 from scythe.leaf.rows import ChunkResult
 from scythe.record.format import dump, parse
 from scythe.record.plan import RunPlan
-from scythe_catalog.datafile import DataFile, DataFileWriter
+from scythe_catalog.iceberg.datafile import DataFile, DataFileWriter
 from scythe_catalog.names import folded
-from scythe_catalog.objects import Objects
+from scythe_catalog.storage.objects import Objects
 
 _READ_ROWS = 64 * 1024
 

@@ -15,9 +15,9 @@ from scythe.gather.merge import KEY
 from scythe.gather.parts import failed, number_of, stored_parts
 from scythe.record.plan import RunPlan
 from scythe.record.results import TableResult
-from scythe_catalog.objects import Objects
-from scythe_catalog.scan import scan_files
+from scythe_catalog.iceberg.scan import scan_files
 from scythe_catalog.schema import TableSchema
+from scythe_catalog.storage.objects import Objects
 
 
 def scan_result(objects: Objects, table: TableResult) -> pl.LazyFrame:

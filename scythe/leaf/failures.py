@@ -17,7 +17,7 @@ import scythe_catalog
 from scythe_catalog.redaction import redacted
 
 #: Frames of these folders above the user's function say nothing to the user.
-_MACHINERY = (f"{Path(__file__).parent}{os.sep}", f"{Path(scythe_catalog.__file__).parent}{os.sep}")
+_MACHINERY = (f"{Path(__file__).parents[1]}{os.sep}", f"{Path(scythe_catalog.__file__).parent}{os.sep}")
 _MESSAGE_CHARACTERS = 32 * 1024
 _TRACEBACK_CHARACTERS = 256 * 1024
 _SOURCE_CHARACTERS = 4 * 1024 * 1024

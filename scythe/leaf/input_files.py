@@ -24,7 +24,7 @@ from scythe.record.layout import RunKey
 from scythe.record.plan import RunPlan
 from scythe.remote.fetch import fetch
 from scythe_catalog.compute import pc
-from scythe_catalog.objects import Objects
+from scythe_catalog.storage.objects import Objects
 
 WAY_OUT = (
     'a file that is changed must be a copy: register the function with local_file_location="copied-to-tempdir", '

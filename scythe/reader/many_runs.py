@@ -19,13 +19,13 @@ from scythe.record.generations import Generations
 from scythe.record.layout import RunKey, folder_of
 from scythe.record.results import RunResult, finished_result
 from scythe.record.versions import SemVer
-from scythe_catalog.objects import Objects
-from scythe_catalog.scan import scan as scan_table
+from scythe_catalog.iceberg.scan import scan as scan_table
 from scythe_catalog.schema import TableSchema, clashes, united
 from scythe_catalog.schema import kinds as k
+from scythe_catalog.storage.objects import Objects
 
 if TYPE_CHECKING:
-    from scythe_catalog.tables import Catalog, Table
+    from scythe_catalog.iceberg.tables import Catalog, Table
 
 ALL = "all"
 PARTITION_COLUMNS = ("version", "run_datetime")

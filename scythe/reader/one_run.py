@@ -16,11 +16,11 @@ from scythe.record.layout import RunKey
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult, finished_result
 from scythe.runs.status import status_of
-from scythe_catalog.objects import Objects
-from scythe_catalog.scan import scan as scan_table
+from scythe_catalog.iceberg.scan import scan as scan_table
+from scythe_catalog.storage.objects import Objects
 
 if TYPE_CHECKING:
-    from scythe_catalog.tables import Catalog
+    from scythe_catalog.iceberg.tables import Catalog
 
 _SHOWN_STATES = 10
 

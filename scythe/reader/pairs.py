@@ -12,8 +12,8 @@ from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.define.experiment import Experiment
 from scythe.errors import RunError
 from scythe.record.results import RunResult
-from scythe_catalog.objects import Objects
 from scythe_catalog.schema import CompiledModel, arrow_to_models
+from scythe_catalog.storage.objects import Objects
 
 _BATCH_ROWS = 8192
 

@@ -18,7 +18,7 @@ from scythe.record.format import dump, parse
 from scythe.record.layout import RunKey
 from scythe.record.plan import Positions
 from scythe.scatter_gather import Shape
-from scythe_catalog.objects import Objects
+from scythe_catalog.storage.objects import Objects
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from scythe.errors import RunDamaged, RunError, Superseded
 from scythe.names import CATALOG
 from scythe.record.format import parse
 from scythe.record.layout import RunKey
-from scythe_catalog.objects import Objects
+from scythe_catalog.storage.objects import Objects
 
 _DEAD_SECONDS = 45.0
 #: Written now and then, for the store's own time of it.

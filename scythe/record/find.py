@@ -16,7 +16,7 @@ from scythe.names import TASK_PREFIX, is_name
 from scythe.record import layout
 from scythe.record.layout import RunKey
 from scythe.record.versions import SemVer, parse_folders
-from scythe_catalog.objects import Objects
+from scythe_catalog.storage.objects import Objects
 
 _SHOWN = 20
 

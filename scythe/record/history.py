@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from scythe.record.attempts import attempts
 from scythe.record.layout import RunKey
 from scythe.record.provenance import Provenance, recorded
-from scythe_catalog.objects import Objects
+from scythe_catalog.storage.objects import Objects
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from scythe.errors import RunCancelled, RunError, Superseded
 from scythe.record.attempts import STORED, Attempt, check_free, check_newest, parse_mark, this_system
 from scythe.record.format import dump
 from scythe.record.layout import RunKey
-from scythe_catalog.objects import Objects
+from scythe_catalog.storage.objects import Objects
 
 _LOOK_SECONDS = 1.0
 _BEAT_SECONDS = 5.0

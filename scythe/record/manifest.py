@@ -17,8 +17,8 @@ from scythe.record.find import run_folders
 from scythe.record.format import FORMAT, check_format
 from scythe.record.layout import RunKey
 from scythe.record.provenance import Provenance
-from scythe_catalog.objects import Objects
 from scythe_catalog.redaction import redacted
+from scythe_catalog.storage.objects import Objects
 
 #: In the metadata of `specs.pq`: both schemas of the run.
 IO_SCHEMAS = "scythe.io"

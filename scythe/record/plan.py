@@ -16,8 +16,8 @@ from scythe.define.schemas import ExperimentSchemas
 from scythe.errors import NotFoundError, RunDamaged
 from scythe.record.format import dump, parse
 from scythe.record.layout import RunKey
-from scythe_catalog.objects import Objects
 from scythe_catalog.schema import TableSchema
+from scythe_catalog.storage.objects import Objects
 
 #: Rows of `specs.pq`, in ascending order.
 Positions = range | np.ndarray

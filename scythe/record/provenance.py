@@ -25,8 +25,8 @@ from scythe.errors import RunDamaged
 from scythe.record.format import dump, parse
 from scythe.record.layout import RunKey
 from scythe.settings import engine_settings
-from scythe_catalog.objects import Objects
 from scythe_catalog.redaction import redacted
+from scythe_catalog.storage.objects import Objects
 
 _OWN_PACKAGES = ("scythe-engine", "hatchet-sdk", "numpy", "pandas", "polars", "pyarrow", "pydantic", "pyiceberg")
 _GIT_SECONDS = 2.0

@@ -19,7 +19,7 @@ from scythe.record.find import Reserved, reserved
 from scythe.record.format import FORMAT_KEY, dump, parse
 from scythe.record.layout import RunKey
 from scythe.record.manifest import read_manifest
-from scythe_catalog.objects import Objects
+from scythe_catalog.storage.objects import Objects
 
 _TRIES = 1000
 #: How long nothing must have happened to half an allocation, by the store's own clock, until it counts as dead.

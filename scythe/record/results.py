@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from scythe.errors import RunDamaged
 from scythe.record.format import FORMAT, parse
 from scythe.record.layout import RunKey
-from scythe_catalog.objects import Objects
+from scythe_catalog.storage.objects import Objects
 
 
 class TableResult(BaseModel):

@@ -158,8 +158,8 @@ def _web(url: str, known: Entry | None, target: Path, settings: FetchSettings) -
 
 
 def _s3(uri: str, known: Entry | None, target: Path, settings: FetchSettings) -> Tags | None:
-    from scythe_catalog import odd_keys
-    from scythe_catalog.ranged import Found, Unchanged
+    from scythe_catalog.storage import odd_keys
+    from scythe_catalog.storage.ranged import Found, Unchanged
 
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     unless = known.e_tag if known is not None else None

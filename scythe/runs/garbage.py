@@ -15,7 +15,7 @@ from scythe.record.generations import catalog_of
 from scythe.record.layout import RunKey, gathers
 from scythe.record.results import read_result
 from scythe.settings import engine_settings
-from scythe_catalog.objects import Objects
+from scythe_catalog.storage.objects import Objects
 
 _YOUNG_SECONDS = 3600.0
 

@@ -20,10 +20,10 @@ from scythe.record.layout import RunKey
 from scythe.record.manifest import dump_yaml
 from scythe.record.plan import RunPlan
 from scythe_catalog.compute import pc
-from scythe_catalog.datafile import ROW_GROUP_ROWS, DataFileWriter, FieldIds, stored_field_ids
-from scythe_catalog.objects import Objects
+from scythe_catalog.iceberg.datafile import ROW_GROUP_ROWS, DataFileWriter, FieldIds, stored_field_ids
 from scythe_catalog.schema import TableSchema
 from scythe_catalog.schema.kinds import Uri
+from scythe_catalog.storage.objects import Objects
 
 _RUN = r"/[^/]+/v[^/]+/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d/"
 

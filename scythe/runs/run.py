@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, PrivateAttr
 
-from scythe.engines.jobs import FinishedRef, RunRef
+from scythe.engines.engine import FinishedRef, RunRef
 from scythe.engines.start import attach, cancel, outlook, start
 from scythe.errors import FormatError, NotFoundError, RunDamaged, RunError
 from scythe.gather.final import all_parts, coverage_of
@@ -28,7 +28,7 @@ from scythe.record.results import RunResult, read_result
 from scythe.runs.status import Look, Status, look_at, status_of
 from scythe.settings import engine_settings, storage
 from scythe.source import find_experiment
-from scythe_catalog.objects import Objects
+from scythe_catalog.storage.objects import Objects
 
 
 class ExperimentRun(BaseModel):

@@ -14,7 +14,7 @@ from scythe.record.layout import RunKey
 from scythe.record.manifest import read_manifest
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult, read_result
-from scythe_catalog.objects import Objects
+from scythe_catalog.storage.objects import Objects
 
 Status = Literal["allocating", "allocated", "running", "incomplete", "finished", "cancelled", "deleted", "damaged"]
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, create_model
 
-from scythe_catalog.datafile import DataFile, DataFileWriter
-from scythe_catalog.objects import Objects
-from scythe_catalog.scan import scan
+from scythe_catalog.iceberg.datafile import DataFile, DataFileWriter
+from scythe_catalog.iceberg.scan import scan
+from scythe_catalog.iceberg.tables import Catalog, Table
 from scythe_catalog.schema import Column, TableSchema, compile_model, compile_type, models_to_arrow
-from scythe_catalog.tables import Catalog, Table
+from scythe_catalog.storage.objects import Objects
 
 SPACE, NAME = "experiment", "scalars"
 _names = itertools.count()

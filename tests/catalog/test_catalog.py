@@ -17,9 +17,9 @@ from pyiceberg.exceptions import (
     NoSuchNamespaceError,
 )
 
-from scythe_catalog.datafile import DataFile, read_description
 from scythe_catalog.errors import CatalogError, TableNotFound
-from scythe_catalog.scan import scan
+from scythe_catalog.iceberg.datafile import DataFile, read_description
+from scythe_catalog.iceberg.scan import scan
 from scythe_catalog.schema import Column, TableSchema, compile_model, compile_type
 from tests.catalog.places import NAME, SPACE, V1, V2, Place, Row, made_place, schema_of
 

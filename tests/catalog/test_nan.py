@@ -11,10 +11,10 @@ from pydantic import BaseModel
 from pyiceberg.expressions import IsNaN, NotNaN
 from pyiceberg.table import StaticTable
 
-from scythe_catalog.datafile import DataFileWriter, read_description
-from scythe_catalog.objects import Objects
+from scythe_catalog.iceberg.datafile import DataFileWriter, read_description
+from scythe_catalog.iceberg.tables import Catalog
 from scythe_catalog.schema import Column, compile_model, compile_type, models_to_arrow
-from scythe_catalog.tables import Catalog
+from scythe_catalog.storage.objects import Objects
 
 NAN = float("nan")
 FILES = [[1.0, 2.0], [NAN, 3.0, None], [NAN, NAN], [None], [float("inf"), -0.0], [2.5, NAN, 4.0, 5.0]]

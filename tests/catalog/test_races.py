@@ -14,11 +14,11 @@ from tests.catalog.places import NAME, SPACE, Place, made_place
 RACER = """
 import sys
 from pydantic import BaseModel
-from scythe_catalog.datafile import DataFileWriter
-from scythe_catalog.objects import Objects
+from scythe_catalog.iceberg.datafile import DataFileWriter
+from scythe_catalog.storage.objects import Objects
 from scythe_catalog.schema import compile_model, models_to_arrow
-from scythe_catalog import tables
-from scythe_catalog.tables import Catalog
+from scythe_catalog.iceberg import tables
+from scythe_catalog.iceberg.tables import Catalog
 
 root, warehouse, name, racer, commits, queued = sys.argv[1:]
 if queued == "False":  # as between machines: nothing but the catalog's own atomic step decides

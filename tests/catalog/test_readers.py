@@ -19,10 +19,10 @@ import pytest
 from pydantic import AwareDatetime, BaseModel, Field
 from pyiceberg.table import StaticTable
 
-from scythe_catalog.datafile import DataFileWriter
-from scythe_catalog.objects import Objects
+from scythe_catalog.iceberg.datafile import DataFileWriter
+from scythe_catalog.iceberg.tables import Catalog
 from scythe_catalog.schema import Column, compile_model, compile_type, models_to_arrow
-from scythe_catalog.tables import Catalog
+from scythe_catalog.storage.objects import Objects
 
 
 class Wall(BaseModel):

@@ -29,10 +29,10 @@ from pydantic import (
     model_validator,
 )
 
-from scythe_catalog.datafile import DataFileWriter, with_field_ids
 from scythe_catalog.errors import DataError
-from scythe_catalog.objects import Objects
-from scythe_catalog.scan import scan
+from scythe_catalog.iceberg.datafile import DataFileWriter, with_field_ids
+from scythe_catalog.iceberg.scan import scan
+from scythe_catalog.iceberg.tables import Catalog, Table
 from scythe_catalog.schema import (
     Column,
     CompiledModel,
@@ -42,7 +42,7 @@ from scythe_catalog.schema import (
     compile_type,
     models_to_arrow,
 )
-from scythe_catalog.tables import Catalog, Table
+from scythe_catalog.storage.objects import Objects
 
 
 class Glazing(enum.Enum):

@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scythe_catalog.datafile import DataFile, DataFileWriter, stored_field_ids
-from scythe_catalog.objects import Objects
-from scythe_catalog.scan import scan
+from scythe_catalog.iceberg.datafile import DataFile, DataFileWriter, stored_field_ids
+from scythe_catalog.iceberg.scan import scan
+from scythe_catalog.iceberg.tables import Catalog, Table
 from scythe_catalog.schema import Column, Severity, TableSchema, clashes, compare, joined, united
 from scythe_catalog.schema import kinds as k
 from scythe_catalog.schema.kinds import kind_from_json, known_part
-from scythe_catalog.tables import Catalog, Table
+from scythe_catalog.storage.objects import Objects
 
 NONE, NUMBER, TEXT = k.Unknown(), k.Float(), k.Str()
 RUN = Column("run", k.Str(), True)

@@ -15,7 +15,7 @@ import pytest
 import scythe
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.engines.serve import Server
+from scythe.engines.pool.server import Server
 from scythe.errors import RunError, Superseded
 from scythe.registry import ExperimentRegistry
 

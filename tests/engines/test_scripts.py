@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import scythe
-from scythe.engines import leftovers
+from scythe.engines.pool import leftovers
 
 SCRIPT = """
 import atexit, contextlib, io, os, sys, time

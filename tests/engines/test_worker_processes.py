@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 import scythe
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.engines import cores, logs
+from scythe.engines.pool import cores, logs
 from scythe.errors import SettingsError
 from scythe.registry import ExperimentRegistry
 
@@ -326,7 +326,7 @@ def test_without_control_groups_there_is_no_quota(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.version_info < (3, 13), reason="PYTHON_CPU_COUNT is new in Python 3.13")
 def test_a_number_of_cores_that_python_was_told_counts(root: Path) -> None:
-    program = "from scythe.engines.cores import cpus; print(cpus())"
+    program = "from scythe.engines.pool.cores import cpus; print(cpus())"
     for command, environment in (
         (["-c"], {"PYTHON_CPU_COUNT": "7"}),
         (["-X", "cpu_count=7", "-c"], {}),

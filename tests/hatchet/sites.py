@@ -20,7 +20,7 @@ from polars.testing import assert_frame_equal
 import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.define.experiment import Experiment
-from scythe.engines.jobs import RunRef
+from scythe.engines.engine import RunRef
 from scythe.errors import NotFoundError
 from scythe.registry import ExperimentRegistry
 from tests.cluster import Worker, unique, wait_for, wait_until_served

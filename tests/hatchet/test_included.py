@@ -18,7 +18,7 @@ import pytest
 
 import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
-from scythe.engines.jobs import RunRef
+from scythe.engines.engine import RunRef
 from scythe.errors import AllocationError, RunCancelled
 from scythe.record.attempts import latest_attempt
 from tests.cluster import (

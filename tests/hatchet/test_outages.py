@@ -147,7 +147,7 @@ def collected(run: Any) -> int:
 
 
 def over(ref: Any) -> bool:
-    from scythe.engines.hatchet.client import on_loop
+    from scythe.engines.hatchet.connection import on_loop
     from scythe.engines.hatchet.fleet import is_over
 
     return on_loop(is_over(ref.hatchet.workflow_run_id)).result()

@@ -104,7 +104,7 @@ def test_a_dataframe_without_rows_is_no_reason_to_fail(main: Site) -> None:
 
 def hatchet_logs(run: ExperimentRun) -> list[str]:
     """What Hatchet shows as the logs of the leaves of a run."""
-    from scythe.engines.hatchet.client import connect
+    from scythe.engines.hatchet.connection import connect
     from scythe.engines.hatchet.tasks import RUN_KEY
 
     hatchet = connect()

@@ -18,7 +18,9 @@ from hatchet_sdk.clients.dispatcher import action_listener
 from hatchet_sdk.clients.dispatcher.dispatcher import DispatcherClient
 from hatchet_sdk.contracts.dispatcher_pb2 import STEP_EVENT_TYPE_COMPLETED, STEP_EVENT_TYPE_STARTED
 
-from scythe.engines.hatchet import alive, children, client, ref, sending
+from scythe.engines.hatchet import client, sending
+from scythe.engines.hatchet.client import ref
+from scythe.engines.hatchet.worker import alive, children
 
 
 class Refused(grpc.RpcError):

@@ -9,7 +9,7 @@ import pytest
 
 import scythe
 from scythe.allocate import ExperimentRun
-from scythe.engines.jobs import RunRef
+from scythe.engines.engine import RunRef
 from scythe.scatter_gather import RecursionMap
 from tests.cluster import PATIENCE
 from tests.hatchet.sites import Site, calls, check, finals, manifest

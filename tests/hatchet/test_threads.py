@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.engines.hatchet.stopping import HandedBack, Stopping
-from scythe.engines.hatchet.threads import in_thread, turn_of
+from scythe.engines.hatchet.worker.stopping import HandedBack, Stopping
+from scythe.engines.hatchet.worker.threads import in_thread, turn_of
 from scythe.errors import RunCancelled
 from scythe.record.attempts import latest_attempt
 from scythe.record.plan import RunPlan
 from scythe.runs.run import ExperimentRun
-from scythe_catalog.objects import Objects
+from scythe_catalog.storage.objects import Objects
 
 
 class Work:
@@ -86,7 +86,7 @@ def test_last_work_that_fails_while_the_task_is_cancelled_leaves_it_cancelled() 
 def test_a_task_of_a_stopping_worker_is_handed_back_unless_it_was_about_to_end(
     last: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scythe.engines.hatchet.stopping._SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("scythe.engines.hatchet.worker.stopping._SETTLE_SECONDS", 0.0)
 
     async def run() -> str:
         work, stopping = Work(), Stopping()

@@ -15,7 +15,7 @@ import pytest
 
 import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
-from scythe.engines.hatchet import loading
+from scythe.engines.hatchet.worker import loading
 from scythe.errors import RunCancelled, RunError
 from scythe.leaf.leaf import Leaf
 from scythe.record.plan import RunPlan

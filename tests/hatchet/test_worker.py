@@ -287,7 +287,7 @@ def engine() -> Iterator[dict[str, str]]:
 
 def connected(name: str) -> dict[str, set[str]]:
     """The connected SDK workers that serve a task with this in its name, and all that they serve."""
-    from scythe.engines.hatchet.client import on_loop
+    from scythe.engines.hatchet.connection import on_loop
     from scythe.engines.hatchet.fleet import active_workers
 
     # Workers of other tests may have the same name: those that serve this module come first, then their names.
@@ -361,7 +361,7 @@ def test_a_worker_that_is_told_to_stop_hands_its_work_to_another_and_ends_well(p
 SCRIPT = """
 from hatchet_sdk import Context, EmptyModel
 import NAME
-from scythe.engines.hatchet.client import connect
+from scythe.engines.hatchet.connection import connect
 from scythe.worker import ScytheWorkerConfig
 
 
@@ -376,7 +376,7 @@ if __name__ == "__main__":
 
 
 def test_a_script_serves_what_it_names_and_workflows_beside(place: Place) -> None:
-    from scythe.engines.hatchet.client import connect
+    from scythe.engines.hatchet.connection import connect
 
     (place.folder / "serve.py").write_text(SCRIPT.replace("NAME", place.name))
     with Worker("serve.py", env={}, cwd=place.folder, command=(sys.executable,)) as worker:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from scythe_catalog.objects import Objects
+from scythe_catalog.storage.objects import Objects
 
 #: What changes something below a root.
 CHANGES = ("write", "create", "upload", "publish", "link", "take_in", "delete", "delete_folder", "delete_empty_folders")

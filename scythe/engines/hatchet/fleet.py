@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from scythe.engines.hatchet.client import connect
+from scythe.engines.hatchet.connection import connect
 from scythe.engines.hatchet.tasks import ROOT_KEY, RUN_KEY, SLOTS_LABEL, Tasks
 from scythe.record.layout import RunKey
 

@@ -19,15 +19,15 @@ from typing import Any
 
 from scythe.define.code import code_hash
 from scythe.define.experiment import Experiment
-from scythe.engines.hatchet.client import check, connect, on_loop
+from scythe.engines.hatchet.connection import check, connect, on_loop
 from scythe.engines.hatchet.fleet import active_workers
-from scythe.engines.hatchet.foreign import ForeignNode
-from scythe.engines.hatchet.leaves import leaf_function
-from scythe.engines.hatchet.loading import Loader
-from scythe.engines.hatchet.scatter import Node, scatter_function
-from scythe.engines.hatchet.stopping import Stopping
 from scythe.engines.hatchet.tasks import NAME_LABEL, PROCESS_LABEL, SLOTS_LABEL, Tasks, declare
-from scythe.engines.serve import Server
+from scythe.engines.hatchet.worker.included import ForeignNode
+from scythe.engines.hatchet.worker.leaves import leaf_function
+from scythe.engines.hatchet.worker.loading import Loader
+from scythe.engines.hatchet.worker.scatter import Node, scatter_function
+from scythe.engines.hatchet.worker.stopping import Stopping
+from scythe.engines.pool.server import Server
 from scythe.terminal.console import tell
 
 #: Tasks that a leaf worker is handed before a process is free for them: the next is there when one ends.

@@ -17,7 +17,7 @@ import uuid
 from functools import lru_cache
 from pathlib import Path
 
-from scythe_catalog.disk import make_folder
+from scythe_catalog.storage.disk import make_folder
 
 #: Folder below a local root where files lie until they are whole.
 STAGING = ".staging"

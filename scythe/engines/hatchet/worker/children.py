@@ -17,7 +17,7 @@ from typing import Any
 from hatchet_sdk.clients.rest.models.v1_task_status import V1TaskStatus
 from pydantic import BaseModel
 
-from scythe.engines.hatchet.client import connect
+from scythe.engines.hatchet.connection import connect
 from scythe.engines.hatchet.errors import is_of_the_network
 from scythe.engines.hatchet.fleet import cancel_runs, exists
 

@@ -38,8 +38,8 @@ from pyiceberg.typedef import EMPTY_DICT, Identifier, Properties
 from pyiceberg.view import View
 from pyiceberg.view.metadata import ViewVersion
 
-from scythe_catalog.fileio import IMPLEMENTATION
-from scythe_catalog.objects import Objects
+from scythe_catalog.iceberg.fileio import IMPLEMENTATION
+from scythe_catalog.storage.objects import Objects
 
 _VERSION = re.compile(r"v(\d+)\.metadata\.json")
 _HINT = "version-hint.text"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from scythe.define.experiment import Experiment
 from scythe.engines.hatchet.tasks import Pointer
 from scythe.engines.local import pool_job
-from scythe.engines.serve import Prepared
+from scythe.engines.pool.server import Prepared
 from scythe.errors import RunError
 from scythe.gather.collect import Collector
 from scythe.gather.payload import Packing
@@ -26,7 +26,7 @@ from scythe.record.layout import RunKey
 from scythe.record.manifest import schema_hash
 from scythe.record.plan import RunPlan
 from scythe.record.results import read_result
-from scythe_catalog.objects import Objects
+from scythe_catalog.storage.objects import Objects
 
 _KEPT = 16
 

@@ -16,10 +16,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from scythe.define.experiment import Experiment
-from scythe.engines.child import Job
-from scythe.engines.deaths import after, error_row
-from scythe.engines.logs import relay
-from scythe.engines.pool import Broken, Died, Done, Event, Logged, Pool, Range, Renewed
+from scythe.engines.pool.child import Job
+from scythe.engines.pool.crashes import after, error_row
+from scythe.engines.pool.logs import relay
+from scythe.engines.pool.pool import Broken, Died, Done, Event, Logged, Pool, Range, Renewed
 from scythe.errors import RunError, ScytheError
 from scythe.gather.payload import Packed, Packing
 from scythe.leaf.leaf import Leaf

@@ -9,11 +9,11 @@ from pydantic import BaseModel
 
 from scythe.define.code import code_hash
 from scythe.define.experiment import Experiment
-from scythe.engines.hatchet.client import check, connect, on_loop
-from scythe.engines.hatchet.embedded import ensure_worker
+from scythe.engines.hatchet.client.embedded import ensure_worker
+from scythe.engines.hatchet.client.outlook import way_out
+from scythe.engines.hatchet.client.ref import HatchetRef, WorkflowRef, cancel
+from scythe.engines.hatchet.connection import check, connect, on_loop
 from scythe.engines.hatchet.fleet import is_over, serves, unfinished_triggers, workers_for
-from scythe.engines.hatchet.outlook import way_out
-from scythe.engines.hatchet.ref import HatchetRef, WorkflowRef, cancel
 from scythe.engines.hatchet.tasks import LeafInput, ScatterInput, declare, metadata, required_labels, task_names
 from scythe.errors import AllocationError, RunError
 from scythe.leaf.leaf import Leaf

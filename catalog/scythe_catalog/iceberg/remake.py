@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from scythe_catalog.datafile import DataFile
 from scythe_catalog.errors import CommitConflict, TableNotFound
-from scythe_catalog.tables import LEDGER, Catalog, Partition, Table, called, data_file
+from scythe_catalog.iceberg.datafile import DataFile
+from scythe_catalog.iceberg.tables import LEDGER, Catalog, Partition, Table, called, data_file
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table as IcebergTable
@@ -60,7 +60,7 @@ def remake(catalog: Catalog, namespace: str, name: str, decide: Decide) -> None:
 def _here(catalog: Catalog, namespace: str, name: str) -> IcebergTable:
     from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
 
-    from scythe_catalog.folder import FolderCatalog
+    from scythe_catalog.iceberg.folder_catalog import FolderCatalog
 
     iceberg = catalog.iceberg
     try:

@@ -10,10 +10,10 @@ from typing import Any
 
 from obstore.exceptions import BaseError
 
-from scythe.engines.hatchet.client import connect, on_loop
+from scythe.engines.hatchet.client.outlook import Watch
+from scythe.engines.hatchet.connection import connect, on_loop
 from scythe.engines.hatchet.errors import is_of_the_network, told
 from scythe.engines.hatchet.fleet import cancel_all, cancel_runs
-from scythe.engines.hatchet.outlook import Watch
 from scythe.errors import RunCancelled, RunError
 from scythe.record.attempt_plan import progress_of
 from scythe.record.attempts import latest_attempt

@@ -10,11 +10,11 @@ from functools import cache
 import cloudpickle
 
 from scythe.define.experiment import Experiment
-from scythe.engines.hatchet.client import connect, on_loop
+from scythe.engines.hatchet.connection import connect, on_loop
 from scythe.engines.hatchet.fleet import active_workers, serves
 from scythe.engines.hatchet.tasks import task_names
-from scythe.engines.processes import is_open, start_python
-from scythe.engines.travel import packed
+from scythe.engines.pool.processes import is_open, start_python
+from scythe.engines.pool.travel import packed
 from scythe.errors import SettingsError
 from scythe.registry import ExperimentRegistry
 

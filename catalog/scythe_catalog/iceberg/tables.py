@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from scythe_catalog.datafile import DataFile, field_ids, iceberg_statistics
 from scythe_catalog.errors import CatalogError, CommitConflict, StorageError, TableNotFound
-from scythe_catalog.objects import Objects
+from scythe_catalog.iceberg.datafile import DataFile, field_ids, iceberg_statistics
 from scythe_catalog.schema.compare import clashes, united
 from scythe_catalog.schema.table_schema import SCHEMA_KEY, Column, TableSchema
+from scythe_catalog.storage.objects import Objects
 
 if TYPE_CHECKING:
     import pyiceberg.catalog
@@ -130,7 +130,7 @@ class Catalog:
         from pyiceberg.partitioning import PartitionField, PartitionSpec
         from pyiceberg.transforms import IdentityTransform
 
-        from scythe_catalog.iceberg_types import iceberg_schema
+        from scythe_catalog.iceberg.types import iceberg_schema
 
         if not self.iceberg.namespace_exists((namespace,)):
             with contextlib.suppress(NamespaceAlreadyExistsError):
@@ -188,7 +188,7 @@ class Table:
     def widened(self, schema: TableSchema, properties: Mapping[str, str] | None = None) -> Table:
         """The table with what `schema` adds to it; unchanged where it adds nothing."""
 
-        from scythe_catalog.iceberg_types import iceberg_schema
+        from scythe_catalog.iceberg.types import iceberg_schema
 
         def change(table: pyiceberg.table.Table, tx: Transaction) -> bool:
             current = Table(table).schema
@@ -385,7 +385,7 @@ def called(table: pyiceberg.table.Table, namespace: str, name: str) -> pyiceberg
 
 def _mend_hint(table: pyiceberg.table.Table) -> None:
     """Commits raise a folder catalog's hint, and so do those that find nothing to do; reading never writes."""
-    from scythe_catalog.folder import FolderCatalog
+    from scythe_catalog.iceberg.folder_catalog import FolderCatalog
 
     if isinstance(table.catalog, FolderCatalog):
         table.catalog.mend_hint(table)
@@ -453,7 +453,7 @@ def _files_of(table: pyiceberg.table.Table, partition: Partition) -> Iterable[An
 def _iceberg_catalog(warehouse: str, name: str | None) -> pyiceberg.catalog.Catalog:
     if name is not None:
         return _configured_catalog(name)
-    from scythe_catalog.folder import FolderCatalog
+    from scythe_catalog.iceberg.folder_catalog import FolderCatalog
 
     return FolderCatalog("folder", warehouse=warehouse)
 
@@ -468,7 +468,7 @@ def _configured_catalog(name: str) -> pyiceberg.catalog.Catalog:
     from pyiceberg.catalog import load_catalog
     from pyiceberg.io import PY_IO_IMPL
 
-    from scythe_catalog.fileio import IMPLEMENTATION
+    from scythe_catalog.iceberg.fileio import IMPLEMENTATION
 
     try:
         catalog = load_catalog(name, **{PY_IO_IMPL: IMPLEMENTATION, "pool_pre_ping": "true"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-from scythe.engines.pool import Range
+from scythe.engines.pool.pool import Range
 
 _TARGET_SECONDS = 1.0
 _GROWTH = 8

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from scythe_catalog import s3
 from scythe_catalog.errors import StorageError, StorageRefused
-from scythe_catalog.ranged import Unchanged
+from scythe_catalog.storage import s3
+from scythe_catalog.storage.ranged import Unchanged
 
 _BLOCK = 1 << 20
 

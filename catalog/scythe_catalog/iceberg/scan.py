@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from scythe_catalog.objects import Objects
 from scythe_catalog.schema.kinds import Kind, List, Map, Struct, known_part
 from scythe_catalog.schema.table_schema import TableSchema
+from scythe_catalog.storage.objects import Objects
 
 if TYPE_CHECKING:
     from pyiceberg.types import IcebergType
 
-    from scythe_catalog.tables import Table
+    from scythe_catalog.iceberg.tables import Table
 
 
 def scan(
@@ -103,6 +103,6 @@ def _storage_options(table: Table) -> dict[str, Any] | None:
 def _reach(uri: str) -> dict[str, str] | None:
     if not uri.startswith("s3://"):
         return None
-    from scythe_catalog.s3 import polars_options
+    from scythe_catalog.storage.s3 import polars_options
 
     return polars_options(uri)

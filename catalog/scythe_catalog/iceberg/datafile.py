@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scythe_catalog.compute import pc
-from scythe_catalog.objects import Objects
 from scythe_catalog.schema.kinds import Kind, List, Map, Struct, known_part
 from scythe_catalog.schema.table_schema import SCHEMA_KEY, TableSchema
+from scythe_catalog.storage.objects import Objects
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -135,7 +135,7 @@ def _nans(file: pq.ParquetFile) -> dict[str, int]:
 def _statistics(footer: pq.FileMetaData, iceberg: Schema | None, nans: Mapping[str, int]) -> dict[str, Any]:
     if iceberg is None:
         return {}
-    from scythe_catalog.iceberg_types import statistics
+    from scythe_catalog.iceberg.types import statistics
 
     return statistics(footer, iceberg, nans)
 

@@ -16,7 +16,7 @@ from functools import cache
 import grpc
 from hatchet_sdk import Context
 
-from scythe.engines.hatchet.client import connect
+from scythe.engines.hatchet.connection import connect
 from scythe.engines.hatchet.tasks import LIMIT
 
 _LIMIT = LIMIT.total_seconds()

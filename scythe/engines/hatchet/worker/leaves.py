@@ -10,13 +10,13 @@ from typing import Any
 from hatchet_sdk import Context
 
 from scythe.define.experiment import Experiment
-from scythe.engines.hatchet.alive import kept_alive
 from scythe.engines.hatchet.errors import settle
-from scythe.engines.hatchet.loading import Loaded, Loader, find_plan, is_done, is_left, settle_result
-from scythe.engines.hatchet.stopping import Stopping
 from scythe.engines.hatchet.tasks import LeafInput
-from scythe.engines.hatchet.threads import in_thread, turn_of
-from scythe.engines.serve import Server
+from scythe.engines.hatchet.worker.alive import kept_alive
+from scythe.engines.hatchet.worker.loading import Loaded, Loader, find_plan, is_done, is_left, settle_result
+from scythe.engines.hatchet.worker.stopping import Stopping
+from scythe.engines.hatchet.worker.threads import in_thread, turn_of
+from scythe.engines.pool.server import Server
 from scythe.errors import Superseded
 from scythe.gather.collect import Collector
 from scythe.gather.parts import Part

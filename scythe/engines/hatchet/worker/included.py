@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from scythe.base import ExperimentInputSpec
-from scythe.engines.hatchet.children import Child, Outcome
-from scythe.engines.hatchet.client import connect
+from scythe.engines.hatchet.connection import connect
 from scythe.engines.hatchet.errors import told
-from scythe.engines.hatchet.scatter import Node
-from scythe.engines.hatchet.threads import in_thread
+from scythe.engines.hatchet.worker.children import Child, Outcome
+from scythe.engines.hatchet.worker.scatter import Node
+from scythe.engines.hatchet.worker.threads import in_thread
 from scythe.errors import OutputError, RunError
 from scythe.leaf.leaf import Leaf
 from scythe_catalog.schema import arrow_to_models

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
-from scythe_catalog import disk, staging
 from scythe_catalog.errors import CatalogError
+from scythe_catalog.storage import disk, staging
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -64,7 +64,7 @@ class Objects:
     @property
     def store(self) -> ObjectStore:
         """The obstore store of a bucket, with credentials from boto3's session."""
-        from scythe_catalog.s3 import s3_store
+        from scythe_catalog.storage.s3 import s3_store
 
         return s3_store(self.root)
 
@@ -197,7 +197,7 @@ class Objects:
         part = max(_PART_BYTES, -(-size // _MAX_PARTS))
 
         def attempt() -> None:
-            from scythe_catalog.s3 import s3_store
+            from scythe_catalog.storage.s3 import s3_store
 
             with path.open("rb") as source:
                 obstore.put(s3_store(self.root, patient=True), key, source, chunk_size=part, max_concurrency=8)
@@ -210,7 +210,7 @@ class Objects:
         if folder is not None:
             shutil.copyfile(folder / key, path)
             return
-        from scythe_catalog.ranged import Found
+        from scythe_catalog.storage.ranged import Found
 
         Found(self.root, key).save(path)
 
@@ -327,7 +327,7 @@ class Objects:
             # No file of Python's: Arrow's threads would still ask Python for it while the process ends, which aborts it.
             with disk.spoken(self.folder / key, "read"):
                 return cast(BinaryIO, pa.OSFile(str(self.folder / key)))
-        from scythe_catalog.ranged import RangedFile
+        from scythe_catalog.storage.ranged import RangedFile
 
         return cast(BinaryIO, RangedFile.open(self.root, key))
 
@@ -414,10 +414,10 @@ class Objects:
             return list(pool.map(call, given))
 
     def _tried(self, call: Callable[[], T]) -> T:
-        """What `call` gives; over a network with its retries and errors, see `scythe_catalog.s3.attempted`."""
+        """What `call` gives; over a network with its retries and errors, see `scythe_catalog.storage.s3.attempted`."""
         if not self.is_bucket:
             return call()
-        from scythe_catalog.s3 import attempted
+        from scythe_catalog.storage.s3 import attempted
 
         return attempted(self.root, call)
 

@@ -1,6 +1,6 @@
 """A worker process of the pool: receives ranges, runs the leaf on them, sends back rows.
 
-Started by `scythe.engines.pool` as its own program and its own process group, so that a limit of
+Started by `scythe.engines.pool.pool` as its own program and its own process group, so that a limit of
 time can kill it with all that it started. It never imports the user's main script again, and ends
 when its parent does.
 """
@@ -27,7 +27,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from scythe.engines import logs
+from scythe.engines.pool import logs
 from scythe.errors import StorageRefused
 from scythe.leaf.failures import remember_lines
 from scythe.leaf.renewal import Life, Spent, is_exhaustion
@@ -175,7 +175,7 @@ def _runner(job: Job, mark: Callable[[int, int], None], life: Life) -> Callable[
     from scythe.gather.payload import Packing
     from scythe.leaf.leaf import Leaf
     from scythe.record.plan import RunPlan
-    from scythe_catalog.s3 import take_over
+    from scythe_catalog.storage.s3 import take_over
 
     remember_lines(job.lines)
     try:

@@ -24,15 +24,15 @@ from dataclasses import dataclass, field
 from multiprocessing import connection
 from typing import Any, Self
 
-from scythe.engines import logs
-from scythe.engines.child import MARK, Job
-from scythe.engines.cores import thread_limits
-from scythe.engines.leftovers import PoolFolder, sweep_dead
-from scythe.engines.processes import beyond_standard, fill_standard_handles, start_python
+from scythe.engines.pool import logs
+from scythe.engines.pool.child import MARK, Job
+from scythe.engines.pool.cores import thread_limits
+from scythe.engines.pool.leftovers import PoolFolder, sweep_dead
+from scythe.engines.pool.processes import beyond_standard, fill_standard_handles, start_python
 from scythe.errors import RunError, StorageError, StorageRefused
 from scythe.record.plan import Positions
 
-_PROGRAM = "from scythe.engines.child import main; main({fd}, {parent})"
+_PROGRAM = "from scythe.engines.pool.child import main; main({fd}, {parent})"
 _MAX_FALSE_STARTS = 3
 
 

@@ -23,14 +23,22 @@ from hatchet_sdk.runnables.contextvars import ctx_durable_context
 from obstore.exceptions import BaseError
 
 from scythe.define.experiment import Experiment
-from scythe.engines.hatchet.alive import kept_alive
-from scythe.engines.hatchet.children import Child, Children, Outcome
 from scythe.engines.hatchet.errors import ends, settle, told
 from scythe.engines.hatchet.fleet import node_slots, slots_for
-from scythe.engines.hatchet.loading import Loaded, Loader, NodeCollector, find_plan, is_done, is_left, settle_result
-from scythe.engines.hatchet.stopping import Stopping
 from scythe.engines.hatchet.tasks import LeafInput, ScatterInput, Tasks, metadata
-from scythe.engines.hatchet.threads import in_thread, turn_of
+from scythe.engines.hatchet.worker.alive import kept_alive
+from scythe.engines.hatchet.worker.children import Child, Children, Outcome
+from scythe.engines.hatchet.worker.loading import (
+    Loaded,
+    Loader,
+    NodeCollector,
+    find_plan,
+    is_done,
+    is_left,
+    settle_result,
+)
+from scythe.engines.hatchet.worker.stopping import Stopping
+from scythe.engines.hatchet.worker.threads import in_thread, turn_of
 from scythe.errors import RunCancelled, RunError, Superseded
 from scythe.gather.parts import Part
 from scythe.gather.payload import Packed
@@ -42,7 +50,7 @@ from scythe.record.manifest import record_trigger
 from scythe.scatter_gather import Node as Place
 from scythe.scatter_gather import RecursionMap, Shape, choose
 from scythe.settings import timeouts
-from scythe_catalog.objects import Objects
+from scythe_catalog.storage.objects import Objects
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scythe_catalog.errors import StorageError
-from scythe_catalog.s3 import attempted, s3_store
+from scythe_catalog.storage.s3 import attempted, s3_store
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

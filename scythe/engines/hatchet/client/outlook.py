@@ -8,7 +8,7 @@ import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from scythe.engines.hatchet.client import check, connect, on_loop
+from scythe.engines.hatchet.connection import check, connect, on_loop
 from scythe.engines.hatchet.fleet import serves, workers_for
 from scythe.engines.hatchet.tasks import NAME_LABEL
 from scythe.errors import SettingsError

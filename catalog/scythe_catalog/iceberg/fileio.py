@@ -8,9 +8,9 @@ from typing import Any
 from pyiceberg.io import FileIO, InputFile, InputStream, OutputFile, OutputStream
 from pyiceberg.typedef import EMPTY_DICT, Properties
 
-from scythe_catalog.objects import Objects
+from scythe_catalog.storage.objects import Objects
 
-IMPLEMENTATION = "scythe_catalog.fileio.ObjectsFileIO"
+IMPLEMENTATION = "scythe_catalog.iceberg.fileio.ObjectsFileIO"
 
 
 def _split(location: str) -> tuple[Objects, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 
-from scythe.engines.pool import Died, Range
+from scythe.engines.pool.pool import Died, Range
 from scythe.errors import InputTimeout, WorkerCrashed
 from scythe.leaf.failures import Failure
 from scythe.leaf.leaf import Leaf

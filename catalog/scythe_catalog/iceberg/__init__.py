@@ -1,0 +1,1 @@
+"""Iceberg tables: their catalog, data files, types, and what is read of them."""

@@ -1,0 +1,1 @@
+"""Bytes under a root: a folder of a disk, or a bucket."""

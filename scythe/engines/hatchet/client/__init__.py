@@ -1,0 +1,1 @@
+"""What the caller of a run on Hatchet needs: it triggers, waits, looks, cancels."""

@@ -1,0 +1,1 @@
+"""What a worker of a cluster serves: leaves, scatter nodes, included tasks."""
