@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from scythe.allocate import BaseExperiment as BaseExperiment
     from scythe.base import ExperimentInputSpec as ExperimentInputSpec
     from scythe.base import ExperimentOutputSpec as ExperimentOutputSpec
+    from scythe.engines.options import EngineOptions as EngineOptions
+    from scythe.engines.options import HatchetOptions as HatchetOptions
+    from scythe.engines.options import LocalOptions as LocalOptions
     from scythe.errors import ScytheError as ScytheError
     from scythe.loaders.refs import FileRefs as FileRefs
     from scythe.reader.verbs import files as files
@@ -31,11 +34,14 @@ if TYPE_CHECKING:
 
 _HOME = {
     "BaseExperiment": "scythe.allocate",
+    "EngineOptions": "scythe.engines.options",
     "ExperimentInputSpec": "scythe.base",
     "ExperimentOutputSpec": "scythe.base",
     "ExperimentRegistry": "scythe.registry",
     "FileRefs": "scythe.loaders.refs",
     "FileReference": "scythe.utils.filesys",
+    "HatchetOptions": "scythe.engines.options",
+    "LocalOptions": "scythe.engines.options",
     "OptionalFileReference": "scythe.utils.filesys",
     "ScytheError": "scythe.errors",
     "files": "scythe.reader.verbs",
@@ -49,11 +55,14 @@ _HOME = {
 
 __all__ = [
     "BaseExperiment",
+    "EngineOptions",
     "ExperimentInputSpec",
     "ExperimentOutputSpec",
     "ExperimentRegistry",
     "FileReference",
     "FileRefs",
+    "HatchetOptions",
+    "LocalOptions",
     "OptionalFileReference",
     "ScytheError",
     "files",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -50,6 +50,7 @@ class ExperimentRegistry:
         auto_fetch_files: bool = True,
         local_file_location: LocalFileLocation = "cache",
         max_inputs_per_process: int | None = None,
+        engine_options: Mapping[str, Any] | None = None,
         **task_config: Any,
     ) -> Callable[[F], F]:
         """Makes a function `(input_spec[, tempdir]) -> output`, or a class with such a `run`, an experiment.
@@ -68,6 +69,8 @@ class ExperimentRegistry:
             local_file_location: Where those lie: in the shared "cache", or "copied-to-tempdir" for each input.
             max_inputs_per_process: After so many inputs a worker process is replaced by a fresh one: for a simulator
                 that leaks memory or handles.
+            engine_options: What the function needs of an engine, by the engine's name: its options (`LocalOptions(workers=2)`)
+                or a dict of them. `allocate(engine=...)` overrides them.
             task_config: Further options of the Hatchet task.
 
         Raises:
@@ -77,6 +80,7 @@ class ExperimentRegistry:
         options = ExperimentOptions(
             worker, description, desired_worker_labels, schedule_timeout, execution_timeout, retries,
             overwrite_log_method, inject_workflow_run_id, auto_fetch_files, local_file_location, task_config, max_inputs_per_process,
+            engine_options or {},
         )  # fmt: skip
 
         def register(target: F) -> F:

@@ -6,7 +6,7 @@ import os
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, ByteSize, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -17,7 +17,6 @@ from scythe_catalog.storage.objects import Objects
 
 S = TypeVar("S", bound=BaseSettings)
 Limit = Annotated[timedelta, BeforeValidator(lambda text: timedelta(seconds=seconds_of(text)))]
-EngineName = Literal["inline", "local", "hatchet"]
 
 
 class StorageSettings(BaseSettings):
@@ -58,7 +57,7 @@ class EngineSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SCYTHE_")
 
-    engine: EngineName = "local"
+    engine: str = "local"
     workers: int | None = Field(default=None, ge=1)
     catalog: str | None = None
     #: On a cluster, workers whose code is another than the caller's may run his experiments.

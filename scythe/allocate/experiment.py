@@ -12,7 +12,8 @@ from scythe.allocate.store import store_run
 from scythe.allocate.version import reserve_version
 from scythe.define.experiment import Experiment
 from scythe.engines.engine import RunRef
-from scythe.engines.start import check_engine, check_ready, start
+from scythe.engines.options import EngineOptions
+from scythe.engines.start import choose, start
 from scythe.errors import AllocationError, NotFoundError, StorageError
 from scythe.names import check_name
 from scythe.record import find
@@ -118,7 +119,7 @@ class BaseExperiment:
         overwrite_experiment_id: bool = True,
         recursion_map: RecursionMap | None = None,
         s3_client: Any = None,
-        engine: str | None = None,
+        engine: str | EngineOptions | None = None,
         chunk: int | None = None,
         workers: int | None = None,
         copy_inputs: bool = False,
@@ -134,7 +135,8 @@ class BaseExperiment:
             recursion_map: Shape of the scatter tree, on a cluster.
             s3_client: A boto3 S3 client, to reach the root's bucket with from now on in this process (and its workers);
                 where the root is a folder, the buckets of inputs.
-            engine: `inline`, `local` (default) or `hatchet`; also `SCYTHE_ENGINE`.
+            engine: `inline`, `local` (default), `hatchet` or that of another package, or the options of one
+                (`LocalOptions(workers=4)`); also `SCYTHE_ENGINE`.
             chunk: Inputs per task; chosen by their duration if not given.
             workers: Processes of the local engine; all cores if not given.
             copy_inputs: Copy s3 and http inputs into the run too, not local files alone.
@@ -158,15 +160,13 @@ class BaseExperiment:
             raise AllocationError(f"seed must be a whole number, got {seed!r}")
         settings = engine_settings()
         included = self.experiment.included
-        engine = check_engine(engine or ("hatchet" if included is not None else settings.engine))
-        if included is not None and engine != "hatchet":
-            raise AllocationError(f"{included.name!r} is a task of Hatchet's: allocate it with engine='hatchet'")
+        chosen = choose(engine, self.experiment)
         if workers is not None and workers < 1:
             raise AllocationError(f"workers must be at least 1, got {workers}")
         inputs = prepare_inputs(specs, self.experiment, overwrite_sort_index=overwrite_sort_index)
         if included is not None and included.is_workflow and not inputs.single:
             raise AllocationError(f"{included.name!r} is a workflow, which runs one input at a time: give one model")
-        check_ready(engine, self.experiment, single=inputs.single)
+        chosen.engine.check_ready(self.experiment, single=inputs.single)
         objects = storage()
         if s3_client is not None:
             _use_client(objects, s3_client)
@@ -174,12 +174,12 @@ class BaseExperiment:
             objects.sweep_staging()
             sweep(objects, key)
             plan = store_run(
-                self.experiment, objects, key, inputs, engine=engine, chunk=chunk, shape=recursion_map,
+                self.experiment, objects, key, inputs, engine=chosen.engine.name, chunk=chunk, shape=recursion_map,
                 catalog=settings.catalog, copy_inputs=copy_inputs, overwrite_experiment_id=overwrite_experiment_id, seed=seed,
-                run_id=None if engine == "hatchet" else str(uuid.uuid4()),
+                run_id=None if chosen.engine.names_runs else str(uuid.uuid4()),
             )  # fmt: skip
         run = load_run(objects, key)
-        ref = start(plan, self.experiment, [(0, plan.inputs)], engine=engine, workers=workers or settings.workers)
+        ref = start(plan, self.experiment, [(0, plan.inputs)], chosen=chosen, workers=workers)
         run.workflow_run_id = ref.workflow_run_id
         return run, ref
 

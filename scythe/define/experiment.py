@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -40,6 +40,8 @@ class ExperimentOptions:
     local_file_location: LocalFileLocation = "cache"
     task_config: dict[str, Any] = field(default_factory=dict[str, Any])
     max_inputs_per_process: int | None = None
+    #: Engine -> its options (a model, or a dict of them).
+    engine_options: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def execution_seconds(self) -> float | None:
@@ -88,6 +90,11 @@ class Experiment:
         return self.target if isinstance(self.target, HatchetTask) else None
 
     @property
+    def needs_engine(self) -> str | None:
+        """The one engine that can run it, None for a function of Scythe's."""
+        return None if self.included is None else "hatchet"
+
+    @property
     def module(self) -> str:
         """Where it is defined."""
         return self.target.__module__
@@ -126,6 +133,9 @@ def define(target: Callable[..., Any], name: str | None, options: ExperimentOpti
     most = options.max_inputs_per_process
     if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise RegistrationError(f"{chosen}: max_inputs_per_process must be a whole number from 1 on, got {most!r}")
+    for engine, given in options.engine_options.items():
+        if getattr(given, "engine", engine) != engine:
+            raise RegistrationError(f"{chosen}: engine_options[{engine!r}] holds options of {given.engine!r}")
     _check_limit("execution_timeout", options.execution_timeout)
     _check_limit("schedule_timeout", options.schedule_timeout)
     inputs, outputs, wants_tempdir = _signature(target)

@@ -1,10 +1,15 @@
-"""What an engine hands back: a reference to a run that goes on, with its result. Runs nothing."""
+"""What an engine is to the rest of Scythe, and what it hands back: a reference to a run that goes on. Runs nothing itself."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any, ClassVar, Protocol
 
+from scythe.define.experiment import Experiment
+from scythe.engines.options import EngineOptions
+from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult
 
 
@@ -67,3 +72,66 @@ class FinishedRef:
     def is_alive(self) -> bool:
         """False: the run is over."""
         return False
+
+
+class Engine(ABC):
+    """What runs the inputs of a run. It is told what is open, and answers with a reference.
+
+    A package of your own can bring one: a class that inherits from this, needs no arguments, and is named in the
+    entry points of the group `scythe.engines`. `scythe.engines.inline` is the shortest model.
+    """
+
+    #: What `allocate(engine=...)` calls it.
+    name: ClassVar[str]
+    #: The model of its options, None where it has none.
+    options: ClassVar[type[EngineOptions] | None] = None
+    #: Whether it gives runs identifiers of its own; else each gets one at allocation.
+    names_runs: ClassVar[bool] = False
+
+    def check_ready(self, experiment: Experiment, *, single: bool) -> None:  # noqa: B027 - most are always ready
+        """Nothing, where a run of this experiment can be taken now; asked before anything is written.
+
+        Args:
+            experiment: The one that is about to be allocated.
+            single: Whether it is allocated on one model, rather than a table of them.
+
+        Raises:
+            SettingsError: it cannot be reached.
+            AllocationError: it cannot run this experiment.
+        """
+
+    @abstractmethod
+    def start(
+        self,
+        plan: RunPlan,
+        experiment: Experiment,
+        open_ranges: Iterable[tuple[int, int]],
+        *,
+        options: EngineOptions | None,
+        workers: int | None,
+        show: bool,
+    ) -> RunRef:
+        """Starts, or runs, what is open of a run.
+
+        Args:
+            plan: The run.
+            experiment: Its function.
+            open_ranges: The open rows of `specs.pq`, as half-open ranges.
+            options: As its class `options` says; None where nobody gave any.
+            workers: How many processes, as `allocate(workers=...)` was told.
+            show: Whether finished rows are shown to readers while the run goes on.
+
+        Raises:
+            RunError: another process works on the run.
+        """
+
+    def attach(self, plan: RunPlan) -> RunRef | None:
+        """The reference to a run that goes on without this process, None where there is none."""
+        return None
+
+    def cancel(self, plan: RunPlan) -> None:  # noqa: B027 - most look at the mark
+        """Stops a run that does not look at the mark in its folder, which has been written by now."""
+
+    def outlook(self, plan: RunPlan) -> str | None:
+        """Why nothing of a run goes on, in a sentence; None where nothing is known to be wrong."""
+        return None

@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterable
 
 from scythe.define.experiment import Experiment
-from scythe.engines.engine import FinishedRef
+from scythe.engines.engine import Engine, FinishedRef
+from scythe.engines.options import EngineOptions
 from scythe.engines.pool.chunks import Chunks
 from scythe.gather.collect import Collector
 from scythe.leaf.leaf import ChunkError, Leaf
@@ -15,9 +16,25 @@ from scythe.record.plan import RunPlan
 from scythe.record.provenance import record
 
 
-def run_inline(
-    plan: RunPlan, experiment: Experiment, open_ranges: Iterable[tuple[int, int]], *, show: bool
-) -> FinishedRef:
+class InlineEngine(Engine):
+    """This process, this thread."""
+
+    name = "inline"
+
+    def start(
+        self,
+        plan: RunPlan,
+        experiment: Experiment,
+        open_ranges: Iterable[tuple[int, int]],
+        *,
+        options: EngineOptions | None,
+        workers: int | None,
+        show: bool,
+    ) -> FinishedRef:
+        return _run(plan, experiment, open_ranges, show=show)
+
+
+def _run(plan: RunPlan, experiment: Experiment, open_ranges: Iterable[tuple[int, int]], *, show: bool) -> FinishedRef:
     """Runs the open inputs to their end and gathers the run.
 
     Raises:
@@ -27,9 +44,9 @@ def run_inline(
     """
 
     def taken(number: int) -> None:
-        record(plan.objects, plan.key, experiment, "inline", number)
+        record(plan.objects, plan.key, experiment, InlineEngine.name, number)
 
-    with Lease(plan.objects, plan.key, "inline", taken=taken) as turn, Leaf(plan, experiment) as leaf:
+    with Lease(plan.objects, plan.key, InlineEngine.name, taken=taken) as turn, Leaf(plan, experiment) as leaf:
         collector = Collector(plan, experiment, turn.number, show=show)
         chunks = Chunks(open_ranges, 1, plan.chunk)
         stopped: ChunkError | None = None

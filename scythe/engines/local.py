@@ -14,43 +14,31 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 
 from scythe.define.experiment import Experiment
-from scythe.engines.pool.child import Job
+from scythe.engines.engine import Engine
+from scythe.engines.options import EngineOptions, LocalOptions
 from scythe.engines.pool.chunks import Chunks
 from scythe.engines.pool.cores import cpus
 from scythe.engines.pool.crashes import after, error_row
 from scythe.engines.pool.exits import leave_with
+from scythe.engines.pool.job import kept_up, pool_job
 from scythe.engines.pool.logs import relay
 from scythe.engines.pool.pool import Broken, Died, Done, Logged, Pool, Renewed
-from scythe.engines.pool.travel import packed
+from scythe.engines.pool.travel import check_travels
 from scythe.errors import RunError
 from scythe.gather.collect import Collector
-from scythe.leaf.failures import lines_in_memory
 from scythe.leaf.leaf import Leaf
 from scythe.record.lease import Lease
 from scythe.record.plan import RunPlan
 from scythe.record.provenance import record
 from scythe.record.results import RunResult
+from scythe.settings import engine_settings
 from scythe.terminal.console import tell
 from scythe.terminal.progress import Progress
-from scythe_catalog.storage.s3 import hand_over, renewed
 
 _POLL_SECONDS = 0.1
 _INTERRUPTED = 130
-
-
-def pool_job(plan: RunPlan, experiment: Experiment, parts: str | None = None) -> Job:
-    """What a worker process needs to serve ranges of a run; it goes to processes of this machine alone."""
-    limit = experiment.options.execution_seconds
-    return Job(plan.to_json(), packed(experiment), limit, parts, hand_over(plan.root), lines_in_memory())
-
-
-def kept_up(job: Job, plan: RunPlan) -> Job:
-    """The job, with new credentials where those that it holds have been replaced."""
-    reach = renewed(plan.root, job.reach)
-    return job if reach is job.reach else replace(job, reach=reach)
 
 
 class LocalJob:
@@ -68,7 +56,7 @@ class LocalJob:
         show: bool,
     ) -> None:
         self.plan, self.experiment = plan, experiment
-        self._turn = Lease(plan.objects, plan.key, "local", taken=self._record)
+        self._turn = Lease(plan.objects, plan.key, LocalEngine.name, taken=self._record)
         self._ranges = list(open_ranges)
         self._workers = min(workers or cpus(), max(1, sum(b - a for a, b in self._ranges)))
         self._show = show
@@ -95,7 +83,7 @@ class LocalJob:
         return self.plan.workflow_run_id
 
     def _record(self, attempt: int) -> None:
-        record(self.plan.objects, self.plan.key, self.experiment, "local", attempt)
+        record(self.plan.objects, self.plan.key, self.experiment, LocalEngine.name, attempt)
 
     # --- the reference ------------------------------------------------------------------------------
 
@@ -237,17 +225,29 @@ class LocalJob:
 _RUNNING: set[LocalJob] = set()
 
 
-def run_local(
-    plan: RunPlan, experiment: Experiment, open_ranges: Iterable[tuple[int, int]], workers: int | None, *, show: bool
-) -> LocalJob:
-    """Starts a run in the background.
+class LocalEngine(Engine):
+    """Worker processes of this machine, driven by a thread of this process."""
 
-    Raises:
-        RunError: another process works on it.
-    """
-    job = LocalJob(plan, experiment, open_ranges, workers, show=show)
-    job.start()
-    return job
+    name = "local"
+    options = LocalOptions
+
+    def check_ready(self, experiment: Experiment, *, single: bool) -> None:
+        check_travels(experiment)
+
+    def start(
+        self,
+        plan: RunPlan,
+        experiment: Experiment,
+        open_ranges: Iterable[tuple[int, int]],
+        *,
+        options: EngineOptions | None,
+        workers: int | None,
+        show: bool,
+    ) -> LocalJob:
+        workers = workers or (options.workers if isinstance(options, LocalOptions) else None)
+        job = LocalJob(plan, experiment, open_ranges, workers or engine_settings().workers, show=show)
+        job.start()
+        return job
 
 
 def _finish_before_exit() -> None:
@@ -280,4 +280,4 @@ def _forget_parents_runs() -> None:
 os.register_at_fork(after_in_child=_forget_parents_runs)
 threading._register_atexit(_finish_before_exit)  # pyright: ignore[reportAttributeAccessIssue]
 
-__all__ = ["LocalJob", "pool_job", "run_local"]
+__all__ = ["LocalEngine", "LocalJob"]

@@ -1,85 +1,118 @@
-"""Starts the open inputs of a run on the engine that its plan names. The one place that knows all engines."""
+"""Which engine runs a run, by its name: Scythe's own, and those that other packages bring. Runs nothing itself."""
 
 from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import ValidationError
 
 from scythe.define.experiment import Experiment
-from scythe.engines.engine import RunRef
+from scythe.engines.engine import Engine, RunRef
+from scythe.engines.options import EngineOptions
 from scythe.engines.pool.processes import fill_standard_handles
 from scythe.errors import AllocationError, RunError, SettingsError
 from scythe.record.attempts import latest_attempt
 from scythe.record.manifest import record_trigger
 from scythe.record.plan import RunPlan
-from scythe.settings import first_process
+from scythe.settings import engine_settings, first_process
 
-ENGINES = ("inline", "local", "hatchet")
+#: The group of entry points by which a package brings an engine.
+GROUP = "scythe.engines"
+_OWN: Mapping[str, str] = MappingProxyType({
+    "inline": "scythe.engines.inline:InlineEngine",
+    "local": "scythe.engines.local:LocalEngine",
+    "hatchet": "scythe.engines.hatchet.client.engine:HatchetEngine",
+})  # fmt: skip
 
 
-def check_engine(name: str) -> str:
-    """The name of an engine, if there is one of this name.
+@dataclass(frozen=True)
+class Chosen:
+    """An engine, and what it is told of a run."""
+
+    engine: Engine
+    options: EngineOptions | None = None
+
+
+def choose(asked: str | EngineOptions | None, experiment: Experiment) -> Chosen:
+    """The engine that a caller asks for, or else the one of the settings, and its options for an experiment.
+
+    Options that the caller gives win over those of `Register(engine_options=...)`.
 
     Raises:
-        SettingsError: there is none.
+        SettingsError: there is no such engine, or it has no such options.
+        AllocationError: it cannot run the experiment.
         RunError: this process was forked from one that had used Scythe.
     """
+    _check_process()
+    needed = experiment.needs_engine
+    name = asked.engine if isinstance(asked, EngineOptions) else asked or needed or engine_settings().engine
+    engine = engine_named(name)
+    if needed not in (None, name):
+        raise AllocationError(
+            f"{experiment.task_name!r} is a task of {needed.capitalize()}'s: it runs with engine={needed!r} alone"
+        )
+    registered = experiment.options.engine_options.get(name)
+    return Chosen(engine, _options(engine, registered, asked if isinstance(asked, EngineOptions) else None))
+
+
+def _options(engine: Engine, registered: Any, asked: EngineOptions | None) -> EngineOptions | None:
+    given: dict[str, Any] = {}
+    for options in (registered, asked):
+        if options is not None:
+            given |= options.model_dump(exclude_unset=True) if isinstance(options, EngineOptions) else dict(options)
+    if registered is None and asked is None:
+        return None
+    if engine.options is None:
+        raise SettingsError(f"the engine {engine.name!r} has no options, got {given}")
+    try:
+        return engine.options.model_validate(given)
+    except ValidationError as error:
+        found = "; ".join(f"{'.'.join(map(str, e['loc']))}={e['input']!r}: {e['msg']}" for e in error.errors())
+        raise SettingsError(f"options of the engine {engine.name!r}: {found}") from error
+
+
+def _check_process() -> None:
     if first_process() != os.getpid():
         raise RunError(
             f"this process was forked from process {first_process()}, which had used Scythe already: the threads of its "
             'libraries are not in it. Start it with multiprocessing.get_context("spawn") (or "forkserver")'
         )
     fill_standard_handles()  # before a file is opened: in a daemon it would get the number of a standard stream
-    if name not in ENGINES:
-        raise SettingsError(f"there is no engine {name!r}: use {' or '.join(map(repr, ENGINES))}")
-    return name
 
 
-def check_ready(engine: str, experiment: Experiment, *, single: bool) -> None:
-    """Nothing, where an engine can take a run of this experiment now; asked before anything is written.
+@cache
+def engine_named(name: str) -> Engine:
+    """The engine of a name: one of Scythe's own, or of the entry points `scythe.engines`.
 
     Raises:
-        SettingsError: the engine cannot be reached.
-        AllocationError: none of its workers has the experiment; or it cannot be sent to worker processes.
+        SettingsError: there is none; the message lists those that are there.
     """
-    if engine == "local":
-        from scythe.engines.pool.travel import check_travels
-
-        check_travels(experiment)
-    if engine == "hatchet":
-        from scythe.engines.hatchet.client.trigger import check_cluster
-
-        check_cluster(experiment, single=single)
-
-
-def attach(engine: str, plan: RunPlan) -> RunRef | None:
-    """The reference to a run that an engine still has, None where it has nothing that goes on."""
-    if engine != "hatchet":
-        return None
-    from scythe.engines.hatchet.client.trigger import attached
-
-    return attached(plan)
+    if name in _OWN:
+        module, _, made = _OWN[name].partition(":")
+        return getattr(import_module(module), made)()
+    found = _brought()
+    if name not in found:
+        raise SettingsError(f"there is no engine {name!r}: use {' or '.join(map(repr, (*_OWN, *sorted(found))))}")
+    return found[name].load()()
 
 
-def cancel(plan: RunPlan) -> None:
-    """Tells the engine of a run to stop; the others see it by the mark in the run's folder."""
+def _brought() -> dict[str, EntryPoint]:
+    """The engines of other packages, by name."""
+    return {point.name: point for point in entry_points(group=GROUP) if point.name not in _OWN}
+
+
+def engine_of(plan: RunPlan) -> Engine:
+    """The engine that works, or has worked, on a run; raises SettingsError where it is not installed here."""
     last = latest_attempt(plan.objects, plan.key)
-    if (last.engine if last is not None else plan.engine) == "hatchet":
-        from scythe.engines.hatchet.client.trigger import cancel_run
-
-        cancel_run(plan)
-
-
-def outlook(plan: RunPlan) -> str | None:
-    """Why nothing of a run goes on, as far as its engine says; None where nothing is known to be wrong."""
-    last = latest_attempt(plan.objects, plan.key)
-    if (last.engine if last is not None else plan.engine) != "hatchet" or "HATCHET_CLIENT_TOKEN" not in os.environ:
-        return None
-    from scythe.engines.hatchet.client.outlook import outlook as of_cluster
-
-    return of_cluster(plan)
+    return engine_named(last.engine if last is not None else plan.engine)
 
 
 def start(
@@ -87,7 +120,7 @@ def start(
     experiment: Experiment,
     open_ranges: Iterable[tuple[int, int]],
     *,
-    engine: str,
+    chosen: Chosen,
     workers: int | None,
     show: bool = True,
 ) -> RunRef:
@@ -97,26 +130,7 @@ def start(
 
     Raises:
         RunError: another process works on the run.
-        SettingsError: there is no such engine.
-        AllocationError: it cannot run a task of Hatchet's.
     """
-    check_engine(engine)
-    if experiment.included is not None and engine != "hatchet":
-        raise AllocationError(
-            f"{experiment.included.name!r} is a task of Hatchet's: it runs with engine='hatchet' alone"
-        )
-    if engine != "hatchet" and plan.workflow_run_id is None:  # allocated for a cluster, whose run names it
+    if not chosen.engine.names_runs and plan.workflow_run_id is None:  # allocated for an engine that does
         plan = replace(plan, workflow_run_id=record_trigger(plan.objects, plan.key, str(uuid.uuid4())))
-    match engine:
-        case "inline":
-            from scythe.engines.inline import run_inline
-
-            return run_inline(plan, experiment, open_ranges, show=show)
-        case "hatchet":
-            from scythe.engines.hatchet.client.trigger import run_hatchet
-
-            return run_hatchet(plan, experiment, open_ranges, show=show)
-        case _:
-            from scythe.engines.local import run_local
-
-            return run_local(plan, experiment, open_ranges, workers, show=show)
+    return chosen.engine.start(plan, experiment, open_ranges, options=chosen.options, workers=workers, show=show)

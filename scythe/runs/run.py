@@ -10,7 +10,8 @@ from typing import Any, Self
 from pydantic import BaseModel, PrivateAttr
 
 from scythe.engines.engine import FinishedRef, RunRef
-from scythe.engines.start import attach, cancel, outlook, start
+from scythe.engines.options import EngineOptions
+from scythe.engines.start import choose, engine_of, start
 from scythe.errors import FormatError, NotFoundError, RunDamaged, RunError
 from scythe.gather.final import all_parts, coverage_of
 from scythe.gather.parts import failed
@@ -94,9 +95,12 @@ class ExperimentRun(BaseModel):
     @property
     def outlook(self) -> str | None:
         """Why nothing of it goes on, as far as its cluster says (no worker, say); None where nothing is known to be wrong."""
-        return outlook(RunPlan.load(self._objects, self.key))
+        plan = RunPlan.load(self._objects, self.key)
+        return engine_of(plan).outlook(plan)
 
-    def resume(self, *, engine: str | None = None, workers: int | None = None, module: str | None = None) -> RunRef:
+    def resume(
+        self, *, engine: str | EngineOptions | None = None, workers: int | None = None, module: str | None = None
+    ) -> RunRef:
         """Runs what has neither row nor error, then gathers; a finished run is left as it is.
 
         Raises:
@@ -114,7 +118,7 @@ class ExperimentRun(BaseModel):
         return self._start(plan, coverage_of(plan, all_parts(plan)).open_ranges(), engine, workers, module, show=True)
 
     def retry_errors(
-        self, *, engine: str | None = None, workers: int | None = None, module: str | None = None
+        self, *, engine: str | EngineOptions | None = None, workers: int | None = None, module: str | None = None
     ) -> RunRef:
         """Runs the inputs that failed once more (and what is open), then gathers anew.
 
@@ -142,7 +146,7 @@ class ExperimentRun(BaseModel):
             raise RunError(f"the run {self.experiment_id} is finished: there is nothing to cancel")
         plan = RunPlan.load(self._objects, self.key)
         self._objects.write(self.key.cancelled, b"{}")
-        cancel(plan)
+        engine_of(plan).cancel(plan)
 
     def delete(self) -> None:
         """Removes the run from the catalog, then its folder; neither its name nor its version's number is used again.
@@ -186,29 +190,27 @@ class ExperimentRun(BaseModel):
         self,
         plan: RunPlan,
         open_ranges: Sequence[tuple[int, int]],
-        engine: str | None,
+        engine: str | EngineOptions | None,
         workers: int | None,
         module: str | None,
         *,
         show: bool,
     ) -> RunRef:
-        chosen = engine or plan.engine
         experiment = find_experiment(plan, module)
-        going = attach(chosen, plan)
+        chosen = choose(engine or plan.engine, experiment)
+        going = chosen.engine.attach(plan)
         if going is None:
             try:
                 check_free(self._objects, self.key)
             except RunError:
-                going = attach(chosen, plan)  # another client has started it since we looked
+                going = chosen.engine.attach(plan)  # another client has started it since we looked
                 if going is None:
                     raise
         if going is not None:
             return going
         self._objects.delete([self.key.cancelled])
         self._objects.sweep_staging()
-        return start(
-            plan, experiment, open_ranges, engine=chosen, workers=workers or engine_settings().workers, show=show
-        )
+        return start(plan, experiment, open_ranges, chosen=chosen, workers=workers, show=show)
 
 
 def load_run(objects: Objects, key: RunKey) -> ExperimentRun:

@@ -200,7 +200,7 @@ def environment(case: str, request: pytest.FixtureRequest, engine: Engine) -> di
 def test_allocate_says_what_is_wrong_and_writes_nothing(
     case: str, said: str, engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    from scythe.engines.hatchet import client
+    from scythe.engines.hatchet import connection as client
 
     client._client.cache_clear()  # a client has one environment for its whole life
     for key, value in environment(case, request, engine).items():

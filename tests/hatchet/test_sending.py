@@ -18,7 +18,7 @@ from hatchet_sdk.clients.dispatcher import action_listener
 from hatchet_sdk.clients.dispatcher.dispatcher import DispatcherClient
 from hatchet_sdk.contracts.dispatcher_pb2 import STEP_EVENT_TYPE_COMPLETED, STEP_EVENT_TYPE_STARTED
 
-from scythe.engines.hatchet import client, sending
+from scythe.engines.hatchet import connection, sending
 from scythe.engines.hatchet.client import ref
 from scythe.engines.hatchet.worker import alive, children
 
@@ -65,7 +65,7 @@ def test_the_sdk_is_the_one_that_this_was_written_for() -> None:
 def test_the_process_in_which_the_sdk_sends_is_set_up_with_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DispatcherClient, "_try_send_step_action_event", "the SDK's own")
     monkeypatch.setattr(action_listener, "DEFAULT_ACTION_LISTENER_RETRY_COUNT", 15)
-    pickle.loads(pickle.dumps(client.quiet_logger()))
+    pickle.loads(pickle.dumps(connection.quiet_logger()))
     assert DispatcherClient._try_send_step_action_event is sending._send
     assert action_listener.DEFAULT_ACTION_LISTENER_RETRY_COUNT > 1_000_000
 

@@ -71,7 +71,12 @@ def attached(plan: RunPlan) -> HatchetRef | WorkflowRef | None:
 
 
 def run_hatchet(
-    plan: RunPlan, experiment: Experiment, open_ranges: Iterable[tuple[int, int]], *, show: bool
+    plan: RunPlan,
+    experiment: Experiment,
+    open_ranges: Iterable[tuple[int, int]],
+    *,
+    any_code: bool | None,
+    show: bool,
 ) -> HatchetRef | WorkflowRef:
     """Triggers the next turn on a run.
 
@@ -79,7 +84,7 @@ def run_hatchet(
         RunError: the engine refuses.
     """
     labels, names = required_labels(experiment.options), task_names(experiment, single=plan.single)
-    turn = TurnPlan(_next_turn(plan), list(open_ranges), show, _code(experiment), labels, names)
+    turn = TurnPlan(_next_turn(plan), list(open_ranges), show, _code(experiment, any_code), labels, names)
     store_turn(plan.objects, plan.key, turn)
     record(plan.objects, plan.key, experiment, "hatchet", turn.number)
     pointer: dict[str, Any] = {"root": plan.root, "run": plan.key.path, "turn": turn.number}
@@ -97,9 +102,9 @@ def run_hatchet(
     return HatchetRef(plan, ref, record_trigger(plan.objects, plan.key, ref.workflow_run_id), turn.number)
 
 
-def _code(experiment: Experiment) -> str | None:
+def _code(experiment: Experiment, any_code: bool | None) -> str | None:
     """The code that workers must have; what was typed into a notebook is no file that they could have."""
-    if experiment.source is None or engine_settings().any_code:
+    if experiment.source is None or (engine_settings().any_code if any_code is None else any_code):
         return None
     return code_hash(experiment)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from scythe.define.experiment import Experiment
 from scythe.engines.hatchet.tasks import Pointer
-from scythe.engines.local import pool_job
+from scythe.engines.pool.job import pool_job
 from scythe.engines.pool.server import Prepared
 from scythe.errors import RunError
 from scythe.gather.collect import Collector

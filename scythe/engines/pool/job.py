@@ -1,0 +1,24 @@
+"""What a worker process needs to serve chunks of a run: the job that it is sent. Starts no process."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from scythe.define.experiment import Experiment
+from scythe.engines.pool.child import Job
+from scythe.engines.pool.travel import packed
+from scythe.leaf.failures import lines_in_memory
+from scythe.record.plan import RunPlan
+from scythe_catalog.storage.s3 import hand_over, renewed
+
+
+def pool_job(plan: RunPlan, experiment: Experiment, parts: str | None = None) -> Job:
+    """What a worker process needs to serve ranges of a run; it goes to processes of this machine alone."""
+    limit = experiment.options.execution_seconds
+    return Job(plan.to_json(), packed(experiment), limit, parts, hand_over(plan.root), lines_in_memory())
+
+
+def kept_up(job: Job, plan: RunPlan) -> Job:
+    """The job, with new credentials where those that it holds have been replaced."""
+    reach = renewed(plan.root, job.reach)
+    return job if reach is job.reach else replace(job, reach=reach)
