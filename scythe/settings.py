@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, ByteSize, Field, ValidationError, field_va
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from scythe.durations import seconds_of
-from scythe.errors import SettingsError
+from scythe.errors import CatalogError, SettingsError
 from scythe_catalog.storage.objects import Objects
 
 S = TypeVar("S", bound=BaseSettings)
@@ -24,17 +24,21 @@ class StorageSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SCYTHE_STORAGE_")
 
-    root: Path = Path("scythe-data")
+    root: str = "scythe-data"
     bucket: str | None = None
     bucket_prefix: str = "scythe"
 
     @field_validator("root")
     @classmethod
-    def _is_a_folder(cls, root: Path) -> Path:
-        if root.parts[:1] == ("s3:",):
+    def _is_known(cls, root: str) -> str:
+        if root.startswith("s3:"):
             raise ValueError(
                 "name a bucket with SCYTHE_STORAGE_BUCKET, and what is below it with SCYTHE_STORAGE_BUCKET_PREFIX"
             )
+        try:
+            Objects.at(root)
+        except CatalogError as error:
+            raise ValueError(str(error)) from error
         return root
 
     @field_validator("bucket")

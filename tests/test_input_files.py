@@ -25,6 +25,7 @@ from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.registry import ExperimentRegistry
 from scythe.settings import storage
 from scythe_catalog.storage.objects import Objects
+from scythe_catalog.storage.provider import provider_of
 from tests.web_server import web_server
 
 # Worker processes cannot import this module by its name, which pytest made up.
@@ -206,7 +207,7 @@ def test_of_remote_files_the_run_records_what_their_servers_say_of_them(bucket: 
     objects.write("sun.epw", b"sun")
     with web_server() as web:
         named = {
-            objects.uri("sun.epw"): (obstore.head(objects.store, "sun.epw")["e_tag"], 3),
+            objects.uri("sun.epw"): (obstore.head(provider_of(objects.root).store(), "sun.epw")["e_tag"], 3),
             web.gives("/rain", b"rain", ETag='"r1"'): ('"r1"', 4),
             web.gives("/wind", b"windy", Last_Modified="Mon, 02 Feb 2026 10:00:00 GMT"): (
                 "Mon, 02 Feb 2026 10:00:00 GMT",

@@ -29,6 +29,7 @@ from scythe.runs.rebuild import rebuild
 from scythe.settings import storage
 from scythe.utils.filesys import FileReference
 from scythe_catalog.storage.objects import Objects
+from scythe_catalog.storage.s3 import S3
 from tests.s3_server import KEY, REGION, SECRET, S3Server, s3_server
 
 PART = 8 * 1024 * 1024
@@ -253,9 +254,8 @@ def works(bucket: str) -> None:
     assert objects.create("a", b"1") or objects.read("a") == b"1"
     frame = pl.DataFrame({"v": [1]})
     objects.write("b.pq", _parquet(frame))
-    from scythe_catalog.storage.s3 import polars_options
 
-    assert pl.read_parquet(objects.uri("b.pq"), storage_options=polars_options(objects.root)).equals(frame)
+    assert pl.read_parquet(objects.uri("b.pq"), storage_options=S3(objects.root).polars_options()).equals(frame)
 
 
 def _parquet(frame: pl.DataFrame) -> bytes:
@@ -320,7 +320,7 @@ def test_what_boto3_does_not_read_is_not_read(bucket: str, monkeypatch: pytest.M
 def test_credentials_that_expire_are_renewed_in_the_middle_of_things(
     bare: Path, bucket: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from scythe_catalog.storage import s3 as reached
+    from scythe_catalog.storage import reach as reached
 
     monkeypatch.setattr(reached, "_ASK_AGAIN", dt.timedelta(0))
     log = bare / "asked"
@@ -376,7 +376,7 @@ def test_a_client_reaches_the_bucket_where_the_environment_would_not(
 def test_what_is_handed_to_other_processes_follows_a_client_whose_credentials_are_renewed(
     bare: Path, bucket: str, s3: S3Server
 ) -> None:
-    from scythe_catalog.storage.s3 import hand_over, renewed, use_client
+    from scythe_catalog.storage.reach import hand_over, renewed, use_client
 
     program = (
         "import datetime, json, time; now = datetime.datetime.now(datetime.timezone.utc); "
@@ -428,7 +428,7 @@ def read_remote(spec: Remote) -> Text:
 def test_a_client_beside_a_folder_reaches_the_inputs_in_buckets(
     engine: str, bucket: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from scythe_catalog.storage import s3 as reached
+    from scythe_catalog.storage import reach as reached
 
     for name in [n for n in os.environ if n.startswith(("AWS_", "SCYTHE_STORAGE_BUCKET"))]:
         monkeypatch.delenv(name)

@@ -203,9 +203,9 @@ def test_what_goes_up_carries_its_checksum(bucket: str, flaky: Flaky, tmp_path: 
 def test_a_network_that_never_works_again_is_an_error_when_patience_ends(
     fault: str, bucket: str, flaky: Flaky, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from scythe_catalog.storage import s3
+    from scythe_catalog.storage import s3_errors
 
-    monkeypatch.setattr(s3, "PATIENCE_SECONDS", 2.0)
+    monkeypatch.setattr(s3_errors, "PATIENCE_SECONDS", 2.0)
     flaky(lambda method, target: fault)
     objects = Objects.at(f"s3://{bucket}/root")
     for ask in (lambda: objects.read("a"), lambda: objects.create("a", b""), lambda: objects.delete(["a"])):

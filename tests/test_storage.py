@@ -25,6 +25,7 @@ from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, Ex
 from scythe_catalog.errors import StorageError
 from scythe_catalog.storage import disk
 from scythe_catalog.storage.objects import Objects
+from scythe_catalog.storage.provider import Provider
 
 NO_LINKS = [errno.EPERM, errno.EOPNOTSUPP]
 
@@ -90,9 +91,7 @@ def test_where_there_are_no_links_a_copy_is_shown(tmp_path: Path, without_links:
 
 
 def test_what_one_request_cannot_copy_goes_through_this_machine(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    import scythe_catalog.storage.objects as module
-
-    monkeypatch.setattr(module, "_COPY_BYTES", 1000)
+    monkeypatch.setattr(Provider, "copied_bytes", 1000)
     objects = Objects.at(f"s3://{bucket}/root")
     objects.write("large", content := os.urandom(9 * 1024 * 1024))
     objects.link("large", "again")
@@ -126,7 +125,7 @@ def test_a_file_system_that_can_do_neither_says_what_is_missing(
 
 def test_a_folder_of_the_root_may_be_a_link_to_another_disk(objects: Objects, tmp_path: Path) -> None:
     other = Path("/dev/shm")
-    if objects.is_bucket or not other.is_dir() or other.stat().st_dev == tmp_path.stat().st_dev:
+    if objects.folder is None or not other.is_dir() or other.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("there is no second disk here")
     with tempfile.TemporaryDirectory(dir=other) as elsewhere:
         objects.write("a", b"content")
@@ -241,6 +240,7 @@ def test_what_cannot_be_deleted_is_named(tmp_path: Path, monkeypatch: pytest.Mon
 STAGING = """
 import sys
 from scythe_catalog.storage.objects import Objects
+from scythe_catalog.storage.provider import Provider
 for root in sys.argv[1:]:
     path = Objects.at(root).staging_file("x")
     path.write_bytes(b"half")

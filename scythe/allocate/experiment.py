@@ -197,7 +197,7 @@ class BaseExperiment:
 
 
 def _use_client(objects: Objects, client: Any) -> None:
-    from scythe_catalog.storage.s3 import use_client
+    from scythe_catalog.storage.reach import use_client
 
     try:
         use_client(objects.root, client)
@@ -214,7 +214,7 @@ def _writable(objects: Objects) -> Generator[None]:
     try:
         yield
     except StorageError as error:
-        told = str(error) if objects.is_bucket else f"the root {objects.root} cannot be written: {error}"
+        told = str(error) if objects.folder is None else f"the root {objects.root} cannot be written: {error}"
         raise AllocationError(told) from error
     except (OSError, BaseError) as error:
         raise AllocationError(f"the root {objects.root} cannot be written: {reason(error)}") from error

@@ -71,7 +71,7 @@ class RunPlan:
     @property
     def objects(self) -> Objects:
         """The root of all experiments."""
-        return Objects(self.root)
+        return Objects.at(self.root)
 
     def schemas(self, experiment: Experiment) -> ExperimentSchemas:
         """The experiment's schemas as they are in this run, computed features and extra values included."""

@@ -159,14 +159,15 @@ def _web(url: str, known: Entry | None, target: Path, settings: FetchSettings) -
 
 def _s3(uri: str, known: Entry | None, target: Path, settings: FetchSettings) -> Tags | None:
     from scythe_catalog.storage import odd_keys
-    from scythe_catalog.storage.ranged import Found, Unchanged
+    from scythe_catalog.storage.provider import provider_of
+    from scythe_catalog.storage.ranged import Ranged, Unchanged
 
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     unless = known.e_tag if known is not None else None
     try:
         if odd_keys.is_odd(key):
             return Tags(odd_keys.save(bucket, key, target, unless))
-        found = Found(f"s3://{bucket}", key, unless)
+        found = Ranged(provider_of(f"s3://{bucket}"), key, unless)
         found.save(target)
         return Tags(found.e_tag, found.last_modified)
     except Unchanged:

@@ -60,10 +60,11 @@ def _of_web(uri: str) -> Identity:
 
 def _of_bucket(uri: str) -> Identity:
     from scythe_catalog.storage import odd_keys
+    from scythe_catalog.storage.provider import provider_of
     from scythe_catalog.storage.ranged import look
 
     bucket, _, key = uri.removeprefix("s3://").partition("/")
-    return _UNKNOWN if odd_keys.is_odd(key) else Identity(*look(f"s3://{bucket}", key))
+    return _UNKNOWN if odd_keys.is_odd(key) else Identity(*look(provider_of(f"s3://{bucket}"), key))
 
 
 __all__ = ["Identity", "identify"]

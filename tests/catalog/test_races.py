@@ -28,7 +28,7 @@ class Row(BaseModel):
     number: int
     text: str | None = None
 
-objects, compiled = Objects(root), compile_model(Row)
+objects, compiled = Objects.at(root), compile_model(Row)
 table = Catalog(warehouse, name or None).table("experiment", "scalars")
 files = []
 for i in range(int(commits)):

@@ -93,7 +93,7 @@ def write(
 
 
 def test_every_reader_takes_the_files_of_runs_before_and_after_a_type_is_told(tmp_path: Path, duck: Any) -> None:
-    objects, catalog = Objects(f"file://{tmp_path}"), Catalog(f"file://{tmp_path}/catalog")
+    objects, catalog = Objects.at(f"file://{tmp_path}"), Catalog(f"file://{tmp_path}/catalog")
     untold = schema(n=k.Int(), v=NONE, l=k.List(NONE), s=struct(a=NONE, b=k.Int()))
     told = schema(n=k.Int(), v=NUMBER, l=k.List(TEXT), s=struct(a=k.Duration(), b=k.Int()))
     table = catalog.ensure("space", "t", untold, [RUN])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import polars as pl
@@ -12,6 +11,7 @@ import scythe
 from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry, LocalOptions
 from scythe.engines.start import engine_named
 from scythe.errors import AllocationError, RegistrationError, SettingsError
+from tests.installed import install
 
 
 class Side(ExperimentInputSpec):
@@ -24,14 +24,9 @@ class Area(ExperimentOutputSpec):
 
 @pytest.fixture
 def installed(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The package of the toy engine, as pip leaves it: a module, and metadata with its entry point."""
-    site = tmp_path / "site"
-    shutil.copytree(Path(__file__).with_name("toy_engine"), site)
-    about = site / "toy_engine-1.0.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-engine\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text("[scythe.engines]\ntoy = toy_engine:ToyEngine\n")
-    monkeypatch.syspath_prepend(str(site))
+    """The package of the toy engine."""
+    here = Path(__file__).with_name("toy_engine") / "toy_engine.py"
+    install(here, tmp_path / "site", "[scythe.engines]\ntoy = toy_engine:ToyEngine\n", monkeypatch)
     engine_named.cache_clear()
 
 

@@ -16,6 +16,7 @@ from scythe.errors import RunCancelled
 from scythe.record.attempts import latest_attempt
 from scythe.record.plan import RunPlan
 from scythe.runs.run import ExperimentRun
+from scythe_catalog.storage.folder import Folder
 from scythe_catalog.storage.objects import Objects
 
 
@@ -130,7 +131,7 @@ def finished(root: Path) -> ExperimentRun:
 def test_a_turn_that_is_being_taken_when_its_task_is_cancelled_is_given_back(
     finished: ExperimentRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan, create, work = RunPlan.load(finished.objects, finished.key), Objects.create, Work()
+    plan, create, work = RunPlan.load(finished.objects, finished.key), Folder.create, Work()
 
     def slow(self: Objects, key: str, data: bytes) -> bool:
         created = create(self, key, data)
@@ -146,7 +147,7 @@ def test_a_turn_that_is_being_taken_when_its_task_is_cancelled_is_given_back(
         await cancel(task, work)
         assert task.cancelled()
 
-    monkeypatch.setattr(Objects, "create", slow)
+    monkeypatch.setattr(Folder, "create", slow)
     asyncio.run(run(cancelled_twice))
 
     last = latest_attempt(finished.objects, finished.key)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from scythe_catalog.storage.folder import Folder
 from scythe_catalog.storage.objects import Objects
 
 #: What changes something below a root.
@@ -41,5 +42,5 @@ def dying(after: int) -> Iterator[Callable[[], int]]:
 
     with pytest.MonkeyPatch.context() as patch:
         for name in CHANGES:
-            patch.setattr(Objects, name, guarded(getattr(Objects, name)))
+            patch.setattr(Folder, name, guarded(getattr(Folder, name)))
         yield lambda: count

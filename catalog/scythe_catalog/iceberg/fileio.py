@@ -14,12 +14,12 @@ IMPLEMENTATION = "scythe_catalog.iceberg.fileio.ObjectsFileIO"
 
 
 def _split(location: str) -> tuple[Objects, str]:
-    if location.startswith("s3://"):
-        bucket, _, key = location[5:].partition("/")
-        return Objects(f"s3://{bucket}"), key
+    scheme, separator, path = location.partition("://")
+    if separator and scheme != "file":
+        bucket, _, key = path.partition("/")
+        return Objects.at(f"{scheme}://{bucket}"), key
     folder, _, name = location.rpartition("/")
-    objects = Objects.at(folder or "/")
-    return objects, objects.key(f"{objects.root}/{name}")
+    return Objects.at(folder or "/"), name
 
 
 class _Input(InputFile):

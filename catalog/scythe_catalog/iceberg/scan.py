@@ -29,7 +29,7 @@ def scan(
     """
     schema = table.schema
     names = [c for c in schema.names if columns is None or c in columns] if columns is None else list(columns)
-    frame = pl.scan_iceberg(table.iceberg, storage_options=_storage_options(table))
+    frame = pl.scan_iceberg(table.iceberg, storage_options=Objects.at(table.iceberg.metadata_location).polars_options)
     for name, value in partition.items():
         frame = frame.filter(pl.col(name) == value)
     asked = schema.select(names)
@@ -50,9 +50,7 @@ def scan_files(objects: Objects, keys: Sequence[str], schema: TableSchema) -> pl
     """The rows of Parquet files of one schema, typed by it; no catalog is asked, nor any file opened yet."""
     if not keys:
         return pl.LazyFrame(schema=schema.polars())
-    folder = objects.folder
-    sources = [objects.uri(key) if folder is None else str(folder / key) for key in keys]
-    options = _reach(objects.root)
+    sources, options = [objects.polars_source(key) for key in keys], objects.polars_options
     frame = pl.scan_parquet(sources, storage_options=options, glob=False, hive_partitioning=False)
     return frame.select(schema.names).with_columns(typed(schema))
 
@@ -94,15 +92,3 @@ def _rebuilt(value: pl.Expr, kind: Kind) -> pl.Expr:
             return pl.when(value.is_not_null()).then(pl.struct(made))
         case _:
             return value.cast(kind.polars())
-
-
-def _storage_options(table: Table) -> dict[str, Any] | None:
-    return _reach(table.iceberg.metadata_location)
-
-
-def _reach(uri: str) -> dict[str, str] | None:
-    if not uri.startswith("s3://"):
-        return None
-    from scythe_catalog.storage.s3 import polars_options
-
-    return polars_options(uri)

@@ -143,7 +143,7 @@ class Catalog:
             for i, c in enumerate(columns)
         ]
         described = {**_PROPERTIES, **properties, SCHEMA_KEY: json.dumps(schema.to_json())}
-        location = Objects(self.warehouse).uri(f"{namespace}/{name}")
+        location = Objects.at(self.warehouse).uri(f"{namespace}/{name}")
         try:
             created = self.iceberg.create_table(
                 (namespace, name), iceberg, location, PartitionSpec(*fields), properties=described

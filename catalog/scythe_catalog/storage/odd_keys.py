@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from scythe_catalog.errors import StorageError, StorageRefused
-from scythe_catalog.storage import s3
+from scythe_catalog.storage import s3_errors
 from scythe_catalog.storage.ranged import Unchanged
+from scythe_catalog.storage.reach import reach
 
 _BLOCK = 1 << 20
 
@@ -34,15 +35,21 @@ def save(bucket: str, key: str, path: Path, unless: str | None = None) -> str:
     from botocore.exceptions import BotoCoreError, ClientError
     from urllib3.exceptions import HTTPError
 
-    client, began = s3.reach(bucket).client(), time.monotonic()
+    client, began = reach(bucket).client(), time.monotonic()
 
     def again(error: Exception) -> bool:
         patience = 0.0
         if isinstance(error, ClientError):
             status = _status(error)
-            patience = s3.THROTTLED_SECONDS if status in (429, 503) else s3.PATIENCE_SECONDS if status >= 500 else 0.0
+            patience = (
+                s3_errors.THROTTLED_SECONDS
+                if status in (429, 503)
+                else s3_errors.PATIENCE_SECONDS
+                if status >= 500
+                else 0.0
+            )
         elif isinstance(error, BotoCoreError | HTTPError | ConnectionError):
-            patience = s3.PATIENCE_SECONDS
+            patience = s3_errors.PATIENCE_SECONDS
         return time.monotonic() - began < patience
 
     try:

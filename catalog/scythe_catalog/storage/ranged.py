@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scythe_catalog.errors import StorageError
-from scythe_catalog.storage.s3 import attempted, s3_store
+from scythe_catalog.storage.provider import Provider
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -23,11 +23,11 @@ _AHEAD_BYTES = 1024 * 1024
 _AT_ONCE = 8
 
 
-def look(root: str, key: str) -> tuple[str | None, int]:
+def look(provider: Provider, key: str) -> tuple[str | None, int]:
     """The tag and the size [bytes] of an object, which is not read; raises FileNotFoundError."""
     import obstore
 
-    meta = attempted(root, lambda: obstore.head(s3_store(root), key))
+    meta = provider.attempted(lambda: obstore.head(provider.store(), key))
     return meta["e_tag"], meta["size"]
 
 
@@ -35,7 +35,7 @@ class Unchanged(Exception):
     """The object is still what the tag names."""
 
 
-class Found:
+class Ranged:
     """An object that is there, and its first bytes: a small one is whole after one request.
 
     Raises:
@@ -43,25 +43,25 @@ class Found:
         FileNotFoundError: there is no such object.
     """
 
-    def __init__(self, root: str, key: str, unless: str | None = None) -> None:
+    def __init__(self, provider: Provider, key: str, unless: str | None = None) -> None:
         import obstore
 
-        self._root, self._key = root, key
+        self._provider, self._key = provider, key
 
         def first() -> tuple[Any, bytes]:
             options: Any = {"range": (0, PART_BYTES), **({"if_none_match": unless} if unless else {})}
             try:
-                got = obstore.get(s3_store(root), key, options=options)
+                got = obstore.get(provider.store(), key, options=options)
             except obstore.exceptions.GenericError as error:
                 if "InvalidRange" not in str(error):  # the answer for an object of no bytes
                     raise
                 del options["range"]
-                got = obstore.get(s3_store(root), key, options=options)
+                got = obstore.get(provider.store(), key, options=options)
             except obstore.exceptions.NotModifiedError:
                 raise Unchanged from None
             return got.meta, bytes(got.bytes())
 
-        meta, self._head = attempted(root, first)
+        meta, self._head = provider.attempted(first)
         self.size: int = meta["size"]
         self.e_tag: str | None = meta["e_tag"]
         self.last_modified = str(meta["last_modified"])
@@ -82,7 +82,7 @@ class Found:
                     data, start = data[written:], start + written
 
             def part(start: int) -> None:
-                put(_range(self._root, self._key, start, min(start + PART_BYTES, self.size), self.e_tag), start)
+                put(_range(self._provider, self._key, start, min(start + PART_BYTES, self.size), self.e_tag), start)
 
             put(self._head, 0)
             starts = range(len(self._head), self.size, PART_BYTES)
@@ -91,34 +91,34 @@ class Found:
                     list(pool.map(part, starts))
             got = os.fstat(target.fileno()).st_size
         if got != self.size:
-            raise StorageError(f"{self._root}/{self._key}: got {got} of {self.size} bytes")
+            raise StorageError(f"{self._provider.root}/{self._key}: got {got} of {self.size} bytes")
         if self.e_tag is None and starts:  # the ranges did not say of which content they are
-            now = Found(self._root, self._key)
+            now = Ranged(self._provider, self._key)
             if (now.size, now.last_modified) != (self.size, self.last_modified):
-                raise StorageError(f"{self._root}/{self._key} was replaced while it was read")
+                raise StorageError(f"{self._provider.root}/{self._key} was replaced while it was read")
 
 
 class RangedFile(io.RawIOBase):
     """An object as a file to read: its last bytes come with the opening, for there is the footer of a Parquet file."""
 
-    def __init__(self, root: str, key: str) -> None:
+    def __init__(self, provider: Provider, key: str) -> None:
         import obstore
 
-        self._root, self._key = root, key
+        self._provider, self._key = provider, key
 
         def last() -> tuple[Any, bytes]:
-            got = obstore.get(s3_store(root), key, options={"range": {"suffix": _TAIL_BYTES}})
+            got = obstore.get(provider.store(), key, options={"range": {"suffix": _TAIL_BYTES}})
             return got.meta, bytes(got.bytes())
 
-        meta, self._tail = attempted(root, last)
+        meta, self._tail = provider.attempted(last)
         self._size: int = meta["size"]
         self._e_tag: str | None = meta["e_tag"]
         self._at = 0
 
     @classmethod
-    def open(cls, root: str, key: str) -> io.BufferedReader:
+    def open(cls, provider: Provider, key: str) -> io.BufferedReader:
         """The object, read ahead in blocks; raises FileNotFoundError."""
-        return io.BufferedReader(cls(root, key), _AHEAD_BYTES)
+        return io.BufferedReader(cls(provider, key), _AHEAD_BYTES)
 
     def readable(self) -> bool:
         return True
@@ -147,17 +147,17 @@ class RangedFile(io.RawIOBase):
         if in_tail >= 0:
             data = self._tail[in_tail : in_tail + stop - self._at]
         else:
-            data = _range(self._root, self._key, self._at, stop, self._e_tag)
+            data = _range(self._provider, self._key, self._at, stop, self._e_tag)
         view[: len(data)] = data
         self._at += len(data)
         return len(data)
 
 
-def _range(root: str, key: str, start: int, stop: int, e_tag: str | None) -> bytes:
+def _range(provider: Provider, key: str, start: int, stop: int, e_tag: str | None) -> bytes:
     import obstore
 
     options: Any = {"range": (start, stop), **({"if_match": e_tag} if e_tag else {})}
-    data = attempted(root, lambda: bytes(obstore.get(s3_store(root), key, options=options).bytes()))
+    data = provider.attempted(lambda: bytes(obstore.get(provider.store(), key, options=options).bytes()))
     if len(data) != stop - start:
-        raise StorageError(f"{root}/{key}: got {len(data)} of the {stop - start} bytes from {start} on")
+        raise StorageError(f"{provider.root}/{key}: got {len(data)} of the {stop - start} bytes from {start} on")
     return data

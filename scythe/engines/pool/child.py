@@ -175,7 +175,7 @@ def _runner(job: Job, mark: Callable[[int, int], None], life: Life) -> Callable[
     from scythe.gather.payload import Packing
     from scythe.leaf.leaf import Leaf
     from scythe.record.plan import RunPlan
-    from scythe_catalog.storage.s3 import take_over
+    from scythe_catalog.storage.reach import take_over
 
     remember_lines(job.lines)
     try:

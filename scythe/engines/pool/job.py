@@ -9,7 +9,7 @@ from scythe.engines.pool.child import Job
 from scythe.engines.pool.travel import packed
 from scythe.leaf.failures import lines_in_memory
 from scythe.record.plan import RunPlan
-from scythe_catalog.storage.s3 import hand_over, renewed
+from scythe_catalog.storage.reach import hand_over, renewed
 
 
 def pool_job(plan: RunPlan, experiment: Experiment, parts: str | None = None) -> Job:

@@ -83,7 +83,7 @@ def find_plan(root: str, key: RunKey) -> RunPlan:
     Raises:
         RunError: the run is not in the worker's storage.
     """
-    objects = Objects(root)
+    objects = Objects.at(root)
     try:
         return replace(RunPlan.from_json(objects.read(key.plan)), root=root)
     except FileNotFoundError:

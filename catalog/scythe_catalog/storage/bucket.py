@@ -1,0 +1,176 @@
+"""A root that is a bucket: objects over a network, small ones many at a time, large ones in ranges and parts.
+
+Knows no provider: how one is reached, and what its failures mean, its `Provider` says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar, cast
+
+import obstore
+from obstore.exceptions import AlreadyExistsError
+
+from scythe_catalog.storage import staging
+from scythe_catalog.storage.objects import Found, Objects
+from scythe_catalog.storage.provider import Provider, provider_of
+from scythe_catalog.storage.ranged import Ranged, RangedFile
+
+A = TypeVar("A")
+T = TypeVar("T")
+
+_PART_BYTES = 8 * 1024 * 1024
+#: An object in a bucket has 10,000 parts at most.
+_MAX_PARTS = 9_000
+_AT_ONCE = 32
+#: In which of an object's headers the call that made it left its name.
+_MAKER = "scythe-maker"
+
+
+@dataclass(frozen=True)
+class Bucket(Objects):
+    """The objects below `s3://bucket/prefix`, or below the address of another provider."""
+
+    @property
+    def provider(self) -> Provider:
+        """How the bucket is reached."""
+        return provider_of(self.root)
+
+    def read(self, key: str) -> bytes:
+        return self._tried(lambda: bytes(obstore.get(self.provider.store(), key).bytes()))
+
+    def read_dated(self, key: str) -> tuple[bytes, float]:
+        def attempt() -> tuple[bytes, float]:
+            got = obstore.get(self.provider.store(), key)
+            return bytes(got.bytes()), got.meta["last_modified"].timestamp()
+
+        return self._tried(attempt)
+
+    def read_all(self, keys: Iterable[str]) -> list[bytes]:
+        return _at_once(self.read, keys)
+
+    def reader(self, key: str) -> BinaryIO:
+        return cast(BinaryIO, RangedFile.open(self.provider, key))
+
+    def download(self, key: str, path: Path) -> None:
+        Ranged(self.provider, key).save(path)
+
+    def size(self, key: str) -> int:
+        return self._tried(lambda: obstore.head(self.provider.store(), key)["size"])
+
+    def found(self, prefix: str) -> list[Found]:
+        return self._tried(
+            lambda: [
+                Found(meta["path"], meta["size"], meta["last_modified"])
+                for batch in obstore.list(self.provider.store(), prefix + "/")
+                for meta in batch
+            ]
+        )
+
+    def _listing(self, prefix: str) -> tuple[list[str], list[str]]:
+        below = prefix + "/" if prefix else None
+        listed = self._tried(lambda: obstore.list_with_delimiter(self.provider.store(), below))
+        folders, keys = listed["common_prefixes"], [meta["path"] for meta in listed["objects"]]
+        return [p.rstrip("/").rsplit("/", 1)[-1] for p in folders], [k.rsplit("/", 1)[-1] for k in keys]
+
+    def polars_source(self, key: str) -> str:
+        return self.uri(key)
+
+    @property
+    def polars_options(self) -> dict[str, Any]:
+        return self.provider.polars_options()
+
+    def write(self, key: str, data: bytes) -> None:
+        self._tried(lambda: obstore.put(self.provider.store(), key, data, use_multipart=False))
+
+    def create(self, key: str, data: bytes) -> bool:
+        """The answer to a creation may be lost on its way and the request be sent again: then the object that is there
+        already is our own. It is told from another's by a name that this call gives it.
+        """
+        name = uuid.uuid4().hex
+
+        def attempt() -> bool:
+            try:
+                obstore.put(
+                    self.provider.store(), key, data, mode="create", use_multipart=False, attributes={_MAKER: name}
+                )
+            except AlreadyExistsError:
+                return self._maker(key) == name
+            return True
+
+        return self._tried(attempt)
+
+    def _maker(self, key: str) -> object:
+        try:
+            got = obstore.get(self.provider.store(), key, options={"head": True})
+        except FileNotFoundError:
+            return None
+        found: dict[str, object] = dict(got.attributes)
+        return found.get(_MAKER)
+
+    def upload(self, path: Path, key: str) -> None:
+        size = path.stat().st_size
+        if size <= _PART_BYTES:
+            self.write(key, path.read_bytes())
+            return
+        part = max(_PART_BYTES, -(-size // _MAX_PARTS))
+
+        def attempt() -> None:
+            with path.open("rb") as source:
+                obstore.put(self.provider.store(patient=True), key, source, chunk_size=part, max_concurrency=8)
+
+        self._tried(attempt)
+
+    def take_in(self, files: Iterable[tuple[Path, str]]) -> None:
+        _at_once(lambda pair: self.upload(*pair), files)
+
+    def staging_file(self, name: str) -> Path:
+        return staging.private(name)
+
+    def publish_all(self, files: Iterable[tuple[Path, str]]) -> None:
+        def upload(pair: tuple[Path, str]) -> None:
+            try:
+                self.upload(*pair)
+            finally:
+                staging.drop(pair[0])
+
+        _at_once(upload, files)
+
+    def link(self, source: str, target: str) -> None:
+        if self.size(source) <= self.provider.copied_bytes:
+            self._tried(lambda: obstore.copy(self.provider.store(), source, target))
+            return
+        staged = self.staging_file(target.rsplit("/", 1)[-1])
+        try:
+            self.download(source, staged)
+            self.upload(staged, target)
+        finally:
+            staging.drop(staged)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        given = list(keys)
+        for start in range(0, len(given), 1000):
+            batch = given[start : start + 1000]
+            try:
+                self._tried(lambda batch=batch: obstore.delete(self.provider.store(), batch))
+            except FileNotFoundError:
+                for key in batch:
+                    with contextlib.suppress(FileNotFoundError):
+                        self._tried(lambda key=key: obstore.delete(self.provider.store(), key))
+
+    def _tried(self, call: Callable[[], T]) -> T:
+        return self.provider.attempted(call)
+
+
+def _at_once(call: Callable[[A], T], arguments: Iterable[A]) -> list[T]:
+    """All results in order, many calls at a time."""
+    given = list(arguments)
+    if len(given) < 2:
+        return [call(one) for one in given]
+    with ThreadPoolExecutor(min(_AT_ONCE, len(given))) as pool:
+        return list(pool.map(call, given))

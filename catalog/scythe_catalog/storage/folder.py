@@ -1,0 +1,125 @@
+"""A root that is a folder of a disk. Names in keys are names of files; whole or absent is a rename or a hard link."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import shutil
+import stat
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from scythe_catalog.storage import disk, staging
+from scythe_catalog.storage.objects import Found, Objects
+
+
+@dataclass(frozen=True)
+class Folder(Objects):
+    """The files below a folder; `root` is its `file://` URI, in which nothing is percent-encoded, as in Iceberg's metadata."""
+
+    @property
+    def folder(self) -> Path:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The folder."""
+        return Path(self.root.removeprefix("file://"))
+
+    def make(self) -> None:
+        disk.make_root(self.folder)
+
+    def read(self, key: str) -> bytes:
+        path = self.folder / key
+        with disk.spoken(path, "read"):
+            return path.read_bytes()
+
+    def read_dated(self, key: str) -> tuple[bytes, float]:
+        return self.read(key), (self.folder / key).stat().st_mtime
+
+    def reader(self, key: str) -> BinaryIO:
+        import pyarrow as pa
+
+        # No file of Python's: Arrow's threads would still ask Python for it while the process ends, which aborts it.
+        with disk.spoken(self.folder / key, "read"):
+            return cast(BinaryIO, pa.OSFile(str(self.folder / key)))
+
+    def download(self, key: str, path: Path) -> None:
+        shutil.copyfile(self.folder / key, path)
+
+    def size(self, key: str) -> int:
+        path = self.folder / key
+        with disk.spoken(path, "read"):
+            found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise FileNotFoundError(errno.ENOENT, "this is no file", str(path))
+        return found.st_size
+
+    def found(self, prefix: str) -> list[Found]:
+        folder = self.folder
+        with disk.spoken(folder / prefix, "read"):
+            return [Found(p.relative_to(folder).as_posix(), *disk.facts(p)) for p in disk.walk(folder / prefix)]
+
+    def _listing(self, prefix: str) -> tuple[list[str], list[str]]:
+        path = self.folder / prefix
+        with disk.spoken(path, "read"):
+            folders, files = disk.entries(path)
+        return [name for name in folders if name != staging.STAGING], files
+
+    def polars_source(self, key: str) -> str:
+        return str(self.folder / key)
+
+    def write(self, key: str, data: bytes) -> None:
+        path = self.folder / key
+        with disk.spoken(path, "written"), self._staged(key) as staged:
+            disk.write_staged(staged, data)
+            disk.show(staged, path)
+
+    def create(self, key: str, data: bytes) -> bool:
+        path = self.folder / key
+        with disk.spoken(path, "written"), self._staged(key) as staged:
+            disk.write_staged(staged, data)
+            return disk.show_new(staged, path)
+
+    @contextlib.contextmanager
+    def _staged(self, key: str) -> Generator[Path]:
+        staged = self.staging_file(key.rsplit("/", 1)[-1])
+        try:
+            yield staged
+        finally:
+            staging.drop(staged)
+
+    def take_in(self, files: Iterable[tuple[Path, str]]) -> None:
+        staged: list[tuple[Path, str]] = []
+        try:
+            for path, key in files:
+                staged.append((self.staging_file(path.name), key))
+                shutil.copyfile(path, staged[-1][0])
+            self.publish_all(staged)
+        finally:
+            for path, _ in staged:
+                staging.drop(path)
+
+    def staging_file(self, name: str) -> Path:
+        with disk.spoken(self.folder, "written"):
+            return staging.below(self.folder, name)
+
+    def publish_all(self, files: Iterable[tuple[Path, str]]) -> None:
+        with disk.spoken(self.folder, "written"):
+            disk.show_all((staged, self.folder / key) for staged, key in files)
+
+    def link(self, source: str, target: str) -> None:
+        with disk.spoken(self.folder / target, "written"):
+            disk.link(self.folder / source, self.staging_file(target.rsplit("/", 1)[-1]), self.folder / target)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        disk.delete(self.folder / key for key in keys)
+
+    def delete_folder(self, prefix: str) -> None:
+        disk.delete_folder(self.folder / prefix)
+
+    def delete_empty_folders(self, prefix: str) -> None:
+        for parent in list(Path(prefix).parents)[:-1]:
+            try:
+                (self.folder / parent).rmdir()
+            except OSError:
+                return
+        disk.leave_bare(self.folder)

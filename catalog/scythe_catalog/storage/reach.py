@@ -1,0 +1,252 @@
+"""Buckets: how one is reached, with the settings and credentials of boto3 and no others.
+
+A `Reach` is all that obstore and Polars are told of a bucket of S3. It comes from boto3's session, or from a boto3
+client that the user gave. Secrets stay in memory: none is ever written, logged or shown.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import threading
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scythe_catalog.errors import StorageError
+
+if TYPE_CHECKING:
+    from obstore.store import S3Store
+
+#: One request is repeated for seconds, so that Ctrl-C need not wait longer; `s3_errors.attempted` goes on from there. A part of a
+#: large upload is repeated for as long as the network may be away, since giving it up begins the upload again.
+_BRIEF: dict[str, Any] = {
+    "max_retries": 5,
+    "retry_timeout": dt.timedelta(seconds=5),
+    "backoff": {"init_backoff": dt.timedelta(seconds=0.1), "max_backoff": dt.timedelta(seconds=1), "base": 3},
+}
+_PATIENT: dict[str, Any] = {
+    "max_retries": 100,
+    "retry_timeout": dt.timedelta(seconds=30),
+    "backoff": {"init_backoff": dt.timedelta(seconds=0.1), "max_backoff": dt.timedelta(seconds=3), "base": 3},
+}
+#: A part of 8 MiB has minutes, so that slow lines upload too.
+_TIMEOUTS: dict[str, Any] = {"connect_timeout": "5s", "read_timeout": "60s", "timeout": "300s"}
+#: obstore asks for credentials this often; boto3 renews them ten minutes before they expire.
+_ASK_AGAIN = dt.timedelta(seconds=15)
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Credentials that do not expire, as botocore's look from outside."""
+
+    access_key: str
+    secret_key: str = field(repr=False)
+    token: str | None = field(default=None, repr=False)
+
+    def get_frozen_credentials(self) -> Keys:
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Reach:
+    """How a bucket is reached.
+
+    `credentials` are botocore's (which renew themselves), None for requests without a signature; `verify` is
+    boto3's: True, False, or a file of certificates.
+    """
+
+    endpoint: str
+    region: str
+    path_style: bool
+    verify: bool | str
+    credentials: Any = field(repr=False)
+
+    @classmethod
+    def of(cls, client: Any) -> Reach:
+        """What a boto3 S3 client would do; raises ValueError where it has no credentials."""
+        from botocore import UNSIGNED
+        from botocore.credentials import RefreshableCredentials
+
+        config = client.meta.config
+        credentials = None
+        if config.signature_version is not UNSIGNED:
+            credentials = client._request_signer._credentials
+            if credentials is None:
+                raise ValueError("there are no AWS credentials: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret")
+            if not isinstance(credentials, RefreshableCredentials):  # these may go to other processes as they are
+                credentials = _frozen(credentials)
+        return cls(
+            endpoint=client.meta.endpoint_url,
+            region=client.meta.region_name,
+            path_style=(config.s3 or {}).get("addressing_style") != "virtual",
+            verify=client._endpoint.http_session._verify,
+            credentials=credentials,
+        )
+
+    def frozen(self) -> Keys:
+        """The credentials of now."""
+        return _frozen(self.credentials)
+
+    def endpoint_of(self, bucket: str) -> str:
+        """Where requests for a bucket go, with its name where that is part of the host."""
+        if self.path_style:
+            return self.endpoint
+        scheme, _, host = self.endpoint.partition("://")
+        return f"{scheme}://{bucket}.{host}"
+
+    def _credential(self) -> dict[str, Any]:
+        keys = self.frozen()
+        found = {"access_key_id": keys.access_key, "secret_access_key": keys.secret_key, "token": keys.token}
+        return {**found, "expires_at": dt.datetime.now(dt.UTC) + _ASK_AGAIN}
+
+    def client(self) -> Any:
+        """A boto3 client that reaches what this does, for what obstore cannot ask for."""
+        import boto3
+        from botocore import UNSIGNED
+        from botocore.config import Config
+
+        session, more = boto3.Session(), dict[str, Any]()
+        if isinstance(self.credentials, Keys):
+            keys = self.credentials
+            session = boto3.Session(keys.access_key, keys.secret_key, keys.token)
+        elif self.credentials is not None:
+            session._session._credentials = self.credentials  # pyright: ignore[reportPrivateUsage] - these renew themselves
+        else:
+            more["signature_version"] = UNSIGNED
+        config = Config(
+            s3={"addressing_style": "path" if self.path_style else "virtual"},
+            retries={"mode": "standard", "total_max_attempts": 4},
+            **more,
+        )
+        return session.client(
+            "s3", endpoint_url=self.endpoint, region_name=self.region, verify=self.verify, config=config
+        )
+
+    def store(self, bucket: str, prefix: str, *, patient: bool = False) -> S3Store:
+        """An obstore store; whatever obstore would read from the environment by itself is overruled here."""
+        from obstore.store import S3Store
+
+        client: dict[str, Any] = {**_TIMEOUTS, "allow_http": self.endpoint.startswith("http://")}
+        client["allow_invalid_certificates"] = self.verify is False
+        if isinstance(self.verify, str) and self.endpoint.startswith("https://"):
+            client["root_certificate"] = Path(self.verify).read_bytes()
+        where = self.endpoint_of(bucket)
+        options: dict[str, Any] = {
+            "region": self.region,
+            "endpoint": where,
+            "aws_endpoint_url_s3": where,
+            "virtual_hosted_style_request": not self.path_style,
+            "skip_signature": self.credentials is None,
+            "checksum_algorithm": "SHA256",
+            "conditional_put": "etag",
+            "s3_express": False,
+            "unsigned_payload": False,
+        }
+        if self.credentials is not None:
+            options["credential_provider"] = self._credential
+        retry: Any = _PATIENT if patient else _BRIEF
+        return S3Store(bucket, prefix=prefix or None, client_options=client, retry_config=retry, **options)  # pyright: ignore[reportArgumentType]
+
+
+def _frozen(credentials: Any) -> Keys:
+    now = credentials.get_frozen_credentials()
+    return Keys(now.access_key, now.secret_key, now.token)
+
+
+_ASKING = threading.Lock()
+#: Buckets that are reached with a client that the user gave, or with what a parent process handed over; empty: any other.
+_GIVEN: dict[str, Reach] = {}
+
+
+def use_client(root: str, client: Any) -> None:
+    """Reaches the bucket of a root with a boto3 client, from now on and in this process.
+
+    For a root that is a folder: every bucket that no other client was given for.
+
+    Raises:
+        TypeError: it is no S3 client of boto3.
+        StorageError: it has no credentials.
+    """
+    try:
+        service = client.meta.service_model.service_name
+    except AttributeError:
+        service = None
+    if service != "s3":
+        raise TypeError(f"it is {type(client).__module__}.{type(client).__name__}")
+    bucket = bucket_of(root)
+    try:
+        _GIVEN[bucket] = Reach.of(client)
+    except ValueError as error:
+        what = f"the bucket {bucket!r}" if bucket else "a bucket"
+        raise StorageError(f"{what} cannot be reached with this client: {error}") from error
+
+
+def hand_over(root: str) -> Reach | None:
+    """What another process of this machine needs to reach a root; it goes through a pipe, never to a file.
+
+    None where it is to ask boto3 itself: for a folder without a client, and for credentials that expire and that boto3
+    finds there too. Those of a client are handed over as they are now, see `renewed`.
+    """
+    bucket = bucket_of(root)
+    if not bucket and bucket not in _GIVEN:
+        return None
+    found = reach(bucket)
+    if found.credentials is None or isinstance(found.credentials, Keys):
+        return found
+    return replace(found, credentials=found.frozen()) if bucket in _GIVEN or "" in _GIVEN else None
+
+
+def renewed(root: str, handed: Reach | None) -> Reach | None:
+    """The same, unless the client's credentials have changed since it was handed over."""
+    if handed is None or handed.credentials is None or handed.credentials == reach(bucket_of(root)).frozen():
+        return handed
+    return hand_over(root)
+
+
+def take_over(root: str, handed: Reach | None) -> None:
+    """Reaches a root as the process that handed this over does."""
+    if handed is not None:
+        _GIVEN[bucket_of(root)] = replace(handed)
+
+
+def bucket_of(root: str) -> str:
+    """The bucket of an `s3://` URI, empty for a folder's."""
+    return root.removeprefix("s3://").partition("/")[0] if root.startswith("s3://") else ""
+
+
+def reach(bucket: str) -> Reach:
+    """How this process reaches a bucket.
+
+    Raises:
+        StorageError: boto3's settings make no sense, or there are no credentials.
+    """
+    given = _GIVEN.get(bucket) or _GIVEN.get("")
+    if given is not None:
+        return given
+    settings = tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith(("AWS_", "BOTO_"))))
+    try:
+        with _ASKING:  # threads that want the same bucket at once wait for the first of them
+            return _of_session(settings)
+    except ValueError as error:
+        raise StorageError(f"the bucket {bucket!r} cannot be reached: {error}") from error
+
+
+@lru_cache(maxsize=64)
+def _of_session(settings: tuple[tuple[str, str], ...]) -> Reach:
+    """What boto3 makes of its environment and its files; `settings` tell one environment from another."""
+    import boto3
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        session = boto3.Session()
+        return Reach.of(session.client("s3", region_name=session.region_name or "us-east-1"))
+    except BotoCoreError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+
+
+def of_environment() -> Keys | None:
+    """The credentials that the environment names, None where it names none."""
+    key, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
+    return Keys(key, secret, os.environ.get("AWS_SESSION_TOKEN") or None) if key and secret else None

@@ -1,0 +1,114 @@
+"""What failures of S3 mean: which are repeated and for how long, and what is said of those that stay."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from typing import TypeVar
+from weakref import WeakSet
+
+from scythe_catalog.errors import StorageError, StorageRefused
+from scythe_catalog.storage.reach import Reach, bucket_of, reach
+
+T = TypeVar("T")
+
+#: How long failures of the network and the server are repeated, and how long a server is heeded that asks for patience.
+PATIENCE_SECONDS, THROTTLED_SECONDS = 30.0, 150.0
+#: The same for a bucket that has not answered yet, or not since it was given up: its address may be wrong.
+_FIRST_SECONDS = 5.0
+_LONGEST_WAIT_SECONDS = 10.0
+
+
+def attempted(root: str, call: Callable[[], T]) -> T:
+    """What `call` gives; tried again for about half a minute where the network or the server fails, and for two and a
+    half where the server asks to be asked less often. `call` must be safe to repeat as a whole.
+
+    Raises:
+        FileNotFoundError: there is no such object.
+        StorageRefused: the bucket is not there, or not for these credentials.
+        StorageError: it cannot be reached.
+    """
+    import stamina
+    from obstore.exceptions import BaseError
+
+    began, found = time.monotonic(), reach(bucket_of(root))
+    try:
+        for attempt in stamina.retry_context(
+            on=lambda error: time.monotonic() - began < _patience(error, found in _ANSWERED),
+            attempts=None,
+            timeout=None,
+            wait_max=_LONGEST_WAIT_SECONDS,
+        ):
+            with attempt:
+                got = call()
+                _ANSWERED.add(found)
+                return got
+    except FileNotFoundError as error:
+        if "<Code>NoSuchBucket<" in str(error):
+            raise StorageRefused(explained(error, root)) from error
+        _ANSWERED.add(found)
+        raise
+    except BaseError as error:
+        _ANSWERED.discard(found)
+        kind = StorageRefused if _REFUSED.search(_first(error)) else StorageError
+        raise kind(explained(error, root)) from error
+    raise AssertionError("unreachable")
+
+
+#: What answered the last request.
+_ANSWERED: WeakSet[Reach] = WeakSet()
+
+
+def _patience(error: Exception, answers: bool) -> float:
+    """For how many seconds a request that failed like this is repeated."""
+    from obstore.exceptions import GenericError
+
+    text = _first(error)
+    if isinstance(error, FileNotFoundError):  # of a multipart upload whose end was heard, but not its answer
+        return PATIENCE_SECONDS if "<Code>NoSuchUpload<" in text else 0.0
+    status = _STATUS.search(text)
+    if not isinstance(error, GenericError) or _REFUSED.search(text):
+        return 0.0
+    if status is not None and int(status[1]) < 500 and status[1] not in _WAIT:
+        return 0.0
+    if _THROTTLED.search(text):
+        return THROTTLED_SECONDS
+    return PATIENCE_SECONDS if answers else min(_FIRST_SECONDS, PATIENCE_SECONDS)
+
+
+_WAIT = ("408", "429")
+_THROTTLED = re.compile(r"status code: (429|503)|SlowDown|RequestLimitExceeded|TooManyRequests")
+_STATUS = re.compile(r"status code: (\d+)")
+_REFUSED = re.compile(r"status code: (3\d\d|401|403)|<Code>NoSuchBucket<|credential provider|redirect")
+_CODE = re.compile(r"<Code>(\w+)</Code>")
+
+
+def explained(error: BaseException, root: str) -> str:
+    """What is wrong with a bucket, and the way out, in one sentence."""
+    bucket = bucket_of(root)
+    found = reach(bucket)
+    text = _first(error)
+    status, code = _STATUS.search(text), _CODE.search(text)
+    named = f"the bucket {bucket!r} at {found.endpoint}"
+    if code is not None and code[1] == "NoSuchBucket":
+        return f"there is no bucket {bucket!r} at {found.endpoint}: create it, or correct its name"
+    if status is not None and status[1] in ("401", "403"):
+        reason = code[1] if code is not None else "Forbidden"
+        return f"{named} refuses the credentials in use ({reason}): check them, and that they may read and write there"
+    if "credential provider" in text:
+        return (
+            f"{named} cannot be reached for want of credentials: {text.rpartition('credential provider: ')[2]}".rstrip()
+        )
+    if "redirect" in text or (status is not None and status[1].startswith("3")):
+        return f"{named} lies in another region than {found.region}: set AWS_DEFAULT_REGION"
+    if status is not None:
+        return f"{named} answered {status[1]}{f' ({code[1]})' if code is not None else ''}: try again later"
+    if "HTTP error" in text or "error sending" in text:
+        return f"{named} cannot be reached: check the network, and the endpoint (AWS_ENDPOINT_URL)"
+    return f"{named} failed: {text}"
+
+
+def _first(error: BaseException) -> str:
+    """What obstore says, without the inner state that it tells behind it."""
+    return str(error).split("\n\nDebug source", maxsplit=1)[0].strip()
