@@ -119,7 +119,7 @@ class ExperimentInputSpec(BaseModel):
             use_cache: Take a remote file from the cache where its server says that it has not changed; False downloads it again.
 
         Returns:
-            The local path. The file may be shared with other inputs: read it, and never change it.
+            The local path. The file may be shared with other inputs, so read it and never change it.
 
         Raises:
             scythe.errors.FetchError: it is not there, or its server does not give it.
@@ -242,7 +242,8 @@ class ExperimentOutputSpec(BaseModel):
     `result_file_refs`; each of the `dataframes` becomes a table of its own, joined over all inputs.
 
     Attributes:
-        dataframes: Table name -> frame of Polars, pandas or Arrow. Any columns, any number of rows; the inputs come before them.
+        dataframes: Table name -> frame of Polars, pandas or Arrow, of any columns and any number of rows. `scalars`, `errors`,
+            `tasks` and `result_file_refs` are taken.
 
     Raises:
         pydantic.ValidationError: a value does not fit its field; in a run that input is a row of `errors`.

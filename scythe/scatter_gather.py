@@ -29,7 +29,7 @@ class RecursionMap(BaseModel):
 
     Attributes:
         factor: Children of a node, 1 or more; a node with at most `factor` inputs has leaves instead.
-        max_depth: Levels of nodes below the root; the nodes of the last have leaves. 0: the root has them.
+        max_depth: Levels of nodes below the root, 10 by default; the nodes of the last have leaves. 0: the root has them.
 
     Raises:
         pydantic.ValidationError: `factor` is below 1, `max_depth` below 0, or there is another name.

@@ -47,11 +47,12 @@ class RunRef(Protocol):
             timeout: Wait at most so long [s]; None for as long as it takes.
 
         Returns:
-            Counts, seconds, and the URIs of the tables. Of a workflow of Hatchet's own: what that returns.
+            Counts, seconds, and the URIs of the tables; of a workflow of Hatchet's own what that returns.
 
         Raises:
             RunError: the run could not be finished; failed inputs alone do not raise.
             RunCancelled: it was cancelled.
+            OSError: the root cannot be reached or written: a full disk, say.
             TimeoutError: it is not finished yet; it goes on.
 
         Examples:
@@ -67,6 +68,7 @@ class RunRef(Protocol):
         Raises:
             RunError: the run could not be finished; failed inputs alone do not raise.
             RunCancelled: it was cancelled.
+            OSError: the root cannot be reached or written: a full disk, say.
 
         Examples:
             >>> import asyncio
@@ -80,6 +82,7 @@ class RunRef(Protocol):
         """Stops the run; what is finished stays, and `resume` goes on with it. A run that is over is left as it is.
 
         Raises:
+            RunError: it goes on in the process that this one was forked from: cancel it there.
             StorageError: the root cannot be reached.
 
         Examples:

@@ -130,7 +130,7 @@ def files(experiment: Any, version: Any = None, *, run: Any = None) -> pl.DataFr
         run: None for the version's latest finished run, `"all"`, or one run, as `read` takes it.
 
     Returns:
-        One row for each input that succeeded: identifiers, scalar inputs, one URI for each file output.
+        One row for each input that succeeded, with identifiers, scalar inputs and one URI for each file output.
 
     Raises:
         NotFoundError: as `read`; also where the experiment has no file outputs.

@@ -27,7 +27,7 @@ def list_experiments() -> pl.DataFrame:
     """The experiments of the root, as a Polars frame of one row each.
 
     Returns:
-        Columns: `name`, latest `version`, number of `versions` and `runs`, `run_datetime` of the latest run (UTC).
+        The columns `name`, latest `version`, number of `versions` and `runs`, `run_datetime` of the latest run (UTC).
 
     Raises:
         SettingsError: a setting makes no sense.
@@ -61,9 +61,9 @@ def list_runs(experiment: Any) -> pl.DataFrame:
         experiment: A name (with or without `scythe_experiment_`) or the registered function.
 
     Returns:
-        Columns: `name, version, run_datetime, run` (its folder), `number` (its place among the runs of its version; null for
-        runs of before there were numbers), `status, inputs, rows, errors, seconds, problem` (what is wrong with it). What
-        cannot be told of a damaged run is null.
+        The columns `name, version, run_datetime, run` (its folder), `number` (its place among the runs of its version; null
+            for runs of before there were numbers), `status, inputs, rows, errors, seconds, problem` (what is wrong with it).
+            What cannot be told of a damaged run is null.
 
     Raises:
         NotFoundError: there is no such experiment.

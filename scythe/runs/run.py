@@ -96,11 +96,16 @@ class ExperimentRun(BaseModel):
 
     @property
     def status(self) -> Status:
-        """What it has come to, looked up now.
+        """What it has come to, looked up now: one of these.
 
-        Returns:
-            `allocated`, `running`, `incomplete` (nobody works on it and something is missing), `finished` or `cancelled`.
-            Also `deleted`, `damaged`, and `allocating` of one whose allocation is under way or was cut short: see `problem`.
+        - `allocated`: stored, and nothing works on it yet.
+        - `running`: a process works on it.
+        - `incomplete`: nobody works on it and something is missing; `resume` goes on with it.
+        - `finished`: every input has a row or an error, and the final files are there.
+        - `cancelled`: somebody called `cancel`.
+        - `damaged`: a file of it is empty, cut short or gone, or of a later Scythe; `problem` names it.
+        - `allocating`: its allocation is under way, or was cut short.
+        - `deleted`: it is not there any more.
 
         Raises:
             StorageError: the root cannot be reached.
@@ -190,7 +195,7 @@ class ExperimentRun(BaseModel):
                 neither registered here nor found below the working folder.
 
         Returns:
-            A reference to its result, as `allocate` gives one; to what goes on already on a cluster.
+            A reference to its result, as `allocate` gives one; on a cluster, to what goes on there already.
 
         Raises:
             RunError: somebody works on it.
@@ -227,7 +232,7 @@ class ExperimentRun(BaseModel):
                 neither registered here nor found below the working folder.
 
         Returns:
-            A reference to its result, as `allocate` gives one; to what goes on already on a cluster.
+            A reference to its result, as `allocate` gives one; on a cluster, to what goes on there already.
 
         Raises:
             RunError: somebody works on it.
