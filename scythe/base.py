@@ -30,14 +30,17 @@ running_on: ContextVar[tuple[object, Mapping[str, str | None]] | None] = Context
 
 
 def _seed(spec: Any) -> int:
+    """A whole number below 2**63 that follows from the run's seed and `sort_index`, the same over retries and engines."""
     return seed_of(current_seed(), spec.sort_index)
 
 
 def _prefix(spec: Any) -> str:
+    """A text to name files by: `experiment_id/sort_index`."""
     return f"{spec.experiment_id}/{spec.sort_index}"
 
 
 def _local_path(spec: Any) -> Any:
+    """The same as `fetch_uri`, as a method to call with a URI."""
     return spec.fetch_uri
 
 
@@ -51,8 +54,31 @@ OFFERED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
 class ExperimentInputSpec(BaseModel):
     """One input of an experiment. Inherit from it and add your fields.
 
-    Values beyond the fields are allowed and kept: the function sees them, and they are stored as
-    JSON in the column `extra`.
+    Every field becomes a column. Values beyond the fields are allowed and kept: the function sees them, and they are stored as
+    JSON in the column `extra`. Beside its fields a spec answers these names, unless the model or
+    an extra value has one of them. They are never stored:
+
+    - `seed`: a whole number below 2**63 that follows from the run's seed and `sort_index`, the same over retries and engines.
+    - `prefix`: a text to name files by, `experiment_id/sort_index`.
+    - `local_path(uri)`: the same as `fetch_uri`.
+
+    Attributes:
+        experiment_id: `experiment/version/datetime` of the run; `allocate` sets it, so any text will do before.
+        sort_index: Position of the input in its run, from 0; `allocate` sets it.
+        workflow_run_id: Identifier of this input, the same over retries; None before the run.
+        root_workflow_run_id: Identifier of the run; None before it.
+
+    Raises:
+        pydantic.ValidationError: a value does not fit its field.
+
+    Examples:
+        >>> from pydantic import Field
+        >>> from scythe import ExperimentInputSpec
+        >>> class Wall(ExperimentInputSpec):
+        ...     r_value: float = Field(description="R-value of the wall [m2K/W]", gt=0)
+        >>> wall = Wall(experiment_id="any", sort_index=3, r_value=2.5, architect="Aalto")
+        >>> wall.r_value, wall.architect, wall.prefix
+        (2.5, 'Aalto', 'any/3')
     """
 
     model_config = ConfigDict(extra="allow")
@@ -66,7 +92,17 @@ class ExperimentInputSpec(BaseModel):
     root_workflow_run_id: str | None = Field(default=None, description="The root workflow run id of the leaf.")
 
     def log(self, msg: str) -> None:
-        """Writes a message: to Python's logging (logger `scythe.experiment`, level INFO), or to the worker's log."""
+        """Writes a message: to Python's logging (logger `scythe.experiment`, level INFO), or to the worker's log.
+
+        Secrets that the message would show are left out.
+
+        Args:
+            msg: The text; anything else is shown as its `str`.
+
+        Examples:
+            >>> spec = BuildingInput(experiment_id="any", sort_index=0, r_value=2)
+            >>> spec.log("the zone is 20 deg.C warm")
+        """
         msg = redacted(str(msg))
         if ExperimentInputSpec.log_method is not None:
             ExperimentInputSpec.log_method(msg)
@@ -76,8 +112,23 @@ class ExperimentInputSpec(BaseModel):
     def fetch_uri(self, uri: object, use_cache: bool = True) -> Path:
         """A local copy of an `s3://`, `http(s)://` or `file://` URI or of a path, through the shared cache.
 
+        A file of this machine is given as it is, without a copy.
+
+        Args:
+            uri: Text, path or URL of the file.
+            use_cache: Take a remote file from the cache where its server says that it has not changed; False downloads it again.
+
+        Returns:
+            The local path. The file may be shared with other inputs, so read it and never change it.
+
         Raises:
             scythe.errors.FetchError: it is not there, or its server does not give it.
+
+        Examples:
+            >>> spec = BuildingInput(experiment_id="any", sort_index=0, r_value=2)
+            >>> _ = Path("boston.csv").write_text("4.5")
+            >>> spec.fetch_uri("boston.csv").read_text()
+            '4.5'
         """
         from scythe.remote.fetch import fetch
 
@@ -94,7 +145,25 @@ class ExperimentInputSpec(BaseModel):
 
     @property
     def computed_features(self) -> Mapping[str, Scalar]:
-        """Further index levels, derived from the inputs: override it and return name -> scalar."""
+        """Further index levels, derived from the inputs: override it and return name -> scalar.
+
+        Each becomes a column beside the inputs, in the rows of `errors` too. They are those of the stored input, whatever the
+        function does to its spec. A name must not be a field already.
+
+        Returns:
+            Name -> scalar; of each name one type over all inputs.
+
+        Examples:
+            >>> from scythe import ExperimentInputSpec
+            >>> class Wall(ExperimentInputSpec):
+            ...     r_value: float
+            ...
+            ...     @property
+            ...     def computed_features(self):
+            ...         return {"u_value": 1 / self.r_value}
+            >>> Wall(experiment_id="any", sort_index=0, r_value=4).computed_features
+            {'u_value': 0.25}
+        """
         return {}
 
     def make_multiindex(
@@ -108,12 +177,24 @@ class ExperimentInputSpec(BaseModel):
 
         Levels: `experiment_id, sort_index, root_workflow_run_id, workflow_run_id`, the scalar input
         fields in the order of their definition, the computed features, then `additional_index_data`
-        (a dict of one value for all rows or a list of `n_rows` values, or a list of `n_rows` dicts) and
-        `sort_subindex` (0 to n_rows - 1). File fields show the URIs as given, not local copies.
+        and `sort_subindex` (0 to n_rows - 1). File fields show the URIs as given, not local copies.
+
+        Args:
+            additional_index_data: Further levels: a dict of one value for all rows or of a list of `n_rows` values, or a list
+                of `n_rows` dicts.
+            n_rows: How many rows.
+            include_sort_subindex: Add the level `sort_subindex`, which counts the rows from 0.
+            additional_excludes: Names of levels to leave out.
 
         Raises:
             ImportError: pandas is not installed.
             ValueError: data of another length than `n_rows`, or a level that stands twice.
+
+        Examples:
+            >>> spec = BuildingInput(experiment_id="any", sort_index=0, r_value=2)
+            >>> index = spec.make_multiindex({"month": [1, 2, 3]}, n_rows=3)
+            >>> list(index.names)[-4:], len(index)
+            (['r_value', 'setpoint', 'month', 'sort_subindex'], 3)
         """
         try:
             import pandas as pd
@@ -159,6 +240,22 @@ class ExperimentOutputSpec(BaseModel):
 
     Fields become columns of `scalars`; the files that they name are stored in the run and listed in
     `result_file_refs`; each of the `dataframes` becomes a table of its own, joined over all inputs.
+
+    Attributes:
+        dataframes: Table name -> frame of Polars, pandas or Arrow, of any columns and any number of rows. `scalars`, `errors`,
+            `tasks` and `result_file_refs` are taken.
+
+    Raises:
+        pydantic.ValidationError: a value does not fit its field; in a run that input is a row of `errors`.
+
+    Examples:
+        >>> from pydantic import Field
+        >>> from scythe import ExperimentOutputSpec
+        >>> class Energy(ExperimentOutputSpec):
+        ...     heating: float = Field(description="Heating energy [kWh/m2]", ge=0)
+        >>> monthly = pl.DataFrame({"month": [1, 2], "kwh": [30.0, 25.0]})
+        >>> Energy(heating=55.0, dataframes={"monthly": monthly})
+        Energy(heating=55.0)
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -167,7 +264,19 @@ class ExperimentOutputSpec(BaseModel):
 
 
 def level_names(model: type[BaseModel]) -> tuple[str, ...]:
-    """The levels that come from fields: the four identifiers, then every scalar input field."""
+    """The levels that come from fields: the four identifiers, then every scalar input field.
+
+    Args:
+        model: An input model.
+
+    Raises:
+        SchemaError: a field that no column can hold.
+
+    Examples:
+        >>> from scythe.base import level_names
+        >>> level_names(BuildingInput)[-3:]
+        ('workflow_run_id', 'r_value', 'setpoint')
+    """
     from scythe_catalog.schema import compile_model
 
     schema = compile_model(model).schema
@@ -175,7 +284,22 @@ def level_names(model: type[BaseModel]) -> tuple[str, ...]:
 
 
 def index_values(spec: BaseModel, computed: Mapping[str, Any]) -> dict[str, Any]:
-    """Level -> value of one input and its computed features: stored values, with file references as the URIs that were given."""
+    """Level -> value of one input and its computed features: stored values, with file references as the URIs that were given.
+
+    Args:
+        spec: An input.
+        computed: Its computed features, name -> scalar.
+
+    Raises:
+        SchemaError: a field that no column can hold.
+
+    Examples:
+        >>> from scythe.base import index_values
+        >>> spec = BuildingInput(experiment_id="any", sort_index=0, r_value=2)
+        >>> index_values(spec, {"u_value": 0.5})
+        {'experiment_id': 'any', 'sort_index': 0, 'root_workflow_run_id': None, 'workflow_run_id': None,
+         'r_value': 2.0, 'setpoint': 20.0, 'u_value': 0.5}
+    """
     from scythe_catalog.schema import compile_model
     from scythe_catalog.schema.kinds import Uri
 

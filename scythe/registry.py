@@ -29,7 +29,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class ExperimentRegistry:
-    """All experiments of this process, by name."""
+    """All experiments of this process, by name.
+
+    A module that registers an experiment must be imported wherever the experiment is to run.
+
+    Examples:
+        >>> from scythe import ExperimentRegistry
+        >>> [experiment.name for experiment in ExperimentRegistry.experiments()]
+        ['simulate_energy']
+    """
 
     _experiments: ClassVar[dict[str, Experiment]] = {}
     _included: ClassVar[dict[str, Any]] = {}
@@ -55,27 +63,43 @@ class ExperimentRegistry:
     ) -> Callable[[F], F]:
         """Makes a function `(input_spec[, tempdir]) -> output`, or a class with such a `run`, an experiment.
 
+        The models are read from the annotations. With a parameter `tempdir: Path` each call gets a temporary folder of its own.
+        Of a class one instance is made in each process; an input model with a method `run(self)` may be registered, too.
+
         Args:
             worker: Name of the worker that is to run it, on a cluster.
             description: For people; the docstring by default.
-            name: Instead of the function's own name.
-            desired_worker_labels: Labels that a worker must have, on a cluster.
-            schedule_timeout: How long an input may wait for a worker, on a cluster.
+            name: Instead of the function's own name. It names a folder: letters A to Z and a to z, digits, `_`, `-`, `.` and spaces.
+            desired_worker_labels: Labels that a worker must have, on a cluster, as `{ScytheWorkerLabel.HAS_GPU: True}`.
+            schedule_timeout: How long a chunk of inputs may wait for a worker, on a cluster: as `execution_timeout`.
             execution_timeout: How long the function may take for one input: a timedelta, seconds, or a text like "90s".
+                Without it `SCYTHE_TIMEOUT_EXPERIMENT_EXECUTION` holds. The inline engine keeps no limit.
             retries: How often an input is tried again after an exception, a crash or a time-out.
-            overwrite_log_method: Send `spec.log` to the worker's log, on a cluster.
+            overwrite_log_method: Send what the function logs to the log of its task, on a cluster.
             inject_workflow_run_id: Set `workflow_run_id` and `root_workflow_run_id` of each spec.
             auto_fetch_files: Give the function local paths in its file fields, rather than URIs.
-            local_file_location: Where those lie: in the shared "cache", or "copied-to-tempdir" for each input.
+            local_file_location: Where those lie: in the shared "cache", or "copied-to-tempdir" for each input (needs `tempdir`).
             max_inputs_per_process: After so many inputs a worker process is replaced by a fresh one: for a simulator
                 that leaks memory or handles.
             engine_options: What the function needs of an engine, by the engine's name: its options (`LocalOptions(workers=2)`)
                 or a dict of them. `allocate(engine=...)` overrides them.
-            task_config: Further options of the Hatchet task.
+            task_config: Further options of the Hatchet task, by their names.
+
+        Returns:
+            A decorator, which gives the function or class back as it was.
 
         Raises:
-            RegistrationError: a name that is taken or no folder name, a missing annotation, a clash of names.
-            SchemaError: a field that no table can hold.
+            RegistrationError: a name that is taken or no folder name, a missing annotation, a clash of names, an option that
+                makes no sense. The decorator raises it.
+            SchemaError: a field that no table can hold. The decorator raises it.
+
+        Examples:
+            >>> from scythe import ExperimentRegistry
+            >>> @ExperimentRegistry.Register(retries=0, execution_timeout="90s")
+            ... def simulate_loss(input_spec: BuildingInput, tempdir: Path) -> BuildingOutput:
+            ...     return BuildingOutput(heating=100 / input_spec.r_value)
+            >>> simulate_loss(BuildingInput(experiment_id="any", sort_index=0, r_value=4), Path.cwd()).heating
+            25.0
         """
         options = ExperimentOptions(
             worker, description, desired_worker_labels, schedule_timeout, execution_timeout, retries,
@@ -103,8 +127,26 @@ class ExperimentRegistry:
         It is an experiment of its own name from then on, and runs on Hatchet alone: a standalone task once
         for each input; a workflow for a single input, and its result is its own.
 
+        Args:
+            task: What `hatchet.task(...)` or `hatchet.workflow(...)` of the Hatchet SDK gives, with `input_validator` an
+                `ExperimentInputSpec`, and a task with the return annotation of an `ExperimentOutputSpec`.
+
         Raises:
-            RegistrationError: its models are not an ExperimentInputSpec and an ExperimentOutputSpec.
+            RegistrationError: its models are not an ExperimentInputSpec and an ExperimentOutputSpec, or its name is that of a
+                registered function.
+            SchemaError: a field that no table can hold.
+
+        Examples:
+            >>> from hatchet_sdk import Context, Hatchet
+            >>> from scythe import BaseExperiment, ExperimentRegistry
+            >>> hatchet = Hatchet()
+            >>> @hatchet.task(name="degree_days", input_validator=BuildingInput)
+            ... def degree_days(spec: BuildingInput, context: Context) -> BuildingOutput:
+            ...     return BuildingOutput(heating=18 / spec.r_value)
+            >>> ExperimentRegistry.Include(degree_days) is degree_days
+            True
+            >>> BaseExperiment(runnable=degree_days).name
+            'degree_days'
         """
         name = check_name(getattr(task, "name", str(task)), "a task")
         is_workflow = not hasattr(task, "output_validator_type")
@@ -129,10 +171,21 @@ class ExperimentRegistry:
 
     @classmethod
     def get_runnable(cls, name: str) -> Any:
-        """The experiment (or the included Hatchet runnable) of a name, with or without `scythe_experiment_`.
+        """The experiment (or the included Hatchet runnable) of a name.
+
+        Args:
+            name: With or without `scythe_experiment_` before it; of an included runnable its own name.
+
+        Returns:
+            The `Experiment` of a registered function; what was given to `Include` where that has this name.
 
         Raises:
             NotFoundError: naming those that are registered.
+
+        Examples:
+            >>> from scythe import ExperimentRegistry
+            >>> ExperimentRegistry.get_runnable("scythe_experiment_simulate_energy").name
+            'simulate_energy'
         """
         short = name.removeprefix(TASK_PREFIX)
         if name in cls._included:
@@ -144,25 +197,56 @@ class ExperimentRegistry:
 
     @classmethod
     def experiments(cls) -> list[Experiment]:
-        """All registered experiments, by name."""
+        """All registered experiments, in the order of their names; those that were included, too.
+
+        Examples:
+            >>> from scythe import ExperimentRegistry
+            >>> [experiment.name for experiment in ExperimentRegistry.experiments()]
+            ['simulate_energy']
+        """
         return [cls._experiments[name] for name in sorted(cls._experiments)]
 
     @classmethod
     def includes(cls, experiment: Experiment, runnable: Any) -> bool:
-        """Whether an experiment is this Hatchet runnable."""
+        """Whether an experiment is this Hatchet runnable.
+
+        Args:
+            experiment: A registered experiment.
+            runnable: Anything, such as what was given to `Include`.
+
+        Examples:
+            >>> from scythe import ExperimentRegistry
+            >>> (experiment,) = ExperimentRegistry.experiments()
+            >>> ExperimentRegistry.includes(experiment, simulate_energy)
+            False
+        """
         return cls._included.get(experiment.name) is runnable
 
     @classmethod
     def included(cls) -> list[Any]:
-        """All included Hatchet runnables, by name."""
+        """All included Hatchet runnables, in the order of their names.
+
+        Examples:
+            >>> from scythe import ExperimentRegistry
+            >>> ExperimentRegistry.included()
+            []
+        """
         return [cls._included[name] for name in sorted(cls._included)]
 
 
 def experiment_of(runnable: Any) -> Experiment:
     """The experiment behind a function, a class, a name or an experiment.
 
+    Args:
+        runnable: What was registered or included, its name, or an `Experiment`, which is given back.
+
     Raises:
         NotFoundError: it is not registered.
+
+    Examples:
+        >>> from scythe.registry import experiment_of
+        >>> experiment_of(simulate_energy).name
+        'simulate_energy'
     """
     if isinstance(runnable, Experiment):
         return runnable

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 from pydantic import BaseModel, ConfigDict, Field
 
-#: A leaf should last this long: much longer than a round trip, much shorter than a run.
 LEAF_SECONDS = 2.0
+"""A leaf should last this long [s]: much longer than a round trip, much shorter than a run."""
 #: How many slots one leaf a second may keep busy before the engine is what limits a run.
 _SLOTS_PER_LEAF_SECOND = 25
 _MAX_CHUNK = 16 * 1024
@@ -25,11 +25,19 @@ _SMALLEST_SHARE = 8
 
 
 class RecursionMap(BaseModel):
-    """How a run is spread over a tree of scatter nodes.
+    """How a run is spread over a tree of scatter nodes, on a cluster: `allocate(recursion_map=...)`.
 
     Attributes:
-        factor: Children of a node; a node with at most `factor` inputs has leaves instead.
-        max_depth: Levels of nodes below the root; the nodes of the last have leaves. 0: the root has them.
+        factor: Children of a node, 1 or more; a node with at most `factor` inputs has leaves instead.
+        max_depth: Levels of nodes below the root, 10 by default; the nodes of the last have leaves. 0: the root has them.
+
+    Raises:
+        pydantic.ValidationError: `factor` is below 1, `max_depth` below 0, or there is another name.
+
+    Examples:
+        >>> from scythe.scatter_gather import RecursionMap
+        >>> RecursionMap(factor=4, max_depth=1)
+        RecursionMap(factor=4, max_depth=1)
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,7 +48,19 @@ class RecursionMap(BaseModel):
 
 @dataclass(frozen=True)
 class Node:
-    """One node of the tree: it takes the inputs `offset, offset + step, ...` below `n`."""
+    """One node of the tree: it takes the inputs `offset, offset + step, ...` below `n`.
+
+    Attributes:
+        n: How many inputs there are, counted from the first that is no probe.
+        offset: Its first input.
+        step: From each of its inputs to the next.
+        path: Which child of which child of the root it is; empty for the root.
+
+    Examples:
+        >>> from scythe.scatter_gather import Node
+        >>> list(Node(n=10, offset=1, step=4).inputs)
+        [1, 5, 9]
+    """
 
     n: int
     offset: int = 0
@@ -50,26 +70,71 @@ class Node:
 
     @property
     def inputs(self) -> range:
-        """The inputs of the node."""
+        """The inputs of the node, as a range.
+
+        Examples:
+            >>> from scythe.scatter_gather import Node
+            >>> list(Node(n=10, offset=1, step=4).inputs)
+            [1, 5, 9]
+        """
         return range(self.offset, self.n, self.step)
 
     def is_base(self, shape: RecursionMap) -> bool:
-        """Whether the node has leaves, rather than further nodes."""
+        """Whether the node has leaves, rather than further nodes.
+
+        Args:
+            shape: The tree that it is a node of.
+
+        Examples:
+            >>> from scythe.scatter_gather import Node, RecursionMap
+            >>> Node(n=10).is_base(RecursionMap(factor=4))
+            False
+        """
         return len(self.inputs) <= shape.factor or len(self.path) >= shape.max_depth
 
     def child(self, k: int, factor: int) -> Node:
-        """The k-th child of the node."""
+        """The k-th child of the node.
+
+        Args:
+            k: Which one, from 0 to `factor` - 1.
+            factor: Children of a node.
+
+        Examples:
+            >>> from scythe.scatter_gather import Node
+            >>> list(Node(n=10).child(1, factor=4).inputs)
+            [1, 5, 9]
+        """
         return Node(self.n, self.offset + k * self.step, self.step * factor, (*self.path, k))
 
     def children(self, shape: RecursionMap) -> list[Node]:
-        """The nodes below; none where the node has leaves."""
+        """The nodes below; none where the node has leaves.
+
+        Args:
+            shape: The tree that it is a node of.
+
+        Examples:
+            >>> from scythe.scatter_gather import Node, RecursionMap
+            >>> [len(node.inputs) for node in Node(n=10).children(RecursionMap(factor=4))]
+            [3, 3, 2, 2]
+        """
         if self.is_base(shape):
             return []
         return [self.child(k, shape.factor) for k in range(shape.factor)]
 
     @classmethod
     def at(cls, n: int, path: Sequence[int], factor: int) -> Node:
-        """The node of a path from the root."""
+        """The node of a path from the root.
+
+        Args:
+            n: How many inputs there are.
+            path: Which child of which child of the root.
+            factor: Children of a node.
+
+        Examples:
+            >>> from scythe.scatter_gather import Node
+            >>> Node.at(10, [1], factor=4).offset
+            1
+        """
         node = cls(n)
         for k in path:
             node = node.child(k, factor)
@@ -81,10 +146,18 @@ class Shape:
     """What was decided for one turn on a run, before its nodes and leaves were triggered.
 
     Attributes:
+        factor: Children of a node.
+        max_depth: Levels of nodes below the root.
         probes: How many of the first inputs were run alone, to measure.
         chunk: Inputs of a leaf.
         smallest: Inputs of the smallest leaf; equal to `chunk` where the caller has chosen it.
         slots: How many functions run at once, for which the sizes of the last leaves are chosen.
+
+    Examples:
+        >>> from scythe.scatter_gather import Shape
+        >>> shape = Shape(factor=2, max_depth=0, probes=0, chunk=4, smallest=4, slots=2)
+        >>> list(shape.leaves(shape.root(10)))
+        [range(0, 4), range(4, 8), range(8, 10)]
     """
 
     factor: int
@@ -96,15 +169,39 @@ class Shape:
 
     @property
     def tree(self) -> RecursionMap:
-        """The tree of nodes."""
+        """The tree of nodes.
+
+        Examples:
+            >>> from scythe.scatter_gather import Shape
+            >>> Shape(factor=2, max_depth=1, probes=0, chunk=4, smallest=4, slots=2).tree
+            RecursionMap(factor=2, max_depth=1)
+        """
         return RecursionMap(factor=self.factor, max_depth=self.max_depth)
 
     def root(self, n: int) -> Node:
-        """The root of the tree: it takes all inputs but the probes, counted from the first that is no probe."""
+        """The root of the tree: it takes all inputs but the probes, counted from the first that is no probe.
+
+        Args:
+            n: How many inputs there are, probes counted in.
+
+        Examples:
+            >>> from scythe.scatter_gather import Shape
+            >>> Shape(factor=2, max_depth=1, probes=2, chunk=4, smallest=4, slots=2).root(10).inputs
+            range(0, 8)
+        """
         return Node(n - self.probes)
 
     def waiting(self, n: int) -> int:
-        """How many nodes wait for other nodes, at most: so many slots they hold until the end."""
+        """How many nodes wait for other nodes, at most: so many slots they hold until the end.
+
+        Args:
+            n: How many inputs there are, probes counted in.
+
+        Examples:
+            >>> from scythe.scatter_gather import Shape
+            >>> Shape(factor=2, max_depth=2, probes=0, chunk=4, smallest=4, slots=2).waiting(10)
+            3
+        """
         nodes, largest = 0, self.root(n)
         while not largest.is_base(self.tree):
             nodes += self.factor ** len(largest.path)
@@ -112,13 +209,28 @@ class Shape:
         return nodes
 
     def flat(self) -> Shape:
-        """The same leaves below the root alone."""
+        """The same leaves below the root alone.
+
+        Examples:
+            >>> from scythe.scatter_gather import Shape
+            >>> Shape(factor=2, max_depth=2, probes=0, chunk=4, smallest=4, slots=2).flat().max_depth
+            0
+        """
         return replace(self, max_depth=0)
 
     def leaves(self, node: Node) -> Iterator[range]:
         """The inputs of each leaf of a node without children, probes counted in.
 
         Towards the end the chunks get smaller, so that all slots finish together.
+
+        Args:
+            node: A node of this shape that has leaves.
+
+        Examples:
+            >>> from scythe.scatter_gather import Shape
+            >>> shape = Shape(factor=2, max_depth=0, probes=0, chunk=4, smallest=1, slots=1)
+            >>> [len(leaf) for leaf in shape.leaves(shape.root(10))]
+            [4, 3, 2, 1]
         """
         inputs, at = node.inputs, 0
         bases = min(len(range(node.n)), self.factor ** len(node.path)) or 1
@@ -134,10 +246,23 @@ class Shape:
 def choose(
     n: int, probes: int, seconds: float | None, slots: int, tree: RecursionMap | None, chunk: int | None
 ) -> Shape:
-    """The shape for `n` inputs, of which `probes` were run already, at `seconds` an input (None: longer than it was waited for).
+    """The shape of a turn on a run, of which the first inputs were run already, to measure.
 
     Leaves last `LEAF_SECONDS`, or longer where many slots would ask for more leaves a second than an
     engine hands out. What the caller has chosen stays.
+
+    Args:
+        n: How many inputs there are, probes counted in.
+        probes: How many of them were run already.
+        seconds: What an input takes [s]; None where that is longer than it was waited for.
+        slots: How many functions run at once.
+        tree: The tree that the caller has chosen, if any.
+        chunk: Inputs of a leaf that the caller has chosen, if any.
+
+    Examples:
+        >>> from scythe.scatter_gather import choose
+        >>> choose(1000, 10, seconds=0.1, slots=8, tree=None, chunk=None).chunk
+        20
     """
     smallest = chunk
     if chunk is None:

@@ -42,6 +42,18 @@ class ScytheWorkerLabel(enum.StrEnum):
     """Labels by which an experiment asks for workers: `Register(desired_worker_labels={...: True})`.
 
     The labels of a worker are "yes" or "no"; True and False stand for them.
+
+    Attributes:
+        HIGH_MEMORY: A machine with much memory: `SCYTHE_WORKER_HIGH_MEMORY=true` where its worker starts.
+        HIGH_CPU: One with many cores: `SCYTHE_WORKER_HIGH_CPU=true`.
+        HAS_GPU: One with a GPU: `SCYTHE_WORKER_HAS_GPU=true`.
+
+    Examples:
+        >>> from scythe import ExperimentRegistry
+        >>> from scythe.worker import ScytheWorkerLabel
+        >>> @ExperimentRegistry.Register(desired_worker_labels={ScytheWorkerLabel.HAS_GPU: True})
+        ... def simulate_daylight(input_spec: BuildingInput) -> BuildingOutput:
+        ...     return BuildingOutput(heating=0)
     """
 
     HIGH_MEMORY = "high_memory"
@@ -50,7 +62,13 @@ class ScytheWorkerLabel(enum.StrEnum):
 
     @property
     def worker_label(self) -> dict[str, str]:
-        """What asks for this one label: `Register(desired_worker_labels=ScytheWorkerLabel.HAS_GPU.worker_label)`."""
+        """What asks for this one label: `Register(desired_worker_labels=ScytheWorkerLabel.HAS_GPU.worker_label)`.
+
+        Examples:
+            >>> from scythe.worker import ScytheWorkerLabel
+            >>> ScytheWorkerLabel.HAS_GPU.worker_label
+            {'has_gpu': 'yes'}
+        """
         return {self.value: "yes"}
 
 
@@ -64,12 +82,23 @@ class ScytheWorkerConfig(BaseSettings):
     """What a worker serves and how much at once; each setting is also `SCYTHE_WORKER_<NAME>`.
 
     Attributes:
-        name: Its name in Hatchet's dashboard and for `Register(worker=...)`.
+        name: Its name in Hatchet's dashboard and for `Register(worker=...)`; `scythe-<host>` by default.
         slots: How many functions run at once, each in a process of its own; the cores, less one from eight on.
         durable_slots: How many scatter nodes wait at once; they cost next to nothing.
-        high_memory, high_cpu, has_gpu: Labels of the machine.
+        high_memory: Label of the machine.
+        high_cpu: Label of the machine.
+        has_gpu: Label of the machine.
         does_fan: Whether it serves scatter nodes.
         does_leaf: Whether it serves leaves.
+
+    Raises:
+        pydantic.ValidationError: a setting makes no sense.
+
+    Examples:
+        >>> from scythe.worker import ScytheWorkerConfig
+        >>> config = ScytheWorkerConfig(slots=16, high_memory=True)
+        >>> config.slots, config.durable_slots
+        (16, 1000)
     """
 
     model_config = SettingsConfigDict(env_prefix="SCYTHE_WORKER_", env_ignore_empty=True)
@@ -85,7 +114,13 @@ class ScytheWorkerConfig(BaseSettings):
 
     @property
     def labels(self) -> dict[str, int | str]:
-        """The labels of its leaves' worker."""
+        """The labels of its leaves' worker: name -> "yes" or "no".
+
+        Examples:
+            >>> from scythe.worker import ScytheWorkerConfig
+            >>> ScytheWorkerConfig(has_gpu=True).labels
+            {'high_memory': 'no', 'high_cpu': 'no', 'has_gpu': 'yes'}
+        """
         return {label.value: "yes" if getattr(self, label.value) else "no" for label in ScytheWorkerLabel}
 
     def start(
@@ -93,12 +128,24 @@ class ScytheWorkerConfig(BaseSettings):
     ) -> None:
         """Serves until the process is told to stop (SIGTERM, Ctrl-C); what is not finished is handed back then.
 
+        In a script, after the import of the modules that register experiments, and below `if __name__ == "__main__":`, that is
+        `ScytheWorkerConfig(slots=16).start()`.
+
         Args:
             experiments: Functions, classes or names of experiments; all that are registered if not given.
             additional_workflows: Workflows and tasks of Hatchet, served beside the leaves, as is what was included.
 
         Raises:
-            SettingsError: the engine cannot be reached, refuses the token, or is too old; nothing to serve.
+            SettingsError: the engine cannot be reached, refuses the token, or is too old; or neither leaves nor scatter nodes
+                are to be served.
+            RegistrationError: there is no experiment to serve.
+            NotFoundError: one of `experiments` is not registered.
+
+        Examples:
+            >>> from scythe.worker import ScytheWorkerConfig
+            >>> ScytheWorkerConfig(does_fan=False, does_leaf=False).start([simulate_energy])
+            Traceback (most recent call last):
+            scythe.errors.SettingsError: a worker with SCYTHE_WORKER_DOES_FAN=false and ... serves nothing
         """
         if not (self.does_fan or self.does_leaf):
             raise SettingsError(

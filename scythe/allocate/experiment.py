@@ -33,12 +33,27 @@ from scythe_catalog.storage.objects import Objects, reason
 
 
 class BaseExperiment:
-    """An experiment that is ready to be allocated.
+    """An experiment that is ready to be allocated: what there is of it under the root, and `allocate`, which starts a run.
 
     Args:
         experiment: A registered function or class, or its name.
         runnable: The same, or a Hatchet runnable that was given to `ExperimentRegistry.Include`.
         run_name: Folder of its runs, in place of the experiment's name.
+
+    Attributes:
+        experiment: The registered `Experiment`.
+        name: The folder of its runs, below the root.
+
+    Raises:
+        NotFoundError: it is not registered.
+        AllocationError: neither or both of `experiment` and `runnable` are given, or `run_name` can be no folder.
+
+    Examples:
+        >>> from scythe import BaseExperiment
+        >>> experiment = BaseExperiment(simulate_energy)
+        >>> run, ref = experiment.allocate(pl.DataFrame({"r_value": [2.0, 4.0]}), version="bumpminor")
+        >>> ref.result().rows, run.version
+        (2, 'v1.1.0')
     """
 
     def __init__(self, experiment: Any = None, *, runnable: Any = None, run_name: str | None = None) -> None:
@@ -52,6 +67,15 @@ class BaseExperiment:
 
         Args:
             update: `run_name`, to give the copy's runs a folder of their own.
+            deep: Changes nothing.
+
+        Raises:
+            AllocationError: `update` has anything else, or a `run_name` that can be no folder.
+
+        Examples:
+            >>> from scythe import BaseExperiment
+            >>> BaseExperiment(simulate_energy).model_copy(update={"run_name": "winter"}).name
+            'winter'
         """
         given = {"run_name": self.name, **(update or {})}
         if unknown := given.keys() - {"run_name"}:
@@ -61,23 +85,74 @@ class BaseExperiment:
     # --- what is there ------------------------------------------------------------------------------
 
     def list_versions(self) -> list[SemVer]:
-        """All versions, lowest first."""
+        """All versions that have a folder, lowest first. One of which all runs were deleted has none.
+
+        Raises:
+            SettingsError: a setting makes no sense.
+            StorageError: the root cannot be reached.
+
+        Examples:
+            >>> from scythe import BaseExperiment
+            >>> [str(version) for version in BaseExperiment(simulate_energy).list_versions()]
+            ['v1.0.0']
+        """
         return find.version_names(storage(), self.name)
 
     def latest_version(self) -> SemVer | None:
-        """The highest version, None before the first run."""
+        """The highest of `list_versions()`, None where there is none.
+
+        Raises:
+            SettingsError: a setting makes no sense.
+            StorageError: the root cannot be reached.
+
+        Examples:
+            >>> from scythe import BaseExperiment
+            >>> str(BaseExperiment(simulate_energy).latest_version())
+            'v1.0.0'
+        """
         versions = self.list_versions()
         return versions[-1] if versions else None
 
     def list_runs(self, version: str | SemVer | None = None) -> list[ExperimentRun]:
-        """The runs of a version (of all versions without one), oldest first."""
+        """The runs of a version (of all versions without one), oldest first; of several versions the lowest version first.
+
+        Args:
+            version: Text or SemVer; None for all.
+
+        Returns:
+            Finished or not; empty where there is no such version.
+
+        Raises:
+            VersionError: `version` is none.
+            SettingsError: a setting makes no sense.
+            StorageError: the root cannot be reached.
+
+        Examples:
+            >>> from scythe import BaseExperiment
+            >>> [run.status for run in BaseExperiment(simulate_energy).list_runs("v1.0.0")]
+            ['finished']
+        """
         objects = storage()
         wanted = [SemVer.parse(version)] if version is not None else self.list_versions()
         keys = [RunKey(self.name, str(v), f) for v in wanted for f in find.run_folders(objects, self.name, str(v))]
         return [load_run(objects, key) for key in keys if objects.exists(key.manifest)]
 
     def latest_run(self, version: str | SemVer | None = None) -> ExperimentRun | None:
-        """The latest run of a version (of the latest version without one), None where there is none."""
+        """The latest run of a version (of the latest version without one), finished or not; None where there is none.
+
+        Args:
+            version: Text or SemVer; None for the highest that has a run.
+
+        Raises:
+            VersionError: `version` is none.
+            SettingsError: a setting makes no sense.
+            StorageError: the root cannot be reached.
+
+        Examples:
+            >>> from scythe import BaseExperiment
+            >>> BaseExperiment(simulate_energy).latest_run().inputs
+            3
+        """
         objects = storage()
         try:
             return load_run(objects, find.latest_run(objects, self.name, version))
@@ -85,7 +160,19 @@ class BaseExperiment:
             return None
 
     def latest_results(self) -> dict[str, str]:
-        """Table name -> URI, of the latest finished run of the latest version that has one."""
+        """Table name -> URI of its Parquet file, of the latest finished run of the latest version that has one; empty where none has.
+
+        Raises:
+            RunDamaged: the result of a run is damaged.
+            FormatError: it was written by a later Scythe.
+            SettingsError: a setting makes no sense.
+            StorageError: the root cannot be reached.
+
+        Examples:
+            >>> from scythe import BaseExperiment
+            >>> sorted(BaseExperiment(simulate_energy).latest_results())
+            ['errors', 'monthly', 'result_file_refs', 'scalars', 'tasks']
+        """
         for version in reversed(self.list_versions()):
             found = self.latest_results_for_version(version)
             if found:
@@ -93,7 +180,23 @@ class BaseExperiment:
         return {}
 
     def latest_results_for_version(self, version: str | SemVer) -> dict[str, str]:
-        """Table name -> URI, of the latest finished run of a version; empty where there is none."""
+        """Table name -> URI of its Parquet file, of the latest finished run of a version; empty where there is none.
+
+        Args:
+            version: Text or SemVer.
+
+        Raises:
+            VersionError: `version` is none.
+            RunDamaged: the result of a run is damaged.
+            FormatError: it was written by a later Scythe.
+            SettingsError: a setting makes no sense.
+            StorageError: the root cannot be reached.
+
+        Examples:
+            >>> from scythe import BaseExperiment
+            >>> BaseExperiment(simulate_energy).latest_results_for_version("v1.0.0")["scalars"].endswith("scalars.pq")
+            True
+        """
         objects, named = storage(), str(SemVer.parse(version))
         for folder in reversed(find.run_folders(objects, self.name, named)):
             result = finished_result(objects, RunKey(self.name, named, folder))
@@ -102,7 +205,23 @@ class BaseExperiment:
         return {}
 
     def list_results_files(self, run: ExperimentRun | None = None) -> list[str]:
-        """URIs of all output files of a run (of the latest without one)."""
+        """URIs of all output files of a run (of the latest without one).
+
+        Args:
+            run: What `allocate`, `list_runs` or `scythe.open_run` gave; None for `latest_run()`.
+
+        Returns:
+            One URI for each stored file; empty where there is no run. Which input a file belongs to is told by `scythe.files`.
+
+        Raises:
+            SettingsError: a setting makes no sense.
+            StorageError: the root cannot be reached.
+
+        Examples:
+            >>> from scythe import BaseExperiment
+            >>> len(BaseExperiment(simulate_energy).list_results_files())
+            3
+        """
         run = run or self.latest_run()
         if run is None:
             return []
@@ -125,12 +244,14 @@ class BaseExperiment:
         copy_inputs: bool = False,
         seed: int = 0,
     ) -> tuple[ExperimentRun, RunRef]:
-        """Stores a run whole and starts it.
+        """Checks the inputs, stores a run whole, and starts it.
 
         Args:
-            specs: Models of the experiment's input model, one model, or a Polars, pandas or Arrow table.
+            specs: Models of the experiment's input model, one model, or a Polars, pandas or Arrow table with a column for each
+                field. `experiment_id`, `sort_index` and fields with a default may be absent from a table.
             version: `bumpmajor`, `bumpminor`, `bumppatch`, `keep`, `auto` (from what changed in the schema), or a SemVer.
-            overwrite_sort_index: Number the specs 0 to n - 1, rather than keep their own `sort_index`.
+                The first version is v1.0.0, whatever the strategy.
+            overwrite_sort_index: Number the specs 0 to n - 1, rather than keep their own `sort_index`, which must be unique.
             overwrite_experiment_id: Set `experiment_id` to `experiment/version/datetime`.
             recursion_map: Shape of the scatter tree, on a cluster.
             s3_client: A boto3 S3 client, to reach the root's bucket with from now on in this process (and its workers);
@@ -138,7 +259,7 @@ class BaseExperiment:
             engine: `inline`, `local` (default), `hatchet` or that of another package, or the options of one
                 (`LocalOptions(workers=4)`); also `SCYTHE_ENGINE`.
             chunk: Inputs per task; chosen by their duration if not given.
-            workers: Processes of the local engine; all cores if not given.
+            workers: Processes of the local engine; `SCYTHE_WORKERS`, else all cores, if not given.
             copy_inputs: Copy s3 and http inputs into the run too, not local files alone.
             seed: What the random numbers of all inputs derive from: `input_spec.seed`, `random` and `np.random`.
 
@@ -147,8 +268,19 @@ class BaseExperiment:
 
         Raises:
             InputError: inputs that do not fit; nothing was written.
-            VersionError: a version that is malformed, or too small a step.
-            AllocationError: the root cannot be written.
+            VersionError: a version that is malformed, or too small a step; nothing was written.
+            AllocationError: the root cannot be written, an argument makes no sense, the function cannot be sent to other
+                processes, or no worker of the cluster has it. Nothing was started.
+            SettingsError: there is no such engine, or it cannot be reached.
+            RunError: this process was forked from one that had used Scythe.
+            Exception: with `engine="inline"`, the first that the function raises.
+
+        Examples:
+            >>> from scythe import BaseExperiment
+            >>> specs = pl.DataFrame({"r_value": [2.0, 4.0, 8.0], "setpoint": [19.0, 20.0, 21.0]})
+            >>> run, ref = BaseExperiment(simulate_energy).allocate(specs, version="bumpminor")
+            >>> ref.result().rows, run.version
+            (3, 'v1.1.0')
         """
         if loading.get():
             raise AllocationError(

@@ -26,7 +26,27 @@ LocalFileLocation = Literal["cache", "copied-to-tempdir"]
 
 @dataclass(frozen=True)
 class ExperimentOptions:
-    """What `Register` was told, beside the function itself."""
+    """What `Register` was told, beside the function itself; each option is explained there.
+
+    Attributes:
+        worker: Name of the worker that is to run it, on a cluster.
+        description: For people; None where the docstring says it.
+        desired_worker_labels: Labels that a worker must have, on a cluster.
+        schedule_timeout: How long a chunk of inputs may wait for a worker, on a cluster.
+        execution_timeout: How long the function may take for one input.
+        retries: How often an input is tried again.
+        overwrite_log_method: Whether what the function logs goes to the log of its task, on a cluster.
+        inject_workflow_run_id: Whether `workflow_run_id` and `root_workflow_run_id` of each spec are set.
+        auto_fetch_files: Whether the function is given local paths in its file fields.
+        local_file_location: "cache" or "copied-to-tempdir".
+        task_config: Further options of the Hatchet task.
+        max_inputs_per_process: After so many inputs a worker process is replaced; None for never.
+
+    Examples:
+        >>> from scythe import ExperimentRegistry
+        >>> ExperimentRegistry.get_runnable("simulate_energy").options.retries
+        1
+    """
 
     worker: str | None = None
     description: str | None = None
@@ -45,7 +65,18 @@ class ExperimentOptions:
 
     @property
     def execution_seconds(self) -> float | None:
-        """The time limit of one input, from the start of the function; None where there is none."""
+        """The time limit of one input [s], from the start of the function; None where there is none.
+
+        It is `execution_timeout`, else what `SCYTHE_TIMEOUT_EXPERIMENT_EXECUTION` says now.
+
+        Raises:
+            SettingsError: that setting makes no sense.
+
+        Examples:
+            >>> from scythe.registry import ExperimentOptions
+            >>> ExperimentOptions(execution_timeout="1m30s").execution_seconds
+            90.0
+        """
         if self.execution_timeout is not None:
             return seconds_of(self.execution_timeout)
         from scythe.settings import timeouts
@@ -68,7 +99,23 @@ class HatchetTask:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A registered experiment: what to call, on what, and how."""
+    """A registered experiment: what to call, on what, and how.
+
+    Attributes:
+        name: Its name, and the folder of its runs.
+        target: The function, or the class, as the user wrote it.
+        input_model: What it takes.
+        output_model: What it gives.
+        wants_tempdir: Whether it has a parameter `tempdir`.
+        options: What `Register` was told.
+        schemas: The columns of its tables.
+
+    Examples:
+        >>> from scythe import ExperimentRegistry
+        >>> experiment = ExperimentRegistry.get_runnable("simulate_energy")
+        >>> experiment.input_model is BuildingInput, experiment.wants_tempdir
+        (True, True)
+    """
 
     name: str
     #: The function, or the class, as the user wrote it.
@@ -81,12 +128,24 @@ class Experiment:
 
     @property
     def task_name(self) -> str:
-        """The name of the Hatchet task and the `experiment_name` of manifests."""
+        """The name of the Hatchet task and the `experiment_name` of manifests.
+
+        Examples:
+            >>> from scythe import ExperimentRegistry
+            >>> ExperimentRegistry.get_runnable("simulate_energy").task_name
+            'scythe_experiment_simulate_energy'
+        """
         return TASK_PREFIX + self.name if self.included is None else self.included.name
 
     @property
     def included(self) -> HatchetTask | None:
-        """The Hatchet runnable that it is, None for a function of Scythe's."""
+        """The Hatchet runnable that it is, None for a function of Scythe's.
+
+        Examples:
+            >>> from scythe import ExperimentRegistry
+            >>> ExperimentRegistry.get_runnable("simulate_energy").included is None
+            True
+        """
         return self.target if isinstance(self.target, HatchetTask) else None
 
     @property
@@ -96,18 +155,37 @@ class Experiment:
 
     @property
     def module(self) -> str:
-        """Where it is defined."""
+        """The name of the module that defines it.
+
+        Examples:
+            >>> from scythe import ExperimentRegistry
+            >>> ExperimentRegistry.get_runnable("simulate_energy").module == simulate_energy.__module__
+            True
+        """
         return self.target.__module__
 
     @property
     def source(self) -> str | None:
-        """The file that defines it, None in a notebook or at a prompt."""
+        """The file that defines it, None in a notebook or at a prompt.
+
+        Examples:
+            >>> from scythe import ExperimentRegistry
+            >>> Path(ExperimentRegistry.get_runnable("simulate_energy").source).suffix
+            '.py'
+        """
         module = sys.modules.get(self.module)
         path = getattr(module, "__file__", None)
         return str(Path(path).resolve()) if path else None
 
     def bind(self) -> Callable[..., ExperimentOutputSpec]:
-        """What to call with a spec (and a `tempdir` where it wants one)."""
+        """What to call with a spec (and a `tempdir` where it wants one); of a class that is no input model it makes an instance.
+
+        Examples:
+            >>> from scythe import ExperimentRegistry
+            >>> function = ExperimentRegistry.get_runnable("simulate_energy").bind()
+            >>> function is simulate_energy
+            True
+        """
         if not isinstance(self.target, type):
             return self.target
         if issubclass(self.target, ExperimentInputSpec):
@@ -118,8 +196,19 @@ class Experiment:
 def define(target: Callable[..., Any], name: str | None, options: ExperimentOptions) -> Experiment:
     """The experiment that a function or class makes, from its annotations.
 
+    Args:
+        target: The function, or a class with a method `run`.
+        name: Instead of the target's own name; None for that.
+        options: What `Register` was told.
+
     Raises:
         RegistrationError: see `ExperimentRegistry.Register`.
+        SchemaError: a field that no table can hold.
+
+    Examples:
+        >>> from scythe.registry import ExperimentOptions, define
+        >>> define(simulate_energy, "energy", ExperimentOptions()).name
+        'energy'
     """
     if not hasattr(target, "__qualname__"):
         raise RegistrationError(

@@ -14,33 +14,88 @@ from scythe.record.results import RunResult
 
 
 class RunRef(Protocol):
-    """A reference to a started run, the same for all engines."""
+    """A reference to a started run, the same for all engines: what `allocate` and `resume` give beside or for the run.
+
+    Examples:
+        >>> from scythe import BaseExperiment
+        >>> specs = pl.DataFrame({"r_value": [2.0, 4.0]})
+        >>> run, ref = BaseExperiment(simulate_energy).allocate(specs, version="bumpminor")
+        >>> ref.result().rows
+        2
+    """
 
     @property
     def workflow_run_id(self) -> str | None:
-        """The run's identifier, as in its manifest."""
+        """The run's identifier, as in its manifest.
+
+        Examples:
+            >>> run = scythe.open_run("simulate_energy")
+            >>> run.resume().workflow_run_id == run.workflow_run_id
+            True
+        """
         ...
 
     @property
     def hatchet(self) -> Any:
-        """The SDK's own reference on Hatchet, None elsewhere."""
+        """The SDK's own reference to a run that goes on on Hatchet, None elsewhere.
+
+        Examples:
+            >>> scythe.open_run("simulate_energy").resume().hatchet is None
+            True
+        """
         ...
 
     def result(self, timeout: float | None = None) -> RunResult:
-        """Waits for the run, at most `timeout` seconds.
+        """Waits for the run, and gives its result.
+
+        Args:
+            timeout: Wait at most so long [s]; None for as long as it takes.
+
+        Returns:
+            Counts, seconds, and the URIs of the tables; of a workflow of Hatchet's own what that returns.
 
         Raises:
             RunError: the run could not be finished; failed inputs alone do not raise.
-            TimeoutError: it is not finished yet.
+            RunCancelled: it was cancelled.
+            OSError: the root cannot be reached or written: a full disk, say.
+            TimeoutError: it is not finished yet; it goes on.
+
+        Examples:
+            >>> ref = scythe.open_run("simulate_energy").resume()
+            >>> ref.result(timeout=60).errors
+            0
         """
         ...
 
     async def aio_result(self) -> RunResult:
-        """The same, without blocking the event loop."""
+        """The same as `result`, without blocking the event loop.
+
+        Raises:
+            RunError: the run could not be finished; failed inputs alone do not raise.
+            RunCancelled: it was cancelled.
+            OSError: the root cannot be reached or written: a full disk, say.
+
+        Examples:
+            >>> import asyncio
+            >>> ref = scythe.open_run("simulate_energy").resume()
+            >>> asyncio.run(ref.aio_result()).rows
+            3
+        """
         ...
 
     def cancel(self) -> None:
-        """Stops the run; what is finished stays."""
+        """Stops the run; what is finished stays, and `resume` goes on with it. A run that is over is left as it is.
+
+        Raises:
+            RunError: it goes on in the process that this one was forked from: cancel it there.
+            StorageError: the root cannot be reached.
+
+        Examples:
+            >>> run = scythe.open_run("simulate_energy")
+            >>> run.resume().cancel()
+            >>> run.status
+            'finished'
+        """
         ...
 
 

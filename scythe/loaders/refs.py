@@ -20,14 +20,27 @@ T = TypeVar("T")
 class FileRefs(Sequence[tuple[dict[str, Any], T]], Generic[T]):
     """Rows of a table of file references, each with what `load` makes of the file of one column.
 
+    A sequence of `(features, item)`, with a length, indexes and slices; a file is fetched when its item is asked for.
+    `torch.utils.data.DataLoader` takes it as it is.
+
     Args:
         frame: What `scythe.files` gives, filtered and shuffled as you like.
         column: The file output to load.
         load: Called with the local path of the file; by default the path itself is the item.
-        features: The columns to give with each file; all that hold no file of this table by default.
+        features: The columns to give with each file, as a dict; all that hold no file of this table by default.
 
     Raises:
-        NotFoundError: the frame has no such column; the message lists what it has.
+        NotFoundError: the frame has no such column; the message lists what it has. For an item: its row has no file.
+        FetchError: for an item, its file cannot be fetched.
+
+    Examples:
+        >>> from scythe import FileRefs
+        >>> data = FileRefs(scythe.files("simulate_energy"), "hourly", pl.read_parquet, features=["r_value"])
+        >>> len(data)
+        3
+        >>> features, hourly = data[0]
+        >>> features, hourly.height
+        ({'r_value': 2.0}, 24)
     """
 
     def __init__(

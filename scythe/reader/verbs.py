@@ -33,7 +33,7 @@ def read(
         version: `"v1.2.0"`, a SemVer, None for the latest, or `"all"`.
         table: `scalars`, `errors`, `tasks`, `result_file_refs` or the name of a dataframe.
         run: None for the version's latest finished run, `"all"`, or one run, finished or not: its folder's name, its
-            datetime, or the ExperimentRun that `allocate` gave.
+            datetime, its whole name, or the ExperimentRun that `allocate` gave.
         columns: These columns only, in this order.
 
     Returns:
@@ -42,8 +42,16 @@ def read(
     Raises:
         NotFoundError: an experiment, version, run, table or column that is not there; the message lists what is.
         VersionError: `version` is none.
-        ReadError: a column is asked for twice.
+        ReadError: a column is asked for twice, or `columns` is a single name.
         RunDamaged: a file of the run is gone or damaged.
+        StorageError: the root cannot be reached, or the table not be read.
+
+    Examples:
+        >>> import scythe
+        >>> scythe.read("simulate_energy")["heating"].to_list()
+        [40.0, 20.0, 10.0]
+        >>> scythe.read("simulate_energy", "v1.0.0", table="errors").height
+        0
     """
     frame = _scan(experiment, version, table, run, columns, in_order=True)
     try:
@@ -68,6 +76,30 @@ def scan(
     """The same as `read`, as a lazy frame: only the files of the runs that are asked for are ever opened.
 
     Rows of one run are ordered by `sort_index`. Those of many (`"all"`) are in no order: so they can be streamed.
+
+    Args:
+        experiment: A name (with or without `scythe_experiment_`) or the registered function.
+        version: `"v1.2.0"`, a SemVer, None for the latest, or `"all"`.
+        table: `scalars`, `errors`, `tasks`, `result_file_refs` or the name of a dataframe.
+        run: None for the version's latest finished run, `"all"`, or one run, finished or not: its folder's name, its
+            datetime, its whole name, or the ExperimentRun that `allocate` gave.
+        columns: These columns only, in this order.
+
+    Returns:
+        Inputs and outputs as columns; with `"all"` also `version` and `run_datetime`.
+
+    Raises:
+        NotFoundError: an experiment, version, run, table or column that is not there; the message lists what is.
+        VersionError: `version` is none.
+        ReadError: a column is asked for twice, or `columns` is a single name.
+        RunDamaged: the result of a run is gone or damaged.
+        StorageError: the root cannot be reached. What is wrong with a data file is raised by Polars, at `collect`.
+
+    Examples:
+        >>> import scythe
+        >>> good = scythe.scan("simulate_energy").filter(pl.col("heating") < 30)
+        >>> good.select("r_value", "heating").collect().rows()
+        [(4.0, 20.0), (8.0, 10.0)]
     """
     return _scan(experiment, version, table, run, columns, in_order=False)
 
@@ -90,10 +122,27 @@ def _scan(
 
 
 def files(experiment: Any, version: Any = None, *, run: Any = None) -> pl.DataFrame:
-    """The table of file references: inputs, and one column per file output; values are URIs.
+    """The table of file references: inputs, and one column per file output; values are URIs. `FileRefs` loads them.
+
+    Args:
+        experiment: A name (with or without `scythe_experiment_`) or the registered function.
+        version: `"v1.2.0"`, a SemVer, None for the latest, or `"all"`.
+        run: None for the version's latest finished run, `"all"`, or one run, as `read` takes it.
+
+    Returns:
+        One row for each input that succeeded, with identifiers, scalar inputs and one URI for each file output.
 
     Raises:
         NotFoundError: as `read`; also where the experiment has no file outputs.
+        VersionError: `version` is none.
+        RunDamaged: a file of the run is gone or damaged.
+        StorageError: the root cannot be reached, or the table not be read.
+
+    Examples:
+        >>> import scythe
+        >>> refs = scythe.files("simulate_energy")
+        >>> pl.read_parquet(refs["hourly"][0]).height
+        24
     """
     return read(experiment, version, table="result_file_refs", run=run)
 
@@ -106,9 +155,25 @@ def rows(
     With `"all"`, of all finished runs that are asked for. The experiment must be registered here, for its models; its
     dataframes are tables of their own.
 
+    Args:
+        experiment: A name (with or without `scythe_experiment_`) or the function; either must be registered here.
+        version: `"v1.2.0"`, a SemVer, None for the latest, or `"all"`.
+        run: None for the version's latest finished run, `"all"`, or one run that is finished, as `read` takes it.
+
+    Returns:
+        An iterator. Files of this machine are paths, others URLs; inputs that failed are not among the pairs.
+
     Raises:
         NotFoundError: as `read`; also where the experiment is not registered.
-        RunError: the run was made with another schema than the models have now.
+        VersionError: `version` is none.
+        RunError: the run is not finished; or, at the first pair, it was made with another schema than the models have now.
+        RunDamaged: the result of a run is damaged.
+        StorageError: the root cannot be reached.
+
+    Examples:
+        >>> import scythe
+        >>> [(wall.r_value, energy.heating) for wall, energy in scythe.rows(simulate_energy)]
+        [(2.0, 40.0), (4.0, 20.0), (8.0, 10.0)]
     """
     from scythe.reader.pairs import pairs
     from scythe.registry import experiment_of

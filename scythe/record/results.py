@@ -28,12 +28,28 @@ class TableResult(BaseModel):
 
 
 class RunResult(BaseModel):
-    """What `ref.result()` gives.
+    """What `ref.result()` gives: what a run came to.
 
     Attributes:
-        uris: table name -> URI of its Parquet file.
-        inputs, rows, errors: how many inputs there were, came to results, failed.
-        seconds: from the start of the last process that worked on the run to the end of its gathering.
+        experiment_id: `experiment/version/datetime` of the run.
+        workflow_run_id: Identifier of the run, as in its manifest.
+        uris: Table name -> URI of its Parquet file.
+        inputs: How many inputs there were.
+        rows: How many of them came to results.
+        errors: How many of them failed.
+        seconds: From the start of the last process that worked on the run to the end of its gathering.
+        finished: When that was, in UTC.
+        attempt: Which attempt on the run it was: 1, or that of a resume or retry.
+        tables: Table name -> its file, columns, number of rows and bytes.
+        gather: Name of the gather that wrote the files; None of those of earlier versions of Scythe.
+        format: Of the file that holds this.
+
+    Examples:
+        >>> result = scythe.open_run("simulate_energy").result
+        >>> result.inputs, result.rows, result.errors
+        (3, 3, 0)
+        >>> pl.read_parquet(result.uris["scalars"])["heating"].to_list()
+        [40.0, 20.0, 10.0]
     """
 
     experiment_id: str
@@ -46,7 +62,6 @@ class RunResult(BaseModel):
     finished: datetime
     attempt: int
     tables: dict[str, TableResult]
-    #: The name of the gather that wrote the files, None for those of earlier versions of Scythe.
     gather: str | None = None
     format: int = FORMAT
 

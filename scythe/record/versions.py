@@ -13,15 +13,54 @@ from scythe_catalog.schema import Difference, Severity
 
 _PLAIN = re.compile(r"v(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
 VersioningStrategy = Literal["bumpmajor", "bumpminor", "bumppatch", "keep", "auto"]
+"""How `allocate` chooses the version of a new run after the latest one.
+
+- `keep`: the latest once more. `bumppatch`: v1.2.3 -> v1.2.4. Both need columns that are the same.
+- `bumpminor`: v1.2.3 -> v1.3.0. Fields may have been added.
+- `bumpmajor`: v1.2.3 -> v2.0.0. Anything may have changed.
+- `auto`: the smallest of these three steps that fits what changed.
+
+Examples:
+    >>> from scythe import BaseExperiment
+    >>> run, ref = BaseExperiment(simulate_energy).allocate(pl.DataFrame({"r_value": [2.0]}), version="auto")
+    >>> run.version
+    'v1.0.1'
+"""
 STRATEGIES: tuple[VersioningStrategy, ...] = ("bumpmajor", "bumpminor", "bumppatch", "keep", "auto")
 
 
 class SemVer(semver.Version):
-    """A semantic version, printed with a `v`; parsed with or without it."""
+    """A semantic version, printed with a `v`; parsed with or without it. Versions are ordered as SemVer says.
+
+    Args:
+        major: Raised where the models changed in any way.
+        minor: Raised where fields were added.
+        patch: Raised where the models are the same.
+        prerelease: As in `v1.1.0-rc.1`, which stands before `v1.1.0`.
+        build: As in `v1.0.0+linux`, to which no run can be allocated.
+
+    Examples:
+        >>> from scythe.allocate import SemVer
+        >>> print(SemVer(1, 10, 0), SemVer(1, 10, 0) > SemVer.parse("v1.9.3"))
+        v1.10.0 True
+    """
 
     @classmethod
     def parse(cls, version: Any, optional_minor_and_patch: bool = False) -> Self:
-        """`v1.2.3` or `1.2.3`; raises VersionError for anything else."""
+        """The version of a text.
+
+        Args:
+            version: `v1.2.3` or `1.2.3`, as text or bytes; a SemVer, too.
+            optional_minor_and_patch: Take `v1` for `v1.0.0` and `v1.2` for `v1.2.0`.
+
+        Raises:
+            VersionError: it is anything else.
+
+        Examples:
+            >>> from scythe.allocate import SemVer
+            >>> print(SemVer.parse("1.2.3"))
+            v1.2.3
+        """
         try:
             text = version.decode() if isinstance(version, bytes) else str(version)
         except UnicodeDecodeError as error:
@@ -33,19 +72,49 @@ class SemVer(semver.Version):
 
     @classmethod
     def FromString(cls, version: str) -> Self:  # noqa: N802 - the name that its users have in their code
-        """The same as `parse`."""
+        """The same as `parse`.
+
+        Args:
+            version: `v1.2.3` or `1.2.3`.
+
+        Raises:
+            VersionError: it is anything else.
+
+        Examples:
+            >>> from scythe.allocate import SemVer
+            >>> SemVer.FromString("v1.2.3").minor
+            2
+        """
         return cls.parse(version)
 
     def next_major_version(self) -> Self:
-        """v1.2.3 -> v2.0.0."""
+        """v1.2.3 -> v2.0.0: what `version="bumpmajor"` gives after v1.2.3.
+
+        Examples:
+            >>> from scythe.allocate import SemVer
+            >>> print(SemVer(1, 2, 3).next_major_version())
+            v2.0.0
+        """
         return cast(Self, self.bump_major())
 
     def next_minor_version(self) -> Self:
-        """v1.2.3 -> v1.3.0."""
+        """v1.2.3 -> v1.3.0: what `version="bumpminor"` gives after v1.2.3.
+
+        Examples:
+            >>> from scythe.allocate import SemVer
+            >>> print(SemVer(1, 2, 3).next_minor_version())
+            v1.3.0
+        """
         return cast(Self, self.bump_minor())
 
     def next_patch_version(self) -> Self:
-        """v1.2.3 -> v1.2.4."""
+        """v1.2.3 -> v1.2.4: what `version="bumppatch"` gives after v1.2.3.
+
+        Examples:
+            >>> from scythe.allocate import SemVer
+            >>> print(SemVer(1, 2, 3).next_patch_version())
+            v1.2.4
+        """
         return cast(Self, self.bump_patch())
 
     def __str__(self) -> str:

@@ -24,7 +24,20 @@ from scythe.settings import storage
 
 
 def list_experiments() -> pl.DataFrame:
-    """One row an experiment: `name`, latest `version`, number of `versions` and `runs`, `run_datetime` of the latest run."""
+    """The experiments of the root, as a Polars frame of one row each.
+
+    Returns:
+        The columns `name`, latest `version`, number of `versions` and `runs`, `run_datetime` of the latest run (UTC).
+
+    Raises:
+        SettingsError: a setting makes no sense.
+        StorageError: the root cannot be reached.
+
+    Examples:
+        >>> import scythe
+        >>> scythe.list_experiments().select("name", "version", "runs").rows()
+        [('simulate_energy', 'v1.0.0', 1)]
+    """
     objects = storage()
     found: list[tuple[str, str, int, int, dt.datetime | None]] = []
     for name in experiment_names(objects):
@@ -40,14 +53,27 @@ def list_experiments() -> pl.DataFrame:
 
 
 def list_runs(experiment: Any) -> pl.DataFrame:
-    """One row a run, lowest version first, those of a version in the order in which they were allocated.
+    """The runs of an experiment, as a Polars frame of one row each.
 
-    Columns: `name, version, run_datetime, run` (its folder), `number` (its place among the runs of its version; null for
-    runs of before there were numbers), `status, inputs, rows, errors, seconds, problem` (what is wrong with it). What
-    cannot be told of a damaged run is null.
+    Lowest version first, those of a version in the order in which they were allocated.
+
+    Args:
+        experiment: A name (with or without `scythe_experiment_`) or the registered function.
+
+    Returns:
+        The columns `name, version, run_datetime, run` (its folder), `number` (its place among the runs of its version; null
+            for runs of before there were numbers), `status, inputs, rows, errors, seconds, problem` (what is wrong with it).
+            What cannot be told of a damaged run is null.
 
     Raises:
         NotFoundError: there is no such experiment.
+        SettingsError: a setting makes no sense.
+        StorageError: the root cannot be reached.
+
+    Examples:
+        >>> import scythe
+        >>> scythe.list_runs("simulate_energy").select("version", "status", "rows", "errors").rows()
+        [('v1.0.0', 'finished', 3, 0)]
     """
     objects, name = storage(), name_of(experiment)
     taken = reserved(objects, name) if is_name(name) else Reserved()

@@ -33,7 +33,22 @@ from scythe_catalog.storage.objects import Objects
 
 
 class ExperimentRun(BaseModel):
-    """One run: which it is, where it lies, and what can be done with it."""
+    """One run: which it is, where it lies, and what can be done with it. `allocate` and `scythe.open_run` give it.
+
+    Attributes:
+        experiment: Folder of the experiment.
+        experiment_id: The run's whole name, `experiment/version/datetime`.
+        version: As `v1.2.3`.
+        run_datetime: Its start, in UTC.
+        uri: Its folder.
+        workflow_run_id: Its identifier, as in the manifest; None where that does not tell.
+        inputs: How many inputs it has; 0 where its manifest does not tell.
+
+    Examples:
+        >>> run = scythe.open_run("simulate_energy")
+        >>> run.version, run.inputs, run.status
+        ('v1.0.0', 3, 'finished')
+    """
 
     experiment: str
     experiment_id: str
@@ -46,24 +61,59 @@ class ExperimentRun(BaseModel):
 
     @property
     def key(self) -> RunKey:
-        """Where the run lies below the root."""
+        """Where the run lies below the root.
+
+        Examples:
+            >>> run = scythe.open_run("simulate_energy")
+            >>> run.key.path == run.experiment_id
+            True
+        """
         return RunKey(self.experiment, self.version, layout.folder_of(self.run_datetime))
 
     @property
     def objects(self) -> Objects:
-        """The root of all experiments."""
+        """The root of all experiments.
+
+        Examples:
+            >>> run = scythe.open_run("simulate_energy")
+            >>> run.objects.uri(run.key.path) == run.uri
+            True
+        """
         return self._objects
 
     def below(self, objects: Objects) -> Self:
-        """The same run, found below this root."""
+        """The same run, found below this root.
+
+        Args:
+            objects: The root of all experiments.
+
+        Examples:
+            >>> run = scythe.open_run("simulate_energy")
+            >>> run.below(run.objects) is run
+            True
+        """
         self._objects = objects
         return self
 
     @property
     def status(self) -> Status:
-        """`allocated`, `running`, `incomplete` (nobody works on it and something is missing), `finished` or `cancelled`.
+        """What it has come to, looked up now: one of these.
 
-        Also `deleted`, `damaged`, and `allocating` of one whose allocation is under way or was cut short: see `problem`.
+        - `allocated`: stored, and nothing works on it yet.
+        - `running`: a process works on it.
+        - `incomplete`: nobody works on it and something is missing; `resume` goes on with it.
+        - `finished`: every input has a row or an error, and the final files are there.
+        - `cancelled`: somebody called `cancel`.
+        - `damaged`: a file of it is empty, cut short or gone, or of a later Scythe; `problem` names it.
+        - `allocating`: its allocation is under way, or was cut short.
+        - `deleted`: it is not there any more.
+
+        Raises:
+            StorageError: the root cannot be reached.
+
+        Examples:
+            >>> scythe.open_run("simulate_energy").status
+            'finished'
         """
         return self._look.status
 
@@ -73,14 +123,30 @@ class ExperimentRun(BaseModel):
 
         `tasks` names the attempt of each input, so that it can be told which rows came from which code.
 
+        Returns:
+            One for each start, `resume` and `retry_errors`, with `number`, `engine`, `host`, `pid`, `began` and `provenance`.
+
         Raises:
             RunDamaged: a record of one is none any more.
+            StorageError: the root cannot be reached.
+
+        Examples:
+            >>> [(attempt.number, attempt.engine) for attempt in scythe.open_run("simulate_energy").attempts]
+            [(1, 'inline')]
         """
         return attempts_on(self._objects, self.key)
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with the run, None where nothing is."""
+        """What is wrong with the run and which file it is about, None where nothing is. Failed inputs alone are no problem.
+
+        Raises:
+            StorageError: the root cannot be reached.
+
+        Examples:
+            >>> scythe.open_run("simulate_energy").problem is None
+            True
+        """
         return self._look.problem
 
     @property
@@ -89,12 +155,35 @@ class ExperimentRun(BaseModel):
 
     @property
     def result(self) -> RunResult | None:
-        """What the run came to, None while it is not finished."""
+        """What the run came to, None while it is not finished.
+
+        Raises:
+            RunDamaged: its result was damaged.
+            FormatError: it was written by a later Scythe.
+            StorageError: the root cannot be reached.
+
+        Examples:
+            >>> scythe.open_run("simulate_energy").result.rows
+            3
+        """
         return read_result(self._objects, self.key)
 
     @property
     def outlook(self) -> str | None:
-        """Why nothing of it goes on, as far as its cluster says (no worker, say); None where nothing is known to be wrong."""
+        """Why nothing of it goes on, as far as its cluster says (no worker, say); None where nothing is known to be wrong.
+
+        Returns:
+            A sentence; None of runs of the other engines, and where `HATCHET_CLIENT_TOKEN` is not set.
+
+        Raises:
+            NotFoundError: it was deleted.
+            RunDamaged: its record is damaged.
+            StorageError: the root cannot be reached.
+
+        Examples:
+            >>> scythe.open_run("simulate_energy").outlook is None
+            True
+        """
         plan = RunPlan.load(self._objects, self.key)
         return engine_of(plan).outlook(plan)
 
@@ -103,9 +192,27 @@ class ExperimentRun(BaseModel):
     ) -> RunRef:
         """Runs what has neither row nor error, then gathers; a finished run is left as it is.
 
+        Args:
+            engine: The name of one, or its options; the one it was allocated with if not given.
+            workers: Processes of the local engine; `SCYTHE_WORKERS`, else all cores, if not given.
+            module: Where the function is defined (`package.module` or `file.py`, with `:name` where you like), if it is
+                neither registered here nor found below the working folder.
+
+        Returns:
+            A reference to its result, as `allocate` gives one; on a cluster, to what goes on there already.
+
         Raises:
             RunError: somebody works on it.
             NotFoundError: the function is not to be found: import the module that defines it first, or name it (`module`).
+                Or the run was deleted.
+            RunDamaged: a file of it is damaged.
+            SettingsError: there is no such engine, or it cannot be reached.
+            Exception: with `engine="inline"`, the first that the function raises.
+
+        Examples:
+            >>> run = scythe.open_run("simulate_energy")
+            >>> run.resume().result().rows
+            3
         """
         self._is_there()
         finished = self.result
@@ -120,11 +227,29 @@ class ExperimentRun(BaseModel):
     def retry_errors(
         self, *, engine: str | EngineOptions | None = None, workers: int | None = None, module: str | None = None
     ) -> RunRef:
-        """Runs the inputs that failed once more (and what is open), then gathers anew.
+        """Runs the inputs that failed once more (and what is open), then gathers anew. Rows that are there stay as they are.
+
+        Args:
+            engine: The name of one, or its options; the one it was allocated with if not given.
+            workers: Processes of the local engine; `SCYTHE_WORKERS`, else all cores, if not given.
+            module: Where the function is defined (`package.module` or `file.py`, with `:name` where you like), if it is
+                neither registered here nor found below the working folder.
+
+        Returns:
+            A reference to its result, as `allocate` gives one; on a cluster, to what goes on there already.
 
         Raises:
             RunError: somebody works on it.
             NotFoundError: the function is not to be found: import the module that defines it first, or name it (`module`).
+                Or the run was deleted.
+            RunDamaged: a file of it is damaged.
+            SettingsError: there is no such engine, or it cannot be reached.
+            Exception: with `engine="inline"`, the first that the function raises.
+
+        Examples:
+            >>> run = scythe.open_run("simulate_energy")
+            >>> run.retry_errors().result().errors
+            0
         """
         self._is_there()
         plan = RunPlan.load(self._objects, self.key)
@@ -140,6 +265,13 @@ class ExperimentRun(BaseModel):
         Raises:
             RunError: it is finished.
             NotFoundError: it was deleted.
+            RunDamaged: a file of it is damaged.
+            StorageError: the root cannot be reached.
+
+        Examples:
+            >>> scythe.open_run("simulate_energy").cancel()
+            Traceback (most recent call last):
+            scythe.errors.RunError: the run simulate_energy/... is finished: there is nothing to cancel
         """
         self._is_there()
         if self.status == "finished":
@@ -149,13 +281,20 @@ class ExperimentRun(BaseModel):
         engine_of(plan).cancel(plan)
 
     def delete(self) -> None:
-        """Removes the run from the catalog, then its folder; neither its name nor its version's number is used again.
+        """Removes the run from the catalog, then its folder. Its name is never given to another run.
 
         Half an allocation that was cut short, and what is left of a run whose folder was removed, are removed, too.
 
         Raises:
-            RunError: somebody works on it.
+            RunError: somebody works on it: cancel it first.
             NotFoundError: it was deleted already.
+            StorageError: the root cannot be reached.
+
+        Examples:
+            >>> run = scythe.open_run("simulate_energy")
+            >>> run.delete()
+            >>> run.status
+            'deleted'
         """
         status = self.status
         if status == "allocating":
@@ -232,16 +371,28 @@ def load_run(objects: Objects, key: RunKey) -> ExperimentRun:
 
 
 def open_run(experiment: Any, version: Any = None, run: Any = None) -> ExperimentRun:
-    """A run by its name: the latest of the latest version, unless told otherwise.
+    """A run by its name: the latest of the latest version, unless told otherwise. Finished or not.
 
     Args:
-        experiment: A name, a registered function, or a whole `experiment/version/datetime`.
+        experiment: A name (with or without `scythe_experiment_`), a registered function, `experiment/version`, or a whole
+            `experiment/version/datetime`.
         version: As text or SemVer; None is the latest, or the one that has the run.
         run: Its folder's name, its datetime, or the whole name; None is the version's latest, finished or not.
+
+    Returns:
+        The run, as `allocate` gave it.
 
     Raises:
         NotFoundError: it is not there, or several versions have one of this name; the message lists what is.
         VersionError: the version is none.
+        SettingsError: a setting makes no sense.
+        StorageError: the root cannot be reached.
+
+    Examples:
+        >>> import scythe
+        >>> run = scythe.open_run("simulate_energy", "v1.0.0")
+        >>> scythe.open_run(run.experiment_id).status
+        'finished'
     """
     if isinstance(experiment, str) and version is None and run is None and "/" in experiment:
         experiment, version, run = split_name(experiment)
