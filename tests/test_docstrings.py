@@ -69,6 +69,7 @@ QUIET = {
     "scythe.registry.Experiment.bind",
     "scythe.registry.Experiment.included",
     "scythe.registry.Experiment.module",
+    "scythe.registry.Experiment.needs_engine",
     "scythe.registry.Experiment.source",
     "scythe.registry.Experiment.task_name",
     "scythe.scatter_gather.Node.at",

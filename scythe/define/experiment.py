@@ -41,6 +41,7 @@ class ExperimentOptions:
         local_file_location: "cache" or "copied-to-tempdir".
         task_config: Further options of the Hatchet task.
         max_inputs_per_process: After so many inputs a worker process is replaced; None for never.
+        engine_options: What the function needs of an engine, by the engine's name: its options, or a dict of them.
 
     Examples:
         >>> from scythe import ExperimentRegistry
@@ -60,7 +61,6 @@ class ExperimentOptions:
     local_file_location: LocalFileLocation = "cache"
     task_config: dict[str, Any] = field(default_factory=dict[str, Any])
     max_inputs_per_process: int | None = None
-    #: Engine -> its options (a model, or a dict of them).
     engine_options: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
@@ -150,7 +150,12 @@ class Experiment:
 
     @property
     def needs_engine(self) -> str | None:
-        """The one engine that can run it, None for a function of Scythe's."""
+        """The one engine that can run it, None for a function of Scythe's.
+
+        Examples:
+            >>> scythe.ExperimentRegistry.get_runnable("simulate_energy").needs_engine is None
+            True
+        """
         return None if self.included is None else "hatchet"
 
     @property

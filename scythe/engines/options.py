@@ -11,6 +11,14 @@ class EngineOptions(BaseModel):
     """What an engine can be told of a run: `allocate(engine=LocalOptions(workers=4))`.
 
     An engine of your own inherits from it, names itself in `engine`, and adds its fields.
+
+    Examples:
+        >>> from typing import ClassVar
+        >>> class QueueOptions(scythe.EngineOptions):
+        ...     engine: ClassVar[str] = "queue"
+        ...     priority: int = 0
+        >>> QueueOptions(priority=3)
+        QueueOptions(priority=3)
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -23,7 +31,12 @@ class LocalOptions(EngineOptions):
     """Options of the engine `local`.
 
     Attributes:
-        workers: How many worker processes there are; the cores of the machine, or `SCYTHE_WORKERS`, if not given.
+        workers: How many worker processes there are; `SCYTHE_WORKERS`, else all cores, if not given.
+
+    Examples:
+        >>> options = scythe.LocalOptions(workers=2)  # for allocate(engine=options), or Register(engine_options=...)
+        >>> options.engine, options.workers
+        ('local', 2)
     """
 
     engine: ClassVar[str] = "local"
@@ -36,6 +49,10 @@ class HatchetOptions(EngineOptions):
 
     Attributes:
         any_code: Whether workers whose code is another than the caller's may run it; `SCYTHE_ANY_CODE` if not given.
+
+    Examples:
+        >>> scythe.HatchetOptions(any_code=True).engine
+        'hatchet'
     """
 
     engine: ClassVar[str] = "hatchet"
