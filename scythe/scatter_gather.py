@@ -78,7 +78,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Shape:
-    """What was decided for one turn on a run, before its nodes and leaves were triggered.
+    """What was decided for one attempt on a run, before its nodes and leaves were triggered.
 
     Attributes:
         probes: How many of the first inputs were run alone, to measure.

@@ -29,15 +29,15 @@ def run_inline(
     def taken(number: int) -> None:
         record(plan.objects, plan.key, experiment, "inline", number)
 
-    with Lease(plan.objects, plan.key, "inline", taken=taken) as turn, Leaf(plan, experiment) as leaf:
-        collector = Collector(plan, experiment, turn.number, show=show)
+    with Lease(plan.objects, plan.key, "inline", taken=taken) as lease, Leaf(plan, experiment) as leaf:
+        collector = Collector(plan, experiment, lease.number, show=show)
         chunks = Chunks(open_ranges, 1, plan.chunk)
         stopped: ChunkError | None = None
         try:
             while (work := chunks.next()) is not None:
                 began = time.perf_counter()
-                collector.add(leaf.run(work.rows, raise_errors=True, stopped=lambda: turn.is_over))
-                turn.check()
+                collector.add(leaf.run(work.rows, raise_errors=True, stopped=lambda: lease.is_over))
+                lease.check()
                 chunks.measured(work.size, time.perf_counter() - began)
         except ChunkError as error:
             stopped = error

@@ -68,7 +68,7 @@ class LocalJob:
         show: bool,
     ) -> None:
         self.plan, self.experiment = plan, experiment
-        self._turn = Lease(plan.objects, plan.key, "local", taken=self._record)
+        self._lease = Lease(plan.objects, plan.key, "local", taken=self._record)
         self._ranges = list(open_ranges)
         self._workers = min(workers or cpus(), max(1, sum(b - a for a, b in self._ranges)))
         self._show = show
@@ -87,7 +87,7 @@ class LocalJob:
             self._thread.start()
         except BaseException:
             _RUNNING.discard(self)
-            self._turn.end()
+            self._lease.end()
             raise
 
     @property
@@ -128,7 +128,7 @@ class LocalJob:
 
     def cancel(self) -> None:
         self.plan.objects.write(self.plan.key.cancelled, b"{}")
-        self._turn.cancelled.set()
+        self._lease.cancelled.set()
         self._stop.set()
         self._wait()
 
@@ -166,12 +166,12 @@ class LocalJob:
         except BaseException as error:  # noqa: BLE001 - raised again where the result is asked for
             self._error = error
         finally:
-            self._turn.end()
+            self._lease.end()
             _RUNNING.discard(self)
             self._over.set()
 
     def _work(self) -> RunResult:
-        collector = Collector(self.plan, self.experiment, self._turn.number, show=self._show)
+        collector = Collector(self.plan, self.experiment, self._lease.number, show=self._show)
         try:
             if self._ranges:
                 self._drive(collector)
@@ -192,7 +192,7 @@ class LocalJob:
         ):
             pool.prepare(job)
             while chunks.remaining or in_flight:
-                self._turn.check()
+                self._lease.check()
                 if self._stop.is_set():
                     raise RunError(f"the run {plan.key.path} was interrupted; what was finished is kept: resume it")
                 for _ in range(pool.hungry(chunks.depth)):

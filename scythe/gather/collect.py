@@ -29,7 +29,7 @@ _MAX_HELD_BYTES = 64 * 1024 * 1024
 
 
 class Collector:
-    """The rows of one turn on a run, or of one node of a turn; its parts are named by `prefix`."""
+    """The rows of one attempt on a run, or of one node of an attempt; its parts are named by `prefix`."""
 
     def __init__(
         self, plan: RunPlan, experiment: Experiment, attempt: int, *, prefix: str | None = None, show: bool = True
