@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from scythe.define.experiment import Experiment
 from scythe.engines.engine import FinishedRef
-from scythe.engines.pool.chunks import Chunks
+from scythe.engines.pool.chunks import ChunkQueue
 from scythe.gather.collect import Collector
 from scythe.leaf.leaf import ChunkError, Leaf
 from scythe.record.lease import Lease
@@ -31,7 +31,7 @@ def run_inline(
 
     with Lease(plan.objects, plan.key, "inline", taken=taken) as lease, Leaf(plan, experiment) as leaf:
         collector = Collector(plan, experiment, lease.number, show=show)
-        chunks = Chunks(open_ranges, 1, plan.chunk)
+        chunks = ChunkQueue(open_ranges, 1, plan.chunk)
         stopped: ChunkError | None = None
         try:
             while (work := chunks.next()) is not None:

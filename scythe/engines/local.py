@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from scythe.define.experiment import Experiment
 from scythe.engines.pool.child import Job
-from scythe.engines.pool.chunks import Chunks
+from scythe.engines.pool.chunks import ChunkQueue
 from scythe.engines.pool.cores import cpus
 from scythe.engines.pool.crashes import after, error_row
 from scythe.engines.pool.exits import leave_with
@@ -42,7 +42,7 @@ _INTERRUPTED = 130
 
 
 def pool_job(plan: RunPlan, experiment: Experiment, parts: str | None = None) -> Job:
-    """What a worker process needs to serve ranges of a run; it goes to processes of this machine alone."""
+    """What a worker process needs to serve chunks of a run; it goes to processes of this machine alone."""
     limit = experiment.options.execution_seconds
     return Job(plan.to_json(), packed(experiment), limit, parts, hand_over(plan.root), lines_in_memory())
 
@@ -183,7 +183,7 @@ class LocalJob:
     def _drive(self, collector: Collector) -> None:
         plan, retries = self.plan, self.experiment.options.retries
         total = sum(b - a for a, b in self._ranges)
-        chunks = Chunks(self._ranges, self._workers, plan.chunk)
+        chunks = ChunkQueue(self._ranges, self._workers, plan.chunk)
         job, in_flight = pool_job(plan, self.experiment), 0
         with (
             Leaf(plan, self.experiment) as leaf,
