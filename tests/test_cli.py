@@ -37,7 +37,7 @@ def halve(spec: Point) -> Value:
 
 
 def started(n: int, version: str = "bumpmajor") -> ExperimentRun:
-    """A run of `n` inputs, of which the fourth fails and ends the process's turn."""
+    """A run of `n` inputs, of which the fourth fails and ends the process's attempt."""
     ExperimentRegistry.Register(retries=0)(halve)
     specs = [Point(experiment_id="", sort_index=i, x=i) for i in range(n)]
     with contextlib.suppress(ValueError):

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scythe.engines.pool.chunks import Chunks
-from scythe.engines.pool.pool import Range
+from scythe.engines.pool.chunks import ChunkQueue
+from scythe.engines.pool.pool import Chunk
 from scythe.gather.coverage import Coverage
 from scythe.gather.merge import Source, merged, rebatched, sorted_rows, without
 
@@ -205,7 +205,7 @@ def open_ranges(draw: st.DrawFn) -> list[tuple[int, int]]:
 def test_every_input_is_handed_out_and_comes_back_exactly_once_whatever_is_given_back(
     ranges: list[tuple[int, int]], workers: int, fixed: int | None, data: st.DataObject
 ) -> None:
-    chunks = Chunks(ranges, workers, fixed)
+    chunks = ChunkQueue(ranges, workers, fixed)
     wanted = [i for a, b in ranges for i in range(a, b)]
     assert chunks.remaining == len(wanted)
     done: list[int] = []
@@ -219,7 +219,7 @@ def test_every_input_is_handed_out_and_comes_back_exactly_once_whatever_is_given
             )
             at = data.draw(st.integers(0, work.size - 1))
             done += work.rows[:at]
-            chunks.give_back(Range(work.rows[at : at + 1], work.attempts + 1), Range(work.rows[at + 1 :]))
+            chunks.give_back(Chunk(work.rows[at : at + 1], work.attempts + 1), Chunk(work.rows[at + 1 :]))
         else:
             done += work.rows
             chunks.measured(work.size, data.draw(st.sampled_from([0.0, 1e-6, 0.01, 3.0])))
@@ -229,25 +229,25 @@ def test_every_input_is_handed_out_and_comes_back_exactly_once_whatever_is_given
     assert chunks.next() is None
 
 
-def test_the_first_range_is_one_input_so_that_it_measures() -> None:
-    first = Chunks([(0, 1000)], 2).next()
+def test_the_first_chunk_is_one_input_so_that_it_measures() -> None:
+    first = ChunkQueue([(0, 1000)], 2).next()
 
     assert first is not None
     assert first.rows == range(1)
 
 
 def test_what_is_given_back_is_run_before_all_others_and_keeps_its_attempts() -> None:
-    chunks = Chunks([(0, 100)], 2, fixed=10)
+    chunks = ChunkQueue([(0, 100)], 2, fixed=10)
     chunks.next()
 
-    chunks.give_back(Range(range(3, 4), attempts=1), Range(range(4, 10)))
+    chunks.give_back(Chunk(range(3, 4), attempts=1), Chunk(range(4, 10)))
 
     handed_out = [chunks.next() for _ in range(3)]
     assert [(w.rows, w.attempts) for w in handed_out if w] == [(range(3, 4), 1), (range(4, 10), 0), (range(10, 20), 0)]
 
 
-def test_ranges_of_slow_inputs_stay_single_and_those_of_fast_ones_grow() -> None:
-    slow, fast = Chunks([(0, 100_000)], 2), Chunks([(0, 100_000)], 2)
+def test_chunks_of_slow_inputs_stay_single_and_those_of_fast_ones_grow() -> None:
+    slow, fast = ChunkQueue([(0, 100_000)], 2), ChunkQueue([(0, 100_000)], 2)
     for chunks, seconds in ((slow, 60.0), (fast, 1e-6)):
         for _ in range(4):
             work = chunks.next()
@@ -258,8 +258,8 @@ def test_ranges_of_slow_inputs_stay_single_and_those_of_fast_ones_grow() -> None
     assert fast.size() > 1000
 
 
-def test_the_last_ranges_are_small_enough_for_all_workers_to_end_together() -> None:
-    chunks = Chunks([(0, 1000)], 4)
+def test_the_last_chunks_are_small_enough_for_all_workers_to_end_together() -> None:
+    chunks = ChunkQueue([(0, 1000)], 4)
     sizes: list[int] = []
     while (work := chunks.next()) is not None:
         sizes.append(work.size)
@@ -270,8 +270,8 @@ def test_the_last_ranges_are_small_enough_for_all_workers_to_end_together() -> N
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_a_worker_holds_a_second_range_only_where_ranges_are_short(workers: int) -> None:
-    chunks = Chunks([(0, 10_000)], workers)
+def test_a_worker_holds_a_second_chunk_only_where_chunks_are_short(workers: int) -> None:
+    chunks = ChunkQueue([(0, 10_000)], workers)
     assert chunks.depth == 1
 
     chunks.measured(1, 1e-5)

@@ -28,7 +28,7 @@ from scythe.gather.parts import Part
 from scythe.gather.payload import Packed, Packing
 from scythe.leaf.leaf import Leaf
 from scythe.leaf.rows import ChunkResult
-from scythe.record.attempt_plan import TurnPlan, load_shape, load_turn, store_shape, store_turn
+from scythe.record.attempt_plan import AttemptPlan, load_attempt_plan, load_shape, store_attempt_plan, store_shape
 from scythe.record.layout import RunKey
 from scythe.record.plan import RunPlan
 from scythe.registry import ExperimentRegistry, experiment_of
@@ -210,7 +210,7 @@ def test_what_the_caller_has_chosen_stays(seconds: float | None, factor: int, de
     assert (shape.tree, shape.chunk, shape.smallest) == (tree, chunk, chunk)
 
 
-# --- the turn ---------------------------------------------------------------------------------------
+# --- the plan of an attempt --------------------------------------------------------------------------
 
 
 @st.composite
@@ -221,35 +221,37 @@ def open_ranges(draw: st.DrawFn) -> list[tuple[int, int]]:
 
 @given(open_ranges(), st.data())
 def test_open_inputs_are_counted_through_all_open_ranges(ranges: list[tuple[int, int]], data: st.DataObject) -> None:
-    turn = TurnPlan(1, ranges)
+    attempt = AttemptPlan(1, ranges)
     rows = [row for start, stop in ranges for row in range(start, stop)]
     start = data.draw(st.integers(0, len(rows)))
     inputs = range(start, data.draw(st.integers(start, len(rows))), data.draw(st.integers(1, 7)))
 
-    assert turn.n == len(rows)
-    assert [int(row) for row in turn.rows(inputs)] == [rows[i] for i in inputs]
+    assert attempt.n == len(rows)
+    assert [int(row) for row in attempt.rows(inputs)] == [rows[i] for i in inputs]
 
 
 @given(open_ranges(), shapes())
-def test_the_leaves_of_a_turn_take_each_open_row_once(ranges: list[tuple[int, int]], case: tuple[int, Shape]) -> None:
-    turn = TurnPlan(1, ranges)
-    shape = Shape(**{**vars(case[1]), "probes": min(case[1].probes, turn.n)})
+def test_the_leaves_of_an_attempt_take_each_open_row_once(
+    ranges: list[tuple[int, int]], case: tuple[int, Shape]
+) -> None:
+    attempt = AttemptPlan(1, ranges)
+    shape = Shape(**{**vars(case[1]), "probes": min(case[1].probes, attempt.n)})
 
-    leaves = [leaf for node in bases(shape, turn.n) for leaf in shape.leaves(node)]
-    taken = [int(row) for inputs in (range(shape.probes), *leaves) for row in turn.rows(inputs)]
+    leaves = [leaf for node in bases(shape, attempt.n) for leaf in shape.leaves(node)]
+    taken = [int(row) for inputs in (range(shape.probes), *leaves) for row in attempt.rows(inputs)]
 
     assert sorted(taken) == [row for start, stop in ranges for row in range(start, stop)]
 
 
-def test_a_turn_and_its_shape_are_read_as_they_were_stored(root: Path) -> None:
+def test_an_attempt_and_its_shape_are_read_as_they_were_stored(root: Path) -> None:
     objects, key = Objects.at(root), RunKey("e", "v1.0.0", "2026-01-01_00-00-00")
-    turn, shape = TurnPlan(3, [(0, 5), (7, 9)], show=False), Shape(4, 2, 3, 100, 12, 8)
+    attempt, shape = AttemptPlan(3, [(0, 5), (7, 9)], show=False), Shape(4, 2, 3, 100, 12, 8)
 
     assert load_shape(objects, key, 3) is None
-    store_turn(objects, key, turn)
+    store_attempt_plan(objects, key, attempt)
     store_shape(objects, key, 3, shape)
 
-    assert load_turn(objects, key, 3) == turn
+    assert load_attempt_plan(objects, key, 3) == attempt
     assert load_shape(objects, key, 3) == shape
     assert load_shape(objects, key, 4) is None
 

@@ -53,8 +53,8 @@ def _run(plan: RunPlan, experiment: Experiment, open_ranges: Iterable[tuple[int,
         try:
             while (work := chunks.next()) is not None:
                 began = time.perf_counter()
-                collector.add(leaf.run(work.rows, raise_errors=True, stopped=lambda: turn.is_over))
-                turn.check()
+                collector.add(leaf.run(work.rows, raise_errors=True, stopped=lambda: lease.is_over))
+                lease.check()
                 chunks.measured(work.size, time.perf_counter() - began)
         except ChunkError as error:
             stopped = error

@@ -75,7 +75,7 @@ class LocalJob:
             self._thread.start()
         except BaseException:
             _RUNNING.discard(self)
-            self._turn.end()
+            self._lease.end()
             raise
 
     @property
@@ -116,7 +116,7 @@ class LocalJob:
 
     def cancel(self) -> None:
         self.plan.objects.write(self.plan.key.cancelled, b"{}")
-        self._turn.cancelled.set()
+        self._lease.cancelled.set()
         self._stop.set()
         self._wait()
 
@@ -154,12 +154,12 @@ class LocalJob:
         except BaseException as error:  # noqa: BLE001 - raised again where the result is asked for
             self._error = error
         finally:
-            self._turn.end()
+            self._lease.end()
             _RUNNING.discard(self)
             self._over.set()
 
     def _work(self) -> RunResult:
-        collector = Collector(self.plan, self.experiment, self._turn.number, show=self._show)
+        collector = Collector(self.plan, self.experiment, self._lease.number, show=self._show)
         try:
             if self._ranges:
                 self._drive(collector)
@@ -171,7 +171,7 @@ class LocalJob:
     def _drive(self, collector: Collector) -> None:
         plan, retries = self.plan, self.experiment.options.retries
         total = sum(b - a for a, b in self._ranges)
-        chunks = Chunks(self._ranges, self._workers, plan.chunk)
+        chunks = ChunkQueue(self._ranges, self._workers, plan.chunk)
         job, in_flight = pool_job(plan, self.experiment), 0
         with (
             Leaf(plan, self.experiment) as leaf,
@@ -180,7 +180,7 @@ class LocalJob:
         ):
             pool.prepare(job)
             while chunks.remaining or in_flight:
-                self._turn.check()
+                self._lease.check()
                 if self._stop.is_set():
                     raise RunError(f"the run {plan.key.path} was interrupted; what was finished is kept: resume it")
                 for _ in range(pool.hungry(chunks.depth)):

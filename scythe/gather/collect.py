@@ -1,4 +1,4 @@
-"""Collects the rows of ranges as they come back: flushed to parts, shown to readers, gathered at the end.
+"""Collects the rows of chunks as they come back: flushed to parts, shown to readers, gathered at the end.
 
 A part has a name of its own, and its rows are shown under it: whatever is repeated after a crash
 shows no row twice.
@@ -29,7 +29,7 @@ _MAX_HELD_BYTES = 64 * 1024 * 1024
 
 
 class Collector:
-    """The rows of one turn on a run, or of one node of a turn; its parts are named by `prefix`."""
+    """The rows of one attempt on a run, or of one node of an attempt; its parts are named by `prefix`."""
 
     def __init__(
         self, plan: RunPlan, experiment: Experiment, attempt: int, *, prefix: str | None = None, show: bool = True
@@ -49,7 +49,7 @@ class Collector:
         self._next_flush = time.monotonic() + _FIRST_FLUSH_SECONDS
 
     def add(self, result: ChunkResult) -> None:
-        """Takes over the rows of a range, and flushes what has been held long enough."""
+        """Takes over the rows of a chunk, and flushes what has been held long enough."""
         if not self.is_new(result.first):
             return
         self._held.add(result)

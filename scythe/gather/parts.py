@@ -97,7 +97,7 @@ class Rows:
         self.rows = self.errors = self.bytes = 0
 
     def add(self, result: ChunkResult) -> None:
-        """Takes over the rows of a range."""
+        """Takes over the rows of a chunk."""
         for name, table in result.tables:
             self._alike(name, table.schema).append(table)
             self.bytes += table.nbytes

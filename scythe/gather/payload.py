@@ -1,4 +1,4 @@
-"""What a Hatchet task returns for a range of inputs: its rows where they are few, else a pointer to a part.
+"""What a Hatchet task returns for a chunk of inputs: its rows where they are few, else a pointer to a part.
 
 A task's output must stay far below Hatchet's limit of 4 MiB: a larger one would hang the run. Few
 rows travel as Arrow record batches, in base64, without the schemas that both sides know; many are
@@ -21,7 +21,7 @@ from scythe_catalog.compute import pc
 
 _INLINE_BYTES = 128 * 1024
 
-#: JSON of one range: counts, seconds in the function, and either `tables` or `part`.
+#: JSON of one chunk: counts, seconds in the function, and either `tables` or `part`.
 Packed = dict[str, Any]
 
 
@@ -33,7 +33,7 @@ class Packing:
         self._schemas = {name: table.schema.arrow for name, table in plan.tables.items()}
 
     def pack(self, result: ChunkResult) -> Packed:
-        """The rows of a range as JSON; many rows become a part of the run."""
+        """The rows of a chunk as JSON; many rows become a part of the run."""
         counts = {"rows": result.rows, "errors": result.errors, "seconds": _seconds(result)}
         if sum(table.nbytes for _, table in result.tables) > _INLINE_BYTES:
             rows = Rows()
@@ -80,5 +80,5 @@ def _schema(text: str) -> pa.Schema:
 
 
 def _seconds(result: ChunkResult) -> float:
-    """Seconds spent in the function, over all inputs of a range."""
+    """Seconds spent in the function, over all inputs of a chunk."""
     return sum(pc.sum(table.column("seconds")).as_py() or 0.0 for name, table in result.tables if name == "tasks")

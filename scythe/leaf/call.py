@@ -29,7 +29,7 @@ from scythe.remote.fetch import Fetched
 from scythe.seeds import seed_of
 from scythe_catalog.schema import iterate_models
 
-#: Told the number of the input within its range and the try that is about to run; -1 after it.
+#: Told the number of the input within its chunk and the try that is about to run; -1 after it.
 Mark = Callable[[int, int], None]
 
 #: What is done with the stored input right before the function is called: its number, and the spec.
@@ -69,7 +69,7 @@ Keep = Callable[[int, Tried], None]
 
 
 class Calls:
-    """The calls of a function on a range of inputs, one after the other."""
+    """The calls of a function on a chunk of inputs, one after the other."""
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ from scythe_catalog.schema.kinds import Kind, kind_of_arrow
 #: Schema metadata: the names of the columns that pandas reads back as the index.
 INDEX_KEY = b"scythe.index"
 
-#: (position of the input in its range, name of the dataframe, its rows)
+#: (position of the input in its chunk, name of the dataframe, its rows)
 Frame = tuple[int, str, pa.Table]
 
 

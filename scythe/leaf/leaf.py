@@ -1,4 +1,4 @@
-"""The leaf: runs an experiment's function over a range of a run's inputs, Arrow in, Arrow out.
+"""The leaf: runs an experiment's function over a chunk of a run's inputs, Arrow in, Arrow out.
 
 One input that fails becomes a row of `errors`; its neighbours go on. The same code runs in the
 caller's process (inline), in a worker process (local), and under a Hatchet task.
@@ -23,14 +23,14 @@ from scythe.leaf.call import Calls, Mark, Work
 from scythe.leaf.failures import Failure
 from scythe.leaf.input_files import InputFiles
 from scythe.leaf.renewal import Life, Spent
-from scythe.leaf.rows import Chunk, ChunkResult, run_ids
+from scythe.leaf.rows import ChunkBuilder, ChunkResult, run_ids
 from scythe.leaf.surroundings import Surroundings
 from scythe.record.plan import Positions, RunPlan
 from scythe.seeds import running_with
 
 
 class Leaf:
-    """One experiment in one run, ready to be called on ranges of its inputs."""
+    """One experiment in one run, ready to be called on chunks of its inputs."""
 
     def __init__(self, plan: RunPlan, experiment: Experiment, call: Callable[..., Any] | None = None) -> None:
         """`call` is what the experiment is bound to already: a process makes one instance of a class, not one a run."""
@@ -122,14 +122,14 @@ class Leaf:
         life: Life | None = None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> ChunkResult:
-        """Calls the function on each input of a range.
+        """Calls the function on each input of a chunk.
 
-        `mark` is told which input of the range and which try it is right before its function starts, and -1 after.
-        With `raise_errors` the first exception ends the range: its row is in `errors`, and it is
+        `mark` is told which input of the chunk and which try it is right before its function starts, and -1 after.
+        With `raise_errors` the first exception ends the chunk: its row is in `errors`, and it is
         raised by the caller from `ChunkError`; it ends as well before an input where `stopped` says so.
         With the `life` of a worker process, raises Spent where a fresh process has to go on.
         """
-        chunk = Chunk(self._work, self.inputs(rows))
+        chunk = ChunkBuilder(self._work, self.inputs(rows))
         around = self.surroundings(trusting=not raise_errors)
         calls = Calls(self._work, chunk.rows, chunk.take, around, chunk.before, life, self._files)
         with running_with(self.plan.seed), around.kept(), self._work.fetched.within():
@@ -160,7 +160,7 @@ class Leaf:
 
     def failed(self, row: int, failure: Failure, seconds: float, began: float, worker: str) -> ChunkResult:
         """The result of an input whose process died or was killed."""
-        chunk = Chunk(self._work_of(self.experiment.target), self.inputs(range(row, row + 1)))
+        chunk = ChunkBuilder(self._work_of(self.experiment.target), self.inputs(range(row, row + 1)))
         chunk.failures[0] = failure
         chunk.tasks.append((failure.attempts, seconds, worker, began))
         return chunk.result(upto=1)

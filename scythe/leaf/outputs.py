@@ -49,7 +49,7 @@ class Place(NamedTuple):
 
 
 class OutputFiles:
-    """The output files of one range of inputs."""
+    """The output files of one chunk of inputs."""
 
     def __init__(self, plan: RunPlan, names: tuple[str, ...]) -> None:
         self.names = names

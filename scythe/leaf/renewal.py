@@ -19,7 +19,7 @@ _SPARE_HANDLES = 8
 
 
 class Spent(BaseException):
-    """A process can run no more inputs: those of its range from `at` on go to a fresh one, the first after `tries` tries."""
+    """A process can run no more inputs: those of its chunk from `at` on go to a fresh one, the first after `tries` tries."""
 
     def __init__(self, at: int, tries: int = 0) -> None:
         super().__init__(at, tries)

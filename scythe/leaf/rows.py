@@ -1,4 +1,4 @@
-"""What one range of inputs comes to: rows, failures, files, frames and times, collected while it runs.
+"""What one chunk of inputs comes to: rows, failures, files, frames and times, collected while it runs.
 
 Turns what the function returned into Arrow tables. Reads no inputs, calls no function, commits nothing.
 """
@@ -36,7 +36,7 @@ from scythe_catalog.schema.convert import MISFIT
 
 @dataclass
 class ChunkResult:
-    """The rows that a range of inputs came to, as Arrow tables by table name.
+    """The rows that a chunk of inputs came to, as Arrow tables by table name.
 
     A user's dataframe may come in several tables of different schemas; every other name has one table at most.
     """
@@ -52,8 +52,8 @@ class ChunkResult:
         return tasks.column("sort_index")[0].as_py() if tasks is not None and tasks.num_rows else None
 
 
-class Chunk:
-    """What is collected while the inputs of one range are run."""
+class ChunkBuilder:
+    """Collects what the inputs of one chunk come to while they run, and makes it a `ChunkResult`."""
 
     def __init__(self, work: Work, rows: pa.Table) -> None:
         self.work, self.rows = work, rows
@@ -106,7 +106,7 @@ class Chunk:
     # --- rows ---------------------------------------------------------------------------------------
 
     def result(self, upto: int) -> ChunkResult:
-        """All rows of the range, outputs that break their own model turned into error rows."""
+        """All rows of the chunk, outputs that break their own model turned into error rows."""
         schemas = self.work.schemas
         inputs = self.with_features(self.rows.slice(0, upto))
         while True:

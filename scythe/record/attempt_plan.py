@@ -1,6 +1,6 @@
-"""A cluster's turn on a run: which inputs are open, and how they are spread.
+"""What an attempt on a cluster is to do: which inputs are open, and how they are spread.
 
-Written before anything is triggered, and read by every task of the turn: a root that is moved to
+Written before anything is triggered, and read by every task of the attempt: a root that is moved to
 another worker finds it and goes on with it.
 """
 
@@ -22,8 +22,8 @@ from scythe_catalog.storage.objects import Objects
 
 
 @dataclass(frozen=True)
-class TurnPlan:
-    """The open inputs of a run, as half-open ranges of rows of `specs.pq`."""
+class AttemptPlan:
+    """The inputs of a run that an attempt is to run, as half-open ranges of rows of `specs.pq`."""
 
     number: int
     open: list[tuple[int, int]]
@@ -53,27 +53,27 @@ class TurnPlan:
         return np.concatenate([np.empty(0, np.int64), *(np.arange(a, b, dtype=np.int64) for a, b in self.open)])
 
 
-def load_turn(objects: Objects, key: RunKey, number: int) -> TurnPlan:
-    """A turn's plan; raises FileNotFoundError."""
-    data = _load(objects, key.turn(number))
+def load_attempt_plan(objects: Objects, key: RunKey, number: int) -> AttemptPlan:
+    """An attempt's plan; raises FileNotFoundError."""
+    data = _load(objects, key.attempt_plan(number))
     opened = [(a, b) for a, b in data["open"]]
     own = {name: data[name] for name in ("code", "labels", "tasks") if name in data}
-    return TurnPlan(data["number"], opened, data["show"], **own)
+    return AttemptPlan(data["number"], opened, data["show"], **own)
 
 
-def last_turn(objects: Objects, key: RunKey) -> int:
-    """The number of the last turn that has a plan, 0 where none has."""
-    names = objects.files(key.turn(0).rsplit("/", 1)[0])
+def last_attempt_planned(objects: Objects, key: RunKey) -> int:
+    """The number of the last attempt that has a plan, 0 where none has."""
+    names = objects.files(key.attempt_plan(0).rsplit("/", 1)[0])
     return max((int(name[:6]) for name in names), default=0)
 
 
-def store_turn(objects: Objects, key: RunKey, turn: TurnPlan) -> None:
-    """Writes a turn's plan."""
-    objects.write(key.turn(turn.number), dump(asdict(turn)))
+def store_attempt_plan(objects: Objects, key: RunKey, attempt: AttemptPlan) -> None:
+    """Writes an attempt's plan."""
+    objects.write(key.attempt_plan(attempt.number), dump(asdict(attempt)))
 
 
 def load_shape(objects: Objects, key: RunKey, number: int) -> Shape | None:
-    """How a turn's inputs are spread, None where that is not decided yet."""
+    """How an attempt's inputs are spread, None where that is not decided yet."""
     try:
         data = _load(objects, key.shape(number))
     except FileNotFoundError:
@@ -82,12 +82,12 @@ def load_shape(objects: Objects, key: RunKey, number: int) -> Shape | None:
 
 
 def store_shape(objects: Objects, key: RunKey, number: int, shape: Shape) -> None:
-    """Writes how a turn's inputs are spread."""
+    """Writes how an attempt's inputs are spread."""
     objects.write(key.shape(number), dump(asdict(shape)))
 
 
 def load_trigger(objects: Objects, key: RunKey, number: int) -> str | None:
-    """The engine's run that a turn was triggered as last, None where none is known."""
+    """The engine's run that an attempt was triggered as last, None where none is known."""
     try:
         return _load(objects, key.trigger(number))["workflow_run_id"]
     except FileNotFoundError:
@@ -95,7 +95,7 @@ def load_trigger(objects: Objects, key: RunKey, number: int) -> str | None:
 
 
 def store_trigger(objects: Objects, key: RunKey, number: int, workflow_run_id: str) -> None:
-    """Writes which run of the engine a turn was triggered as."""
+    """Writes which run of the engine an attempt was triggered as."""
     objects.write(key.trigger(number), dump({"workflow_run_id": workflow_run_id}))
 
 
@@ -110,14 +110,14 @@ def store_alone(objects: Objects, key: RunKey, number: int, path: Sequence[int])
 
 
 def load_failure(objects: Objects, key: RunKey) -> str | None:
-    """Why the last turn on a run came to no end, None where it did not, or where nobody could say."""
+    """Why the last attempt on a run came to no end, None where it did not, or where nobody could say."""
     with contextlib.suppress(FileNotFoundError):
-        return _load(objects, key.failure(last_turn(objects, key)))["message"]
+        return _load(objects, key.failure(last_attempt_planned(objects, key)))["message"]
     return None
 
 
 def store_failure(objects: Objects, key: RunKey, number: int, message: str) -> None:
-    """Writes why a turn came to no end."""
+    """Writes why an attempt came to no end."""
     objects.write(key.failure(number), dump({"message": message}))
 
 
@@ -130,16 +130,16 @@ class Progress:
 
 
 def progress_of(objects: Objects, key: RunKey, inputs: int) -> Progress:
-    """How far the last turn on a run of `inputs` is, the turns before it counted in."""
-    number = last_turn(objects, key)
+    """How far the last attempt on a run of `inputs` is, the attempts before it counted in."""
+    number = last_attempt_planned(objects, key)
     if not number:
         return Progress(0, 0)
-    turn, names = load_turn(objects, key, number), objects.files(key.progress)
+    attempt, names = load_attempt_plan(objects, key, number), objects.files(key.progress)
     told = [parse(raw, key.progress) for raw in objects.read_all(f"{key.progress}/{n}" for n in names)]
     now = [t for name, t in zip(names, told, strict=True) if name.startswith(f"{number:06d}-")]
-    # A turn on what failed runs those inputs again; any other leaves the errors of the turns before.
-    failed = sum(t["errors"] for t in (told if turn.show else now))
-    done = inputs - turn.n + sum(t["rows"] + t["errors"] for t in now)
+    # An attempt on what failed runs those inputs again; any other leaves the errors of the attempts before.
+    failed = sum(t["errors"] for t in (told if attempt.show else now))
+    done = inputs - attempt.n + sum(t["rows"] + t["errors"] for t in now)
     return Progress(min(done, inputs), min(failed, inputs))
 
 

@@ -157,24 +157,24 @@ class RunKey:
         """The folder of finished rows on their way to `final/`."""
         return f"{self.path}/scatter-gather/output/parts"
 
-    def turn(self, number: int) -> str:
-        """What a cluster's turn on the run is to do: which inputs, under which identifier."""
+    def attempt_plan(self, number: int) -> str:
+        """What an attempt on a cluster is to do: which inputs, with which code. The folder keeps its first name."""
         return f"{self.path}/scatter-gather/input/turns/{number:06d}.json"
 
     def shape(self, number: int) -> str:
-        """How the inputs of a cluster's turn are spread: written before its nodes are triggered."""
+        """How the inputs of an attempt on a cluster are spread: written before its nodes are triggered."""
         return f"{self.path}/scatter-gather/input/turns/{number:06d}-shape.json"
 
     def trigger(self, number: int) -> str:
-        """Which run of the engine a cluster's turn on the run was triggered as."""
+        """Which run of the engine an attempt on a cluster was triggered as."""
         return f"{self.path}/scatter-gather/input/turns/{number:06d}-trigger.json"
 
     def alone(self, number: int, path: Iterable[int]) -> str:
-        """Says that a node of a cluster's turn runs all leaves below it itself."""
+        """Says that a node of an attempt on a cluster runs all leaves below it itself."""
         return f"{self.path}/scatter-gather/input/turns/{number:06d}-alone-{'_'.join(map(str, path))}.json"
 
     def failure(self, number: int) -> str:
-        """Why a cluster's turn on the run came to no end."""
+        """Why an attempt on a cluster came to no end."""
         return f"{self.path}/scatter-gather/input/turns/{number:06d}-failure.json"
 
     @property

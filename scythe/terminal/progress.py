@@ -20,7 +20,7 @@ class Progress:
         self._title, self._total = title, total
         self._began = self._last_line = time.monotonic()
         self._pause = _FIRST_LINE_SECONDS
-        #: What had come to an end before: in an earlier turn on the run.
+        #: What had come to an end before: in an earlier attempt on the run.
         self._before: int | None = None
         #: What was said last about why nothing goes on.
         self._notice: str | None = None

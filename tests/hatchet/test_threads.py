@@ -11,7 +11,7 @@ import pytest
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.engines.hatchet.worker.stopping import HandedBack, Stopping
-from scythe.engines.hatchet.worker.threads import in_thread, turn_of
+from scythe.engines.hatchet.worker.threads import in_thread, lease_of
 from scythe.errors import RunCancelled
 from scythe.record.attempts import latest_attempt
 from scythe.record.plan import RunPlan
@@ -128,7 +128,7 @@ def finished(root: Path) -> ExperimentRun:
     return run
 
 
-def test_a_turn_that_is_being_taken_when_its_task_is_cancelled_is_given_back(
+def test_an_attempt_that_is_being_taken_when_its_task_is_cancelled_is_given_back(
     finished: ExperimentRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan, create, work = RunPlan.load(finished.objects, finished.key), Folder.create, Work()
@@ -139,7 +139,7 @@ def test_a_turn_that_is_being_taken_when_its_task_is_cancelled_is_given_back(
         return created
 
     async def take() -> str:
-        async with turn_of(plan, "some-run", 7):
+        async with lease_of(plan, "some-run", 7):
             return "taken"
 
     async def run(cancel: Callable[[asyncio.Task[str], Work], Awaitable[None]]) -> None:
@@ -156,12 +156,12 @@ def test_a_turn_that_is_being_taken_when_its_task_is_cancelled_is_given_back(
     assert not [t for t in threading.enumerate() if t.name == last.heart]
 
 
-def test_a_turn_on_a_run_that_was_cancelled_before_leaves_no_mark(finished: ExperimentRun) -> None:
+def test_an_attempt_on_a_run_that_was_cancelled_before_leaves_no_mark(finished: ExperimentRun) -> None:
     plan, before = RunPlan.load(finished.objects, finished.key), latest_attempt(finished.objects, finished.key)
     finished.objects.write(finished.key.cancelled, b"{}")
 
     async def take() -> None:
-        async with turn_of(plan, "some-run", 7):
+        async with lease_of(plan, "some-run", 7):
             raise AssertionError("it was taken")
 
     with pytest.raises(RunCancelled):

@@ -36,7 +36,8 @@ PROCESS_LABEL = "scythe_process"
 MACHINE_LABELS = ("high_memory", "high_cpu", "has_gpu")
 #: Key of a task's metadata: which run it belongs to.
 RUN_KEY = "scythe_run"
-TURN_KEY = "scythe_turn"
+#: Which attempt on that run it belongs to; the value stays as it was when attempts were called turns.
+ATTEMPT_KEY = "scythe_turn"
 #: The same, of the root alone; the engine takes several keys of a search as alternatives, so one must do.
 ROOT_KEY = "scythe_root"
 
@@ -48,10 +49,11 @@ _RETRIES = 20
 
 
 class Pointer(BaseModel):
-    """What every task of Scythe is given: which turn on which run it belongs to, never the inputs themselves."""
+    """What every task of Scythe is given: which attempt on which run it belongs to, never the inputs themselves."""
 
     root: str
     run: str
+    #: The number of the attempt, by the name that it has on its way to a worker.
     turn: int
     #: The run's identifier: that of its first trigger, where a resumed run has several. The root finds it out.
     run_id: str = ""
@@ -65,7 +67,7 @@ class Pointer(BaseModel):
 class LeafInput(Pointer):
     """Which inputs a leaf runs."""
 
-    #: First, last + 1 and step, counted among the open inputs of the turn.
+    #: First, last + 1 and step, counted among the open inputs of the attempt.
     inputs: tuple[int, int, int] = (0, 1, 1)
     #: A run of one has no scatter node: its leaf gathers it.
     single: bool = False
@@ -171,6 +173,6 @@ def _label(name: str, value: str | int) -> str | int:
     return int(value) if isinstance(value, bool) else value
 
 
-def metadata(run: str, turn: int, *, root: bool) -> dict[str, str]:
-    """What every task of a turn carries, by which a run is found and cancelled as a whole."""
-    return {RUN_KEY: run, TURN_KEY: str(turn), ROOT_KEY: run if root else ""}  # else a child has its parent's
+def metadata(run: str, attempt: int, *, root: bool) -> dict[str, str]:
+    """What every task of an attempt carries, by which a run is found and cancelled as a whole."""
+    return {RUN_KEY: run, ATTEMPT_KEY: str(attempt), ROOT_KEY: run if root else ""}  # else a child has its parent's

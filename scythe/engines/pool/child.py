@@ -1,4 +1,4 @@
-"""A worker process of the pool: receives ranges, runs the leaf on them, sends back rows.
+"""A worker process of the pool: receives chunks, runs the leaf on them, sends back rows.
 
 Started by `scythe.engines.pool.pool` as its own program and its own process group, so that a limit of
 time can kill it with all that it started. It never imports the user's main script again, and ends
@@ -134,7 +134,7 @@ def _serve(connection: Connection, mark: Callable[[int, int], None]) -> None:
 
 
 def _failed(error: BaseException) -> tuple[str, str]:
-    """What keeps a range from being run, beside the user's function."""
+    """What keeps a chunk from being run, beside the user's function."""
     if isinstance(error, StorageRefused):
         return "refused", str(error)
     if isinstance(error, OSError):
@@ -160,7 +160,7 @@ def _freeze() -> None:
 
 
 def _nothing(rows: Any, attempts: int) -> Any:
-    raise RuntimeError("a range came before its job")
+    raise RuntimeError("a chunk came before its job")
 
 
 @lru_cache(maxsize=16)
@@ -171,7 +171,7 @@ def _bound(experiment: bytes) -> tuple[Any, Callable[..., Any]]:
 
 
 def _runner(job: Job, mark: Callable[[int, int], None], life: Life) -> Callable[..., Any]:
-    """What runs ranges of a job; a job that cannot be loaded is told with the first of them."""
+    """What runs chunks of a job; a job that cannot be loaded is told with the first of them."""
     from scythe.gather.payload import Packing
     from scythe.leaf.leaf import Leaf
     from scythe.record.plan import RunPlan

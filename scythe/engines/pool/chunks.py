@@ -1,11 +1,11 @@
-"""How many inputs go into one range: so many that a range lasts about a second, and all workers end together. Pure."""
+"""How many inputs go into one chunk: so many that it lasts about a second, and all workers end together. Pure."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
 
-from scythe.engines.pool.pool import Range
+from scythe.engines.pool.pool import Chunk
 
 _TARGET_SECONDS = 1.0
 _GROWTH = 8
@@ -13,30 +13,30 @@ _MAX_ROWS = 32 * 1024
 _PREFETCH_BELOW_SECONDS = 0.25
 
 
-class Chunks:
-    """The open inputs of a run, handed out as ranges whose size follows the time that inputs take."""
+class ChunkQueue:
+    """The open inputs of a run, handed out as chunks whose size follows the time that inputs take."""
 
     def __init__(self, open_ranges: Iterable[tuple[int, int]], workers: int, fixed: int | None = None) -> None:
-        self._open = deque(Range(range(start, stop)) for start, stop in open_ranges)
-        self._again: deque[Range] = deque()
+        self._open = deque(Chunk(range(start, stop)) for start, stop in open_ranges)
+        self._again: deque[Chunk] = deque()
         self._workers, self._fixed = workers, fixed
-        self.remaining = sum(r.size for r in self._open)
+        self.remaining = sum(chunk.size for chunk in self._open)
         self._seconds: float | None = None
         self._last = 1
 
     @property
     def depth(self) -> int:
-        """How many ranges a worker should hold: a second one in wait where ranges are short."""
+        """How many chunks a worker should hold: a second one in wait where they are short."""
         if self._seconds is None:
             return 1
         if self.remaining < 2 * self._workers * self.size():
-            return 1  # towards the end a range must not wait behind another while a worker is idle
+            return 1  # towards the end a chunk must not wait behind another while a worker is idle
         return (
             2 if self._seconds * self.size() < _TARGET_SECONDS * 1.5 and self._seconds < _PREFETCH_BELOW_SECONDS else 1
         )
 
     def size(self) -> int:
-        """Inputs of the next range."""
+        """Inputs of the next chunk."""
         if self._fixed is not None:
             return self._fixed
         if self._seconds is None:
@@ -45,30 +45,30 @@ class Chunks:
         timely = int(_TARGET_SECONDS / max(self._seconds, 1e-9))
         return max(1, min(timely, self._last * _GROWTH, fair, _MAX_ROWS))
 
-    def next(self) -> Range | None:
-        """The next range to run, None where nothing is open."""
+    def next(self) -> Chunk | None:
+        """The next chunk to run, None where nothing is open."""
         if self._again:
             taken = self._again.popleft()
         elif self._open:
             head = self._open.popleft()
             size = self.size()
-            taken = Range(head.rows[:size])
+            taken = Chunk(head.rows[:size])
             if taken.size < head.size:
-                self._open.appendleft(Range(head.rows[size:]))
+                self._open.appendleft(Chunk(head.rows[size:]))
         else:
             return None
         self.remaining -= taken.size
         return taken
 
     def measured(self, inputs: int, seconds: float) -> None:
-        """Learns from a range that came back."""
+        """Learns from a chunk that came back."""
         each = seconds / inputs
         self._seconds = each if self._seconds is None else 0.5 * self._seconds + 0.5 * each
         self._last = max(self._last, inputs)
 
-    def give_back(self, *ranges: Range) -> None:
-        """Puts ranges back, to be run before all others."""
-        for again in ranges:
+    def give_back(self, *chunks: Chunk) -> None:
+        """Puts chunks back, to be run before all others."""
+        for again in chunks:
             if again.size:
                 self._again.append(again)
                 self.remaining += again.size

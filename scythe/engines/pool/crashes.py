@@ -1,11 +1,11 @@
-"""What follows when the process of a range died: who runs again, and who has had the last try. Runs nothing."""
+"""What follows when the process of a chunk died: who runs again, and who has had the last try. Runs nothing."""
 
 from __future__ import annotations
 
 import signal
 from dataclasses import dataclass
 
-from scythe.engines.pool.pool import Died, Range
+from scythe.engines.pool.pool import Chunk, Died
 from scythe.errors import InputTimeout, WorkerCrashed
 from scythe.leaf.failures import Failure
 from scythe.leaf.leaf import Leaf
@@ -16,29 +16,29 @@ _NAMED = frozenset(int(number) for number in signal.Signals)
 
 @dataclass(frozen=True)
 class Aftermath:
-    """The ranges that are to be run again, and the row of the input that is lost for good (None: none is)."""
+    """The chunks that are to be run again, and the row of the input that is lost for good (None: none is)."""
 
-    again: list[Range]
+    again: list[Chunk]
     lost: int | None
     attempts: int
 
 
 def after(death: Died, retries: int) -> Aftermath:
-    """The others of the range run again; the input that was running has one try less.
+    """The others of the chunk run again; the input that was running has one try less.
 
-    A process that died between two inputs names none: the range is halved until one is left to blame.
+    A process that died between two inputs names none: the chunk is halved until one is left to blame.
     """
-    work, at = death.range, death.at
+    work, at = death.chunk, death.at
     if at is None:
         if work.size > 1:
             middle = work.size // 2
-            return Aftermath([Range(work.rows[:middle]), Range(work.rows[middle:])], None, 0)
+            return Aftermath([Chunk(work.rows[:middle]), Chunk(work.rows[middle:])], None, 0)
         at = 0
     attempts = (work.attempts if work.size == 1 else 0) + death.tries
-    again = [Range(rows) for rows in (work.rows[:at], work.rows[at + 1 :]) if len(rows)]
+    again = [Chunk(rows) for rows in (work.rows[:at], work.rows[at + 1 :]) if len(rows)]
     if attempts > retries:
         return Aftermath(again, int(work.rows[at]), attempts)
-    return Aftermath([*again, Range(work.rows[at : at + 1], attempts)], None, attempts)
+    return Aftermath([*again, Chunk(work.rows[at : at + 1], attempts)], None, attempts)
 
 
 def error_row(leaf: Leaf, death: Died, lost: int, attempts: int) -> ChunkResult:

@@ -1,9 +1,9 @@
 """A pool of worker processes that outlives crashes and kills what runs too long.
 
-Why our own: a limit of time must hold for each input, not for the range that was handed over; when a
+Why our own: a limit of time must hold for each input, not for the chunk that was handed over; when a
 process dies, the one input that killed it must be known; and the user's main script must not be
 imported again. A small mark that both sides see (which input, since when) gives all three.
-Knows ranges and processes; decides nothing about retries or results.
+Knows chunks and processes; decides nothing about retries or results.
 """
 
 from __future__ import annotations
@@ -37,8 +37,11 @@ _MAX_FALSE_STARTS = 3
 
 
 @dataclass(frozen=True, eq=False)
-class Range:
-    """Inputs of a run, by their rows in `specs.pq`; `attempts` counts the earlier tries of a single input."""
+class Chunk:
+    """The inputs that one call of the leaf serves, by their rows in `specs.pq`.
+
+    `attempts` counts the earlier tries of a single input.
+    """
 
     rows: Positions
     attempts: int = 0
@@ -50,18 +53,18 @@ class Range:
 
 @dataclass(frozen=True)
 class Done:
-    """A range came back."""
+    """A chunk came back."""
 
-    range: Range
+    chunk: Chunk
     result: Any
     seconds: float
 
 
 @dataclass(frozen=True)
 class Died:
-    """The process of a range died, while running its `at`-th input (None: while running none)."""
+    """The process of a chunk died, while running its `at`-th input (None: while running none)."""
 
-    range: Range
+    chunk: Chunk
     at: int | None
     tries: int
     timed_out: bool
@@ -73,28 +76,28 @@ class Died:
 
 @dataclass(frozen=True)
 class Renewed:
-    """The process of a range has made room for a fresh one: what it has done of it, and what the fresh one goes on with."""
+    """The process of a chunk has made room for a fresh one: what it has done of it, and what the fresh one goes on with."""
 
-    range: Range
+    chunk: Chunk
     done: int
     result: Any
-    again: list[Range]
+    again: list[Chunk]
     seconds: float
 
 
 @dataclass(frozen=True)
 class Broken:
-    """A range cannot be run, for a reason outside the user's function."""
+    """A chunk cannot be run, for a reason outside the user's function."""
 
-    range: Range
+    chunk: Chunk
     error: RunError | StorageError
 
 
 @dataclass(frozen=True)
 class Logged:
-    """A log record of the process that runs a range (None: of one that runs none)."""
+    """A log record of the process that runs a chunk (None: of one that runs none)."""
 
-    range: Range | None
+    chunk: Chunk | None
     record: logging.LogRecord
 
 
@@ -108,7 +111,7 @@ class _Worker:
     marker: mmap.mmap
     #: Where its temporary folders lie; removed when it dies.
     tempdir: str
-    ranges: deque[tuple[Job, Range]] = field(default_factory=deque[tuple[Job, Range]])
+    chunks: deque[tuple[Job, Chunk]] = field(default_factory=deque[tuple[Job, Chunk]])
     #: The job that its process knows.
     job: Job | None = None
     ready: bool = False
@@ -123,7 +126,7 @@ class _Worker:
 
 
 class Pool:
-    """`size` processes, each of which serves ranges of one job after another."""
+    """`size` processes, each of which serves chunks of one job after another."""
 
     def __init__(self, size: int, output: int | None = None) -> None:
         """What the processes print goes to `output`, else where this process's own output goes."""
@@ -180,30 +183,30 @@ class Pool:
         return worker
 
     def prepare(self, job: Job) -> None:
-        """Lets all processes load a job before its first range."""
+        """Lets all processes load a job before its first chunk."""
         for worker in self._workers:
             _introduce(worker, job)
 
     def hungry(self, depth: int) -> int:
-        """How many ranges the workers take before each has `depth` of them."""
-        return sum(max(0, depth - len(w.ranges)) for w in self._workers if not w.killed)
+        """How many chunks the workers take before each has `depth` of them."""
+        return sum(max(0, depth - len(w.chunks)) for w in self._workers if not w.killed)
 
-    def submit(self, work: Range, job: Job) -> None:
-        """Gives a range to the worker that has the fewest."""
-        _give(min(self._workers, key=lambda w: (w.killed, len(w.ranges), w.job is not job)), work, job)
+    def submit(self, work: Chunk, job: Job) -> None:
+        """Gives a chunk to the worker that has the fewest."""
+        _give(min(self._workers, key=lambda w: (w.killed, len(w.chunks), w.job is not job)), work, job)
 
-    def kill(self, ranges: Container[Range]) -> None:
-        """Kills the processes that run one of these ranges; the ranges are reported as dead."""
+    def kill(self, chunks: Container[Chunk]) -> None:
+        """Kills the processes that run one of these chunks; the chunks are reported as dead."""
         for worker in self._workers:
-            if worker.ranges and worker.ranges[0][1] in ranges:
+            if worker.chunks and worker.chunks[0][1] in chunks:
                 _kill(worker)
 
     def running(self) -> int:
-        """How many inputs lie behind the marks of ranges that are not back yet."""
+        """How many inputs lie behind the marks of chunks that are not back yet."""
         passed = 0
         for worker in self._workers:
             i, _, _ = worker.mark()
-            if i is not None and worker.ranges and i < worker.ranges[0][1].size:
+            if i is not None and worker.chunks and i < worker.chunks[0][1].size:
                 passed += i
         return passed
 
@@ -214,7 +217,7 @@ class Pool:
             RunError: processes cannot be started.
         """
         self._folder.beat()
-        limits = [job.time_limit for w in self._workers for job, _ in w.ranges if job.time_limit is not None]
+        limits = [job.time_limit for w in self._workers for job, _ in w.chunks if job.time_limit is not None]
         if limits:
             timeout = min(timeout, max(0.02, min(limits) / 10))
         events: list[Event] = []
@@ -238,24 +241,24 @@ class Pool:
                 worker.ready, self._false_starts = True, 0
             case "done":
                 result, seconds = content
-                return [Done(worker.ranges.popleft()[1], result, seconds)]
+                return [Done(worker.chunks.popleft()[1], result, seconds)]
             case "spent":
                 return [self._renew(worker, *content)]
             case "log":
-                return [Logged(worker.ranges[0][1] if worker.ranges else None, logs.rebuilt(content))]
-            case "broken" if worker.ranges:
+                return [Logged(worker.chunks[0][1] if worker.chunks else None, logs.rebuilt(content))]
+            case "broken" if worker.chunks:
                 error = RunError(f"a worker process failed outside the experiment's function:\n{content}")
-                return [Broken(worker.ranges.popleft()[1], error)]
+                return [Broken(worker.chunks.popleft()[1], error)]
             case "storage" | "refused":
                 error = StorageError(content) if kind == "storage" else StorageRefused(content)
-                return [Broken(worker.ranges.popleft()[1], error)]
+                return [Broken(worker.chunks.popleft()[1], error)]
             case _:
                 raise RunError(f"a worker process cannot start:\n{content}")
         return []
 
     def _kill_late(self) -> None:
         for worker in self._workers:
-            limit = worker.ranges[0][0].time_limit if worker.ranges else None
+            limit = worker.chunks[0][0].time_limit if worker.chunks else None
             if limit is None:
                 continue
             at, _, seconds = worker.mark()
@@ -264,10 +267,10 @@ class Pool:
                 _kill(worker)
 
     def _bury(self, worker: _Worker) -> list[Event]:
-        """Replaces a dead worker; its first range is reported, the others are handed out again."""
+        """Replaces a dead worker; its first chunk is reported, the others are handed out again."""
         at, tries, seconds = worker.mark()
         name = f"{socket.gethostname()}:{worker.process.pid}"
-        first = worker.ranges.popleft()[1] if worker.ranges else None
+        first = worker.chunks.popleft()[1] if worker.chunks else None
         code = self._replace(worker)
         if first is None:
             return []
@@ -276,24 +279,24 @@ class Pool:
         return [Died(first, at, tries, worker.timed_out, code, seconds, time.time() - seconds, name)]
 
     def _renew(self, worker: _Worker, at: int | None, tries: int, result: Any, seconds: float) -> Renewed:
-        """Replaces a worker that can do no more; the fresh one goes on with its range, from input `at` on.
+        """Replaces a worker that can do no more; the fresh one goes on with its chunk, from input `at` on.
 
-        Without `at` it could not even send what it had done: the range is run again in two halves, to need less.
+        Without `at` it could not even send what it had done: the chunk is run again in two halves, to need less.
         """
-        job, work = worker.ranges.popleft()
+        job, work = worker.chunks.popleft()
         attempts = work.attempts if work.size == 1 else 0
         if at is None:
             middle = work.size // 2
-            again = [Range(work.rows[:middle]), Range(work.rows[middle:], attempts)]
+            again = [Chunk(work.rows[:middle]), Chunk(work.rows[middle:], attempts)]
         else:
-            again = [Range(work.rows[at : at + 1], attempts + tries), Range(work.rows[at + 1 :])]
-        again = [r for r in again if r.size]
-        worker.ranges.extendleft((job, r) for r in reversed(again))
+            again = [Chunk(work.rows[at : at + 1], attempts + tries), Chunk(work.rows[at + 1 :])]
+        again = [chunk for chunk in again if chunk.size]
+        worker.chunks.extendleft((job, chunk) for chunk in reversed(again))
         self._replace(worker)
         return Renewed(work, at or 0, result, again, seconds)
 
     def _replace(self, worker: _Worker) -> int:
-        """Starts a fresh process in a worker's place, which goes on with its ranges; the old one's exit code."""
+        """Starts a fresh process in a worker's place, which goes on with its chunks; the old one's exit code."""
         _kill(worker)
         shutil.rmtree(worker.tempdir, ignore_errors=True)
         code = worker.process.wait()
@@ -303,7 +306,7 @@ class Pool:
             if self._false_starts > _MAX_FALSE_STARTS * self.size:
                 raise RunError(f"worker processes die before they are ready (exit code {code}): see their output above")
         self._workers[self._workers.index(worker)] = fresh = self._start()
-        for job, work in worker.ranges:
+        for job, work in worker.chunks:
             _give(fresh, work, job)
         return code
 
@@ -317,9 +320,9 @@ class Pool:
         self._folder.remove()
 
 
-def _give(worker: _Worker, work: Range, job: Job) -> None:
+def _give(worker: _Worker, work: Chunk, job: Job) -> None:
     _introduce(worker, job)
-    worker.ranges.append((job, work))
+    worker.chunks.append((job, work))
     _send(worker, (work.rows, work.attempts))
 
 

@@ -19,7 +19,7 @@ from scythe.define.experiment import Experiment
 from scythe.engines.pool.child import Job
 from scythe.engines.pool.crashes import after, error_row
 from scythe.engines.pool.logs import relay
-from scythe.engines.pool.pool import Broken, Died, Done, Event, Logged, Pool, Range, Renewed
+from scythe.engines.pool.pool import Broken, Chunk, Died, Done, Event, Logged, Pool, Renewed
 from scythe.errors import RunError, ScytheError
 from scythe.gather.payload import Packed, Packing
 from scythe.leaf.leaf import Leaf
@@ -49,7 +49,7 @@ class Task:
     future: Future[list[Packed]] = field(default_factory=Future[list[Packed]])
     pieces: list[Packed] = field(default_factory=list[Packed])
     #: What is still to come.
-    open: set[Range] = field(default_factory=set[Range])
+    open: set[Chunk] = field(default_factory=set[Chunk])
 
 
 class Server:
@@ -60,8 +60,8 @@ class Server:
 
     def __init__(self, processes: int, on_failure: Callable[[], None]) -> None:
         self._pool = Pool(processes)
-        self._waiting: deque[tuple[Task, Range]] = deque()
-        self._tasks: dict[Range, Task] = {}
+        self._waiting: deque[tuple[Task, Chunk]] = deque()
+        self._tasks: dict[Chunk, Task] = {}
         self._calls: deque[Callable[[], None]] = deque()
         self._wake, self._waker = socket.socketpair()
         self._wake.setblocking(False)
@@ -78,7 +78,7 @@ class Server:
         The future raises RunError where they cannot be run for a reason outside the user's function.
         """
         task = Task(run, log)
-        self._soon(lambda: self._enqueue(task, Range(rows)))
+        self._soon(lambda: self._enqueue(task, Chunk(rows)))
         if not self._thread.is_alive():
             _fail(task, self._failure or RunError(_GONE))
         return task
@@ -136,7 +136,7 @@ class Server:
             self._tasks[work] = task
             self._pool.submit(work, task.run.job)
 
-    def _enqueue(self, task: Task, work: Range, *, first: bool = False) -> None:
+    def _enqueue(self, task: Task, work: Chunk, *, first: bool = False) -> None:
         if self._failure is not None:
             _fail(task, self._failure)
             return
@@ -173,7 +173,7 @@ class Server:
                 _fail(task, error)
                 self._drop(task)
             case Died():
-                self._died(self._tasks.pop(event.range), event)
+                self._died(self._tasks.pop(event.chunk), event)
 
     def _died(self, task: Task, event: Died) -> None:
         if task.future.done():
@@ -191,9 +191,9 @@ class Server:
             return
         for work in reversed(what.again):
             self._enqueue(task, work, first=True)
-        self._finished(task, event.range, pieces)
+        self._finished(task, event.chunk, pieces)
 
-    def _finished(self, task: Task, work: Range, pieces: list[Packed]) -> None:
+    def _finished(self, task: Task, work: Chunk, pieces: list[Packed]) -> None:
         task.open.discard(work)
         task.pieces += pieces
         if task.open or task.future.done():

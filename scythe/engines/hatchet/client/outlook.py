@@ -12,7 +12,7 @@ from scythe.engines.hatchet.connection import check, connect, on_loop
 from scythe.engines.hatchet.fleet import serves, workers_for
 from scythe.engines.hatchet.tasks import NAME_LABEL
 from scythe.errors import SettingsError
-from scythe.record.attempt_plan import TurnPlan, last_turn, load_turn
+from scythe.record.attempt_plan import AttemptPlan, last_attempt_planned, load_attempt_plan
 from scythe.record.manifest import read_manifest
 from scythe.record.plan import RunPlan
 
@@ -65,23 +65,23 @@ class Watch:
 
 
 async def _outlook(plan: RunPlan) -> str | None:
-    turn = await asyncio.to_thread(_last_turn, plan)
-    if turn is None:
+    attempt = await asyncio.to_thread(_last_attempt, plan)
+    if attempt is None:
         return None
-    for task in turn.tasks:
+    for task in attempt.tasks:
         serving = [w for w in await workers_for(task, patient=True) if serves(w, task)]
         if not serving:
             start = way_out(plan.module, plan.source)
             return f"no worker that is connected has the task {task!r}; the run waits for one: {start}"
-        wanted = turn.labels if task == turn.tasks[0] else {}
+        wanted = attempt.labels if task == attempt.tasks[0] else {}
         if not any(_has(worker, wanted) for worker in serving):
             return f"no worker that is connected has the labels {_listed(wanted)}; the run waits for one"
     return None
 
 
-def _last_turn(plan: RunPlan) -> TurnPlan | None:
+def _last_attempt(plan: RunPlan) -> AttemptPlan | None:
     with contextlib.suppress(FileNotFoundError):
-        return load_turn(plan.objects, plan.key, last_turn(plan.objects, plan.key))
+        return load_attempt_plan(plan.objects, plan.key, last_attempt_planned(plan.objects, plan.key))
     return None
 
 

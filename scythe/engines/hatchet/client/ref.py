@@ -35,8 +35,8 @@ _CANCEL_LOOK_SECONDS = 0.1
 class HatchetRef:
     """A started run; `hatchet` is the SDK's own reference to its root."""
 
-    def __init__(self, plan: RunPlan, hatchet: Any, run_id: str, turn: int) -> None:
-        self.plan, self.hatchet, self._run_id, self._turn = plan, hatchet, run_id, turn
+    def __init__(self, plan: RunPlan, hatchet: Any, run_id: str, attempt: int) -> None:
+        self.plan, self.hatchet, self._run_id, self._attempt = plan, hatchet, run_id, attempt
         self._awaited: concurrent.futures.Future[RunResult] | None = None
 
     @property
@@ -110,11 +110,11 @@ class HatchetRef:
                     raise _cancelled(self.plan)
 
     def _look(self) -> tuple[RunResult | None, bool, bool]:
-        """The result of this turn, whether nobody works on it any more, and whether it was cancelled."""
+        """The result of this attempt, whether nobody works on it any more, and whether it was cancelled."""
         plan = self.plan
         last, result = latest_attempt(plan.objects, plan.key), read_result(plan.objects, plan.key)
         left = last is None or last.ended
-        if result is not None and result.attempt >= self._turn:
+        if result is not None and result.attempt >= self._attempt:
             return result, left, False
         return None, left, plan.objects.exists(plan.key.cancelled)
 

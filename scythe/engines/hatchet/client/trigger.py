@@ -17,7 +17,13 @@ from scythe.engines.hatchet.fleet import is_over, serves, unfinished_triggers, w
 from scythe.engines.hatchet.tasks import LeafInput, ScatterInput, declare, metadata, required_labels, task_names
 from scythe.errors import AllocationError, RunError
 from scythe.leaf.leaf import Leaf
-from scythe.record.attempt_plan import TurnPlan, last_turn, load_trigger, store_trigger, store_turn
+from scythe.record.attempt_plan import (
+    AttemptPlan,
+    last_attempt_planned,
+    load_trigger,
+    store_attempt_plan,
+    store_trigger,
+)
 from scythe.record.attempts import latest_attempt
 from scythe.record.manifest import read_manifest, record_trigger
 from scythe.record.plan import RunPlan
@@ -66,8 +72,8 @@ def attached(plan: RunPlan) -> HatchetRef | WorkflowRef | None:
     if not going:
         return None
     recorded = record_trigger(plan.objects, plan.key, going[0])
-    turn = last_turn(plan.objects, plan.key)
-    return HatchetRef(plan, connect().runs.get_run_ref(going[0]), recorded, turn)
+    attempt = last_attempt_planned(plan.objects, plan.key)
+    return HatchetRef(plan, connect().runs.get_run_ref(going[0]), recorded, attempt)
 
 
 def run_hatchet(
@@ -78,7 +84,7 @@ def run_hatchet(
     any_code: bool | None,
     show: bool,
 ) -> HatchetRef | WorkflowRef:
-    """Triggers the next turn on a run.
+    """Triggers the next attempt on a run.
 
     Raises:
         RunError: the engine refuses.
@@ -92,14 +98,14 @@ def run_hatchet(
         workflow = connect().stubs.workflow(name=experiment.included.name, input_validator=experiment.input_model)
         with Leaf(plan, experiment) as leaf:
             spec = arrow_to_models(leaf.inputs(range(1)), experiment.schemas.input)[0]
-        ref = _trigger(workflow, spec, plan, turn)
+        ref = _trigger(workflow, spec, plan, attempt)
         record_trigger(plan.objects, plan.key, ref.workflow_run_id)
         return WorkflowRef(plan, ref)
     tasks = declare(connect(), experiment)
     payload = LeafInput(**pointer, single=True) if plan.single else ScatterInput(**pointer)
-    ref = _trigger(tasks.leaf if plan.single else tasks.scatter, payload, plan, turn)
-    store_trigger(plan.objects, plan.key, turn.number, ref.workflow_run_id)
-    return HatchetRef(plan, ref, record_trigger(plan.objects, plan.key, ref.workflow_run_id), turn.number)
+    ref = _trigger(tasks.leaf if plan.single else tasks.scatter, payload, plan, attempt)
+    store_trigger(plan.objects, plan.key, attempt.number, ref.workflow_run_id)
+    return HatchetRef(plan, ref, record_trigger(plan.objects, plan.key, ref.workflow_run_id), attempt.number)
 
 
 def _code(experiment: Experiment, any_code: bool | None) -> str | None:
@@ -109,16 +115,16 @@ def _code(experiment: Experiment, any_code: bool | None) -> str | None:
     return code_hash(experiment)
 
 
-def _next_turn(plan: RunPlan) -> int:
-    """The number of the next turn: new, unless somebody may just be about to begin the last one.
+def _next_attempt(plan: RunPlan) -> int:
+    """The number of the next attempt: new, unless somebody may just be about to begin the last one.
 
-    Two triggers of one turn run once: the second finds that the first has it. A turn whose trigger is known to be
-    over (cancelled, say, before its root began) is not used again.
+    Two triggers of one attempt run once: the second finds that the first has it. An attempt whose trigger is known
+    to be over (cancelled, say, before its root began) is not used again.
     """
     last = latest_attempt(plan.objects, plan.key)
     if last is not None and last.alive:
         return last.number
-    taken, stored = last.number if last is not None else 0, last_turn(plan.objects, plan.key)
+    taken, stored = last.number if last is not None else 0, last_attempt_planned(plan.objects, plan.key)
     if stored > taken:
         triggered = load_trigger(plan.objects, plan.key, stored)
         if triggered is None or not on_loop(is_over(triggered)).result():
@@ -126,8 +132,8 @@ def _next_turn(plan: RunPlan) -> int:
     return max(taken, stored) + 1
 
 
-def _trigger(task: Any, payload: BaseModel, plan: RunPlan, turn: TurnPlan) -> Any:
-    carried = metadata(plan.key.path, turn.number, root=True)
+def _trigger(task: Any, payload: BaseModel, plan: RunPlan, attempt: AttemptPlan) -> Any:
+    carried = metadata(plan.key.path, attempt.number, root=True)
     try:
         return task.run(payload, wait_for_result=False, additional_metadata=carried)
     except Exception as error:

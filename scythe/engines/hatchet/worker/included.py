@@ -36,7 +36,7 @@ class ForeignNode(Node):
         )
 
     async def _trigger(self, leaves: Iterable[tuple[str, range]]) -> None:
-        wanted = [(key, int(self.loaded.turn.rows(inputs)[0])) for key, inputs in leaves]
+        wanted = [(key, int(self.loaded.attempt.rows(inputs)[0])) for key, inputs in leaves]
         for start in range(0, len(wanted), _BLOCK):
             block = wanted[start : start + _BLOCK]
             specs = await asyncio.to_thread(self._specs, [row for _, row in block])

@@ -15,7 +15,7 @@ from scythe.engines.hatchet.tasks import LeafInput
 from scythe.engines.hatchet.worker.alive import kept_alive
 from scythe.engines.hatchet.worker.loading import Loaded, Loader, find_plan, is_done, is_left, settle_result
 from scythe.engines.hatchet.worker.stopping import Stopping
-from scythe.engines.hatchet.worker.threads import in_thread, turn_of
+from scythe.engines.hatchet.worker.threads import in_thread, lease_of
 from scythe.engines.pool.server import Server
 from scythe.errors import Superseded
 from scythe.gather.collect import Collector
@@ -34,14 +34,14 @@ def leaf_function(
             async with kept_alive(context):
                 if payload.single:
                     return await _single(payload, context)
-                loaded = await loader.turn(payload, experiment)
+                loaded = await loader.attempt(payload, experiment)
                 return {"pieces": await _run(payload, context, loaded)}
         except Exception as error:
             await settle(error, context)
             raise
 
     async def _run(payload: LeafInput, context: Context, loaded: Loaded) -> list[Packed]:
-        rows = loaded.turn.rows(range(*payload.inputs))
+        rows = loaded.attempt.rows(range(*payload.inputs))
         task = server.submit(loaded.prepared, rows, _log_to(context, experiment))
         try:
             return await stopping.unless(asyncio.wrap_future(task.future))
@@ -55,14 +55,14 @@ def leaf_function(
         if await in_thread(lambda: is_left(plan, payload.turn)):
             return {"finished": payload.run}
         try:
-            async with turn_of(plan, run_id, payload.turn):
+            async with lease_of(plan, run_id, payload.turn):
                 recorded = await asyncio.to_thread(record_trigger, plan.objects, plan.key, run_id)
                 payload = payload.model_copy(update={"run_id": recorded})
-                loaded = await loader.turn(payload, experiment)
+                loaded = await loader.attempt(payload, experiment)
                 if await in_thread(lambda: is_done(plan, payload.turn)):
                     await in_thread(lambda: settle_result(plan), last=True)
                 else:
-                    pieces = await _run(payload, context, loaded) if loaded.turn.n else []
+                    pieces = await _run(payload, context, loaded) if loaded.attempt.n else []
                     await in_thread(lambda: _gather(loaded, pieces), last=True)
         except Superseded as error:
             return {"superseded": error.owner}
@@ -73,7 +73,7 @@ def leaf_function(
 
 def _gather(loaded: Loaded, pieces: list[Packed]) -> None:
     run = loaded.prepared
-    collector = Collector(run.plan, run.experiment, loaded.turn.number, show=False)
+    collector = Collector(run.plan, run.experiment, loaded.attempt.number, show=False)
     for piece in pieces:
         found = run.packing.unpack(piece)
         if isinstance(found, Part):

@@ -1,6 +1,6 @@
 """What a worker needs of a run before it can work on it, loaded once and kept for the next task.
 
-Checks that the worker's code is the code that the turn was started with.
+Checks that the worker's code is the code that the attempt was started with.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from scythe.errors import RunError
 from scythe.gather.collect import Collector
 from scythe.gather.payload import Packing
 from scythe.gather.publish import settle
-from scythe.record.attempt_plan import TurnPlan, load_turn
+from scythe.record.attempt_plan import AttemptPlan, load_attempt_plan
 from scythe.record.attempts import latest_attempt
 from scythe.record.generations import catalog_of
 from scythe.record.layout import RunKey
@@ -33,14 +33,14 @@ _KEPT = 16
 
 @dataclass(frozen=True)
 class Loaded:
-    """One turn on a run, as a worker sees it."""
+    """One attempt on a run, as a worker sees it."""
 
-    turn: TurnPlan
+    attempt: AttemptPlan
     prepared: Prepared
 
 
 class Loader:
-    """The turns that the tasks of a worker belong to; each is loaded once, however many tasks ask for it.
+    """The attempts that the tasks of a worker belong to; each is loaded once, however many tasks ask for it.
 
     `codes` says which code the worker has loaded: experiment -> its hash, None where there is no source.
     """
@@ -49,8 +49,8 @@ class Loader:
         self._codes = codes
         self._kept: OrderedDict[tuple[str, str, int, str], asyncio.Task[Loaded]] = OrderedDict()
 
-    async def turn(self, payload: Pointer, experiment: Experiment) -> Loaded:
-        """The turn that a task belongs to.
+    async def attempt(self, payload: Pointer, experiment: Experiment) -> Loaded:
+        """The attempt that a task belongs to.
 
         Raises:
             RunError: the run is not in the worker's storage, or the worker's code is another than the run's.
@@ -71,10 +71,10 @@ class Loader:
 
     def _load(self, payload: Pointer, experiment: Experiment) -> Loaded:
         plan = replace(find_plan(payload.root, payload.key), workflow_run_id=payload.run_id)
-        turn = load_turn(plan.objects, payload.key, payload.turn)
-        _check(plan, turn, experiment, self._codes.get(experiment.name))
+        attempt = load_attempt_plan(plan.objects, payload.key, payload.turn)
+        _check(plan, attempt, experiment, self._codes.get(experiment.name))
         parts = f"{payload.turn:06d}-leaf"
-        return Loaded(turn, Prepared(plan, experiment, pool_job(plan, experiment, parts), Packing(plan, parts)))
+        return Loaded(attempt, Prepared(plan, experiment, pool_job(plan, experiment, parts), Packing(plan, parts)))
 
 
 def find_plan(root: str, key: RunKey) -> RunPlan:
@@ -93,8 +93,8 @@ def find_plan(root: str, key: RunKey) -> RunPlan:
         ) from None
 
 
-def _check(plan: RunPlan, turn: TurnPlan, experiment: Experiment, code: str | None) -> None:
-    """Nothing where a worker's code is that of the turn.
+def _check(plan: RunPlan, attempt: AttemptPlan, experiment: Experiment, code: str | None) -> None:
+    """Nothing where a worker's code is that of the attempt.
 
     Raises:
         RunError: it has other schemas, or other code.
@@ -106,24 +106,24 @@ def _check(plan: RunPlan, turn: TurnPlan, experiment: Experiment, code: str | No
             f"allocated with (schema {mine[:12]}, allocated {plan.schema_sha256[:12]}): "
             "start the workers again with the code of the allocation, or allocate a new version"
         )
-    if turn.code is not None and code is not None and code != turn.code:
+    if attempt.code is not None and code is not None and code != attempt.code:
         raise RunError(
             f"{worker} has other code of {name!r} than the run {plan.key.path} was started with "
-            f"(code {code[:12]}, started with {turn.code[:12]}): start the workers again with the code that you have, "
+            f"(code {code[:12]}, started with {attempt.code[:12]}): start the workers again with the code that you have, "
             "and resume the run; or allow any code with SCYTHE_ANY_CODE=true where you start it"
         )
 
 
-def is_done(plan: RunPlan, turn: int) -> bool:
-    """Whether a turn has published its result: its root is run again where its answer did not reach the engine."""
+def is_done(plan: RunPlan, attempt: int) -> bool:
+    """Whether an attempt has published its result: its root is run again where its answer did not reach the engine."""
     result = read_result(plan.objects, plan.key)
-    return result is not None and result.attempt >= turn
+    return result is not None and result.attempt >= attempt
 
 
-def is_left(plan: RunPlan, turn: int) -> bool:
-    """Whether a turn has published its result, and the process that did so has given the run back."""
+def is_left(plan: RunPlan, attempt: int) -> bool:
+    """Whether an attempt has published its result, and the process that did so has given the run back."""
     last = latest_attempt(plan.objects, plan.key)
-    return (last is None or last.ended) and is_done(plan, turn)
+    return (last is None or last.ended) and is_done(plan, attempt)
 
 
 def settle_result(plan: RunPlan) -> None:

@@ -38,7 +38,7 @@ from scythe.engines.hatchet.worker.loading import (
     settle_result,
 )
 from scythe.engines.hatchet.worker.stopping import Stopping
-from scythe.engines.hatchet.worker.threads import in_thread, turn_of
+from scythe.engines.hatchet.worker.threads import in_thread, lease_of
 from scythe.errors import RunCancelled, RunError, Superseded
 from scythe.gather.parts import Part
 from scythe.gather.payload import Packed
@@ -84,16 +84,16 @@ def scatter_function(
         if await in_thread(lambda: is_left(plan, payload.turn)):
             return {"finished": payload.run}
         try:
-            async with turn_of(plan, context.workflow_run_id, payload.turn) as mark:
+            async with lease_of(plan, context.workflow_run_id, payload.turn) as lease:
                 run_id = await asyncio.to_thread(record_trigger, plan.objects, plan.key, context.workflow_run_id)
                 payload = payload.model_copy(update={"run_id": run_id})
-                loaded = await loader.turn(payload, experiment)
-                node = node_class(payload, tasks(), loaded, stopping, context.retry_count, mark)
+                loaded = await loader.attempt(payload, experiment)
+                node = node_class(payload, tasks(), loaded, stopping, context.retry_count, lease)
                 if await in_thread(lambda: is_done(plan, payload.turn)):
                     await in_thread(lambda: settle_result(plan), last=True)
                 else:
                     await node.take_up()
-                    if loaded.turn.n:
+                    if loaded.attempt.n:
                         await node.run()
                     await in_thread(node.collector.finish, last=True)
         except Superseded as error:
@@ -101,7 +101,7 @@ def scatter_function(
         return {"finished": payload.run}
 
     async def _inner(payload: ScatterInput, context: DurableContext) -> dict[str, Any]:
-        loaded = await loader.turn(payload, experiment)
+        loaded = await loader.attempt(payload, experiment)
         node = node_class(payload, tasks(), loaded, stopping, context.retry_count)
         if await node.is_given_up():
             return {"rows": 0, "errors": 0}
@@ -141,15 +141,15 @@ class Node:
     stopping: Stopping
     #: How often the node was tried before.
     tries: int
-    #: The root's mark on the run: it hears of a cancellation.
-    mark: Lease | None = None
+    #: The root's lease of the run: it hears of a cancellation.
+    lease: Lease | None = None
 
     def __post_init__(self) -> None:
-        run, turn = self.loaded.prepared, self.loaded.turn
-        self._name = f"{turn.number:06d}-node-{'_'.join(map(str, self.payload.path)) or 'root'}"
+        run, attempt = self.loaded.prepared, self.loaded.attempt
+        self._name = f"{attempt.number:06d}-node-{'_'.join(map(str, self.payload.path)) or 'root'}"
         # A try that the engine has given up may not know it yet: each names its parts for itself.
         prefix = f"{self._name}-{uuid.uuid4().hex[:8]}"
-        self.collector = NodeCollector(run.plan, run.experiment, turn.number, prefix=prefix, show=turn.show)
+        self.collector = NodeCollector(run.plan, run.experiment, attempt.number, prefix=prefix, show=attempt.show)
         self._progress = f"{run.plan.key.progress}/{self._name}.json"
         self._told = 0.0
         self.children = Children(metadata(self.payload.run, self.payload.turn, root=False))
@@ -163,23 +163,23 @@ class Node:
     # --- planning -----------------------------------------------------------------------------------
 
     async def _shape(self) -> Shape:
-        """The shape of the turn: the stored one, or one from what the first inputs took."""
-        plan, turn = self.loaded.prepared.plan, self.loaded.turn
-        shape = await asyncio.to_thread(load_shape, plan.objects, plan.key, turn.number)
+        """The shape of the attempt: the stored one, or one from what the first inputs took."""
+        plan, attempt = self.loaded.prepared.plan, self.loaded.attempt
+        shape = await asyncio.to_thread(load_shape, plan.objects, plan.key, attempt.number)
         if shape is not None and self.payload.path:
             return shape  # the root's probes are the root's alone
         if shape is None:
             slots = await slots_for(self.tasks)
-            probes = 0 if plan.chunk else min(turn.n, 2 * slots, _MAX_PROBES)
+            probes = 0 if plan.chunk else min(attempt.n, 2 * slots, _MAX_PROBES)
             shape = Shape(factor=1, max_depth=0, probes=probes, chunk=0, smallest=0, slots=slots)
-            await asyncio.to_thread(store_shape, plan.objects, plan.key, turn.number, shape)
+            await asyncio.to_thread(store_shape, plan.objects, plan.key, attempt.number, shape)
         seconds = await self._probe(shape.probes) if shape.probes else None
         if not shape.chunk:
             tree = RecursionMap(factor=plan.factor, max_depth=plan.max_depth or 0) if plan.factor else None
-            shape = choose(turn.n, shape.probes, seconds, shape.slots, tree, plan.chunk)
-            if shape.waiting(turn.n) >= await node_slots(self.tasks):
+            shape = choose(attempt.n, shape.probes, seconds, shape.slots, tree, plan.chunk)
+            if shape.waiting(attempt.n) >= await node_slots(self.tasks):
                 shape = shape.flat()  # nodes that wait would take the slots that the nodes below them need
-            await asyncio.to_thread(store_shape, plan.objects, plan.key, turn.number, shape)
+            await asyncio.to_thread(store_shape, plan.objects, plan.key, attempt.number, shape)
         return shape
 
     async def _probe(self, probes: int) -> float | None:
@@ -204,7 +204,7 @@ class Node:
         """Triggers the node's children and collects all that they come to; what has come stays where that fails."""
         try:
             shape = await self._shape()
-            node = shape.root(self.loaded.turn.n)
+            node = shape.root(self.loaded.attempt.n)
             for k in self.payload.path:
                 node = node.child(k, shape.factor)
             nodes = len(node.children(shape.tree))
@@ -275,7 +275,7 @@ class Node:
             RunError: a child failed.
             RunCancelled: the run was cancelled.
         """
-        if self.mark is not None and self.mark.cancelled.is_set():
+        if self.lease is not None and self.lease.cancelled.is_set():
             raise RunCancelled(f"the run {self.payload.run} was cancelled; what was finished is kept")
         arrived = await self.children.arrived(_LOOK_SECONDS)
         if arrived:

@@ -38,8 +38,8 @@ async def in_thread(work: Callable[[], T], *, last: bool = False) -> T:
 
 
 @asynccontextmanager
-async def turn_of(plan: RunPlan, run: str, number: int) -> AsyncGenerator[Lease]:
-    """A turn on a run, taken by a run of the engine; given back however the block ends, with a note on what went wrong.
+async def lease_of(plan: RunPlan, run: str, number: int) -> AsyncGenerator[Lease]:
+    """The lease of a run, taken by a run of the engine; given back however the block ends, with a note on what went wrong.
 
     Raises:
         Superseded: another run of the engine has it.
@@ -56,5 +56,5 @@ async def turn_of(plan: RunPlan, run: str, number: int) -> AsyncGenerator[Lease]
             await in_thread(lambda: store_failure(plan.objects, plan.key, number, message))
         raise
     finally:
-        for turn in taken:
-            await in_thread(turn.end)
+        for lease in taken:
+            await in_thread(lease.end)
