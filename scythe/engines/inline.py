@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from scythe.define.experiment import Experiment
 from scythe.engines.engine import Engine, FinishedRef
 from scythe.engines.options import EngineOptions
-from scythe.engines.pool.chunks import Chunks
+from scythe.engines.pool.chunks import ChunkQueue
 from scythe.gather.collect import Collector
 from scythe.leaf.leaf import ChunkError, Leaf
 from scythe.record.lease import Lease
@@ -46,9 +46,9 @@ def _run(plan: RunPlan, experiment: Experiment, open_ranges: Iterable[tuple[int,
     def taken(number: int) -> None:
         record(plan.objects, plan.key, experiment, InlineEngine.name, number)
 
-    with Lease(plan.objects, plan.key, InlineEngine.name, taken=taken) as turn, Leaf(plan, experiment) as leaf:
-        collector = Collector(plan, experiment, turn.number, show=show)
-        chunks = Chunks(open_ranges, 1, plan.chunk)
+    with Lease(plan.objects, plan.key, InlineEngine.name, taken=taken) as lease, Leaf(plan, experiment) as leaf:
+        collector = Collector(plan, experiment, lease.number, show=show)
+        chunks = ChunkQueue(open_ranges, 1, plan.chunk)
         stopped: ChunkError | None = None
         try:
             while (work := chunks.next()) is not None:

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from scythe.define.experiment import Experiment
 from scythe.engines.engine import Engine
 from scythe.engines.options import EngineOptions, LocalOptions
-from scythe.engines.pool.chunks import Chunks
+from scythe.engines.pool.chunks import ChunkQueue
 from scythe.engines.pool.cores import cpus
 from scythe.engines.pool.crashes import after, error_row
 from scythe.engines.pool.exits import leave_with
@@ -56,7 +56,7 @@ class LocalJob:
         show: bool,
     ) -> None:
         self.plan, self.experiment = plan, experiment
-        self._turn = Lease(plan.objects, plan.key, LocalEngine.name, taken=self._record)
+        self._lease = Lease(plan.objects, plan.key, LocalEngine.name, taken=self._record)
         self._ranges = list(open_ranges)
         self._workers = min(workers or cpus(), max(1, sum(b - a for a, b in self._ranges)))
         self._show = show

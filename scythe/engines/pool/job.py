@@ -13,7 +13,7 @@ from scythe_catalog.storage.reach import hand_over, renewed
 
 
 def pool_job(plan: RunPlan, experiment: Experiment, parts: str | None = None) -> Job:
-    """What a worker process needs to serve ranges of a run; it goes to processes of this machine alone."""
+    """What a worker process needs to serve chunks of a run; it goes to processes of this machine alone."""
     limit = experiment.options.execution_seconds
     return Job(plan.to_json(), packed(experiment), limit, parts, hand_over(plan.root), lines_in_memory())
 

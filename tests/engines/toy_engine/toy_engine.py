@@ -9,7 +9,7 @@ from typing import ClassVar
 from scythe.define.experiment import Experiment
 from scythe.engines.engine import Engine, FinishedRef
 from scythe.engines.options import EngineOptions
-from scythe.engines.pool.chunks import Chunks
+from scythe.engines.pool.chunks import ChunkQueue
 from scythe.errors import AllocationError
 from scythe.gather.collect import Collector
 from scythe.leaf.leaf import Leaf
@@ -49,7 +49,7 @@ class ToyEngine(Engine):
             ThreadPoolExecutor(1) as thread,
         ):  # fmt: skip
             collector = Collector(plan, experiment, lease.number, show=show)
-            chunks = Chunks(open_ranges, 1, told.chunk)
+            chunks = ChunkQueue(open_ranges, 1, told.chunk)
             while (work := chunks.next()) is not None:
                 collector.add(thread.submit(leaf.run, work.rows).result())
                 lease.check()

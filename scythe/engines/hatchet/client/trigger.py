@@ -90,10 +90,10 @@ def run_hatchet(
         RunError: the engine refuses.
     """
     labels, names = required_labels(experiment.options), task_names(experiment, single=plan.single)
-    turn = TurnPlan(_next_turn(plan), list(open_ranges), show, _code(experiment, any_code), labels, names)
-    store_turn(plan.objects, plan.key, turn)
-    record(plan.objects, plan.key, experiment, "hatchet", turn.number)
-    pointer: dict[str, Any] = {"root": plan.root, "run": plan.key.path, "turn": turn.number}
+    attempt = AttemptPlan(_next_attempt(plan), list(open_ranges), show, _code(experiment, any_code), labels, names)
+    store_attempt_plan(plan.objects, plan.key, attempt)
+    record(plan.objects, plan.key, experiment, "hatchet", attempt.number)
+    pointer: dict[str, Any] = {"root": plan.root, "run": plan.key.path, "turn": attempt.number}
     if experiment.included is not None and experiment.included.is_workflow:
         workflow = connect().stubs.workflow(name=experiment.included.name, input_validator=experiment.input_model)
         with Leaf(plan, experiment) as leaf:
