@@ -49,7 +49,7 @@ def scan(
 def scan_files(objects: Objects, keys: Sequence[str], schema: TableSchema) -> pl.LazyFrame:
     """The rows of Parquet files of one schema, typed by it; no catalog is asked, nor any file opened yet."""
     if not keys:
-        return pl.LazyFrame(schema=schema.polars())
+        return pl.LazyFrame(schema={c.name: c.kind.polars() for c in schema})
     folder = objects.folder
     sources = [objects.uri(key) if folder is None else str(folder / key) for key in keys]
     options = _reach(objects.root)
