@@ -177,17 +177,11 @@ def level_names(model: type[BaseModel]) -> tuple[str, ...]:
 def index_values(spec: BaseModel, computed: Mapping[str, Any]) -> dict[str, Any]:
     """Level -> value of one input and its computed features: stored values, with file references as the URIs that were given."""
     from scythe_catalog.schema import compile_model
-    from scythe_catalog.schema.kinds import Uri
 
     schema = compile_model(type(spec)).schema
     current = running_on.get()
     given = current[1] if current is not None and current[0] is spec else {}
     values: dict[str, Any] = {}
     for name in level_names(type(spec)):
-        value = getattr(spec, name)
-        if isinstance(schema[name].kind, Uri):
-            value = given.get(name) or (None if value is None else str(value))
-        elif schema[name].kind.name == "category":
-            value = schema[name].kind.dump([value])[0]
-        values[name] = value
+        values[name] = given.get(name) or schema[name].kind.level(getattr(spec, name))
     return values | dict(computed)

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+import pyarrow as pa
 
-from scythe_catalog.schema.kinds import Kind, List, Map, Struct, known_part
+from scythe_catalog.schema.kinds import Kind, List, Map, Struct, known_part, polars_of
 from scythe_catalog.schema.table_schema import TableSchema
 from scythe_catalog.storage.objects import Objects
 
@@ -29,7 +30,7 @@ def scan(
     """
     schema = table.schema
     names = [c for c in schema.names if columns is None or c in columns] if columns is None else list(columns)
-    frame = pl.scan_iceberg(table.iceberg, storage_options=_storage_options(table))
+    frame = pl.scan_iceberg(table.iceberg, storage_options=_reach(table.iceberg.metadata_location))
     for name, value in partition.items():
         frame = frame.filter(pl.col(name) == value)
     asked = schema.select(names)
@@ -59,8 +60,11 @@ def scan_files(objects: Objects, keys: Sequence[str], schema: TableSchema) -> pl
 
 def typed(schema: TableSchema) -> list[pl.Expr]:
     """Casts from the stored types to the logical ones, for the columns where the two differ."""
-    plain = {"bool", "int", "float", "str", "json", "bytes", "date", "time", "uuid", "uri", "decimal", "timestamp"}
-    return [pl.col(c.name).cast(c.kind.polars()) for c in schema if c.kind.name not in plain]
+    return [pl.col(c.name).cast(c.kind.polars()) for c in schema if _is_shown_otherwise(c.kind)]
+
+
+def _is_shown_otherwise(kind: Kind) -> bool:
+    return pa.types.is_nested(kind.storage) or kind.polars() != polars_of(kind.storage)
 
 
 def _same_members(kind: Kind, stored: IcebergType) -> bool:
@@ -94,10 +98,6 @@ def _rebuilt(value: pl.Expr, kind: Kind) -> pl.Expr:
             return pl.when(value.is_not_null()).then(pl.struct(made))
         case _:
             return value.cast(kind.polars())
-
-
-def _storage_options(table: Table) -> dict[str, Any] | None:
-    return _reach(table.iceberg.metadata_location)
 
 
 def _reach(uri: str) -> dict[str, str] | None:
