@@ -301,17 +301,11 @@ def index_values(spec: BaseModel, computed: Mapping[str, Any]) -> dict[str, Any]
          'r_value': 2.0, 'setpoint': 20.0, 'u_value': 0.5}
     """
     from scythe_catalog.schema import compile_model
-    from scythe_catalog.schema.kinds import Uri
 
     schema = compile_model(type(spec)).schema
     current = running_on.get()
     given = current[1] if current is not None and current[0] is spec else {}
     values: dict[str, Any] = {}
     for name in level_names(type(spec)):
-        value = getattr(spec, name)
-        if isinstance(schema[name].kind, Uri):
-            value = given.get(name) or (None if value is None else str(value))
-        elif schema[name].kind.name == "category":
-            value = schema[name].kind.dump([value])[0]
-        values[name] = value
+        values[name] = given.get(name) or schema[name].kind.level(getattr(spec, name))
     return values | dict(computed)

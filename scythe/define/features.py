@@ -19,7 +19,8 @@ from scythe.define.experiment import Experiment
 from scythe.define.schemas import check_column, check_twins
 from scythe.errors import InputError, OutputError, RegistrationError, SchemaError
 from scythe.seeds import running_with
-from scythe_catalog.schema import Column, column_to_arrow, compile_type, iterate_models, mixture
+from scythe_catalog.schema import Column, column_to_arrow, iterate_models, mixture
+from scythe_catalog.schema.annotations import Walk
 from scythe_catalog.schema.convert import MISFIT
 from scythe_catalog.schema.kinds import Kind, Str, kind_of_arrow
 
@@ -132,8 +133,9 @@ def _kind(name: str, values: list[Any], model: type[ExperimentInputSpec]) -> Kin
 def _annotated(model: type[ExperimentInputSpec]) -> Kind | None:
     """The kind of all features where the property's annotation says it, as `dict[str, float]` does."""
     getter = getattr(model.computed_features, "fget", None)
+    walk = Walk(f"{model.__name__}.computed_features", (), {})
     try:
         arguments = typing.get_args(typing.get_type_hints(getter).get("return"))
-        return compile_type(arguments[1], where=f"{model.__name__}.computed_features")[0] if arguments[1:] else None
+        return walk.kind(arguments[1], ()).kind if arguments[1:] else None
     except (SchemaError, NameError, TypeError):
         return None

@@ -120,7 +120,7 @@ def index_of(table: str, schemas: ExperimentSchemas) -> tuple[str, ...]:
 
 
 def _files(schema: TableSchema) -> tuple[str, ...]:
-    return tuple(c.name for c in schema if isinstance(c.kind, k.Uri) and c.kind.file)
+    return tuple(c.name for c in schema if c.kind.is_file)
 
 
 def compile_experiment(inputs: type[BaseModel], outputs: type[BaseModel]) -> ExperimentSchemas:

@@ -21,7 +21,6 @@ from scythe.record.results import RunResult, finished_result
 from scythe.record.versions import SemVer
 from scythe_catalog.iceberg.scan import scan as scan_table
 from scythe_catalog.schema import TableSchema, clashes, united
-from scythe_catalog.schema import kinds as k
 from scythe_catalog.storage.objects import Objects
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 ALL = "all"
 PARTITION_COLUMNS = ("version", "run_datetime")
-_NUMBERS = (k.Int, k.Float, k.Decimal, k.Bool)
 
 
 def is_all(asked: Any) -> bool:
@@ -173,7 +171,8 @@ def _unlike(schemas: list[TableSchema]) -> set[str]:
         for other in schemas[i + 1 :]:
             for column in other:
                 if column.name in one and clashes(one.select([column.name]), other.select([column.name])):
-                    numbers = isinstance(column.kind, _NUMBERS) and isinstance(one[column.name].kind, _NUMBERS)
+                    shown = [schema[column.name].kind.polars() for schema in (one, other)]
+                    numbers = all(dtype.is_numeric() or dtype == pl.Boolean for dtype in shown)
                     found |= set() if numbers else {column.name}
     return found
 
@@ -182,9 +181,9 @@ def _unified(own: TableSchema, schema: TableSchema, unlike: set[str]) -> list[pl
     """Casts that bring a generation's columns to the types that all generations share."""
     casts: list[pl.Expr] = []
     for column in own:
-        target = schema[column.name].kind
+        target = schema[column.name].kind.polars()
         if column.name in unlike:
             casts.append(pl.col(column.name).cast(pl.String))
-        elif isinstance(column.kind, k.Category):
-            casts.append(pl.col(column.name).cast(target.polars() if isinstance(target, k.Category) else pl.String))
+        elif isinstance(column.kind.polars(), pl.Enum):
+            casts.append(pl.col(column.name).cast(target if isinstance(target, pl.Enum) else pl.String))
     return casts

@@ -22,7 +22,6 @@ from scythe.record.plan import RunPlan
 from scythe_catalog.compute import pc
 from scythe_catalog.iceberg.datafile import ROW_GROUP_ROWS, DataFileWriter, FieldIds, stored_field_ids
 from scythe_catalog.schema import TableSchema
-from scythe_catalog.schema.kinds import Uri
 from scythe_catalog.storage.objects import Objects
 
 _RUN = r"/[^/]+/v[^/]+/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d/"
@@ -89,7 +88,7 @@ def _walked(value: Any, move: _Move) -> Any:
 def _follow_parquet(objects: Objects, key: str, move: _Move) -> None:
     with objects.reader(key) as stream:
         stored = pq.read_schema(stream)
-    names = [c.name for c in TableSchema.from_arrow(stored) if isinstance(c.kind, Uri) and c.kind.file]
+    names = [c.name for c in TableSchema.from_arrow(stored) if c.kind.is_file]
     if names and _any_inside(objects, key, names, move):
         rewrite(objects, key, key, stored, stored_field_ids(stored), columns=dict.fromkeys(names, move))
 

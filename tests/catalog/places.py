@@ -13,7 +13,8 @@ from pydantic import BaseModel, create_model
 from scythe_catalog.iceberg.datafile import DataFile, DataFileWriter
 from scythe_catalog.iceberg.scan import scan
 from scythe_catalog.iceberg.tables import Catalog, Table
-from scythe_catalog.schema import Column, TableSchema, compile_model, compile_type, models_to_arrow
+from scythe_catalog.schema import Column, TableSchema, compile_model, models_to_arrow
+from scythe_catalog.schema.kinds import Str
 from scythe_catalog.storage.objects import Objects
 
 SPACE, NAME = "experiment", "scalars"
@@ -25,7 +26,7 @@ class Row(BaseModel):
     text: str | None = None
 
 
-PARTITION = [Column("version", *compile_type(str, where="version")), Column("run", *compile_type(str, where="run"))]
+PARTITION = [Column("version", Str()), Column("run", Str())]
 V1: dict[str, Any] = {"version": "v1.0.0", "run": "r1"}
 V2: dict[str, Any] = {"version": "v2.0.0", "run": "r1"}
 

@@ -20,7 +20,7 @@ from pyiceberg.exceptions import (
 from scythe_catalog.errors import CatalogError, TableNotFound
 from scythe_catalog.iceberg.datafile import DataFile, read_description
 from scythe_catalog.iceberg.scan import scan
-from scythe_catalog.schema import Column, TableSchema, compile_model, compile_type
+from scythe_catalog.schema import TableSchema, compile_model
 from tests.catalog.places import NAME, SPACE, V1, V2, Place, Row, made_place, schema_of
 
 
@@ -284,7 +284,7 @@ class TestReplacing:
         ids=["text", "integer", "instant", "instant before 1970"],
     )
     def test_partitions_of_every_type_in_use_are_found_again(self, place: Place, annotation: Any, values: Any) -> None:
-        key = Column("key", *compile_type(annotation, where="key"))
+        key = compile_model(create_model("Keyed", key=(annotation, ...))).schema["key"]
         place.catalog.ensure(SPACE, NAME, compile_model(Row).schema, [key])
         files = [place.file(str(i), [Row(number=i)]) for i in range(2)]
         for file, value in zip(files, values, strict=True):

@@ -41,7 +41,7 @@ from pydantic import (
 
 from scythe_catalog.errors import SchemaError
 from scythe_catalog.markers import FileMarker
-from scythe_catalog.schema import Column, TableSchema, arrow_to_models, compile_model, compile_type, models_to_arrow
+from scythe_catalog.schema import Column, TableSchema, arrow_to_models, compile_model, models_to_arrow
 
 T = TypeVar("T")
 Metres = NewType("Metres", float)
@@ -159,7 +159,6 @@ class TestTypes:
         read = TableSchema.from_arrow(schema.arrow)
         assert read == schema
         assert read.arrow == schema.arrow
-        assert read.polars() == schema.polars()
 
 
 def test_columns_stand_in_the_order_of_their_definition_with_inherited_ones_first() -> None:
@@ -212,14 +211,6 @@ def test_skipped_fields_have_no_column_and_are_not_looked_at() -> None:
         anything: Any = None
 
     assert compile_model(Model, ("anything",)).schema.names == ("area",)
-
-
-def test_a_bare_type_compiles_too() -> None:
-    kind, nullable = compile_type(float | None, where="Model.ratio")
-    assert kind == column(float).kind
-    assert nullable
-    with pytest.raises(SchemaError, match=r"Model\.ratio"):
-        compile_type(object, where="Model.ratio")
 
 
 def test_a_model_with_extra_values_says_so() -> None:

@@ -13,7 +13,8 @@ from pyiceberg.table import StaticTable
 
 from scythe_catalog.iceberg.datafile import DataFileWriter, read_description
 from scythe_catalog.iceberg.tables import Catalog
-from scythe_catalog.schema import Column, compile_model, compile_type, models_to_arrow
+from scythe_catalog.schema import Column, compile_model, models_to_arrow
+from scythe_catalog.schema.kinds import Str
 from scythe_catalog.storage.objects import Objects
 
 NAN = float("nan")
@@ -32,7 +33,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("nan") / "root"
     objects = Objects.at(folder)
     compiled = compile_model(Load)
-    partition = [Column("version", *compile_type(str, where="version"))]
+    partition = [Column("version", Str())]
     table = Catalog(objects.uri("catalog")).ensure("seed", "scalars", compiled.schema, partition)
     files: list[Any] = []
     for i, loads in enumerate(FILES):

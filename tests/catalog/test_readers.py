@@ -21,7 +21,8 @@ from pyiceberg.table import StaticTable
 
 from scythe_catalog.iceberg.datafile import DataFileWriter
 from scythe_catalog.iceberg.tables import Catalog
-from scythe_catalog.schema import Column, compile_model, compile_type, models_to_arrow
+from scythe_catalog.schema import Column, compile_model, models_to_arrow
+from scythe_catalog.schema.kinds import Str, Timestamp
 from scythe_catalog.storage.objects import Objects
 
 
@@ -72,8 +73,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     objects = Objects.at(folder)
     compiled = compile_model(Row)
     partition = [
-        Column("version", *compile_type(str, where="version")),
-        Column("run_datetime", *compile_type(AwareDatetime, where="run_datetime")),
+        Column("version", Str()),
+        Column("run_datetime", Timestamp(aware=True)),
     ]
     table = Catalog(objects.uri("catalog")).ensure("seed", "scalars", compiled.schema, partition)
 

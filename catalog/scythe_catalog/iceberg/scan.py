@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+import pyarrow as pa
 
-from scythe_catalog.schema.kinds import Kind, List, Map, Struct, known_part
+from scythe_catalog.schema.kinds import Kind, List, Map, Struct, known_part, polars_of
 from scythe_catalog.schema.table_schema import TableSchema
 from scythe_catalog.storage.objects import Objects
 
@@ -49,7 +50,7 @@ def scan(
 def scan_files(objects: Objects, keys: Sequence[str], schema: TableSchema) -> pl.LazyFrame:
     """The rows of Parquet files of one schema, typed by it; no catalog is asked, nor any file opened yet."""
     if not keys:
-        return pl.LazyFrame(schema=schema.polars())
+        return pl.LazyFrame(schema={c.name: c.kind.polars() for c in schema})
     sources, options = [objects.polars_source(key) for key in keys], objects.polars_options
     frame = pl.scan_parquet(sources, storage_options=options, glob=False, hive_partitioning=False)
     return frame.select(schema.names).with_columns(typed(schema))
@@ -57,8 +58,11 @@ def scan_files(objects: Objects, keys: Sequence[str], schema: TableSchema) -> pl
 
 def typed(schema: TableSchema) -> list[pl.Expr]:
     """Casts from the stored types to the logical ones, for the columns where the two differ."""
-    plain = {"bool", "int", "float", "str", "json", "bytes", "date", "time", "uuid", "uri", "decimal", "timestamp"}
-    return [pl.col(c.name).cast(c.kind.polars()) for c in schema if c.kind.name not in plain]
+    return [pl.col(c.name).cast(c.kind.polars()) for c in schema if _is_shown_otherwise(c.kind)]
+
+
+def _is_shown_otherwise(kind: Kind) -> bool:
+    return pa.types.is_nested(kind.storage) or kind.polars() != polars_of(kind.storage)
 
 
 def _same_members(kind: Kind, stored: IcebergType) -> bool:

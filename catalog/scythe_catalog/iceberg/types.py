@@ -1,7 +1,7 @@
-"""Kinds as Iceberg types, and Parquet's footers as Iceberg's statistics.
+"""Storage types as Iceberg types, and Parquet's footers as Iceberg's statistics.
 
-Written out here, rather than asked of `pyiceberg.io.pyarrow`, because that module loads pandas and
-costs each process seconds at its start.
+Written out here, rather than asked of `pyiceberg.io.pyarrow`, because that knows no file with columns that a table has
+not yet, and takes the bounds of some row groups for those of the file where others have none.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 from pyiceberg.conversions import to_bytes
 from pyiceberg.schema import Schema
 from pyiceberg.types import (
@@ -33,27 +34,24 @@ from pyiceberg.types import (
 )
 from pyiceberg.utils.truncate import truncate_upper_bound_text_string
 
-from scythe_catalog.schema import kinds as k
+from scythe_catalog.schema.kinds import known_part
 from scythe_catalog.schema.table_schema import TableSchema
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
-_PLAIN: dict[type[k.Kind], type[PrimitiveType]] = {
-    k.Bool: BooleanType,
-    k.Int: LongType,
-    k.Duration: LongType,
-    k.Float: DoubleType,
-    k.Str: StringType,
-    k.Json: StringType,
-    k.Uuid: StringType,
-    k.Uri: StringType,
-    k.Category: StringType,
-    k.Bytes: BinaryType,
-    k.Date: DateType,
-    k.Time: TimeType,
+#: Storage type -> type, for all that have no parts.
+_PLAIN: dict[pa.DataType, PrimitiveType] = {
+    pa.bool_(): BooleanType(),
+    pa.int64(): LongType(),
+    pa.float64(): DoubleType(),
+    pa.string(): StringType(),
+    pa.binary(): BinaryType(),
+    pa.date32(): DateType(),
+    pa.time64("us"): TimeType(),
+    pa.timestamp("us"): TimestampType(),
+    pa.timestamp("us", "UTC"): TimestamptzType(),
 }
-_INSTANT, _WALL_CLOCK = TimestamptzType(), TimestampType()
 _TRUNCATED_TEXT = 16
 
 
@@ -63,27 +61,24 @@ def iceberg_schema(schema: TableSchema) -> Schema:
     What is unknown so far is left out: whatever stood for it would bind the runs to come.
     """
     ids = itertools.count(1)
-    told = [(c, kind) for c in schema if (kind := k.known_part(c.kind)) is not None]
-    fields = [NestedField(next(ids), c.name, _type(kind, ids), required=not c.nullable, doc=c.doc) for c, kind in told]
+    told = [(c, kind.storage) for c in schema if (kind := known_part(c.kind)) is not None]
+    fields = [NestedField(next(ids), c.name, _type(t, ids), required=not c.nullable, doc=c.doc) for c, t in told]
     return Schema(*fields)
 
 
-def _type(kind: k.Kind, ids: Iterator[int]) -> IcebergType:
-    """Nested fields are optional throughout: what a nested null holds is never looked at."""
-    match kind:
-        case k.Decimal(precision, scale):
-            return DecimalType(precision, scale)
-        case k.Timestamp(aware):
-            return _INSTANT if aware else _WALL_CLOCK
-        case k.List(item):
-            return ListType(next(ids), _type(item, ids), element_required=False)
-        case k.Map(_, value):
-            key, item = next(ids), next(ids)
-            return MapType(key, StringType(), item, _type(value, ids), value_required=False)
-        case k.Struct(members):
-            return StructType(*(NestedField(next(ids), m.name, _type(m.kind, ids), required=False) for m in members))
-        case _:
-            return _PLAIN[type(kind)]()  # pyright: ignore[reportCallIssue]
+def _type(dtype: pa.DataType, ids: Iterator[int]) -> IcebergType:
+    """The type of a storage type. Nested fields are optional throughout: what a nested null holds is never looked at."""
+    t = pa.types
+    if t.is_decimal(dtype):
+        return DecimalType(dtype.precision, dtype.scale)
+    if t.is_list(dtype):
+        return ListType(next(ids), _type(dtype.value_type, ids), element_required=False)
+    if t.is_map(dtype):
+        key, item = next(ids), next(ids)
+        return MapType(key, StringType(), item, _type(dtype.item_type, ids), value_required=False)
+    if t.is_struct(dtype):
+        return StructType(*(NestedField(next(ids), f.name, _type(f.type, ids), required=False) for f in dtype))
+    return _PLAIN[dtype]
 
 
 def statistics(footer: pq.FileMetaData, schema: Schema, nans: Mapping[str, int]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from scythe_catalog.schema.bounds import check_bounds
 from scythe_catalog.schema.check import Frame, conform
 from scythe_catalog.schema.compare import Change, Difference, Severity, clashes, compare, united
-from scythe_catalog.schema.compile import CompiledModel, compile_model, compile_type
+from scythe_catalog.schema.compile import CompiledModel, compile_model
 from scythe_catalog.schema.convert import (
     arrow_to_models,
     builder,
@@ -37,7 +37,6 @@ __all__ = [
     "columns_to_arrow",
     "compare",
     "compile_model",
-    "compile_type",
     "conform",
     "families",
     "iterate_models",

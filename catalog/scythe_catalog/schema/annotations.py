@@ -5,22 +5,17 @@ What has no faithful column is refused here, naming model, field, type and the w
 
 from __future__ import annotations
 
-import datetime as dt
 import enum
 import re
 import types
 import typing
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import Decimal as PyDecimal
-from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import numpy as np
-from pydantic import AnyUrl, AwareDatetime, BaseModel, NaiveDatetime, SecretBytes, SecretStr, TypeAdapter
+from pydantic import BaseModel, SecretBytes, SecretStr, TypeAdapter
 from pydantic.fields import ComputedFieldInfo, FieldInfo
-from pydantic.networks import _BaseUrl  # pyright: ignore[reportPrivateUsage]
 
 from scythe_catalog.errors import SchemaError
 from scythe_catalog.names import twins
@@ -29,21 +24,6 @@ from scythe_catalog.schema.metadata import Facts, read_metadata
 from scythe_catalog.schema.table_schema import Column
 
 _UNIT = re.compile(r"\[([^\[\]]+)\]\s*$")
-_MEASURED = (k.Int, k.Float, k.Decimal)
-_SCALARS: dict[Any, k.Kind] = {
-    bool: k.Bool(),
-    int: k.Int(),
-    float: k.Float(),
-    str: k.Str(),
-    bytes: k.Bytes(),
-    dt.date: k.Date(),
-    dt.time: k.Time(),
-    dt.datetime: k.Timestamp(aware=False),
-    NaiveDatetime: k.Timestamp(aware=False),
-    AwareDatetime: k.Timestamp(aware=True),
-    dt.timedelta: k.Duration(),
-    uuid.UUID: k.Uuid(),
-}
 
 
 @dataclass
@@ -85,7 +65,7 @@ def computed_columns(model: type[BaseModel], seen: tuple[type, ...]) -> tuple[Co
             found = Walk(where, seen, model.model_config, results=True).kind(told, ())
         except SchemaError as error:
             raise SchemaError(f"{error} (a computed field of a result is a column: a plain property is none)") from None
-        if isinstance(found.kind, k.Uri) and found.kind.file:
+        if found.kind.is_file:
             raise SchemaError(f"{where}: a computed field cannot be a file reference: make it a field")
         columns.append(column_of(name, info, found))
     return tuple(columns)
@@ -107,7 +87,7 @@ def _unit(info: FieldInfo | ComputedFieldInfo, kind: k.Kind) -> str | None:
     while isinstance(kind, k.List):
         kind = kind.item
     match = _UNIT.search(info.description or "")
-    return match[1].strip() if match and isinstance(kind, _MEASURED) else None
+    return match[1].strip() if match and kind.number else None
 
 
 def is_preprocessed(model: type[BaseModel], name: str) -> bool:
@@ -154,10 +134,12 @@ class Walk:
 
     def bare(self, annotation: Any, facts: Facts) -> Found:
         origin, args = get_origin(annotation), get_args(annotation)
-        if annotation in _SCALARS:
-            return Found(_SCALARS[annotation])
-        if annotation is PyDecimal:
-            return Found(self.decimal(facts.declared))
+        try:
+            kind = k.kind_of_annotation(annotation, {**self.config, **facts.declared})
+        except ValueError as error:
+            raise self.refuse(annotation, str(error)) from None
+        if kind is not None:
+            return Found(kind, opaque=kind.loose, loose=kind.loose)
         if origin is Literal:
             return self.literal(args)
         if origin in (Union, types.UnionType):
@@ -173,16 +155,6 @@ class Walk:
         raise self.refuse(annotation, "Annotate it with one concrete type, or leave it out of the model.")
 
     def of_class(self, cls: type) -> Found:
-        if issubclass(cls, enum.Flag):
-            raise self.refuse(cls, "A combination of flags is none of its members: use one bool field for each flag.")
-        if issubclass(cls, enum.Enum):
-            finds = getattr(cls._missing_, "__func__", None) is not getattr(enum.Enum._missing_, "__func__", None)
-            kind = k.category_of(cls, as_values=bool(self.config.get("use_enum_values")))
-            return Found(kind, opaque=finds, loose=finds)
-        if issubclass(cls, PurePath):
-            return Found(k.Uri(restore=cls if cls is not PurePath else Path, paths=True))
-        if issubclass(cls, AnyUrl | _BaseUrl):
-            return Found(k.Uri(restore=TypeAdapter(cls).validate_python, paths=False))
         if issubclass(cls, BaseModel):
             return self.model(cls)
         if issubclass(cls, np.ndarray):
@@ -197,15 +169,6 @@ class Walk:
             cls,
             "Use a plain type (bool, int, float, str, datetime, Enum, a nested model, ...) and convert it in the function.",
         )
-
-    def decimal(self, facts: Mapping[str, Any]) -> k.Decimal:
-        precision, scale = facts.get("max_digits"), facts.get("decimal_places")
-        if precision is None or scale is None or not 0 < precision <= 38:
-            raise self.refuse(
-                "Decimal",
-                "Give its size: Field(max_digits=12, decimal_places=2), with max_digits of at most 38; or use float.",
-            )
-        return k.Decimal(precision, scale)
 
     def literal(self, args: tuple[Any, ...]) -> Found:
         nullable = None in args
@@ -242,7 +205,7 @@ class Walk:
         except SchemaError:
             found = []
         if found and all(isinstance(f.kind, k.Uri) for f in found):
-            file = any(isinstance(f.kind, k.Uri) and f.kind.file for f in found)
+            file = any(f.kind.is_file for f in found)
             given = TypeAdapter[Any](union).validate_python  # pyright: ignore[reportArgumentType]
             urls = [a for a, f in zip(members, found, strict=True) if isinstance(f.kind, k.Uri) and not f.kind.paths]
             kind = k.Uri(file, given, paths=not urls)
@@ -328,14 +291,14 @@ class Walk:
         return Found(kind, opaque=True, loose=loose, strict=strict)
 
     def no_nested_file(self, found: Found) -> None:
-        if isinstance(found.kind, k.Uri) and found.kind.file:
+        if found.kind.is_file:
             raise self.refuse(
                 "a file reference inside a list, map or nested model", "Give each file a field of its own."
             )
 
 
 def _unwrap(annotation: Any, metadata: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
-    while True:
+    while not k.is_annotation(annotation):
         if get_origin(annotation) is Annotated:
             annotation, *more = get_args(annotation)
             metadata = (*more, *metadata)
@@ -346,4 +309,5 @@ def _unwrap(annotation: Any, metadata: tuple[Any, ...]) -> tuple[Any, tuple[Any,
         elif type(annotation).__name__ == "TypeAliasType":
             annotation = annotation.__value__
         else:
-            return annotation, metadata
+            break
+    return annotation, metadata

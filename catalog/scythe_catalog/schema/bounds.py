@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from decimal import Decimal
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from scythe_catalog.compute import pc
@@ -15,7 +11,7 @@ from scythe_catalog.schema import kinds as k
 from scythe_catalog.schema.problems import Problem, raise_problems
 from scythe_catalog.schema.table_schema import Column, TableSchema
 
-_INT64 = np.iinfo(np.int64)
+_SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
 def check_bounds(table: pa.Table, schema: TableSchema, *, what: str) -> None:
@@ -36,17 +32,10 @@ def check_bounds(table: pa.Table, schema: TableSchema, *, what: str) -> None:
 
 def _broken(column: Column, values: pa.ChunkedArray) -> Iterator[tuple[str, pa.ChunkedArray]]:
     """Each rule that is broken, as words and as a mask of the rows that break it."""
-    compare = {
-        "ge": (pc.greater_equal, ">="),
-        "gt": (pc.greater, ">"),
-        "le": (pc.less_equal, "<="),
-        "lt": (pc.less, "<"),
-    }
     for name, bound in column.bounds.items():
         match name:
             case "ge" | "gt" | "le" | "lt" if column.kind.flat:
-                function, sign = compare[name]
-                held, rule = _held(function, name, column.kind, values, bound), f"{sign} {bound}"
+                held, rule = column.kind.held(name, values, bound), f"{_SIGNS[name]} {bound}"
             case "min_length" | "max_length":
                 at_least = name == "min_length"
                 held = (pc.greater_equal if at_least else pc.less_equal)(_length(values), bound)
@@ -65,23 +54,6 @@ def _broken(column: Column, values: pa.ChunkedArray) -> Iterator[tuple[str, pa.C
         outside = pc.and_(pc.invert(held), pc.is_valid(values))
         if pc.any(outside).as_py():
             yield f"one of {', '.join(map(str, column.kind.choices))}", outside
-
-
-def _held(function: Any, name: str, kind: k.Kind, values: pa.ChunkedArray, bound: Any) -> pa.ChunkedArray:
-    """Where a bound holds, compared exactly; null where the value is null."""
-    if isinstance(kind, k.Int):
-        whole = {"ge": math.ceil, "gt": math.floor, "le": math.floor, "lt": math.ceil}[name](bound)
-        clamped = min(max(whole, _INT64.min), _INT64.max)
-        if whole != clamped:  # beyond what the column can hold: it holds for all values or for none
-            always = (whole < 0) == (name in ("ge", "gt"))
-            return pc.if_else(pc.is_valid(values), always, None)
-        return function(values, pa.scalar(whole, pa.int64()))
-    if isinstance(kind, k.Decimal):
-        exact = Decimal(str(bound))
-        scale = max(kind.scale, -int(exact.as_tuple().exponent), 0)
-        wide = pa.decimal256(76, scale)
-        return function(values.cast(wide), pa.scalar(exact, wide))
-    return function(values, kind.array([bound])[0])
 
 
 def _length(values: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
 from typing import Any
 
 import pyarrow as pa
@@ -34,8 +32,6 @@ _BATCH = 10_000
 _NAMED_ROWS = 1000
 #: Bounds that NaN does not keep.
 _REFUSE_NAN = {"ge", "gt", "le", "lt", "finite"}
-_EPOCH = date(1970, 1, 1)
-_MICROS_A_DAY = 86_400_000_000
 
 
 @dataclass(frozen=True)
@@ -171,19 +167,16 @@ def _without_gaps(frame: Frame, compiled: CompiledModel) -> Frame:
         kind, at = compiled.schema[name].kind, table.column_names.index(name)
         values = table.column(name)
         column = compiled.schema[name]
-        if isinstance(kind, k.Float) and not (column.nullable and _REFUSE_NAN & column.bounds.keys()):
+        if pa.types.is_floating(kind.storage) and not (column.nullable and _REFUSE_NAN & column.bounds.keys()):
             continue  # NaN is a float
         values = pc.if_else(pc.is_nan(values), None, values)
         if values.null_count == len(values):
             values = pa.nulls(len(values))
             table = table.set_column(at, name, values)
             continue
-        whole = pc.all(pc.equal(pc.trunc(values), values), min_count=0).as_py()
-        if (
-            whole
-            and not isinstance(kind, k.Decimal | k.Float)
-            and pc.all(pc.less(pc.abs(values), 2.0**53), min_count=0).as_py()
-        ):
+        fractions = pa.types.is_floating(kind.storage) or pa.types.is_decimal(kind.storage)
+        whole = pc.and_(pc.equal(pc.trunc(values), values), pc.less(pc.abs(values), 2.0**53))
+        if not fractions and pc.all(whole, min_count=0).as_py():
             values = values.cast(pa.int64())  # they are floats only because of the gaps
         table = table.set_column(at, name, values)
     return Frame(table, frame.objects, frame.gaps)
@@ -224,7 +217,7 @@ def _accept(column: Column, values: pa.ChunkedArray) -> pa.ChunkedArray:
         rows = pc.indices_nonzero(pc.is_null(values)).to_pylist()
         raise_problems(None, [Problem(column.name, "must not be null", tuple(rows))])
     try:
-        return _cast(column.kind, values)
+        return column.kind.cast(values)
     except MISFIT as error:
         rows = list(itertools.islice(_failing(column.kind, values, 0), _NAMED_ROWS))
         got = _shown(values[rows[0]], error) if rows else str(error)
@@ -243,7 +236,7 @@ def _shown(value: pa.Scalar[Any], misfit: Exception) -> str:
 def _failing(kind: k.Kind, values: pa.ChunkedArray, start: int) -> Iterator[int]:
     """The rows that no lossless cast brings into the column, found by halving."""
     try:
-        _cast(kind, values)
+        kind.cast(values)
     except MISFIT:
         if len(values) == 1:
             yield start
@@ -251,68 +244,6 @@ def _failing(kind: k.Kind, values: pa.ChunkedArray, start: int) -> Iterator[int]
         half = len(values) // 2
         yield from _failing(kind, values.slice(0, half), start)
         yield from _failing(kind, values.slice(half), start + half)
-
-
-def _cast(kind: k.Kind, values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The values in the kind's storage type; raises where any would lose something."""
-    match kind:
-        case k.Duration():
-            return values.cast(pa.duration("us")).cast(pa.int64())
-        case k.Category():
-            return _categories(kind, values)
-        case k.Uuid():
-            texts = [None if v is None else str(uuid.UUID(v)) for v in values.to_pylist()]
-            return pa.chunked_array([pa.array(texts, pa.string())])
-        case k.Uri():
-            return _uris(kind, values)
-        case k.Date() if pa.types.is_timestamp(values.type):
-            return _in_years(_exactly(values, values.cast(pa.date32())))
-        case k.Date() | k.Timestamp():
-            return _in_years(values.cast(kind.storage))
-        case k.Float() if pa.types.is_integer(values.type):
-            return _exactly(values, values.cast(pa.float64(), safe=False))
-        case k.Decimal() if pa.types.is_integer(values.type):
-            return values.cast(pa.decimal256(76, kind.scale)).cast(kind.storage)
-        case k.Decimal() if pa.types.is_floating(values.type):
-            return _exactly(values, values.cast(kind.storage))
-        case _:
-            return values.cast(kind.storage)
-
-
-def _encoded(values: pa.ChunkedArray) -> pa.DictionaryArray:
-    joined = values.combine_chunks() if values.num_chunks else pa.array([], values.type)
-    return joined.dictionary_encode()
-
-
-def _categories(kind: k.Category, values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Categories by the values of the Enum's members, or by their texts."""
-    found = _encoded(values)
-    return pa.chunked_array([kind.array(found.dictionary.to_pylist()).take(found.indices)])
-
-
-def _uris(kind: k.Uri, values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The texts as the model's own type writes them."""
-    found = _encoded(values.cast(pa.string()))
-    take = kind.given or kind.restore
-    stays = [t is None or bool(kind.file and k.local_path(t)) for t in found.dictionary.to_pylist()]
-    taken = [t if stay else take(t) for t, stay in zip(found.dictionary.to_pylist(), stays, strict=True)]
-    return pa.chunked_array([kind.array(taken).take(found.indices)])
-
-
-def _in_years(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The instants or days, if Python's years 1 to 9999 have them all."""
-    day = _MICROS_A_DAY if pa.types.is_timestamp(values.type) else 1
-    first, last = (date.min - _EPOCH).days * day, ((date.max - _EPOCH).days + 1) * day - 1
-    found = pc.min_max(values.cast(pa.int32() if day == 1 else pa.int64())).as_py()
-    if found["min"] is not None and not first <= found["min"] <= found["max"] <= last:
-        raise ValueError("beyond the years 1 to 9999")
-    return values
-
-
-def _exactly(values: pa.ChunkedArray, converted: pa.ChunkedArray) -> pa.ChunkedArray:
-    if not pc.all(pc.equal(converted.cast(values.type), values), min_count=0).as_py():
-        raise ValueError("not exact")
-    return converted
 
 
 # --- rows ---------------------------------------------------------------------------------------------

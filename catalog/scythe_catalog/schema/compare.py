@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scythe_catalog.schema import kinds as k
 from scythe_catalog.schema.table_schema import Column, TableSchema
@@ -159,20 +159,12 @@ def united(old: TableSchema, new: TableSchema) -> TableSchema:
     columns: list[Column] = []
     for column in old:
         if column.name not in new:
-            columns.append(Column(column.name, column.kind, True, column.doc, column.unit, column.bounds))
+            columns.append(replace(column, nullable=True))
             continue
         other = new[column.name]
-        columns.append(
-            Column(
-                column.name,
-                _wider(column.kind, other.kind),
-                column.nullable or other.nullable,
-                other.doc,
-                other.unit,
-                other.bounds,
-            )
-        )
-    added = (Column(c.name, c.kind, True, c.doc, c.unit, c.bounds) for c in new if c.name not in old)
+        kind = _wider(column.kind, other.kind)
+        columns.append(replace(other, kind=kind, nullable=column.nullable or other.nullable))
+    added = (replace(c, nullable=True) for c in new if c.name not in old)
     return TableSchema((*columns, *added))
 
 

@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Any
 
 from pydantic import BaseModel
 
 from scythe_catalog.names import folded
-from scythe_catalog.schema import kinds as k
-from scythe_catalog.schema.annotations import Walk, column_of, computed_columns, found_in, is_preprocessed, refuse_twins
+from scythe_catalog.schema.annotations import column_of, computed_columns, found_in, is_preprocessed, refuse_twins
 from scythe_catalog.schema.carried import has_privates
 from scythe_catalog.schema.table_schema import TableSchema
 
@@ -89,12 +87,6 @@ def compile_model(model: type[BaseModel], skip: tuple[str, ...] = (), *, results
         strict=frozenset(strict),
         extra_column=_extra_column(c.name for c in columns),
     )
-
-
-def compile_type(annotation: Any, *, where: str) -> tuple[k.Kind, bool]:
-    """The kind and the nullability of a bare annotation, as of a property's return type."""
-    found = Walk(where, (), {}).kind(annotation, ())
-    return found.kind, found.nullable
 
 
 def _extra_column(names: Iterable[str]) -> str:

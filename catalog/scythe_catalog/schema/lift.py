@@ -7,11 +7,8 @@ pydantic would make of them. Never fills in or checks a rule: pydantic does.
 from __future__ import annotations
 
 import datetime as dt
-import enum
-import uuid
 from collections.abc import Callable, Collection, Mapping
 from decimal import Decimal
-from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -22,36 +19,8 @@ from pydantic.fields import FieldInfo
 from scythe_catalog.schema import kinds as k
 
 _t = pa.types
-_NUMBERS = (int, float, Decimal, np.integer, np.floating)
 #: Classes that hold no nanoseconds, as those of pandas do.
 _EXACT = {bool, int, float, str, bytes, dt.date, dt.time, dt.datetime, dt.timedelta, Decimal}
-_TRUTH = (bool, np.bool_)
-#: Classes of Python values that a column of a kind takes.
-_CLASSES: dict[type[k.Kind], tuple[type, ...]] = {
-    k.Bool: _TRUTH,
-    k.Int: _NUMBERS,
-    k.Float: _NUMBERS,
-    k.Decimal: _NUMBERS,
-    k.Str: (str,),
-    k.Bytes: (bytes, bytearray),
-    k.Date: (dt.date,),
-    k.Time: (dt.time,),
-    k.Timestamp: (dt.datetime,),
-    k.Duration: (dt.timedelta,),
-    k.Uuid: (str, uuid.UUID),
-    k.Category: (str, enum.Enum, int, float, np.integer, np.floating, np.bool_),
-}
-
-
-def is_text(dtype: pa.DataType) -> bool:
-    """Whether an Arrow type is one of its kinds of text."""
-    return _t.is_string(dtype) or _t.is_large_string(dtype) or _t.is_string_view(dtype)
-
-
-def is_list(dtype: pa.DataType) -> bool:
-    """Whether an Arrow type is one of its kinds of lists."""
-    named = _t.is_list(dtype) or _t.is_large_list(dtype) or _t.is_fixed_size_list(dtype)
-    return named or _t.is_list_view(dtype) or _t.is_large_list_view(dtype)
 
 
 def holds(kind: k.Kind, dtype: pa.DataType) -> bool:
@@ -62,7 +31,7 @@ def holds(kind: k.Kind, dtype: pa.DataType) -> bool:
         return holds(kind, dtype.value_type)
     match kind:
         case k.List(item):
-            return is_list(dtype) and holds(item, dtype.value_type)
+            return k.is_list(dtype) and holds(item, dtype.value_type)
         case k.Map(key, value):
             if _t.is_struct(dtype):
                 return all(holds(value, f.type) for f in dtype)
@@ -71,14 +40,14 @@ def holds(kind: k.Kind, dtype: pa.DataType) -> bool:
         case k.Struct(members):
             return _holds_struct(kind, members, dtype)
         case _:
-            return _holds_flat(kind, dtype)
+            return kind.accepts(dtype)
 
 
 def _pairs(dtype: pa.DataType) -> tuple[pa.Field, pa.Field] | None:
     """The fields of key and value, where a type is a map or, as some readers give one, a list of pairs."""
     if _t.is_map(dtype):
         return dtype.key_field, dtype.item_field
-    if is_list(dtype) and _t.is_struct(dtype.value_type) and dtype.value_type.num_fields == 2:
+    if k.is_list(dtype) and _t.is_struct(dtype.value_type) and dtype.value_type.num_fields == 2:
         return dtype.value_type.field(0), dtype.value_type.field(1)
     return None
 
@@ -87,7 +56,7 @@ def _holds_struct(kind: k.Struct, members: tuple[k.Member, ...], dtype: pa.DataT
     root = _root(kind)
     if root is not None and not (_t.is_struct(dtype) and dtype.get_field_index("root") >= 0):
         return holds(root, dtype)
-    if kind.python is None and is_list(dtype):
+    if kind.python is None and k.is_list(dtype):
         return all(holds(m.kind, dtype.value_type) for m in members)
     if not _t.is_struct(dtype):
         return False
@@ -118,33 +87,6 @@ def _root(kind: k.Struct) -> k.Kind | None:
     return kind.members[0].kind if is_root else None
 
 
-def _holds_flat(kind: k.Kind, dtype: pa.DataType) -> bool:
-    match kind:
-        case k.Bool():
-            return _t.is_boolean(dtype)
-        case k.Int() | k.Float() | k.Decimal():
-            return _t.is_integer(dtype) or _t.is_floating(dtype) or _t.is_decimal(dtype)
-        case k.Category():
-            classes = {type(member.value) for member in kind.python or ()}
-            numbers = bool(classes & {int, float, bool}) and (_t.is_integer(dtype) or _t.is_floating(dtype))
-            return is_text(dtype) or numbers or (bool in classes and _t.is_boolean(dtype))
-        case k.Str() | k.Uri() | k.Uuid():
-            return is_text(dtype)
-        case k.Bytes():
-            sized = _t.is_fixed_size_binary(dtype) or _t.is_binary_view(dtype)
-            return _t.is_binary(dtype) or _t.is_large_binary(dtype) or sized
-        case k.Date():
-            return _t.is_date(dtype) or (_t.is_timestamp(dtype) and dtype.tz is None)
-        case k.Time():
-            return _t.is_time(dtype)
-        case k.Timestamp(aware):
-            return _t.is_timestamp(dtype) and (dtype.tz is not None) == aware
-        case k.Duration():
-            return _t.is_duration(dtype)
-        case _:
-            return False
-
-
 def lifted(kind: k.Kind, column: pa.Array, *, strict: bool) -> list[Any]:
     """The values of an Arrow column as pydantic takes them; with `strict`, of the model's own classes.
 
@@ -166,7 +108,7 @@ def in_micros(dtype: pa.DataType) -> pa.DataType:
         return pa.duration("us")
     if _t.is_time64(dtype) and dtype.unit == "ns":
         return pa.time64("us")
-    if is_list(dtype) and (item := in_micros(dtype.value_type)) != dtype.value_type:
+    if k.is_list(dtype) and (item := in_micros(dtype.value_type)) != dtype.value_type:
         return pa.list_(item)
     if _t.is_struct(dtype):
         return pa.struct([f.with_type(in_micros(f.type)) for f in dtype])
@@ -180,10 +122,10 @@ def _lift(kind: k.Kind, dtype: pa.DataType, strict: bool) -> Callable[[Any], Any
     if _t.is_dictionary(dtype) or _t.is_run_end_encoded(dtype):
         return _lift(kind, dtype.value_type, strict)
     match kind:
-        case k.List(item) if is_list(dtype):
+        case k.List(item) if k.is_list(dtype):
             return _each(_lift(item, dtype.value_type, strict))
         case k.Map(key, value):
-            named = _or_same(flat_lift(key, strict=strict))
+            named = _or_same(key.lift(strict=strict))
             if _t.is_struct(dtype):
                 by_name = _by_name({f.name: _lift(value, f.type, strict) for f in dtype})
                 return lambda v: {named(n): item for n, item in by_name(v).items()}
@@ -200,21 +142,7 @@ def _lift(kind: k.Kind, dtype: pa.DataType, strict: bool) -> Callable[[Any], Any
         case k.Struct() if (root := _root(kind)) is not None:
             return _lift(root, dtype, strict)
         case _:
-            return flat_lift(kind, strict=strict)
-
-
-def flat_lift(kind: k.Kind, *, strict: bool) -> Callable[[Any], Any] | None:
-    """What to do with a value of a column that is not nested."""
-    if isinstance(kind, k.Category):
-        members = kind.by_name(values=strict or kind.of_members)
-        return (lambda v: members.get(v, v) if isinstance(v, str | int | float) else v) if members else None
-    if isinstance(kind, k.Uri) and kind.file:
-        return lambda v: k.local_path(v) or v if isinstance(v, str) else v
-    if strict and isinstance(kind, k.Uri):
-        return lambda v: kind.restore(v) if isinstance(v, str) else v
-    if strict and isinstance(kind, k.Uuid):
-        return lambda v: uuid.UUID(v) if isinstance(v, str) else v
-    return None
+            return kind.lift(strict=strict)
 
 
 def _each(lift: Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
@@ -246,9 +174,9 @@ def misfit(kind: k.Kind, values: Collection[Any]) -> Any:
             return _first(values, lambda v: _fits_struct(kind, members, v))
         case _:
             exact = found <= _EXACT or not any(map(_nanos, values))
-            if exact and all(_takes(kind, python) for python in found):
+            if exact and all(map(kind.takes, found)):
                 return None
-            return _first(values, lambda v: _takes(kind, type(v)) and not _nanos(v))
+            return _first(values, lambda v: kind.takes(type(v)) and not _nanos(v))
 
 
 def _first(values: Collection[Any], fits: Callable[[Any], bool]) -> Any:
@@ -277,14 +205,6 @@ def _fits_struct(kind: k.Struct, members: tuple[k.Member, ...], value: Any) -> b
     return isinstance(value, Mapping) and all(misfit(known[n], [v]) is None for n, v in value.items() if n in known)
 
 
-def _takes(kind: k.Kind, python: type) -> bool:
-    if isinstance(kind, k.Uri):
-        return issubclass(python, str | PurePath) or hasattr(python, "unicode_string")
-    classes = _CLASSES.get(type(kind), ())
-    numeric = isinstance(kind, k.Int | k.Float | k.Decimal)
-    return issubclass(python, classes) and not (numeric and issubclass(python, bool | np.timedelta64))
-
-
 def _nanos(value: Any) -> bool:
     return bool(getattr(value, "nanosecond", 0) or getattr(value, "nanoseconds", 0))
 
@@ -300,12 +220,12 @@ def _lifted_object(kind: k.Kind, value: Any, strict: bool) -> Any:
     if isinstance(kind, k.List) and isinstance(value, list | tuple):
         return [None if v is None else _lifted_object(kind.item, v, strict) for v in value]
     if isinstance(kind, k.Map) and isinstance(value, Mapping):
-        named = _or_same(flat_lift(kind.key, strict=strict))
+        named = _or_same(kind.key.lift(strict=strict))
         return {named(n): None if v is None else _lifted_object(kind.value, v, strict) for n, v in value.items()}
     if isinstance(kind, k.Struct) and isinstance(value, Mapping):
         known = _members(kind)
         return {n: _lifted_object(known[n], v, strict) if n in known and v is not None else v for n, v in value.items()}
-    lift = flat_lift(kind, strict=strict) if kind.flat else None
+    lift = kind.lift(strict=strict) if kind.flat else None
     if isinstance(value, np.generic):
         value = value.item()
     return value if lift is None else lift(value)

@@ -6,7 +6,6 @@ guessed. Never sees Python values.
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Iterable, Iterator
 from functools import cache
 
@@ -17,12 +16,9 @@ from scythe_catalog.compute import pc
 from scythe_catalog.errors import SchemaError
 from scythe_catalog.names import twins
 from scythe_catalog.schema import kinds as k
+from scythe_catalog.schema.kinds.times import DAY_MICROS, DAYS, MICROS
 
 _MOST_DIGITS = 38
-_DAY_MICROS = 86_400_000_000
-#: The years 1 to 9999, as days and as microseconds since 1970: what Python, and so most readers, can hold.
-_DAYS = tuple(day.toordinal() - dt.date(1970, 1, 1).toordinal() for day in (dt.date.min, dt.date.max))
-_MICROS = (_DAYS[0] * _DAY_MICROS, (_DAYS[1] + 1) * _DAY_MICROS - 1)
 
 
 def to_storage(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -91,7 +87,7 @@ def _instants(array: pa.Array) -> pa.Array:
     """Days, times, instants and durations in microseconds (days as days); each within what every reader takes."""
     t, dtype = pa.types, array.type
     kind = k.kind_of_arrow(dtype)
-    micros = pa.duration("us") if isinstance(kind, k.Duration) else kind.storage
+    micros = pa.duration("us") if t.is_duration(dtype) else kind.storage
     try:
         exact = array.cast(micros)
     except pa.ArrowInvalid as error:
@@ -103,7 +99,7 @@ def _instants(array: pa.Array) -> pa.Array:
         raise
     if t.is_duration(dtype):
         return exact.cast(kind.storage)
-    low, high = {"date": _DAYS, "time": (0, _DAY_MICROS - 1)}.get(kind.name, _MICROS)
+    low, high = {"date": DAYS, "time": (0, DAY_MICROS - 1)}.get(kind.name, MICROS)
     found = pc.min_max(exact.cast(pa.int32() if t.is_date32(exact.type) else pa.int64())).as_py()
     if found["min"] is not None and not low <= found["min"] <= found["max"] <= high:
         raise SchemaError(

@@ -1,6 +1,6 @@
 """`TableSchema`: the one compiled schema that every boundary uses.
 
-Gives the Arrow schema (Parquet, Iceberg), the Polars dtypes and a JSON document, and reads
+Gives the Arrow schema (Parquet, Iceberg) and a JSON document, and reads
 itself back from either. Never looks at a model: `compile` does that.
 """
 
@@ -10,15 +10,12 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
 from scythe_catalog.errors import SchemaError
 from scythe_catalog.schema.kinds import Kind, kind_from_json, kind_of_arrow
-
-if TYPE_CHECKING:
-    import polars as pl
 
 #: Key of the JSON document in the metadata of an Arrow or Parquet schema and of an Iceberg table.
 SCHEMA_KEY = "scythe.schema"
@@ -87,10 +84,6 @@ class TableSchema:
     def arrow(self) -> pa.Schema:
         """The Arrow schema, carrying this schema's JSON in its metadata."""
         return pa.schema([c.arrow for c in self.columns], {SCHEMA_KEY: json.dumps(self.to_json())})
-
-    def polars(self) -> dict[str, pl.DataType | type[pl.DataType]]:
-        """Name -> dtype, as the reader shows them."""
-        return {c.name: c.kind.polars() for c in self.columns}
 
     def select(self, names: Iterable[str]) -> TableSchema:
         """These columns, in the order given."""

@@ -9,10 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from scythe_catalog.schema.kinds.kind import Kind, Values
+from scythe_catalog.errors import SchemaError
+from scythe_catalog.schema.kinds.kind import Kind, Values, kind_from_json, kind_of_arrow
+from scythe_catalog.schema.kinds.texts import Str
 
 if TYPE_CHECKING:
     import polars as pl
+
+
+def is_list(dtype: pa.DataType) -> bool:
+    """Whether an Arrow type is a list of any layout: offsets of either size, views, or a fixed size."""
+    t = pa.types
+    return (
+        t.is_list(dtype) or t.is_large_list(dtype) or t.is_fixed_size_list(dtype)
+        or t.is_list_view(dtype) or t.is_large_list_view(dtype)
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -22,6 +33,10 @@ class List(Kind):
     item: Kind
     item_nullable: bool = True
     python: Callable[[Values], Any] = field(default=list, compare=False, repr=False)
+
+    @classmethod
+    def of_arrow(cls, dtype: pa.DataType) -> Kind | None:
+        return cls(kind_of_arrow(dtype.value_type)) if is_list(dtype) else None
 
     @cached_property
     def storage(self) -> pa.DataType:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -39,9 +54,6 @@ class List(Kind):
     def load(self, values: Values) -> Values:
         load, python = self.item.load, self.python
         return [None if v is None else python(load(v)) for v in values]
-
-    def to_json(self) -> dict[str, Any]:
-        return {"kind": self.name, "item": self.item.to_json(), "item_nullable": self.item_nullable}
 
     def describe(self) -> str:
         return f"list of {self.item.describe()}"
@@ -70,6 +82,14 @@ class Map(Kind):
     value: Kind
     value_nullable: bool = True
 
+    @classmethod
+    def of_arrow(cls, dtype: pa.DataType) -> Kind | None:
+        if not pa.types.is_map(dtype):
+            return None
+        if kind_of_arrow(dtype.key_type).name not in ("str", "unknown"):
+            raise SchemaError(f"the keys of a map must be texts, not {dtype.key_type}: make them texts, or two lists")
+        return cls(Str(), kind_of_arrow(dtype.item_type))
+
     @cached_property
     def storage(self) -> pa.DataType:  # pyright: ignore[reportIncompatibleMethodOverride]
         return pa.map_(pa.string(), pa.field("value", self.value.storage))
@@ -93,14 +113,6 @@ class Map(Kind):
             items = pairs.items() if isinstance(pairs, dict) else pairs  # Polars gives a dict, Arrow pairs
             loaded.append(dict(zip(key([k for k, _ in items]), value([v for _, v in items]), strict=True)))
         return loaded
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "kind": self.name,
-            "key": self.key.to_json(),
-            "value": self.value.to_json(),
-            "value_nullable": self.value_nullable,
-        }
 
     def describe(self) -> str:
         return f"map to {self.value.describe()}"
@@ -127,6 +139,12 @@ class Struct(Kind):
     #: The nested model; None for a tuple.
     python: type | None = field(default=None, compare=False, repr=False)
 
+    @classmethod
+    def of_arrow(cls, dtype: pa.DataType) -> Kind | None:
+        if not (pa.types.is_struct(dtype) and dtype.num_fields):
+            return None
+        return cls(tuple(Member(f.name, kind_of_arrow(f.type), True) for f in dtype))
+
     @cached_property
     def storage(self) -> pa.DataType:  # pyright: ignore[reportIncompatibleMethodOverride]
         return pa.struct([pa.field(m.name, m.kind.storage) for m in self.members])
@@ -150,6 +168,10 @@ class Struct(Kind):
         names = [m.name for m in self.members]
         built = iter([self.build(dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)])
         return [None if v is None else next(built) for v in values]
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Kind:
+        return cls(tuple(Member(m["name"], kind_from_json(m), m["nullable"]) for m in data["members"]))
 
     def to_json(self) -> dict[str, Any]:
         members = [{"name": m.name, "nullable": m.nullable, **m.kind.to_json()} for m in self.members]

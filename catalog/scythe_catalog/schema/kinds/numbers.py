@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal as PyDecimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from scythe_catalog.schema.kinds.kind import Kind, Values, of_classes
+from scythe_catalog.compute import pc
+from scythe_catalog.schema.kinds.kind import ORDER, Kind, Values, exactly, of_classes
 
-if TYPE_CHECKING:
-    import polars as pl
+_INT64 = np.iinfo(np.int64)
 
 
 @dataclass(frozen=True)
 class Bool(Kind):
     name = "bool"
-
-    @property
-    def storage(self) -> pa.DataType:
-        return pa.bool_()
-
-    def polars(self) -> type[pl.DataType]:
-        import polars as pl
-
-        return pl.Boolean
+    stored = pa.bool_()
+    annotations = (bool,)
+    classes = (bool, np.bool_)
+    arrow = staticmethod(pa.types.is_boolean)
 
     def dump(self, values: Values) -> Values:
         of_classes(values, bool, np.bool_)
@@ -34,47 +31,57 @@ class Bool(Kind):
 
 
 @dataclass(frozen=True)
-class Int(Kind):
+class Number(Kind):
+    """What takes numbers of all classes, where no value of them is lost."""
+
+    number = True
+    classes = (int, float, PyDecimal, np.integer, np.floating)
+
+    def accepts(self, dtype: pa.DataType) -> bool:
+        return pa.types.is_integer(dtype) or pa.types.is_floating(dtype) or pa.types.is_decimal(dtype)
+
+    def takes(self, python: type) -> bool:
+        return issubclass(python, self.classes) and not issubclass(python, bool | np.timedelta64)
+
+
+@dataclass(frozen=True)
+class Int(Number):
     """64-bit signed integers; `choices` where the annotation is a Literal of integers."""
 
     name = "int"
+    stored = pa.int64()
+    annotations = (int,)
+    arrow = staticmethod(pa.types.is_integer)
     choices: tuple[int, ...] | None = None
-
-    @property
-    def storage(self) -> pa.DataType:
-        return pa.int64()
-
-    def polars(self) -> type[pl.DataType]:
-        import polars as pl
-
-        return pl.Int64
 
     def dump(self, values: Values) -> Values:
         if set(map(type, values)) <= {int, type(None)}:
             return values
         return [None if v is None else _exact_int(v) for v in values]
 
-    def to_json(self) -> dict[str, Any]:
-        return {"kind": self.name} if self.choices is None else {"kind": self.name, "choices": list(self.choices)}
+    def held(self, rule: str, values: pa.ChunkedArray, bound: Any) -> pa.ChunkedArray:
+        whole = {"ge": math.ceil, "gt": math.floor, "le": math.floor, "lt": math.ceil}[rule](bound)
+        if not _INT64.min <= whole <= _INT64.max:
+            always = (whole < 0) == (rule in ("ge", "gt"))  # beyond what the column can hold: so do all values or none
+            return pc.if_else(pc.is_valid(values), always, None)
+        return ORDER[rule](values, pa.scalar(whole, pa.int64()))
 
 
 @dataclass(frozen=True)
-class Float(Kind):
+class Float(Number):
     name = "float"
-
-    @property
-    def storage(self) -> pa.DataType:
-        return pa.float64()
-
-    def polars(self) -> type[pl.DataType]:
-        import polars as pl
-
-        return pl.Float64
+    stored = pa.float64()
+    annotations = (float,)
+    arrow = staticmethod(pa.types.is_floating)
 
     def dump(self, values: Values) -> Values:
         if set(map(type, values)) <= {float, type(None)}:
             return values
         return [None if v is None else _exact_float(v) for v in values]
+
+    def cast(self, values: pa.ChunkedArray) -> pa.ChunkedArray:
+        whole = pa.types.is_integer(values.type)
+        return exactly(values, values.cast(pa.float64(), safe=False)) if whole else values.cast(self.storage)
 
 
 def _exact_int(value: Any) -> int:
@@ -96,21 +103,33 @@ def _exact_float(value: Any) -> float:
 
 
 @dataclass(frozen=True)
-class Decimal(Kind):
+class Decimal(Number):
     """Exact decimals of `precision` digits, `scale` of them behind the point."""
 
     name = "decimal"
+    annotations = (PyDecimal,)
     precision: int
     scale: int
+
+    @classmethod
+    def of_annotation(cls, annotation: Any, told: Mapping[str, Any]) -> Kind | None:
+        if annotation not in cls.annotations:
+            return None
+        precision, scale = told.get("max_digits"), told.get("decimal_places")
+        if precision is None or scale is None or not 0 < precision <= 38:
+            raise ValueError(
+                "Give its size: Field(max_digits=12, decimal_places=2), with max_digits of at most 38; or use float."
+            )
+        return cls(precision, scale)
+
+    @classmethod
+    def of_arrow(cls, dtype: pa.DataType) -> Kind | None:
+        fits = pa.types.is_decimal(dtype) and dtype.precision <= 38 and 0 <= dtype.scale <= dtype.precision
+        return cls(dtype.precision, dtype.scale) if fits else None
 
     @property
     def storage(self) -> pa.DataType:
         return pa.decimal128(self.precision, self.scale)
-
-    def polars(self) -> pl.DataType:
-        import polars as pl
-
-        return pl.Decimal(self.precision, self.scale)
 
     def dump(self, values: Values) -> Values:
         for v in values:
@@ -118,8 +137,16 @@ class Decimal(Kind):
                 raise TypeError(f"{v!r} is not a Decimal")
         return values
 
-    def to_json(self) -> dict[str, Any]:
-        return {"kind": self.name, "precision": self.precision, "scale": self.scale}
+    def cast(self, values: pa.ChunkedArray) -> pa.ChunkedArray:
+        if pa.types.is_integer(values.type):
+            return values.cast(pa.decimal256(76, self.scale)).cast(self.storage)
+        cast = values.cast(self.storage)
+        return exactly(values, cast) if pa.types.is_floating(values.type) else cast
+
+    def held(self, rule: str, values: pa.ChunkedArray, bound: Any) -> pa.ChunkedArray:
+        exact = PyDecimal(str(bound))
+        wide = pa.decimal256(76, max(self.scale, -int(exact.as_tuple().exponent), 0))
+        return ORDER[rule](values.cast(wide), pa.scalar(exact, wide))
 
     def describe(self) -> str:
         return f"decimal({self.precision}, {self.scale})"

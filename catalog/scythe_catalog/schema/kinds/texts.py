@@ -8,28 +8,37 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import pyarrow as pa
+from pydantic import AnyUrl, TypeAdapter
+from pydantic.networks import _BaseUrl  # pyright: ignore[reportPrivateUsage]
 
-from scythe_catalog.schema.kinds.kind import Kind, Values, of_classes
+from scythe_catalog.schema.kinds.kind import Kind, Values, each_once, is_class, of_classes
 
 if TYPE_CHECKING:
     import polars as pl
 
 
+def _is_text(dtype: pa.DataType) -> bool:
+    t = pa.types
+    return t.is_string(dtype) or t.is_large_string(dtype) or t.is_string_view(dtype)
+
+
+def _is_bytes(dtype: pa.DataType) -> bool:
+    t = pa.types
+    sized = t.is_fixed_size_binary(dtype) or t.is_binary_view(dtype)
+    return t.is_binary(dtype) or t.is_large_binary(dtype) or sized
+
+
 @dataclass(frozen=True)
 class Str(Kind):
     name = "str"
-
-    @property
-    def storage(self) -> pa.DataType:
-        return pa.string()
-
-    def polars(self) -> type[pl.DataType]:
-        import polars as pl
-
-        return pl.String
+    stored = pa.string()
+    annotations: ClassVar[tuple[Any, ...]] = (str,)
+    classes: ClassVar[tuple[type, ...]] = (str,)
+    arrow: ClassVar[Callable[[pa.DataType], bool] | None] = staticmethod(_is_text)
 
     def dump(self, values: Values) -> Values:
         of_classes(values, str)  # Arrow would take bytes for text
@@ -42,6 +51,8 @@ class Json(Str):
 
     name = "json"
     flat = False
+    annotations = classes = ()
+    arrow = None
 
     def dump(self, values: Values) -> Values:
         from pydantic_core import to_json
@@ -57,15 +68,10 @@ class Json(Str):
 @dataclass(frozen=True)
 class Bytes(Kind):
     name = "bytes"
-
-    @property
-    def storage(self) -> pa.DataType:
-        return pa.binary()
-
-    def polars(self) -> type[pl.DataType]:
-        import polars as pl
-
-        return pl.Binary
+    stored = pa.binary()
+    annotations = (bytes,)
+    classes = (bytes, bytearray)
+    arrow = staticmethod(_is_bytes)
 
     def dump(self, values: Values) -> Values:
         of_classes(values, bytes, bytearray, memoryview)  # Arrow would take text for bytes
@@ -77,15 +83,9 @@ class Uuid(Kind):
     """Stored as its text: Polars reads Iceberg's own uuid as raw bytes."""
 
     name = "uuid"
-
-    @property
-    def storage(self) -> pa.DataType:
-        return pa.string()
-
-    def polars(self) -> type[pl.DataType]:
-        import polars as pl
-
-        return pl.String
+    stored = pa.string()
+    annotations = (uuid.UUID,)
+    classes = (str, uuid.UUID)
 
     def dump(self, values: Values) -> Values:
         for v in values:
@@ -96,6 +96,12 @@ class Uuid(Kind):
     def load(self, values: Values) -> Values:
         return [None if v is None else uuid.UUID(v) for v in values]
 
+    def cast(self, values: pa.ChunkedArray) -> pa.ChunkedArray:
+        return pa.chunked_array([self.array(self.load(values.to_pylist()))])
+
+    def lift(self, *, strict: bool) -> Callable[[Any], Any] | None:
+        return (lambda v: uuid.UUID(v) if isinstance(v, str) else v) if strict else None
+
 
 @dataclass(frozen=True)
 class Uri(Kind):
@@ -105,6 +111,7 @@ class Uri(Kind):
     """
 
     name = "uri"
+    stored = pa.string()
     file: bool = False
     restore: Callable[[str], Any] = field(default=Path, compare=False, repr=False)
     #: Whether the values are paths (True), URLs (False) or either (None): then a URL is known by its `://`.
@@ -112,14 +119,17 @@ class Uri(Kind):
     #: What the annotation makes of a text that a user gives, where that is not what a stored text was.
     given: Callable[[str], Any] | None = field(default=None, compare=False, repr=False)
 
+    @classmethod
+    def of_annotation(cls, annotation: Any, told: Mapping[str, Any]) -> Kind | None:
+        if is_class(annotation, PurePath):
+            return cls(restore=annotation if annotation is not PurePath else Path)
+        if is_class(annotation, AnyUrl, _BaseUrl):
+            return cls(restore=TypeAdapter[Any](annotation).validate_python, paths=False)
+        return None
+
     @property
-    def storage(self) -> pa.DataType:
-        return pa.string()
-
-    def polars(self) -> type[pl.DataType]:
-        import polars as pl
-
-        return pl.String
+    def is_file(self) -> bool:
+        return self.file
 
     def dump(self, values: Values) -> Values:
         texts = [None if v is None else str(v) for v in values]
@@ -145,8 +155,28 @@ class Uri(Kind):
             path = Path(text)
         return path if path is not None else self.restore(text)
 
-    def to_json(self) -> dict[str, Any]:
-        return {"kind": self.name, "file": self.file}
+    def level(self, value: Any) -> Any:
+        return None if value is None else str(value)
+
+    def cast(self, values: pa.ChunkedArray) -> pa.ChunkedArray:
+        """The texts as the model's own type writes them."""
+        return each_once(values.cast(self.storage), self._taken)
+
+    def _taken(self, texts: Values) -> pa.Array:
+        take, file = self.given or self.restore, self.file
+        return self.array([t if t is None or (file and local_path(t)) else take(t) for t in texts])
+
+    def takes(self, python: type) -> bool:
+        return issubclass(python, str | PurePath) or hasattr(python, "unicode_string")
+
+    def lift(self, *, strict: bool) -> Callable[[Any], Any] | None:
+        if self.file:
+            return lambda v: local_path(v) or v if isinstance(v, str) else v
+        return (lambda v: self.restore(v) if isinstance(v, str) else v) if strict else None
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Kind:
+        return cls(data["file"], restore=str)
 
     def describe(self) -> str:
         return "file reference" if self.file else "path or URL"
@@ -165,6 +195,8 @@ class Category(Kind):
     """
 
     name = "category"
+    stored = pa.string()
+    classes = (str, enum.Enum, int, float, np.integer, np.floating, np.bool_)
     values: tuple[str, ...]
     python: type[enum.Enum] | None = field(default=None, compare=False, repr=False)
     #: The model holds the members' values, not the members (pydantic's `use_enum_values`).
@@ -172,9 +204,19 @@ class Category(Kind):
     #: A Literal of members, for which pydantic takes the members alone, not their values.
     of_members: bool = field(default=False, compare=False, repr=False)
 
+    @classmethod
+    def of_annotation(cls, annotation: Any, told: Mapping[str, Any]) -> Kind | None:
+        if not is_class(annotation, enum.Enum):
+            return None
+        if issubclass(annotation, enum.Flag):
+            raise ValueError("A combination of flags is none of its members: use one bool field for each flag.")
+        return category_of(annotation, as_values=bool(told.get("use_enum_values")))
+
     @property
-    def storage(self) -> pa.DataType:
-        return pa.string()
+    def loose(self) -> bool:
+        """An Enum may find members of its own accord."""
+        own = (getattr(python._missing_, "__func__", None) for python in (self.python or enum.Enum, enum.Enum))
+        return not self.of_members and next(own) is not next(own)
 
     def polars(self) -> pl.DataType:
         import polars as pl
@@ -216,8 +258,21 @@ class Category(Kind):
         member = {_text_of(self.python, m): m.value if self.as_values else m for m in self.python}
         return [None if v is None else member[v] for v in values]
 
-    def to_json(self) -> dict[str, Any]:
-        return {"kind": self.name, "values": list(self.values)}
+    def level(self, value: Any) -> Any:
+        return self.dump([value])[0]
+
+    def accepts(self, dtype: pa.DataType) -> bool:
+        classes = {type(member.value) for member in self.python or ()}
+        numbers = bool(classes & {int, float, bool}) and (pa.types.is_integer(dtype) or pa.types.is_floating(dtype))
+        return _is_text(dtype) or numbers or (bool in classes and pa.types.is_boolean(dtype))
+
+    def cast(self, values: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Categories by the values of the Enum's members, or by their texts."""
+        return each_once(values, self.array)
+
+    def lift(self, *, strict: bool) -> Callable[[Any], Any] | None:
+        members = self.by_name(values=strict or self.of_members)
+        return (lambda v: members.get(v, v) if isinstance(v, str | int | float) else v) if members else None
 
     def describe(self) -> str:
         return f"one of {', '.join(map(repr, self.values[:8]))}{', …' if len(self.values) > 8 else ''}"

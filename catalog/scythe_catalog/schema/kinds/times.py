@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+from pydantic import AwareDatetime, NaiveDatetime
 
-from scythe_catalog.schema.kinds.kind import Kind, Values
+from scythe_catalog.compute import pc
+from scythe_catalog.schema.kinds.kind import Kind, Values, exactly
 
 if TYPE_CHECKING:
     import polars as pl
 
 _EPOCH_UNIT = dt.timedelta(microseconds=1)
 _EDGES = (dt.MINYEAR, dt.MAXYEAR)
+DAY_MICROS = 86_400_000_000
+#: The years 1 to 9999, as days and as microseconds since 1970: what Python, and so most readers, can hold.
+DAYS = tuple(day.toordinal() - dt.date(1970, 1, 1).toordinal() for day in (dt.date.min, dt.date.max))
+MICROS = (DAYS[0] * DAY_MICROS, (DAYS[1] + 1) * DAY_MICROS - 1)
 
 
 def _day(value: Any) -> dt.date:
@@ -28,23 +35,34 @@ def _day(value: Any) -> dt.date:
     return value
 
 
+def _in_years(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The instants or days, if Python's years 1 to 9999 have them all."""
+    instants = pa.types.is_timestamp(values.type)
+    first, last = MICROS if instants else DAYS
+    found = pc.min_max(values.cast(pa.int64() if instants else pa.int32())).as_py()
+    if found["min"] is not None and not first <= found["min"] <= found["max"] <= last:
+        raise ValueError("beyond the years 1 to 9999")
+    return values
+
+
 @dataclass(frozen=True)
 class Date(Kind):
     name = "date"
-
-    @property
-    def storage(self) -> pa.DataType:
-        return pa.date32()
-
-    def polars(self) -> type[pl.DataType]:
-        import polars as pl
-
-        return pl.Date
+    stored = pa.date32()
+    annotations = classes = (dt.date,)
+    arrow = staticmethod(pa.types.is_date)
 
     def dump(self, values: Values) -> Values:
         if set(map(type, values)) <= {dt.date, type(None)}:
             return values
         return [None if v is None else _day(v) for v in values]
+
+    def accepts(self, dtype: pa.DataType) -> bool:
+        return pa.types.is_date(dtype) or (pa.types.is_timestamp(dtype) and dtype.tz is None)
+
+    def cast(self, values: pa.ChunkedArray) -> pa.ChunkedArray:
+        days = values.cast(self.storage)
+        return _in_years(exactly(values, days) if pa.types.is_timestamp(values.type) else days)
 
 
 @dataclass(frozen=True)
@@ -52,15 +70,9 @@ class Time(Kind):
     """Time of day without a zone, in microseconds."""
 
     name = "time"
-
-    @property
-    def storage(self) -> pa.DataType:
-        return pa.time64("us")
-
-    def polars(self) -> type[pl.DataType]:
-        import polars as pl
-
-        return pl.Time
+    stored = pa.time64("us")
+    annotations = classes = (dt.time,)
+    arrow = staticmethod(pa.types.is_time)
 
     def dump(self, values: Values) -> Values:
         for v in values:
@@ -76,16 +88,21 @@ class Timestamp(Kind):
     """Microseconds; with `aware` an instant (shown in UTC), without it a wall-clock reading."""
 
     name = "timestamp"
+    annotations = (dt.datetime, NaiveDatetime, AwareDatetime)
+    classes = (dt.datetime,)
     aware: bool = False
+
+    @classmethod
+    def of_annotation(cls, annotation: Any, told: Mapping[str, Any]) -> Kind | None:
+        return cls(annotation is AwareDatetime) if annotation in cls.annotations else None
+
+    @classmethod
+    def of_arrow(cls, dtype: pa.DataType) -> Kind | None:
+        return cls(dtype.tz is not None) if pa.types.is_timestamp(dtype) else None
 
     @property
     def storage(self) -> pa.DataType:
         return pa.timestamp("us", tz="UTC" if self.aware else None)
-
-    def polars(self) -> pl.DataType:
-        import polars as pl
-
-        return pl.Datetime("us", "UTC" if self.aware else None)
 
     def dump(self, values: Values) -> Values:
         for v in values:
@@ -103,8 +120,8 @@ class Timestamp(Kind):
             return values
         return [None if v is None else v.replace(tzinfo=dt.UTC) for v in values]
 
-    def to_json(self) -> dict[str, Any]:
-        return {"kind": self.name, "aware": self.aware}
+    def cast(self, values: pa.ChunkedArray) -> pa.ChunkedArray:
+        return _in_years(values.cast(self.storage))
 
     def describe(self) -> str:
         return "timestamp with time zone" if self.aware else "timestamp"
@@ -122,10 +139,9 @@ class Duration(Kind):
     """Stored as a count of microseconds: Iceberg has no duration."""
 
     name = "duration"
-
-    @property
-    def storage(self) -> pa.DataType:
-        return pa.int64()
+    stored = pa.int64()
+    annotations = classes = (dt.timedelta,)
+    arrow = staticmethod(pa.types.is_duration)
 
     def polars(self) -> pl.DataType:
         import polars as pl
@@ -137,6 +153,12 @@ class Duration(Kind):
 
     def load(self, values: Values) -> Values:
         return [None if v is None else dt.timedelta(microseconds=v) for v in values]
+
+    def accepts(self, dtype: pa.DataType) -> bool:
+        return pa.types.is_duration(dtype)
+
+    def cast(self, values: pa.ChunkedArray) -> pa.ChunkedArray:
+        return values.cast(pa.duration("us")).cast(self.storage)
 
     @staticmethod
     def micros(value: dt.timedelta) -> int:

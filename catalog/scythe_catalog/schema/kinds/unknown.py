@@ -23,10 +23,11 @@ class Unknown(Kind):
     """
 
     name = "unknown"
+    stored = pa.string()
+    arrow = staticmethod(pa.types.is_null)
 
-    @property
-    def storage(self) -> pa.DataType:
-        return pa.string()
+    def accepts(self, dtype: pa.DataType) -> bool:
+        return pa.types.is_null(dtype)
 
     def polars(self) -> type[pl.DataType]:
         import polars as pl
