@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from scythe.reader.verbs import rows as rows
     from scythe.reader.verbs import scan as scan
     from scythe.registry import ExperimentRegistry as ExperimentRegistry
-    from scythe.runs.run import open_run as open_run
+    from scythe.runs.open import open_run as open_run
     from scythe.utils.filesys import FileReference as FileReference
     from scythe.utils.filesys import OptionalFileReference as OptionalFileReference
 
@@ -47,7 +47,7 @@ _HOME = {
     "files": "scythe.reader.verbs",
     "list_experiments": "scythe.reader.verbs",
     "list_runs": "scythe.reader.verbs",
-    "open_run": "scythe.runs.run",
+    "open_run": "scythe.runs.open",
     "read": "scythe.reader.verbs",
     "rows": "scythe.reader.verbs",
     "scan": "scythe.reader.verbs",

@@ -25,7 +25,8 @@ from scythe.record.versions import (
     VersioningStrategy,
 )
 from scythe.registry import experiment_of
-from scythe.runs.run import ExperimentRun, load_run
+from scythe.runs.open import load_run
+from scythe.runs.run import ExperimentRun
 from scythe.scatter_gather import RecursionMap
 from scythe.settings import engine_settings, storage
 from scythe.source import loading

@@ -31,8 +31,9 @@ from scythe.record.attempts import check_newest
 from scythe.record.generations import Generations, catalog_of
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult, TableResult, read_result
+from scythe_catalog.iceberg.catalog import Catalog
 from scythe_catalog.iceberg.datafile import ROW_GROUP_ROWS, DataFile, DataFileWriter
-from scythe_catalog.iceberg.tables import Catalog, Table
+from scythe_catalog.iceberg.tables import Table
 from scythe_catalog.schema import TableSchema
 from scythe_catalog.schema.kinds import known_part
 

@@ -18,8 +18,8 @@ from scythe.record.attempts import latest_attempt
 from scythe.record.format import dump, parse
 from scythe.record.layout import RunKey, unpublished_folder
 from scythe.record.results import RunResult, read_result
+from scythe_catalog.iceberg.catalog import Catalog
 from scythe_catalog.iceberg.datafile import DataFile, read_description
-from scythe_catalog.iceberg.tables import Catalog
 from scythe_catalog.storage.objects import Objects
 
 

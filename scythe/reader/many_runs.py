@@ -24,7 +24,8 @@ from scythe_catalog.schema import TableSchema, clashes, united
 from scythe_catalog.storage.objects import Objects
 
 if TYPE_CHECKING:
-    from scythe_catalog.iceberg.tables import Catalog, Table
+    from scythe_catalog.iceberg.catalog import Catalog
+    from scythe_catalog.iceberg.tables import Table
 
 ALL = "all"
 PARTITION_COLUMNS = ("version", "run_datetime")

@@ -20,7 +20,7 @@ from scythe_catalog.iceberg.scan import scan as scan_table
 from scythe_catalog.storage.objects import Objects
 
 if TYPE_CHECKING:
-    from scythe_catalog.iceberg.tables import Catalog
+    from scythe_catalog.iceberg.catalog import Catalog
 
 _SHOWN_STATES = 10
 

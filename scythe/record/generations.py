@@ -17,7 +17,8 @@ from scythe.names import CATALOG
 from scythe.record.format import FORMAT, FORMAT_KEY, check_format
 from scythe.record.layout import RunKey
 from scythe.record.versions import SemVer
-from scythe_catalog.iceberg.tables import Catalog, Table
+from scythe_catalog.iceberg.catalog import Catalog
+from scythe_catalog.iceberg.tables import Table
 from scythe_catalog.names import folded
 from scythe_catalog.schema import Severity, TableSchema, compare
 from scythe_catalog.storage.objects import Objects

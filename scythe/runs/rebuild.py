@@ -32,9 +32,11 @@ from scythe.record.results import RunResult, TableResult, read_result
 from scythe.runs.moved import follow, rewrite
 from scythe.runs.status import status_of
 from scythe.settings import engine_settings
+from scythe_catalog.iceberg.catalog import Catalog
 from scythe_catalog.iceberg.datafile import DataFile, FieldIds, read_description, stored_field_ids, with_field_ids
+from scythe_catalog.iceberg.partition import partition_values
 from scythe_catalog.iceberg.remake import Wanted, remake
-from scythe_catalog.iceberg.tables import Catalog, Table, partition_values
+from scythe_catalog.iceberg.tables import Table
 from scythe_catalog.schema import TableSchema
 from scythe_catalog.storage.objects import Objects
 

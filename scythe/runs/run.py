@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
-from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Self
 
 from pydantic import BaseModel, PrivateAttr
 
 from scythe.engines.engine import FinishedRef, RunRef
 from scythe.engines.options import EngineOptions
 from scythe.engines.start import choose, engine_of, start
-from scythe.errors import FormatError, NotFoundError, RunDamaged, RunError
+from scythe.errors import NotFoundError, RunError
 from scythe.gather.final import all_parts, coverage_of
 from scythe.gather.parts import failed
 from scythe.gather.publish import is_unpublished, settle, withdraw
 from scythe.record import layout
 from scythe.record.attempts import check_free, latest_attempt
-from scythe.record.find import experiment_names, find_run, latest_run, name_of, run_folders, split_name, version_names
 from scythe.record.generations import catalog_of
 from scythe.record.history import RunAttempt, attempts_on
 from scythe.record.layout import RunKey
-from scythe.record.manifest import read_manifest
 from scythe.record.plan import RunPlan
 from scythe.record.reserve import bury, check_dead, undo
 from scythe.record.results import RunResult, read_result
-from scythe.runs.status import Look, Status, look_at, status_of
-from scythe.settings import engine_settings, storage
+from scythe.runs.status import Look, Status, look_at
+from scythe.settings import engine_settings
 from scythe.source import find_experiment
 from scythe_catalog.storage.objects import Objects
 
@@ -350,65 +347,3 @@ class ExperimentRun(BaseModel):
         self._objects.delete([self.key.cancelled])
         self._objects.sweep_staging()
         return start(plan, experiment, open_ranges, chosen=chosen, workers=workers, show=show)
-
-
-def load_run(objects: Objects, key: RunKey) -> ExperimentRun:
-    """The run of a key, whatever is wrong with it: what its manifest does not tell is left out."""
-    manifest: Mapping[str, Any] = {}
-    with contextlib.suppress(FileNotFoundError, RunDamaged, FormatError):  # its status tells
-        manifest = read_manifest(objects, key)
-    inputs = manifest.get("inputs")
-    run = ExperimentRun(
-        experiment=key.experiment,
-        experiment_id=key.path,
-        version=key.version,
-        run_datetime=key.moment,
-        uri=objects.uri(key.path),
-        workflow_run_id=manifest.get("workflow_run_id"),
-        inputs=inputs if isinstance(inputs, int) else 0,
-    )
-    return run.below(objects)
-
-
-def open_run(experiment: Any, version: Any = None, run: Any = None) -> ExperimentRun:
-    """A run by its name: the latest of the latest version, unless told otherwise. Finished or not.
-
-    Args:
-        experiment: A name (with or without `scythe_experiment_`), a registered function, `experiment/version`, or a whole
-            `experiment/version/datetime`.
-        version: As text or SemVer; None is the latest, or the one that has the run.
-        run: Its folder's name, its datetime, or the whole name; None is the version's latest, finished or not.
-
-    Returns:
-        The run, as `allocate` gave it.
-
-    Raises:
-        NotFoundError: it is not there, or several versions have one of this name; the message lists what is.
-        VersionError: the version is none.
-        SettingsError: a setting makes no sense.
-        StorageError: the root cannot be reached.
-
-    Examples:
-        >>> import scythe
-        >>> run = scythe.open_run("simulate_energy", "v1.0.0")
-        >>> scythe.open_run(run.experiment_id).status
-        'finished'
-    """
-    if isinstance(experiment, str) and version is None and run is None and "/" in experiment:
-        experiment, version, run = split_name(experiment)
-    objects, name = storage(), name_of(experiment)
-    if run is None:
-        return load_run(objects, latest_run(objects, name, version))
-    return load_run(objects, find_run(objects, name, version, run, whatever=True))
-
-
-__all__ = [
-    "ExperimentRun",
-    "Status",
-    "experiment_names",
-    "load_run",
-    "open_run",
-    "run_folders",
-    "status_of",
-    "version_names",
-]

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, create_model
 
+from scythe_catalog.iceberg.catalog import Catalog
 from scythe_catalog.iceberg.datafile import DataFile, DataFileWriter
 from scythe_catalog.iceberg.scan import scan
-from scythe_catalog.iceberg.tables import Catalog, Table
+from scythe_catalog.iceberg.tables import Table
 from scythe_catalog.schema import Column, TableSchema, compile_model, models_to_arrow
 from scythe_catalog.schema.kinds import Str
 from scythe_catalog.storage.objects import Objects

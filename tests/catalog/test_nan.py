@@ -11,8 +11,8 @@ from pydantic import BaseModel
 from pyiceberg.expressions import IsNaN, NotNaN
 from pyiceberg.table import StaticTable
 
+from scythe_catalog.iceberg.catalog import Catalog
 from scythe_catalog.iceberg.datafile import DataFileWriter, read_description
-from scythe_catalog.iceberg.tables import Catalog
 from scythe_catalog.schema import Column, compile_model, models_to_arrow
 from scythe_catalog.schema.kinds import Str
 from scythe_catalog.storage.objects import Objects

@@ -18,7 +18,7 @@ from scythe_catalog.iceberg.datafile import DataFileWriter
 from scythe_catalog.storage.objects import Objects
 from scythe_catalog.schema import compile_model, models_to_arrow
 from scythe_catalog.iceberg import tables
-from scythe_catalog.iceberg.tables import Catalog
+from scythe_catalog.iceberg.catalog import Catalog
 
 root, warehouse, name, racer, commits, queued = sys.argv[1:]
 if queued == "False":  # as between machines: nothing but the catalog's own atomic step decides

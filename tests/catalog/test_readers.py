@@ -19,8 +19,8 @@ import pytest
 from pydantic import AwareDatetime, BaseModel, Field
 from pyiceberg.table import StaticTable
 
+from scythe_catalog.iceberg.catalog import Catalog
 from scythe_catalog.iceberg.datafile import DataFileWriter
-from scythe_catalog.iceberg.tables import Catalog
 from scythe_catalog.schema import Column, compile_model, models_to_arrow
 from scythe_catalog.schema.kinds import Str, Timestamp
 from scythe_catalog.storage.objects import Objects

@@ -30,9 +30,10 @@ from pydantic import (
 )
 
 from scythe_catalog.errors import DataError
+from scythe_catalog.iceberg.catalog import Catalog
 from scythe_catalog.iceberg.datafile import DataFileWriter, with_field_ids
 from scythe_catalog.iceberg.scan import scan
-from scythe_catalog.iceberg.tables import Catalog, Table
+from scythe_catalog.iceberg.tables import Table
 from scythe_catalog.schema import (
     Column,
     CompiledModel,

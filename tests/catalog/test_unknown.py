@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from scythe_catalog.iceberg.catalog import Catalog
 from scythe_catalog.iceberg.datafile import DataFile, DataFileWriter, stored_field_ids
 from scythe_catalog.iceberg.scan import scan
-from scythe_catalog.iceberg.tables import Catalog, Table
+from scythe_catalog.iceberg.tables import Table
 from scythe_catalog.schema import Column, Severity, TableSchema, clashes, compare, joined, united
 from scythe_catalog.schema import kinds as k
 from scythe_catalog.schema.kinds import kind_from_json, known_part

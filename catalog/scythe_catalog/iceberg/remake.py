@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from scythe_catalog.errors import CommitConflict, TableNotFound
+from scythe_catalog.iceberg.catalog import Catalog
 from scythe_catalog.iceberg.datafile import DataFile
-from scythe_catalog.iceberg.tables import LEDGER, Catalog, Partition, Table, called, data_file
+from scythe_catalog.iceberg.partition import Partition, data_file
+from scythe_catalog.iceberg.tables import LEDGER, Table, called
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table as IcebergTable

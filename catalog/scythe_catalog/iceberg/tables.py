@@ -1,4 +1,4 @@
-"""Tables of a catalog: opened, created, evolved, committed to exactly once, kept short of snapshots.
+"""One table: evolved, committed to exactly once, kept short of snapshots.
 
 A commit either adds data files under a key that is never committed twice, or replaces one partition;
 both are one snapshot, and both may race with other processes. Reading is `scan`'s.
@@ -11,155 +11,25 @@ import datetime as dt
 import json
 import random
 import time
-import weakref
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from scythe_catalog.errors import CatalogError, CommitConflict, StorageError, TableNotFound
-from scythe_catalog.iceberg.datafile import DataFile, field_ids, iceberg_statistics
+from scythe_catalog.errors import CatalogError, CommitConflict
+from scythe_catalog.iceberg.datafile import DataFile, field_ids
+from scythe_catalog.iceberg.partition import EPOCH, Partition, data_file, files_of
 from scythe_catalog.schema.compare import clashes, united
-from scythe_catalog.schema.table_schema import SCHEMA_KEY, Column, TableSchema
+from scythe_catalog.schema.table_schema import SCHEMA_KEY, TableSchema
 from scythe_catalog.storage.objects import Objects
 
 if TYPE_CHECKING:
-    import pyiceberg.catalog
     import pyiceberg.table
-    from pyiceberg.expressions import BooleanExpression
     from pyiceberg.table import Transaction
 
-#: Values of the partition columns, by name.
-Partition = Mapping[str, Any]
-
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 LEDGER = "scythe.committed."
 _KEPT_SNAPSHOTS, _MANY_SNAPSHOTS = 5, 20
 _PATIENCE_SECONDS = 300.0
 _QUEUE_SECONDS = 5.0
-_PROPERTIES = {
-    "format-version": "2",
-    "commit.retry.num-retries": "0",  # PyIceberg's own retry adds a batch twice when two committers race on it
-    "commit.manifest-merge.enabled": "true",
-    "commit.manifest.min-count-to-merge": "20",
-    "commit.manifest.target-size-bytes": str(32 * 1024),
-    "write.update.isolation-level": "snapshot",
-    "write.delete.isolation-level": "snapshot",
-    "write.metadata.previous-versions-max": "5",
-}
-
-
-@dataclass(frozen=True)
-class Catalog:
-    """The tables of one warehouse: a folder catalog, or any catalog that PyIceberg's configuration names."""
-
-    warehouse: str
-    name: str | None = None
-
-    @property
-    def iceberg(self) -> pyiceberg.catalog.Catalog:
-        """The PyIceberg catalog behind it."""
-        return _iceberg_catalog(self.warehouse, self.name)
-
-    def table(self, namespace: str, name: str) -> Table:
-        """An existing table.
-
-        Raises:
-            TableNotFound: there is none of this name.
-            CatalogError: its folder has been moved.
-        """
-        from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
-
-        try:
-            table = self.iceberg.load_table((namespace, name))
-        except (NoSuchTableError, NoSuchNamespaceError) as error:
-            raise TableNotFound(f"there is no table {namespace}.{name} in {self.warehouse}") from error
-        if self.name is None and not table.location().startswith(f"{self.warehouse}/"):
-            raise CatalogError(
-                f"the table {namespace}.{name} was made in {table.location()} and has been moved to {self.warehouse}: "
-                "make the catalog anew with `scythe rebuild`"
-            )
-        return Table(called(table, namespace, name))
-
-    def namespaces(self) -> list[str]:
-        """Names of the namespaces, sorted."""
-        return sorted(".".join(identifier) for identifier in self.iceberg.list_namespaces())
-
-    def tables(self, namespace: str) -> list[str]:
-        """Names of the tables of a namespace, sorted; empty where there is none."""
-        from pyiceberg.exceptions import NoSuchNamespaceError
-
-        try:
-            return sorted(identifier[-1] for identifier in self.iceberg.list_tables((namespace,)))
-        except NoSuchNamespaceError:
-            return []
-
-    def ensure(
-        self,
-        namespace: str,
-        name: str,
-        schema: TableSchema,
-        partition: Iterable[Column],
-        properties: Mapping[str, str] | None = None,
-    ) -> Table:
-        """The table, created or widened so that it holds rows of `schema`; callers may race.
-
-        Raises:
-            CatalogError: the table is there with a schema that this one breaks.
-        """
-        partition = tuple(partition)
-        try:
-            table = self.table(namespace, name)
-        except TableNotFound:
-            created = self.create(namespace, name, schema, partition, properties or {})
-            if created is not None:
-                return created
-            table = self.table(namespace, name)
-        return table.widened(schema, properties or {})
-
-    def create(
-        self,
-        namespace: str,
-        name: str,
-        schema: TableSchema,
-        partition: Iterable[Column],
-        properties: Mapping[str, str],
-    ) -> Table | None:
-        """A new table, None where there is one of this name already; of several callers one makes it."""
-        from pyiceberg.exceptions import NamespaceAlreadyExistsError, TableAlreadyExistsError
-        from pyiceberg.partitioning import PartitionField, PartitionSpec
-        from pyiceberg.transforms import IdentityTransform
-
-        from scythe_catalog.iceberg.types import iceberg_schema
-
-        if not self.iceberg.namespace_exists((namespace,)):
-            with contextlib.suppress(NamespaceAlreadyExistsError):
-                self.iceberg.create_namespace((namespace,))
-        columns = tuple(partition)
-        optional = tuple(Column(c.name, c.kind, True, c.doc) for c in columns)
-        iceberg = iceberg_schema(schema.plus(optional))
-        fields = [
-            PartitionField(iceberg.find_field(c.name).field_id, 1000 + i, IdentityTransform(), c.name)
-            for i, c in enumerate(columns)
-        ]
-        described = {**_PROPERTIES, **properties, SCHEMA_KEY: json.dumps(schema.to_json())}
-        location = Objects.at(self.warehouse).uri(f"{namespace}/{name}")
-        try:
-            created = self.iceberg.create_table(
-                (namespace, name), iceberg, location, PartitionSpec(*fields), properties=described
-            )
-        except TableAlreadyExistsError:
-            return None
-        return Table(called(created, namespace, name))
-
-    def drop(self, namespace: str, name: str) -> None:
-        """Forgets a table; its data files stay. Nothing happens where there is none."""
-        from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
-
-        try:
-            self.iceberg.drop_table((namespace, name))
-        except (NoSuchTableError, NoSuchNamespaceError):
-            return
 
 
 @dataclass(frozen=True)
@@ -261,7 +131,7 @@ class Table:
         wanted = {file.uri: file for file in files}
 
         def change(table: pyiceberg.table.Table, tx: Transaction) -> bool:
-            present = {task.file.file_path: task.file for task in _files_of(table, partition)}
+            present = {task.file.file_path: task.file for task in files_of(table, partition)}
             done = [k for k in table.properties if forget and k.startswith(LEDGER + forget)]
             gone = [file for uri, file in present.items() if uri not in wanted]
             new = [file for uri, file in wanted.items() if uri not in present]
@@ -295,7 +165,7 @@ class Table:
 
     def files(self, partition: Partition) -> list[str]:
         """URIs of the data files of a partition."""
-        return sorted(task.file.file_path for task in _files_of(self.iceberg, partition))
+        return sorted(task.file.file_path for task in files_of(self.iceberg, partition))
 
     def held(self) -> dict[tuple[Any, ...], frozenset[str]]:
         """What the table holds: the values of each partition, and the columns that hold anything there.
@@ -310,7 +180,7 @@ class Table:
         every = frozenset(f.name for f in schema.fields)
         nested = every - set(plain.values())
         found: dict[tuple[Any, ...], frozenset[str]] = {}
-        for task in _files_of(self.iceberg, {}):
+        for task in files_of(self.iceberg, {}):
             told = task.file.value_counts
             columns = nested | {plain[i] for i in told if i in plain} if told else every
             values = tuple(self._partition_values(task.file.partition))
@@ -323,7 +193,7 @@ class Table:
         schema = self.iceberg.schema()
         for i, field in enumerate(self.iceberg.spec().fields):
             instant = isinstance(schema.find_field(field.source_id).field_type, TimestamptzType)
-            yield _EPOCH + dt.timedelta(microseconds=record[i]) if instant else record[i]
+            yield EPOCH + dt.timedelta(microseconds=record[i]) if instant else record[i]
 
     def _commit(self, change: Callable[[pyiceberg.table.Table, Transaction], bool]) -> Table:
         """Loads, changes and commits, again and again until no other committer was faster."""
@@ -398,90 +268,3 @@ def _expire(table: pyiceberg.table.Table, tx: Transaction) -> None:
     snapshots = sorted(table.metadata.snapshots, key=lambda s: s.sequence_number or 0)
     if len(snapshots) > _MANY_SNAPSHOTS:
         ExpireSnapshots(tx).by_ids([s.snapshot_id for s in snapshots[:-_KEPT_SNAPSHOTS]]).commit()
-
-
-def data_file(table: pyiceberg.table.Table, file: DataFile, partition: Partition) -> Any:
-    """A data file as PyIceberg takes it for a commit."""
-    from pyiceberg.manifest import DataFile as IcebergDataFile
-    from pyiceberg.manifest import DataFileContent, FileFormat
-    from pyiceberg.typedef import Record
-
-    made = IcebergDataFile.from_args(
-        content=DataFileContent.DATA,
-        file_path=file.uri,
-        file_format=FileFormat.PARQUET,
-        partition=Record(*partition_values(table, partition)),
-        record_count=file.rows,
-        file_size_in_bytes=file.bytes,
-        sort_order_id=None,
-        equality_ids=None,
-        key_metadata=None,
-        **iceberg_statistics(file.statistics),
-    )
-    made.spec_id = table.spec().spec_id
-    return made
-
-
-def partition_values(table: pyiceberg.table.Table, partition: Partition) -> tuple[Any, ...]:
-    """The values of a partition as a table keeps them, in the order of its partition columns."""
-    return tuple(_partition_value(partition[f.name]) for f in table.spec().fields)
-
-
-def _partition_value(value: Any) -> Any:
-    """Iceberg keeps an instant as microseconds since 1970."""
-    return (value - _EPOCH) // dt.timedelta(microseconds=1) if isinstance(value, dt.datetime) else value
-
-
-def partition_filter(partition: Partition) -> BooleanExpression:
-    """The Iceberg filter that holds for exactly one partition."""
-    from pyiceberg.expressions import AlwaysTrue, And, EqualTo
-
-    expression: BooleanExpression = AlwaysTrue()
-    for name, value in partition.items():
-        literal = value.isoformat() if isinstance(value, dt.datetime) else value
-        expression = And(expression, EqualTo(name, literal))  # pyright: ignore[reportCallIssue]
-    return expression
-
-
-def _files_of(table: pyiceberg.table.Table, partition: Partition) -> Iterable[Any]:
-    if table.current_snapshot() is None:
-        return []
-    return table.scan(row_filter=partition_filter(partition)).plan_files()
-
-
-@lru_cache(maxsize=64)
-def _iceberg_catalog(warehouse: str, name: str | None) -> pyiceberg.catalog.Catalog:
-    if name is not None:
-        return _configured_catalog(name)
-    from scythe_catalog.iceberg.folder_catalog import FolderCatalog
-
-    return FolderCatalog("folder", warehouse=warehouse)
-
-
-def _configured_catalog(name: str) -> pyiceberg.catalog.Catalog:
-    """A catalog of PyIceberg's configuration; its metadata take the road of the data, with boto3's settings.
-
-    Raises:
-        CatalogError: its settings are missing or wrong.
-        StorageError: its server or database cannot be reached.
-    """
-    from pyiceberg.catalog import load_catalog
-    from pyiceberg.io import PY_IO_IMPL
-
-    from scythe_catalog.iceberg.fileio import IMPLEMENTATION
-
-    try:
-        catalog = load_catalog(name, **{PY_IO_IMPL: IMPLEMENTATION, "pool_pre_ping": "true"})
-        engine = getattr(catalog, "engine", None)
-        if engine is not None:  # a database's connections are closed with the catalog, but never by a forked process
-            weakref.finalize(catalog, engine.dispose).atexit = False
-        return catalog
-    except Exception as error:
-        why = f"{type(error).__name__}: {error}".splitlines()[0]
-        if isinstance(error, OSError) or type(error).__name__ == "OperationalError":  # SQLAlchemy's, if it is there
-            raise StorageError(f"the catalog {name!r} cannot be reached: {why}") from error
-        variable = name.upper().replace("-", "_")
-        raise CatalogError(
-            f"the catalog {name!r} cannot be opened: {why}. Its settings are those of PyIceberg: "
-            f"`.pyiceberg.yaml`, or PYICEBERG_CATALOG__{variable}__TYPE, __URI and so on"
-        ) from error

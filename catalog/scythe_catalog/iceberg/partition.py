@@ -1,0 +1,68 @@
+"""Partitions of a table: their values and filters as Iceberg has them, and the data files in them. Commits nothing."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from scythe_catalog.iceberg.datafile import DataFile, iceberg_statistics
+
+if TYPE_CHECKING:
+    import pyiceberg.table
+    from pyiceberg.expressions import BooleanExpression
+
+#: Values of the partition columns, by name.
+Partition = Mapping[str, Any]
+
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+def data_file(table: pyiceberg.table.Table, file: DataFile, partition: Partition) -> Any:
+    """A data file as PyIceberg takes it for a commit."""
+    from pyiceberg.manifest import DataFile as IcebergDataFile
+    from pyiceberg.manifest import DataFileContent, FileFormat
+    from pyiceberg.typedef import Record
+
+    made = IcebergDataFile.from_args(
+        content=DataFileContent.DATA,
+        file_path=file.uri,
+        file_format=FileFormat.PARQUET,
+        partition=Record(*partition_values(table, partition)),
+        record_count=file.rows,
+        file_size_in_bytes=file.bytes,
+        sort_order_id=None,
+        equality_ids=None,
+        key_metadata=None,
+        **iceberg_statistics(file.statistics),
+    )
+    made.spec_id = table.spec().spec_id
+    return made
+
+
+def partition_values(table: pyiceberg.table.Table, partition: Partition) -> tuple[Any, ...]:
+    """The values of a partition as a table keeps them, in the order of its partition columns."""
+    return tuple(_partition_value(partition[f.name]) for f in table.spec().fields)
+
+
+def _partition_value(value: Any) -> Any:
+    """Iceberg keeps an instant as microseconds since 1970."""
+    return (value - EPOCH) // dt.timedelta(microseconds=1) if isinstance(value, dt.datetime) else value
+
+
+def partition_filter(partition: Partition) -> BooleanExpression:
+    """The Iceberg filter that holds for exactly one partition."""
+    from pyiceberg.expressions import AlwaysTrue, And, EqualTo
+
+    expression: BooleanExpression = AlwaysTrue()
+    for name, value in partition.items():
+        literal = value.isoformat() if isinstance(value, dt.datetime) else value
+        expression = And(expression, EqualTo(name, literal))  # pyright: ignore[reportCallIssue]
+    return expression
+
+
+def files_of(table: pyiceberg.table.Table, partition: Partition) -> Iterable[Any]:
+    """The scan tasks of a partition's data files."""
+    if table.current_snapshot() is None:
+        return []
+    return table.scan(row_filter=partition_filter(partition)).plan_files()
