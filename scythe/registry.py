@@ -148,7 +148,12 @@ class ExperimentRegistry:
             >>> BaseExperiment(runnable=degree_days).name
             'degree_days'
         """
-        name = check_name(getattr(task, "name", str(task)), "a task")
+        if not isinstance(getattr(task, "name", None), str):
+            raise RegistrationError(
+                f"{task!r} cannot be included: it is no task or workflow of Hatchet's. A function of yours becomes an "
+                "experiment by @ExperimentRegistry.Register()"
+            )
+        name = check_name(task.name, "a task")
         is_workflow = not hasattr(task, "output_validator_type")
         inputs = getattr(task, "input_validator_type", None)
         outputs = ExperimentOutputSpec if is_workflow else task.output_validator_type
@@ -188,8 +193,8 @@ class ExperimentRegistry:
             'simulate_energy'
         """
         short = name.removeprefix(TASK_PREFIX)
-        if name in cls._included:
-            return cls._included[name]
+        if short in cls._included:
+            return cls._included[short]
         if short in cls._experiments:
             return cls._experiments[short]
         known = ", ".join(sorted(cls._experiments)) or "none: import the module that defines it"
@@ -220,7 +225,7 @@ class ExperimentRegistry:
             >>> ExperimentRegistry.includes(experiment, simulate_energy)
             False
         """
-        return cls._included.get(experiment.name) is runnable
+        return experiment.name in cls._included and cls._included[experiment.name] is runnable
 
     @classmethod
     def included(cls) -> list[Any]:

@@ -65,10 +65,12 @@ def forgetful_registry() -> Iterator[None]:
     """Experiments registered by a test are forgotten after it."""
     from scythe.registry import ExperimentRegistry
 
-    before = dict(ExperimentRegistry._experiments)
+    known = (ExperimentRegistry._experiments, ExperimentRegistry._included)
+    before = [dict(names) for names in known]
     yield
-    ExperimentRegistry._experiments.clear()
-    ExperimentRegistry._experiments.update(before)
+    for names, kept in zip(known, before, strict=True):
+        names.clear()
+        names.update(kept)
 
 
 #: Files and folders that take a minute or more, the longest first: what is begun last must be short.

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, create_model
 import scythe
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.errors import NotFoundError, RegistrationError, SchemaError
+from scythe.errors import AllocationError, NotFoundError, RegistrationError, SchemaError, ScytheError
 from scythe.registry import ExperimentRegistry, experiment_of
 from scythe.utils.filesys import FileReference
 
@@ -489,3 +489,30 @@ def test_something_without_an_input_model_cannot_be_included() -> None:
 
     with pytest.raises(RegistrationError, match="'task' cannot be included"):
         ExperimentRegistry.Include(task)
+
+
+def test_nothing_is_no_experiment(root: Path) -> None:
+    register()
+    for ask in (scythe.read, scythe.open_run, scythe.rows, BaseExperiment):
+        with pytest.raises(ScytheError):
+            ask(None)  # type: ignore[operator]
+    with pytest.raises(RegistrationError, match=r"no task or workflow of Hatchet's.*Register"):
+        ExperimentRegistry.Include(double)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ({"chunk": "x"}, "chunk must be a whole number, got 'x'"),
+        ({"workers": 0}, "workers must be at least 1, got 0"),
+        ({"seed": 1.5}, "seed must be a whole number, got 1.5"),
+        ({"recursion_map": "x"}, "recursion_map must be a RecursionMap, got 'x'"),
+    ],
+)
+def test_an_argument_of_allocate_that_is_of_another_type_is_named(
+    root: Path, option: dict[str, Any], said: str
+) -> None:
+    register()
+    with pytest.raises(AllocationError, match=re.escape(said)):
+        BaseExperiment(double).allocate([], **option)
+    assert not root.exists()

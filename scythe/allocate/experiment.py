@@ -287,15 +287,16 @@ class BaseExperiment:
             raise AllocationError(
                 'this script is only being loaded for its experiment: put the allocation under `if __name__ == "__main__":`'
             )
-        if chunk is not None and chunk < 1:
-            raise AllocationError(f"chunk must be at least 1, got {chunk}")
-        if not isinstance(seed, int) or isinstance(seed, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise AllocationError(f"seed must be a whole number, got {seed!r}")
+        for name, number in (("chunk", chunk), ("workers", workers), ("seed", seed)):
+            if number is not None and (isinstance(number, bool) or not isinstance(number, int)):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise AllocationError(f"{name} must be a whole number, got {number!r}")
+            if number is not None and name != "seed" and number < 1:
+                raise AllocationError(f"{name} must be at least 1, got {number}")
+        if recursion_map is not None and not isinstance(recursion_map, RecursionMap):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise AllocationError(f"recursion_map must be a RecursionMap, got {recursion_map!r}")
         settings = engine_settings()
         included = self.experiment.included
         chosen = choose(engine, self.experiment)
-        if workers is not None and workers < 1:
-            raise AllocationError(f"workers must be at least 1, got {workers}")
         inputs = prepare_inputs(specs, self.experiment, overwrite_sort_index=overwrite_sort_index)
         if included is not None and included.is_workflow and not inputs.single:
             raise AllocationError(f"{included.name!r} is a workflow, which runs one input at a time: give one model")

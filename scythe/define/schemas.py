@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec, level_names
+from scythe.define.rows import ErrorRow, TaskRow, columns_of
 from scythe.errors import OutputError, RegistrationError, SchemaError
 from scythe.names import ID_LEVELS, RESERVED_TABLES, check_name
 from scythe_catalog.names import folded, twins
@@ -37,21 +38,7 @@ _IDS = {
     "workflow_run_id": Column("workflow_run_id", k.Str(), True, "The task of this input."),
 }
 ID_COLUMNS = tuple(_IDS[name] for name in ID_LEVELS)
-ERROR_COLUMNS = (
-    Column("exception_type", k.Str(), False, "Class of the exception."),
-    Column("exception_message", k.Str(), False, "Its message."),
-    Column("traceback", k.Str(), False, "Where it was raised."),
-    Column("attempts", k.Int(), False, "How often the input was tried."),
-)
-TASK_COLUMNS = (
-    Column("attempts", k.Int(), False, "How often the input was tried."),
-    Column("seconds", k.Float(), False, "Time spent in the function, all attempts together [s].", "s"),
-    Column("worker", k.Str(), False, "Host and process that ran it last."),
-    Column("start", k.Timestamp(aware=True), False, "When its first attempt began."),
-    Column(
-        "attempt", k.Int(), True, "Which attempt on the run it was done in: the first, or that of a resume or retry."
-    ),
-)
+ERROR_COLUMNS, TASK_COLUMNS = columns_of(ErrorRow), columns_of(TaskRow)
 EXTRA = Column("extra", k.Json(), True, "Values that the input carries beyond its fields, as JSON.")
 _TAKEN = {folded(c.name): c.name for c in (*PARTITION, *ERROR_COLUMNS)} | {"sort_subindex": "sort_subindex"}
 #: What a function calls on its spec: a field of that name would hide it.

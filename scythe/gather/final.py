@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scythe.define.experiment import Experiment
-from scythe.define.schemas import ERROR_COLUMNS, ExperimentSchemas, index_of
+from scythe.define.rows import ErrorRow, table_of
+from scythe.define.schemas import ExperimentSchemas, index_of
 from scythe.errors import CatalogError, OutputError, RunError, TableNotFound
 from scythe.gather.coverage import Coverage
 from scythe.gather.dataframe_rule import check_dataframe, record_dataframe
@@ -205,8 +206,7 @@ class Gather:
             [self._owned(p) for p in self.pieces if p.table == "scalars"])]  # fmt: skip
         rows = pa.concat_tables(inputs)
         failures = [Failure.of(OutputError(misfits[int(i)]), 1) for i in rows.column(KEY).to_numpy()]
-        columns = [pa.array([getattr(f, a) for f in failures]) for a in ("kind", "message", "traceback", "attempts")]
-        errors = pa.table(columns, names=[c.name for c in ERROR_COLUMNS])
+        errors = table_of(ErrorRow, [ErrorRow(f.kind, f.message, f.traceback, f.attempts) for f in failures])
         return side_by_side(self.schemas.tables["errors"], rows, errors)
 
     # --- files --------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scythe.define.experiment import Experiment
+from scythe.define.rows import TaskRow
 from scythe.leaf.call import Calls, Mark, Work
 from scythe.leaf.failures import Failure
 from scythe.leaf.input_files import InputFiles
@@ -162,7 +163,7 @@ class Leaf:
         """The result of an input whose process died or was killed."""
         chunk = ChunkBuilder(self._work_of(self.experiment.target), self.inputs(range(row, row + 1)))
         chunk.failures[0] = failure
-        chunk.tasks.append((failure.attempts, seconds, worker, began))
+        chunk.tasks.append(TaskRow(failure.attempts, seconds, worker, int(began * 1e6)))
         return chunk.result(upto=1)
 
 

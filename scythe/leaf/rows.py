@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from scythe.base import ExperimentInputSpec
 from scythe.define import features
-from scythe.define.schemas import ERROR_COLUMNS, TASK_COLUMNS, check_result
+from scythe.define.rows import ErrorRow, TaskRow, table_of
+from scythe.define.schemas import check_result
 from scythe.errors import DataError, OutputError
 from scythe.leaf import dataframes
 from scythe.leaf.call import Tried, Work
@@ -64,7 +65,7 @@ class ChunkBuilder:
         #: Computed features that `specs.pq` does not hold, by input.
         self.features: dict[int, dict[str, Any]] = {}
         unknown = any(c.name not in rows.column_names for c in work.schemas.computed)
-        self.tasks: list[tuple[int, float, str, float]] = []
+        self.tasks: list[TaskRow] = []
         self.files = OutputFiles(work.plan, work.schemas.file_outputs)
         #: What is done right before the function is called.
         self.before = self.features_of if unknown else None
@@ -73,7 +74,7 @@ class ChunkBuilder:
         """Keeps how an input was run, and why it failed if it did."""
         if tried.failure is not None:
             self.failures[i] = tried.failure
-        self.tasks.append((tried.attempts, tried.seconds, self.work.worker, tried.began))
+        self.tasks.append(TaskRow(tried.attempts, tried.seconds, self.work.worker, int(tried.began * 1e6)))
 
     def forget(self, start: int) -> None:
         """Drops what was kept of the inputs from this one on: they are run again."""
@@ -145,7 +146,7 @@ class ChunkBuilder:
         for r in named or range(len(good)):
             rule = "; ".join(f"{p.column}: {p.rule}" for p in problems if r in p.rows) or str(error)
             i = good[r]
-            attempts = self.tasks[i][0]
+            attempts = self.tasks[i].attempts
             self.failures[i] = Failure.of(OutputError(f"the output breaks its own model: {rule}"), attempts)
 
     def with_features(self, inputs: pa.Table) -> pa.Table:
@@ -159,25 +160,13 @@ class ChunkBuilder:
     def error_rows(self, inputs: pa.Table) -> pa.Table:
         order = sorted(self.failures)
         found = [self.failures[i] for i in order]
-        columns = [
-            pa.array([f.kind for f in found], pa.string()),
-            pa.array([_clean(f.message) for f in found], pa.string()),
-            pa.array([_clean(f.traceback) for f in found], pa.string()),
-            pa.array([f.attempts for f in found], pa.int64()),
-        ]
-        errors = pa.table(columns, names=[c.name for c in ERROR_COLUMNS])
+        errors = table_of(
+            ErrorRow, [ErrorRow(f.kind, _clean(f.message), _clean(f.traceback), f.attempts) for f in found]
+        )
         return side_by_side(self.work.schemas.tables["errors"], inputs.take(pa.array(order)), errors)
 
     def task_rows(self, inputs: pa.Table) -> pa.Table:
-        attempts, seconds, workers, starts = zip(*self.tasks, strict=True) if self.tasks else ((), (), (), ())
-        moments = pa.array([int(s * 1e6) for s in starts], pa.int64()).cast(pa.timestamp("us", "UTC"))
-        columns = [
-            pa.array(attempts, pa.int64()),
-            pa.array(seconds, pa.float64()),
-            pa.array(workers, pa.string()),
-            moments,
-        ]
-        tasks = pa.table(columns, names=[c.name for c in TASK_COLUMNS][: len(columns)])  # the gather knows the attempt
+        tasks = table_of(TaskRow, self.tasks)
         return side_by_side(self.work.schemas.tables["tasks"], inputs.select(list(ID_LEVELS)), tasks)
 
 

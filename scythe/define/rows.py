@@ -1,0 +1,66 @@
+"""The rows that Scythe writes of its own: those of `tasks` and of `errors`, and the columns that follow from them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, NamedTuple, get_type_hints
+
+import pyarrow as pa
+
+from scythe_catalog.schema import Column
+from scythe_catalog.schema import kinds as k
+
+
+class _As(NamedTuple):
+    """How a field is stored as a column."""
+
+    kind: k.Kind
+    doc: str
+    unit: str | None = None
+    nullable: bool = False
+
+
+class TaskRow(NamedTuple):
+    """How one input was run."""
+
+    attempts: Annotated[int, _As(k.Int(), "How often the input was tried.")]
+    seconds: Annotated[float, _As(k.Float(), "Time spent in the function, all attempts together [s].", "s")]
+    worker: Annotated[str, _As(k.Str(), "Host and process that ran it last.")]
+    #: In microseconds since 1970.
+    start: Annotated[int, _As(k.Timestamp(aware=True), "When its first attempt began.")]
+    #: Known to the gather.
+    attempt: Annotated[
+        int | None,
+        _As(
+            k.Int(), "Which attempt on the run it was done in: the first, or that of a resume or retry.", nullable=True
+        ),
+    ] = None
+
+
+class ErrorRow(NamedTuple):
+    """Why one input failed."""
+
+    exception_type: Annotated[str, _As(k.Str(), "Class of the exception.")]
+    exception_message: Annotated[str, _As(k.Str(), "Its message.")]
+    traceback: Annotated[str, _As(k.Str(), "Where it was raised.")]
+    attempts: Annotated[int, _As(k.Int(), "How often the input was tried.")]
+
+
+Row = TaskRow | ErrorRow
+
+
+def columns_of(row: type[Row]) -> tuple[Column, ...]:
+    """The columns that hold such rows."""
+    hints = get_type_hints(row, include_extras=True)
+    found: dict[str, _As] = {name: hints[name].__metadata__[0] for name in row._fields}
+    return tuple(Column(name, how.kind, how.nullable, how.doc, how.unit) for name, how in found.items())
+
+
+def table_of(row: type[Row], rows: Iterable[Row]) -> pa.Table:
+    """Rows as a table."""
+    given: list[tuple[Any, ...]] = list(zip(*rows, strict=True)) or [()] * len(row._fields)
+    columns = columns_of(row)
+    return pa.table(
+        [pa.array(values, c.kind.storage) for values, c in zip(given, columns, strict=True)],
+        names=[c.name for c in columns],
+    )
