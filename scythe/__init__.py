@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from scythe.allocate import BaseExperiment as BaseExperiment
     from scythe.base import ExperimentInputSpec as ExperimentInputSpec
     from scythe.base import ExperimentOutputSpec as ExperimentOutputSpec
@@ -76,6 +77,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("scythe-engine")
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'scythe' has no attribute {name!r}")

@@ -22,6 +22,7 @@ import scythe
 from scythe.allocate import BaseExperiment
 from scythe.allocate import experiment as allocate
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.engines.engine import Work
 from scythe.errors import AllocationError
 from scythe.leaf.leaf import Leaf
 from scythe.leaf.surroundings import GROUP
@@ -57,8 +58,8 @@ def leaf_of(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..
     plans: list[RunPlan] = []
     opened: list[Leaf] = []
 
-    def start(plan: RunPlan, *_: Any, **__: Any) -> NotStarted:
-        plans.append(plan)
+    def start(chosen: Any, work: Work) -> NotStarted:
+        plans.append(work.plan)
         return NotStarted()
 
     monkeypatch.setattr(allocate, "start", start)
@@ -172,7 +173,7 @@ def test_no_input_finds_what_an_earlier_one_left(
         before = random.getstate(), np.random.get_state()
         try:
             plans: list[RunPlan] = []
-            patch.setattr(allocate, "start", lambda plan, *_, **__: (plans.append(plan), NotStarted())[1])
+            patch.setattr(allocate, "start", lambda _, work: (plans.append(work.plan), NotStarted())[1])
             ExperimentRegistry.Register(retries=0, name="live")(live)
             experiment = BaseExperiment(live)
             every = ["none"] * quiet + habits + ["none"]

@@ -1,7 +1,8 @@
-"""The house itself: style, types, the direction of imports, and what `import scythe` may load."""
+"""The house itself: style, types, the direction of imports, its rooms, public names, and what `import scythe` may load."""
 
 from __future__ import annotations
 
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -60,3 +61,32 @@ def test_arrays_are_made_without_pandas_until_somebody_imports_it() -> None:
     assert "pandas" not in loaded_by(statement)
     told = "import pandas as pd\nassert pa.array(pd.Series([1.0, None])).null_count == 1"
     assert "pandas" in loaded_by(f"{statement}\n{told}")
+
+
+#: Names that users have in their code: the specification's, those of its later versions, and what is public beside them.
+PUBLIC = """
+scythe.__version__ scythe.read scythe.scan scythe.files scythe.rows scythe.list_experiments scythe.list_runs scythe.open_run
+scythe.BaseExperiment scythe.ExperimentInputSpec scythe.ExperimentOutputSpec scythe.ExperimentRegistry scythe.FileRefs
+scythe.FileReference scythe.OptionalFileReference scythe.ScytheError scythe.EngineOptions scythe.LocalOptions scythe.HatchetOptions
+scythe.base.ExperimentInputSpec scythe.base.ExperimentOutputSpec
+scythe.registry.ExperimentRegistry.Register scythe.registry.ExperimentRegistry.Include scythe.registry.ExperimentRegistry.get_runnable
+scythe.allocate.BaseExperiment scythe.allocate.ExperimentRun scythe.allocate.RunRef scythe.allocate.RunResult
+scythe.allocate.SemVer scythe.allocate.VersioningStrategy
+scythe.experiments.BaseExperiment scythe.experiments.SemVer scythe.experiments.SemVer.FromString
+scythe.scatter_gather.RecursionMap scythe.worker.ScytheWorkerConfig scythe.worker.ScytheWorkerLabel
+scythe.utils.filesys.FileReference scythe.utils.filesys.OptionalFileReference
+scythe.errors.ScytheError scythe.errors.RunError scythe.errors.AllocationError scythe.engines.engine.Engine scythe.cli.main
+"""
+
+
+@pytest.mark.parametrize("name", PUBLIC.split())
+def test_a_name_that_users_have_in_their_code_is_where_they_have_it(name: str) -> None:
+    assert pkgutil.resolve_name(name) is not None
+
+
+def test_no_room_is_too_full_and_no_module_too_long() -> None:
+    modules = [p for top in ("scythe", "catalog") for p in (REPOSITORY / top).rglob("*.py")]
+    assert [str(p) for p in modules if len(p.read_text().splitlines()) > 400] == []
+    rooms = {p.parent for p in modules}
+    full = {str(r): n for r in rooms if (n := len([p for p in r.glob("*.py") if p.name != "__init__.py"])) > 14}
+    assert full == {}

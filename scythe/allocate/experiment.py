@@ -11,7 +11,7 @@ from scythe.allocate.inputs import prepare_inputs
 from scythe.allocate.store import store_run
 from scythe.allocate.version import reserve_version
 from scythe.define.experiment import Experiment
-from scythe.engines.engine import RunRef
+from scythe.engines.engine import RunRef, Work
 from scythe.engines.options import EngineOptions
 from scythe.engines.start import choose, start
 from scythe.errors import AllocationError, NotFoundError, StorageError
@@ -288,9 +288,11 @@ class BaseExperiment:
                 'this script is only being loaded for its experiment: put the allocation under `if __name__ == "__main__":`'
             )
         for name, number in (("chunk", chunk), ("workers", workers), ("seed", seed)):
-            if number is not None and (isinstance(number, bool) or not isinstance(number, int)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            if number is None and name != "seed":
+                continue
+            if isinstance(number, bool) or not isinstance(number, int):
                 raise AllocationError(f"{name} must be a whole number, got {number!r}")
-            if number is not None and name != "seed" and number < 1:
+            if name != "seed" and number < 1:
                 raise AllocationError(f"{name} must be at least 1, got {number}")
         if recursion_map is not None and not isinstance(recursion_map, RecursionMap):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise AllocationError(f"recursion_map must be a RecursionMap, got {recursion_map!r}")
@@ -313,7 +315,7 @@ class BaseExperiment:
                 run_id=None if chosen.engine.names_runs else str(uuid.uuid4()),
             )  # fmt: skip
         run = load_run(objects, key)
-        ref = start(plan, self.experiment, [(0, plan.inputs)], chosen=chosen, workers=workers)
+        ref = start(chosen, Work(plan, self.experiment, [(0, plan.inputs)], workers=workers))
         run.workflow_run_id = ref.workflow_run_id
         return run, ref
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from scythe.define.experiment import Experiment
@@ -129,6 +130,27 @@ class FinishedRef:
         return False
 
 
+@dataclass(frozen=True)
+class Work:
+    """What an engine is given to do.
+
+    Attributes:
+        plan: The run.
+        experiment: Its function.
+        open_ranges: The open rows of `specs.pq`, as half-open ranges.
+        options: As its class `options` says; None where nobody gave any.
+        workers: How many processes, as `allocate(workers=...)` was told.
+        show: Whether finished rows are shown to readers while the run goes on.
+    """
+
+    plan: RunPlan
+    experiment: Experiment
+    open_ranges: Sequence[tuple[int, int]]
+    options: EngineOptions | None = None
+    workers: int | None = None
+    show: bool = True
+
+
 class Engine(ABC):
     """What runs the inputs of a run. It is told what is open, and answers with a reference.
 
@@ -156,25 +178,8 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def start(
-        self,
-        plan: RunPlan,
-        experiment: Experiment,
-        open_ranges: Iterable[tuple[int, int]],
-        *,
-        options: EngineOptions | None,
-        workers: int | None,
-        show: bool,
-    ) -> RunRef:
+    def start(self, work: Work) -> RunRef:
         """Starts, or runs, what is open of a run.
-
-        Args:
-            plan: The run.
-            experiment: Its function.
-            open_ranges: The open rows of `specs.pq`, as half-open ranges.
-            options: As its class `options` says; None where nobody gave any.
-            workers: How many processes, as `allocate(workers=...)` was told.
-            show: Whether finished rows are shown to readers while the run goes on.
 
         Raises:
             RunError: another process works on the run.

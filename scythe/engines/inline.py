@@ -6,8 +6,7 @@ import time
 from collections.abc import Iterable
 
 from scythe.define.experiment import Experiment
-from scythe.engines.engine import Engine, FinishedRef
-from scythe.engines.options import EngineOptions
+from scythe.engines.engine import Engine, FinishedRef, Work
 from scythe.engines.pool.chunks import ChunkQueue
 from scythe.gather.collect import Collector
 from scythe.leaf.leaf import ChunkError, Leaf
@@ -21,17 +20,8 @@ class InlineEngine(Engine):
 
     name = "inline"
 
-    def start(
-        self,
-        plan: RunPlan,
-        experiment: Experiment,
-        open_ranges: Iterable[tuple[int, int]],
-        *,
-        options: EngineOptions | None,
-        workers: int | None,
-        show: bool,
-    ) -> FinishedRef:
-        return _run(plan, experiment, open_ranges, show=show)
+    def start(self, work: Work) -> FinishedRef:
+        return _run(work.plan, work.experiment, work.open_ranges, show=work.show)
 
 
 def _run(plan: RunPlan, experiment: Experiment, open_ranges: Iterable[tuple[int, int]], *, show: bool) -> FinishedRef:

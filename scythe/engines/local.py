@@ -16,8 +16,8 @@ import time
 from collections.abc import Iterable
 
 from scythe.define.experiment import Experiment
-from scythe.engines.engine import Engine
-from scythe.engines.options import EngineOptions, LocalOptions
+from scythe.engines.engine import Engine, Work
+from scythe.engines.options import LocalOptions
 from scythe.engines.pool.chunks import ChunkQueue
 from scythe.engines.pool.cores import cpus
 from scythe.engines.pool.crashes import after, error_row
@@ -234,18 +234,10 @@ class LocalEngine(Engine):
     def check_ready(self, experiment: Experiment, *, single: bool) -> None:
         check_travels(experiment)
 
-    def start(
-        self,
-        plan: RunPlan,
-        experiment: Experiment,
-        open_ranges: Iterable[tuple[int, int]],
-        *,
-        options: EngineOptions | None,
-        workers: int | None,
-        show: bool,
-    ) -> LocalJob:
-        workers = workers or (options.workers if isinstance(options, LocalOptions) else None)
-        job = LocalJob(plan, experiment, open_ranges, workers or engine_settings().workers, show=show)
+    def start(self, work: Work) -> LocalJob:
+        asked = work.options.workers if isinstance(work.options, LocalOptions) else None
+        workers = work.workers or asked or engine_settings().workers
+        job = LocalJob(work.plan, work.experiment, work.open_ranges, workers, show=work.show)
         job.start()
         return job
 

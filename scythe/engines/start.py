@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from scythe.define.experiment import Experiment
-from scythe.engines.engine import Engine, RunRef
+from scythe.engines.engine import Engine, RunRef, Work
 from scythe.engines.options import EngineOptions
 from scythe.engines.pool.processes import fill_standard_handles
 from scythe.errors import AllocationError, RunError, SettingsError
@@ -115,22 +115,13 @@ def engine_of(plan: RunPlan) -> Engine:
     return engine_named(last.engine if last is not None else plan.engine)
 
 
-def start(
-    plan: RunPlan,
-    experiment: Experiment,
-    open_ranges: Iterable[tuple[int, int]],
-    *,
-    chosen: Chosen,
-    workers: int | None,
-    show: bool = True,
-) -> RunRef:
+def start(chosen: Chosen, work: Work) -> RunRef:
     """A reference to the started run; with `inline` it is over already.
-
-    With `show` finished rows are shown to readers while the run goes on.
 
     Raises:
         RunError: another process works on the run.
     """
+    plan = work.plan
     if not chosen.engine.names_runs and plan.workflow_run_id is None:  # allocated for an engine that does
         plan = replace(plan, workflow_run_id=record_trigger(plan.objects, plan.key, str(uuid.uuid4())))
-    return chosen.engine.start(plan, experiment, open_ranges, options=chosen.options, workers=workers, show=show)
+    return chosen.engine.start(replace(work, plan=plan, options=chosen.options))

@@ -59,7 +59,7 @@ def test_its_options_come_from_the_registration_and_from_the_call(
 
     seen = []
     real = toy_engine.ToyEngine.start
-    monkeypatch.setattr(toy_engine.ToyEngine, "start", lambda *a, **o: (seen.append(o["options"]), real(*a, **o))[1])
+    monkeypatch.setattr(toy_engine.ToyEngine, "start", lambda *a, **o: (seen.append(a[1].options), real(*a, **o))[1])
     specs = pl.DataFrame({"x": [1.0]})
     areas(engine_options={"toy": {"chunk": 7}}).allocate(specs, engine="toy")
     areas(engine_options={"toy": {"chunk": 7}}).allocate(specs, engine=toy_engine.ToyOptions(chunk=2))

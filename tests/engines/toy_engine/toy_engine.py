@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
 from scythe.define.experiment import Experiment
-from scythe.engines.engine import Engine, FinishedRef
+from scythe.engines.engine import Engine, FinishedRef, Work
 from scythe.engines.options import EngineOptions
 from scythe.engines.pool.chunks import ChunkQueue
 from scythe.errors import AllocationError
 from scythe.gather.collect import Collector
 from scythe.leaf.leaf import Leaf
 from scythe.record.lease import Lease
-from scythe.record.plan import RunPlan
 from scythe.record.provenance import record
 
 
@@ -32,25 +30,17 @@ class ToyEngine(Engine):
         if experiment.wants_tempdir:
             raise AllocationError(f"the toy engine gives {experiment.name!r} no tempdir")
 
-    def start(
-        self,
-        plan: RunPlan,
-        experiment: Experiment,
-        open_ranges: Iterable[tuple[int, int]],
-        *,
-        options: EngineOptions | None,
-        workers: int | None,
-        show: bool,
-    ) -> FinishedRef:
-        told = options if isinstance(options, ToyOptions) else ToyOptions()
+    def start(self, work: Work) -> FinishedRef:
+        plan, experiment = work.plan, work.experiment
+        told = work.options if isinstance(work.options, ToyOptions) else ToyOptions()
         with (
             Lease(plan.objects, plan.key, self.name, taken=lambda n: record(plan.objects, plan.key, experiment, self.name, n)) as lease,
             Leaf(plan, experiment) as leaf,
             ThreadPoolExecutor(1) as thread,
         ):  # fmt: skip
-            collector = Collector(plan, experiment, lease.number, show=show)
-            chunks = ChunkQueue(open_ranges, 1, told.chunk)
-            while (work := chunks.next()) is not None:
-                collector.add(thread.submit(leaf.run, work.rows).result())
+            collector = Collector(plan, experiment, lease.number, show=work.show)
+            chunks = ChunkQueue(work.open_ranges, 1, told.chunk)
+            while (chunk := chunks.next()) is not None:
+                collector.add(thread.submit(leaf.run, chunk.rows).result())
                 lease.check()
             return FinishedRef(collector.finish())

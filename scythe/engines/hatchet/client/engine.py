@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 
 from scythe.define.experiment import Experiment
-from scythe.engines.engine import Engine, RunRef
-from scythe.engines.options import EngineOptions, HatchetOptions
+from scythe.engines.engine import Engine, RunRef, Work
+from scythe.engines.options import HatchetOptions
 from scythe.record.plan import RunPlan
 
 
@@ -23,20 +22,11 @@ class HatchetEngine(Engine):
 
         check_cluster(experiment, single=single)
 
-    def start(
-        self,
-        plan: RunPlan,
-        experiment: Experiment,
-        open_ranges: Iterable[tuple[int, int]],
-        *,
-        options: EngineOptions | None,
-        workers: int | None,
-        show: bool,
-    ) -> RunRef:
+    def start(self, work: Work) -> RunRef:
         from scythe.engines.hatchet.client.trigger import run_hatchet
 
-        any_code = options.any_code if isinstance(options, HatchetOptions) else None
-        return run_hatchet(plan, experiment, open_ranges, any_code=any_code, show=show)
+        any_code = work.options.any_code if isinstance(work.options, HatchetOptions) else None
+        return run_hatchet(work.plan, work.experiment, work.open_ranges, any_code=any_code, show=work.show)
 
     def attach(self, plan: RunPlan) -> RunRef | None:
         from scythe.engines.hatchet.client.trigger import attached
