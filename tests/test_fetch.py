@@ -460,7 +460,7 @@ def test_an_object_that_comes_short_is_an_error_and_never_in_the_cache(
 def test_a_throttle_is_waited_for_longer_than_a_failure(
     bucket: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from scythe_catalog.storage import s3 as reached
+    from scythe_catalog.storage import s3_errors as reached
 
     s3.client().put_object(Bucket=bucket, Key="a", Body=b"content")
     monkeypatch.setattr(reached, "PATIENCE_SECONDS", 0.0)
