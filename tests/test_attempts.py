@@ -6,8 +6,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import polars as pl
+import pytest
+
 import scythe
+from scythe.define.schemas import ExperimentSchemas
 from scythe.runs.run import ExperimentRun
+from scythe_catalog.schema import Column
+from scythe_catalog.schema import kinds as k
+
+
+class In(scythe.ExperimentInputSpec):
+    x: int
+
+
+class Out(scythe.ExperimentOutputSpec):
+    y: int
 
 
 def test_each_attempt_tells_its_code_and_tasks_tell_the_attempt_of_each_row(root: Path) -> None:
@@ -55,3 +69,33 @@ def _attempted(what: str, module: str) -> ExperimentRun:
     command = f"import sys; sys.path.insert(0, '.'); import {module}; {module}.{what}()"
     subprocess.run([sys.executable, "-c", command], check=True)
     return scythe.open_run("repaired")
+
+
+def test_a_column_of_scythes_own_that_older_rows_lack_is_null_for_them(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = {1}
+
+    @scythe.ExperimentRegistry.Register(name="grown", retries=0)
+    def grown(spec: In) -> Out:
+        if spec.x in failing:
+            raise ValueError("not yet")
+        return Out(y=spec.x)
+
+    with pytest.raises(ValueError, match="not yet"):
+        scythe.BaseExperiment(grown).allocate(pl.DataFrame({"x": [0, 1]}), engine="inline")
+    run = scythe.open_run(grown)
+    run.resume(engine="inline").result()
+    failing.clear()
+    peak = Column("peak", k.Float(), True, "Memory.", "MB")
+    before = ExperimentSchemas.tables.fget  # pyright: ignore[reportAttributeAccessIssue]
+    monkeypatch.setattr(
+        ExperimentSchemas,
+        "tables",
+        property(lambda self: {**before(self), "tasks": before(self)["tasks"].plus((peak,))}),  # pyright: ignore[reportUnknownLambdaType]
+    )
+
+    run.retry_errors(engine="inline").result()
+
+    tasks = pl.read_parquet(run.objects.folder / run.key.final("tasks"))  # pyright: ignore[reportOptionalOperand]
+    assert tasks.select("sort_index", "attempt", "peak").rows() == [(0, 1, None), (1, 3, None)]

@@ -22,7 +22,7 @@ import scythe
 from scythe.allocate import BaseExperiment
 from scythe.allocate import experiment as allocate
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.engines.engine import Work
+from scythe.engines.engine import Launch
 from scythe.errors import AllocationError
 from scythe.leaf.leaf import Leaf
 from scythe.leaf.surroundings import GROUP
@@ -58,7 +58,7 @@ def leaf_of(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..
     plans: list[RunPlan] = []
     opened: list[Leaf] = []
 
-    def start(chosen: Any, work: Work) -> NotStarted:
+    def start(chosen: Any, work: Launch) -> NotStarted:
         plans.append(work.plan)
         return NotStarted()
 

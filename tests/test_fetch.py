@@ -460,11 +460,11 @@ def test_an_object_that_comes_short_is_an_error_and_never_in_the_cache(
 def test_a_throttle_is_waited_for_longer_than_a_failure(
     bucket: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from scythe_catalog.storage import s3_errors as reached
+    from scythe_catalog.storage import reach, s3_errors
 
     s3.client().put_object(Bucket=bucket, Key="a", Body=b"content")
-    monkeypatch.setattr(reached, "PATIENCE_SECONDS", 0.0)
-    monkeypatch.setitem(reached._BRIEF, "max_retries", 0)
+    monkeypatch.setattr(s3_errors, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setitem(reach._BRIEF, "max_retries", 0)
     for fault in ("503", "500"):
         left = [fault] * 4
         with fault_proxy(s3.port, lambda method, target, left=left: left.pop() if left else None) as proxy:

@@ -11,7 +11,7 @@ from scythe.allocate.inputs import prepare_inputs
 from scythe.allocate.store import store_run
 from scythe.allocate.version import reserve_version
 from scythe.define.experiment import Experiment
-from scythe.engines.engine import RunRef, Work
+from scythe.engines.engine import Launch, RunRef
 from scythe.engines.options import EngineOptions
 from scythe.engines.start import choose, start
 from scythe.errors import AllocationError, NotFoundError, StorageError
@@ -315,7 +315,7 @@ class BaseExperiment:
                 run_id=None if chosen.engine.names_runs else str(uuid.uuid4()),
             )  # fmt: skip
         run = load_run(objects, key)
-        ref = start(chosen, Work(plan, self.experiment, [(0, plan.inputs)], workers=workers))
+        ref = start(chosen, Launch(plan, self.experiment, [(0, plan.inputs)], workers=workers))
         run.workflow_run_id = ref.workflow_run_id
         return run, ref
 

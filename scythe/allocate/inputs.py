@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +19,7 @@ from scythe.allocate.frames import frame_of
 from scythe.define.experiment import Experiment
 from scythe.define.features import with_features
 from scythe.errors import DataError, InputError
+from scythe.remote.schemes import is_remote
 from scythe_catalog.compute import pc
 from scythe_catalog.redaction import holds_password
 from scythe_catalog.schema import Column, Frame, check_bounds, conform, models_to_arrow
@@ -135,7 +135,7 @@ def _files(table: pa.Table, fields: tuple[str, ...]) -> tuple[dict[str, dict[str
         column = table.column(name)
         local[name], remote[name] = {}, []
         for text in pc.unique(column).drop_null().to_pylist():
-            if urlsplit(text).scheme in ("s3", "http", "https"):
+            if is_remote(text):
                 if holds_password(text):
                     raise InputError(
                         f"{name}: {text} holds a password, which would be stored with the inputs ({rows_with(column, text)}): "

@@ -131,7 +131,7 @@ class FinishedRef:
 
 
 @dataclass(frozen=True)
-class Work:
+class Launch:
     """What an engine is given to do.
 
     Attributes:
@@ -178,7 +178,7 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def start(self, work: Work) -> RunRef:
+    def start(self, work: Launch) -> RunRef:
         """Starts, or runs, what is open of a run.
 
         Raises:

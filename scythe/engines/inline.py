@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 
 from scythe.define.experiment import Experiment
-from scythe.engines.engine import Engine, FinishedRef, Work
+from scythe.engines.engine import Engine, FinishedRef, Launch
 from scythe.engines.pool.chunks import ChunkQueue
 from scythe.gather.collect import Collector
 from scythe.leaf.leaf import ChunkError, Leaf
@@ -20,7 +20,7 @@ class InlineEngine(Engine):
 
     name = "inline"
 
-    def start(self, work: Work) -> FinishedRef:
+    def start(self, work: Launch) -> FinishedRef:
         return _run(work.plan, work.experiment, work.open_ranges, show=work.show)
 
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable
 
 from scythe.define.experiment import Experiment
-from scythe.engines.engine import Engine, Work
+from scythe.engines.engine import Engine, Launch
 from scythe.engines.options import LocalOptions
 from scythe.engines.pool.chunks import ChunkQueue
 from scythe.engines.pool.cores import cpus
@@ -234,7 +234,7 @@ class LocalEngine(Engine):
     def check_ready(self, experiment: Experiment, *, single: bool) -> None:
         check_travels(experiment)
 
-    def start(self, work: Work) -> LocalJob:
+    def start(self, work: Launch) -> LocalJob:
         asked = work.options.workers if isinstance(work.options, LocalOptions) else None
         workers = work.workers or asked or engine_settings().workers
         job = LocalJob(work.plan, work.experiment, work.open_ranges, workers, show=work.show)

@@ -7,15 +7,13 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
 
 from scythe.define.experiment import Experiment
-from scythe.engines.engine import Engine, RunRef, Work
+from scythe.engines.engine import Engine, Launch, RunRef
 from scythe.engines.options import EngineOptions
 from scythe.engines.pool.processes import fill_standard_handles
 from scythe.errors import AllocationError, RunError, SettingsError
@@ -23,6 +21,7 @@ from scythe.record.attempts import latest_attempt
 from scythe.record.manifest import record_trigger
 from scythe.record.plan import RunPlan
 from scythe.settings import engine_settings, first_process
+from scythe_catalog.plugins import at, brought
 
 #: The group of entry points by which a package brings an engine.
 GROUP = "scythe.engines"
@@ -96,17 +95,13 @@ def engine_named(name: str) -> Engine:
         SettingsError: there is none; the message lists those that are there.
     """
     if name in _OWN:
-        module, _, made = _OWN[name].partition(":")
-        return getattr(import_module(module), made)()
-    found = _brought()
+        return at(_OWN[name])()
+    found = brought(GROUP)
     if name not in found:
-        raise SettingsError(f"there is no engine {name!r}: use {' or '.join(map(repr, (*_OWN, *sorted(found))))}")
+        raise SettingsError(
+            f"there is no engine {name!r}: use {' or '.join(map(repr, (*_OWN, *sorted(found.keys() - _OWN))))}"
+        )
     return found[name].load()()
-
-
-def _brought() -> dict[str, EntryPoint]:
-    """The engines of other packages, by name."""
-    return {point.name: point for point in entry_points(group=GROUP) if point.name not in _OWN}
 
 
 def engine_of(plan: RunPlan) -> Engine:
@@ -115,7 +110,7 @@ def engine_of(plan: RunPlan) -> Engine:
     return engine_named(last.engine if last is not None else plan.engine)
 
 
-def start(chosen: Chosen, work: Work) -> RunRef:
+def start(chosen: Chosen, work: Launch) -> RunRef:
     """A reference to the started run; with `inline` it is over already.
 
     Raises:

@@ -77,8 +77,9 @@ class Gather:
         for number, part in enumerate(self.parts):
             for file in part.files:
                 source = source_of(self.objects, file)
-                if file.table == "tasks":
-                    source = _of_attempt(source, number_of(part.name) if part.name != _EARLIER_END else None)
+                if file.table in ("tasks", "errors"):
+                    attempt = number_of(part.name) if part.name != _EARLIER_END else None
+                    source = _completed(source, self.schemas.tables[file.table], attempt)
                 yield _Piece(number, file.table, schema_of(self.objects, file), source)
 
     def finish(self, attempt: int, began: dt.datetime) -> RunResult:
@@ -258,17 +259,19 @@ class Gather:
 _EARLIER_END = "final"
 
 
-def _of_attempt(source: Source, number: int | None) -> Source:
-    """Rows of `tasks` that say which attempt on the run they are of; without a number, as far as they say it already."""
+def _completed(source: Source, schema: TableSchema, number: int | None) -> Source:
+    """Rows of a table of Scythe's own as `schema` has them: a column that an older part lacks is null.
+
+    With a number, rows of `tasks` say that they are of that attempt on the run.
+    """
 
     def batches() -> Iterator[pa.Table]:
         for table in source.batches():
-            at = table.schema.get_field_index("attempt")
-            if number is None and at >= 0:
-                yield table
-                continue
-            kept = table if at < 0 else table.remove_column(at)
-            yield kept.append_column("attempt", pa.repeat(pa.scalar(number, pa.int64()), table.num_rows))
+            if number is not None and "attempt" in schema:
+                told = pa.table({"attempt": pa.repeat(pa.scalar(number, pa.int64()), table.num_rows)})
+                yield side_by_side(schema, told, table)
+            else:
+                yield side_by_side(schema, table)
 
     return Source(source.first, source.last, batches)
 

@@ -24,13 +24,13 @@ from pydantic.networks import _BaseUrl  # pyright: ignore[reportPrivateUsage]
 from scythe.base import ExperimentOutputSpec
 from scythe.errors import OutputError
 from scythe.record.plan import RunPlan
+from scythe.remote.schemes import is_remote, listed
 
 #: macOS has no leases.
 _LEASE: int | None = getattr(fcntl, "F_SETLEASE", None)
 
 #: A URI's scheme and what follows its slashes; pydantic and `Path` make one slash of two.
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+):/+(.*)", re.DOTALL)
-_KEPT_SCHEMES = ("s3", "http", "https")
 _SUFFIX_BYTES = 24
 _KINDS = (
     (stat.S_ISDIR, "is a folder: pack it into one file"),
@@ -99,7 +99,7 @@ class OutputFiles:
         return [
             (name, str(value))
             for name, value in values
-            if value is not None and not (isinstance(value, kept) and value.scheme in _KEPT_SCHEMES)
+            if value is not None and not (isinstance(value, kept) and is_remote(str(value)))
         ]
 
     def _drop(self, i: int) -> None:
@@ -135,11 +135,11 @@ def _path(name: str, value: str, working: str | None) -> Path:
         texts = [text for plain in (rest, rest.removeprefix("localhost/")) for text in (plain, unquote(plain))]
         paths = [Path(f"/{text}") for text in texts]
         return next((path for path in paths if os.path.lexists(path)), paths[0])
-    if scheme in _KEPT_SCHEMES:
+    if is_remote(f"{scheme}://{rest}"):
         raise OutputError(f"the output {name}={value!r} is a URI within a Path: give it as text")
     raise OutputError(
         f"the output {name}={value!r} is a {scheme}:// URI, which Scythe does not read: "
-        "give a local file, or a URI of s3://, http:// or https://"
+        f"give a local file, or a URI of {listed()}"
     )
 
 

@@ -13,6 +13,7 @@ import polars as pl
 
 from scythe.errors import NotFoundError
 from scythe.remote.fetch import fetch
+from scythe.remote.schemes import is_remote, scheme_of
 
 T = TypeVar("T")
 
@@ -84,4 +85,4 @@ def _holds_files(frame: pl.DataFrame, column: str) -> bool:
     if frame.schema[column] != pl.String:
         return False
     found = frame[column].drop_nulls()
-    return not len(found) or str(found[0]).startswith(("file://", "s3://", "http://", "https://"))
+    return not len(found) or scheme_of(str(found[0])) == "file" or is_remote(str(found[0]))

@@ -21,6 +21,7 @@ from scythe.errors import RunDamaged, RunError, Superseded
 from scythe.names import CATALOG
 from scythe.record.format import parse
 from scythe.record.layout import RunKey
+from scythe_catalog.processes import exists
 from scythe_catalog.storage.objects import Objects
 
 _DEAD_SECONDS = 45.0
@@ -58,17 +59,7 @@ class Attempt:
             return True
         if self.pid == os.getpid() and self.heart:  # of this process more is known than that it exists
             return any(thread.name == self.heart for thread in threading.enumerate())
-        return _exists(self.pid)
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        return exists(self.pid)
 
 
 @cache

@@ -19,6 +19,7 @@ from scythe.record.find import Reserved, reserved
 from scythe.record.format import FORMAT_KEY, dump, parse
 from scythe.record.layout import RunKey
 from scythe.record.manifest import read_manifest
+from scythe_catalog.processes import exists
 from scythe_catalog.storage.objects import Objects
 
 _TRIES = 1000
@@ -90,7 +91,7 @@ def check_dead(objects: Objects, key: RunKey) -> None:
     """
     with contextlib.suppress(FileNotFoundError, RunDamaged, FormatError):
         owner = parse(objects.read(key.reservation), objects.uri(key.reservation))
-        if owner.get("host") == socket.gethostname() and _lives(owner.get("pid")) and owner.get("pid") != os.getpid():
+        if owner.get("host") == socket.gethostname() and exists(owner.get("pid")) and owner.get("pid") != os.getpid():
             raise RunError(f"the run {key.path} is being allocated by process {owner['pid']}: wait for it, or end it")
 
 
@@ -138,19 +139,7 @@ def _is_dead(objects: Objects, key: RunKey, found: Reserved, now: dt.datetime) -
         return False
     with contextlib.suppress(FileNotFoundError, RunDamaged, FormatError):
         owner = parse(objects.read(key.reservation), objects.uri(key.reservation))
-        return not (owner.get("host") == socket.gethostname() and _lives(owner.get("pid")))
-    return True
-
-
-def _lives(pid: object) -> bool:
-    if not isinstance(pid, int) or pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
+        return not (owner.get("host") == socket.gethostname() and exists(owner.get("pid")))
     return True
 
 

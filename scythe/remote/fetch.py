@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from scythe.errors import FetchError, ScytheError
 from scythe.remote.cache import Address, Entry, Tags, cache_folder, keep_bounded
+from scythe.remote.schemes import is_in_bucket, is_remote, listed, split_object
 from scythe_catalog.redaction import holds_password, redacted
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 32
 _REMEMBERED = 100_000
-_REMOTE = ("s3", "http", "https")
 
 
 class Fetched:
@@ -36,7 +36,7 @@ class Fetched:
 
     def one(self, uri: str) -> Path:
         """`fetch`, unless it has been already and is still there; raises FetchError."""
-        if _scheme(uri) not in _REMOTE:
+        if not is_remote(uri):
             return _fetch(uri, use_cache=True)
         path = self._paths.get(uri)
         if path is None or not path.exists():
@@ -48,7 +48,7 @@ class Fetched:
     def all(self, uris: Iterable[str]) -> dict[str, Path | FetchError]:
         """Many at once, remote ones in parallel; what cannot be had is an error in the place of its file."""
         wanted = list(dict.fromkeys(uris))
-        remote = [uri for uri in wanted if uri not in self._paths and _scheme(uri) in _REMOTE]
+        remote = [uri for uri in wanted if uri not in self._paths and is_remote(uri)]
         found: dict[str, Path | FetchError] = {}
         if len(remote) > 1:
             with ThreadPoolExecutor(min(_AT_ONCE, len(remote))) as pool:
@@ -94,10 +94,10 @@ def fetch_all(uris: Iterable[str]) -> dict[str, Path | FetchError]:
 
 def _fetch(uri: str, use_cache: bool) -> Path:
     try:
-        if _scheme(uri) not in _REMOTE:
+        if not is_remote(uri):
             return _local(uri)
         name = _checked(uri).rstrip("/").rsplit("/", 1)[-1]
-        return _remote(uri, name, _s3 if _scheme(uri) == "s3" else _web, use_cache)
+        return _remote(uri, name, _bucket if is_in_bucket(uri) else _web, use_cache)
     except FetchError:
         raise
     except FileNotFoundError as error:
@@ -109,7 +109,7 @@ def _fetch(uri: str, use_cache: bool) -> Path:
 def _local(uri: str) -> Path:
     path = Path(uri.removeprefix("file://"))
     if "://" in uri and not uri.startswith("file://") and not path.exists():
-        raise FetchError(f"{uri} is none of file://, s3://, http:// and https://, which can be fetched")
+        raise FetchError(f"{uri} is none of file://, {listed()}, which can be fetched")
     if uri.startswith("file://") and not path.exists():
         path = Path(unquote(str(path)))  # others percent-encode their file URIs; Scythe and Iceberg do not
     if not path.is_file():
@@ -123,7 +123,7 @@ def _checked(uri: str) -> str:
     parts = urlsplit(uri)
     if holds_password(uri):
         raise FetchError(f"{redacted(uri)} holds a password, which would be stored and shown: use a presigned URL")
-    return parts.path if parts.scheme != "s3" else uri
+    return uri if is_in_bucket(uri) else parts.path
 
 
 def _remote(uri: str, name: str, download: Download, use_cache: bool) -> Path:
@@ -157,17 +157,18 @@ def _web(url: str, known: Entry | None, target: Path, settings: FetchSettings) -
     return download(url, known, target, Limits(settings.fetch_timeout.total_seconds(), settings.fetch_size))
 
 
-def _s3(uri: str, known: Entry | None, target: Path, settings: FetchSettings) -> Tags | None:
+def _bucket(uri: str, known: Entry | None, target: Path, settings: FetchSettings) -> Tags | None:
     from scythe_catalog.storage import odd_keys
     from scythe_catalog.storage.provider import provider_of
     from scythe_catalog.storage.ranged import Ranged, Unchanged
+    from scythe_catalog.storage.reach import bucket_of
 
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    root, key = split_object(uri)
     unless = known.e_tag if known is not None else None
     try:
-        if odd_keys.is_odd(key):
-            return Tags(odd_keys.save(bucket, key, target, unless))
-        found = Ranged(provider_of(f"s3://{bucket}"), key, unless)
+        if root.startswith("s3://") and odd_keys.is_odd(key):
+            return Tags(odd_keys.save(bucket_of(root), key, target, unless))
+        found = Ranged(provider_of(root), key, unless)
         found.save(target)
         return Tags(found.e_tag, found.last_modified)
     except Unchanged:
@@ -176,10 +177,6 @@ def _s3(uri: str, known: Entry | None, target: Path, settings: FetchSettings) ->
         if isinstance(error, FileNotFoundError):
             raise
         raise FetchError(f"{uri} cannot be fetched: {error}") from error
-
-
-def _scheme(uri: str) -> str:
-    return uri[: uri.index(":")].lower() if "://" in uri else ""
 
 
 __all__ = ["Fetched", "cache_folder", "fetch", "fetch_all"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from scythe.errors import ScytheError
+from scythe.remote.schemes import is_in_bucket, split_object
 
 _AT_ONCE = 32
 
@@ -25,7 +26,7 @@ _UNKNOWN = Identity()
 
 
 def identify(uris: Iterable[str]) -> dict[str, Identity]:
-    """What the servers of `s3://`, `http://` and `https://` addresses say of each, many at once.
+    """What the servers of addresses on the web and in buckets say of each, many at once.
 
     An address that does not answer is unknown, which is no error: the machines that run the inputs may reach it. A
     server that cannot be reached is not asked for the rest of its files.
@@ -38,7 +39,7 @@ def identify(uris: Iterable[str]) -> dict[str, Identity]:
         if server in silent:
             return _UNKNOWN
         try:
-            return _of_bucket(uri) if uri.lower().startswith("s3:") else _of_web(uri)
+            return _of_bucket(uri) if is_in_bucket(uri) else _of_web(uri)
         except FileNotFoundError:
             return _UNKNOWN
         except (ScytheError, OSError, ValueError):
@@ -63,8 +64,8 @@ def _of_bucket(uri: str) -> Identity:
     from scythe_catalog.storage.provider import provider_of
     from scythe_catalog.storage.ranged import look
 
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    return _UNKNOWN if odd_keys.is_odd(key) else Identity(*look(provider_of(f"s3://{bucket}"), key))
+    root, key = split_object(uri)
+    return _UNKNOWN if odd_keys.is_odd(key) else Identity(*look(provider_of(root), key))
 
 
 __all__ = ["Identity", "identify"]

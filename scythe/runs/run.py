@@ -8,7 +8,7 @@ from typing import Self
 
 from pydantic import BaseModel, PrivateAttr
 
-from scythe.engines.engine import FinishedRef, RunRef, Work
+from scythe.engines.engine import FinishedRef, Launch, RunRef
 from scythe.engines.options import EngineOptions
 from scythe.engines.start import choose, engine_of, start
 from scythe.errors import NotFoundError, RunError
@@ -346,4 +346,4 @@ class ExperimentRun(BaseModel):
             return going
         self._objects.delete([self.key.cancelled])
         self._objects.sweep_staging()
-        return start(chosen, Work(plan, experiment, open_ranges, workers=workers, show=show))
+        return start(chosen, Launch(plan, experiment, open_ranges, workers=workers, show=show))

@@ -6,15 +6,16 @@ The types alone live here, light to import; `scythe.remote.fetch` brings their b
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AnyUrl, FilePath, HttpUrl, UrlConstraints
+from pydantic import AnyUrl, FilePath, GetCoreSchemaHandler, HttpUrl
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from scythe_catalog.markers import FileMarker
 
 
 class S3Url(AnyUrl):
-    """A URL of an object in a bucket, as `s3://bucket/key`; a pydantic type.
+    """A URL of an object in a bucket, as `s3://bucket/key` (or of a store that another package brings); a pydantic type.
 
     Args:
         url: The text.
@@ -29,7 +30,21 @@ class S3Url(AnyUrl):
         ('weather', '/boston.epw')
     """
 
-    _constraints = UrlConstraints(allowed_schemes=["s3"])
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(
+            _in_a_bucket, super().__get_pydantic_core_schema__(source, handler)
+        )
+
+
+def _in_a_bucket(url: S3Url) -> S3Url:
+    """The URL, if there is a store for such addresses: S3, or one that another package brings."""
+    if url.scheme != "s3":
+        from scythe_catalog.storage.provider import known_schemes
+
+        if url.scheme in ("http", "https", "file") or url.scheme not in known_schemes():
+            raise PydanticCustomError("url_scheme", "URL scheme should be 's3'")
+    return url
 
 
 FileReference = Annotated[S3Url | HttpUrl | Path | FilePath, FileMarker()]

@@ -11,6 +11,7 @@ import scythe
 from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry, LocalOptions
 from scythe.engines.start import engine_named
 from scythe.errors import AllocationError, RegistrationError, SettingsError
+from scythe_catalog import plugins
 from tests.installed import install
 
 
@@ -28,6 +29,7 @@ def installed(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     here = Path(__file__).with_name("toy_engine") / "toy_engine.py"
     install(here, tmp_path / "site", "[scythe.engines]\ntoy = toy_engine:ToyEngine\n", monkeypatch)
     engine_named.cache_clear()
+    plugins.brought.cache_clear()
 
 
 def areas(**options: object) -> BaseExperiment:

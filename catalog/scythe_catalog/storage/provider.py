@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from functools import cache, lru_cache
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from scythe_catalog.errors import CatalogError
+from scythe_catalog.plugins import at, brought
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -55,7 +54,7 @@ class Provider(ABC):
 
 def known_schemes() -> list[str]:
     """The schemes of addresses for which there is a provider."""
-    return [*_OWN, *sorted(_brought())]
+    return [*_OWN, *sorted(brought(GROUP).keys() - _OWN)]
 
 
 @lru_cache(maxsize=256)
@@ -67,14 +66,8 @@ def provider_of(root: str) -> Provider:
     """
     scheme = root.partition("://")[0]
     if scheme in _OWN:
-        module, _, made = _OWN[scheme].partition(":")
-        return getattr(import_module(module), made)(root)
-    found = _brought()
+        return at(_OWN[scheme])(root)
+    found = brought(GROUP)
     if scheme not in found:
         raise CatalogError(f"no store is known for {root}")
     return found[scheme].load()(root)
-
-
-@cache
-def _brought() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=GROUP) if point.name not in _OWN}

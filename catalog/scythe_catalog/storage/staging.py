@@ -17,6 +17,7 @@ import uuid
 from functools import lru_cache
 from pathlib import Path
 
+from scythe_catalog.processes import start_of
 from scythe_catalog.storage.disk import make_folder
 
 #: Folder below a local root where files lie until they are whole.
@@ -82,14 +83,10 @@ def _is_left(path: Path, name: str) -> bool:
 
 def _lives(pid: int, start: int) -> bool:
     """Whether a process of this machine that had begun at that time lives; in doubt it does."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    ticks = start_of(pid)
+    if not ticks:
+        return ticks is not None
+    with contextlib.suppress(OSError, ValueError, IndexError, StopIteration):
         lines = Path("/proc/stat").read_text().splitlines()
         booted = next(int(line.split()[1]) for line in lines if line.startswith("btime"))
         return booted + ticks / os.sysconf("SC_CLK_TCK") <= start + _CLOCK_SECONDS

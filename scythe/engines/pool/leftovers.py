@@ -15,6 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from scythe_catalog.processes import start_of
+
 _NAME = re.compile(r"scythe-pool-(?P<place>[0-9a-f]{8})-(?P<pid>\d+)-(?P<start>\d+)-[0-9a-f]{8}")
 #: A folder whose owner cannot be looked up from here is dead when it was not touched for so long.
 _SILENT_SECONDS = 3600.0
@@ -25,7 +27,7 @@ class PoolFolder:
     """A temporary folder of one pool; a child that the process forks has no part in it."""
 
     def __init__(self) -> None:
-        name = f"scythe-pool-{_place()}-{os.getpid()}-{_start_of(os.getpid()) or 0}-{secrets.token_hex(4)}"
+        name = f"scythe-pool-{_place()}-{os.getpid()}-{start_of(os.getpid()) or 0}-{secrets.token_hex(4)}"
         self.path = Path(tempfile.gettempdir()) / name
         self.path.mkdir(mode=0o700)
         self._owner, self._beaten = os.getpid(), time.monotonic()
@@ -65,7 +67,7 @@ def _is_dead(entry: os.DirEntry[str], named: re.Match[str]) -> bool:
     if found.st_uid != os.getuid() or not entry.is_dir(follow_symlinks=False):
         return False
     if named["place"] == _place():
-        start = _start_of(int(named["pid"]))
+        start = start_of(int(named["pid"]))
         return start is None or int(named["start"]) not in (0, start)
     return time.time() - found.st_mtime > _SILENT_SECONDS
 
@@ -82,18 +84,3 @@ def _place() -> str:
         except OSError:  # not Linux
             continue
     return hashlib.blake2b("\n".join(seen).encode(), digest_size=4).hexdigest()
-
-
-def _start_of(pid: int) -> int | None:
-    """When a process began, in the kernel's ticks; 0 where that cannot be read, None where there is none."""
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        pass
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except OSError:  # of another user's
-        return 0
-    return 0

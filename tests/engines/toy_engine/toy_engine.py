@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
 from scythe.define.experiment import Experiment
-from scythe.engines.engine import Engine, FinishedRef, Work
+from scythe.engines.engine import Engine, FinishedRef, Launch
 from scythe.engines.options import EngineOptions
 from scythe.engines.pool.chunks import ChunkQueue
 from scythe.errors import AllocationError
@@ -30,7 +30,7 @@ class ToyEngine(Engine):
         if experiment.wants_tempdir:
             raise AllocationError(f"the toy engine gives {experiment.name!r} no tempdir")
 
-    def start(self, work: Work) -> FinishedRef:
+    def start(self, work: Launch) -> FinishedRef:
         plan, experiment = work.plan, work.experiment
         told = work.options if isinstance(work.options, ToyOptions) else ToyOptions()
         with (

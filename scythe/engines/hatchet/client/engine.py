@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from scythe.define.experiment import Experiment
-from scythe.engines.engine import Engine, RunRef, Work
+from scythe.engines.engine import Engine, Launch, RunRef
 from scythe.engines.options import HatchetOptions
 from scythe.record.plan import RunPlan
 
@@ -22,7 +22,7 @@ class HatchetEngine(Engine):
 
         check_cluster(experiment, single=single)
 
-    def start(self, work: Work) -> RunRef:
+    def start(self, work: Launch) -> RunRef:
         from scythe.engines.hatchet.client.trigger import run_hatchet
 
         any_code = work.options.any_code if isinstance(work.options, HatchetOptions) else None
