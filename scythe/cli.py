@@ -1,4 +1,4 @@
-"""The command line: `scythe ls | runs | show | resume | cancel | delete | rebuild | cache | worker`. Says what the library does; does nothing itself."""
+"""The command line: `scythe ls | runs | show | resume | cancel | delete | rebuild | gc | cache | worker`. Says what the library does; does nothing itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The seed of an input: one number from the run's seed and the input's position, and which run a process works on."""
+"""The seed of an input: one number from the run's seed and the input's position, and the seeds of the runs that a process works on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings from the environment (`SCYTHE_*`); AWS settings are boto3's own. Reads nothing else."""
+"""Settings from the environment (`SCYTHE_*`); those of a worker are in `worker`, AWS settings are boto3's own. Reads no file."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The schemas of one experiment: what `specs.pq` and each of its tables hold. Pure, compiled once.
 
-An experiment's models in; table schemas out. Never touches a value.
+An experiment's models in; table schemas out. Of a value it sees no more than the class.
 """
 
 from __future__ import annotations
@@ -12,19 +12,11 @@ from typing import Any
 from pydantic import BaseModel
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec, level_names
-from scythe.define.rows import ErrorRow, TaskRow, columns_of
+from scythe.define.bookkeeping import ErrorRow, TaskRow, columns_of
 from scythe.errors import OutputError, RegistrationError, SchemaError
 from scythe.names import ID_LEVELS, RESERVED_TABLES, check_name
 from scythe_catalog.names import folded, twins
-from scythe_catalog.schema import (
-    Column,
-    CompiledModel,
-    Difference,
-    Severity,
-    TableSchema,
-    compare,
-    compile_model,
-)
+from scythe_catalog.schema import Column, CompiledModel, Difference, Severity, TableSchema, compare, compile_model
 from scythe_catalog.schema import kinds as k
 
 VERSION_COLUMN = Column("version", k.Str(), True, "Version of the experiment.")

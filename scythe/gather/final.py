@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from scythe.define.bookkeeping import ErrorRow, table_of
 from scythe.define.experiment import Experiment
-from scythe.define.rows import ErrorRow, table_of
 from scythe.define.schemas import ExperimentSchemas, index_of
 from scythe.errors import CatalogError, OutputError, RunError, TableNotFound
 from scythe.gather.coverage import Coverage

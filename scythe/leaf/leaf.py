@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from scythe.define.bookkeeping import TaskRow
 from scythe.define.experiment import Experiment
-from scythe.define.rows import TaskRow
 from scythe.leaf.call import Calls, Mark, Work
 from scythe.leaf.failures import Failure
 from scythe.leaf.input_files import InputFiles

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from scythe.base import ExperimentInputSpec
 from scythe.define import features
-from scythe.define.rows import ErrorRow, TaskRow, table_of
+from scythe.define.bookkeeping import ErrorRow, TaskRow, table_of
 from scythe.define.schemas import check_result
 from scythe.errors import DataError, OutputError
 from scythe.leaf import dataframes
@@ -25,13 +25,7 @@ from scythe.leaf.outputs import OutputFiles, Place
 from scythe.names import ID_LEVELS
 from scythe.record.layout import leaf_run_prefix
 from scythe_catalog.compute import pc
-from scythe_catalog.schema import (
-    Problem,
-    TableSchema,
-    check_bounds,
-    column_to_arrow,
-    columns_to_arrow,
-)
+from scythe_catalog.schema import Problem, TableSchema, check_bounds, column_to_arrow, columns_to_arrow
 from scythe_catalog.schema.convert import MISFIT
 
 

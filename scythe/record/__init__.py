@@ -1,1 +1,1 @@
-"""What lies in a run's folder, and how it is found: keys, plan, manifest, attempts, versions, tables. Runs nothing."""
+"""What lies in a run's folder, and how it is found: keys, plan, manifest, attempts, versions, tables. Runs no input."""

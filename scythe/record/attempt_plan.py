@@ -122,25 +122,25 @@ def store_failure(objects: Objects, key: RunKey, number: int, message: str) -> N
 
 
 @dataclass(frozen=True)
-class Progress:
+class Ended:
     """How many inputs of a run have come to an end, as its nodes tell: every two seconds at best."""
 
     done: int
     failed: int
 
 
-def progress_of(objects: Objects, key: RunKey, inputs: int) -> Progress:
+def progress_of(objects: Objects, key: RunKey, inputs: int) -> Ended:
     """How far the last attempt on a run of `inputs` is, the attempts before it counted in."""
     number = last_attempt_planned(objects, key)
     if not number:
-        return Progress(0, 0)
+        return Ended(0, 0)
     attempt, names = load_attempt_plan(objects, key, number), objects.files(key.progress)
     told = [parse(raw, key.progress) for raw in objects.read_all(f"{key.progress}/{n}" for n in names)]
     now = [t for name, t in zip(names, told, strict=True) if name.startswith(f"{number:06d}-")]
     # An attempt on what failed runs those inputs again; any other leaves the errors of the attempts before.
     failed = sum(t["errors"] for t in (told if attempt.show else now))
     done = inputs - attempt.n + sum(t["rows"] + t["errors"] for t in now)
-    return Progress(min(done, inputs), min(failed, inputs))
+    return Ended(min(done, inputs), min(failed, inputs))
 
 
 def _load(objects: Objects, key: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ class RunAttempt:
 
     Attributes:
         number: 1 for the first.
-        engine: `inline`, `local` or `hatchet`.
+        engine: The name of the engine.
         host, pid: The process that worked on the run, or led it.
         began: When it took up the run, by its own clock; None where that was not recorded.
         provenance: Commit, patch, hash of the code and packages; None where that was not recorded.

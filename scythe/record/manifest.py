@@ -1,4 +1,4 @@
-"""The YAML files of a run: what the specification prints, and behind it how the run came about. Looks at nothing itself."""
+"""The YAML files of a run, made and read: what users look at first, and behind it how the run came about. Starts nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which code, packages and machine are about to work on a run: looked at once an attempt. Runs git, changes nothing.
+"""Which code, packages and machine are about to work on a run: looked at once an attempt, and recorded. Runs git, which changes nothing.
 
 Git is asked without its optional locks, so that it writes nothing either, and in a thread beside the allocation, which
 writes its files meanwhile.

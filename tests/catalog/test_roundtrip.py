@@ -34,14 +34,7 @@ from scythe_catalog.iceberg.catalog import Catalog
 from scythe_catalog.iceberg.datafile import DataFileWriter, with_field_ids
 from scythe_catalog.iceberg.scan import scan
 from scythe_catalog.iceberg.tables import Table
-from scythe_catalog.schema import (
-    Column,
-    CompiledModel,
-    TableSchema,
-    arrow_to_models,
-    compile_model,
-    models_to_arrow,
-)
+from scythe_catalog.schema import Column, CompiledModel, TableSchema, arrow_to_models, compile_model, models_to_arrow
 from scythe_catalog.schema.kinds import Str
 from scythe_catalog.storage.objects import Objects
 

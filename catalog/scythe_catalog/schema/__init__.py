@@ -15,7 +15,7 @@ from scythe_catalog.schema.convert import (
 )
 from scythe_catalog.schema.families import families, mixture
 from scythe_catalog.schema.problems import Problem
-from scythe_catalog.schema.storage import joined, loses, refitted, same_names, to_storage
+from scythe_catalog.schema.stored import joined, loses, refitted, same_names, to_storage
 from scythe_catalog.schema.table_schema import KIND_KEY, SCHEMA_KEY, Column, TableSchema
 
 __all__ = [

@@ -1,7 +1,6 @@
 """Compiles a pydantic model to a `TableSchema`, once, and keeps what ties the two together.
 
-What has no faithful column is refused here, naming model, field, type and the ways out.
-Never touches a value: `convert` and `check` do.
+What has no faithful column is refused in `annotations`. Never touches a value: `convert` and `check` do.
 """
 
 from __future__ import annotations

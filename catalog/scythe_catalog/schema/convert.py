@@ -1,7 +1,7 @@
 """Models to Arrow, column by column, and back.
 
 Coming back runs no validators: what is in a table was validated when it went in, and a validator
-that changes its value (a percentage to a fraction, say) must not do so twice. Never checks bounds: `check` does.
+that changes its value (a percentage to a fraction, say) must not do so twice. Never checks bounds: `bounds` does.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Buckets: how one is reached, with the settings and credentials of boto3 and no others.
+"""Buckets of S3: how one is reached, with the settings and credentials of boto3 and no others.
 
 A `Reach` is all that obstore and Polars are told of a bucket of S3. It comes from boto3's session, or from a boto3
 client that the user gave. Secrets stay in memory: none is ever written, logged or shown.

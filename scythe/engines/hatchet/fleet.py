@@ -1,4 +1,4 @@
-"""The workers and runs of an engine, as its REST interface tells of them."""
+"""The workers and runs of an engine: looked up, and cancelled. Triggers none."""
 
 from __future__ import annotations
 

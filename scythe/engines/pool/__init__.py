@@ -1,1 +1,1 @@
-"""Worker processes of one machine: started, fed with chunks, watched, replaced. Knows no run's folder."""
+"""Worker processes of one machine: started, fed with chunks, watched, replaced. `child` and `job` alone know of runs."""

@@ -13,7 +13,7 @@ from scythe.base import ExperimentInputSpec
 from scythe.engines.hatchet.connection import connect
 from scythe.engines.hatchet.errors import told
 from scythe.engines.hatchet.worker.children import Child, Outcome
-from scythe.engines.hatchet.worker.scatter import Node
+from scythe.engines.hatchet.worker.scatter import WorkingNode
 from scythe.engines.hatchet.worker.threads import in_thread
 from scythe.errors import OutputError, RunError
 from scythe.leaf.leaf import Leaf
@@ -22,7 +22,7 @@ from scythe_catalog.schema import arrow_to_models
 _BLOCK = 500
 
 
-class ForeignNode(Node):
+class ForeignNode(WorkingNode):
     """A node whose leaves are runs of a task that is not Scythe's."""
 
     def __post_init__(self) -> None:

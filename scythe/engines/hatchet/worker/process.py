@@ -25,7 +25,7 @@ from scythe.engines.hatchet.tasks import NAME_LABEL, PROCESS_LABEL, SLOTS_LABEL,
 from scythe.engines.hatchet.worker.included import ForeignNode
 from scythe.engines.hatchet.worker.leaves import leaf_function
 from scythe.engines.hatchet.worker.loading import Loader
-from scythe.engines.hatchet.worker.scatter import Node, scatter_function
+from scythe.engines.hatchet.worker.scatter import WorkingNode, scatter_function
 from scythe.engines.hatchet.worker.stopping import Stopping
 from scythe.engines.pool.server import Server
 from scythe.terminal.console import tell
@@ -71,7 +71,7 @@ def serve_scatter(experiments: Sequence[Experiment], name: str, slots: int) -> N
     for experiment in experiments:
         if experiment.included is not None and experiment.included.is_workflow:
             continue
-        kind = Node if experiment.included is None else ForeignNode
+        kind = WorkingNode if experiment.included is None else ForeignNode
         function = scatter_function(experiment, lambda e=experiment: declared[e.name], loader, stopping, kind)
         declared[experiment.name] = declare(connect(), experiment, scatter=function)
     scatter = [tasks.scatter for tasks in declared.values()]

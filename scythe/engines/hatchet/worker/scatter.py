@@ -47,8 +47,7 @@ from scythe.record.attempt_plan import is_alone, load_shape, store_alone, store_
 from scythe.record.layout import RunKey
 from scythe.record.lease import Lease
 from scythe.record.manifest import record_trigger
-from scythe.scatter_gather import Node as Place
-from scythe.scatter_gather import RecursionMap, Shape, choose
+from scythe.scatter_gather import Node, RecursionMap, Shape, choose
 from scythe.settings import timeouts
 from scythe_catalog.storage.objects import Objects
 
@@ -63,7 +62,11 @@ _PROGRESS_SECONDS = 2.0
 
 
 def scatter_function(
-    experiment: Experiment, tasks: Callable[[], Tasks], loader: Loader, stopping: Stopping, node_class: type[Node]
+    experiment: Experiment,
+    tasks: Callable[[], Tasks],
+    loader: Loader,
+    stopping: Stopping,
+    node_class: type[WorkingNode],
 ) -> Callable[[ScatterInput, Any], Awaitable[dict[str, Any]]]:
     """The function of an experiment's scatter task on this worker."""
 
@@ -132,7 +135,7 @@ async def _limit() -> AsyncGenerator[None]:
 
 
 @dataclass
-class Node:
+class WorkingNode:
     """One node at work."""
 
     payload: ScatterInput
@@ -251,7 +254,7 @@ class Node:
         plan = self.loaded.prepared.plan
         return await asyncio.to_thread(look, plan.objects, plan.key, self.payload.turn, path)
 
-    async def _trigger_leaves(self, shape: Shape, node: Place) -> None:
+    async def _trigger_leaves(self, shape: Shape, node: Node) -> None:
         await self._trigger((f"leaf-{i}", inputs) for i, inputs in enumerate(shape.leaves(node)))
 
     async def _trigger(self, leaves: Iterable[tuple[str, range]]) -> None:
