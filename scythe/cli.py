@@ -58,8 +58,9 @@ def list_runs(experiment: Annotated[str, typer.Argument(help="Name of the experi
 
 @app.command("show")
 def show(name: _Name) -> None:
-    """Shows a run: status, counts, slowest inputs, first errors."""
+    """Shows a run: status, counts, slowest inputs, errors by their kind."""
     import scythe
+    from scythe.gather.error_kinds import ErrorKinds
     from scythe.names import file_names
     from scythe.runs.status import counts_of, look_at
 
@@ -94,8 +95,14 @@ def show(name: _Name) -> None:
         )
     errors = _read(run, "errors")
     if errors is not None and errors.height:
-        _say("\nFirst errors")
-        _table(errors.select("sort_index", "exception_type", "exception_message", "attempts").head(_SHOWN_ERRORS), "")
+        kinds = ErrorKinds()
+        kinds.add(errors.to_arrow())
+        _say("\nErrors")
+        for kind in kinds.all()[:_SHOWN_ERRORS]:
+            share = kind.count / (counts.inputs or kind.count)
+            _say(f"  {kind.count:,} ({share:.0%}), input {kind.first} the first: {kind.name}: {kind.message}")
+            if kind.place:
+                _say(f"    {kind.place}")
 
 
 def _show_attempts(run: ExperimentRun, tasks: pl.DataFrame | None) -> None:

@@ -74,7 +74,8 @@ class ExperimentRegistry:
             schedule_timeout: How long a chunk of inputs may wait for a worker, on a cluster: as `execution_timeout`.
             execution_timeout: How long the function may take for one input: a timedelta, seconds, or a text like "90s".
                 Without it `SCYTHE_TIMEOUT_EXPERIMENT_EXECUTION` holds. The inline engine keeps no limit.
-            retries: How often an input is tried again after an exception, a crash or a time-out.
+            retries: How often an input is tried again after an exception, a crash or a time-out; what cannot change (an output
+                that does not fit its model, a missing module) is tried once.
             overwrite_log_method: Send what the function logs to the log of its task, on a cluster.
             inject_workflow_run_id: Set `workflow_run_id` and `root_workflow_run_id` of each spec.
             auto_fetch_files: Give the function local paths in its file fields, rather than URIs.

@@ -166,7 +166,10 @@ class LocalJob:
         except BaseException as error:
             collector.keep(error)
             raise
-        return collector.finish()
+        result = collector.finish()
+        if collector.errors:
+            tell(f"{self.plan.key.experiment} {self.plan.key.version}: {result.errors_told}")
+        return result
 
     def _drive(self, collector: Collector) -> None:
         plan, retries = self.plan, self.experiment.options.retries
@@ -217,6 +220,9 @@ class LocalJob:
                             )
                         case Logged(_, record):
                             relay(record)
+                for text in collector.news:
+                    progress.say(text)
+                collector.news.clear()
                 if collector.is_due:
                     collector.flush()
                 progress.update(collector.rows + collector.errors + pool.running(), collector.errors)

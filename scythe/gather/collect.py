@@ -14,6 +14,7 @@ from obstore.exceptions import BaseError
 from scythe.define.experiment import Experiment
 from scythe.errors import RunError, ScytheError
 from scythe.gather.coverage import Coverage
+from scythe.gather.error_kinds import ErrorKinds
 from scythe.gather.final import Gather, coverage_of
 from scythe.gather.parts import Part, Rows, stored_parts, write_part
 from scythe.gather.publish import settle
@@ -47,6 +48,9 @@ class Collector:
         #: What is in the parts that were taken up.
         self._before: Coverage | None = None
         self._next_flush = time.monotonic() + _FIRST_FLUSH_SECONDS
+        self._kinds = ErrorKinds()
+        #: What is to be told about errors of a kind that had not been seen before; who tells it empties it.
+        self.news: list[str] = []
 
     def add(self, result: ChunkResult) -> None:
         """Takes over the rows of a chunk, and flushes what has been held long enough."""
@@ -55,6 +59,9 @@ class Collector:
         self._held.add(result)
         self.rows += result.rows
         self.errors += result.errors
+        for name, table in result.tables:
+            if name == "errors":
+                self.news += self._kinds.add(table)
         if self._held.bytes > _MAX_HELD_BYTES or self.is_due:
             self.flush()
 

@@ -22,6 +22,7 @@ from scythe.define.schemas import ExperimentSchemas, index_of
 from scythe.errors import CatalogError, OutputError, RunError, TableNotFound
 from scythe.gather.coverage import Coverage
 from scythe.gather.dataframe_rule import check_dataframe, record_dataframe
+from scythe.gather.error_kinds import ErrorKinds
 from scythe.gather.merge import KEY, Source, keys_of, merged, rebatched, without
 from scythe.gather.parts import Part, PartFile, number_of, schema_of, source_of, stored_parts
 from scythe.gather.publish import Gathered, publish, record, settle
@@ -72,6 +73,7 @@ class Gather:
         self.coverage = coverage_of(plan, self.parts)
         self._gather = ""
         self._stems: dict[str, str] = {}
+        self._kinds = ErrorKinds()
 
     def _stored_pieces(self) -> Iterator[_Piece]:
         for number, part in enumerate(self.parts):
@@ -141,7 +143,8 @@ class Gather:
             kept = np.empty(0, np.int64) if name in ("errors", "tasks") else dropped
             table = self._planned(generations, name, schema)
             index = index_of(name, self.schemas)
-            file = self._publish(name, schema.arrow, table, index, self._rows(name, kept, extra))
+            rows = self._rows(name, kept, extra)
+            file = self._publish(name, schema.arrow, table, index, self._counted(rows) if name == "errors" else rows)
             written[name] = _Written(table, file, schema.names)
         for name, frame in frames.items():
             table = generations.open(self.plan.key, name, typed[name])
@@ -175,6 +178,12 @@ class Gather:
         if extra is not None:
             sources.append(Source.of(extra))
         return rebatched(without(merged(sources), dropped), ROW_GROUP_ROWS)
+
+    def _counted(self, errors: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        """The same rows, counted by their kind on their way."""
+        for table in errors:
+            self._kinds.add(table)
+            yield table
 
     def _owned(self, piece: _Piece) -> Source:
         """The rows of a piece that no later part has superseded."""
@@ -247,6 +256,7 @@ class Gather:
                 for name, w in written.items()
             },
             gather=self._gather,
+            error_kinds=self._kinds.all(),
         )
         if result.rows + result.errors != self.plan.inputs:
             raise CatalogError(

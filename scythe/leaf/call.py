@@ -19,7 +19,7 @@ from scythe.base import ExperimentInputSpec, running_on
 from scythe.define.experiment import Experiment
 from scythe.define.schemas import ExperimentSchemas
 from scythe.errors import FetchError, InputFileChanged
-from scythe.leaf.failures import Failure
+from scythe.leaf.failures import Failure, is_final
 from scythe.leaf.input_files import WAY_OUT, InputFiles
 from scythe.leaf.outputs import Place
 from scythe.leaf.renewal import Life
@@ -175,7 +175,7 @@ class Calls:
             except BaseException as error:  # noqa: BLE001 - whatever the function raises (SystemExit too) becomes a row
                 if self.life is not None:
                     self.life.failed(i, before + self.tries - 1, error)
-                if self.tries == tries:
+                if self.tries == tries or is_final(error, self.work.experiment.output_model):
                     failure = self._told(i, error, before, mark)
                     break
             self.tries += 1

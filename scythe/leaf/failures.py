@@ -13,7 +13,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import BaseModel, ValidationError
+
 import scythe_catalog
+from scythe.errors import OutputError
 from scythe_catalog.redaction import redacted
 
 #: Frames of these folders above the user's function say nothing to the user.
@@ -41,6 +44,13 @@ class Failure:
         return cls(
             name, redacted(_cut(message, _MESSAGE_CHARACTERS)), redacted(_cut(text, _TRACEBACK_CHARACTERS)), attempts
         )
+
+
+def is_final(error: BaseException, output_model: type[BaseModel]) -> bool:
+    """Whether trying again would give the same error: what was returned does not fit its model or its run, or a module is missing."""
+    if isinstance(error, ValidationError):
+        return error.title == output_model.__name__
+    return isinstance(error, OutputError | ModuleNotFoundError)
 
 
 def _name(kind: type[BaseException]) -> str:

@@ -11,6 +11,8 @@ from scythe.record.format import FORMAT, parse
 from scythe.record.layout import RunKey
 from scythe_catalog.storage.objects import Objects
 
+_SHOWN_KINDS = 3
+
 
 class TableResult(BaseModel):
     """One table of a finished run."""
@@ -27,6 +29,33 @@ class TableResult(BaseModel):
     untold: bool = False
 
 
+class ErrorKind(BaseModel):
+    """Errors that are alike: of one class, from one place, with messages that differ in their values alone.
+
+    Attributes:
+        exception_type: The class.
+        place: File, line and function where it was raised; empty where it was not raised in code of yours.
+        message: The first one's message.
+        count: How many inputs failed so.
+        first: The lowest `sort_index` of them.
+    """
+
+    exception_type: str
+    place: str
+    message: str
+    count: int
+    first: int
+
+    @property
+    def name(self) -> str:
+        """The name of the class, without its module."""
+        return self.exception_type.rpartition(".")[2]
+
+    def __str__(self) -> str:
+        line = self.message.partition("\n")[0]
+        return f"{self.name} {line if len(line) <= 100 else line[:99] + '…'} ({self.count:,})"
+
+
 class RunResult(BaseModel):
     """What `ref.result()` gives: what a run came to.
 
@@ -37,6 +66,7 @@ class RunResult(BaseModel):
         inputs: How many inputs there were.
         rows: How many of them came to results.
         errors: How many of them failed.
+        error_kinds: Those by their kind, the most frequent first.
         seconds: From the start of the last process that worked on the run to the end of its gathering.
         finished: When that was, in UTC.
         attempt: Which attempt on the run it was: 1, or that of a resume or retry.
@@ -63,10 +93,18 @@ class RunResult(BaseModel):
     attempt: int
     tables: dict[str, TableResult]
     gather: str | None = None
+    error_kinds: list[ErrorKind] = []
     format: int = FORMAT
 
+    @property
+    def errors_told(self) -> str:
+        """How many inputs failed, and of which kinds, in a line."""
+        kinds = "; ".join(map(str, self.error_kinds[:_SHOWN_KINDS]))
+        more = "; …" if len(self.error_kinds) > _SHOWN_KINDS else ""
+        return f"{self.errors:,} errors" + (f": {kinds}{more}" if kinds else "")
+
     def __repr__(self) -> str:
-        counts = f"{self.rows:,} rows, {self.errors:,} errors in {self.seconds:.3g} s"
+        counts = f"{self.rows:,} rows, {self.errors_told} in {self.seconds:.3g} s"
         return f"<RunResult {self.experiment_id}: {counts}; {', '.join(self.tables)}>"
 
     __str__ = __repr__

@@ -57,6 +57,13 @@ class Progress:
         with self._place:
             self._bar.console.print(Text.from_ansi(lines), soft_wrap=True)
 
+    def say(self, text: str) -> None:
+        """Tells something at once: above the bar, where there is one."""
+        if self._bar is not None:
+            self._show(text)
+        else:
+            tell(f"{self._title}: {text}")
+
     def update(self, done: int, failed: int, notice: str | None = None) -> None:
         """`done` inputs have come to an end, `failed` of them in an error; `notice` says why no others do."""
         if self._before is None:

@@ -64,6 +64,8 @@ class HatchetRef:
                     raise
                 else:
                     progress.update(result.inputs, result.errors)
+                    if result.errors:
+                        progress.say(result.errors_told)
                     return result
                 done, failed = self._progress()
                 progress.update(done, failed, watch.look(done))

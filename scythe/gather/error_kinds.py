@@ -1,0 +1,88 @@
+"""Errors by their kind: class, place, and message without its values. Counts, and tells the first of each; columns only."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+
+from scythe.names import ID_LEVELS
+from scythe.record.results import ErrorKind
+from scythe_catalog.compute import pc
+
+#: What differs between two messages of one kind: quoted texts, and numbers.
+_VALUES = r"'[^'\n]*'|\"[^\"\n]*\"|0x[0-9a-fA-F]+|[-+]?\d[\d_,.]*(?:[eE][-+]?\d+)?"
+_FRAME = r'(?s)\A.*File "([^"\n]+)", line (\d+), in ([^\n]+).*\z'
+#: Frames of libraries: what a user looks for is his own line.
+_LIBRARY = r' +File "[^"\n]*(?:site-packages|dist-packages|/lib/python\d)[^"\n]*", line [^\n]*\n(?:    [^\n]*\n)*'
+_LINE = re.compile(r'File "([^"\n]+)", line (\d+), in ([^\n]+)\n +([^\n]+)')
+_MOST_KINDS = 1000
+_SHOWN_VALUES, _SHOWN_CHARACTERS = 6, 2000
+_OWN = frozenset({*ID_LEVELS, "exception_type", "exception_message", "traceback", "attempts", "extra"})
+
+
+class ErrorKinds:
+    """The kinds of errors that have been seen, with their counts."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str, str], ErrorKind] = {}
+
+    def add(self, errors: pa.Table) -> list[str]:
+        """Counts rows of `errors`; gives a text for people on the first of each kind that is new."""
+        news: list[str] = []
+        for key, first, count in _grouped(errors):
+            known = self._found.get(key)
+            if known is not None:
+                known.count += count
+                known.first = min(known.first, first)
+            elif len(self._found) < _MOST_KINDS:
+                (row,) = errors.filter(pc.equal(errors["sort_index"], first)).to_pylist()
+                message = _cut(row["exception_message"])
+                kind = ErrorKind(exception_type=key[0], place=key[1], message=message, count=count, first=first)
+                self._found[key] = kind
+                news.append(_told(row, kind))
+        return news
+
+    def all(self) -> list[ErrorKind]:
+        """The kinds, the most frequent first."""
+        return sorted(self._found.values(), key=lambda kind: (-kind.count, kind.first))
+
+
+def _grouped(errors: pa.Table) -> Iterable[tuple[tuple[str, str, str], int, int]]:
+    """Each kind that is among some rows: what it is, its lowest `sort_index`, and how many there are."""
+    if not errors.num_rows:
+        return
+    traceback = pc.replace_substring_regex(errors["traceback"], pattern=_LIBRARY, replacement="")
+    in_code = pc.match_substring(traceback, 'File "')
+    place = pc.replace_substring_regex(traceback, pattern=_FRAME, replacement=r"\1:\2 in \3")
+    columns = {
+        "kind": errors["exception_type"],
+        "place": pc.if_else(in_code, place, ""),
+        "message": pc.replace_substring_regex(errors["exception_message"], pattern=_VALUES, replacement="…"),
+        "sort_index": errors["sort_index"],
+    }
+    found = pa.table(columns).group_by(["kind", "place", "message"], use_threads=False)
+    for row in found.aggregate([("sort_index", "min"), ("sort_index", "count")]).to_pylist():
+        yield (row["kind"], row["place"], row["message"]), row["sort_index_min"], row["sort_index_count"]
+
+
+def _told(row: dict[str, Any], kind: ErrorKind) -> str:
+    """The first of a kind, for people: which input, what was wrong, and where."""
+    values = [f"{name}={value!r}" for name, value in row.items() if name not in _OWN and _is_plain(value)]
+    shown = ", ".join(values[:_SHOWN_VALUES]) + (", …" if len(values) > _SHOWN_VALUES else "")
+    text = f"input {row['sort_index']} failed{f' ({shown})' if shown else ''}: {kind.name}: {kind.message}"
+    lines = _LINE.findall(re.sub(_LIBRARY, "", row["traceback"]))
+    if lines:
+        file, line, function, code = lines[-1]
+        text += f"\n  {file}:{line} in {function}: {code.strip()}"
+    return text
+
+
+def _is_plain(value: Any) -> bool:
+    return value is not None and not isinstance(value, list | dict | bytes)
+
+
+def _cut(message: str) -> str:
+    return message if len(message) <= _SHOWN_CHARACTERS else message[:_SHOWN_CHARACTERS] + " …"
