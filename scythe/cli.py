@@ -140,6 +140,17 @@ def _short(name: str | None) -> str | None:
     return name and name[:12] + ("-dirty" if name.endswith("-dirty") else "")
 
 
+def _max_errors(text: str) -> Any:
+    if text in ("none", "alike"):
+        return None if text == "none" else text
+    try:
+        return float(text) if "." in text else int(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is no number, share, 'alike' or 'none'", param_hint="--max-errors"
+        ) from None
+
+
 @app.command("resume")
 def resume(
     name: _Name,
@@ -148,12 +159,19 @@ def resume(
         typer.Argument(help="The module or file that defines the function, where Scythe is not to look itself."),
     ] = None,
     errors: Annotated[bool, typer.Option("--errors", help="Run the inputs that failed once more, too.")] = False,
+    max_errors: Annotated[
+        str | None,
+        typer.Option(
+            help="How many may fail until it stops: a number, a share (0.1), alike, none; as allocated if not given."
+        ),
+    ] = None,
 ) -> None:
     """Goes on with a run: what has neither row nor error is run, then everything is gathered."""
     import scythe
 
     run = scythe.open_run(name)
-    ref = run.retry_errors(module=module) if errors else run.resume(module=module)
+    more = {} if max_errors is None else {"max_errors": _max_errors(max_errors)}
+    ref = run.retry_errors(module=module, **more) if errors else run.resume(module=module, **more)
     result = ref.result()
     _say(f"{run.experiment_id}: {result.rows:,} rows, {result.errors:,} errors")
 

@@ -135,6 +135,15 @@ class Superseded(RunError):
         self.owner = owner
 
 
+class TooManyErrors(RunError):
+    """More inputs failed than the run may have.
+
+    Raised by `ref.result()`: `allocate(max_errors=...)` says how many; by default the run stops where the first 20 inputs that
+    finish all fail alike. What is finished is kept. Mend the cause, then `scythe resume NAME --errors`; or go on as it is with
+    `run.resume(max_errors=None)`.
+    """
+
+
 class RunDamaged(RunError):
     """A file of a run is not what was written: it is empty, cut short or gone. The message names it.
 
@@ -232,6 +241,7 @@ __all__ = [
     "StorageRefused",
     "Superseded",
     "TableNotFound",
+    "TooManyErrors",
     "VersionError",
     "WorkerCrashed",
 ]

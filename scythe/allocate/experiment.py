@@ -18,6 +18,7 @@ from scythe.errors import AllocationError, NotFoundError, StorageError
 from scythe.names import check_name
 from scythe.record import find
 from scythe.record.layout import RunKey
+from scythe.record.plan import MaxErrors, check_max_errors
 from scythe.record.reserve import reserve_folder, sweep, undo
 from scythe.record.results import RunResult, finished_result
 from scythe.record.versions import (
@@ -244,6 +245,7 @@ class BaseExperiment:
         workers: int | None = None,
         copy_inputs: bool = False,
         seed: int = 0,
+        max_errors: MaxErrors = "alike",
     ) -> tuple[ExperimentRun, RunRef]:
         """Checks the inputs, stores a run whole, and starts it.
 
@@ -263,6 +265,8 @@ class BaseExperiment:
             workers: Processes of the local engine; `SCYTHE_WORKERS`, else all cores, if not given.
             copy_inputs: Copy s3 and http inputs into the run too, not local files alone.
             seed: What the random numbers of all inputs derive from: `input_spec.seed`, `random` and `np.random`.
+            max_errors: How many inputs may fail until the run stops, incomplete and resumable: a number, a share of all inputs
+                (0.1), None for any number; "alike": it stops where the first 20 that finish all fail alike.
 
         Returns:
             The run, and a reference to its result.
@@ -294,6 +298,7 @@ class BaseExperiment:
                 raise AllocationError(f"{name} must be a whole number, got {number!r}")
             if name != "seed" and number < 1:
                 raise AllocationError(f"{name} must be at least 1, got {number}")
+        check_max_errors(max_errors)
         if recursion_map is not None and not isinstance(recursion_map, RecursionMap):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise AllocationError(f"recursion_map must be a RecursionMap, got {recursion_map!r}")
         settings = engine_settings()
@@ -312,6 +317,7 @@ class BaseExperiment:
             plan = store_run(
                 self.experiment, objects, key, inputs, engine=chosen.engine.name, chunk=chunk, shape=recursion_map,
                 catalog=settings.catalog, copy_inputs=copy_inputs, overwrite_experiment_id=overwrite_experiment_id, seed=seed,
+                max_errors=max_errors,
                 run_id=None if chosen.engine.names_runs else str(uuid.uuid4()),
             )  # fmt: skip
         run = load_run(objects, key)

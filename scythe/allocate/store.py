@@ -17,7 +17,7 @@ from scythe.gather.publish import settle_all
 from scythe.record.generations import Generations, catalog_of
 from scythe.record.layout import RunKey
 from scythe.record.manifest import IO_SCHEMAS, dump_yaml, io_spec, make_manifest, schema_hash
-from scythe.record.plan import RunPlan, TablePlan
+from scythe.record.plan import MaxErrors, RunPlan, TablePlan
 from scythe.record.provenance import begin
 from scythe.record.reserve import give_number, next_number
 from scythe.scatter_gather import RecursionMap
@@ -39,6 +39,7 @@ def store_run(
     copy_inputs: bool,
     overwrite_experiment_id: bool,
     seed: int,
+    max_errors: MaxErrors,
     run_id: str | None,
 ) -> RunPlan:
     """Everything of a run but its results: input files, specs, plan, tables and, last, the manifest. Starts nothing."""
@@ -75,6 +76,7 @@ def store_run(
         factor=shape.factor if shape is not None else None,
         max_depth=shape.max_depth if shape is not None else None,
         seed=seed,
+        max_errors=max_errors,
     )
     with _prepared_tables(experiment, objects, plan):
         objects.write(key.plan, plan.to_json())

@@ -175,7 +175,7 @@ class LocalJob:
         plan, retries = self.plan, self.experiment.options.retries
         total = sum(b - a for a, b in self._ranges)
         chunks = ChunkQueue(self._ranges, self._workers, plan.chunk)
-        job, in_flight = pool_job(plan, self.experiment), 0
+        job, in_flight, out = pool_job(plan, self.experiment), 0, 0  # chunks and inputs on their way
         with (
             Leaf(plan, self.experiment) as leaf,
             Progress(f"{plan.key.experiment} {plan.key.version}", total) as progress,
@@ -187,25 +187,25 @@ class LocalJob:
                 if self._stop.is_set():
                     raise RunError(f"the run {plan.key.path} was interrupted; what was finished is kept: resume it")
                 for _ in range(pool.hungry(chunks.depth)):
-                    work = chunks.next()
+                    work = chunks.next(collector.limit.allowed(out))
                     if work is None:
                         break
                     job = kept_up(job, plan)
                     pool.submit(work, job)
-                    in_flight += 1
+                    in_flight, out = in_flight + 1, out + work.size
                 for event in pool.poll(_POLL_SECONDS):
                     match event:
                         case Done(work, result, seconds):
-                            in_flight -= 1
+                            in_flight, out = in_flight - 1, out - work.size
                             chunks.measured(work.size, seconds)
                             collector.add(result)
                         case Renewed(_, done, result, again, seconds):
-                            in_flight += len(again) - 1
+                            in_flight, out = in_flight + len(again) - 1, out - done
                             if result is not None:
                                 chunks.measured(done, seconds)
                                 collector.add(result)
                         case Died():
-                            in_flight -= 1
+                            in_flight, out = in_flight - 1, out - event.chunk.size
                             what = after(event, retries)
                             chunks.give_back(*what.again)
                             if what.lost is not None:

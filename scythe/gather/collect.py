@@ -15,6 +15,7 @@ from scythe.define.experiment import Experiment
 from scythe.errors import RunError, ScytheError
 from scythe.gather.coverage import Coverage
 from scythe.gather.error_kinds import ErrorKinds
+from scythe.gather.error_limit import ErrorLimit
 from scythe.gather.final import Gather, coverage_of
 from scythe.gather.parts import Part, Rows, stored_parts, write_part
 from scythe.gather.publish import settle
@@ -49,11 +50,16 @@ class Collector:
         self._before: Coverage | None = None
         self._next_flush = time.monotonic() + _FIRST_FLUSH_SECONDS
         self._kinds = ErrorKinds()
+        self.limit = ErrorLimit(plan.max_errors, plan.inputs, plan.key.path)
         #: What is to be told about errors of a kind that had not been seen before; who tells it empties it.
         self.news: list[str] = []
 
     def add(self, result: ChunkResult) -> None:
-        """Takes over the rows of a chunk, and flushes what has been held long enough."""
+        """Takes over the rows of a chunk, and flushes what has been held long enough.
+
+        Raises:
+            TooManyErrors: more inputs failed than the run may have; the rows were taken over.
+        """
         if not self.is_new(result.first):
             return
         self._held.add(result)
@@ -64,6 +70,7 @@ class Collector:
                 self.news += self._kinds.add(table)
         if self._held.bytes > _MAX_HELD_BYTES or self.is_due:
             self.flush()
+        self.limit.check(result.rows, result.errors, self._kinds)
 
     @property
     def is_due(self) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 
 from scythe.record.format import dump, parse
 from scythe.record.layout import RunKey
-from scythe.record.plan import Positions
+from scythe.record.plan import MaxErrors, Positions
 from scythe.scatter_gather import Shape
 from scythe_catalog.storage.objects import Objects
 
@@ -35,6 +35,8 @@ class AttemptPlan:
     labels: dict[str, str | int] = field(default_factory=dict[str, str | int])
     #: The tasks that workers must have, the leaf's first.
     tasks: list[str] = field(default_factory=list[str])
+    #: How many inputs may fail until it stops.
+    max_errors: MaxErrors = None
 
     @property
     def n(self) -> int:
@@ -57,7 +59,7 @@ def load_attempt_plan(objects: Objects, key: RunKey, number: int) -> AttemptPlan
     """An attempt's plan; raises FileNotFoundError."""
     data = _load(objects, key.attempt_plan(number))
     opened = [(a, b) for a, b in data["open"]]
-    own = {name: data[name] for name in ("code", "labels", "tasks") if name in data}
+    own = {name: data[name] for name in ("code", "labels", "tasks", "max_errors") if name in data}
     return AttemptPlan(data["number"], opened, data["show"], **own)
 
 

@@ -6,18 +6,32 @@ pointers, never values, and no secret.
 
 from __future__ import annotations
 
+import enum
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from scythe.define.experiment import Experiment
 from scythe.define.schemas import ExperimentSchemas
-from scythe.errors import NotFoundError, RunDamaged
+from scythe.errors import AllocationError, NotFoundError, RunDamaged
 from scythe.record.format import dump, parse
 from scythe.record.layout import RunKey
 from scythe_catalog.schema import TableSchema
 from scythe_catalog.storage.objects import Objects
+
+#: How many inputs may fail until a run stops: a number, a share of all inputs, "alike" (the first that finish all fail
+#: alike), or None.
+MaxErrors = int | float | Literal["alike"] | None
+
+
+class Unset(enum.Enum):
+    """An argument that was not given, where None means something."""
+
+    UNSET = "as it was allocated"
+
+
+UNSET = Unset.UNSET
 
 #: Rows of `specs.pq`, in ascending order.
 Positions = range | np.ndarray
@@ -67,6 +81,7 @@ class RunPlan:
     max_depth: int | None = None
     #: What the random numbers of all inputs derive from.
     seed: int = 0
+    max_errors: MaxErrors = None
 
     @property
     def objects(self) -> Objects:
@@ -113,3 +128,18 @@ class RunPlan:
         except FileNotFoundError as error:
             raise NotFoundError(f"the run {key.path} has no plan ({objects.uri(key.plan)})") from error
         return replace(plan, root=objects.root)
+
+
+def check_max_errors(given: object) -> None:
+    """Nothing where it is what `max_errors` may be.
+
+    Raises:
+        AllocationError: it is not.
+    """
+    fine = given is None or given == "alike"
+    if isinstance(given, int | float) and not isinstance(given, bool):
+        fine = given >= 0 if isinstance(given, int) else 0 < given < 1
+    if not fine:
+        raise AllocationError(
+            f"max_errors must be a number, a share of all inputs below 1, 'alike' or None, got {given!r}"
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Self
 
 from pydantic import BaseModel, PrivateAttr
@@ -20,7 +21,7 @@ from scythe.record.attempts import check_free, latest_attempt
 from scythe.record.generations import catalog_of
 from scythe.record.history import RunAttempt, attempts_on
 from scythe.record.layout import RunKey
-from scythe.record.plan import RunPlan
+from scythe.record.plan import UNSET, MaxErrors, RunPlan, Unset, check_max_errors
 from scythe.record.reserve import bury, check_dead, undo
 from scythe.record.results import RunResult, read_result
 from scythe.runs.status import Look, Status, look_at
@@ -185,7 +186,12 @@ class ExperimentRun(BaseModel):
         return engine_of(plan).outlook(plan)
 
     def resume(
-        self, *, engine: str | EngineOptions | None = None, workers: int | None = None, module: str | None = None
+        self,
+        *,
+        engine: str | EngineOptions | None = None,
+        workers: int | None = None,
+        module: str | None = None,
+        max_errors: MaxErrors | Unset = UNSET,
     ) -> RunRef:
         """Runs what has neither row nor error, then gathers; a finished run is left as it is.
 
@@ -194,6 +200,7 @@ class ExperimentRun(BaseModel):
             workers: Processes of the local engine; `SCYTHE_WORKERS`, else all cores, if not given.
             module: Where the function is defined (`package.module` or `file.py`, with `:name` where you like), if it is
                 neither registered here nor found below the working folder.
+            max_errors: How many inputs may fail until it stops, as `allocate` takes it; as it was allocated if not given.
 
         Returns:
             A reference to its result, as `allocate` gives one; on a cluster, to what goes on there already.
@@ -219,10 +226,17 @@ class ExperimentRun(BaseModel):
                 settle(self._objects, catalog_of(self._objects, engine_settings().catalog), self.key)
             return FinishedRef(finished)
         plan = RunPlan.load(self._objects, self.key)
-        return self._start(plan, coverage_of(plan, all_parts(plan)).open_ranges(), engine, workers, module, show=True)
+        return self._start(
+            plan, coverage_of(plan, all_parts(plan)).open_ranges(), engine, workers, module, max_errors, show=True
+        )
 
     def retry_errors(
-        self, *, engine: str | EngineOptions | None = None, workers: int | None = None, module: str | None = None
+        self,
+        *,
+        engine: str | EngineOptions | None = None,
+        workers: int | None = None,
+        module: str | None = None,
+        max_errors: MaxErrors | Unset = UNSET,
     ) -> RunRef:
         """Runs the inputs that failed once more (and what is open), then gathers anew. Rows that are there stay as they are.
 
@@ -231,6 +245,7 @@ class ExperimentRun(BaseModel):
             workers: Processes of the local engine; `SCYTHE_WORKERS`, else all cores, if not given.
             module: Where the function is defined (`package.module` or `file.py`, with `:name` where you like), if it is
                 neither registered here nor found below the working folder.
+            max_errors: How many inputs may fail until it stops, as `allocate` takes it; as it was allocated if not given.
 
         Returns:
             A reference to its result, as `allocate` gives one; on a cluster, to what goes on there already.
@@ -254,7 +269,7 @@ class ExperimentRun(BaseModel):
         coverage = coverage_of(plan, parts)
         for number, rows in enumerate(failed(self._objects, parts).values()):
             coverage.release(rows[coverage.owned(number, rows)])
-        return self._start(plan, coverage.open_ranges(), engine, workers, module, show=False)
+        return self._start(plan, coverage.open_ranges(), engine, workers, module, max_errors, show=False)
 
     def cancel(self) -> None:
         """Stops the run wherever it is worked on; what is finished stays, and `resume` goes on with it.
@@ -329,9 +344,13 @@ class ExperimentRun(BaseModel):
         engine: str | EngineOptions | None,
         workers: int | None,
         module: str | None,
+        max_errors: MaxErrors | Unset,
         *,
         show: bool,
     ) -> RunRef:
+        if not isinstance(max_errors, Unset):
+            check_max_errors(max_errors)
+            plan = replace(plan, max_errors=max_errors)
         experiment = find_experiment(plan, module)
         chosen = choose(engine or plan.engine, experiment)
         going = chosen.engine.attach(plan)

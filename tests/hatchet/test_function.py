@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import polars as pl
 import pytest
 
-from tests.cluster import PATIENCE
+import scythe
+from scythe.errors import TooManyErrors
+from tests.cluster import PATIENCE, wait_for
 from tests.hatchet.sites import Site, calls, check
 
 
@@ -92,3 +94,16 @@ def test_a_worker_process_makes_room_for_a_fresh_one_after_as_many_inputs_as_it_
 
     rows = check(run, good=list(range(7)), bad=[])["scalars"]
     assert rows["y"].value_counts()["count"].sort(descending=True).to_list() == [2, 2, 2, 1]
+
+
+def test_a_mistake_that_all_inputs_share_stops_the_run_after_a_few(main: Site) -> None:
+    _, specs = main.orders(*["raises"] * 150)
+    run, ref = main.allocate("obey", specs)
+
+    with pytest.raises(TooManyErrors, match="inputs that finished have all failed alike: ValueError: call"):
+        ref.result(timeout=PATIENCE)
+
+    wait_for(lambda: run.status == "incomplete", timeout=PATIENCE)
+    assert 20 <= scythe.read(run.experiment, table="tasks", run=run).height <= 64
+    result = run.resume(max_errors=None).result(timeout=PATIENCE)
+    assert (result.rows, result.errors, result.error_kinds[0].count) == (0, 150, 150)

@@ -45,13 +45,13 @@ class ChunkQueue:
         timely = int(_TARGET_SECONDS / max(self._seconds, 1e-9))
         return max(1, min(timely, self._last * _GROWTH, fair, _MAX_ROWS))
 
-    def next(self) -> Chunk | None:
-        """The next chunk to run, None where nothing is open."""
+    def next(self, most: int | None = None) -> Chunk | None:
+        """The next chunk to run, of `most` inputs if it is a new one; None where nothing is open."""
         if self._again:
             taken = self._again.popleft()
-        elif self._open:
+        elif self._open and most != 0:
             head = self._open.popleft()
-            size = self.size()
+            size = self.size() if most is None or self._fixed is not None else min(self.size(), most)
             taken = Chunk(head.rows[:size])
             if taken.size < head.size:
                 self._open.appendleft(Chunk(head.rows[size:]))

@@ -14,7 +14,8 @@ from scythe.engines.hatchet.client.outlook import Watch
 from scythe.engines.hatchet.connection import connect, on_loop
 from scythe.engines.hatchet.errors import is_of_the_network, told
 from scythe.engines.hatchet.fleet import cancel_all, cancel_runs
-from scythe.errors import RunCancelled, RunError
+from scythe.errors import RunCancelled, RunError, TooManyErrors
+from scythe.gather.error_limit import stopped
 from scythe.record.attempt_plan import progress_of
 from scythe.record.attempts import latest_attempt
 from scythe.record.plan import RunPlan
@@ -133,6 +134,8 @@ class HatchetRef:
                 return result
             if cancelled:
                 raise _cancelled(plan) from None
+            if told(error).startswith(stopped(path)):  # of a task's exception no more than the message comes back
+                raise TooManyErrors(told(error)) from None
             raise RunError(f"the run {path} could not be finished: {told(error)}") from error
         result = await asyncio.to_thread(read_result, plan.objects, plan.key)
         if result is None and taken_over:

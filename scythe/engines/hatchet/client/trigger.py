@@ -90,7 +90,9 @@ def run_hatchet(
         RunError: the engine refuses.
     """
     labels, names = required_labels(experiment.options), task_names(experiment, single=plan.single)
-    attempt = AttemptPlan(_next_attempt(plan), list(open_ranges), show, _code(experiment, any_code), labels, names)
+    attempt = AttemptPlan(
+        _next_attempt(plan), list(open_ranges), show, _code(experiment, any_code), labels, names, plan.max_errors
+    )
     store_attempt_plan(plan.objects, plan.key, attempt)
     record(plan.objects, plan.key, experiment, "hatchet", attempt.number)
     pointer: dict[str, Any] = {"root": plan.root, "run": plan.key.path, "turn": attempt.number}

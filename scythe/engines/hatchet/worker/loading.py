@@ -72,6 +72,7 @@ class Loader:
     def _load(self, payload: Pointer, experiment: Experiment) -> Loaded:
         plan = replace(find_plan(payload.root, payload.key), workflow_run_id=payload.run_id)
         attempt = load_attempt_plan(plan.objects, payload.key, payload.turn)
+        plan = replace(plan, max_errors=attempt.max_errors)
         _check(plan, attempt, experiment, self._codes.get(experiment.name))
         parts = f"{payload.turn:06d}-leaf"
         return Loaded(attempt, Prepared(plan, experiment, pool_job(plan, experiment, parts), Packing(plan, parts)))

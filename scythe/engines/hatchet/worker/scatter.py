@@ -40,6 +40,7 @@ from scythe.engines.hatchet.worker.loading import (
 from scythe.engines.hatchet.worker.stopping import Stopping
 from scythe.engines.hatchet.worker.threads import in_thread, lease_of
 from scythe.errors import RunCancelled, RunError, Superseded
+from scythe.gather.error_limit import FIRST_INPUTS
 from scythe.gather.parts import Part
 from scythe.gather.payload import Packed
 from scythe.leaf.rows import ChunkResult
@@ -173,7 +174,8 @@ class WorkingNode:
             return shape  # the root's probes are the root's alone
         if shape is None:
             slots = await slots_for(self.tasks)
-            probes = 0 if plan.chunk else min(attempt.n, 2 * slots, _MAX_PROBES)
+            least = FIRST_INPUTS if plan.max_errors == "alike" else 0  # they tell whether all fail alike, too
+            probes = 0 if plan.chunk else min(attempt.n, max(2 * slots, least), _MAX_PROBES)
             shape = Shape(factor=1, max_depth=0, probes=probes, chunk=0, smallest=0, slots=slots)
             await asyncio.to_thread(store_shape, plan.objects, plan.key, attempt.number, shape)
         seconds = await self._probe(shape.probes) if shape.probes else None
