@@ -63,6 +63,7 @@ QUIET = {
     "scythe.allocate.ExperimentRun.objects",
     "scythe.allocate.RunRef.hatchet",
     "scythe.allocate.RunRef.workflow_run_id",
+    "scythe.allocate.RunResult.errors_told",
     "scythe.allocate.SemVer.next_major_version",
     "scythe.allocate.SemVer.next_minor_version",
     "scythe.allocate.SemVer.next_patch_version",

@@ -98,7 +98,12 @@ class RunResult(BaseModel):
 
     @property
     def errors_told(self) -> str:
-        """How many inputs failed, and of which kinds, in a line."""
+        """How many inputs failed, and of which kinds, in a line.
+
+        Examples:
+            >>> scythe.open_run("simulate_energy").result.errors_told
+            '0 errors'
+        """
         kinds = "; ".join(map(str, self.error_kinds[:_SHOWN_KINDS]))
         more = "; …" if len(self.error_kinds) > _SHOWN_KINDS else ""
         return f"{self.errors:,} errors" + (f": {kinds}{more}" if kinds else "")
