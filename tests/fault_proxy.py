@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import threading
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
+
+from tests.listener import listening
 
 #: A request's method and target -> what befalls it; None is nothing.
 Rule = Callable[[str, str], str | None]
@@ -68,36 +69,8 @@ def once(fault: str, method: str, ending: str) -> Rule:
 def fault_proxy(server: int, rule: Rule) -> Generator[FaultProxy]:
     """A proxy in front of a port of this machine, in a thread of its own."""
     proxy = FaultProxy(rule)
-    loop = asyncio.new_event_loop()
-    started = threading.Event()
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def serve() -> None:
-        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.ensure_future(_converse(proxy, server, reader, writer))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-
-        listener = await asyncio.start_server(accept, "127.0.0.1", 0)
-        proxy.port = listener.sockets[0].getsockname()[1]
-        started.set()
-        async with listener:
-            with contextlib.suppress(asyncio.CancelledError):
-                await listener.serve_forever()
-        for task in list(tasks):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    main = loop.create_task(serve())
-    thread = threading.Thread(target=loop.run_until_complete, args=(main,), daemon=True)
-    thread.start()
-    started.wait()
-    try:
+    with listening(lambda reader, writer: _converse(proxy, server, reader, writer)) as proxy.port:
         yield proxy
-    finally:
-        loop.call_soon_threadsafe(main.cancel)
-        thread.join()
-        loop.close()
 
 
 async def _converse(proxy: FaultProxy, server: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import Generator
 from dataclasses import dataclass, field
+
+from tests.listener import listening
 
 
 @dataclass
@@ -70,32 +71,5 @@ def tcp_proxy(server: int) -> Generator[TcpProxy]:
     loop = asyncio.new_event_loop()
     proxy = TcpProxy(loop)
     proxy._open.set()
-    started = threading.Event()
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def serve() -> None:
-        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.ensure_future(proxy._accept(server, reader, writer))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-
-        listener = await asyncio.start_server(accept, "127.0.0.1", 0)
-        proxy.port = listener.sockets[0].getsockname()[1]
-        started.set()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.Event().wait()
-        listener.close()
-        for task in list(tasks):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    main = loop.create_task(serve())
-    thread = threading.Thread(target=loop.run_until_complete, args=(main,), daemon=True)
-    thread.start()
-    started.wait()
-    try:
+    with listening(lambda reader, writer: proxy._accept(server, reader, writer), loop) as proxy.port:
         yield proxy
-    finally:
-        loop.call_soon_threadsafe(main.cancel)
-        thread.join()
-        loop.close()

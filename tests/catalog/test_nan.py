@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import duckdb
-import duckdb_ext
 import polars as pl
 import pytest
 from pydantic import BaseModel
@@ -44,18 +42,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert read_description(objects, f"seed/{i}.pq", table.iceberg.schema()).statistics == files[-1].statistics
     table.replace(files, {"version": "v1.0.0"})
     return folder
-
-
-@pytest.fixture(scope="module")
-def duck() -> Any:
-    """DuckDB with its Iceberg extension, from the wheels."""
-    connection = duckdb.connect(config={"allow_unsigned_extensions": "true", "autoinstall_known_extensions": "false"})
-    (folder,) = duckdb_ext.__path__
-    for name in ("avro", "iceberg"):
-        (extension,) = Path(folder).rglob(f"v{duckdb.__version__}/*/{name}.duckdb_extension")
-        connection.execute(f"LOAD '{extension}'")
-    yield connection
-    connection.close()
 
 
 @pytest.mark.parametrize("condition", FILTERS)

@@ -10,8 +10,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import duckdb
-import duckdb_ext
 import pandas as pd
 import polars as pl
 import pyarrow.parquet as pq
@@ -159,19 +157,6 @@ def test_pandas_reads_the_same_file_with_its_multiindex(root: Path) -> None:
     assert frame["started"].tolist() == [pd.Timestamp(STARTED)] * 2
     assert frame["wall"].tolist()[0]["u"] == 0.0
     assert pd.read_parquet(root / "seed" / "b" / "scalars.pq", columns=["load"]).index.tolist() == [("b", 0), ("b", 1)]
-
-
-@pytest.fixture(scope="module")
-def duck() -> Any:
-    """DuckDB with its Iceberg extension, from the wheels."""
-    connection = duckdb.connect(config={"allow_unsigned_extensions": "true", "autoinstall_known_extensions": "false"})
-    (folder,) = duckdb_ext.__path__
-    for name in ("avro", "iceberg"):
-        (extension,) = Path(folder).rglob(f"v{duckdb.__version__}/*/{name}.duckdb_extension")
-        connection.execute(f"LOAD '{extension}'")
-    connection.execute("SET TimeZone = 'UTC'")
-    yield connection
-    connection.close()
 
 
 def test_duckdb_reads_the_table_by_its_folder(root: Path, duck: Any) -> None:

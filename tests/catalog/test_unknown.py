@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import duckdb
-import duckdb_ext
 import pandas as pd
 import polars as pl
 import pyarrow as pa
@@ -71,17 +69,6 @@ def test_the_known_part_of_a_kind_leaves_out_what_nobody_has_told() -> None:
         d=k.List(struct(f=TEXT))
     )
     assert known_part(k.Map(TEXT, k.List(NONE))) is None
-
-
-@pytest.fixture
-def duck() -> Any:
-    connection = duckdb.connect(config={"allow_unsigned_extensions": "true", "autoinstall_known_extensions": "false"})
-    (folder,) = duckdb_ext.__path__
-    for name in ("avro", "iceberg"):
-        (extension,) = Path(folder).rglob(f"v{duckdb.__version__}/*/{name}.duckdb_extension")
-        connection.execute(f"LOAD '{extension}'")
-    yield connection
-    connection.close()
 
 
 def write(
