@@ -1,4 +1,4 @@
-"""The command line: `scythe ls | runs | show | resume | cancel | delete | rebuild | gc | cache | worker`. Says what the library does; does nothing itself."""
+"""The command line: `scythe ls | runs | show | errors | resume | cancel | delete | rebuild | gc | cache | worker`. Says what the library does; does nothing itself."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from scythe.runs.run import ExperimentRun
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    no_args_is_help=True, invoke_without_command=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
     help="Looks after experiments: what there is, how it went, and how to go on.",
 )  # fmt: skip
 
 _Name = Annotated[str, typer.Argument(help="An experiment, or experiment/version, or experiment/version/datetime.")]
+_Json = Annotated[bool, typer.Option("--json", help="As JSON, a list of objects.")]
 _SHOWN_ERRORS = _SHOWN_SLOWEST = 5
 
 
@@ -26,9 +27,15 @@ def _options(  # pyright: ignore[reportUnusedFunction]
     root: Annotated[
         str | None, typer.Option(help="A folder or s3://bucket/prefix, in place of SCYTHE_STORAGE_*.")
     ] = None,
+    version: Annotated[bool, typer.Option("--version", help="Show the version, and end.")] = False,
 ) -> None:
     import os
 
+    if version:
+        import scythe
+
+        typer.echo(scythe.__version__)
+        raise typer.Exit
     if root is not None and root.startswith("s3://"):
         bucket, _, prefix = root.removeprefix("s3://").partition("/")
         os.environ |= {"SCYTHE_STORAGE_BUCKET": bucket, "SCYTHE_STORAGE_BUCKET_PREFIX": prefix}
@@ -38,29 +45,43 @@ def _options(  # pyright: ignore[reportUnusedFunction]
 
 
 @app.command("ls")
-def list_experiments() -> None:
-    """Lists the experiments of the root."""
+def list_experiments(json: _Json = False) -> None:
+    """Lists the experiments of the root, which it names."""
     import scythe
+    from scythe.errors import NotFoundError
+    from scythe.settings import storage
 
-    _table(scythe.list_experiments(), "no experiments yet")
+    objects = storage()
+    if objects.folder is not None and not objects.folder.is_dir():
+        raise NotFoundError(
+            f"there is no root at {objects.folder}: go where it lies, name it with scythe --root FOLDER ls, or set "
+            "SCYTHE_STORAGE_ROOT (SCYTHE_STORAGE_BUCKET for a bucket)"
+        )
+    _say(objects.root, err=True)
+    _table(scythe.list_experiments(), "no experiments yet", json=json)
 
 
 @app.command("runs")
-def list_runs(experiment: Annotated[str, typer.Argument(help="Name of the experiment.")]) -> None:
+def list_runs(experiment: Annotated[str, typer.Argument(help="Name of the experiment.")], json: _Json = False) -> None:
     """Lists the runs of an experiment."""
     import scythe
 
     runs = scythe.list_runs(experiment)
+    if json:
+        _table(runs, "", json=True)
+        return
     _table(runs.drop("name", "run_datetime", "problem"), "no runs yet")
     for status, problem in runs.select("status", "problem").drop_nulls("problem").rows():
         _say(f"{status}: {problem}")
 
 
 @app.command("show")
-def show(name: _Name) -> None:
+def show(
+    name: _Name,
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show where each kind of error was raised.")] = False,
+) -> None:
     """Shows a run: status, counts, slowest inputs, errors by their kind."""
     import scythe
-    from scythe.gather.error_kinds import ErrorKinds
     from scythe.names import file_names
     from scythe.runs.status import counts_of, look_at
 
@@ -95,14 +116,35 @@ def show(name: _Name) -> None:
         )
     errors = _read(run, "errors")
     if errors is not None and errors.height:
-        kinds = ErrorKinds()
-        kinds.add(errors.to_arrow())
         _say("\nErrors")
-        for kind in kinds.all()[:_SHOWN_ERRORS]:
-            share = kind.count / (counts.inputs or kind.count)
-            _say(f"  {kind.count:,} ({share:.0%}), input {kind.first} the first: {kind.name}: {kind.message}")
-            if kind.place:
-                _say(f"    {kind.place}")
+        _errors(errors, counts.inputs or errors.height, traceback)
+
+
+@app.command("errors")
+def errors(name: _Name, json: _Json = False) -> None:
+    """Shows all kinds of errors of a run, the most frequent first, with the traceback of the first of each."""
+    import scythe
+
+    run = scythe.open_run(name)
+    found = scythe.read(run.experiment, run.version, table="errors", run=run.key.folder)
+    if json or not found.height:
+        _table(found, "no errors", json=json)
+    else:
+        _errors(found, run.inputs, traceback=True, most=None)
+
+
+def _errors(errors: pl.DataFrame, inputs: int, traceback: bool, most: int | None = _SHOWN_ERRORS) -> None:
+    """An entry a kind: how many, which input was the first, what was wrong, and where."""
+    from scythe.gather.error_kinds import ErrorKinds
+
+    kinds = ErrorKinds()
+    kinds.add(errors.to_arrow())
+    for kind in kinds.all()[:most]:
+        _say(f"  {kind.count:,} ({kind.count / inputs:.0%}), input {kind.first} the first: {kind.name}: {kind.message}")
+        if kind.place:
+            _say(f"    {kind.place}")
+        if traceback:
+            _say(errors.filter(errors["sort_index"] == kind.first)["traceback"][0])
 
 
 def _show_attempts(run: ExperimentRun, tasks: pl.DataFrame | None) -> None:
@@ -183,7 +225,8 @@ def cancel(name: _Name) -> None:
 
     run = scythe.open_run(name)
     run.cancel()
-    _say(f"cancelled {run.experiment_id}")
+    told = {"finished": "had finished before it could be stopped", "running": "is told to stop"}
+    _say(f"{run.experiment_id} {told.get(run.status, 'is cancelled')}")
 
 
 @app.command("worker")
@@ -289,8 +332,11 @@ def _read(run: ExperimentRun, table: str) -> pl.DataFrame | None:
         return None
 
 
-def _table(frame: pl.DataFrame, empty: str) -> None:
-    """A frame as aligned text, as wide as it needs to be: it can be piped."""
+def _table(frame: pl.DataFrame, empty: str, *, json: bool = False) -> None:
+    """A frame as aligned text, as wide as it needs to be: it can be piped; or as JSON."""
+    if json:
+        typer.echo(frame.write_json())
+        return
     if frame.height == 0:
         _say(empty)
         return

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import re
 import subprocess
 import sys
@@ -49,7 +50,7 @@ def allocated(n: int = 5, version: str = "bumpmajor") -> ExperimentRun:
     """The same, gone on with to its end."""
     run = started(n, version)
     result = run.resume(engine="inline").result()
-    assert str(result).startswith(f"<RunResult {run.experiment_id}: {result.rows} rows, {result.errors} errors in ")
+    assert str(result).startswith(f"<RunResult {run.experiment_id}: {result.rows} rows, {result.errors_told} in ")
     assert run.status == "finished"
     return run
 
@@ -82,8 +83,26 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 CLI = Callable[..., tuple[int, str, str]]
 
 
+def test_the_version_is_that_of_the_package(cli: CLI) -> None:
+    assert cli("--version")[:2] == (0, f"{scythe.__version__}\n")
+
+
+def test_listings_come_as_json(root: Path, cli: CLI) -> None:
+    allocated()
+    assert json.loads(cli("ls", "--json")[1])[0]["name"] == "halve"
+    assert json.loads(cli("runs", "halve", "--json")[1])[0]["status"] == "finished"
+    assert [row["exception_message"] for row in json.loads(cli("errors", "halve", "--json")[1])] == [
+        "three cannot be halved"
+    ]
+
+
 def test_ls_lists_the_experiments(root: Path, cli: CLI) -> None:
-    assert cli("ls")[:2] == (0, "no experiments yet\n")
+    code, out, said = cli("ls")
+    assert (code, out) == (1, "")
+    assert f"there is no root at {root}" in said
+    assert "--root FOLDER" in said
+    root.mkdir()
+    assert cli("ls") == (0, "no experiments yet\n", f"file://{root}\n")
     allocated()
     allocated(1)
 
@@ -118,9 +137,9 @@ def test_show_tells_status_counts_slowest_inputs_and_first_errors(root: Path, cl
         assert re.search(r"status +finished", out)
         assert re.search(r"inputs +5: 4 rows, 1 errors", out)
         assert re.search(r"final/scalars\.pq +4 rows", out)
-        slowest = out.split("Slowest inputs")[1].split("First errors")[0].split("\n")
+        slowest = out.split("Slowest inputs")[1].split("\nErrors")[0].split("\n")
         assert {line.split()[0] for line in slowest[2:] if line} == {"0", "1", "2", "3", "4"}
-        assert re.search(r"3 +ValueError +three cannot be halved +1", out.split("First errors")[1])
+        assert "1 (20%), input 3 the first: ValueError: three cannot be halved" in out.split("\nErrors")[1]
 
 
 def test_show_tells_what_an_unfinished_run_has_so_far(root: Path, cli: CLI) -> None:
@@ -236,7 +255,7 @@ def test_the_installed_command_takes_another_root(root: Path) -> None:
         [*command, "empty", "show", "halve"], capture_output=True, text=True, timeout=60, check=False
     )
 
-    assert (here.returncode, here.stderr) == (0, "")
+    assert (here.returncode, here.stderr) == (0, f"file://{root}\n")
     assert "halve" in here.stdout
     assert (elsewhere.returncode, elsewhere.stdout) == (1, "")
     assert elsewhere.stderr.startswith("scythe: there is no experiment 'halve'")

@@ -109,3 +109,9 @@ def test_show_gives_one_entry_a_kind(run: tuple[Any, str]) -> None:
     shown = CliRunner().invoke(app, ["show", "doubling"]).output
     assert "3 (50%), input 1 the first: ValidationError: 1 validation error for Load" in shown
     assert shown.count("ValidationError") == 1
+    assert "Traceback" not in shown
+    told = [
+        CliRunner().invoke(app, command).output
+        for command in (["show", "doubling", "--traceback"], ["errors", "doubling"])
+    ]
+    assert [text.count("Traceback (most recent call last)") for text in told] == [2, 2]

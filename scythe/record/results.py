@@ -106,7 +106,7 @@ class RunResult(BaseModel):
         """
         kinds = "; ".join(map(str, self.error_kinds[:_SHOWN_KINDS]))
         more = "; …" if len(self.error_kinds) > _SHOWN_KINDS else ""
-        return f"{self.errors:,} errors" + (f": {kinds}{more}" if kinds else "")
+        return f"{self.errors:,} error{'' if self.errors == 1 else 's'}" + (f": {kinds}{more}" if kinds else "")
 
     def __repr__(self) -> str:
         counts = f"{self.rows:,} rows, {self.errors_told} in {self.seconds:.3g} s"
