@@ -74,14 +74,13 @@ def forgetful_registry() -> Iterator[None]:
 
 
 #: Files and folders that take a minute or more, the longest first: what is begun last must be short.
-_LONG = (
-    "tests/test_s3_faults.py",
-    "tests/lifecycle",
-    "tests/test_docs.py",
-    "tests/hatchet",
-    "tests/test_house.py",
-    "tests/test_s3.py",
-)
+_LONG = tuple(
+    f"tests/{name}"
+    for name in (
+        "test_s3_faults.py", "lifecycle", "test_s3.py", "hatchet", "test_local_engine.py", "test_docs.py",
+        "test_configured_catalogs.py", "test_house.py", "test_faults.py", "catalog/test_conformance.py", "catalog/test_races.py",
+    )
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -94,5 +93,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One process more than cores: the tests wait for servers and workers about as often as they compute."""
-    return (os.cpu_count() or 1) + 1
+    """Two processes more than cores: the tests wait for servers and workers about as often as they compute."""
+    return (os.cpu_count() or 1) + 2
