@@ -33,7 +33,8 @@ from scythe.settings import read
 from scythe.terminal.console import tell
 
 _PROGRAM = "from scythe.worker import scatter_main; scatter_main({parent})"
-_AGAIN_SECONDS = 2.0
+#: After how long a scatter process that died is started again, at first and at last: its engine may be gone for good.
+_AGAIN_SECONDS, _LONGEST_SECONDS = 2.0, 60.0
 _STOP_SECONDS = 20.0
 _MANY_CORES = 8
 
@@ -206,9 +207,13 @@ class _Scatter:
         return process
 
     def _watch(self) -> None:
+        pause = _AGAIN_SECONDS / 2
         while not self._stopped.is_set():
+            began = time.monotonic()
             self._process.wait()
-            if not self._stopped.wait(_AGAIN_SECONDS):
+            lived = time.monotonic() - began
+            pause = _AGAIN_SECONDS if lived > _LONGEST_SECONDS else min(2 * pause, _LONGEST_SECONDS)
+            if not self._stopped.wait(pause):
                 with contextlib.suppress(BrokenPipeError):  # it died before it had read what it is to serve
                     self._process = self._start()
 
