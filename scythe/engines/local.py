@@ -36,8 +36,11 @@ from scythe.record.results import RunResult
 from scythe.settings import engine_settings
 from scythe.terminal.console import tell
 from scythe.terminal.progress import Progress
+from scythe_catalog.iceberg.catalog import start_threads
 
 _POLL_SECONDS = 0.1
+#: These Pythons start no thread once the script has ended, when a run may still go on (mended in 3.12.2).
+_NO_LATE_THREADS = ((3, 12, 0), (3, 12, 1))
 _INTERRUPTED = 130
 
 
@@ -70,6 +73,8 @@ class LocalJob:
 
     def start(self) -> None:
         """Begins; a run that cannot begin is given back."""
+        if sys.version_info[:3] in _NO_LATE_THREADS:
+            start_threads()
         _RUNNING.add(self)
         try:
             self._thread.start()

@@ -115,6 +115,8 @@ def _stored_schema(schema: pa.Schema) -> pa.Schema:
             raise SchemaError(f"column {f.name!r}: {error}") from error
         if not f.name:
             raise SchemaError("a column has no name")
+        if "\0" in f.name or "\0" in str(f.type):  # programs that speak C end a name there
+            raise SchemaError(f"column {f.name!r}: a name must not hold the character NUL")
         kinds.append((f.name, kind))
         told = kind_of_arrow(kind.storage) == kind
         fields.append(pa.field(f.name, kind.storage, True, None if told else {KIND_KEY: json.dumps(kind.to_json())}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -24,12 +25,15 @@ class Area(ExperimentOutputSpec):
 
 
 @pytest.fixture
-def installed(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def installed(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The package of the toy engine."""
     here = Path(__file__).with_name("toy_engine") / "toy_engine.py"
     install(here, tmp_path / "site", "[scythe.engines]\ntoy = toy_engine:ToyEngine\n", monkeypatch)
-    engine_named.cache_clear()
-    plugins.brought.cache_clear()
+    for known in (engine_named, plugins.brought):
+        known.cache_clear()
+    yield
+    for known in (engine_named, plugins.brought):
+        known.cache_clear()
 
 
 def areas(**options: object) -> BaseExperiment:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -179,3 +180,15 @@ def _configured_catalog(name: str) -> pyiceberg.catalog.Catalog:
             f"the catalog {name!r} cannot be opened: {why}. Its settings are those of PyIceberg: "
             f"`.pyiceberg.yaml`, or PYICEBERG_CATALOG__{variable}__TYPE, __URI and so on"
         ) from error
+
+
+def start_threads() -> None:
+    """Starts the threads that PyIceberg would start when it commits: some Pythons start none at their end."""
+    from pyiceberg.utils.concurrent import ExecutorFactory
+
+    pool = ExecutorFactory.get_or_create()
+    most: int = pool._max_workers  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    together = threading.Barrier(most + 1)
+    for _ in range(most):
+        pool.submit(together.wait)
+    together.wait()
