@@ -75,7 +75,7 @@ scythe.allocate.SemVer scythe.allocate.VersioningStrategy
 scythe.experiments.BaseExperiment scythe.experiments.SemVer scythe.experiments.SemVer.FromString
 scythe.scatter_gather.RecursionMap scythe.worker.ScytheWorkerConfig scythe.worker.ScytheWorkerLabel
 scythe.utils.filesys.FileReference scythe.utils.filesys.OptionalFileReference
-scythe.errors.ScytheError scythe.errors.RunError scythe.errors.AllocationError scythe.engines.engine.Engine scythe.cli.main
+scythe.rebuild.rebuild scythe.gather.Gather scythe.errors.ScytheError scythe.errors.RunError scythe.errors.AllocationError scythe.engines.engine.Engine scythe.cli.main
 """
 
 
