@@ -15,7 +15,9 @@ from typer.testing import CliRunner
 import scythe
 from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
 from scythe.cli import app
+from scythe.errors import TooManyErrors
 from scythe.gather.error_kinds import ErrorKinds
+from scythe.gather.error_limit import ErrorLimit
 
 
 class House(ExperimentInputSpec):
@@ -115,3 +117,11 @@ def test_show_gives_one_entry_a_kind(run: tuple[Any, str]) -> None:
         for command in (["show", "doubling", "--traceback"], ["errors", "doubling"])
     ]
     assert [text.count("Traceback (most recent call last)") for text in told] == [2, 2]
+
+
+def test_errors_in_parts_count_for_a_number_and_never_for_alike() -> None:
+    alike, three = ErrorLimit("alike", 100, "r"), ErrorLimit(3, 100, "r")
+    alike.check_part(0, 50, ErrorKinds())
+    three.check_part(5, 3, ErrorKinds())
+    with pytest.raises(TooManyErrors, match="4 inputs have failed, more than 3"):
+        three.check_part(0, 1, ErrorKinds())

@@ -87,13 +87,18 @@ class Collector:
         self._unshown += own
 
     def add_part(self, part: Part) -> None:
-        """Takes over a part that another process has written."""
+        """Takes over a part that another process has written.
+
+        Raises:
+            TooManyErrors: more inputs failed than the run may have.
+        """
         if not self.is_new(part.first):
             return
         self._count(part)
         self._unshown.append(part)
         if self.is_due:
             self.flush()
+        self.limit.check_part(part.rows, part.errors, self._kinds)
 
     def flush(self, *, show: bool = True) -> None:
         """Makes what is held survive this process, and with `show` visible to readers of the catalog."""

@@ -29,7 +29,7 @@ class ErrorLimit:
         if self._passed:
             return
         found = kinds.all()
-        what = f"{found[0].name}: {found[0].message}" if found else ""
+        what = f"{found[0].name}: {found[0].message}" if found else "errors that `scythe errors` shows"
         if self._most == "alike":
             if self._rows or len(found) > 1:
                 self._passed = True
@@ -47,6 +47,12 @@ class ErrorLimit:
             raise TooManyErrors(
                 self._told(f"{self._errors:,} inputs have failed, more than {self._most:,}, most of them with {what}")
             )
+
+    def check_part(self, rows: int, errors: int, kinds: ErrorKinds) -> None:
+        """The same for inputs whose errors are not among `kinds`: whether these are alike cannot be told, and stops nothing."""
+        if self._most == "alike":
+            self._passed = True
+        self.check(rows, errors, kinds)
 
     def allowed(self, out: int) -> int | None:
         """How many more inputs may be begun while `out` are on their way; None for any number."""
