@@ -17,7 +17,7 @@ from scythe.gather.coverage import Coverage
 from scythe.gather.error_kinds import ErrorKinds
 from scythe.gather.error_limit import ErrorLimit
 from scythe.gather.final import Gather, coverage_of
-from scythe.gather.parts import Part, Rows, stored_parts, write_part
+from scythe.gather.parts import Part, Rows, record_shown, stored_parts, write_part
 from scythe.gather.publish import settle
 from scythe.leaf.rows import ChunkResult
 from scythe.record.generations import catalog_of
@@ -132,6 +132,8 @@ class Collector:
         if not (self._shown and parts):
             return
         catalog = catalog_of(self.plan.objects, self.plan.catalog)
+        shown = [file for part in parts for file in part.files if file.table in self.plan.tables]
+        record_shown(self.plan.objects, self.plan.key, shown, parts[0].name)
         for name, planned in self.plan.tables.items():
             files = {
                 f"{self.plan.key.path}/{part.name}": [f.data_file for f in part.files if f.table == name]

@@ -1,13 +1,14 @@
 """Finished rows on their way to `final/`: held in memory, flushed to part files, found again.
 
 A part is a few Parquet files and a descriptor that is written last: what has no descriptor does not
-count. A part's rows are final for its inputs unless a later part covers them again (a retry).
+count. A part's rows are final for its inputs unless a later part covers them again (a retry). Which parts the
+catalog was given is recorded first: their files are named by its snapshots, so that a run's end leaves them.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,12 +20,15 @@ from scythe.errors import RunDamaged
 from scythe.gather.merge import KEY, Source, sorted_rows
 from scythe.leaf.rows import ChunkResult
 from scythe.record.format import dump, parse
+from scythe.record.layout import RunKey
 from scythe.record.plan import RunPlan
 from scythe_catalog.iceberg.datafile import DataFile, DataFileWriter
 from scythe_catalog.names import folded
 from scythe_catalog.storage.objects import Objects
 
 _READ_ROWS = 64 * 1024
+#: What the records of shown files end with.
+SHOWN = ".shown"
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,18 @@ def stored_parts(plan: RunPlan, after: int = 0) -> list[Part]:
     names = [n for n in objects.files(folder) if n.endswith(".json") and number_of(n) > after]
     found = objects.read_all(f"{folder}/{n}" for n in names)
     return [Part.from_json(raw, objects.uri(f"{folder}/{n}")) for n, raw in zip(names, found, strict=True)]
+
+
+def record_shown(objects: Objects, key: RunKey, files: Sequence[PartFile], by: str) -> None:
+    """Records that the catalog is about to be given these files of a run's parts; `by` begins as the parts' names do."""
+    objects.write(f"{key.parts}/{by}{SHOWN}", dump({"keys": [file.key for file in files]}))
+
+
+def shown_files(objects: Objects, key: RunKey) -> set[str]:
+    """The keys of the files that the catalog was given while the run went on: a snapshot may name them."""
+    records = [f"{key.parts}/{name}" for name in objects.files(key.parts) if name.endswith(SHOWN)]
+    found = zip(records, objects.read_all(records), strict=True)
+    return {shown for record, raw in found for shown in parse(raw, objects.uri(record))["keys"]}
 
 
 class Rows:

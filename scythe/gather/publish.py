@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scythe.errors import FormatError, RunDamaged, TableNotFound
-from scythe.gather.parts import number_of
+from scythe.gather.parts import SHOWN, number_of, shown_files
 from scythe.names import file_names
 from scythe.record.attempts import latest_attempt
 from scythe.record.format import dump, parse
@@ -105,9 +105,10 @@ def _show(objects: Objects, key: RunKey, result: RunResult) -> None:
 
 
 def _clear_parts(objects: Objects, key: RunKey, attempt: int) -> None:
-    """Removes the parts that are in a result now, and those that came too late for it."""
-    names = objects.files(key.parts)
-    objects.delete([f"{key.parts}/{name}" for name in names if number_of(name) <= attempt])
+    """Removes the parts that are in a result now, and those that came too late for it; files that were shown stay."""
+    names = [name for name in objects.files(key.parts) if number_of(name) <= attempt and not name.endswith(SHOWN)]
+    kept = shown_files(objects, key)
+    objects.delete([gone for name in names if (gone := f"{key.parts}/{name}") not in kept])
     objects.delete_empty_folders(f"{key.parts}/part")
 
 

@@ -1,5 +1,6 @@
-"""Removes the files of earlier gathers that nothing names any more: neither a run's result nor a snapshot of a table.
+"""Removes files of runs that nothing names any more, neither a run's result nor a snapshot of a table.
 
+These are what earlier gathers have written, and what was shown while a run went on that has ended.
 Nothing else removes them, so that who reads an earlier snapshot finds its files. Never touches what is newer than an hour.
 """
 
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from scythe.errors import FormatError, RunDamaged
+from scythe.gather.parts import SHOWN, number_of
 from scythe.record.attempts import latest_attempt, store_time
 from scythe.record.find import experiment_names, run_keys, version_names
 from scythe.record.generations import catalog_of
@@ -32,7 +34,7 @@ class Collected:
 
 
 def collect(objects: Objects, said: Callable[[str], None] = lambda _: None) -> Collected:
-    """Removes, of every run of a root, the files of earlier gathers that nothing names any more; how many, and how large.
+    """Removes, of every run of a root, the files that nothing names any more; how many, and how large.
 
     Args:
         objects: The root.
@@ -63,10 +65,16 @@ def _collect(objects: Objects, key: RunKey, named: set[str], limit: float) -> Co
         return Collected()
     kept = {table.key for table in result.tables.values()}
     kept |= {key.gathered_files(result.gather)} if result.gather is not None else set()
+    parts = [found for found in objects.found(key.parts) if number_of(found.key.rsplit("/", 1)[-1]) <= result.attempt]
     gone = [
         found
-        for found in objects.found(gathers(key))
-        if found.key not in kept and objects.uri(found.key) not in named and found.modified.timestamp() < limit
+        for found in [*objects.found(gathers(key)), *parts]
+        if found.key not in kept
+        and not found.key.endswith(SHOWN)
+        and objects.uri(found.key) not in named
+        and found.modified.timestamp() < limit
     ]
     objects.delete([found.key for found in gone])
+    if not {found.key for found in parts if not found.key.endswith(SHOWN)} - {found.key for found in gone}:
+        objects.delete([found.key for found in parts])
     return Collected(len(gone), sum(found.size for found in gone))

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from scythe.errors import RunDamaged, ScytheError, TableNotFound
 from scythe.gather.dataframe_rule import record_dataframe
 from scythe.gather.final import whole_parts
-from scythe.gather.parts import Part, stored_parts
+from scythe.gather.parts import Part, record_shown, stored_parts
 from scythe.gather.publish import Gathered, publish, record
 from scythe.names import CATALOG, RESERVED_TABLES, file_names
 from scythe.record import layout
@@ -156,6 +156,7 @@ class _Experiment:
                 run = _Run.of(self.objects, key)
             except (ScytheError, FileNotFoundError):
                 continue  # deleted meanwhile
+            _record_shown(self.objects, run)
             for part, file in _files_in(self.objects, run, name, table):
                 files[file.uri] = (file, key.partition)
                 keys |= {f"{key.path}/{part}"} if part else set()
@@ -222,6 +223,7 @@ class _Experiment:
             return
         plan = replace(run.plan, tables=tables)
         self.objects.write(run.key.plan, plan.to_json())
+        _record_shown(self.objects, run)
         for name, planned in tables.items():
             table = self.catalog.table(self.name, planned.catalog_table)
             for part in whole_parts(plan, run.parts):
@@ -256,6 +258,13 @@ def _files_in(objects: Objects, run: _Run, name: str, table: Table) -> list[tupl
             if planned is not None and planned.catalog_table == name and planned.ids.items() <= table.ids.items():
                 found.append((part.name, read_description(objects, file.key)))
     return found
+
+
+def _record_shown(objects: Objects, run: _Run) -> None:
+    """Records which files of a run that goes on the catalog is about to be given."""
+    if run.parts:
+        shown = [file for part in run.parts for file in part.files if file.table in run.plan.tables]
+        record_shown(objects, run.key, shown, f"{run.parts[0].name}-{_MARK}")
 
 
 def _sized(objects: Objects, file: DataFile) -> DataFile:

@@ -11,11 +11,13 @@ import pytest
 import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.gather import collect as gathering
 from scythe.record.generations import catalog_of
 from scythe.record.layout import gathers
 from scythe.registry import ExperimentRegistry
 from scythe.runs.garbage import collect
 from scythe.settings import storage
+from scythe_catalog.iceberg import tables
 from tests.lifecycle.dying import Dead, dying
 
 
@@ -82,3 +84,54 @@ def test_what_a_gather_that_died_has_left_is_removed_after_an_hour(retried: Expe
     assert collect(storage()).files >= len(left)
     assert not left & set(retried.objects.keys(gathers(retried.key)))
     assert scythe.read("weigh", run=retried)["y"].to_list() == [0, 1]
+
+
+@pytest.fixture
+def seen(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[pl.LazyFrame, pl.DataFrame]]:
+    """What somebody saw who looked at a run while it went on: a frame that is read later, and its rows of that time."""
+    monkeypatch.setattr(gathering, "_FIRST_FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(gathering, "_FLUSH_SHARE", 1e9)
+    looks: list[tuple[pl.LazyFrame, pl.DataFrame]] = []
+
+    @ExperimentRegistry.Register(name="weigh")
+    def weigh(spec: Part) -> Weight:
+        if spec.x == 150:
+            rows = scythe.scan("weigh", run="all")
+            looks.append((rows, rows.collect()))
+        return Weight(y=spec.x)
+
+    specs = pl.DataFrame({"x": range(200)})
+    BaseExperiment(experiment="weigh").allocate(specs, engine="inline", chunk=10)
+    return looks
+
+
+def parts_of(run: ExperimentRun) -> list[str]:
+    return run.objects.files(run.key.parts)
+
+
+def test_who_began_to_read_while_a_run_went_on_finds_the_rows_when_it_has_ended(
+    seen: list[tuple[pl.LazyFrame, pl.DataFrame]],
+) -> None:
+    ((rows, before),) = seen
+    assert 0 < len(before) < 200
+    assert rows.collect().equals(before)
+    assert len(scythe.read("weigh")) == 200
+
+
+def test_files_that_were_shown_while_a_run_went_on_are_removed_by_gc_once_no_snapshot_names_them(
+    seen: list[tuple[pl.LazyFrame, pl.DataFrame]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = scythe.open_run("weigh")
+    assert any(name.endswith(".pq") for name in parts_of(run))
+    for name in parts_of(run):
+        os.utime(str(run.objects.folder / run.key.parts / name), (0, 0))  # pyright: ignore[reportOptionalOperand]
+    collect(storage())
+    assert any(name.endswith(".pq") for name in parts_of(run)), "a snapshot names them"
+
+    monkeypatch.setattr(tables, "_MANY_SNAPSHOTS", 1)
+    monkeypatch.setattr(tables, "_KEPT_SNAPSHOTS", 1)
+    BaseExperiment(experiment="weigh").allocate(pl.DataFrame({"x": [0]}), engine="inline")
+    BaseExperiment(experiment="weigh").allocate(pl.DataFrame({"x": [0]}), engine="inline")
+    collect(storage())
+    assert parts_of(run) == []
+    assert len(scythe.read("weigh", run=run)) == 200
