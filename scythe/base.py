@@ -13,8 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.json_schema import SkipJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema
 
 from scythe.names import ID_LEVELS
 from scythe.seeds import current_seed, seed_of
@@ -51,6 +51,10 @@ OFFERED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
 )
 
 
+#: What allocation gives an input: required in the stored schema, and with a default before.
+_GIVEN = ("experiment_id", "sort_index")
+
+
 class ExperimentInputSpec(BaseModel):
     """One input of an experiment. Inherit from it and add your fields.
 
@@ -63,8 +67,8 @@ class ExperimentInputSpec(BaseModel):
     - `local_path(uri)`: the same as `fetch_uri`.
 
     Attributes:
-        experiment_id: `experiment/version/datetime` of the run; `allocate` sets it, so any text will do before.
-        sort_index: Position of the input in its run, from 0; `allocate` sets it.
+        experiment_id: `experiment/version/datetime` of the run; `allocate` sets it, before that it is empty.
+        sort_index: Position of the input in its run, from 0; `allocate` sets it, before that it is 0.
         workflow_run_id: Identifier of this input, the same over retries; None before the run.
         root_workflow_run_id: Identifier of the run; None before it.
 
@@ -76,9 +80,9 @@ class ExperimentInputSpec(BaseModel):
         >>> from scythe import ExperimentInputSpec
         >>> class Wall(ExperimentInputSpec):
         ...     r_value: float = Field(description="R-value of the wall [m2K/W]", gt=0)
-        >>> wall = Wall(experiment_id="any", sort_index=3, r_value=2.5, architect="Aalto")
-        >>> wall.r_value, wall.architect, wall.prefix
-        (2.5, 'Aalto', 'any/3')
+        >>> wall = Wall(r_value=2.5, architect="Aalto")
+        >>> wall.r_value, wall.architect, wall.sort_index
+        (2.5, 'Aalto', 0)
     """
 
     model_config = ConfigDict(extra="allow")
@@ -86,10 +90,21 @@ class ExperimentInputSpec(BaseModel):
     #: Where `log` goes; a worker sets it to its own log.
     log_method: ClassVar[Callable[[str], None] | None] = None
 
-    experiment_id: str = Field(default=..., description="The experiment_id of the spec")
-    sort_index: int = Field(default=..., description="The sort index of the leaf.", ge=0)
+    experiment_id: str = Field(default="", description="The experiment_id of the spec")
+    sort_index: int = Field(default=0, description="The sort index of the leaf.", ge=0)
     workflow_run_id: str | None = Field(default=None, description="The workflow run id of the leaf.")
     root_workflow_run_id: str | None = Field(default=None, description="The root workflow run id of the leaf.")
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The schema as it is stored with runs: every stored input has its two identifiers, whatever they are before."""
+        schema = handler(core_schema)
+        of_model = handler.resolve_ref_schema(schema)
+        given = [name for name in _GIVEN if name in of_model.get("properties", {})]
+        for name in given:
+            of_model["properties"][name].pop("default", None)
+        of_model["required"] = [*given, *(name for name in of_model.get("required", ()) if name not in given)]
+        return schema
 
     def log(self, msg: str) -> None:
         """Writes a message: to Python's logging (logger `scythe.experiment`, level INFO), or to the worker's log.
@@ -100,7 +115,7 @@ class ExperimentInputSpec(BaseModel):
             msg: The text; anything else is shown as its `str`.
 
         Examples:
-            >>> spec = BuildingInput(experiment_id="any", sort_index=0, r_value=2)
+            >>> spec = BuildingInput(r_value=2)
             >>> spec.log("the zone is 20 deg.C warm")
         """
         msg = redacted(str(msg))
@@ -125,7 +140,7 @@ class ExperimentInputSpec(BaseModel):
             scythe.errors.FetchError: it is not there, or its server does not give it.
 
         Examples:
-            >>> spec = BuildingInput(experiment_id="any", sort_index=0, r_value=2)
+            >>> spec = BuildingInput(r_value=2)
             >>> _ = Path("boston.csv").write_text("4.5")
             >>> spec.fetch_uri("boston.csv").read_text()
             '4.5'
@@ -161,7 +176,7 @@ class ExperimentInputSpec(BaseModel):
             ...     @property
             ...     def computed_features(self):
             ...         return {"u_value": 1 / self.r_value}
-            >>> Wall(experiment_id="any", sort_index=0, r_value=4).computed_features
+            >>> Wall(r_value=4).computed_features
             {'u_value': 0.25}
         """
         return {}
@@ -191,7 +206,7 @@ class ExperimentInputSpec(BaseModel):
             ValueError: data of another length than `n_rows`, or a level that stands twice.
 
         Examples:
-            >>> spec = BuildingInput(experiment_id="any", sort_index=0, r_value=2)
+            >>> spec = BuildingInput(r_value=2)
             >>> index = spec.make_multiindex({"month": [1, 2, 3]}, n_rows=3)
             >>> list(index.names)[-4:], len(index)
             (['r_value', 'setpoint', 'month', 'sort_subindex'], 3)
@@ -295,9 +310,9 @@ def index_values(spec: BaseModel, computed: Mapping[str, Any]) -> dict[str, Any]
 
     Examples:
         >>> from scythe.base import index_values
-        >>> spec = BuildingInput(experiment_id="any", sort_index=0, r_value=2)
+        >>> spec = BuildingInput(r_value=2)
         >>> index_values(spec, {"u_value": 0.5})
-        {'experiment_id': 'any', 'sort_index': 0, 'root_workflow_run_id': None, 'workflow_run_id': None,
+        {'experiment_id': '', 'sort_index': 0, 'root_workflow_run_id': None, 'workflow_run_id': None,
          'r_value': 2.0, 'setpoint': 20.0, 'u_value': 0.5}
     """
     from scythe_catalog.schema import compile_model

@@ -174,7 +174,7 @@ class FetchError(ScytheError):
     is there and may be read from this machine, then `retry_errors`.
 
     Examples:
-        >>> spec = BuildingInput(experiment_id="any", sort_index=0, r_value=2)
+        >>> spec = BuildingInput(r_value=2)
         >>> spec.fetch_uri("boston.csv")
         Traceback (most recent call last):
         scythe.errors.FetchError: the file boston.csv does not exist

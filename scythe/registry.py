@@ -99,7 +99,7 @@ class ExperimentRegistry:
             >>> @ExperimentRegistry.Register(retries=0, execution_timeout="90s")
             ... def simulate_loss(input_spec: BuildingInput, tempdir: Path) -> BuildingOutput:
             ...     return BuildingOutput(heating=100 / input_spec.r_value)
-            >>> simulate_loss(BuildingInput(experiment_id="any", sort_index=0, r_value=4), Path.cwd()).heating
+            >>> simulate_loss(BuildingInput(r_value=4), Path.cwd()).heating
             25.0
         """
         options = ExperimentOptions(

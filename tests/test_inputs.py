@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
 
+import duckdb
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -135,8 +136,23 @@ def test_one_spec_of_another_model_is_refused(heat: BaseExperiment, root: Path) 
     assert "takes Room" in refused(heat, Filed(experiment_id="", sort_index=0, weather="a"), root)
 
 
-def test_dicts_are_not_specs(heat: BaseExperiment, root: Path) -> None:
-    assert "dict" in refused(heat, [{"area": 1.0}], root)
+@pytest.mark.parametrize(
+    ("dicts", "told"),
+    [
+        ([{"area": 1.0, "storey": 2}], "did you mean 'storeys'"),
+        ([{"area": "1.5"}], "area: must be"),
+        ([{"storeys": 2}], "area: is missing"),
+        ([{"area": 1.0}, {"storeys": 2}], "area: 1 of 2 dicts lack it (the first at position 1)"),
+        ([{"area": 1.0}, {"area": 1.0, "sort_index": 1}], "sort_index: 1 of 2 dicts lack it"),
+        ([{"area": 1.0, 3: 2}], "3 is one of their keys"),
+        ([{"area": 1.0}, room()], "takes Room, but 1 of the specs"),
+        ({"area": [1.0]}, "a list of dicts"),
+    ],
+)
+def test_dicts_that_do_not_fit_are_refused_as_frames_are(
+    heat: BaseExperiment, root: Path, dicts: Any, told: str
+) -> None:
+    assert told in refused(heat, dicts, root)
 
 
 @pytest.mark.parametrize("kind", ["polars", "pandas", "arrow"])
@@ -440,6 +456,35 @@ def test_a_generator_of_models_is_taken(heat: BaseExperiment, root: Path) -> Non
     run, _ = heat.allocate((room(i) for i in range(3)), engine="inline")
 
     assert run.inputs == 3
+
+
+def test_dicts_are_rows_and_what_some_of_them_lack_is_the_default(heat: BaseExperiment, root: Path) -> None:
+    run, ref = heat.allocate([{"area": 1.0, "storeys": 3}, {"area": 2}], engine="inline")
+
+    ref.result()
+    assert scythe.read("heat", run=run)["storeys"].to_list() == [3, Room.model_fields["storeys"].default]
+    assert scythe.read("heat", run=run)["area"].to_list() == [1.0, 2.0]
+
+
+def test_what_speaks_arrow_is_a_frame(heat: BaseExperiment, root: Path) -> None:
+    relation = duckdb.sql("select 1.0::double as area union all select 2.0")
+
+    run, _ = heat.allocate(relation, engine="inline")
+
+    assert sorted(scythe.read("heat", run=run)["area"]) == [1.0, 2.0]
+
+
+def test_a_model_needs_no_identifiers_before_its_allocation(heat: BaseExperiment, root: Path) -> None:
+    run, _ = heat.allocate([Room(area=3), Room(area=4)], engine="inline")
+
+    assert scythe.read("heat", run=run).select("sort_index", "area").rows() == [(0, 3.0), (1, 4.0)]
+    assert Room.model_json_schema()["required"][:2] == ["experiment_id", "sort_index"]
+    assert "default" not in Room.model_json_schema()["properties"]["sort_index"]
+
+
+@pytest.mark.parametrize("specs", [[Room(area=1)], Room(area=1), pl.DataFrame({"area": [1.0]}), [{"area": 1.0}]])
+def test_inputs_that_are_to_keep_their_sort_index_must_have_one(heat: BaseExperiment, root: Path, specs: Any) -> None:
+    assert "none: set it" in refused(heat, specs, root, overwrite_sort_index=False)
 
 
 def test_sort_index_and_experiment_id_are_kept_where_that_is_asked_for(heat: BaseExperiment, root: Path) -> None:

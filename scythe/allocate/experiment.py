@@ -250,11 +250,12 @@ class BaseExperiment:
         """Checks the inputs, stores a run whole, and starts it.
 
         Args:
-            specs: Models of the experiment's input model, one model, or a Polars, pandas or Arrow table with a column for each
-                field. `experiment_id`, `sort_index` and fields with a default may be absent from a table.
+            specs: Models of the experiment's input model, one model, a list of dicts of their fields, or a Polars, pandas or Arrow
+                table with a column for each field. `experiment_id`, `sort_index` and fields with a default may be absent.
             version: `bumpmajor`, `bumpminor`, `bumppatch`, `keep`, `auto` (from what changed in the schema), or a SemVer.
                 The first version is v1.0.0, whatever the strategy.
-            overwrite_sort_index: Number the specs 0 to n - 1, rather than keep their own `sort_index`, which must be unique.
+            overwrite_sort_index: Number the specs 0 to n - 1, rather than keep their own `sort_index`, which each must have, and
+                which must be unique.
             overwrite_experiment_id: Set `experiment_id` to `experiment/version/datetime`.
             recursion_map: Shape of the scatter tree, on a cluster.
             s3_client: A boto3 S3 client, to reach the root's bucket with from now on in this process (and its workers);

@@ -7,36 +7,66 @@ dict the keys of its neighbours, cuts instants among days, and takes numbers amo
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pydantic import BaseModel
 
 from scythe.errors import InputError
-from scythe_catalog.schema import Frame, families, mixture
+from scythe.names import ID_LEVELS
+from scythe_catalog.schema import Frame, aliases, arrow_table, families, mixture
 
 #: Sorts of objects that Arrow types as they are.
 _PLAIN = {"truth values", "numbers", "text", "bytes", "instants", "instants with a time zone", "days", "times of day", "durations"}  # fmt: skip
 
 
 def frame_of(frame: Any) -> Frame | None:
-    """The columns of a pandas, Polars or Arrow table (a named pandas index included), None for anything else.
+    """The columns of a pandas or Polars table or of what speaks Arrow (a named pandas index included), None for anything else.
 
     Raises:
         InputError: a column that stands twice, or holds values of unlike types.
     """
     pandas, polars = sys.modules.get("pandas"), sys.modules.get("polars")
-    if isinstance(frame, pa.RecordBatch):
-        frame = pa.Table.from_batches([frame])
-    if isinstance(frame, pa.Table):
-        return Frame(frame.replace_schema_metadata(None))
     if polars is not None and isinstance(frame, polars.DataFrame | polars.LazyFrame):
         return _of_polars(frame.lazy().collect(), polars)
     if pandas is not None and isinstance(frame, pandas.DataFrame):
         return _of_pandas(frame, pandas)
-    return None
+    table = arrow_table(frame)
+    return None if table is None else Frame(table.replace_schema_metadata(None))
+
+
+def frame_of_dicts(rows: Sequence[Mapping[Any, Any]], model: type[BaseModel]) -> Frame:
+    """The columns of dicts, one an input: where some of them lack a field, they have its default.
+
+    Raises:
+        InputError: a key that is not text, values of unlike types, or a field without a default that some of them lack.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    if odd := [name for name in names if not isinstance(name, str)]:
+        raise InputError(f"the specs are dicts, and {odd[0]!r} is one of their keys: keys are names of fields, as text")
+    columns: dict[str, list[Any]] = {}
+    for name in names:
+        lacking = [i for i, row in enumerate(rows) if name not in row]
+        default = _default_of(name, model) if lacking else None
+        if lacking and default is None:
+            raise InputError(
+                f"{name}: {len(lacking):,} of {len(rows):,} dicts lack it (the first at position {lacking[0]}), "
+                "and it has no default that stands by itself: give it in all of them"
+            )
+        columns[name] = [default() if default is not None and name not in row else row[name] for row in rows]
+        _refuse_mixture(name, columns[name])
+    return Frame(pa.table({}), columns)
+
+
+def _default_of(name: str, model: type[BaseModel]) -> Callable[[], Any] | None:
+    """What makes a field's default, by its name or an alias; None where a value must be given."""
+    found = [field for own, field in model.model_fields.items() if name in (own, *aliases(field))]
+    if name in ID_LEVELS or not found or found[0].is_required() or found[0].default_factory_takes_validated_data:
+        return None
+    return lambda: found[0].get_default(call_default_factory=True)
 
 
 def _of_polars(frame: Any, polars: Any) -> Frame:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
 
-from scythe.allocate.frames import frame_of
+from scythe.allocate.frames import frame_of, frame_of_dicts
 from scythe.define.experiment import Experiment
 from scythe.define.features import with_features
 from scythe.errors import DataError, InputError
@@ -52,11 +52,14 @@ def prepare_inputs(specs: Any, experiment: Experiment, *, overwrite_sort_index: 
     """
     single = isinstance(specs, BaseModel)
     try:
-        table = _table(specs, experiment)
+        given, models = _given(specs, experiment)
+        table = _table(given, models, experiment)
         if table.num_rows == 0:
             raise InputError(f"there are no specs to run {experiment.name!r} on: give at least one")
         if overwrite_sort_index:
             table = _numbered(table)
+        else:
+            _check_numbers(given, models)
         check_bounds(table, experiment.schemas.input.schema, what=experiment.input_model.__name__)
     except DataError as error:
         raise error if isinstance(error, InputError) else InputError(str(error), error.problems) from None
@@ -67,20 +70,22 @@ def prepare_inputs(specs: Any, experiment: Experiment, *, overwrite_sort_index: 
     return Inputs(table, single, dense, computed, local, remote, extra)
 
 
-def _table(specs: Any, experiment: Experiment) -> pa.Table:
-    compiled, model = experiment.schemas.input, experiment.input_model
+def _given(specs: Any, experiment: Experiment) -> tuple[Frame | None, list[BaseModel]]:
+    """The specs as a frame, or as models of the experiment's input model."""
+    model = experiment.input_model
     if isinstance(specs, BaseModel):
         specs = [specs]
     frame = frame_of(specs)
     if frame is not None:
-        if frame.rows == 0:
-            return compiled.schema.arrow.empty_table()
-        return conform(_identified(frame, experiment.name), compiled)
-    if not isinstance(specs, Iterable) or isinstance(specs, str | bytes):
+        return frame, []
+    if not isinstance(specs, Iterable) or isinstance(specs, str | bytes | dict):
         raise InputError(
-            f"specs must be {model.__name__} models or a Polars, pandas or Arrow table, not {type(specs).__name__}"
+            f"specs must be {model.__name__} models, a list of dicts, or a Polars, pandas or Arrow table, "
+            f"not {type(specs).__name__}"
         )
     models = list(specs)  # pyright: ignore[reportUnknownArgumentType]
+    if models and all(isinstance(spec, dict) for spec in models):
+        return frame_of_dicts(models, model), []
     others = [i for i, spec in enumerate(models) if type(spec) is not model]
     if others:
         rows = ", ".join(map(str, others[:10])) + (", …" if len(others) > 10 else "")
@@ -89,7 +94,26 @@ def _table(specs: Any, experiment: Experiment) -> pa.Table:
             f"{experiment.name!r} takes {model.__name__}, but {len(others):,} of the specs are not "
             f"(the first a {found.__name__}; positions {rows})"
         )
-    return models_to_arrow(models, compiled)
+    return None, models
+
+
+def _check_numbers(frame: Frame | None, models: list[BaseModel]) -> None:
+    """Inputs that keep their own `sort_index` must have one."""
+    lacking = next((i for i, spec in enumerate(models) if "sort_index" not in spec.model_fields_set), None)
+    if lacking is not None or (frame is not None and "sort_index" not in frame.names and frame.rows):
+        which = "the specs have none" if lacking is None else f"the spec at position {lacking} has none"
+        raise InputError(
+            f"overwrite_sort_index=False keeps the sort_index of each spec, and {which}: set it, or let the specs be numbered"
+        )
+
+
+def _table(frame: Frame | None, models: list[BaseModel], experiment: Experiment) -> pa.Table:
+    compiled = experiment.schemas.input
+    if frame is None:
+        return models_to_arrow(models, compiled)
+    if frame.rows == 0:
+        return compiled.schema.arrow.empty_table()
+    return conform(_identified(frame, experiment.name), compiled)
 
 
 def _identified(frame: Frame, name: str) -> Frame:

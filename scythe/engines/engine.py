@@ -190,7 +190,7 @@ class Engine(ABC):
         return None
 
     def cancel(self, plan: RunPlan) -> None:  # noqa: B027 - most look at the mark
-        """Stops a run that does not look at the mark in its folder, which has been written by now."""
+        """Stops a run that does not look for the request in its folder, which has been written by now."""
 
     def outlook(self, plan: RunPlan) -> str | None:
         """Why nothing of a run goes on, in a sentence; None where nothing is known to be wrong."""

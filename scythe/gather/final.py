@@ -26,7 +26,7 @@ from scythe.gather.error_kinds import ErrorKinds
 from scythe.gather.merge import KEY, Source, keys_of, merged, rebatched, without
 from scythe.gather.parts import Part, PartFile, number_of, schema_of, source_of, stored_parts
 from scythe.gather.publish import Gathered, publish, record, settle
-from scythe.gather.reconcile import Dataframe, Piece
+from scythe.gather.reconcile import Dataframe, Fragment
 from scythe.leaf.rows import Failure, side_by_side
 from scythe.names import file_names
 from scythe.record.attempts import check_newest
@@ -41,7 +41,7 @@ from scythe_catalog.schema.kinds import known_part
 
 
 @dataclass(frozen=True)
-class _Piece:
+class _Fragment:
     """Rows of one table from one part."""
 
     part: int
@@ -69,20 +69,20 @@ class Gather:
         self.objects = plan.objects
         self._before = read_result(plan.objects, plan.key)
         self.parts = _parts_behind(plan, self._before)
-        self.pieces = list(self._stored_pieces())
+        self.fragments = list(self._stored_fragments())
         self.coverage = coverage_of(plan, self.parts)
         self._gather = ""
         self._stems: dict[str, str] = {}
         self._kinds = ErrorKinds()
 
-    def _stored_pieces(self) -> Iterator[_Piece]:
+    def _stored_fragments(self) -> Iterator[_Fragment]:
         for number, part in enumerate(self.parts):
             for file in part.files:
                 source = source_of(self.objects, file)
                 if file.table in ("tasks", "errors"):
                     attempt = number_of(part.name) if part.name != _EARLIER_END else None
                     source = _completed(source, self.schemas.tables[file.table], attempt)
-                yield _Piece(number, file.table, schema_of(self.objects, file), source)
+                yield _Fragment(number, file.table, schema_of(self.objects, file), source)
 
     def finish(self, attempt: int, began: dt.datetime) -> RunResult:
         """Writes the run's files, and makes them what the run came to in one step; catalog and `final/` follow.
@@ -106,8 +106,8 @@ class Gather:
         if now is not None and now.gather != (self._before.gather if self._before is not None else None):
             return self._overtaken(now, attempt, began)
         record(self.objects, self.plan.key, result, gathered)
-        marks = [self.plan.key.unpublished(self._gather)]
-        publish(self.objects, self._catalog, self.plan.key, result, gathered, marks)
+        pending = [self.plan.key.unpublished(self._gather)]
+        publish(self.objects, self._catalog, self.plan.key, result, gathered, pending)
         return result
 
     def _overtaken(self, now: RunResult, attempt: int, began: dt.datetime) -> RunResult:
@@ -174,7 +174,7 @@ class Gather:
     # --- rows ---------------------------------------------------------------------------------------
 
     def _rows(self, name: str, dropped: np.ndarray, extra: pa.Table | None) -> Iterator[pa.Table]:
-        sources = [self._owned(piece) for piece in self.pieces if piece.table == name]
+        sources = [self._owned(fragment) for fragment in self.fragments if fragment.table == name]
         if extra is not None:
             sources.append(Source.of(extra))
         return rebatched(without(merged(sources), dropped), ROW_GROUP_ROWS)
@@ -185,16 +185,16 @@ class Gather:
             self._kinds.add(table)
             yield table
 
-    def _owned(self, piece: _Piece) -> Source:
-        """The rows of a piece that no later part has superseded."""
+    def _owned(self, fragment: _Fragment) -> Source:
+        """The rows of a fragment that no later part has superseded."""
         if not self.coverage.overlaps:
-            return piece.source
-        coverage, source = self.coverage, piece.source
+            return fragment.source
+        coverage, source = self.coverage, fragment.source
 
         def batches() -> Iterator[pa.Table]:
             for table in source.batches():
                 keys = table.column(KEY).to_numpy()
-                yield from without([table], coverage.lost(piece.part, np.unique(keys)))
+                yield from without([table], coverage.lost(fragment.part, np.unique(keys)))
 
         return Source(source.first, source.last, batches)
 
@@ -202,18 +202,18 @@ class Gather:
 
     def _dataframes(self) -> dict[str, Dataframe]:
         """What each dataframe comes to over all inputs."""
-        by_name: dict[str, list[Piece]] = defaultdict(list)
-        for piece in self.pieces:
-            if piece.table not in self.schemas.tables:
-                by_name[piece.table].append((piece.schema, self._owned(piece)))
-        return {name: Dataframe.of(pieces, self.schemas.levels) for name, pieces in sorted(by_name.items())}
+        by_name: dict[str, list[Fragment]] = defaultdict(list)
+        for fragment in self.fragments:
+            if fragment.table not in self.schemas.tables:
+                by_name[fragment.table].append((fragment.schema, self._owned(fragment)))
+        return {name: Dataframe.of(fragments, self.schemas.levels) for name, fragments in sorted(by_name.items())}
 
     def _misfit_errors(self, misfits: dict[int, str]) -> pa.Table | None:
         if not misfits:
             return None
         order = np.array(sorted(misfits), np.int64)
         inputs = [b.filter(pa.array(np.isin(b.column(KEY).to_numpy(), order))) for b in merged(
-            [self._owned(p) for p in self.pieces if p.table == "scalars"])]  # fmt: skip
+            [self._owned(p) for p in self.fragments if p.table == "scalars"])]  # fmt: skip
         rows = pa.concat_tables(inputs)
         failures = [Failure.of(OutputError(misfits[int(i)]), 1) for i in rows.column(KEY).to_numpy()]
         errors = table_of(ErrorRow, [ErrorRow(f.kind, f.message, f.traceback, f.attempts) for f in failures])

@@ -94,9 +94,9 @@ def merged(sources: Iterable[Source]) -> Iterator[pa.Table]:
         if not active:
             return
         bound = min(c.last for c in active)
-        pieces = [piece for c in active if (piece := c.upto(bound)).num_rows]
+        slices = [rows for c in active if (rows := c.upto(bound)).num_rows]
         active = [c for c in active if not c.over]
-        yield pieces[0] if len(pieces) == 1 else sorted_rows(pa.concat_tables(pieces))
+        yield slices[0] if len(slices) == 1 else sorted_rows(pa.concat_tables(slices))
 
 
 def without(tables: Iterable[pa.Table], dropped: np.ndarray) -> Iterator[pa.Table]:

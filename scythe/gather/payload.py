@@ -48,18 +48,18 @@ class Packing:
         tables = [(name, self._load(name, *data)) for name, *data in packed["tables"]]
         return ChunkResult(packed["rows"], packed["errors"], tables)
 
-    def repack(self, pieces: list[Packed]) -> list[Packed]:
-        """The same pieces; those that are too large together for a task's output become one part."""
-        inline = [p for p in pieces if "tables" in p]
+    def repack(self, packed: list[Packed]) -> list[Packed]:
+        """The same results; those that are too large together for a task's output become one part."""
+        inline = [p for p in packed if "tables" in p]
         if sum(len(text) for p in inline for _, *texts in p["tables"] for text in texts) <= 2 * _INLINE_BYTES:
-            return pieces
+            return packed
         whole = ChunkResult()
-        for piece in inline:
-            result = self.unpack(piece)
+        for one in inline:
+            result = self.unpack(one)
             assert isinstance(result, ChunkResult)
             whole.rows, whole.errors = whole.rows + result.rows, whole.errors + result.errors
             whole.tables += result.tables
-        return [*(p for p in pieces if "part" in p), self.pack(whole)]
+        return [*(p for p in packed if "part" in p), self.pack(whole)]
 
     def _dump(self, name: str, table: pa.Table) -> tuple[str, ...]:
         batch = next(iter(table.combine_chunks().to_batches()), None)

@@ -63,19 +63,19 @@ def record(objects: Objects, key: RunKey, result: RunResult, gathered: Gathered)
 
 
 def publish(
-    objects: Objects, catalog: Catalog, key: RunKey, result: RunResult, gathered: Gathered, marks: Iterable[str]
+    objects: Objects, catalog: Catalog, key: RunKey, result: RunResult, gathered: Gathered, pending: Iterable[str]
 ) -> None:
     """Makes the files of a result all that the catalog holds of a run, shows them in `final/`, and clears up.
 
     Where another process has recorded a newer result meanwhile, that is what is published in the end, and nothing of a
-    run that was deleted meanwhile. `marks` are the keys of what says that the catalog does not show it; they go last.
+    run that was deleted meanwhile. `pending` are the keys of what says that the catalog does not show it; they go last.
     """
     _publish_once(objects, catalog, key, result, gathered)
     while (newest := read_result(objects, key)) is not None and newest.gather != result.gather:
         result = newest
         _publish_once(objects, catalog, key, result, Gathered.of(objects, result, key))
     if objects.exists(key.manifest):
-        objects.delete(marks)
+        objects.delete(pending)
         _clear_parts(objects, key, result.attempt)
     else:
         withdraw(objects, catalog, key)
@@ -120,10 +120,10 @@ def unpublished(objects: Objects, experiment: str) -> list[RunKey]:
 
 def is_unpublished(objects: Objects, key: RunKey) -> bool:
     """Whether the catalog may not show a run's newest result yet."""
-    return bool(_marks(objects, key))
+    return bool(_pending(objects, key))
 
 
-def _marks(objects: Objects, key: RunKey) -> list[str]:
+def _pending(objects: Objects, key: RunKey) -> list[str]:
     folder, mine = unpublished_folder(key.experiment), f"{key.version}~{key.folder}~"
     return [f"{folder}/{name}" for name in objects.files(folder) if name.startswith(mine)]
 
@@ -140,20 +140,20 @@ def withdraw(objects: Objects, catalog: Catalog, key: RunKey) -> None:
         catalog.table(key.experiment, name).replace([], key.partition, forget=f"{key.path}/")
     objects.delete_folder(key.path)
     objects.delete_empty_folders(key.path)
-    objects.delete(_marks(objects, key))
+    objects.delete(_pending(objects, key))
 
 
 def settle(objects: Objects, catalog: Catalog, key: RunKey) -> None:
     """Finishes what a process that died has left: a result is published, a run that is half deleted goes whole."""
-    marks = _marks(objects, key)
+    pending = _pending(objects, key)
     if not objects.exists(key.manifest):
         withdraw(objects, catalog, key)
         return
     result = read_result(objects, key)
     if result is not None:
-        publish(objects, catalog, key, result, Gathered.of(objects, result, key), marks)
+        publish(objects, catalog, key, result, Gathered.of(objects, result, key), pending)
     else:
-        objects.delete(marks)
+        objects.delete(pending)
 
 
 def settle_all(objects: Objects, catalog: Catalog, experiment: str) -> None:

@@ -18,15 +18,15 @@ from scythe.leaf.dataframes import INDEX_KEY
 from scythe_catalog.schema import Column, TableSchema, joined, loses, refitted, same_names
 from scythe_catalog.schema.kinds import Kind
 
-#: Rows of one dataframe that have the same schema; no input of theirs is superseded by another piece's.
-Piece = tuple[pa.Schema, Source]
+#: Rows of one dataframe that have the same schema; no input of theirs is superseded by another fragment's.
+Fragment = tuple[pa.Schema, Source]
 
 Kinds = dict[str, Kind]
 
 
 @dataclass(frozen=True)
 class Dataframe:
-    """A dataframe over all inputs: its columns, the pieces that go with it, and the inputs that do not, with the reason.
+    """A dataframe over all inputs: its columns, the fragments that go with it, and the inputs that do not, with the reason.
 
     The input with the lowest `sort_index` that has rows sets the columns; the types are those that the
     values of all inputs have a place in, and what none of them tells stays unknown.
@@ -34,14 +34,14 @@ class Dataframe:
 
     kinds: Kinds
     index: list[str]
-    pieces: list[Piece] = field(default_factory=list[Piece])
+    fragments: list[Fragment] = field(default_factory=list[Fragment])
     misfits: dict[int, str] = field(default_factory=dict[int, str])
 
     @classmethod
-    def of(cls, pieces: Sequence[Piece], levels: TableSchema) -> Dataframe:
-        """What these pieces of one name, at least one, come to together; columns of `levels` are typed by the models."""
-        filled = sorted((piece for piece in pieces if not piece[1].empty), key=_first)
-        empty = [schema for schema, source in pieces if source.empty]
+    def of(cls, fragments: Sequence[Fragment], levels: TableSchema) -> Dataframe:
+        """What these fragments of one name, at least one, come to together; columns of `levels` are typed by the models."""
+        filled = sorted((fragment for fragment in fragments if not fragment[1].empty), key=_first)
+        empty = [schema for schema, source in fragments if source.empty]
         return _Joining(levels).over(filled, empty)
 
     def typed(self, levels: TableSchema) -> TableSchema:
@@ -59,41 +59,41 @@ class Dataframe:
 
             return replace(source, batches=batches)
 
-        return merged(in_common(source) for _, source in self.pieces)
+        return merged(in_common(source) for _, source in self.fragments)
 
 
 class _Joining:
-    """The columns of the pieces seen so far, lowest `sort_index` first."""
+    """The columns of the fragments seen so far, lowest `sort_index` first."""
 
     def __init__(self, levels: TableSchema) -> None:
         self.levels = levels
         self.kinds: Kinds = {}
-        self.pieces: list[Piece] = []
+        self.fragments: list[Fragment] = []
         self.misfits: dict[int, str] = {}
         self.leader = 0
 
-    def over(self, filled: Sequence[Piece], empty: Sequence[pa.Schema]) -> Dataframe:
-        """What the pieces with rows come to, and those without where they tell what the others leave open."""
+    def over(self, filled: Sequence[Fragment], empty: Sequence[pa.Schema]) -> Dataframe:
+        """What the fragments with rows come to, and those without where they tell what the others leave open."""
         for schema, source in filled:
             reason = self._add(schema, source)
             if reason is not None:
                 self.misfits |= {int(key): reason for key in np.unique(keys_of(source))}
-        if not self.pieces and empty:
+        if not self.fragments and empty:
             self.kinds, index = self._kinds_of(empty[0]), _index_of(empty[0])
         else:
-            index = _index_of(self.pieces[0][0]) if self.pieces else []
+            index = _index_of(self.fragments[0][0]) if self.fragments else []
         for schema in empty:
             self._complete(self._kinds_of(schema))
-        for schema, source in self.pieces:
+        for schema, source in self.fragments:
             if any(loses(kind, self.kinds[name]) for name, kind in self._kinds_of(schema).items()):
                 self.misfits |= _unpromotable(source, self.kinds)
         ordered = {name: self.kinds[name] for name in self.levels.names if name in self.kinds} | self.kinds
-        return Dataframe(ordered, index, self.pieces, self.misfits)
+        return Dataframe(ordered, index, self.fragments, self.misfits)
 
     def _add(self, schema: pa.Schema, source: Source) -> str | None:
-        """Takes a piece in, or says why it does not go with those before it."""
+        """Takes a fragment in, or says why it does not go with those before it."""
         own = self._kinds_of(schema)
-        if not self.pieces:
+        if not self.fragments:
             self.kinds, self.leader = own, source.first
         else:
             extra = next((name for name in own if name not in self.kinds and name not in self.levels), None)
@@ -110,7 +110,7 @@ class _Joining:
                 if reason is not None:
                     return reason
                 self.kinds = together
-        self.pieces.append((schema, source))
+        self.fragments.append((schema, source))
         return None
 
     def _kinds_of(self, schema: pa.Schema) -> Kinds:
@@ -130,7 +130,7 @@ class _Joining:
 
     def _costly(self, together: Kinds, before: int) -> str | None:
         """Why types would cost inputs below `before` their values, which come first; None where they keep them."""
-        for schema, source in self.pieces:
+        for schema, source in self.fragments:
             if source.first < before and any(loses(k, together[name]) for name, k in self._kinds_of(schema).items()):
                 lost = next((i for i in _unpromotable(source, together, below=before)), None)
                 if lost is not None:
@@ -148,8 +148,8 @@ class _Joining:
                     self.kinds = self.kinds | {name: found}
 
 
-def _first(piece: Piece) -> int:
-    return piece[1].first
+def _first(fragment: Fragment) -> int:
+    return fragment[1].first
 
 
 def _index_of(schema: pa.Schema) -> list[str]:

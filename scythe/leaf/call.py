@@ -30,7 +30,7 @@ from scythe.seeds import seed_of
 from scythe_catalog.schema import iterate_models
 
 #: Told the number of the input within its chunk and the try that is about to run; -1 after it.
-Mark = Callable[[int, int], None]
+Tell = Callable[[int, int], None]
 
 #: What is done with the stored input right before the function is called: its number, and the spec.
 Before = Callable[[int, ExperimentInputSpec], None]
@@ -113,14 +113,14 @@ class Calls:
             self.unfetched = None
             yield self._with_files(spec)
 
-    def run_all(self, mark: Mark | None, before: int, keep: Keep, forget: Callable[[int], None]) -> None:
+    def run_all(self, tell: Tell | None, before: int, keep: Keep, forget: Callable[[int], None]) -> None:
         """Runs the inputs one after the other; those of a group that has to run again are forgotten first."""
         start, total, around = 0, self.rows.num_rows, self.around
         specs = self.specs()
         while start < total:
             stop = min(start + GROUP, total)
             try:
-                stop = self._group(start, stop, specs, mark, before, keep)
+                stop = self._group(start, stop, specs, tell, before, keep)
                 disturbed = around.trusted and around.changed()
             except BaseException:
                 if not (around.trusted and around.changed()):
@@ -134,14 +134,14 @@ class Calls:
                 start = stop
 
     def _group(
-        self, start: int, stop: int, specs: Iterator[ExperimentInputSpec], mark: Mark | None, before: int, keep: Keep
+        self, start: int, stop: int, specs: Iterator[ExperimentInputSpec], tell: Tell | None, before: int, keep: Keep
     ) -> int:
         """Runs inputs up to the first that fails or is not quick; gives the one behind it."""
         life, most = self.life, self.work.experiment.options.max_inputs_per_process
         for i in range(start, stop):
             if life is not None:
                 life.begin(i, most)
-            tried = self.run(i, next(specs), mark, before)
+            tried = self.run(i, next(specs), tell, before)
             keep(i, tried)
             if tried.failure is not None or tried.seconds > 10 * QUICK_SECONDS:
                 return i + 1
@@ -161,14 +161,14 @@ class Calls:
                 vars(spec)[name] = found
         return spec
 
-    def run(self, i: int, spec: ExperimentInputSpec, mark: Mark | None, before: int) -> Tried:
+    def run(self, i: int, spec: ExperimentInputSpec, tell: Tell | None, before: int) -> Tried:
         """Tries one input, and again after an exception, as often as its experiment says."""
         tries = max(1, self.work.experiment.options.retries + 1 - before)
         began, started = time.time(), _clock()
         failure, self.tries = None, 1
         while True:
             try:
-                self.once(i, spec, mark)
+                self.once(i, spec, tell)
                 if self.life is not None:
                     self.life.worked = True
                 break
@@ -176,36 +176,36 @@ class Calls:
                 if self.life is not None:
                     self.life.failed(i, before + self.tries - 1, error)
                 if self.tries == tries or is_final(error, self.work.experiment.output_model):
-                    failure = self._told(i, error, before, mark)
+                    failure = self._told(i, error, before, tell)
                     break
             self.tries += 1
             spec = self.stored(i)
         return Tried(before + self.tries, _clock() - started, began, failure)
 
-    def attempt(self, i: int, spec: ExperimentInputSpec, mark: Mark | None, before: int) -> Tried:
+    def attempt(self, i: int, spec: ExperimentInputSpec, tell: Tell | None, before: int) -> Tried:
         """Tries one input once, in the caller's own process; Ctrl-C passes."""
         began, started = time.time(), _clock()
         failure: Failure | None = None
         raised: BaseException | None = None
         try:
-            self.once(i, spec, mark)
+            self.once(i, spec, tell)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - handed to the caller of `allocate` as it is
-            failure, raised = self._told(i, error, before, mark), error
+            failure, raised = self._told(i, error, before, tell), error
         return Tried(before + 1, _clock() - started, began, failure, raised)
 
-    def _told(self, i: int, error: BaseException, before: int, mark: Mark | None) -> Failure:
+    def _told(self, i: int, error: BaseException, before: int, tell: Tell | None) -> Failure:
         """The failure that an exception is, within the limit of time: its texts are made by the user's code."""
-        if mark is None:
+        if tell is None:
             return Failure.of(error, before + self.tries)
-        mark(i, self.tries)
+        tell(i, self.tries)
         try:
             return Failure.of(error, before + self.tries)
         finally:
-            mark(-1, 0)
+            tell(-1, 0)
 
-    def once(self, i: int, spec: ExperimentInputSpec, mark: Mark | None) -> None:
+    def once(self, i: int, spec: ExperimentInputSpec, tell: Tell | None) -> None:
         """Calls the function and takes over what it returned."""
         experiment = self.work.experiment
         if self.unfetched is not None:
@@ -221,9 +221,9 @@ class Calls:
                 if experiment.options.local_file_location == "copied-to-tempdir" and self.given:
                     spec, local = self.copied(spec, tempdir), None
             if local:
-                output = self._with_whole_files(local, lambda: self.called(mark, i, spec, more))
+                output = self._with_whole_files(local, lambda: self.called(tell, i, spec, more))
             else:
-                output = self.called(mark, i, spec, more)
+                output = self.called(tell, i, spec, more)
             self.take(i, spec, output, Place(Path(folder.name) if folder else None, self._working))
         finally:
             if folder is not None:
@@ -273,15 +273,15 @@ class Calls:
             f"the input file {named} was changed while this input ran, by it or by another one: {WAY_OUT}. {after}"
         )
 
-    def called(self, mark: Mark | None, i: int, spec: ExperimentInputSpec, more: dict[str, Any]) -> Any:
+    def called(self, tell: Tell | None, i: int, spec: ExperimentInputSpec, more: dict[str, Any]) -> Any:
         """Calls the function, and brings the process back to what it was, unless its inputs are trusted."""
         if self.around.trusted:
-            return self.timed(mark, i, spec, more)
+            return self.timed(tell, i, spec, more)
         self.around.before(lambda: seed_of(self.work.plan.seed, self._sort_index[i].as_py()))
         output: Any = _NOTHING
         began = _clock()
         try:
-            output = self.timed(mark, i, spec, more)
+            output = self.timed(tell, i, spec, more)
         except BaseException as error:
             # What is raised after the function has returned is raised by a signal's handler that it has left.
             if output is _NOTHING or isinstance(error, KeyboardInterrupt):
@@ -292,19 +292,19 @@ class Calls:
             self.around.after(_clock() - began)
         return output
 
-    def timed(self, mark: Mark | None, i: int, spec: ExperimentInputSpec, more: dict[str, Any]) -> Any:
-        """Calls the function between two marks, so that its time can be limited from outside."""
-        if mark is None:
+    def timed(self, tell: Tell | None, i: int, spec: ExperimentInputSpec, more: dict[str, Any]) -> Any:
+        """Calls the function between two tellings, so that its time can be limited from outside."""
+        if tell is None:
             if self.before is not None:
                 self.before(i, spec)
             return self.work.call(spec, **more)
-        mark(i, self.tries)
+        tell(i, self.tries)
         try:
             if self.before is not None:
                 self.before(i, spec)
             return self.work.call(spec, **more)
         finally:
-            mark(-1, 0)
+            tell(-1, 0)
 
     def copied(self, spec: ExperimentInputSpec, tempdir: Path) -> ExperimentInputSpec:
         """The spec with its files copied into the input's own folder."""

@@ -20,7 +20,7 @@ from scythe.define.schemas import PARTITION, check_dataframe_name
 from scythe.errors import OutputError, SchemaError
 from scythe.leaf.pandas_frames import pandas_columns
 from scythe_catalog.names import folded
-from scythe_catalog.schema import KIND_KEY, same_names, to_storage
+from scythe_catalog.schema import KIND_KEY, arrow_table, same_names, to_storage
 from scythe_catalog.schema.kinds import Kind, kind_of_arrow
 
 #: Schema metadata: the names of the columns that pandas reads back as the index.
@@ -56,10 +56,8 @@ def _to_arrow(frame: Any) -> tuple[pa.Table, list[str]]:
         table = pa.Table.from_arrays([column for _, column in columns], names=[column for column, _ in columns])
     elif polars is not None and isinstance(frame, polars.DataFrame | polars.LazyFrame):
         table = _from_polars(frame.collect() if isinstance(frame, polars.LazyFrame) else frame)
-    elif isinstance(frame, pa.Table):
-        table = frame
-    elif isinstance(frame, pa.RecordBatch):
-        table = pa.Table.from_batches([frame])
+    elif (speaking := arrow_table(frame)) is not None:
+        table = speaking
     else:
         raise OutputError(f"it is a {type(frame).__name__}: give a pandas, Polars or Arrow table")
     return table, index

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from scythe.define.bookkeeping import TaskRow
 from scythe.define.experiment import Experiment
-from scythe.leaf.call import Calls, Mark, Work
+from scythe.leaf.call import Calls, Tell, Work
 from scythe.leaf.failures import Failure
 from scythe.leaf.input_files import InputFiles
 from scythe.leaf.renewal import Life, Spent
@@ -71,21 +71,21 @@ class Leaf:
             return self._identified(self._slices(rows.start, rows.stop))
         wanted = np.asarray(rows, np.int64)
         edges = np.searchsorted(wanted, self.row_groups)
-        pieces = [
+        tables = [
             self._group(group).take(pa.array(wanted[low:high] - self.row_groups[group]))
             for group, (low, high) in enumerate(itertools.pairwise(edges))
             if low < high
         ]
-        return self._identified(pa.concat_tables(pieces))
+        return self._identified(pa.concat_tables(tables))
 
     def _slices(self, start: int, stop: int) -> pa.Table:
         starts = self.row_groups
-        pieces: list[pa.Table] = []
+        tables: list[pa.Table] = []
         for group in range(len(starts) - 1):
             low, high = max(start, starts[group]), min(stop, starts[group + 1])
             if low < high:
-                pieces.append(self._group(group).slice(low - starts[group], high - low))
-        return pa.concat_tables(pieces) if pieces else self.specs_file.schema_arrow.empty_table()
+                tables.append(self._group(group).slice(low - starts[group], high - low))
+        return pa.concat_tables(tables) if tables else self.specs_file.schema_arrow.empty_table()
 
     def _group(self, group: int) -> pa.Table:
         if self._specs is None or self._specs[0] != group:
@@ -118,14 +118,14 @@ class Leaf:
         rows: Positions,
         *,
         attempts_before: int = 0,
-        mark: Mark | None = None,
+        tell: Tell | None = None,
         raise_errors: bool = False,
         life: Life | None = None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> ChunkResult:
         """Calls the function on each input of a chunk.
 
-        `mark` is told which input of the chunk and which try it is right before its function starts, and -1 after.
+        `tell` is told which input of the chunk and which try it is right before its function starts, and -1 after.
         With `raise_errors` the first exception ends the chunk: its row is in `errors`, and it is
         raised by the caller from `ChunkError`; it ends as well before an input where `stopped` says so.
         With the `life` of a worker process, raises Spent where a fresh process has to go on.
@@ -136,7 +136,7 @@ class Leaf:
         with running_with(self.plan.seed), around.kept(), self._work.fetched.within():
             if not raise_errors:
                 try:
-                    calls.run_all(mark, attempts_before, chunk.keep, chunk.forget)
+                    calls.run_all(tell, attempts_before, chunk.keep, chunk.forget)
                 except Spent as spent:
                     if life is not None:
                         life.make_room()
@@ -147,7 +147,7 @@ class Leaf:
             for i, spec in enumerate(calls.specs()):
                 if stopped():
                     return chunk.result(upto=i)
-                tried = calls.attempt(i, spec, mark, attempts_before)
+                tried = calls.attempt(i, spec, tell, attempts_before)
                 chunk.keep(i, tried)
                 if tried.raised is not None:
                     raise ChunkError(chunk.result(upto=i + 1), tried.raised)

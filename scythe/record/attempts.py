@@ -1,6 +1,6 @@
-"""Who works on a run: each process that starts or resumes it leaves a mark with a heartbeat.
+"""Who works on a run: each process that starts or resumes it leaves a record with a heartbeat.
 
-Marks are numbered and created if absent, so no two processes take the same attempt. A mark whose
+Records are numbered and created if absent, so no two processes take the same attempt. One whose
 process is gone, or whose heartbeat is old, is dead; the run can then be resumed. Marks are left in `lease`.
 """
 
@@ -31,7 +31,7 @@ _CLOCK = f"{CATALOG}/.clock"
 
 @dataclass(frozen=True)
 class Attempt:
-    """The mark of one process, and how old its last heartbeat is."""
+    """The record of one process, and how old its last heartbeat is."""
 
     number: int
     engine: str
@@ -72,27 +72,27 @@ def this_system() -> str:
 
 
 def attempts(objects: Objects, key: RunKey) -> list[Attempt]:
-    """All marks on a run, oldest first; their ages are not known."""
+    """The records of all attempts on a run, oldest first; their ages are not known."""
     names = sorted(objects.files(key.attempts))
     found = objects.read_all(f"{key.attempts}/{n}" for n in names)
-    return [parse_mark(raw, objects.uri(f"{key.attempts}/{n}")) for n, raw in zip(names, found, strict=True)]
+    return [parse_attempt(raw, objects.uri(f"{key.attempts}/{n}")) for n, raw in zip(names, found, strict=True)]
 
 
 def latest_attempt(objects: Objects, key: RunKey, *, exact: bool = False) -> Attempt | None:
-    """The newest mark on a run.
+    """The newest attempt on a run.
 
     A heartbeat's age is told by the times of the store, not by what its writer's clock said. With `exact` the
     store is asked for its time of now as well, for which a small object is written; else this machine's is taken.
 
     Raises:
-        RunDamaged: the mark is none any more.
+        RunDamaged: its record is none any more.
     """
     names = sorted(objects.files(key.attempts))
     if not names:
         return None
     newest = f"{key.attempts}/{names[-1]}"
     raw, modified = objects.read_dated(newest)
-    found = parse_mark(raw, objects.uri(newest))
+    found = parse_attempt(raw, objects.uri(newest))
     if found.ended:
         return found
     if found.host == socket.gethostname() and found.system in ("", this_system()):
@@ -113,8 +113,8 @@ def _time_of(objects: Objects) -> float:
         return time.time()
 
 
-def parse_mark(raw: bytes, where: str) -> Attempt:
-    """A mark as it is stored; raises RunDamaged where it is none."""
+def parse_attempt(raw: bytes, where: str) -> Attempt:
+    """An attempt as it is stored; raises RunDamaged where it is none."""
     data = parse(raw, where)
     try:
         return Attempt(**{name: data[name] for name in STORED if name in data})
@@ -126,7 +126,7 @@ STORED = tuple(f.name for f in fields(Attempt) if f.name != "age")
 
 
 def check_free(objects: Objects, key: RunKey) -> Attempt | None:
-    """The newest mark on a run on which nobody works, None where there is none.
+    """The newest attempt on a run on which nobody works, None where there is none.
 
     Raises:
         RunError: somebody does.
@@ -141,7 +141,7 @@ def check_free(objects: Objects, key: RunKey) -> Attempt | None:
 
 
 def check_newest(objects: Objects, key: RunKey, number: int) -> None:
-    """Nothing while no later process has taken up a run than the one of mark `number`.
+    """Nothing while no later process has taken up a run than that of attempt `number`.
 
     Raises:
         Superseded: one has, or the run was deleted.

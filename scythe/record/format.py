@@ -1,6 +1,6 @@
 """The JSON records of a run and of an experiment: each says which format it is in, and is read only where that is understood.
 
-A record is a JSON object of a few values: a plan, a mark, a part's descriptor, a result. Records of Scythe before
+A record is a JSON object of a few values: a plan, an attempt, a part's descriptor, a result. Records of Scythe before
 formats were written have none. Knows no record's meaning.
 """
 

@@ -34,8 +34,8 @@ class RunAttempt:
 def attempts_on(objects: Objects, key: RunKey) -> list[RunAttempt]:
     """All attempts on a run, the first one first; raises RunDamaged where a record of one is none any more."""
     found: list[RunAttempt] = []
-    for mark in attempts(objects, key):
-        began = dt.datetime.fromtimestamp(mark.began, dt.UTC) if mark.began else None
-        made_by = recorded(objects, key, mark.number)
-        found.append(RunAttempt(mark.number, mark.engine, mark.host, mark.pid, began, made_by))
+    for attempt in attempts(objects, key):
+        began = dt.datetime.fromtimestamp(attempt.began, dt.UTC) if attempt.began else None
+        made_by = recorded(objects, key, attempt.number)
+        found.append(RunAttempt(attempt.number, attempt.engine, attempt.host, attempt.pid, began, made_by))
     return found

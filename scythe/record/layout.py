@@ -149,7 +149,7 @@ class RunKey:
 
     @property
     def attempts(self) -> str:
-        """The folder in which each process that worked on the run left its mark."""
+        """The folder in which each process that worked on the run left its record."""
         return f"{self.path}/scatter-gather/input/attempts"
 
     @property

@@ -14,7 +14,7 @@ from typing import Self
 from obstore.exceptions import BaseError
 
 from scythe.errors import RunCancelled, RunError, Superseded
-from scythe.record.attempts import STORED, Attempt, check_free, check_newest, parse_mark, this_system
+from scythe.record.attempts import STORED, Attempt, check_free, check_newest, parse_attempt, this_system
 from scythe.record.format import dump
 from scythe.record.layout import RunKey
 from scythe_catalog.storage.objects import Objects
@@ -54,7 +54,7 @@ class Lease:
         self._began = time.time()
         self._heart = f"scythe-heartbeat-{uuid.uuid4().hex}"
         self._thread = threading.Thread(target=self._beat, daemon=True, name=self._heart)
-        self._thread.start()  # before there is a mark: one without a heart counts for nothing
+        self._thread.start()  # before there is a record: one without a heart counts for nothing
         try:
             self._take() if number is None else self._take_up(number)
             if taken is not None:
@@ -67,26 +67,26 @@ class Lease:
     def _take(self) -> None:
         last = check_free(self._objects, self._key)
         number = last.number + 1 if last is not None else 1
-        if not self._objects.create(self._mark_key(number), self._mark(number)):
+        if not self._objects.create(self._record_key(number), self._record(number)):
             raise RunError(f"the run {self._key.path} has just been taken up by another process: wait for it")
         self.number = number
 
     def _take_up(self, number: int) -> None:
         if self._objects.exists(self._key.cancelled):  # before it began: who waits for the end must not see a beginning
             raise RunCancelled(f"the run {self._key.path} was cancelled")
-        if not self._objects.create(self._mark_key(number), self._mark(number)):
-            there = self._mark_key(number)
-            owner = parse_mark(self._objects.read(there), self._objects.uri(there)).run
+        if not self._objects.create(self._record_key(number), self._record(number)):
+            there = self._record_key(number)
+            owner = parse_attempt(self._objects.read(there), self._objects.uri(there)).run
             if owner != self._run:
                 raise Superseded(f"the run {self._key.path} is worked on by {owner}", owner)
-            self._objects.write(self._mark_key(number), self._mark(number))
+            self._objects.write(self._record_key(number), self._record(number))
         self.number = number
 
-    def _mark_key(self, number: int) -> str:
+    def _record_key(self, number: int) -> str:
         return f"{self._key.attempts}/{number:06d}.json"
 
-    def _mark(self, number: int, ended: bool = False) -> bytes:
-        mark = Attempt(
+    def _record(self, number: int, ended: bool = False) -> bytes:
+        record = Attempt(
             number,
             self._engine,
             socket.gethostname(),
@@ -98,7 +98,7 @@ class Lease:
             this_system(),
             self._began,
         )
-        return dump({name: getattr(mark, name) for name in STORED})
+        return dump({name: getattr(record, name) for name in STORED})
 
     def _beat(self) -> None:
         beaten = time.monotonic()
@@ -107,10 +107,10 @@ class Lease:
                 if self._objects.exists(self._key.cancelled):
                     self.cancelled.set()
                 if self.number and time.monotonic() - beaten > _BEAT_SECONDS:
-                    if self._objects.exists(self._mark_key(self.number + 1)):
+                    if self._objects.exists(self._record_key(self.number + 1)):
                         self.superseded.set()
                         return  # its last beat is long ago, and stays so
-                    self._objects.write(self._mark_key(self.number), self._mark(self.number))
+                    self._objects.write(self._record_key(self.number), self._record(self.number))
                     beaten = time.monotonic()
 
     @property
@@ -134,8 +134,8 @@ class Lease:
         """Gives the run back."""
         self._over.set()
         self._thread.join()
-        with contextlib.suppress(OSError, BaseError):  # a mark without a heart is as good as an ended one
-            self._objects.write(self._mark_key(self.number), self._mark(self.number, ended=True))
+        with contextlib.suppress(OSError, BaseError):  # a record without a heart is as good as an ended one
+            self._objects.write(self._record_key(self.number), self._record(self.number, ended=True))
 
     def __enter__(self) -> Self:
         return self

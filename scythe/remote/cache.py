@@ -1,7 +1,7 @@
 """The folder of fetched files, which all processes of a user share: whole files, one download each, bounded, private.
 
-`<folder>/<address>/<content>/<name>` holds the files; what is known of an address, locks, and the marks of living
-processes lie in `<folder>/.state`. Removes the least recently used files first, and never one that a process was handed
+`<folder>/<address>/<content>/<name>` holds the files; what is known of an address, locks, and what living
+processes were handed lie in `<folder>/.state`. Removes the least recently used files first, and never one that a process was handed
 that still lives. Knows nothing of servers; writes nowhere else.
 """
 
@@ -125,7 +125,7 @@ class Address:
         content = tags.name(partial)
         _private(self.folder / content)
         path = self.folder / content / self._name
-        self._mark(content)
+        self._note(content)
         partial.replace(path)
         found = path.stat()
         self._remember(
@@ -139,16 +139,16 @@ class Address:
 
     def hand_out(self, entry: Entry) -> Path:
         """The file of an entry, which stays as long as this process does."""
-        self._mark(entry.content)
+        self._note(entry.content)
         os.utime(self.folder / entry.content)
         return self.folder / entry.content / entry.name
 
-    def _mark(self, content: str) -> None:
-        marks = _marks(self.folder.parent, os.getpid())
-        if not marks.path.exists():  # the folder was removed by hand
-            _marks.cache_clear()
-            marks = _marks(self.folder.parent, os.getpid())
-        marks.add(f"{self.folder.name}/{content}")
+    def _note(self, content: str) -> None:
+        handed = _handed(self.folder.parent, os.getpid())
+        if not handed.path.exists():  # the folder was removed by hand
+            _handed.cache_clear()
+            handed = _handed(self.folder.parent, os.getpid())
+        handed.add(f"{self.folder.name}/{content}")
 
     def _remember(self, entry: Entry) -> None:
         _private(self._state.parent)
@@ -160,7 +160,7 @@ class Address:
 # --- what living processes were handed --------------------------------------------------------------
 
 
-class _Marks:
+class _Handed:
     """The contents that this process was handed; a lock that it holds to its end says that it lives."""
 
     def __init__(self, folder: Path) -> None:
@@ -175,14 +175,14 @@ class _Marks:
     def add(self, content: str) -> None:
         if content in self._known:
             return
-        with self.path.open("ab", buffering=0) as marks:
-            marks.write(f"{content}\n".encode())
+        with self.path.open("ab", buffering=0) as handed:
+            handed.write(f"{content}\n".encode())
         self._known.add(content)
 
 
 @lru_cache(maxsize=8)
-def _marks(folder: Path, pid: int) -> _Marks:
-    return _Marks(folder)
+def _handed(folder: Path, pid: int) -> _Handed:
+    return _Handed(folder)
 
 
 class _InUse:
@@ -192,22 +192,22 @@ class _InUse:
         self._users = folder / _STATE / "users"
         self._read: dict[Path, int] = {}
         self._contents: set[str] = set()
-        for marks in self._files():
-            lock = _file_lock(marks.with_suffix(".lock"))
+        for handed in self._files():
+            lock = _file_lock(handed.with_suffix(".lock"))
             with contextlib.suppress(_timeout()), lock.acquire(blocking=False):  # nobody holds it: its process is dead
-                marks.unlink(missing_ok=True)
-            if not marks.exists():
+                handed.unlink(missing_ok=True)
+            if not handed.exists():
                 Path(lock.lock_file).unlink(missing_ok=True)
 
     def _files(self) -> Iterator[Path]:
         return self._users.glob("*.marks")
 
     def __contains__(self, content: str) -> bool:
-        for marks in self._files():
-            with contextlib.suppress(FileNotFoundError), marks.open("rb") as stream:
-                stream.seek(self._read.get(marks, 0))
+        for handed in self._files():
+            with contextlib.suppress(FileNotFoundError), handed.open("rb") as stream:
+                stream.seek(self._read.get(handed, 0))
                 added = stream.read()
-                self._read[marks] = self._read.get(marks, 0) + len(added)
+                self._read[handed] = self._read.get(handed, 0) + len(added)
                 self._contents.update(added.decode().splitlines())
         return content in self._contents
 

@@ -96,7 +96,7 @@ class _Run:
 
 
 #: By whom a run is put right, among what says that the catalog may not show it.
-_MARK = "rebuild"
+_BY = "rebuild"
 
 
 class _Experiment:
@@ -140,7 +140,7 @@ class _Experiment:
             _schema(objects, file)  # one that is gone or damaged is told here
         follow(objects, key, run.files)
         if run.result is not None:
-            objects.write(key.unpublished(_MARK), b"")
+            objects.write(key.unpublished(_BY), b"")
         self.runs[key] = _Run.of(objects, key)
 
     def _wanted(self, table: Table, name: str, present: Mapping[str, tuple[Any, ...]]) -> Wanted:
@@ -193,8 +193,8 @@ class _Experiment:
         if tables != result.tables:
             result = result.model_copy(update={"tables": tables, "gather": gather})
             record(self.objects, run.key, result, Gathered(files))
-        marks = [run.key.unpublished(_MARK), run.key.unpublished(gather)]
-        publish(self.objects, self.catalog, run.key, result, Gathered(files), marks)
+        pending = [run.key.unpublished(_BY), run.key.unpublished(gather)]
+        publish(self.objects, self.catalog, run.key, result, Gathered(files), pending)
 
     def _standing(self, generations: Generations, key: RunKey, name: str, recorded: str, stored: pa.Schema) -> Table:
         """The table of the catalog that holds a table of a run: the recorded one if it is there, else one that can."""
@@ -264,7 +264,7 @@ def _record_shown(objects: Objects, run: _Run) -> None:
     """Records which files of a run that goes on the catalog is about to be given."""
     if run.parts:
         shown = [file for part in run.parts for file in part.files if file.table in run.plan.tables]
-        record_shown(objects, run.key, shown, f"{run.parts[0].name}-{_MARK}")
+        record_shown(objects, run.key, shown, f"{run.parts[0].name}-{_BY}")
 
 
 def _sized(objects: Objects, file: DataFile) -> DataFile:

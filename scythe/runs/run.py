@@ -316,7 +316,7 @@ class ExperimentRun(BaseModel):
         if status == "deleted" and not self._objects.found(self.key.path):
             withdraw(self._objects, catalog_of(self._objects, engine_settings().catalog), self.key)
             raise NotFoundError(f"there is no run {self.experiment_id} any more: it was deleted")
-        if status != "damaged":  # whether somebody works on it is seen first of all: nobody does, or its mark is lost
+        if status != "damaged":  # whether somebody works on it is seen first of all: nobody does, or its record is lost
             check_free(self._objects, self.key)
         bury(self._objects, self.key)
         withdraw(self._objects, catalog_of(self._objects, engine_settings().catalog), self.key)

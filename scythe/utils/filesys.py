@@ -57,9 +57,9 @@ Examples:
     >>> from scythe import ExperimentInputSpec, FileReference
     >>> class Site(ExperimentInputSpec):
     ...     weather_file: FileReference
-    >>> Site(experiment_id="any", sort_index=0, weather_file="boston.csv").weather_file.suffix
+    >>> Site(weather_file="boston.csv").weather_file.suffix
     '.csv'
-    >>> Site(experiment_id="any", sort_index=0, weather_file="s3://weather/boston.csv").weather_file.host
+    >>> Site(weather_file="s3://weather/boston.csv").weather_file.host
     'weather'
 """
 

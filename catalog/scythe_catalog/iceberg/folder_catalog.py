@@ -18,6 +18,7 @@ from typing import Any, cast
 
 from obstore.exceptions import BaseError
 from pyiceberg.catalog import MetastoreCatalog, PropertiesUpdateSummary
+from pyiceberg.catalog.noop import NoopCatalog
 from pyiceberg.exceptions import (
     CommitFailedException,
     NamespaceAlreadyExistsError,
@@ -35,8 +36,6 @@ from pyiceberg.table.metadata import TableMetadata, new_table_metadata
 from pyiceberg.table.sorting import UNSORTED_SORT_ORDER, SortOrder
 from pyiceberg.table.update import TableRequirement, TableUpdate
 from pyiceberg.typedef import EMPTY_DICT, Identifier, Properties
-from pyiceberg.view import View
-from pyiceberg.view.metadata import ViewVersion
 
 from scythe_catalog.iceberg.fileio import IMPLEMENTATION
 from scythe_catalog.storage.objects import Objects
@@ -46,7 +45,7 @@ _HINT = "version-hint.text"
 _NAMESPACE = "namespace.json"
 
 
-class FolderCatalog(MetastoreCatalog):
+class FolderCatalog(MetastoreCatalog, NoopCatalog):
     """An Iceberg catalog in `properties["warehouse"]`, a `file://` or `s3://` URI."""
 
     def __init__(self, name: str, **properties: str) -> None:
@@ -188,25 +187,6 @@ class FolderCatalog(MetastoreCatalog):
 
     def view_exists(self, identifier: str | Identifier) -> bool:
         return False
-
-    def load_view(self, identifier: str | Identifier) -> View:
-        raise NotImplementedError("a folder catalog has no views")
-
-    def register_view(self, identifier: str | Identifier, metadata_location: str) -> View:
-        raise NotImplementedError("a folder catalog has no views")
-
-    def create_view(
-        self,
-        identifier: str | Identifier,
-        schema: Any,
-        view_version: ViewVersion,
-        location: str | None = None,
-        properties: Properties = EMPTY_DICT,
-    ) -> View:
-        raise NotImplementedError("a folder catalog has no views")
-
-    def drop_view(self, identifier: str | Identifier) -> None:
-        raise NotImplementedError("a folder catalog has no views")
 
     # --- versions -----------------------------------------------------------------------------------
 

@@ -248,7 +248,7 @@ def _queue(location: str) -> Generator[None]:
 
 
 def called(table: pyiceberg.table.Table, namespace: str, name: str) -> pyiceberg.table.Table:
-    """The table under the name that it was asked for by: SQL catalogs split theirs at dots, and strip the pieces."""
+    """The table under the name that it was asked for by: SQL catalogs split theirs at dots, and strip what is between."""
     table._identifier = (namespace, name)  # pyright: ignore[reportPrivateUsage]
     return table
 

@@ -14,6 +14,7 @@ from scythe_catalog.schema.convert import (
     to_list,
 )
 from scythe_catalog.schema.families import families, mixture
+from scythe_catalog.schema.lift import aliases, arrow_table
 from scythe_catalog.schema.problems import Problem
 from scythe_catalog.schema.stored import joined, loses, refitted, same_names, to_storage
 from scythe_catalog.schema.table_schema import KIND_KEY, SCHEMA_KEY, Column, TableSchema
@@ -29,6 +30,8 @@ __all__ = [
     "Problem",
     "Severity",
     "TableSchema",
+    "aliases",
+    "arrow_table",
     "arrow_to_models",
     "builder",
     "check_bounds",

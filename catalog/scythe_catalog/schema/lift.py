@@ -23,6 +23,16 @@ _t = pa.types
 _EXACT = {bool, int, float, str, bytes, dt.date, dt.time, dt.datetime, dt.timedelta, Decimal}
 
 
+def arrow_table(frame: Any) -> pa.Table | None:
+    """The columns of anything that speaks Arrow's PyCapsule interface (a table, a batch, a relation of DuckDB), else None."""
+    if not (hasattr(frame, "__arrow_c_stream__") or hasattr(frame, "__arrow_c_array__")):
+        return None
+    try:
+        return pa.table(frame)
+    except (pa.ArrowException, TypeError):  # a single column speaks it, too
+        return None
+
+
 def holds(kind: k.Kind, dtype: pa.DataType) -> bool:
     """Whether a column of an Arrow type may hold values of a kind."""
     if _t.is_null(dtype):

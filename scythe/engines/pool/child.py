@@ -33,7 +33,7 @@ from scythe.leaf.failures import remember_lines
 from scythe.leaf.renewal import Life, Spent, is_exhaustion
 from scythe.terminal.console import tell
 
-MARK = struct.Struct("qqd")  # the input that is running (-1: none), which try, and when it began (time.monotonic)
+POSITION = struct.Struct("qqd")  # the input that is running (-1: none), which try, and when it began (time.monotonic)
 _PARENT_CHECK_SECONDS = 0.5
 
 
@@ -74,14 +74,14 @@ def main(fd: int, parent: int) -> None:
         import scythe.leaf.leaf  # noqa: F401  # pyright: ignore[reportUnusedImport] - while nobody waits for it
 
         _forward_logs(connection, setup["log_levels"])
-        mark = _marker(Path(setup["marker"]))
+        tell = _teller(Path(setup["position"]))
         _send(connection, "ready", None)
     except (EOFError, BrokenPipeError):
         return
     except BaseException as error:  # noqa: BLE001 - whatever keeps the worker from starting is told to the user
         _send(connection, "broken", _told(error))
         return
-    _serve(connection, mark)
+    _serve(connection, tell)
 
 
 def _print_at_once() -> None:
@@ -102,7 +102,7 @@ def _carry_on(signum: int, frame: object) -> None:
     return
 
 
-def _serve(connection: Connection, mark: Callable[[int, int], None]) -> None:
+def _serve(connection: Connection, tell: Callable[[int, int], None]) -> None:
     run: Callable[..., Any] = _nothing
     life = Life()
     while True:
@@ -111,7 +111,7 @@ def _serve(connection: Connection, mark: Callable[[int, int], None]) -> None:
         except (EOFError, OSError):
             return
         if isinstance(message, Job):
-            run = _runner(message, mark, life)
+            run = _runner(message, tell, life)
             _freeze()
             continue
         rows, attempts = message
@@ -125,7 +125,7 @@ def _serve(connection: Connection, mark: Callable[[int, int], None]) -> None:
             fresh_may_help = is_exhaustion(error) and (ran_before or len(rows) > 1)
             message = ("spent", (None, 0, None, 0.0)) if fresh_may_help else _failed(error)
         finally:
-            mark(-1, 0)
+            tell(-1, 0)
         _flush()
         try:
             _send(connection, *message)
@@ -170,7 +170,7 @@ def _bound(experiment: bytes) -> tuple[Any, Callable[..., Any]]:
     return loaded, loaded.bind()
 
 
-def _runner(job: Job, mark: Callable[[int, int], None], life: Life) -> Callable[..., Any]:
+def _runner(job: Job, tell: Callable[[int, int], None], life: Life) -> Callable[..., Any]:
     """What runs chunks of a job; a job that cannot be loaded is told with the first of them."""
     from scythe.gather.payload import Packing
     from scythe.leaf.leaf import Leaf
@@ -193,7 +193,7 @@ def _runner(job: Job, mark: Callable[[int, int], None], life: Life) -> Callable[
 
     def run(rows: Any, attempts: int) -> Any:
         try:
-            result = leaf.run(rows, attempts_before=attempts, mark=mark, life=life)
+            result = leaf.run(rows, attempts_before=attempts, tell=tell, life=life)
         except Spent as spent:
             if packing is not None and spent.result is not None:
                 spent.result = packing.pack(spent.result)
@@ -212,22 +212,22 @@ def _told(error: BaseException) -> str:
         return f"{where}{type(error).__qualname__}: its message cannot be shown"
 
 
-def _marker(path: Path) -> Callable[[int, int], None]:
+def _teller(path: Path) -> Callable[[int, int], None]:
     with path.open("r+b") as file:
-        shared = mmap.mmap(file.fileno(), MARK.size)
-    pack, clock, forked = MARK.pack_into, time.monotonic, False
+        shared = mmap.mmap(file.fileno(), POSITION.size)
+    pack, clock, forked = POSITION.pack_into, time.monotonic, False
 
     def leave() -> None:
         nonlocal forked
         forked = True
 
-    def mark(i: int, attempt: int) -> None:
+    def tell(i: int, attempt: int) -> None:
         if forked:
             _end_of_fork()
         pack(shared, 0, i, attempt, clock())
 
     os.register_at_fork(after_in_child=leave)
-    return mark
+    return tell
 
 
 def _end_of_fork() -> None:

@@ -2,7 +2,7 @@
 
 Why our own: a limit of time must hold for each input, not for the chunk that was handed over; when a
 process dies, the one input that killed it must be known; and the user's main script must not be
-imported again. A small mark that both sides see (which input, since when) gives all three.
+imported again. Its position, which both sides see (which input, since when), gives all three.
 Knows chunks and processes; decides nothing about retries or results.
 """
 
@@ -25,7 +25,7 @@ from multiprocessing import connection
 from typing import Any, Self
 
 from scythe.engines.pool import logs
-from scythe.engines.pool.child import MARK, Job
+from scythe.engines.pool.child import POSITION, Job
 from scythe.engines.pool.cores import thread_limits
 from scythe.engines.pool.leftovers import PoolFolder, sweep_dead
 from scythe.engines.pool.processes import beyond_standard, fill_standard_handles, start_python
@@ -108,7 +108,7 @@ Event = Done | Died | Renewed | Broken | Logged
 class _Worker:
     process: subprocess.Popen[bytes]
     link: connection.Connection[Any, Any]
-    marker: mmap.mmap
+    shared: mmap.mmap
     #: Where its temporary folders lie; removed when it dies.
     tempdir: str
     chunks: deque[tuple[Job, Chunk]] = field(default_factory=deque[tuple[Job, Chunk]])
@@ -119,9 +119,9 @@ class _Worker:
     #: It was killed; what it said before may still be on its way.
     killed: bool = False
 
-    def mark(self) -> tuple[int | None, int, float]:
+    def position(self) -> tuple[int | None, int, float]:
         """The input that runs, which try of its process it is, and for how long it has run in seconds."""
-        i, tries, since = MARK.unpack_from(self.marker, 0)
+        i, tries, since = POSITION.unpack_from(self.shared, 0)
         return (i, tries, time.monotonic() - since) if i >= 0 else (None, 1, 0.0)
 
 
@@ -158,9 +158,9 @@ class Pool:
         os.mkdir(tempdir)  # noqa: PTH102 - its name is text for the process that gets it
         self._started += 1
         with open(path, "w+b") as file:  # noqa: PTH123 - a file descriptor is what mmap takes
-            file.write(MARK.pack(-1, 0, 0.0))
+            file.write(POSITION.pack(-1, 0, 0.0))
             file.flush()
-            marker = mmap.mmap(file.fileno(), MARK.size)
+            position = mmap.mmap(file.fileno(), POSITION.size)
         ours, theirs = (beyond_standard(end.detach()) for end in socket.socketpair())
         try:
             process = start_python(
@@ -177,8 +177,8 @@ class Pool:
         finally:
             os.close(theirs)
         link: connection.Connection[Any, Any] = connection.Connection(ours)
-        setup = {"cwd": self._cwd, "marker": path, "tempdir": tempdir, "log_levels": logs.levels()}
-        worker = _Worker(process, link, marker, tempdir)
+        setup = {"cwd": self._cwd, "position": path, "tempdir": tempdir, "log_levels": logs.levels()}
+        worker = _Worker(process, link, position, tempdir)
         _send(worker, setup)
         return worker
 
@@ -202,10 +202,10 @@ class Pool:
                 _kill(worker)
 
     def running(self) -> int:
-        """How many inputs lie behind the marks of chunks that are not back yet."""
+        """How many inputs lie behind the positions of chunks that are not back yet."""
         passed = 0
         for worker in self._workers:
-            i, _, _ = worker.mark()
+            i, _, _ = worker.position()
             if i is not None and worker.chunks and i < worker.chunks[0][1].size:
                 passed += i
         return passed
@@ -261,14 +261,14 @@ class Pool:
             limit = worker.chunks[0][0].time_limit if worker.chunks else None
             if limit is None:
                 continue
-            at, _, seconds = worker.mark()
+            at, _, seconds = worker.position()
             if at is not None and seconds > limit:
                 worker.timed_out = True
                 _kill(worker)
 
     def _bury(self, worker: _Worker) -> list[Event]:
         """Replaces a dead worker; its first chunk is reported, the others are handed out again."""
-        at, tries, seconds = worker.mark()
+        at, tries, seconds = worker.position()
         name = f"{socket.gethostname()}:{worker.process.pid}"
         first = worker.chunks.popleft()[1] if worker.chunks else None
         code = self._replace(worker)

@@ -47,7 +47,7 @@ class Task:
     run: Prepared
     log: Callable[[logging.LogRecord], None]
     future: Future[list[Packed]] = field(default_factory=Future[list[Packed]])
-    pieces: list[Packed] = field(default_factory=list[Packed])
+    packed: list[Packed] = field(default_factory=list[Packed])
     #: What is still to come.
     open: set[Chunk] = field(default_factory=set[Chunk])
 
@@ -180,26 +180,26 @@ class Server:
             return
         run = task.run
         what = after(event, run.experiment.options.retries)
-        pieces: list[Packed] = []
+        packed: list[Packed] = []
         try:
             if what.lost is not None:
                 with Leaf(run.plan, run.experiment) as leaf:
-                    pieces = [run.packing.pack(error_row(leaf, event, what.lost, what.attempts))]
+                    packed = [run.packing.pack(error_row(leaf, event, what.lost, what.attempts))]
         except Exception as error:  # noqa: BLE001 - the bucket, say; the task is tried again as a whole
             _fail(task, error)
             self._drop(task)
             return
         for work in reversed(what.again):
             self._enqueue(task, work, first=True)
-        self._finished(task, event.chunk, pieces)
+        self._finished(task, event.chunk, packed)
 
-    def _finished(self, task: Task, work: Chunk, pieces: list[Packed]) -> None:
+    def _finished(self, task: Task, work: Chunk, packed: list[Packed]) -> None:
         task.open.discard(work)
-        task.pieces += pieces
+        task.packed += packed
         if task.open or task.future.done():
             return
         try:
-            task.future.set_result(task.run.packing.repack(task.pieces))
+            task.future.set_result(task.run.packing.repack(task.packed))
         except Exception as error:  # noqa: BLE001 - as above
             _fail(task, error)
 

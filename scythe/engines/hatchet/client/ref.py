@@ -28,7 +28,7 @@ _LOOK_SECONDS = 2.0
 _LEAVE_SECONDS = 10.0
 #: The engine may know more of a run that was cancelled.
 _ANSWER_SECONDS = 5.0
-#: A root looks for the mark every second, and ends; one that is dead, or that the engine has not told, is not waited for.
+#: A root looks for the request every second, and ends; one that is dead, or that the engine has not told, is not waited for.
 _CANCEL_SECONDS = 2.0
 _CANCEL_LOOK_SECONDS = 0.1
 

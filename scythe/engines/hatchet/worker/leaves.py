@@ -62,8 +62,8 @@ def leaf_function(
                 if await in_thread(lambda: is_done(plan, payload.turn)):
                     await in_thread(lambda: settle_result(plan), last=True)
                 else:
-                    pieces = await _run(payload, context, loaded) if loaded.attempt.n else []
-                    await in_thread(lambda: _gather(loaded, pieces), last=True)
+                    packed = await _run(payload, context, loaded) if loaded.attempt.n else []
+                    await in_thread(lambda: _gather(loaded, packed), last=True)
         except Superseded as error:
             return {"superseded": error.owner}
         return {"finished": payload.run}
@@ -71,11 +71,11 @@ def leaf_function(
     return leaf
 
 
-def _gather(loaded: Loaded, pieces: list[Packed]) -> None:
+def _gather(loaded: Loaded, packed: list[Packed]) -> None:
     run = loaded.prepared
     collector = Collector(run.plan, run.experiment, loaded.attempt.number, show=False)
-    for piece in pieces:
-        found = run.packing.unpack(piece)
+    for one in packed:
+        found = run.packing.unpack(one)
         if isinstance(found, Part):
             collector.add_part(found)
         else:

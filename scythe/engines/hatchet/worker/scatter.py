@@ -287,7 +287,7 @@ class WorkingNode:
             await self._accept(arrived)
 
     async def _accept(self, arrived: list[tuple[Any, Outcome]]) -> None:
-        pieces: list[Packed] = []
+        packed: list[Packed] = []
         failed: RunError | None = None
         for _, output in arrived:
             if isinstance(output, BaseException):
@@ -295,20 +295,20 @@ class WorkingNode:
             elif not output:  # this is how the engine tells of both
                 failed = RunError(f"a task of {self.payload.run} was cancelled, or waited too long for a worker")
             else:
-                pieces += output.get("pieces", ())
-        await in_thread(lambda: self._take(pieces))
+                packed += output.get("pieces", ())
+        await in_thread(lambda: self._take(packed))
         if failed is not None:
             raise failed
 
-    def _take(self, pieces: list[Packed]) -> None:
-        for piece in pieces:
-            found = self.loaded.prepared.packing.unpack(piece)
+    def _take(self, packed: list[Packed]) -> None:
+        for one in packed:
+            found = self.loaded.prepared.packing.unpack(one)
             if isinstance(found, Part):
                 self.collector.add_part(found)
             else:
                 self.collector.add(found)
             if self._measured is not None:
-                _measure(found, piece["seconds"], self._measured)
+                _measure(found, one["seconds"], self._measured)
 
     async def _give_up(self) -> None:
         """Keeps what has come, and waits for nothing more."""
