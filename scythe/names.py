@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
+from typing import Literal, get_args
 
 from scythe.errors import RegistrationError, ScytheError
 from scythe_catalog.names import folded
@@ -16,8 +17,11 @@ TASK_PREFIX = "scythe_experiment_"
 #: Index levels that every run's tables begin with, in this order.
 ID_LEVELS = ("experiment_id", "sort_index", "root_workflow_run_id", "workflow_run_id")
 
+#: The tables of every run.
+TableName = Literal["scalars", "errors", "tasks", "result_file_refs"]
+
 #: Table names that no dataframe of a user may take.
-RESERVED_TABLES = frozenset({"scalars", "result_file_refs", "errors", "tasks"})
+RESERVED_TABLES: frozenset[str] = frozenset(get_args(TableName))
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\- ]*")
 

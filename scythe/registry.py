@@ -22,10 +22,11 @@ from scythe.define.experiment import (
     place_of,
 )
 from scythe.define.schemas import compile_experiment
+from scythe.define.typed import Registrable
 from scythe.errors import NotFoundError, RegistrationError
 from scythe.names import TASK_PREFIX, check_name
 
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Registrable)
 
 
 class ExperimentRegistry:

@@ -117,6 +117,16 @@ def test_columns_are_given_in_the_order_in_which_they_are_asked_for(moody: Moody
     assert scythe.read("moody", "all", columns=["version", "y"]).rows() == [("v1.0.0", y) for y in (0, 10, 20)]
 
 
+def test_without_identifiers_inputs_and_outputs_are_left(moody: Moody) -> None:
+    moody.allocate()
+
+    assert scythe.read("moody", ids=False).rows(named=True)[1] == {"x": 1, "y": 10}
+    assert scythe.scan("moody", ids=False).collect_schema().names() == ["x", "y"]
+    assert scythe.read("moody", "all", ids=False).columns == ["x", "y", "version", "run_datetime"]
+    assert scythe.read("moody", table="tasks", ids=False).columns[:2] == ["attempts", "seconds"]
+    assert scythe.read("moody", columns=["sort_index"], ids=False).columns == ["sort_index"]
+
+
 class Colour(Enum):
     RED = "red"
     BLUE = "blue"

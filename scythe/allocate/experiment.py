@@ -11,8 +11,9 @@ from scythe.allocate.inputs import prepare_inputs
 from scythe.allocate.store import store_run
 from scythe.allocate.version import reserve_version
 from scythe.define.experiment import Experiment
+from scythe.define.typed import Named
 from scythe.engines.engine import Launch, RunRef
-from scythe.engines.options import EngineOptions
+from scythe.engines.options import EngineName, EngineOptions
 from scythe.engines.start import choose, start
 from scythe.errors import AllocationError, NotFoundError, StorageError
 from scythe.names import check_name
@@ -58,7 +59,9 @@ class BaseExperiment:
         (2, 'v1.1.0')
     """
 
-    def __init__(self, experiment: Any = None, *, runnable: Any = None, run_name: str | None = None) -> None:
+    def __init__(
+        self, experiment: Named | None = None, *, runnable: Named | None = None, run_name: str | None = None
+    ) -> None:
         if (experiment is None) == (runnable is None):
             raise AllocationError("give either experiment= or runnable=")
         self.experiment: Experiment = experiment_of(experiment if experiment is not None else runnable)
@@ -240,7 +243,7 @@ class BaseExperiment:
         overwrite_experiment_id: bool = True,
         recursion_map: RecursionMap | None = None,
         s3_client: Any = None,
-        engine: str | EngineOptions | None = None,
+        engine: EngineName | str | EngineOptions | None = None,
         chunk: int | None = None,
         workers: int | None = None,
         copy_inputs: bool = False,

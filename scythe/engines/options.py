@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+#: Scythe's own engines; packages bring others.
+EngineName = Literal["inline", "local", "hatchet"]
 
 
 class EngineOptions(BaseModel):
@@ -13,7 +16,7 @@ class EngineOptions(BaseModel):
     An engine of your own inherits from it, names itself in `engine`, and adds its fields.
 
     Examples:
-        >>> from typing import ClassVar
+        >>> from typing import ClassVar, Literal
         >>> class QueueOptions(scythe.EngineOptions):
         ...     engine: ClassVar[str] = "queue"
         ...     priority: int = 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast, overload
 
 import polars as pl
 
@@ -44,17 +44,30 @@ class FileRefs(Sequence[tuple[dict[str, Any], T]], Generic[T]):
         ({'r_value': 2.0}, 24)
     """
 
+    @overload
+    def __init__(
+        self: FileRefs[Path],
+        frame: pl.DataFrame,
+        column: str,
+        load: None = None,
+        features: Sequence[str] | None = None,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self, frame: pl.DataFrame, column: str, load: Callable[[Path], T], features: Sequence[str] | None = None
+    ) -> None: ...
     def __init__(
         self,
         frame: pl.DataFrame,
         column: str,
-        load: Callable[[Path], T] | None = None,
+        load: Callable[[Path], Any] | None = None,
         features: Sequence[str] | None = None,
     ) -> None:
         for name in (column, *(features or ())):
             if name not in frame.columns:
                 raise NotFoundError(f"the frame has no column {name!r}; it has {', '.join(frame.columns)}")
-        self.frame, self.column, self._load = frame, column, load
+        self.frame, self.column = frame, column
+        self._load: Callable[[Path], T] = load if load is not None else cast(Callable[[Path], T], _itself)
         self.features = (
             list(features) if features is not None else [c for c in frame.columns if not _holds_files(frame, c)]
         )
@@ -62,7 +75,11 @@ class FileRefs(Sequence[tuple[dict[str, Any], T]], Generic[T]):
     def __len__(self) -> int:
         return self.frame.height
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> tuple[dict[str, Any], T]: ...
+    @overload
+    def __getitem__(self, index: slice) -> FileRefs[T]: ...
+    def __getitem__(self, index: int | slice) -> tuple[dict[str, Any], T] | FileRefs[T]:
         if isinstance(index, slice):
             return FileRefs(self.frame[index], self.column, self._load, self.features)
         if not -len(self) <= index < len(self):
@@ -74,10 +91,14 @@ class FileRefs(Sequence[tuple[dict[str, Any], T]], Generic[T]):
             )
         path = fetch(row[self.column])
         features = {name: row[name] for name in self.features}
-        return features, self._load(path) if self._load is not None else path
+        return features, self._load(path)
 
     def __iter__(self) -> Iterator[tuple[dict[str, Any], T]]:
         return (self[i] for i in range(len(self)))
+
+
+def _itself(path: Path) -> Path:
+    return path
 
 
 def _holds_files(frame: pl.DataFrame, column: str) -> bool:

@@ -11,6 +11,7 @@ import polars as pl
 from scythe.errors import NotFoundError, ReadError
 from scythe.gather.publish import is_unpublished
 from scythe.gather.run_files import scan_parts, scan_result
+from scythe.names import ID_LEVELS
 from scythe.record.find import find_run, listed, resolve_version, run_folders
 from scythe.record.layout import RunKey
 from scythe.record.plan import RunPlan
@@ -50,7 +51,13 @@ def one_run(objects: Objects, name: str, version: Any, run: Any) -> tuple[RunKey
 
 
 def scan_run(
-    catalog: Catalog, objects: Objects, key: RunKey, result: RunResult | None, table: str, columns: Sequence[str] | None
+    catalog: Catalog,
+    objects: Objects,
+    key: RunKey,
+    result: RunResult | None,
+    table: str,
+    columns: Sequence[str] | None,
+    ids: bool,
 ) -> pl.LazyFrame:
     """A table of a run, ordered by `sort_index`.
 
@@ -65,7 +72,7 @@ def scan_run(
     if table not in known:
         later = "" if result is not None else "; dataframes can be read when the run is finished"
         raise NotFoundError(f"{key.path} has no table {table!r}; it has {', '.join(sorted(known))}{later}")
-    wanted = chosen(columns, known[table][1], table)
+    wanted = chosen(columns, known[table][1], table, ids)
     if result is None:
         return scan_parts(RunPlan.load(objects, key), table).select(wanted)
     if result.tables[table].untold or is_unpublished(objects, key):  # the catalog does not show it, or not all of it
@@ -73,15 +80,15 @@ def scan_run(
     return scan_table(catalog.table(key.experiment, known[table][0]), key.partition, columns=wanted)
 
 
-def chosen(columns: Sequence[str] | None, names: Sequence[str], table: str) -> list[str]:
-    """The columns that are asked for, if there are such.
+def chosen(columns: Sequence[str] | None, names: Sequence[str], table: str, ids: bool) -> list[str]:
+    """The columns that are asked for, if there are such; where none are, all, or all but the identifiers.
 
     Raises:
         NotFoundError: there is none of a name.
         ReadError: one is named twice, or `columns` is a single name.
     """
     if columns is None:
-        return list(names)
+        return [name for name in names if ids or name not in ID_LEVELS]
     if isinstance(columns, str | bytes):
         raise ReadError(f"columns={columns!r} is one name: give a list of names, [{columns!r}]")
     wanted = list(columns)

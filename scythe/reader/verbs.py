@@ -2,29 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import datetime as dt
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from typing import Any
+from typing import Literal, overload
 
 import polars as pl
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.define.experiment import Experiment
+from scythe.define.typed import (
+    I,
+    Included,
+    Named,
+    O,
+    Runs,
+    RunsItself,
+    RunsItselfWithTempdir,
+    RunsWithTempdir,
+    WithTempdir,
+)
 from scythe.errors import NotFoundError, RunDamaged, RunError, StorageError
+from scythe.names import TableName
 from scythe.reader.many_runs import finished_runs, is_all, scan_many
 from scythe.reader.one_run import chosen, one_run, scan_run
 from scythe.record.find import name_of
 from scythe.record.generations import catalog_of
+from scythe.record.versions import SemVer
 from scythe.runs.listing import list_experiments, list_runs
+from scythe.runs.run import ExperimentRun
 from scythe.settings import engine_settings, storage
+
+#: The version that a reader asks for: one, the latest (None), or all.
+AskedVersion = Literal["all"] | str | SemVer | None
+
+#: The run that a reader asks for: one by its name, datetime or itself, the latest that is finished (None), or all.
+AskedRun = Literal["all"] | str | dt.datetime | ExperimentRun | None
 
 
 def read(
-    experiment: Any,
-    version: Any = None,
+    experiment: Named,
+    version: AskedVersion = None,
     *,
-    table: str = "scalars",
-    run: Any = None,
+    table: TableName | str = "scalars",
+    run: AskedRun = None,
     columns: Sequence[str] | None = None,
+    ids: bool = True,
 ) -> pl.DataFrame:
     """The rows of a table as a Polars frame, typed by the models, ordered by `run_datetime` and `sort_index`.
 
@@ -35,6 +58,8 @@ def read(
         run: None for the version's latest finished run, `"all"`, or one run, finished or not: its folder's name, its
             datetime, its whole name, or the ExperimentRun that `allocate` gave.
         columns: These columns only, in this order.
+        ids: False leaves out the identifiers `experiment_id`, `sort_index`, `root_workflow_run_id` and `workflow_run_id`;
+            where `columns` is given, that decides.
 
     Returns:
         Inputs and outputs as columns; with `"all"` also `version` and `run_datetime`.
@@ -52,8 +77,10 @@ def read(
         [40.0, 20.0, 10.0]
         >>> scythe.read("simulate_energy", "v1.0.0", table="errors").height
         0
+        >>> scythe.read("simulate_energy", ids=False).columns
+        ['r_value', 'setpoint', 'heating']
     """
-    frame = _scan(experiment, version, table, run, columns, in_order=True)
+    frame = _scan(experiment, version, table, run, columns, ids, in_order=True)
     try:
         return frame.collect()
     except StorageError:
@@ -66,12 +93,13 @@ def read(
 
 
 def scan(
-    experiment: Any,
-    version: Any = None,
+    experiment: Named,
+    version: AskedVersion = None,
     *,
-    table: str = "scalars",
-    run: Any = None,
+    table: TableName | str = "scalars",
+    run: AskedRun = None,
     columns: Sequence[str] | None = None,
+    ids: bool = True,
 ) -> pl.LazyFrame:
     """The same as `read`, as a lazy frame: only the files of the runs that are asked for are ever opened.
 
@@ -84,6 +112,8 @@ def scan(
         run: None for the version's latest finished run, `"all"`, or one run, finished or not: its folder's name, its
             datetime, its whole name, or the ExperimentRun that `allocate` gave.
         columns: These columns only, in this order.
+        ids: False leaves out the identifiers `experiment_id`, `sort_index`, `root_workflow_run_id` and `workflow_run_id`;
+            where `columns` is given, that decides.
 
     Returns:
         Inputs and outputs as columns; with `"all"` also `version` and `run_datetime`.
@@ -101,11 +131,18 @@ def scan(
         >>> good.select("r_value", "heating").collect().rows()
         [(4.0, 20.0), (8.0, 10.0)]
     """
-    return _scan(experiment, version, table, run, columns, in_order=False)
+    return _scan(experiment, version, table, run, columns, ids, in_order=False)
 
 
 def _scan(
-    experiment: Any, version: Any, table: str, run: Any, columns: Sequence[str] | None, *, in_order: bool
+    experiment: Named,
+    version: AskedVersion,
+    table: str,
+    run: AskedRun,
+    columns: Sequence[str] | None,
+    ids: bool,
+    *,
+    in_order: bool,
 ) -> pl.LazyFrame:
     objects, name = storage(), name_of(experiment)
     if not isinstance(table, str):  # pyright: ignore[reportUnnecessaryIsInstance] - the caller's own value
@@ -113,15 +150,15 @@ def _scan(
     catalog = catalog_of(objects, engine_settings().catalog)
     if not (is_all(version) or is_all(run)):
         key, result = one_run(objects, name, version, run)
-        return scan_run(catalog, objects, key, result, table, columns)
+        return scan_run(catalog, objects, key, result, table, columns, ids)
     frame = scan_many(catalog, objects, name, version, table, run)
-    wanted = chosen(columns, frame.collect_schema().names(), table)
+    wanted = chosen(columns, frame.collect_schema().names(), table, ids)
     if in_order:  # by all of a row's place, whether or not it is selected; `version` parts runs of the same second
         frame = frame.sort("run_datetime", "sort_index", "version", maintain_order=True)
     return frame.select(wanted)
 
 
-def files(experiment: Any, version: Any = None, *, run: Any = None) -> pl.DataFrame:
+def files(experiment: Named, version: AskedVersion = None, *, run: AskedRun = None) -> pl.DataFrame:
     """The table of file references: inputs, and one column per file output; values are URIs. `FileRefs` loads them.
 
     Args:
@@ -147,8 +184,37 @@ def files(experiment: Any, version: Any = None, *, run: Any = None) -> pl.DataFr
     return read(experiment, version, table="result_file_refs", run=run)
 
 
+# One a shape: mypy solves no union of them.
+@overload
 def rows(
-    experiment: Any, version: Any = None, *, run: Any = None
+    experiment: type[RunsItself[I, O]], version: AskedVersion = None, *, run: AskedRun = None
+) -> Iterator[tuple[I, O]]: ...
+@overload
+def rows(
+    experiment: type[RunsItselfWithTempdir[I, O]], version: AskedVersion = None, *, run: AskedRun = None
+) -> Iterator[tuple[I, O]]: ...
+@overload
+def rows(
+    experiment: type[Runs[I, O]], version: AskedVersion = None, *, run: AskedRun = None
+) -> Iterator[tuple[I, O]]: ...
+@overload
+def rows(
+    experiment: type[RunsWithTempdir[I, O]], version: AskedVersion = None, *, run: AskedRun = None
+) -> Iterator[tuple[I, O]]: ...
+@overload
+def rows(
+    experiment: Callable[[I], O], version: AskedVersion = None, *, run: AskedRun = None
+) -> Iterator[tuple[I, O]]: ...
+@overload
+def rows(
+    experiment: WithTempdir[I, O], version: AskedVersion = None, *, run: AskedRun = None
+) -> Iterator[tuple[I, O]]: ...
+@overload
+def rows(
+    experiment: str | Experiment | Included, version: AskedVersion = None, *, run: AskedRun = None
+) -> Iterator[tuple[ExperimentInputSpec, ExperimentOutputSpec]]: ...
+def rows(
+    experiment: Named, version: AskedVersion = None, *, run: AskedRun = None
 ) -> Iterator[tuple[ExperimentInputSpec, ExperimentOutputSpec]]:
     """Typed (input, output) pairs of finished runs, ordered by `run_datetime` and `sort_index`, a batch in memory at a time.
 
@@ -161,7 +227,7 @@ def rows(
         run: None for the version's latest finished run, `"all"`, or one run that is finished, as `read` takes it.
 
     Returns:
-        An iterator. Files of this machine are paths, others URLs; inputs that failed are not among the pairs.
+        An iterator; of a function it is typed by its models. Files of this machine are paths, others URLs; inputs that failed are not among the pairs.
 
     Raises:
         NotFoundError: as `read`; also where the experiment is not registered.

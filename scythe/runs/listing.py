@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from scythe.define.typed import Named
 from scythe.names import is_name
 from scythe.record import layout
 from scythe.record.find import (
@@ -52,7 +53,7 @@ def list_experiments() -> pl.DataFrame:
     return pl.DataFrame(found, schema=schema, orient="row")
 
 
-def list_runs(experiment: Any) -> pl.DataFrame:
+def list_runs(experiment: Named) -> pl.DataFrame:
     """The runs of an experiment, as a Polars frame of one row each.
 
     Lowest version first, those of a version in the order in which they were allocated.

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 from collections.abc import Mapping
 from typing import Any
 
+from scythe.define.typed import Named
 from scythe.errors import FormatError, RunDamaged
 from scythe.record.find import find_run, latest_run, name_of, split_name
 from scythe.record.layout import RunKey
 from scythe.record.manifest import read_manifest
+from scythe.record.versions import SemVer
 from scythe.runs.run import ExperimentRun
 from scythe.settings import storage
 from scythe_catalog.storage.objects import Objects
@@ -33,7 +36,9 @@ def load_run(objects: Objects, key: RunKey) -> ExperimentRun:
     return run.below(objects)
 
 
-def open_run(experiment: Any, version: Any = None, run: Any = None) -> ExperimentRun:
+def open_run(
+    experiment: Named, version: str | SemVer | None = None, run: str | dt.datetime | ExperimentRun | None = None
+) -> ExperimentRun:
     """A run by its name: the latest of the latest version, unless told otherwise. Finished or not.
 
     Args:

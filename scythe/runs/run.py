@@ -10,7 +10,7 @@ from typing import Self
 from pydantic import BaseModel, PrivateAttr
 
 from scythe.engines.engine import FinishedRef, Launch, RunRef
-from scythe.engines.options import EngineOptions
+from scythe.engines.options import EngineName, EngineOptions
 from scythe.engines.start import choose, engine_of, start
 from scythe.errors import NotFoundError, RunError
 from scythe.gather.final import all_parts, coverage_of
@@ -188,7 +188,7 @@ class ExperimentRun(BaseModel):
     def resume(
         self,
         *,
-        engine: str | EngineOptions | None = None,
+        engine: EngineName | str | EngineOptions | None = None,
         workers: int | None = None,
         module: str | None = None,
         max_errors: MaxErrors | Unset = UNSET,
@@ -233,7 +233,7 @@ class ExperimentRun(BaseModel):
     def retry_errors(
         self,
         *,
-        engine: str | EngineOptions | None = None,
+        engine: EngineName | str | EngineOptions | None = None,
         workers: int | None = None,
         module: str | None = None,
         max_errors: MaxErrors | Unset = UNSET,
@@ -341,7 +341,7 @@ class ExperimentRun(BaseModel):
         self,
         plan: RunPlan,
         open_ranges: Sequence[tuple[int, int]],
-        engine: str | EngineOptions | None,
+        engine: EngineName | str | EngineOptions | None,
         workers: int | None,
         module: str | None,
         max_errors: MaxErrors | Unset,

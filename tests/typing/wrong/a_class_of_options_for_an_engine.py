@@ -1,0 +1,7 @@
+import polars as pl
+from simulation import simulate_energy
+
+from scythe import BaseExperiment, LocalOptions
+
+specs = pl.DataFrame({"r_value": [2.0]})
+BaseExperiment(simulate_energy).allocate(specs, engine=LocalOptions)  # refused

@@ -1,0 +1,4 @@
+import scythe
+
+run = scythe.open_run("simulate_energy")
+print(run.result.rows)  # refused

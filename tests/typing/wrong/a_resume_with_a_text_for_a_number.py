@@ -1,0 +1,3 @@
+import scythe
+
+scythe.open_run("simulate_energy").resume(workers="4")  # refused

@@ -1,0 +1,3 @@
+import scythe
+
+scythe.read("simulate_energy", version=1.2)  # refused

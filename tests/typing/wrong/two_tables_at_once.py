@@ -1,0 +1,3 @@
+import scythe
+
+scythe.scan("simulate_energy", table=["scalars", "errors"])  # refused
