@@ -6,11 +6,14 @@ storage with a bucket.
 
 from __future__ import annotations
 
+import html
 import inspect
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -18,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 import scythe
 from tests.cluster import Worker
@@ -27,6 +31,8 @@ from tests.s3_server import S3Server
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = {path.stem: path for path in [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]}
+EXAMPLES = sorted((ROOT / "examples").rglob("*.md"))
+HOME = "https://github.com/szvsw/scythe/blob/main/"
 
 #: Pages whose examples need a bucket, and those that need an engine and a worker too.
 ON_A_BUCKET = {"storage", "cluster"}
@@ -209,9 +215,52 @@ def test_links_between_pages_lead_somewhere() -> None:
                 assert (path.parent / target).exists(), f"{name}: {target}"
 
 
+def test_the_links_of_the_readme_are_absolute_and_lead_to_files_of_this_repository() -> None:
+    """It is shown on the package index, too, where a relative link leads nowhere."""
+    prose = _FENCED.sub("", PAGES["README"].read_text(encoding="utf-8"))
+    targets = [a or b for a, b in re.findall(r"\]\(([^)\s]+)\)|^\[[^]]+\]: (\S+)", prose, re.M)]
+    assert [target for target in targets if not target.startswith(("https://", "#"))] == []
+    here = [target.partition("#")[0].removeprefix(HOME) for target in targets if target.startswith(HOME)]
+    assert len(here) > 20
+    assert [path for path in here if not (ROOT / path).exists()] == []
+
+
+def test_what_is_installed_under_our_name_is_above_what_the_package_index_has_under_it() -> None:
+    """The index has an older library of the same name, up to 1.3.0: pip would call that one newer."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert Version(project["version"]) > Version("1.3.0")
+    for name, path in PAGES.items():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if not line.startswith("`pip install scythe-engine` alone gets an older library"):
+                assert not re.search(r"(pip install|uv add)[^`#]* ['\"]?scythe-engine\b(?! @)", line), f"{name}: {line}"
+
+
+def test_code_blocks_fit_the_column_of_a_page() -> None:
+    for path in [*PAGES.values(), *EXAMPLES]:
+        blocks = _FENCED.findall(path.read_text(encoding="utf-8"))
+        assert [line for block in blocks for line in block.splitlines() if len(line) > 88] == [], path
+
+
 def test_the_navigation_shows_every_page() -> None:
     shown = re.findall(r"[\w-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     assert sorted(shown) == sorted(path.name for path in DOCS.glob("*.md"))
+
+
+def test_the_pages_are_built_without_a_warning_and_show_the_types_of_signatures(tmp_path: Path) -> None:
+    shutil.copytree(DOCS, tmp_path / "docs")
+    for name in ("scythe", "catalog"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    done = subprocess.run(
+        [Path(sys.executable).with_name("zensical"), "build", "--strict"],
+        cwd=tmp_path, env={**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True, text=True, check=False, timeout=_SECONDS,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    built = {path.parent.name for path in (tmp_path / "site").rglob("index.html")}
+    assert {path.stem for path in DOCS.glob("*.md")} - {"index"} <= built
+    signatures = re.sub(r"<[^>]+>", "", (tmp_path / "site" / "api" / "index.html").read_text(encoding="utf-8"))
+    assert "retries: int = 1" in html.unescape(signatures)
 
 
 def words_shown(path: Path) -> set[str]:

@@ -232,3 +232,23 @@ def test_a_run_in_a_bucket_fetches_a_changed_file_again(bucket: str) -> None:
     found = run([site(Path("sun.epw"), i, habit) for i, habit in enumerate(habits)])
     assert set(found) == {1, 3}, found
     assert scythe.read(act)["text"].to_list() == ["sun"] * 3
+
+
+class Maybe(ExperimentInputSpec):
+    weather: OptionalFileReference = None
+
+
+def look(input_spec: Maybe) -> Seen:
+    return Seen(text="none", name=str(input_spec.weather))
+
+
+def test_a_run_in_which_no_input_names_a_file_is_allocated_and_its_record_of_files_is_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ExperimentRegistry, "_experiments", {})
+    monkeypatch.setenv("SCYTHE_STORAGE_ROOT", str(tmp_path))
+    ExperimentRegistry.Register()(look)
+    run, ref = BaseExperiment(look).allocate([Maybe(experiment_id="", sort_index=0)], engine="inline")
+    assert ref.result().rows == 1
+    record = tmp_path / run.experiment_id / "scatter-gather" / "input" / "artifacts.pq"
+    assert pq.read_table(record).num_rows == 0

@@ -66,9 +66,9 @@ def write_record(objects: Objects, key: RunKey, files: Sequence[InputFile]) -> N
             uri = uri.removeprefix(own)
             mtime = (folder / key.path / uri).stat().st_mtime_ns if folder is not None else None
         rows.append((field, uri, *rest, mtime))
-    columns = [pa.array(column, f.type) for column, f in zip(zip(*rows, strict=True), _COLUMNS, strict=True)]
+    columns = [pa.array([row[i] for row in rows], f.type) for i, f in enumerate(_COLUMNS)]
     buffer = io.BytesIO()
-    pq.write_table(pa.table(columns, schema=_COLUMNS) if rows else _COLUMNS.empty_table(), buffer)
+    pq.write_table(pa.table(columns, schema=_COLUMNS), buffer)
     objects.write(key.artifact_record, buffer.getvalue())
 
 
