@@ -1,0 +1,38 @@
+"""The application of the command line, and what holds for all its commands: the root, the version."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True, invoke_without_command=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    help="Looks after experiments: what there is, how it went, and how to go on.",
+)  # fmt: skip
+
+#: What names an experiment or a run, for all commands that take one.
+Name = Annotated[str, typer.Argument(help="An experiment, or experiment/version, or experiment/version/datetime.")]
+Json = Annotated[bool, typer.Option("--json", help="As JSON, a list of objects.")]
+
+
+@app.callback()
+def _options(  # pyright: ignore[reportUnusedFunction]
+    root: Annotated[
+        str | None, typer.Option(help="A folder or s3://bucket/prefix, in place of SCYTHE_STORAGE_*.")
+    ] = None,
+    version: Annotated[bool, typer.Option("--version", help="Show the version, and end.")] = False,
+) -> None:
+    import os
+
+    if version:
+        import scythe
+
+        typer.echo(scythe.__version__)
+        raise typer.Exit
+    if root is not None and root.startswith("s3://"):
+        bucket, _, prefix = root.removeprefix("s3://").partition("/")
+        os.environ |= {"SCYTHE_STORAGE_BUCKET": bucket, "SCYTHE_STORAGE_BUCKET_PREFIX": prefix}
+    elif root is not None:
+        os.environ["SCYTHE_STORAGE_ROOT"] = root
+        os.environ.pop("SCYTHE_STORAGE_BUCKET", None)

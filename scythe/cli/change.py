@@ -1,0 +1,134 @@
+"""The commands that change something: `resume`, `cancel`, `delete`, `rebuild`, `gc`, `cache`, `worker`. Say what the library did."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from scythe.cli.app import Name, app
+from scythe.cli.shown import bytes_of, count_of, plain, say
+
+
+def _max_errors(text: str) -> Any:
+    if text in ("none", "alike"):
+        return None if text == "none" else text
+    try:
+        return float(text) if "." in text else int(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is no number, share, 'alike' or 'none'", param_hint="--max-errors"
+        ) from None
+
+
+@app.command("resume")
+def resume(
+    name: Name,
+    module: Annotated[
+        str | None,
+        typer.Argument(help="The module or file that defines the function, where Scythe is not to look itself."),
+    ] = None,
+    errors: Annotated[bool, typer.Option("--errors", help="Run the inputs that failed once more, too.")] = False,
+    max_errors: Annotated[
+        str | None,
+        typer.Option(
+            help="How many may fail until it stops: a number, a share (0.1), alike, none; as allocated if not given."
+        ),
+    ] = None,
+) -> None:
+    """Goes on with a run: what has neither row nor error is run, then everything is gathered."""
+    import scythe
+
+    run = scythe.open_run(name)
+    more = {} if max_errors is None else {"max_errors": _max_errors(max_errors)}
+    ref = run.retry_errors(module=module, **more) if errors else run.resume(module=module, **more)
+    result = ref.result()
+    say(f"{run.experiment_id}: {result.rows:,} rows, {result.errors:,} errors")
+
+
+@app.command("cancel")
+def cancel(name: Name) -> None:
+    """Stops a run wherever it is worked on; what is finished stays, and `resume` goes on with it."""
+    import scythe
+
+    run = scythe.open_run(name)
+    run.cancel()
+    told = {"finished": "had finished before it could be stopped", "running": "is told to stop"}
+    say(f"{run.experiment_id} {told.get(run.status, 'is cancelled')}")
+
+
+@app.command("delete")
+def delete(
+    name: Annotated[str, typer.Argument(help="experiment/version/datetime.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Deletes a run: from the catalog, and with all its files."""
+    import scythe
+
+    if name.count("/") != 2:
+        raise typer.BadParameter("name the run in full: experiment/version/datetime (see `scythe runs`)")
+    run = scythe.open_run(name)
+    if not yes:
+        typer.confirm(f"Delete {run.experiment_id} ({run.status}) and all its files?", abort=True)
+    run.delete()
+    say(f"deleted {run.experiment_id}")
+
+
+@app.command("rebuild")
+def rebuild() -> None:
+    """Makes the catalog anew from the runs' folders: after a root was copied, moved or downloaded."""
+    from scythe.runs.rebuild import rebuild as do_rebuild
+    from scythe.settings import storage
+
+    objects = storage()
+    count = do_rebuild(objects, say)
+    say(f"{count} runs are in the catalog of {objects.root}")
+
+
+@app.command("cache")
+def cache(
+    clear: Annotated[
+        bool, typer.Option("--clear", help="Remove all files that no running process was handed.")
+    ] = False,
+) -> None:
+    """Shows where fetched files lie and how many they are, or removes them."""
+    from scythe.remote import cache as files
+    from scythe.settings import fetch_settings
+
+    if clear:
+        say(f"removed {count_of(files.clear())}")
+    say(f"{files.cache_folder()}: {count_of(files.usage())}, of {bytes_of(fetch_settings().cache_size)} at most")
+
+
+@app.command("gc")
+def gc() -> None:
+    """Removes the files of earlier gathers that neither a run's result nor a snapshot of a table names any more."""
+    from scythe.runs.garbage import collect
+    from scythe.settings import storage
+
+    objects = storage()
+    found = collect(objects, lambda line: typer.echo(plain(line)))
+    typer.echo(f"{found.files} files, {found.bytes / 1e6:,.1f} MB, were removed from {objects.root}")
+
+
+@app.command("worker")
+def worker(
+    modules: Annotated[
+        list[str],
+        typer.Argument(help="Modules (or files) that register experiments; module:name serves that one alone."),
+    ],
+    fan_only: Annotated[bool, typer.Option("--fan-only", help="Serve scatter nodes alone.")] = False,
+    leaf_only: Annotated[bool, typer.Option("--leaf-only", help="Serve leaves alone.")] = False,
+    slots: Annotated[int | None, typer.Option(help="Functions at once, in place of SCYTHE_WORKER_SLOTS.")] = None,
+    name: Annotated[str | None, typer.Option(help="Its name, in place of SCYTHE_WORKER_NAME.")] = None,
+) -> None:
+    """Serves experiments to a Hatchet engine, until it is told to stop."""
+    from scythe.source import load_experiments
+    from scythe.worker import worker_config
+
+    if fan_only and leaf_only:
+        raise typer.BadParameter("--fan-only and --leaf-only exclude each other; without either it serves both")
+    config = worker_config(
+        slots=slots, name=name, does_leaf=False if fan_only else None, does_fan=False if leaf_only else None
+    )
+    config.start(load_experiments(modules))

@@ -1,0 +1,165 @@
+"""The commands that look and change nothing: `ls`, `runs`, `show`, `errors`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scythe.cli.app import Json, Name, app
+from scythe.cli.shown import plain, say, show_table
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from scythe.runs.run import ExperimentRun
+
+_SHOWN_ERRORS = _SHOWN_SLOWEST = 5
+
+
+@app.command("ls")
+def list_experiments(json: Json = False) -> None:
+    """Lists the experiments of the root, which it names."""
+    import scythe
+    from scythe.errors import NotFoundError
+    from scythe.settings import storage
+
+    objects = storage()
+    if objects.folder is not None and not objects.folder.is_dir():
+        raise NotFoundError(
+            f"there is no root at {objects.folder}: go where it lies, name it with scythe --root FOLDER ls, or set "
+            "SCYTHE_STORAGE_ROOT (SCYTHE_STORAGE_BUCKET for a bucket)"
+        )
+    say(objects.root, err=True)
+    show_table(scythe.list_experiments(), "no experiments yet", json=json)
+
+
+@app.command("runs")
+def list_runs(experiment: Annotated[str, typer.Argument(help="Name of the experiment.")], json: Json = False) -> None:
+    """Lists the runs of an experiment."""
+    import scythe
+
+    runs = scythe.list_runs(experiment)
+    if json:
+        show_table(runs, "", json=True)
+        return
+    show_table(runs.drop("name", "run_datetime", "problem"), "no runs yet")
+    for status, problem in runs.select("status", "problem").drop_nulls("problem").rows():
+        say(f"{status}: {problem}")
+
+
+@app.command("show")
+def show(
+    name: Name,
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show where each kind of error was raised.")] = False,
+) -> None:
+    """Shows a run: status, counts, slowest inputs, errors by their kind."""
+    import scythe
+    from scythe.names import file_names
+    from scythe.runs.status import counts_of, look_at
+
+    run = scythe.open_run(name)
+    look, counts = counts_of(run.objects, run.key, look_at(run.objects, run.key))
+    result = look.result
+    say(run.experiment_id)
+    say(f"  status   {look.status}")
+    if look.problem is not None:
+        say(f"  problem  {look.problem}")
+    waits = run.outlook if look.status in ("allocated", "running", "incomplete") else None
+    if waits is not None:
+        say(f"  waits    {waits}")
+    if counts.inputs is not None:
+        say(f"  inputs   {counts.inputs:,}: {counts.rows or 0:,} rows, {counts.errors or 0:,} errors")
+    if result is not None:
+        say(f"  seconds  {result.seconds:,.1f}")
+    say(f"  folder   {run.uri}")
+    stems = file_names(result.tables) if result is not None else {}
+    for table, found in result.tables.items() if result is not None else ():
+        shown = run.key.final(stems[table]).removeprefix(f"{run.experiment_id}/")
+        say(f"  {shown:<32} {found.rows:>12,} rows {found.bytes / 1e6:>10,.2f} MB")
+    tasks = _read(run, "tasks")
+    _show_attempts(run, tasks)
+    if tasks is not None and tasks.height:
+        say("\nSlowest inputs")
+        show_table(
+            tasks.sort("seconds", descending=True)
+            .select("sort_index", "seconds", "attempts", "worker")
+            .head(_SHOWN_SLOWEST),
+            "",
+        )
+    errors = _read(run, "errors")
+    if errors is not None and errors.height:
+        say("\nErrors")
+        _errors(errors, counts.inputs or errors.height, traceback)
+
+
+@app.command("errors")
+def errors(name: Name, json: Json = False) -> None:
+    """Shows all kinds of errors of a run, the most frequent first, with the traceback of the first of each."""
+    import scythe
+
+    run = scythe.open_run(name)
+    found = scythe.read(run.experiment, run.version, table="errors", run=run.key.folder)
+    if json or not found.height:
+        show_table(found, "no errors", json=json)
+    else:
+        _errors(found, run.inputs, traceback=True, most=None)
+
+
+def _errors(errors: pl.DataFrame, inputs: int, traceback: bool, most: int | None = _SHOWN_ERRORS) -> None:
+    """An entry a kind: how many, which input was the first, what was wrong, and where."""
+    from scythe.gather.error_kinds import ErrorKinds
+
+    kinds = ErrorKinds()
+    kinds.add(errors.to_arrow())
+    for kind in kinds.all()[:most]:
+        say(f"  {kind.count:,} ({kind.count / inputs:.0%}), input {kind.first} the first: {kind.name}: {kind.message}")
+        if kind.place:
+            say(f"    {kind.place}")
+        if traceback:
+            say(errors.filter(errors["sort_index"] == kind.first)["traceback"][0])
+
+
+def _show_attempts(run: ExperimentRun, tasks: pl.DataFrame | None) -> None:
+    """A line an attempt: who did how many of the inputs, with which code."""
+    import polars as pl
+
+    from scythe.errors import ScytheError
+
+    try:
+        attempts = run.attempts
+    except ScytheError as error:
+        typer.echo(f"\n{plain(str(error))}")
+        return
+    if not attempts:
+        return
+    done = dict(tasks.group_by("attempt").len().rows()) if tasks is not None and "attempt" in tasks.columns else {}
+    rows = [
+        (
+            a.number, a.began, a.engine, a.host, done.get(a.number, 0),
+            _short(a.provenance.described if a.provenance is not None else None),
+            _short(a.provenance.code if a.provenance is not None else None),
+        )
+        for a in attempts
+    ]  # fmt: skip
+    schema = {
+        "attempt": pl.Int64, "began": pl.Datetime("us", "UTC"), "engine": pl.String, "host": pl.String,
+        "inputs": pl.Int64, "commit": pl.String, "code": pl.String,
+    }  # fmt: skip
+    typer.echo("\nAttempts")
+    show_table(pl.DataFrame(rows, schema=schema, orient="row"), "")
+
+
+def _short(name: str | None) -> str | None:
+    """The first digits of a commit or a hash, with what says that files differed."""
+    return name and name[:12] + ("-dirty" if name.endswith("-dirty") else "")
+
+
+def _read(run: ExperimentRun, table: str) -> pl.DataFrame | None:
+    import scythe
+    from scythe.errors import ScytheError
+
+    try:
+        return scythe.read(run.experiment, run.version, table=table, run=run.key.folder)
+    except ScytheError:  # it has no such table, or it is damaged: what there is is shown all the same
+        return None

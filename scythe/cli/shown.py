@@ -1,0 +1,68 @@
+"""What a terminal shows of texts and tables: aligned, and nothing in them that the terminal would take as a command."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from scythe.remote.cache import Usage
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Shows a text: whatever a name or a message holds, it does nothing to the terminal."""
+    typer.echo(plain(text), err=err)
+
+
+def count_of(found: Usage) -> str:
+    """How many files, and how large together."""
+    return f"{found.files:,} files, {bytes_of(found.bytes)}"
+
+
+def bytes_of(count: int) -> str:
+    """A size in the unit that suits it: 12.3 MB."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count} B"
+
+
+def show_table(frame: pl.DataFrame, empty: str, *, json: bool = False) -> None:
+    """A frame as aligned text, as wide as it needs to be: it can be piped; or as JSON."""
+    if json:
+        typer.echo(frame.write_json())
+        return
+    if frame.height == 0:
+        say(empty)
+        return
+    cells = [[_cell(v) for v in row] for row in frame.rows()]
+    widths = [max(len(n), *(len(r[i]) for r in cells)) for i, n in enumerate(frame.columns)]
+    numeric = [dtype.is_numeric() for dtype in frame.dtypes]
+    for line in (frame.columns, *cells):
+        padded = [c.rjust(w) if right else c.ljust(w) for c, w, right in zip(line, widths, numeric, strict=True)]
+        say("  ".join(padded).rstrip())
+
+
+def _cell(value: Any) -> str:
+    import datetime as dt
+
+    match value:
+        case None:
+            return "-"
+        case float():
+            return f"{value:,.3g}" if abs(value) < 100 else f"{value:,.0f}"
+        case int():
+            return f"{value:,}"
+        case dt.datetime():
+            return value.strftime("%Y-%m-%d %H:%M:%S")
+        case _:
+            text = " ".join(plain(str(value)).split())
+            return text if len(text) <= 100 else text[:99] + "…"
+
+
+def plain(text: str) -> str:
+    """A text without what a terminal would take as a command."""
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
