@@ -89,6 +89,8 @@ class ExperimentInputSpec(BaseModel):
 
     #: Where `log` goes; a worker sets it to its own log.
     log_method: ClassVar[Callable[[str], None] | None] = None
+    #: Keeps what `log` is given, for the table `logs`; a worker process sets it.
+    log_keeper: ClassVar[Callable[[str], None] | None] = None
 
     experiment_id: str = Field(default="", description="The experiment_id of the spec")
     sort_index: int = Field(default=0, description="The sort index of the leaf.", ge=0)
@@ -119,6 +121,8 @@ class ExperimentInputSpec(BaseModel):
             >>> spec.log("the zone is 20 deg.C warm")
         """
         msg = redacted(str(msg))
+        if ExperimentInputSpec.log_keeper is not None:
+            ExperimentInputSpec.log_keeper(msg)
         if ExperimentInputSpec.log_method is not None:
             ExperimentInputSpec.log_method(msg)
         else:
@@ -258,7 +262,7 @@ class ExperimentOutputSpec(BaseModel):
 
     Attributes:
         dataframes: Table name -> frame of Polars, pandas or Arrow, of any columns and any number of rows. `scalars`, `errors`,
-            `tasks` and `result_file_refs` are taken.
+            `tasks`, `result_file_refs` and `logs` are taken.
 
     Raises:
         pydantic.ValidationError: a value does not fit its field; in a run that input is a row of `errors`.

@@ -17,8 +17,8 @@ TASK_PREFIX = "scythe_experiment_"
 #: Index levels that every run's tables begin with, in this order.
 ID_LEVELS = ("experiment_id", "sort_index", "root_workflow_run_id", "workflow_run_id")
 
-#: The tables of every run.
-TableName = Literal["scalars", "errors", "tasks", "result_file_refs"]
+#: The tables of a run that are not dataframes of its function.
+TableName = Literal["scalars", "errors", "tasks", "result_file_refs", "logs"]
 
 #: Table names that no dataframe of a user may take.
 RESERVED_TABLES: frozenset[str] = frozenset(get_args(TableName))

@@ -1,4 +1,4 @@
-"""The commands that look and change nothing: `ls`, `runs`, `show`, `errors`."""
+"""The commands that look and change nothing: `ls`, `runs`, `show`, `errors`, `logs`."""
 
 from __future__ import annotations
 
@@ -104,6 +104,43 @@ def errors(name: Name, json: Json = False) -> None:
         show_table(found, "no errors", json=json)
     else:
         _errors(found, run.inputs, traceback=True, most=None)
+
+
+@app.command("logs")
+def logs(
+    name: Name,
+    input: Annotated[int | None, typer.Argument(help="The sort_index of one input; all that printed, without.")] = None,
+    json: Json = False,
+) -> None:
+    """Shows what the inputs of a finished run printed and logged: whole for one input, else the last line of each."""
+    import polars as pl
+
+    import scythe
+
+    run = scythe.open_run(name)
+    found = _read(run, "logs")
+    if found is None:
+        say(f"no input of {run.experiment_id} has printed anything" + _not_yet(run))
+        return
+    if input is not None:
+        found = found.filter(found["sort_index"] == input)
+    if json:
+        show_table(found, "", json=True)
+    elif input is None:
+        last = [pl.col(n).str.strip_chars_end().str.split("\n").list.last() for n in ("stdout", "stderr", "log")]
+        show_table(found.select("sort_index", "attempt", *last), "")
+    elif not found.height:
+        say(f"input {input} of {run.experiment_id} has printed nothing")
+    else:
+        for part in ("stdout", "stderr", "log"):
+            if (text := found[part][0]) is not None:
+                say(f"--- {part}\n{text.rstrip()}")
+
+
+def _not_yet(run: ExperimentRun) -> str:
+    return (
+        "" if run.status == "finished" else f": it is {run.status}, and what inputs print can be read when it has ended"
+    )
 
 
 def _errors(errors: pl.DataFrame, inputs: int, traceback: bool, most: int | None = _SHOWN_ERRORS) -> None:

@@ -1,4 +1,4 @@
-"""The rows that Scythe writes of its own: those of `tasks` and of `errors`, and the columns that follow from them. Pure."""
+"""The rows that Scythe writes of its own: those of `tasks`, `errors` and `logs`, and the columns that follow from them. Pure."""
 
 from __future__ import annotations
 
@@ -46,7 +46,17 @@ class ErrorRow(NamedTuple):
     attempts: Annotated[int, _As(k.Int(), "How often the input was tried.")]
 
 
-Row = TaskRow | ErrorRow
+class LogRow(NamedTuple):
+    """What one input printed and logged."""
+
+    #: Known to the gather.
+    attempt: Annotated[int | None, _As(k.Int(), "Which attempt on the run ran it, as in `tasks`.", nullable=True)]
+    stdout: Annotated[str | None, _As(k.Str(), "What was printed on standard output.", nullable=True)]
+    stderr: Annotated[str | None, _As(k.Str(), "What was printed on standard error.", nullable=True)]
+    log: Annotated[str | None, _As(k.Str(), "What `input_spec.log` was given, a line each.", nullable=True)]
+
+
+Row = TaskRow | ErrorRow | LogRow
 
 
 def columns_of(row: type[Row]) -> tuple[Column, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec, level_names
-from scythe.define.bookkeeping import ErrorRow, TaskRow, columns_of
+from scythe.define.bookkeeping import ErrorRow, LogRow, TaskRow, columns_of
 from scythe.errors import OutputError, RegistrationError, SchemaError
 from scythe.names import ID_LEVELS, RESERVED_TABLES, check_name
 from scythe_catalog.names import folded, twins
@@ -31,10 +31,12 @@ _IDS = {
 }
 ID_COLUMNS = tuple(_IDS[name] for name in ID_LEVELS)
 ERROR_COLUMNS, TASK_COLUMNS = columns_of(ErrorRow), columns_of(TaskRow)
+#: The table `logs`: there where any input printed something.
+LOGS = TableSchema(ID_COLUMNS).plus(columns_of(LogRow))
 EXTRA = Column("extra", k.Json(), True, "Values that the input carries beyond its fields, as JSON.")
 _TAKEN = {folded(c.name): c.name for c in (*PARTITION, *ERROR_COLUMNS)} | {"sort_subindex": "sort_subindex"}
 #: What a function calls on its spec: a field of that name would hide it.
-_CALLED = ("log", "fetch_uri", "make_multiindex", "computed_features", "log_method")
+_CALLED = ("log", "fetch_uri", "make_multiindex", "computed_features", "log_method", "log_keeper")
 _MOST_CHARACTERS, _MOST_BYTES = 120, 200
 
 
@@ -95,7 +97,7 @@ class ExperimentSchemas:
 
 def index_of(table: str, schemas: ExperimentSchemas) -> tuple[str, ...]:
     """The columns of a models' table that pandas reads back as a MultiIndex."""
-    return ID_LEVELS if table == "tasks" else schemas.levels.names
+    return ID_LEVELS if table in ("tasks", "logs") else schemas.levels.names
 
 
 def _files(schema: TableSchema) -> tuple[str, ...]:
@@ -228,6 +230,7 @@ def difference(old: Mapping[str, Any], new: ExperimentSchemas) -> Difference:
 __all__ = [
     "ERROR_COLUMNS",
     "ID_COLUMNS",
+    "LOGS",
     "PARTITION",
     "TASK_COLUMNS",
     "ExperimentSchemas",

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from scythe.define.bookkeeping import ErrorRow, table_of
 from scythe.define.experiment import Experiment
-from scythe.define.schemas import ExperimentSchemas, index_of
+from scythe.define.schemas import LOGS, ExperimentSchemas, index_of
 from scythe.errors import CatalogError, OutputError, RunError, TableNotFound
 from scythe.gather.coverage import Coverage
 from scythe.gather.dataframe_rule import check_dataframe, record_dataframe
@@ -79,10 +79,12 @@ class Gather:
         for number, part in enumerate(self.parts):
             for file in part.files:
                 source = source_of(self.objects, file)
-                if file.table in ("tasks", "errors"):
+                schema = schema_of(self.objects, file)
+                own = LOGS if _is_logs(file.table, schema) else self.schemas.tables.get(file.table)
+                if own is not None and file.table in ("tasks", "errors", "logs"):
                     attempt = number_of(part.name) if part.name != _EARLIER_END else None
-                    source = _completed(source, self.schemas.tables[file.table], attempt)
-                yield _Fragment(number, file.table, schema_of(self.objects, file), source)
+                    source = _completed(source, own, attempt)
+                yield _Fragment(number, file.table, schema, source)
 
     def finish(self, attempt: int, began: dt.datetime) -> RunResult:
         """Writes the run's files, and makes them what the run came to in one step; catalog and `final/` follow.
@@ -135,7 +137,7 @@ class Gather:
         dropped = np.array(sorted(misfits), np.int64)
         typed = {name: frame.typed(self.schemas.levels) for name, frame in frames.items()}
         news = {n: check_dataframe(self.objects, self.plan.key, n, schema) for n, schema in typed.items()}
-        self._stems = file_names([*self.schemas.tables, *frames])
+        self._stems = file_names({*self.schemas.tables, "logs", *frames})
         generations = Generations(self._catalog, self.plan.key.experiment, self.objects)
         written: dict[str, _Written] = {}
         for name, schema in self.schemas.tables.items():
@@ -146,6 +148,11 @@ class Gather:
             rows = self._rows(name, kept, extra)
             file = self._publish(name, schema.arrow, table, index, self._counted(rows) if name == "errors" else rows)
             written[name] = _Written(table, file, schema.names)
+        if any(_is_logs(f.table, f.schema) for f in self.fragments):
+            table = generations.open(self.plan.key, "logs", LOGS)
+            rows = self._rows("logs", np.empty(0, np.int64), None)
+            file = self._publish("logs", LOGS.arrow, table, index_of("logs", self.schemas), rows)
+            written["logs"] = _Written(table, file, LOGS.names)
         for name, frame in frames.items():
             table = generations.open(self.plan.key, name, typed[name])
             rows = rebatched(frame.rows(dropped), ROW_GROUP_ROWS)
@@ -204,7 +211,7 @@ class Gather:
         """What each dataframe comes to over all inputs."""
         by_name: dict[str, list[Fragment]] = defaultdict(list)
         for fragment in self.fragments:
-            if fragment.table not in self.schemas.tables:
+            if fragment.table not in self.schemas.tables and not _is_logs(fragment.table, fragment.schema):
                 by_name[fragment.table].append((fragment.schema, self._owned(fragment)))
         return {name: Dataframe.of(fragments, self.schemas.levels) for name, fragments in sorted(by_name.items())}
 
@@ -263,6 +270,11 @@ class Gather:
                 f"{key.path}: {result.rows:,} rows and {result.errors:,} errors for {self.plan.inputs:,} inputs"
             )
         return result
+
+
+def _is_logs(table: str, schema: pa.Schema) -> bool:
+    """Whether it is what inputs have printed: in older runs a dataframe may have this name."""
+    return table == "logs" and {*LOGS.names} <= {*schema.names}
 
 
 #: The name of the part that stands for what the run came to before.

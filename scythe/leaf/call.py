@@ -16,12 +16,14 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from scythe.base import ExperimentInputSpec, running_on
+from scythe.define.bookkeeping import LogRow
 from scythe.define.experiment import Experiment
 from scythe.define.schemas import ExperimentSchemas
 from scythe.errors import FetchError, InputFileChanged
 from scythe.leaf.failures import Failure, is_final
 from scythe.leaf.input_files import WAY_OUT, InputFiles
 from scythe.leaf.outputs import Place
+from scythe.leaf.printed import Printed
 from scythe.leaf.renewal import Life
 from scythe.leaf.surroundings import GROUP, QUICK_SECONDS, Surroundings, working_folder
 from scythe.record.plan import RunPlan
@@ -55,13 +57,14 @@ class Work:
 
 
 class Tried(NamedTuple):
-    """What the tries of one input came to: how many in all, seconds, when they began, and why the last one failed."""
+    """What the tries of one input came to: how many in all, seconds, when they began, and why the last one failed, what was printed."""
 
     attempts: int
     seconds: float
     began: float
     failure: Failure | None
     raised: BaseException | None = None
+    printed: LogRow | None = None
 
 
 #: Keeps what the tries of an input came to.
@@ -80,11 +83,12 @@ class Calls:
         before: Before | None = None,
         life: Life | None = None,
         files: InputFiles | None = None,
+        printed: Printed | None = None,
     ) -> None:
         """With the `life` of a worker process, `run_all` raises Spent where a fresh process has to go on."""
         self.files = files or InputFiles(work.plan)
         self.work, self.rows, self.take, self.around = work, rows, take, around
-        self.before, self.life = before, life
+        self.before, self.life, self.printed = before, life, printed
         self._sort_index = rows.column("sort_index")
         #: Of the input that is running: its file references as they were given, and why one cannot be had.
         self.given: dict[str, str | None] = {}
@@ -121,13 +125,15 @@ class Calls:
             stop = min(start + GROUP, total)
             try:
                 stop = self._group(start, stop, specs, tell, before, keep)
-                disturbed = around.trusted and around.changed()
+                disturbed = around.trusted and (around.changed() or bool(self.printed))
             except BaseException:
                 if not (around.trusted and around.changed()):
                     raise
                 disturbed = True  # by a handler that an input left: it may raise anywhere
             if disturbed:
                 around.distrust()
+                if self.printed is not None:
+                    self.printed.drop()
                 forget(start)
                 specs = self.specs(start)
             else:
@@ -138,10 +144,16 @@ class Calls:
     ) -> int:
         """Runs inputs up to the first that fails or is not quick; gives the one behind it."""
         life, most = self.life, self.work.experiment.options.max_inputs_per_process
+        printed = None if self.around.trusted else self.printed
+        if self.printed is not None:
+            self.printed.held = self.around.trusted
         for i in range(start, stop):
             if life is not None:
                 life.begin(i, most)
             tried = self.run(i, next(specs), tell, before)
+            if printed is not None and (row := printed.take()) is not None:
+                tried = tried._replace(printed=row)
+                self.around.distrust()
             keep(i, tried)
             if tried.failure is not None or tried.seconds > 10 * QUICK_SECONDS:
                 return i + 1

@@ -18,11 +18,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scythe.define.bookkeeping import TaskRow
+from scythe.define.bookkeeping import LogRow
 from scythe.define.experiment import Experiment
-from scythe.leaf.call import Calls, Tell, Work
+from scythe.leaf.call import Calls, Tell, Tried, Work
 from scythe.leaf.failures import Failure
 from scythe.leaf.input_files import InputFiles
+from scythe.leaf.printed import Printed
 from scythe.leaf.renewal import Life, Spent
 from scythe.leaf.rows import ChunkBuilder, ChunkResult, run_ids
 from scythe.leaf.surroundings import Surroundings
@@ -121,6 +122,7 @@ class Leaf:
         tell: Tell | None = None,
         raise_errors: bool = False,
         life: Life | None = None,
+        printed: Printed | None = None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> ChunkResult:
         """Calls the function on each input of a chunk.
@@ -128,11 +130,11 @@ class Leaf:
         `tell` is told which input of the chunk and which try it is right before its function starts, and -1 after.
         With `raise_errors` the first exception ends the chunk: its row is in `errors`, and it is
         raised by the caller from `ChunkError`; it ends as well before an input where `stopped` says so.
-        With the `life` of a worker process, raises Spent where a fresh process has to go on.
+        With the `life` of a worker process, raises Spent where a fresh process has to go on; what it has `printed` is kept.
         """
         chunk = ChunkBuilder(self._work, self.inputs(rows))
         around = self.surroundings(trusting=not raise_errors)
-        calls = Calls(self._work, chunk.rows, chunk.take, around, chunk.before, life, self._files)
+        calls = Calls(self._work, chunk.rows, chunk.take, around, chunk.before, life, self._files, printed)
         with running_with(self.plan.seed), around.kept(), self._work.fetched.within():
             if not raise_errors:
                 try:
@@ -159,11 +161,13 @@ class Leaf:
             self._surroundings = Surroundings(trusting=trusting)
         return self._surroundings
 
-    def failed(self, row: int, failure: Failure, seconds: float, began: float, worker: str) -> ChunkResult:
+    def failed(
+        self, row: int, failure: Failure, seconds: float, began: float, worker: str, printed: LogRow | None = None
+    ) -> ChunkResult:
         """The result of an input whose process died or was killed."""
         chunk = ChunkBuilder(self._work_of(self.experiment.target), self.inputs(range(row, row + 1)))
-        chunk.failures[0] = failure
-        chunk.tasks.append(TaskRow(failure.attempts, seconds, worker, int(began * 1e6)))
+        chunk.keep(0, Tried(failure.attempts, seconds, began, failure, printed=printed))
+        chunk.tasks[0] = chunk.tasks[0]._replace(worker=worker)
         return chunk.result(upto=1)
 
 

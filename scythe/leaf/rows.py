@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from scythe.base import ExperimentInputSpec
 from scythe.define import features
-from scythe.define.bookkeeping import ErrorRow, TaskRow, table_of
-from scythe.define.schemas import check_result
+from scythe.define.bookkeeping import ErrorRow, LogRow, TaskRow, table_of
+from scythe.define.schemas import LOGS, check_result
 from scythe.errors import DataError, OutputError
 from scythe.leaf import dataframes
 from scythe.leaf.call import Tried, Work
@@ -60,6 +60,7 @@ class ChunkBuilder:
         self.features: dict[int, dict[str, Any]] = {}
         unknown = any(c.name not in rows.column_names for c in work.schemas.computed)
         self.tasks: list[TaskRow] = []
+        self.printed: dict[int, LogRow] = {}
         self.files = OutputFiles(work.plan, work.schemas.file_outputs)
         #: What is done right before the function is called.
         self.before = self.features_of if unknown else None
@@ -68,6 +69,8 @@ class ChunkBuilder:
         """Keeps how an input was run, and why it failed if it did."""
         if tried.failure is not None:
             self.failures[i] = tried.failure
+        if tried.printed is not None:
+            self.printed[i] = tried.printed
         self.tasks.append(TaskRow(tried.attempts, tried.seconds, self.work.worker, int(tried.began * 1e6)))
 
     def forget(self, start: int) -> None:
@@ -75,6 +78,7 @@ class ChunkBuilder:
         del self.tasks[start:]
         self.features = {i: found for i, found in self.features.items() if i < start}
         self.failures = {i: failure for i, failure in self.failures.items() if i < start}
+        self.printed = {i: row for i, row in self.printed.items() if i < start}
         self.frames = [frame for frame in self.frames if frame[0] < start]
         self.files.forget(start)
 
@@ -127,6 +131,8 @@ class ChunkBuilder:
         if self.failures:
             result.tables.append(("errors", self.error_rows(inputs)))
         result.tables.append(("tasks", self.task_rows(inputs)))
+        if self.printed:
+            result.tables.append(("logs", self.log_rows(inputs)))
         frames = [f for f in self.frames if f[0] not in self.failures]
         if frames:
             result.tables += dataframes.stack(frames, inputs.select(list(schemas.levels.names)))
@@ -158,6 +164,11 @@ class ChunkBuilder:
             ErrorRow, [ErrorRow(f.kind, _clean(f.message), _clean(f.traceback), f.attempts) for f in found]
         )
         return side_by_side(self.work.schemas.tables["errors"], inputs.take(pa.array(order)), errors)
+
+    def log_rows(self, inputs: pa.Table) -> pa.Table:
+        order = sorted(self.printed)
+        logs = table_of(LogRow, [self.printed[i] for i in order])
+        return side_by_side(LOGS, inputs.take(pa.array(order)).select(list(ID_LEVELS)), logs)
 
     def task_rows(self, inputs: pa.Table) -> pa.Table:
         tasks = table_of(TaskRow, self.tasks)

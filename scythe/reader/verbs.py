@@ -54,7 +54,7 @@ def read(
     Args:
         experiment: A name (with or without `scythe_experiment_`) or the registered function.
         version: `"v1.2.0"`, a SemVer, None for the latest, or `"all"`.
-        table: `scalars`, `errors`, `tasks`, `result_file_refs` or the name of a dataframe.
+        table: `scalars`, `errors`, `tasks`, `result_file_refs`, `logs` or the name of a dataframe.
         run: None for the version's latest finished run, `"all"`, or one run, finished or not: its folder's name, its
             datetime, its whole name, or the ExperimentRun that `allocate` gave.
         columns: These columns only, in this order.
@@ -108,7 +108,7 @@ def scan(
     Args:
         experiment: A name (with or without `scythe_experiment_`) or the registered function.
         version: `"v1.2.0"`, a SemVer, None for the latest, or `"all"`.
-        table: `scalars`, `errors`, `tasks`, `result_file_refs` or the name of a dataframe.
+        table: `scalars`, `errors`, `tasks`, `result_file_refs`, `logs` or the name of a dataframe.
         run: None for the version's latest finished run, `"all"`, or one run, finished or not: its folder's name, its
             datetime, its whole name, or the ExperimentRun that `allocate` gave.
         columns: These columns only, in this order.

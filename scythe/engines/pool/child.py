@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scythe.engines.pool import logs
 from scythe.errors import StorageRefused
@@ -33,8 +33,12 @@ from scythe.leaf.failures import remember_lines
 from scythe.leaf.renewal import Life, Spent, is_exhaustion
 from scythe.terminal.console import tell
 
+if TYPE_CHECKING:
+    from scythe.leaf.printed import Printed
+
 POSITION = struct.Struct("qqd")  # the input that is running (-1: none), which try, and when it began (time.monotonic)
 _PARENT_CHECK_SECONDS = 0.5
+_PASS_ON_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -75,13 +79,14 @@ def main(fd: int, parent: int) -> None:
 
         _forward_logs(connection, setup["log_levels"])
         tell = _teller(Path(setup["position"]))
+        printed = _printed(setup["position"])
         _send(connection, "ready", None)
     except (EOFError, BrokenPipeError):
         return
     except BaseException as error:  # noqa: BLE001 - whatever keeps the worker from starting is told to the user
         _send(connection, "broken", _told(error))
         return
-    _serve(connection, tell)
+    _serve(connection, tell, printed)
 
 
 def _print_at_once() -> None:
@@ -91,18 +96,28 @@ def _print_at_once() -> None:
             stream.reconfigure(line_buffering=True)
 
 
-def _flush() -> None:
-    with contextlib.suppress(
-        OSError, ValueError, AttributeError
-    ):  # the function may have closed it, or put its own there
-        sys.stdout.flush()
-
-
 def _carry_on(signum: int, frame: object) -> None:
     return
 
 
-def _serve(connection: Connection, tell: Callable[[int, int], None]) -> None:
+def _printed(path: str) -> Printed:
+    """What is printed from now on, passed on now and then while an input runs."""
+    from scythe.base import ExperimentInputSpec
+    from scythe.leaf.printed import Printed
+
+    printed = Printed(path)
+    ExperimentInputSpec.log_keeper = printed.log
+    threading.Thread(target=_pass_on, args=(printed,), daemon=True).start()
+    return printed
+
+
+def _pass_on(printed: Printed) -> None:
+    while True:
+        time.sleep(_PASS_ON_SECONDS)
+        printed.pass_on()
+
+
+def _serve(connection: Connection, tell: Callable[[int, int], None], printed: Printed) -> None:
     run: Callable[..., Any] = _nothing
     life = Life()
     while True:
@@ -111,10 +126,11 @@ def _serve(connection: Connection, tell: Callable[[int, int], None]) -> None:
         except (EOFError, OSError):
             return
         if isinstance(message, Job):
-            run = _runner(message, tell, life)
+            run = _runner(message, tell, life, printed)
             _freeze()
             continue
         rows, attempts = message
+        printed.take()  # what was printed until now is no input's
         began, ran_before = time.perf_counter(), life.ran
         try:
             result = run(rows, attempts)
@@ -126,7 +142,6 @@ def _serve(connection: Connection, tell: Callable[[int, int], None]) -> None:
             message = ("spent", (None, 0, None, 0.0)) if fresh_may_help else _failed(error)
         finally:
             tell(-1, 0)
-        _flush()
         try:
             _send(connection, *message)
         except OSError:
@@ -170,7 +185,7 @@ def _bound(experiment: bytes) -> tuple[Any, Callable[..., Any]]:
     return loaded, loaded.bind()
 
 
-def _runner(job: Job, tell: Callable[[int, int], None], life: Life) -> Callable[..., Any]:
+def _runner(job: Job, tell: Callable[[int, int], None], life: Life, printed: Printed) -> Callable[..., Any]:
     """What runs chunks of a job; a job that cannot be loaded is told with the first of them."""
     from scythe.gather.payload import Packing
     from scythe.leaf.leaf import Leaf
@@ -193,7 +208,7 @@ def _runner(job: Job, tell: Callable[[int, int], None], life: Life) -> Callable[
 
     def run(rows: Any, attempts: int) -> Any:
         try:
-            result = leaf.run(rows, attempts_before=attempts, tell=tell, life=life)
+            result = leaf.run(rows, attempts_before=attempts, tell=tell, life=life, printed=printed)
         except Spent as spent:
             if packing is not None and spent.result is not None:
                 spent.result = packing.pack(spent.result)

@@ -48,7 +48,7 @@ def error_row(leaf: Leaf, death: Died, lost: int, attempts: int) -> ChunkResult:
         error: Exception = InputTimeout(f"it ran longer than execution_timeout={limit:g} s and was killed")
     else:
         error = WorkerCrashed(f"its worker process died {_cause(death.exit_code)}")
-    return leaf.failed(lost, Failure.of(error, attempts), death.seconds, death.began, death.worker)
+    return leaf.failed(lost, Failure.of(error, attempts), death.seconds, death.began, death.worker, death.printed)
 
 
 def _cause(code: int | None) -> str:

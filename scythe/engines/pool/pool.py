@@ -24,12 +24,14 @@ from dataclasses import dataclass, field
 from multiprocessing import connection
 from typing import Any, Self
 
+from scythe.define.bookkeeping import LogRow
 from scythe.engines.pool import logs
 from scythe.engines.pool.child import POSITION, Job
 from scythe.engines.pool.cores import thread_limits
 from scythe.engines.pool.leftovers import PoolFolder, sweep_dead
 from scythe.engines.pool.processes import beyond_standard, fill_standard_handles, start_python
 from scythe.errors import RunError, StorageError, StorageRefused
+from scythe.leaf.printed import remains
 from scythe.record.plan import Positions
 
 _PROGRAM = "from scythe.engines.pool.child import main; main({fd}, {parent})"
@@ -72,6 +74,8 @@ class Died:
     seconds: float
     began: float
     worker: str
+    #: What it printed that no input before has.
+    printed: LogRow | None = None
 
 
 @dataclass(frozen=True)
@@ -109,8 +113,14 @@ class _Worker:
     process: subprocess.Popen[bytes]
     link: connection.Connection[Any, Any]
     shared: mmap.mmap
-    #: Where its temporary folders lie; removed when it dies.
-    tempdir: str
+    #: What the names of its files begin with.
+    path: str
+
+    @property
+    def tempdir(self) -> str:
+        """Where its temporary folders lie; removed when it dies."""
+        return f"{self.path}-tmp"
+
     chunks: deque[tuple[Job, Chunk]] = field(default_factory=deque[tuple[Job, Chunk]])
     #: The job that its process knows.
     job: Job | None = None
@@ -154,8 +164,7 @@ class Pool:
 
     def _start(self) -> _Worker:
         path = f"{self._folder.path}/{self._started}"
-        tempdir = f"{path}-tmp"
-        os.mkdir(tempdir)  # noqa: PTH102 - its name is text for the process that gets it
+        os.mkdir(f"{path}-tmp")  # noqa: PTH102 - its name is text for the process that gets it
         self._started += 1
         with open(path, "w+b") as file:  # noqa: PTH123 - a file descriptor is what mmap takes
             file.write(POSITION.pack(-1, 0, 0.0))
@@ -177,8 +186,8 @@ class Pool:
         finally:
             os.close(theirs)
         link: connection.Connection[Any, Any] = connection.Connection(ours)
-        setup = {"cwd": self._cwd, "position": path, "tempdir": tempdir, "log_levels": logs.levels()}
-        worker = _Worker(process, link, position, tempdir)
+        worker = _Worker(process, link, position, path)
+        setup = {"cwd": self._cwd, "position": path, "tempdir": worker.tempdir, "log_levels": logs.levels()}
         _send(worker, setup)
         return worker
 
@@ -271,12 +280,12 @@ class Pool:
         at, tries, seconds = worker.position()
         name = f"{socket.gethostname()}:{worker.process.pid}"
         first = worker.chunks.popleft()[1] if worker.chunks else None
-        code = self._replace(worker)
+        code, printed = self._replace(worker)
         if first is None:
             return []
         if at is not None and at >= first.size:
             at = None
-        return [Died(first, at, tries, worker.timed_out, code, seconds, time.time() - seconds, name)]
+        return [Died(first, at, tries, worker.timed_out, code, seconds, time.time() - seconds, name, printed)]
 
     def _renew(self, worker: _Worker, at: int | None, tries: int, result: Any, seconds: float) -> Renewed:
         """Replaces a worker that can do no more; the fresh one goes on with its chunk, from input `at` on.
@@ -295,11 +304,12 @@ class Pool:
         self._replace(worker)
         return Renewed(work, at or 0, result, again, seconds)
 
-    def _replace(self, worker: _Worker) -> int:
-        """Starts a fresh process in a worker's place, which goes on with its chunks; the old one's exit code."""
+    def _replace(self, worker: _Worker) -> tuple[int, LogRow | None]:
+        """Starts a fresh process in a worker's place, which goes on with its chunks; the old one's exit code and last words."""
         _kill(worker)
         shutil.rmtree(worker.tempdir, ignore_errors=True)
         code = worker.process.wait()
+        printed = remains(worker.path, self._output)
         worker.link.close()
         if not worker.ready:
             self._false_starts += 1
@@ -308,7 +318,7 @@ class Pool:
         self._workers[self._workers.index(worker)] = fresh = self._start()
         for job, work in worker.chunks:
             _give(fresh, work, job)
-        return code
+        return code, printed
 
     def close(self) -> None:
         """Kills all workers and what they started."""
@@ -317,6 +327,7 @@ class Pool:
         for worker in self._workers:
             worker.process.wait()
             worker.link.close()
+            remains(worker.path, self._output)
         self._folder.remove()
 
 

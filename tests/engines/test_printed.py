@@ -1,0 +1,167 @@
+"""What functions print and log: kept by input in the table `logs`, and passed on to where the user sent it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+import scythe
+from scythe.allocate import BaseExperiment, ExperimentRun
+from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.cli import app
+from scythe.errors import OutputError
+from scythe.leaf.dataframes import prepare
+from scythe.leaf.printed import KEPT_BYTES, remains
+from scythe.registry import ExperimentRegistry
+
+
+class Talk(ExperimentInputSpec):
+    n: int
+
+
+class Heard(ExperimentOutputSpec):
+    y: int = 0
+
+
+PROGRAM = "import sys; print('a program'); print('its trouble', file=sys.stderr)"
+
+
+def talking(spec: Talk) -> Heard:
+    """The odd ones are silent."""
+    match spec.n:
+        case 0:
+            print("plain", spec.n)
+            print("half a line", end="")
+        case 2:
+            subprocess.run([sys.executable, "-c", PROGRAM], check=True)
+        case 4:
+            spec.log("see https://me:hunter2@host/x")
+        case 6:
+            print("before it fails")
+            raise ValueError("broken")
+        case 8:
+            os.write(2, b"last words\n")
+            os.kill(os.getpid(), signal.SIGKILL)
+        case 10:
+            print("x" * 3 * KEPT_BYTES)
+        case _:
+            pass
+    return Heard(y=spec.n)
+
+
+@pytest.fixture
+def run(root: Path, capfd: pytest.CaptureFixture[str]) -> ExperimentRun:
+    """A finished run of inputs that print in all ways."""
+    experiment = BaseExperiment(ExperimentRegistry.Register(name="talk", retries=0)(talking))
+    made, ref = experiment.allocate(pl.DataFrame({"n": range(12)}), engine="local", workers=2, chunk=3)
+    ref.result()
+    return made
+
+
+def logs(run: ExperimentRun) -> dict[int, tuple[str | None, ...]]:
+    found = scythe.read("talk", table="logs", run=run)
+    assert set(found["attempt"]) == {1}
+    return {i: texts for i, *texts in found.select("sort_index", "stdout", "stderr", "log").rows()}
+
+
+def test_each_input_has_what_it_printed_and_the_silent_have_no_row(
+    run: ExperimentRun, capfd: pytest.CaptureFixture[str]
+) -> None:
+    found = logs(run)
+    assert list(found) == [0, 2, 4, 6, 8, 10]
+    assert found[0] == ["plain 0\nhalf a line", None, None]
+    assert found[2] == ["a program\n", "its trouble\n", None]
+    assert found[4][2] is not None
+    assert "hunter2" not in found[4][2]
+    assert found[6] == ["before it fails\n", None, None]
+    assert found[8] == [None, "last words\n", None]
+    assert found[10][0] is not None
+    assert f"{KEPT_BYTES + 1:,} bytes are left out" in found[10][0]
+    out, err = capfd.readouterr()
+    assert "plain 0" in out
+    assert "before it fails" in out
+    assert out.count("x") == 3 * KEPT_BYTES
+    assert err.count("last words") == 1
+
+
+def test_what_a_quick_function_prints_after_many_silent_inputs_is_its_own_and_is_passed_on_once(
+    root: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    @ExperimentRegistry.Register(name="talk", retries=0)
+    def rarely(spec: Talk) -> Heard:
+        if spec.n % 300 == 299:
+            print(f"here is {spec.n}")
+        return Heard(y=spec.n)
+
+    run, ref = BaseExperiment(rarely).allocate(pl.DataFrame({"n": range(1000)}), engine="local", workers=1, chunk=500)
+    assert ref.result().rows == 1000
+    assert logs(run) == {i: [f"here is {i}\n", None, None] for i in (299, 599, 899)}
+    assert capfd.readouterr().out.split("\n")[:3] == ["here is 299", "here is 599", "here is 899"]
+
+
+def test_a_retry_replaces_what_the_failed_inputs_printed_and_keeps_the_rest(root: Path) -> None:
+    @ExperimentRegistry.Register(name="talk", retries=0)
+    def mended(spec: Talk) -> Heard:
+        print("try", Path("mended").exists())
+        if spec.n == 1 and not Path("mended").exists():
+            raise ValueError("broken")
+        return Heard(y=spec.n)
+
+    run, ref = BaseExperiment(mended).allocate(pl.DataFrame({"n": range(3)}), engine="local", workers=1)
+    assert ref.result().errors == 1
+    Path("mended").touch()
+    run.retry_errors(engine="local", workers=1).result()
+    found = scythe.read("talk", table="logs", run=run).select("sort_index", "attempt", "stdout").rows()
+    assert found == [(0, 1, "try False\n"), (1, 2, "try True\n"), (2, 1, "try False\n")]
+
+
+def test_the_command_shows_the_last_lines_of_all_and_everything_of_one(run: ExperimentRun) -> None:
+    def said(*words: str) -> str:
+        return CliRunner().invoke(app, ["logs", *words], catch_exceptions=False).output
+
+    lines = said("talk").splitlines()
+    assert len(lines) == 7
+    assert "half a line" in lines[1]
+    assert said("talk", "2") == "--- stdout\na program\n--- stderr\nits trouble\n"
+    assert "has printed nothing" in said("talk", "3")
+
+
+def test_a_run_in_which_nothing_is_printed_has_no_such_table(root: Path) -> None:
+    @ExperimentRegistry.Register(name="talk")
+    def silent(spec: Talk) -> Heard:
+        return Heard(y=spec.n)
+
+    run, ref = BaseExperiment(silent).allocate(pl.DataFrame({"n": range(3)}), engine="local", workers=1)
+    assert "logs" not in ref.result().uris
+    told = CliRunner().invoke(app, ["logs", "talk"]).output
+    assert told == f"no input of {run.experiment_id} has printed anything\n"
+
+
+def test_a_dataframe_may_not_have_the_name_of_the_table() -> None:
+    with pytest.raises(OutputError, match="table of Scythe's own"):
+        prepare({"logs": pl.DataFrame({"a": [1]})})
+
+
+def test_what_a_process_that_died_has_left_is_read_once_and_what_was_passed_on_is_not_passed_on_again(
+    tmp_path: Path,
+) -> None:
+    path, out = str(tmp_path / "0"), tmp_path / "out"
+    program = (
+        "import os, sys; from scythe.leaf.printed import Printed\n"
+        f"p = Printed({path!r}); print('first'); sys.stdout.flush(); p.pass_on(); print('second'); sys.stdout.flush()\n"
+        "p.log('noted'); os._exit(9)"
+    )
+    with out.open("wb") as stdout:
+        subprocess.run([sys.executable, "-c", program], stdout=stdout, check=False)
+        assert out.read_text() == "first\n"
+        assert remains(path, stdout.fileno()) == (None, "first\nsecond\n", None, "noted\n")
+        assert remains(path, stdout.fileno()) is None
+    assert out.read_text() == "first\nsecond\n"
+    assert list(tmp_path.iterdir()) == [out]
