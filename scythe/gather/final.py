@@ -148,7 +148,7 @@ class Gather:
             rows = self._rows(name, kept, extra)
             file = self._publish(name, schema.arrow, table, index, self._counted(rows) if name == "errors" else rows)
             written[name] = _Written(table, file, schema.names)
-        if any(_is_logs(f.table, f.schema) for f in self.fragments):
+        if "logs" not in frames and any(_is_logs(f.table, f.schema) for f in self.fragments):
             table = generations.open(self.plan.key, "logs", LOGS)
             rows = self._rows("logs", np.empty(0, np.int64), None)
             file = self._publish("logs", LOGS.arrow, table, index_of("logs", self.schemas), rows)

@@ -16,6 +16,7 @@ import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.cli import app
+from scythe.define import schemas
 from scythe.errors import OutputError
 from scythe.leaf.dataframes import prepare
 from scythe.leaf.printed import KEPT_BYTES, remains
@@ -165,3 +166,27 @@ def test_what_a_process_that_died_has_left_is_read_once_and_what_was_passed_on_i
         assert remains(path, stdout.fileno()) is None
     assert out.read_text() == "first\nsecond\n"
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_an_older_run_with_a_dataframe_of_that_name_is_read_and_goes_on(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @ExperimentRegistry.Register(name="talk", retries=0)
+    def older(spec: Talk) -> Heard:
+        if spec.n == 1 and not Path("mended").exists():
+            raise ValueError("broken")
+        print("talks")
+        return Heard(
+            y=spec.n, dataframes={} if Path("mended").exists() else {"logs": pl.DataFrame({"trees": [spec.n]})}
+        )
+
+    with monkeypatch.context() as earlier:
+        earlier.setattr(schemas, "RESERVED_TABLES", schemas.RESERVED_TABLES - {"logs"})
+        with pytest.raises(ValueError, match="broken"):
+            BaseExperiment(older).allocate(pl.DataFrame({"n": [0, 1, 2]}), engine="inline")
+        run = scythe.open_run("talk")
+        run.resume(engine="inline")
+    assert scythe.read("talk", table="logs", run=run)["trees"].to_list() == [0, 2]
+    Path("mended").touch()
+    run.retry_errors(engine="local", workers=1).result()
+    assert scythe.read("talk", table="logs", run=run)["trees"].to_list() == [0, 2]
