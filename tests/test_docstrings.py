@@ -64,6 +64,7 @@ QUIET = {
     "scythe.allocate.RunRef.hatchet",
     "scythe.allocate.RunRef.workflow_run_id",
     "scythe.allocate.RunResult.errors_told",
+    "scythe.allocate.RunResult.kinds_told",
     "scythe.allocate.SemVer.next_major_version",
     "scythe.allocate.SemVer.next_minor_version",
     "scythe.allocate.SemVer.next_patch_version",

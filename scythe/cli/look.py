@@ -56,7 +56,7 @@ def show(
     """Shows a run: status, counts, slowest inputs, errors by their kind."""
     import scythe
     from scythe.names import file_names
-    from scythe.runs.status import counts_of, look_at
+    from scythe.gather.status import counts_of, look_at
 
     run = scythe.open_run(name)
     look, counts = counts_of(run.objects, run.key, look_at(run.objects, run.key))

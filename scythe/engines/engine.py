@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol
 from scythe.define.experiment import Experiment
 from scythe.engines.options import EngineOptions
 from scythe.record.plan import RunPlan
-from scythe.record.results import RunResult
+from scythe.record.results import RunResult, result_html
 
 
 class RunRef(Protocol):
@@ -121,6 +121,9 @@ class FinishedRef:
 
     def cancel(self) -> None:
         return
+
+    def _repr_html_(self) -> str:
+        return result_html(self._result)
 
     def join(self, timeout: float | None = None) -> None:
         """Returns at once, as of a thread that has ended."""

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterable
 
 from scythe.define.experiment import Experiment
+from scythe.engines.card import run_html
 from scythe.engines.engine import Engine, Launch
 from scythe.engines.options import LocalOptions
 from scythe.engines.pool.chunks import ChunkQueue
@@ -63,6 +64,7 @@ class LocalJob:
         self._ranges = list(open_ranges)
         self._workers = min(workers or cpus(), max(1, sum(b - a for a, b in self._ranges)))
         self._show = show
+        self._progress: Progress | None = None
         self._stop = threading.Event()
         self._over = threading.Event()
         self._result: RunResult | None = None
@@ -77,11 +79,17 @@ class LocalJob:
             start_threads()
         _RUNNING.add(self)
         try:
+            if self._ranges:  # here, for a notebook shows it below the cell of the thread that makes it
+                self._progress = Progress(self._title, sum(b - a for a, b in self._ranges))
             self._thread.start()
         except BaseException:
             _RUNNING.discard(self)
             self._lease.end()
             raise
+
+    @property
+    def _title(self) -> str:
+        return f"{self.plan.key.experiment} {self.plan.key.version}"
 
     @property
     def workflow_run_id(self) -> str | None:
@@ -109,6 +117,9 @@ class LocalJob:
         while not self._over.is_set():
             await asyncio.sleep(0.02)
         return self.result()
+
+    def _repr_html_(self) -> str:
+        return run_html(self.plan.objects, self.plan.key)
 
     def join(self, timeout: float | None = None) -> None:
         """Waits until the run is over, or for `timeout` seconds; raises nothing of what it came to."""
@@ -166,24 +177,23 @@ class LocalJob:
     def _work(self) -> RunResult:
         collector = Collector(self.plan, self.experiment, self._lease.number, show=self._show)
         try:
-            if self._ranges:
-                self._drive(collector)
+            if self._progress is not None:
+                self._drive(collector, self._progress)
         except BaseException as error:
             collector.keep(error)
             raise
         result = collector.finish()
-        if collector.errors:
-            tell(f"{self.plan.key.experiment} {self.plan.key.version}: {result.errors_told}")
+        if collector.errors and self._progress is not None:
+            self._progress.say(result.errors_told)
         return result
 
-    def _drive(self, collector: Collector) -> None:
+    def _drive(self, collector: Collector, progress: Progress) -> None:
         plan, retries = self.plan, self.experiment.options.retries
-        total = sum(b - a for a, b in self._ranges)
         chunks = ChunkQueue(self._ranges, self._workers, plan.chunk)
         job, in_flight, out = pool_job(plan, self.experiment), 0, 0  # chunks and inputs on their way
         with (
             Leaf(plan, self.experiment) as leaf,
-            Progress(f"{plan.key.experiment} {plan.key.version}", total) as progress,
+            progress,
             Pool(self._workers, progress.output) as pool,
         ):
             pool.prepare(job)

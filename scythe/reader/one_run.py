@@ -11,12 +11,12 @@ import polars as pl
 from scythe.errors import NotFoundError, ReadError
 from scythe.gather.publish import is_unpublished
 from scythe.gather.run_files import scan_parts, scan_result
+from scythe.gather.status import status_of
 from scythe.names import ID_LEVELS
 from scythe.record.find import find_run, listed, resolve_version, run_folders
 from scythe.record.layout import RunKey
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult, finished_result
-from scythe.runs.status import status_of
 from scythe_catalog.iceberg.scan import scan as scan_table
 from scythe_catalog.storage.objects import Objects
 

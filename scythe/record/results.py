@@ -9,6 +9,8 @@ from pydantic import BaseModel, ValidationError
 from scythe.errors import RunDamaged
 from scythe.record.format import FORMAT, parse
 from scythe.record.layout import RunKey
+from scythe.terminal.cards import Card, html, own_names
+from scythe.terminal.notebook import link_to
 from scythe_catalog.storage.objects import Objects
 
 _SHOWN_KINDS = 3
@@ -104,15 +106,43 @@ class RunResult(BaseModel):
             >>> scythe.open_run("simulate_energy").result.errors_told
             '0 errors'
         """
-        kinds = "; ".join(map(str, self.error_kinds[:_SHOWN_KINDS]))
-        more = "; …" if len(self.error_kinds) > _SHOWN_KINDS else ""
-        return f"{self.errors:,} error{'' if self.errors == 1 else 's'}" + (f": {kinds}{more}" if kinds else "")
+        kinds = "; ".join(self.kinds_told)
+        return f"{self.errors:,} error{'' if self.errors == 1 else 's'}" + (f": {kinds}" if kinds else "")
+
+    @property
+    def kinds_told(self) -> list[str]:
+        """The most frequent kinds of errors, a line each.
+
+        Examples:
+            >>> scythe.open_run("simulate_energy").result.kinds_told
+            []
+        """
+        more = ["…"] if len(self.error_kinds) > _SHOWN_KINDS else []
+        return [str(kind) for kind in self.error_kinds[:_SHOWN_KINDS]] + more
+
+    def __dir__(self) -> list[str]:
+        return own_names(super().__dir__())
+
+    def _repr_html_(self) -> str:
+        return result_html(self)
 
     def __repr__(self) -> str:
         counts = f"{self.rows:,} rows, {self.errors_told} in {self.seconds:.3g} s"
         return f"<RunResult {self.experiment_id}: {counts}; {', '.join(self.tables)}>"
 
     __str__ = __repr__
+
+
+def result_html(result: RunResult) -> str:
+    """The card of a result: what it tells by itself."""
+    tables = result.tables.values()
+    folder = next((table.uri.removesuffix(table.key) + result.experiment_id for table in tables), None)
+    link = link_to(folder) if folder is not None else None
+    card = Card(
+        result.experiment_id, "finished", result.inputs, result.rows, result.errors, f"{result.seconds:,.3g} s",
+        result.kinds_told, folder=folder, link=link,
+    )  # fmt: skip
+    return html(card)
 
 
 def finished_result(objects: Objects, key: RunKey) -> RunResult | None:

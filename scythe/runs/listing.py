@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from scythe.define.typed import Named
+from scythe.gather.status import counts_of, look_at
 from scythe.names import is_name
 from scythe.record import layout
 from scythe.record.find import (
@@ -20,7 +21,6 @@ from scythe.record.find import (
     version_names,
     versions_of,
 )
-from scythe.runs.status import counts_of, look_at
 from scythe.settings import storage
 
 

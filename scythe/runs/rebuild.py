@@ -20,6 +20,7 @@ from scythe.gather.dataframe_rule import record_dataframe
 from scythe.gather.final import whole_parts
 from scythe.gather.parts import Part, record_shown, stored_parts
 from scythe.gather.publish import Gathered, publish, record
+from scythe.gather.status import status_of
 from scythe.names import CATALOG, RESERVED_TABLES, file_names
 from scythe.record import layout
 from scythe.record.find import experiment_names, run_keys, version_names
@@ -30,7 +31,6 @@ from scythe.record.plan import RunPlan, TablePlan
 from scythe.record.reserve import restore
 from scythe.record.results import RunResult, TableResult, read_result
 from scythe.runs.moved import follow, rewrite
-from scythe.runs.status import status_of
 from scythe.settings import engine_settings
 from scythe_catalog.iceberg.catalog import Catalog
 from scythe_catalog.iceberg.datafile import DataFile, FieldIds, read_description, stored_field_ids, with_field_ids

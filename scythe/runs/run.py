@@ -5,10 +5,11 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import BaseModel, PrivateAttr
 
+from scythe.engines.card import run_html
 from scythe.engines.engine import FinishedRef, Launch, RunRef
 from scythe.engines.options import EngineName, EngineOptions
 from scythe.engines.start import choose, engine_of, start
@@ -16,6 +17,7 @@ from scythe.errors import NotFoundError, RunError
 from scythe.gather.final import all_parts, coverage_of
 from scythe.gather.parts import failed
 from scythe.gather.publish import is_unpublished, settle, withdraw
+from scythe.gather.status import Look, look_at
 from scythe.record import layout
 from scythe.record.attempts import check_free, latest_attempt
 from scythe.record.generations import catalog_of
@@ -24,10 +26,16 @@ from scythe.record.layout import RunKey
 from scythe.record.plan import UNSET, MaxErrors, RunPlan, Unset, check_max_errors
 from scythe.record.reserve import bury, check_dead, undo
 from scythe.record.results import RunResult, read_result
-from scythe.runs.status import Look, Status, look_at
 from scythe.settings import engine_settings
 from scythe.source import find_experiment
+from scythe.terminal.cards import own_names
 from scythe_catalog.storage.objects import Objects
+
+if TYPE_CHECKING:  # Jedi, which completes names in notebooks, cannot read a property that gives a Literal
+    from scythe.gather.status import Status
+
+#: What is there for other modules.
+_INNER = frozenset({"below", "objects"})
 
 
 class ExperimentRun(BaseModel):
@@ -320,6 +328,12 @@ class ExperimentRun(BaseModel):
             check_free(self._objects, self.key)
         bury(self._objects, self.key)
         withdraw(self._objects, catalog_of(self._objects, engine_settings().catalog), self.key)
+
+    def __dir__(self) -> list[str]:
+        return [name for name in own_names(super().__dir__()) if name not in _INNER]
+
+    def _repr_html_(self) -> str:
+        return run_html(self._objects, self.key)
 
     def _is_there(self) -> None:
         """Nothing where the run has a manifest.

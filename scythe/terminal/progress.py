@@ -8,13 +8,18 @@ import time
 from typing import Any, Self
 
 from scythe.terminal.above import Above
+from scythe.terminal.cards import Card, html
 from scythe.terminal.console import is_terminal, tell
+from scythe.terminal.notebook import Display, in_notebook
 
 _FIRST_LINE_SECONDS = 10.0
+#: A notebook keeps each state that it is sent until it is drawn.
+_DRAW_SECONDS = 0.25
+_SAID = 50
 
 
 class Progress:
-    """The progress of one run; `update` may be called as often as one likes."""
+    """The progress of one run; `update` may be called as often as one likes. A notebook shows it where it is made."""
 
     def __init__(self, title: str, total: int) -> None:
         self._title, self._total = title, total
@@ -27,11 +32,12 @@ class Progress:
         self._bar: Any = None
         self._task: Any = None
         self._above: Above | None = None
+        self._page = _Page(title, total) if in_notebook() else None
         #: What stands above the bar is placed by where the bar stands: it neither begins nor ends meanwhile.
         self._place = threading.RLock()
 
     def __enter__(self) -> Self:
-        if is_terminal(sys.stderr) or "ipykernel" in sys.modules:
+        if self._page is None and is_terminal(sys.stderr):
             self._bar = _bar()
             self._task = self._bar.add_task(self._title, total=self._total, failed=0, rate="starting", left="")
             self._above = Above(self._show)  # before the bar is there, until after it
@@ -39,12 +45,15 @@ class Progress:
                 self._bar.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        if self._page is not None:
+            self._page.end(stopped=kind is not None, seconds=time.monotonic() - self._began)
         if self._bar is not None:
             with self._place:
                 self._bar.stop()
         if self._above is not None:
             self._above.end()
+        self._bar = None
 
     @property
     def output(self) -> int | None:
@@ -55,11 +64,17 @@ class Progress:
         from rich.text import Text
 
         with self._place:
-            self._bar.console.print(Text.from_ansi(lines), soft_wrap=True)
+            bar = self._bar
+            if bar is None:  # it has just come to its end
+                tell(lines)
+            else:
+                bar.console.print(Text.from_ansi(lines), soft_wrap=True)
 
     def say(self, text: str) -> None:
         """Tells something at once: above the bar, where there is one."""
-        if self._bar is not None:
+        if self._page is not None:
+            self._page.say(text)
+        elif self._bar is not None:
             self._show(text)
         else:
             tell(f"{self._title}: {text}")
@@ -73,17 +88,59 @@ class Progress:
             self._began = time.monotonic()  # the time until the first result is the start of the processes
         seconds = time.monotonic() - self._began
         rate = _rate(since / seconds) if since > 0 and seconds > 0 else "starting"
-        if notice != self._notice and notice is not None and self._bar is None:
+        left = _duration((self._total - done) * seconds / since) if since > 0 and notice is None else ""
+        if notice != self._notice and notice is not None and self._bar is None and self._page is None:
             tell(f"{self._title}: {notice}")
         self._notice = notice
-        if self._bar is not None:
-            left = _duration((self._total - done) * seconds / since) if since > 0 and notice is None else ""
+        if self._page is not None:
+            self._page.update(done, failed, notice or rate, left)
+        elif self._bar is not None:
             self._bar.update(self._task, completed=done, failed=failed, rate=notice or rate, left=left)
         elif time.monotonic() - self._last_line > self._pause:
-            left = (self._total - done) * seconds / since if since > 0 else 0.0
-            eta = f", {_duration(left)} left" if since > 0 else ""
+            eta = f", {_duration((self._total - done) * seconds / since)} left" if since > 0 else ""
             tell(f"{self._title}: {done:,} of {self._total:,} done, {failed:,} failed, {rate}{eta}")
             self._last_line, self._pause = time.monotonic(), min(self._pause * 1.5, 300.0)
+
+
+class _Page:
+    """The bar of a notebook: what was said stands in it, and its last state stays."""
+
+    def __init__(self, title: str, total: int) -> None:
+        self._title, self._total = title, total
+        self._done = self._failed = 0
+        self._status, self._beside = "running", "starting"
+        self._said: list[str] = []
+        self._lock = threading.Lock()
+        self._display = Display(*self._shown())
+        self._drawn = time.monotonic()
+
+    def update(self, done: int, failed: int, rate: str, left: str) -> None:
+        self._done, self._failed, self._beside = done, failed, f"{rate}, {left} left" if left else rate
+        if time.monotonic() - self._drawn > _DRAW_SECONDS:
+            self._draw()
+
+    def say(self, text: str) -> None:
+        if len(self._said) <= _SAID:
+            self._said.append(text if len(self._said) < _SAID else "…")
+        self._draw()
+
+    def end(self, *, stopped: bool, seconds: float) -> None:
+        self._status, self._beside = "incomplete" if stopped else "finished", f"in {_duration(seconds)}"
+        self._draw()
+
+    def _draw(self) -> None:
+        with self._lock:
+            self._drawn = time.monotonic()
+            try:
+                self._display.update(*self._shown())
+            except Exception as error:  # noqa: BLE001 - a page that is gone is no failure of a run
+                tell(f"{self._title}: the notebook takes no more of the bar: {error}")
+
+    def _shown(self) -> tuple[str, str]:
+        rows = self._done - self._failed
+        card = Card(self._title, self._status, self._total, rows, self._failed, self._beside, printed=tuple(self._said))
+        head = f"{self._title}: {self._status}, {self._done:,} of {self._total:,} done, {self._failed:,} failed, {self._beside}"
+        return html(card), "\n".join([head, *self._said])
 
 
 def _bar() -> Any:
@@ -99,7 +156,7 @@ def _bar() -> Any:
         TextColumn("{task.fields[rate]}"),
         TextColumn("{task.fields[left]}"),
         # The stream as it is: rich would else ask for it again at each line, and get the one that writes above the bar.
-        console=Console(stderr=True) if "ipykernel" in sys.modules else Console(file=sys.stderr),
+        console=Console(file=sys.stderr),
         redirect_stdout=False,
         redirect_stderr=False,
     )

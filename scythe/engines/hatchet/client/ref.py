@@ -10,6 +10,7 @@ from typing import Any
 
 from obstore.exceptions import BaseError
 
+from scythe.engines.card import run_html
 from scythe.engines.hatchet.client.outlook import Watch
 from scythe.engines.hatchet.connection import connect, on_loop
 from scythe.engines.hatchet.errors import is_of_the_network, told
@@ -77,6 +78,9 @@ class HatchetRef:
     def cancel(self) -> None:
         self.plan.objects.write(self.plan.key.cancelled, b"{}")
         cancel(self.plan, [self.hatchet.workflow_run_id])
+
+    def _repr_html_(self) -> str:
+        return run_html(self.plan.objects, self.plan.key)
 
     def _waiting(self) -> concurrent.futures.Future[RunResult]:
         if self._awaited is None:
@@ -205,6 +209,9 @@ class WorkflowRef:
     def cancel(self) -> None:
         self.plan.objects.write(self.plan.key.cancelled, b"{}")
         cancel(self.plan, [self.hatchet.workflow_run_id])
+
+    def _repr_html_(self) -> str:
+        return run_html(self.plan.objects, self.plan.key)
 
     async def _wait(self) -> Any:
         try:
