@@ -55,8 +55,8 @@ def show(
 ) -> None:
     """Shows a run: status, counts, slowest inputs, errors by their kind."""
     import scythe
-    from scythe.names import file_names
     from scythe.gather.status import counts_of, look_at
+    from scythe.names import file_names
 
     run = scythe.open_run(name)
     look, counts = counts_of(run.objects, run.key, look_at(run.objects, run.key))
