@@ -9,6 +9,8 @@ from typing import Any, Self
 
 from scythe.allocate.inputs import prepare_inputs
 from scythe.allocate.store import store_run
+from scythe.allocate.trial import Trial
+from scythe.allocate.try_out import try_out
 from scythe.allocate.version import reserve_version
 from scythe.define.experiment import Experiment
 from scythe.define.typed import Named
@@ -231,6 +233,32 @@ class BaseExperiment:
         if run is None:
             return []
         return [run.objects.uri(k) for k in run.objects.keys(f"{run.key.path}/results")]
+
+    def try_out(self, specs: Any, n: int = 3) -> Trial:
+        """Runs a few of the inputs, spread over all, and shows what goes in, what comes out, and what all would cost.
+
+        All specs are checked. Nothing is written below the root, no version is needed, and what the function raises is shown,
+        not raised. The inputs run in worker processes of this machine, each once.
+
+        Args:
+            specs: As for `allocate`.
+            n: How many to run.
+
+        Returns:
+            Inputs, outputs, tables, errors, time and memory of each input, and an estimate for all. Output files lie in a
+            temporary folder, which is yours.
+
+        Raises:
+            InputError: inputs that do not fit.
+            AllocationError: `n` is no number from 1 on, or the function runs on Hatchet alone or cannot be sent to other processes.
+            RunError: the worker processes cannot be started.
+
+        Examples:
+            >>> from scythe import BaseExperiment
+            >>> BaseExperiment(simulate_energy).try_out(pl.DataFrame({"r_value": [2.0, 4.0, 8.0]})).outputs["heating"].len()
+            3
+        """
+        return try_out(self.experiment, specs, n)
 
     # --- allocation ---------------------------------------------------------------------------------
 

@@ -1,13 +1,17 @@
-"""The commands that change something: `resume`, `cancel`, `delete`, `rebuild`, `gc`, `cache`, `worker`. Say what the library did."""
+"""The commands that run or change something: `try`, `resume`, `cancel`, `delete`, `rebuild`, `gc`, `cache`, `worker`. Say what the library did."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from scythe.cli.app import Name, app
 from scythe.cli.shown import bytes_of, count_of, plain, say
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 def _max_errors(text: str) -> Any:
@@ -19,6 +23,34 @@ def _max_errors(text: str) -> Any:
         raise typer.BadParameter(
             f"{text!r} is no number, share, 'alike' or 'none'", param_hint="--max-errors"
         ) from None
+
+
+@app.command("try")
+def try_out(
+    function: Annotated[str, typer.Argument(help="module:function (or file.py:function) of a registered experiment.")],
+    specs: Annotated[Path, typer.Argument(help="A table of inputs: .parquet, .csv, .json or .ndjson.")],
+    n: Annotated[int, typer.Option("-n", help="How many of the inputs to run.")] = 3,
+) -> None:
+    """Runs a few of the inputs and shows what comes out and what all would cost; writes nothing below the root."""
+    from scythe.allocate import BaseExperiment
+    from scythe.source import load_experiments
+
+    found = load_experiments([function])
+    if not found:
+        raise typer.BadParameter(f"name the function, too: {function}:FUNCTION", param_hint="function")
+    say(str(BaseExperiment(found[0]).try_out(_table(specs), n)))
+
+
+def _table(path: Path) -> pl.DataFrame:
+    import polars as pl
+
+    readers = {".parquet": pl.read_parquet, ".pq": pl.read_parquet, ".csv": pl.read_csv, ".json": pl.read_json, ".ndjson": pl.read_ndjson}  # fmt: skip
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise typer.BadParameter(f"{path} is none of {', '.join(readers)}", param_hint="specs")
+    if not path.is_file():
+        raise typer.BadParameter(f"there is no file {path}", param_hint="specs")
+    return reader(path)
 
 
 @app.command("resume")

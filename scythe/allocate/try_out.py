@@ -1,0 +1,167 @@
+"""A few inputs are tried before all are run: what goes in, what comes out, how long and how large it would be.
+
+Runs them in worker processes like a run, in a folder of its own that is no root. Writes nothing below the root.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from scythe.allocate.inputs import Inputs, prepare_inputs
+from scythe.allocate.store import store_run
+from scythe.allocate.trial import Estimate, Trial
+from scythe.define.experiment import Experiment
+from scythe.engines.engine import Launch
+from scythe.engines.pool.cores import cpus
+from scythe.engines.start import choose, start
+from scythe.errors import AllocationError
+from scythe.names import ID_LEVELS
+from scythe.record.layout import RunKey
+from scythe.record.reserve import reserve_folder
+from scythe.record.results import RunResult
+from scythe_catalog.schema import Column
+from scythe_catalog.storage.objects import Objects
+
+_VERSION = "v1.0.0"
+
+
+def try_out(experiment: Experiment, specs: Any, n: int) -> Trial:
+    """Runs `n` of the specs, spread over all, in worker processes."""
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise AllocationError(f"n must be a whole number from 1 on, got {n!r}")
+    if experiment.included is not None:
+        raise AllocationError(f"{experiment.name!r} runs on Hatchet alone, and cannot be tried on this machine")
+    inputs = prepare_inputs(specs, experiment, overwrite_sort_index=True)
+    total = inputs.table.num_rows
+    chosen = _some(inputs, np.unique(np.linspace(0, total - 1, min(n, total)).round().astype(np.int64)))
+    folder = Path(tempfile.mkdtemp(prefix="scythe-try-"))
+    kept = False
+    try:
+        key, result = _run(experiment, chosen, Objects.at(folder / "root"), folder)
+        trial = _trial(experiment, key, result, folder, total)
+        kept = bool(trial.files)
+    finally:
+        shutil.rmtree(folder / "peaks", ignore_errors=True)
+        if not kept:
+            shutil.rmtree(folder, ignore_errors=True)
+    return trial
+
+
+def _some(inputs: Inputs, rows: np.ndarray) -> Inputs:
+    """These rows alone, under the numbers that they have among all."""
+    table = inputs.table.take(pa.array(rows))
+    there = {name: set(table.column(name).to_pylist()) for name in inputs.local_files}
+    return replace(
+        inputs,
+        table=table,
+        single=False,
+        dense=bool(len(rows) == rows[-1] + 1),
+        local_files={n: {t: p for t, p in found.items() if t in there[n]} for n, found in inputs.local_files.items()},
+        remote_files={n: [t for t in found if t in there[n]] for n, found in inputs.remote_files.items()},
+    )
+
+
+def _run(experiment: Experiment, inputs: Inputs, objects: Objects, folder: Path) -> tuple[RunKey, RunResult]:
+    (folder / "peaks").mkdir()
+    measured = replace(
+        experiment, target=Measured(experiment, str(folder / "peaks")), options=replace(experiment.options, retries=0)
+    )
+    chosen = choose("local", measured)
+    chosen.engine.check_ready(measured, single=False)
+    key = reserve_folder(objects, experiment.name, _VERSION)
+    plan = store_run(
+        measured, objects, key, inputs, engine="local", chunk=1, shape=None, catalog=None, copy_inputs=False,
+        overwrite_experiment_id=True, seed=0, max_errors=None, run_id=None,
+    )  # fmt: skip
+    count = inputs.table.num_rows
+    return key, start(chosen, Launch(plan, measured, [(0, count)], workers=min(count, cpus()))).result()
+
+
+class Measured:
+    """A function that notes the peak memory of its process during each call, in a file for each input."""
+
+    def __init__(self, experiment: Experiment, folder: str) -> None:
+        self._experiment, self._folder = experiment, folder
+        self._call: Callable[..., Any] | None = None
+        self.__module__, self.__qualname__ = experiment.target.__module__, experiment.target.__qualname__
+        self.__name__ = experiment.target.__name__
+
+    def __call__(self, spec: Any, **more: Any) -> Any:
+        """Calls, and notes."""
+        self._call = self._call or self._experiment.bind()
+        index = spec.sort_index
+        _forget_peak()
+        try:
+            return self._call(spec, **more)
+        finally:
+            Path(self._folder, str(index)).write_text(json.dumps(_peak()))
+
+
+def _forget_peak() -> None:
+    """Lets Linux count the peak anew; elsewhere it is that of the process until now."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak() -> int:
+    """The peak memory of this process or of a program that it started [bytes]."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
+    with suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return max(children, next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")))
+    return max(children, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+
+
+def _described(column: Column) -> str:
+    return column.kind.describe() + (f" [{column.unit}]" if column.unit else "")
+
+
+def _trial(experiment: Experiment, key: RunKey, result: RunResult, folder: Path, total: int) -> Trial:
+    import polars as pl
+
+    root = folder / "root"
+    read = {name: pl.read_parquet(root / table.key, glob=False) for name, table in result.tables.items()}
+    fields = [name for name in experiment.schemas.input.schema.names if name not in ID_LEVELS]
+    inputs = pl.read_parquet(root / key.specs, glob=False)
+    inputs = inputs.select("sort_index", *(name for name in fields if name in inputs.columns)).sort("sort_index")
+    outs = [name for name in experiment.schemas.output.schema.names if name in read["scalars"].columns]
+    peaks = {int(p.name): json.loads(p.read_text()) / 1e6 for p in (folder / "peaks").iterdir()}
+    tasks = read["tasks"].select(
+        "sort_index",
+        "seconds",
+        pl.col("sort_index").replace_strict(peaks, default=None, return_dtype=pl.Float64).alias("peak_memory"),
+    )
+    results = root / key.path / "results"
+    files = {Path(p): p.stat().st_size for p in sorted(results.rglob("*")) if p.is_file()}
+    tables = {n: t for n, t in read.items() if n not in ("scalars", "errors", "tasks")}
+    workers = min(total, cpus())
+    tried = inputs.height
+    seconds = float(tasks["seconds"].sum()) / tried * total / workers
+    size = sum(int(table.estimated_size()) for table in read.values()) + sum(files.values())
+    return Trial(
+        experiment=experiment.name,
+        inputs=inputs,
+        outputs=read["scalars"].select("sort_index", *outs),
+        tables={n: t.drop(*(c for c in ID_LEVELS if c != "sort_index" and c in t.columns)) for n, t in tables.items()},
+        errors=read["errors"].select("sort_index", "exception_type", "exception_message", "traceback"),
+        tasks=tasks,
+        files=files,
+        units={c.name: _described(c) for s in (experiment.schemas.input, experiment.schemas.output) for c in s.schema},
+        estimate=Estimate(total, seconds, workers, size * total // tried),
+    )
+
+
+__all__ = ["try_out"]

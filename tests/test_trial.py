@@ -1,0 +1,111 @@
+"""Trying a few inputs: what comes out and what it costs, without a trace below the root."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+import scythe
+from scythe.allocate import BaseExperiment, Trial
+from scythe.cli import app
+from scythe.errors import AllocationError, InputError
+
+BEAMS = """
+from pathlib import Path
+import polars as pl
+from pydantic import Field
+from scythe import *
+
+class Beam(ExperimentInputSpec):
+    length: float = Field(gt=0, description="Length [m]")
+    drawing: OptionalFileReference = None
+
+class Bending(ExperimentOutputSpec):
+    deflection: float = Field(description="Deflection [mm]")
+    shape: FileReference
+
+@ExperimentRegistry.Register(retries=5)
+def bend(spec: Beam, tempdir: Path) -> Bending:
+    print("length", spec.length)
+    if spec.drawing is not None:
+        print(spec.drawing.read_text())
+    hold = bytearray(int(spec.length * 20_000_000))
+    if spec.length > 8:
+        raise ValueError("it breaks")
+    (tempdir / "shape.txt").write_text("x" * 100)
+    return Bending(deflection=2 * spec.length, shape=tempdir / "shape.txt",
+                   dataframes={"moments": pl.DataFrame({"x": [1, 2]})})
+"""
+
+
+@pytest.fixture
+def bend(root: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The function of a module that lies in the working folder."""
+    import sys
+
+    Path("beams.py").write_text(BEAMS)
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    monkeypatch.delitem(sys.modules, "beams", raising=False)
+    import beams  # pyright: ignore[reportMissingImports]
+
+    yield beams.bend
+    sys.modules.pop("beams", None)
+
+
+@pytest.fixture
+def trial(bend: Any) -> Trial:
+    Path("plan.txt").write_text("a drawing")
+    specs = pl.DataFrame({"length": np.linspace(1, 10, 100), "drawing": ["plan.txt"] * 100})
+    return BaseExperiment(bend).try_out(specs, n=3)
+
+
+def test_inputs_spread_over_all_are_run_and_shown_with_what_came_out(trial: Trial) -> None:
+    assert trial.inputs["sort_index"].to_list() == [0, 50, 99]
+    assert trial.outputs.select("sort_index", "deflection").rows() == [(0, 2.0), (50, pytest.approx(11.0909, 1e-4))]
+    assert trial.errors.select("sort_index", "exception_type", "exception_message").rows() == [
+        (99, "ValueError", "it breaks")
+    ]
+    assert trial.tables["moments"]["x"].to_list() == [1, 2, 1, 2]
+    assert trial.tables["logs"]["stdout"][0] == "length 1.0\na drawing\n"
+    assert trial.estimate.inputs == 100
+
+
+def test_files_stay_in_a_folder_of_their_own_and_nothing_lies_below_the_root(trial: Trial, root: Path) -> None:
+    assert [path.read_text() for path in trial.files] == ["x" * 100] * 2
+    assert not root.exists()
+    assert scythe.list_experiments().height == 0
+
+
+def test_peak_memory_is_that_of_each_input(trial: Trial) -> None:
+    peaks = dict(trial.tasks.select("sort_index", "peak_memory").rows())
+    assert peaks[99] - peaks[0] > 100, peaks  # 200 MB are held, and 20
+
+
+def test_it_shows_itself_a_line_a_field(trial: Trial) -> None:
+    text = repr(trial)
+    assert text.splitlines()[0] == "bend: 3 of 100 inputs tried, 1 failed"
+    assert "  deflection   float [mm]" in text
+    assert "input 99 failed: ValueError: it breaks" in text
+    assert "moments: 4 rows\n  x: Int64" in text
+    assert "all 100 inputs: about" in text
+    assert "<pre>bend: 3 of 100" in trial._repr_html_()
+
+
+def test_the_command_does_the_same(bend: Any) -> None:
+    pl.DataFrame({"length": [1.0, 2.0]}).write_csv("specs.csv")
+    said = CliRunner().invoke(app, ["try", "beams:bend", "specs.csv", "-n", "1"], catch_exceptions=False).output
+    assert "bend: 1 of 2 inputs tried, 0 failed" in said
+    for words in (["beams", "specs.csv"], ["beams:bend", "specs.xls"], ["beams:bend", "none.csv"]):
+        assert CliRunner().invoke(app, ["try", *words]).exit_code == 2
+
+
+def test_all_specs_are_checked_before_any_runs(bend: Any) -> None:
+    with pytest.raises(InputError, match="length"):
+        BaseExperiment(bend).try_out(pl.DataFrame({"length": [1.0, 2.0, -3.0]}), n=1)
+    with pytest.raises(AllocationError, match="n must be"):
+        BaseExperiment(bend).try_out(pl.DataFrame({"length": [1.0]}), n=0)
