@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import cloudpickle
 
@@ -39,14 +40,27 @@ def load_experiments(modules: Iterable[str]) -> list[Experiment] | None:
     named: list[Experiment] = []
     whole = False
     for text in modules:
-        path, _, name = text.partition(":")
-        module = _import(path)
-        if name:
-            if not hasattr(module, name):
-                raise NotFoundError(f"{path} has no {name!r}")
-            named.append(experiment_of(getattr(module, name)))
-        whole |= not name
+        if ":" in text:
+            named.append(experiment_of(load_named(text)))
+        else:
+            _import(text)
+            whole = True
     return None if whole else named
+
+
+def load_named(text: str) -> Any:
+    """What a module (`package.module`, `file.py`) has under the name behind a colon.
+
+    Raises:
+        NotFoundError: the module or the name is not there, or there is no colon.
+    """
+    path, _, name = text.partition(":")
+    if not name:
+        raise NotFoundError(f"{text} names a module alone: put a colon and a name behind it, {text}:NAME")
+    module = _import(path)
+    if not hasattr(module, name):
+        raise NotFoundError(f"{path} has no {name!r}")
+    return getattr(module, name)
 
 
 def find_experiment(plan: RunPlan, module: str | None = None) -> Experiment:

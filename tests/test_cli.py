@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cloudpickle
 import pytest
@@ -16,7 +17,9 @@ import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.cli import main
+from scythe.cli.app import names_like
 from scythe.errors import AllocationError
+from scythe.record.attempts import attempts
 from scythe.registry import ExperimentRegistry
 
 # Worker processes cannot import this module by its name, which pytest made up.
@@ -121,9 +124,54 @@ def test_runs_lists_the_runs_of_an_experiment(root: Path, cli: CLI) -> None:
 
     rows = [line.split() for line in out.splitlines()]
     assert code == 0
-    assert rows[0] == ["version", "run", "number", "status", "inputs", "rows", "errors", "seconds"]
-    assert rows[1][:7] == ["v1.0.0", first.key.folder, "1", "finished", "5", "4", "1"]
-    assert rows[2][:7] == ["v1.1.0", second.key.folder, "1", "finished", "2", "2", "0"]
+    assert rows[0] == ["name", "status", "inputs", "rows", "errors", "seconds", "size"]
+    assert rows[1][:5] == [first.experiment_id, "finished", "5", "4", "1"]
+    assert rows[2][:5] == [second.experiment_id, "finished", "2", "2", "0"]
+
+
+def test_a_run_is_found_by_its_tags_and_tells_its_note(root: Path, cli: CLI) -> None:
+    allocated()
+    noted, _ = BaseExperiment(experiment="halve").allocate(
+        [Point(x=0), Point(x=1)], "keep", engine="inline", note="masks fixed", tags=["paper", "draft", "paper"]
+    )
+
+    assert (noted.note, noted.tags) == ("masks fixed", ["paper", "draft"])
+    assert scythe.list_runs("halve", tag="paper")["note"].to_list() == ["masks fixed"]
+    assert [run.experiment_id for run in BaseExperiment(experiment="halve").list_runs(tag="draft")] == [
+        noted.experiment_id
+    ]
+    lines = cli("runs", "halve", "--tag", "paper")[1].splitlines()
+    assert len(lines) == 2
+    assert lines[1].endswith("paper draft  masks fixed")
+    shown = cli("show", noted.experiment_id)[1]
+    assert re.search(r"note +masks fixed\n", shown)
+    assert re.search(r"tags +paper draft\n", shown)
+    assert re.search(r"size +[0-9.]+ kB in \d+ files\n", shown)
+    assert re.search(r"python +3\.\d+.*polars", shown)
+
+
+@pytest.mark.parametrize("labels", [{"note": 5}, {"tags": "paper"}, {"tags": [""]}, {"tags": ["a\nb"]}])
+def test_labels_that_are_none_are_refused(root: Path, labels: dict[str, Any]) -> None:
+    ExperimentRegistry.Register()(halve)
+    with pytest.raises(AllocationError, match=r"note must|tags=|a tag must"):
+        BaseExperiment(experiment="halve").allocate([Point(x=0)], engine="inline", **labels)
+
+
+def test_the_tab_key_completes_the_names_of_experiments_and_runs(root: Path) -> None:
+    run = allocated()
+    assert names_like("ha") == ["halve"]
+    assert names_like("halve/v1") == [run.experiment_id]
+    assert names_like("x") == names_like("none/v") == []
+
+
+def test_the_seconds_of_a_run_are_those_of_all_its_attempts(root: Path) -> None:
+    run = allocated()
+    first = run.result
+    assert first is not None
+    second = run.retry_errors(engine="local", workers=1).result()
+    *earlier, _ = attempts(run.objects, run.key)
+    assert all(attempt.worked > 0 for attempt in earlier)
+    assert second.seconds > sum(attempt.worked for attempt in earlier) >= first.seconds - 0.1
 
 
 def test_show_tells_status_counts_slowest_inputs_and_first_errors(root: Path, cli: CLI) -> None:

@@ -27,7 +27,9 @@ def everything(root: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in scythe.list_experiments()["name"]:
         runs = scythe.list_runs(name)
-        found[f"{name}: runs"] = plain(runs.drop("seconds", "number", "problem", strict=False), root)
+        found[f"{name}: runs"] = plain(
+            runs.drop("seconds", "number", "problem", "bytes", "tags", "note", strict=False), root
+        )
         for version, run in runs.select("version", "run").rows():
             for table in TABLES:
                 _add(found, f"{name}/{version}/{run}: {table}", root, name, version, table=table, run=run)

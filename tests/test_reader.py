@@ -338,7 +338,7 @@ def test_experiments_and_runs_are_listed_as_frames(moody: Moody) -> None:
 
     runs = scythe.list_runs(moody.function)
     about = ["name", "version", "run_datetime", "run", "number"]
-    assert runs.columns == [*about, "status", "inputs", "rows", "errors", "seconds", "problem"]
+    assert runs.columns == [*about, "status", "inputs", "rows", "errors", "seconds", "bytes", "tags", "note", "problem"]
     assert runs["number"].to_list() == [1, 2]
     assert runs["problem"].null_count() == 2
     assert runs["run_datetime"].to_list() == [first.run_datetime, second.run_datetime]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Self
 
+from scythe.allocate.arguments import check_arguments, checked_note, checked_tags
 from scythe.allocate.inputs import prepare_inputs
 from scythe.allocate.store import store_run
 from scythe.allocate.trial import Trial
@@ -21,7 +22,7 @@ from scythe.errors import AllocationError, NotFoundError, StorageError
 from scythe.names import check_name
 from scythe.record import find
 from scythe.record.layout import RunKey
-from scythe.record.plan import MaxErrors, check_max_errors
+from scythe.record.plan import MaxErrors
 from scythe.record.reserve import reserve_folder, sweep, undo
 from scythe.record.results import RunResult, finished_result
 from scythe.record.versions import (
@@ -120,11 +121,12 @@ class BaseExperiment:
         versions = self.list_versions()
         return versions[-1] if versions else None
 
-    def list_runs(self, version: str | SemVer | None = None) -> list[ExperimentRun]:
+    def list_runs(self, version: str | SemVer | None = None, *, tag: str | None = None) -> list[ExperimentRun]:
         """The runs of a version (of all versions without one), oldest first; of several versions the lowest version first.
 
         Args:
             version: Text or SemVer; None for all.
+            tag: Only those that were allocated with it.
 
         Returns:
             Finished or not; empty where there is no such version.
@@ -142,7 +144,8 @@ class BaseExperiment:
         objects = storage()
         wanted = [SemVer.parse(version)] if version is not None else self.list_versions()
         keys = [RunKey(self.name, str(v), f) for v in wanted for f in find.run_folders(objects, self.name, str(v))]
-        return [load_run(objects, key) for key in keys if objects.exists(key.manifest)]
+        runs = [load_run(objects, key) for key in keys if objects.exists(key.manifest)]
+        return [run for run in runs if tag is None or tag in run.tags]
 
     def latest_run(self, version: str | SemVer | None = None) -> ExperimentRun | None:
         """The latest run of a version (of the latest version without one), finished or not; None where there is none.
@@ -277,6 +280,8 @@ class BaseExperiment:
         copy_inputs: bool = False,
         seed: int = 0,
         max_errors: MaxErrors = "alike",
+        note: str | None = None,
+        tags: Sequence[str] = (),
     ) -> tuple[ExperimentRun, RunRef]:
         """Checks the inputs, stores a run whole, and starts it.
 
@@ -299,6 +304,8 @@ class BaseExperiment:
             seed: What the random numbers of all inputs derive from: `input_spec.seed`, `random` and `np.random`.
             max_errors: How many inputs may fail until the run stops, incomplete and resumable: a number, a share of all inputs
                 (0.1), None for any number; "alike": it stops where the first 20 that finish all fail alike.
+            note: A sentence for people, such as "masks fixed": kept in the manifest, and shown.
+            tags: Words to find the run by: `scythe.list_runs(name, tag="paper")`.
 
         Returns:
             The run, and a reference to its result.
@@ -323,16 +330,8 @@ class BaseExperiment:
             raise AllocationError(
                 'this script is only being loaded for its experiment: put the allocation under `if __name__ == "__main__":`'
             )
-        for name, number in (("chunk", chunk), ("workers", workers), ("seed", seed)):
-            if number is None and name != "seed":
-                continue
-            if isinstance(number, bool) or not isinstance(number, int):
-                raise AllocationError(f"{name} must be a whole number, got {number!r}")
-            if name != "seed" and number < 1:
-                raise AllocationError(f"{name} must be at least 1, got {number}")
-        check_max_errors(max_errors)
-        if recursion_map is not None and not isinstance(recursion_map, RecursionMap):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise AllocationError(f"recursion_map must be a RecursionMap, got {recursion_map!r}")
+        check_arguments(chunk=chunk, workers=workers, seed=seed, max_errors=max_errors, recursion_map=recursion_map)
+        note, tags = checked_note(note), checked_tags(tags)
         settings = engine_settings()
         included = self.experiment.included
         chosen = choose(engine, self.experiment)
@@ -349,7 +348,7 @@ class BaseExperiment:
             plan = store_run(
                 self.experiment, objects, key, inputs, engine=chosen.engine.name, chunk=chunk, shape=recursion_map,
                 catalog=settings.catalog, copy_inputs=copy_inputs, overwrite_experiment_id=overwrite_experiment_id, seed=seed,
-                max_errors=max_errors,
+                max_errors=max_errors, note=note, tags=tags,
                 run_id=None if chosen.engine.names_runs else str(uuid.uuid4()),
             )  # fmt: skip
         run = load_run(objects, key)

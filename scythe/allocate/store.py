@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 
 import pyarrow as pa
@@ -41,6 +41,8 @@ def store_run(
     seed: int,
     max_errors: MaxErrors,
     run_id: str | None,
+    note: str | None = None,
+    tags: Sequence[str] = (),
 ) -> RunPlan:
     """Everything of a run but its results: input files, specs, plan, tables and, last, the manifest. Starts nothing."""
     looked_at = begin(experiment, engine)
@@ -84,7 +86,7 @@ def store_run(
         objects.write(key.provenance(0), made_by.to_json())
         manifest = make_manifest(
             objects, key, experiment, inputs=table.num_rows, made_by=made_by, workflow_run_id=run_id,
-            number=place, seed=seed,
+            number=place, seed=seed, note=note, tags=tags,
         )  # fmt: skip
         objects.write(key.manifest, manifest.to_yaml())
         give_number(objects, key, place)

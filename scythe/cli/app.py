@@ -2,17 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from typing import Annotated
 
 import typer
 
 app = typer.Typer(
-    no_args_is_help=True, invoke_without_command=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    no_args_is_help=True, invoke_without_command=True, rich_markup_mode=None, pretty_exceptions_enable=False,
     help="Looks after experiments: what there is, how it went, and how to go on.",
 )  # fmt: skip
 
+
+def experiments_like(incomplete: str) -> list[str]:
+    """The experiments of the root whose names begin so, for the tab key."""
+    with _nothing_said():
+        import scythe
+
+        return [name for name in scythe.list_experiments()["name"] if name.startswith(incomplete)]
+    return []
+
+
+def names_like(incomplete: str) -> list[str]:
+    """The experiments, or where one is named the runs of it, whose names begin so, for the tab key."""
+    if "/" not in incomplete:
+        return experiments_like(incomplete)
+    with _nothing_said():
+        import scythe
+
+        runs = scythe.list_runs(incomplete.split("/", maxsplit=1)[0])
+        return [name for name in map("/".join, runs["name", "version", "run"].rows()) if name.startswith(incomplete)]
+    return []
+
+
+@contextmanager
+def _nothing_said() -> Generator[None]:
+    """A prompt that is being completed is no place for an error."""
+    with suppress(Exception):
+        yield
+
+
 #: What names an experiment or a run, for all commands that take one.
-Name = Annotated[str, typer.Argument(help="An experiment, or experiment/version, or experiment/version/datetime.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        help="An experiment, or experiment/version, or experiment/version/datetime.", autocompletion=names_like
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="As JSON, a list of objects.")]
 
 

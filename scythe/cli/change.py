@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scythe.cli.app import Name, app
+from scythe.cli.app import Name, app, names_like
 from scythe.cli.shown import bytes_of, count_of, plain, say
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from scythe.runs.run import ExperimentRun
 
 
 def _max_errors(text: str) -> Any:
@@ -91,19 +93,47 @@ def cancel(name: Name) -> None:
 
 @app.command("delete")
 def delete(
-    name: Annotated[str, typer.Argument(help="experiment/version/datetime.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="experiment/version/datetime; with --keep an experiment, or experiment/version.",
+            autocompletion=names_like,
+        ),
+    ],
+    keep: Annotated[int | None, typer.Option(min=0, help="Delete all runs but the latest so many.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Deletes a run: from the catalog, and with all its files."""
+    """Deletes a run, or all but the latest ones: from the catalog, and with all their files."""
     import scythe
 
-    if name.count("/") != 2:
-        raise typer.BadParameter("name the run in full: experiment/version/datetime (see `scythe runs`)")
-    run = scythe.open_run(name)
-    if not yes:
-        typer.confirm(f"Delete {run.experiment_id} ({run.status}) and all its files?", abort=True)
-    run.delete()
-    say(f"deleted {run.experiment_id}")
+    if keep is None and name.count("/") != 2:
+        raise typer.BadParameter(
+            "name the run in full: experiment/version/datetime (see `scythe runs`), or say how many to --keep"
+        )
+    runs = [scythe.open_run(name)] if keep is None else _but_the_latest(name, keep)
+    for run in runs if not yes else ():
+        say(f"{run.experiment_id} ({run.status})")
+    if runs and not yes:
+        typer.confirm("Delete all files of these runs?" if len(runs) > 1 else "Delete all its files?", abort=True)
+    for run in runs:
+        run.delete()
+        say(f"deleted {run.experiment_id}")
+    if not runs:
+        say(f"{name} has no more than {keep:,} runs: nothing is deleted")
+
+
+def _but_the_latest(name: str, keep: int) -> list[ExperimentRun]:
+    """All runs of an experiment or a version but the latest, and but those that are being worked on."""
+    import scythe
+    from scythe.allocate import SemVer
+
+    experiment, _, version = name.partition("/")
+    runs = scythe.list_runs(experiment)
+    if version:
+        runs = runs.filter(runs["version"] == str(SemVer.parse(version)))
+    older = runs.head(max(0, runs.height - keep))
+    names = older.filter(older["status"] != "running").select("name", "version", "run").rows()
+    return [scythe.open_run("/".join(whole)) for whole in names]
 
 
 @app.command("rebuild")

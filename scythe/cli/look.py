@@ -1,13 +1,14 @@
-"""The commands that look and change nothing: `ls`, `runs`, `show`, `errors`, `logs`."""
+"""The commands that look and change nothing: `ls`, `runs`, `show`, `errors`, `logs`, `diff`, `du`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scythe.cli.app import Json, Name, app
-from scythe.cli.shown import plain, say, show_table
+from scythe.cli.app import Json, Name, app, experiments_like
+from scythe.cli.shown import bytes_of, plain, say, show_table
 
 if TYPE_CHECKING:
     import polars as pl
@@ -35,15 +36,26 @@ def list_experiments(json: Json = False) -> None:
 
 
 @app.command("runs")
-def list_runs(experiment: Annotated[str, typer.Argument(help="Name of the experiment.")], json: Json = False) -> None:
+def list_runs(
+    experiment: Annotated[str, typer.Argument(help="Name of the experiment.", autocompletion=experiments_like)],
+    tag: Annotated[str | None, typer.Option(help="Only the runs that were allocated with it.")] = None,
+    json: Json = False,
+) -> None:
     """Lists the runs of an experiment."""
+    import polars as pl
+
     import scythe
 
-    runs = scythe.list_runs(experiment)
+    runs = scythe.list_runs(experiment, tag=tag)
     if json:
         show_table(runs, "", json=True)
         return
-    show_table(runs.drop("name", "run_datetime", "problem"), "no runs yet")
+    name = pl.concat_str("name", "version", "run", separator="/").alias("name")
+    size = pl.col("bytes").map_elements(bytes_of, return_dtype=pl.String).alias("size")
+    shown = runs.select(
+        name, "status", "inputs", "rows", "errors", "seconds", size, pl.col("tags").list.join(" "), "note"
+    )
+    show_table(shown.drop([c for c in ("tags", "note") if not any(shown[c])]), "no runs yet")
     for status, problem in runs.select("status", "problem").drop_nulls("problem").rows():
         say(f"{status}: {problem}")
 
@@ -72,6 +84,8 @@ def show(
         say(f"  inputs   {counts.inputs:,}: {counts.rows or 0:,} rows, {counts.errors or 0:,} errors")
     if result is not None:
         say(f"  seconds  {result.seconds:,.1f}")
+    for what, text in _made_by(run, look.manifest):
+        say(f"  {what:<8} {text}")
     say(f"  folder   {run.uri}")
     stems = file_names(result.tables) if result is not None else {}
     for table, found in result.tables.items() if result is not None else ():
@@ -90,7 +104,7 @@ def show(
     errors = _read(run, "errors")
     if errors is not None and errors.height:
         say("\nErrors")
-        _errors(errors, counts.inputs or errors.height, traceback)
+        _errors(run, errors, counts.inputs or errors.height, traceback)
 
 
 @app.command("errors")
@@ -103,7 +117,7 @@ def errors(name: Name, json: Json = False) -> None:
     if json or not found.height:
         show_table(found, "no errors", json=json)
     else:
-        _errors(found, run.inputs, traceback=True, most=None)
+        _errors(run, found, run.inputs, traceback=True, most=None)
 
 
 @app.command("logs")
@@ -137,22 +151,81 @@ def logs(
                 say(f"--- {part}\n{text.rstrip()}")
 
 
+def _made_by(run: ExperimentRun, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is known of a run beside its counts: what was said about it, how large it is, and what made it."""
+    if run.note is not None:
+        yield "note", run.note
+    if run.tags:
+        yield "tags", " ".join(run.tags)
+    found = run.objects.found(run.key.path)
+    yield "size", f"{bytes_of(sum(one.size for one in found))} in {len(found):,} files"
+    if manifest.get("git_commit"):
+        yield "commit", str(manifest["git_commit"])
+    packages = manifest.get("packages")
+    if isinstance(packages, dict):
+        yield "python", ", ".join([str(manifest.get("python")), *(f"{n} {v}" for n, v in packages.items())])  # pyright: ignore[reportUnknownVariableType]
+
+
+@app.command("diff")
+def diff(one: Name, other: Name) -> None:
+    """Shows what differs between two runs: models, code, packages, and for equal inputs the outputs."""
+    import scythe
+    from scythe.runs.compare import compare_runs, told
+
+    found = compare_runs(scythe.open_run(one), scythe.open_run(other))
+    for line in told(found):
+        say(line)
+    say("\nOutputs of equal inputs")
+    show_table(found.values, "  none that both have")
+
+
+@app.command("du")
+def du(
+    name: Annotated[str | None, typer.Argument(help="An experiment.", autocompletion=experiments_like)] = None,
+    json: Json = False,
+) -> None:
+    """Shows how much room each experiment takes, or each run of one."""
+    import polars as pl
+
+    from scythe.record.find import name_of
+    from scythe.runs.usage import usage
+    from scythe.settings import storage
+
+    found = usage(storage(), name_of(name) if name is not None else None)
+    sizes = [column for column in found.columns if column != "name"]
+    shown = found if json else found.with_columns(pl.col(sizes).map_elements(bytes_of, return_dtype=pl.String))
+    show_table(shown, "no experiments yet", json=json)
+
+
 def _not_yet(run: ExperimentRun) -> str:
     return (
         "" if run.status == "finished" else f": it is {run.status}, and what inputs print can be read when it has ended"
     )
 
 
-def _errors(errors: pl.DataFrame, inputs: int, traceback: bool, most: int | None = _SHOWN_ERRORS) -> None:
-    """An entry a kind: how many, which input was the first, what was wrong, and where."""
-    from scythe.gather.error_kinds import ErrorKinds
+def _errors(
+    run: ExperimentRun, errors: pl.DataFrame, inputs: int, traceback: bool, most: int | None = _SHOWN_ERRORS
+) -> None:
+    """An entry a kind: how many, which input was the first, what was wrong and where, and what these inputs have in common."""
+    import polars as pl
 
-    kinds = ErrorKinds()
-    kinds.add(errors.to_arrow())
+    import scythe
+    from scythe.define.bookkeeping import ErrorRow
+    from scythe.gather.error_kinds import ErrorKinds, alike
+    from scythe.names import ID_LEVELS
+    from scythe.runs.failing import in_common
+
+    good = scythe.scan(run.experiment, run.version, run=run.key.folder)
+    fields = [name for name in errors.columns if name not in (*ID_LEVELS, *ErrorRow._fields)]
+    rows, kinds = errors.to_arrow(), ErrorKinds()
+    kinds.add(rows)
     for kind in kinds.all()[:most]:
         say(f"  {kind.count:,} ({kind.count / inputs:.0%}), input {kind.first} the first: {kind.name}: {kind.message}")
         if kind.place:
             say(f"    {kind.place}")
+        same = pl.DataFrame(alike(rows, kind.first))
+        for text in in_common(same, good, fields):
+            say(f"    {text}")
         if traceback:
             say(errors.filter(errors["sort_index"] == kind.first)["traceback"][0])
 

@@ -54,6 +54,22 @@ def _grouped(errors: pa.Table) -> Iterable[tuple[tuple[str, str, str], int, int]
     """Each kind that is among some rows: what it is, its lowest `sort_index`, and how many there are."""
     if not errors.num_rows:
         return
+    found = _kinds(errors).append_column("sort_index", errors["sort_index"])
+    found = found.group_by(["kind", "place", "message"], use_threads=False)
+    for row in found.aggregate([("sort_index", "min"), ("sort_index", "count")]).to_pylist():
+        yield (row["kind"], row["place"], row["message"]), row["sort_index_min"], row["sort_index_count"]
+
+
+def alike(errors: pa.Table, first: int) -> pa.Table:
+    """The rows of `errors` of the same kind as that of the input `first`."""
+    kinds = _kinds(errors)
+    (kind,) = kinds.filter(pc.equal(errors["sort_index"], first)).to_pylist()
+    same = [pc.equal(kinds[name], value) for name, value in kind.items()]
+    return errors.filter(pc.and_(pc.and_(same[0], same[1]), same[2]))
+
+
+def _kinds(errors: pa.Table) -> pa.Table:
+    """Of each row class, place and message without its values."""
     traceback = pc.replace_substring_regex(errors["traceback"], pattern=_LIBRARY, replacement="")
     in_code = pc.match_substring(traceback, 'File "')
     place = pc.replace_substring_regex(traceback, pattern=_FRAME, replacement=r"\1:\2 in \3")
@@ -61,11 +77,8 @@ def _grouped(errors: pa.Table) -> Iterable[tuple[tuple[str, str, str], int, int]
         "kind": errors["exception_type"],
         "place": pc.if_else(in_code, place, ""),
         "message": pc.replace_substring_regex(errors["exception_message"], pattern=_VALUES, replacement="…"),
-        "sort_index": errors["sort_index"],
     }
-    found = pa.table(columns).group_by(["kind", "place", "message"], use_threads=False)
-    for row in found.aggregate([("sort_index", "min"), ("sort_index", "count")]).to_pylist():
-        yield (row["kind"], row["place"], row["message"]), row["sort_index_min"], row["sort_index_count"]
+    return pa.table(columns)
 
 
 def _told(row: dict[str, Any], kind: ErrorKind) -> str:

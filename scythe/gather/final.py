@@ -29,7 +29,7 @@ from scythe.gather.publish import Gathered, publish, record, settle
 from scythe.gather.reconcile import Dataframe, Fragment
 from scythe.leaf.rows import Failure, side_by_side
 from scythe.names import file_names
-from scythe.record.attempts import check_newest
+from scythe.record.attempts import attempts, check_newest
 from scythe.record.generations import Generations, catalog_of
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult, TableResult, read_result
@@ -205,6 +205,10 @@ class Gather:
 
         return Source(source.first, source.last, batches)
 
+    def _seconds_before(self, attempt: int) -> float:
+        """For how long earlier attempts had worked on the run, as far as that was recorded."""
+        return sum(earlier.worked for earlier in attempts(self.objects, self.plan.key) if earlier.number < attempt)
+
     # --- dataframes of users ------------------------------------------------------------------------
 
     def _dataframes(self) -> dict[str, Dataframe]:
@@ -247,7 +251,7 @@ class Gather:
             inputs=self.plan.inputs,
             rows=written["scalars"].file.rows,
             errors=written["errors"].file.rows,
-            seconds=(now - began).total_seconds(),
+            seconds=(now - began).total_seconds() + self._seconds_before(attempt),
             finished=now,
             attempt=attempt,
             tables={

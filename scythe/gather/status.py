@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from scythe.errors import FormatError, NotFoundError, RunDamaged
 from scythe.gather.run_files import counts
@@ -27,6 +28,8 @@ class Look:
     result: RunResult | None = None
     #: What is wrong with it, where something is.
     problem: str | None = None
+    #: Its manifest, where that has been read.
+    manifest: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True)
@@ -51,16 +54,21 @@ def look_at(objects: Objects, key: RunKey) -> Look:
         if last is not None and last.alive:
             return Look("running")
         result = read_result(objects, key)
-        if result is not None and objects.exists(key.manifest):  # it goes first where a run is deleted
-            return Look("finished", result)
         try:
-            read_manifest(objects, key)
-        except FileNotFoundError:
+            manifest = read_manifest(objects, key)
+        except FileNotFoundError:  # it goes first where a run is deleted
             return _without_manifest(objects, key)
+        except RunDamaged:
+            if result is None:
+                raise
+            manifest = {}
+        if result is not None:
+            return Look("finished", result, manifest=manifest)
         RunPlan.load(objects, key)
         if objects.exists(key.cancelled):
-            return Look("cancelled")
-        return Look("allocated") if last is None else Look("incomplete", problem=load_failure(objects, key))
+            return Look("cancelled", manifest=manifest)
+        problem = load_failure(objects, key) if last is not None else None
+        return Look("allocated" if last is None else "incomplete", problem=problem, manifest=manifest)
     except (RunDamaged, FormatError, NotFoundError) as error:
         return Look("damaged", problem=str(error))
 

@@ -47,6 +47,8 @@ class Attempt:
     system: str = ""
     #: When it took up the run, by its own clock [s since 1970]; 0 where that was not recorded.
     began: float = 0.0
+    #: For how long it had worked on the run at its last heartbeat [s].
+    worked: float = 0.0
     #: Seconds since the last heartbeat; never stored.
     age: float = 0.0
 

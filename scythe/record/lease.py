@@ -51,7 +51,7 @@ class Lease:
         #: Set when a later process has taken up the run: this one stood still for too long.
         self.superseded = threading.Event()
         self.number = 0
-        self._began = time.time()
+        self._began, self._started = time.time(), time.monotonic()
         self._heart = f"scythe-heartbeat-{uuid.uuid4().hex}"
         self._thread = threading.Thread(target=self._beat, daemon=True, name=self._heart)
         self._thread.start()  # before there is a record: one without a heart counts for nothing
@@ -97,6 +97,7 @@ class Lease:
             self._run,
             this_system(),
             self._began,
+            time.monotonic() - self._started,
         )
         return dump({name: getattr(record, name) for name in STORED})
 

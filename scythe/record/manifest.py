@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -43,6 +43,9 @@ class Manifest(BaseModel):
     #: Its place among the runs of its version, from 1: the latest has the highest.
     number: int
     seed: int = 0
+    #: What the one who allocated it says about it, and the words that it is found by.
+    note: str | None = None
+    tags: list[str] = []
     format: int = FORMAT
 
     def to_yaml(self) -> bytes:
@@ -60,6 +63,8 @@ def make_manifest(
     workflow_run_id: str | None,
     number: int,
     seed: int,
+    note: str | None = None,
+    tags: Sequence[str] = (),
 ) -> Manifest:
     """The manifest of a run that is about to start."""
     return Manifest(
@@ -78,6 +83,8 @@ def make_manifest(
         host=made_by.host,
         number=number,
         seed=seed,
+        note=note,
+        tags=list(tags),
     )
 
 
@@ -100,6 +107,12 @@ def read_manifest(objects: Objects, key: RunKey) -> Mapping[str, Any]:
             f"{where} is {'empty' if not raw.strip() else 'no manifest'}: it was damaged after it was written"
         )
     return check_format(found, where)
+
+
+def label_of(manifest: Mapping[str, Any]) -> tuple[str | None, list[str]]:
+    """The note and the tags of a run; of one of before there were any, none."""
+    note, tags = manifest.get("note"), manifest.get("tags")
+    return str(note) if note is not None else None, [str(tag) for tag in tags] if isinstance(tags, list) else []  # pyright: ignore[reportUnknownArgumentType]
 
 
 def record_trigger(objects: Objects, key: RunKey, workflow_run_id: str) -> str:

@@ -69,7 +69,7 @@ class RunResult(BaseModel):
         rows: How many of them came to results.
         errors: How many of them failed.
         error_kinds: Those by their kind, the most frequent first.
-        seconds: From the start of the last process that worked on the run to the end of its gathering.
+        seconds: How long was worked on the run, all attempts together; of one that was killed until its last sign of life.
         finished: When that was, in UTC.
         attempt: Which attempt on the run it was: 1, or that of a resume or retry.
         tables: Table name -> its file, columns, number of rows and bytes.

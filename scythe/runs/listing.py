@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
 
 from scythe.define.typed import Named
+from scythe.errors import FormatError, RunDamaged
 from scythe.gather.status import counts_of, look_at
 from scythe.names import is_name
 from scythe.record import layout
@@ -21,7 +24,9 @@ from scythe.record.find import (
     version_names,
     versions_of,
 )
+from scythe.record.manifest import label_of, read_manifest
 from scythe.settings import storage
+from scythe_catalog.storage.objects import Objects
 
 
 def list_experiments() -> pl.DataFrame:
@@ -53,18 +58,19 @@ def list_experiments() -> pl.DataFrame:
     return pl.DataFrame(found, schema=schema, orient="row")
 
 
-def list_runs(experiment: Named) -> pl.DataFrame:
+def list_runs(experiment: Named, *, tag: str | None = None) -> pl.DataFrame:
     """The runs of an experiment, as a Polars frame of one row each.
 
     Lowest version first, those of a version in the order in which they were allocated.
 
     Args:
         experiment: A name (with or without `scythe_experiment_`) or the registered function.
+        tag: Only the runs that were allocated with it.
 
     Returns:
         The columns `name, version, run_datetime, run` (its folder), `number` (its place among the runs of its version; null
-            for runs of before there were numbers), `status, inputs, rows, errors, seconds, problem` (what is wrong with it).
-            What cannot be told of a damaged run is null.
+            for runs of before there were numbers), `status, inputs, rows, errors, seconds, bytes` (of its tables), `tags`,
+            `note, problem` (what is wrong with it). What cannot be told of a damaged run is null.
 
     Raises:
         NotFoundError: there is no such experiment.
@@ -84,15 +90,26 @@ def list_runs(experiment: Named) -> pl.DataFrame:
     found: list[tuple[Any, ...]] = []
     for key in taken.ordered(keys):
         look, counts = counts_of(objects, key, look_at(objects, key))
+        note, tags = label_of(look.manifest or _manifest(objects, key))
+        if tag is not None and tag not in tags:
+            continue
+        size = sum(table.bytes for table in look.result.tables.values()) if look.result is not None else None
         found.append(
             (
                 name, key.version, key.moment, key.folder, taken.numbers.get(key), look.status,
-                counts.inputs, counts.rows, counts.errors, counts.seconds, look.problem,
+                counts.inputs, counts.rows, counts.errors, counts.seconds, size, tags, note, look.problem,
             )
         )  # fmt: skip
     schema = {
         "name": pl.String, "version": pl.String, "run_datetime": pl.Datetime("us", "UTC"), "run": pl.String,
         "number": pl.Int64, "status": pl.String, "inputs": pl.Int64, "rows": pl.Int64, "errors": pl.Int64,
-        "seconds": pl.Float64, "problem": pl.String,
+        "seconds": pl.Float64, "bytes": pl.Int64, "tags": pl.List(pl.String), "note": pl.String, "problem": pl.String,
     }  # fmt: skip
     return pl.DataFrame(found, schema=schema, orient="row")
+
+
+def _manifest(objects: Objects, key: layout.RunKey) -> Mapping[str, Any]:
+    """The manifest of a run whose look did not read it; empty where it cannot be read: its status tells."""
+    with contextlib.suppress(FileNotFoundError, RunDamaged, FormatError):
+        return read_manifest(objects, key)
+    return {}

@@ -11,7 +11,7 @@ from scythe.define.typed import Named
 from scythe.errors import FormatError, RunDamaged
 from scythe.record.find import find_run, latest_run, name_of, split_name
 from scythe.record.layout import RunKey
-from scythe.record.manifest import read_manifest
+from scythe.record.manifest import label_of, read_manifest
 from scythe.record.versions import SemVer
 from scythe.runs.run import ExperimentRun
 from scythe.settings import storage
@@ -23,7 +23,7 @@ def load_run(objects: Objects, key: RunKey) -> ExperimentRun:
     manifest: Mapping[str, Any] = {}
     with contextlib.suppress(FileNotFoundError, RunDamaged, FormatError):  # its status tells
         manifest = read_manifest(objects, key)
-    inputs = manifest.get("inputs")
+    inputs, (note, tags) = manifest.get("inputs"), label_of(manifest)
     run = ExperimentRun(
         experiment=key.experiment,
         experiment_id=key.path,
@@ -32,6 +32,8 @@ def load_run(objects: Objects, key: RunKey) -> ExperimentRun:
         uri=objects.uri(key.path),
         workflow_run_id=manifest.get("workflow_run_id"),
         inputs=inputs if isinstance(inputs, int) else 0,
+        note=note,
+        tags=tags,
     )
     return run.below(objects)
 

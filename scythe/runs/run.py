@@ -49,6 +49,8 @@ class ExperimentRun(BaseModel):
         uri: Its folder.
         workflow_run_id: Its identifier, as in the manifest; None where that does not tell.
         inputs: How many inputs it has; 0 where its manifest does not tell.
+        note: What was said about it when it was allocated; None where nothing was.
+        tags: The words that it was allocated with, to be found by.
 
     Examples:
         >>> run = scythe.open_run("simulate_energy")
@@ -63,6 +65,8 @@ class ExperimentRun(BaseModel):
     uri: str
     workflow_run_id: str | None
     inputs: int
+    note: str | None = None
+    tags: list[str] = []
     _objects: Objects = PrivateAttr()
 
     @property

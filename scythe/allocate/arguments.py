@@ -1,0 +1,60 @@
+"""The arguments of an allocation, held against what they may be before anything else is done. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from scythe.errors import AllocationError
+from scythe.record.plan import check_max_errors
+from scythe.scatter_gather import RecursionMap
+
+_LONGEST_NOTE, _LONGEST_TAG = 10_000, 100
+
+
+def check_arguments(*, chunk: object, workers: object, seed: object, max_errors: object, recursion_map: object) -> None:
+    """Nothing where each makes sense.
+
+    Raises:
+        AllocationError: one does not.
+    """
+    for name, number in (("chunk", chunk), ("workers", workers), ("seed", seed)):
+        if number is None and name != "seed":
+            continue
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise AllocationError(f"{name} must be a whole number, got {number!r}")
+        if name != "seed" and number < 1:
+            raise AllocationError(f"{name} must be at least 1, got {number}")
+    check_max_errors(max_errors)
+    if recursion_map is not None and not isinstance(recursion_map, RecursionMap):
+        raise AllocationError(f"recursion_map must be a RecursionMap, got {recursion_map!r}")
+
+
+def checked_note(note: object) -> str | None:
+    """The note of a run, None where it says nothing.
+
+    Raises:
+        AllocationError: it is no text, or too long.
+    """
+    if note is not None and not isinstance(note, str):
+        raise AllocationError(f"note must be text, got {note!r}")
+    if note is not None and len(note) > _LONGEST_NOTE:
+        raise AllocationError(f"note must have {_LONGEST_NOTE:,} characters at most, it has {len(note):,}")
+    return note or None
+
+
+def checked_tags(tags: Iterable[object]) -> tuple[str, ...]:
+    """The tags of a run, each once, in the order in which they were given.
+
+    Raises:
+        AllocationError: it is one text, or one of them is empty, too long, or no text.
+    """
+    if isinstance(tags, str | bytes):
+        raise AllocationError(f"tags={tags!r} is one text: give a list of texts, [{tags!r}]")
+    found = tuple(dict.fromkeys(tags))
+    for tag in found:
+        if not isinstance(tag, str) or not tag.strip() or len(tag) > _LONGEST_TAG or not tag.isprintable():
+            raise AllocationError(f"a tag must be printable text of {_LONGEST_TAG} characters at most, got {tag!r}")
+    return tuple(str(tag) for tag in found)
+
+
+__all__ = ["check_arguments", "checked_note", "checked_tags"]

@@ -1,0 +1,187 @@
+"""What differs between two runs: models, code, packages, and for equal inputs the outputs. Writes nothing."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from scythe.errors import NotFoundError, RunError
+from scythe.gather.run_files import scan_result
+from scythe.names import ID_LEVELS
+from scythe.record.manifest import IO_SCHEMAS, read_manifest
+from scythe.record.results import RunResult
+from scythe.runs.run import ExperimentRun
+from scythe_catalog.schema import Difference, TableSchema, compare
+
+#: Numbers that stand beside each other for no more than an order of summation differ by less [relative].
+_NOISE = 1e-9
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What differs between a run and another one."""
+
+    one: str
+    other: str
+    inputs: Difference
+    outputs: Difference
+    #: What made them: what, in the one, in the other; only what differs.
+    made_by: list[tuple[str, str, str]]
+    #: Inputs of equal values: in both, in the one alone, in the other alone.
+    both: int
+    only_one: int
+    only_other: int
+    #: Of the inputs in both: how many failed in the one alone, in the other alone.
+    failed_one: int
+    failed_other: int
+    #: A row an output of both: `output, equal, changed, largest` (difference), `relative` (largest, of the greater value).
+    values: pl.DataFrame
+
+
+def compare_runs(one: ExperimentRun, other: ExperimentRun) -> Comparison:
+    """What differs between two finished runs.
+
+    Raises:
+        RunError: one of them is not finished.
+        NotFoundError: their experiments have no input in common.
+    """
+    first, second = _Side.of(one), _Side.of(other)
+    keys = [name for name in first.shared("input", second) if name not in ID_LEVELS]
+    if not keys:
+        raise NotFoundError(f"{one.experiment_id} and {other.experiment_id} have no input field in common")
+    a, b = first.rows(keys), second.rows(keys)
+    joined = a.join(b, on=[*keys, "_nth"], how="inner", nulls_equal=True, suffix="_other")
+    outputs = first.shared("output", second)
+    good = joined.filter(~pl.col("_failed") & ~pl.col("_failed_other"))
+    rows = [_changed(good, name) for name in outputs]
+    schema = {
+        "output": pl.String,
+        "equal": pl.Int64,
+        "changed": pl.Int64,
+        "largest": pl.Float64,
+        "relative": pl.Float64,
+    }
+    return Comparison(
+        one.experiment_id,
+        other.experiment_id,
+        compare(first.schemas["input"], second.schemas["input"]),
+        compare(first.schemas["output"], second.schemas["output"]),
+        [
+            (what, first.made_by.get(what, "-"), second.made_by.get(what, "-"))
+            for what in sorted(first.made_by.keys() | second.made_by.keys())
+            if first.made_by.get(what) != second.made_by.get(what)
+        ],
+        joined.height,
+        a.height - joined.height,
+        b.height - joined.height,
+        joined.filter(pl.col("_failed") & ~pl.col("_failed_other")).height,
+        joined.filter(~pl.col("_failed") & pl.col("_failed_other")).height,
+        pl.DataFrame(rows, schema=schema, orient="row"),
+    )
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One of the two."""
+
+    run: ExperimentRun
+    result: RunResult
+    schemas: Mapping[str, TableSchema]
+    made_by: Mapping[str, str]
+
+    @classmethod
+    def of(cls, run: ExperimentRun) -> _Side:
+        result = run.result
+        if result is None:
+            raise RunError(f"{run.experiment_id} is {run.status}: resume it, and compare when it is finished")
+        with run.objects.reader(run.key.specs) as stream:
+            metadata = pq.read_schema(stream).metadata or {}
+        if IO_SCHEMAS.encode() not in metadata:
+            raise RunError(f"{run.experiment_id} does not tell its models: it was made by an early version of Scythe")
+        schemas = json.loads(metadata[IO_SCHEMAS.encode()])
+        return cls(run, result, {side: TableSchema.from_json(schemas[side]) for side in schemas}, _made_by(run))
+
+    def shared(self, side: str, other: _Side) -> list[str]:
+        """Fields of a model that both have among their scalars."""
+        there = {*self.result.tables["scalars"].columns} & {*other.result.tables["scalars"].columns}
+        return [n for n in self.schemas[side].names if n in other.schemas[side] and n in there]
+
+    def rows(self, keys: list[str]) -> pl.DataFrame:
+        """All inputs with what they came to; files by what is in them, and equal inputs by their place among their equals."""
+        objects = self.run.objects
+        scalars, errors = (scan_result(objects, self.result.tables[name]).collect() for name in ("scalars", "errors"))
+        outputs = [name for name in self.schemas["output"].names if name in scalars.columns]
+        rows = pl.concat(
+            [
+                scalars.select("sort_index", *keys, *outputs).with_columns(pl.lit(False).alias("_failed")),
+                errors.select("sort_index", *keys).with_columns(pl.lit(True).alias("_failed")),
+            ],
+            how="diagonal_relaxed",
+        ).sort("sort_index")
+        contents = self._contents()
+        files = [c.name for c in self.schemas["input"] if c.kind.is_file and c.name in keys]
+        rows = rows.with_columns(pl.col(files).replace(contents)) if contents and files else rows
+        return rows.with_columns(pl.int_range(pl.len()).over(keys).alias("_nth"))
+
+    def _contents(self) -> dict[str, str]:
+        """Reference of an input file -> the hash of what is in it, as far as it was recorded."""
+        try:
+            raw = self.run.objects.read(self.run.key.artifact_record)
+        except FileNotFoundError:
+            return {}
+        own = self.run.objects.uri(self.run.key.path)
+        found = ((row["uri"], row["sha256"]) for row in pq.read_table(io.BytesIO(raw)).to_pylist())
+        return {uri if "://" in uri else f"{own}/{uri}": content for uri, content in found if content}
+
+
+def _made_by(run: ExperimentRun) -> dict[str, str]:
+    manifest = read_manifest(run.objects, run.key)
+    packages = manifest.get("packages") or {}
+    last = run.attempts[-1].provenance if run.attempts else None
+    found = {"python": manifest.get("python"), "engine": manifest.get("engine"), "seed": manifest.get("seed")}
+    found |= {"commit": last.described, "code": last.code and last.code[:12]} if last is not None else {}
+    return {what: str(value) for what, value in {**packages, **found}.items() if value is not None}
+
+
+def _changed(rows: pl.DataFrame, name: str) -> tuple[str, int, int, float | None, float | None]:
+    """How many values of an output differ, and by how much at most."""
+    one, other = rows[name], rows[f"{name}_other"]
+    if one.dtype.is_numeric() and other.dtype.is_numeric():
+        x, y = one.cast(pl.Float64), other.cast(pl.Float64)
+        greater = pl.max_horizontal(pl.col("x").abs(), pl.col("y").abs())
+        pair = pl.DataFrame({"x": x, "y": y}).with_columns(
+            (pl.col("x") - pl.col("y")).abs().alias("by"), greater.alias("of")
+        )
+        same = pl.col("x").eq_missing(pl.col("y")) | (pl.col("by") <= _NOISE * pl.col("of")).fill_null(False)
+        changed = pair.filter(~same)
+        largest = changed.filter(pl.col("by").is_finite())
+        relative = largest.select((pl.col("by") / pl.col("of")).max()).item()
+        return name, pair.height - changed.height, changed.height, largest["by"].max(), relative  # pyright: ignore[reportReturnType]
+    equal = int(rows.select(pl.col(name).eq_missing(pl.col(f"{name}_other")).sum()).item())
+    return name, equal, rows.height - equal, None, None
+
+
+def told(found: Comparison) -> Iterator[str]:
+    """The comparison in lines."""
+    yield f"{found.one}\n{found.other}"
+    for side, difference in (("inputs", found.inputs), ("outputs", found.outputs)):
+        if difference.changes:
+            yield f"\nModel of {side}\n{difference}"
+    if found.made_by:
+        yield "\nMade by"
+        width = max(len(what) for what, _, _ in found.made_by)
+        yield from (f"  {what:<{width}}  {one} -> {other}" for what, one, other in found.made_by)
+    yield (
+        f"\nInputs\n  {found.both:,} of equal values, {found.only_one:,} in the first alone, "
+        f"{found.only_other:,} in the second alone"
+    )
+    if found.failed_one or found.failed_other:
+        yield f"  failed in the first alone: {found.failed_one:,}; in the second alone: {found.failed_other:,}"
+
+
+__all__ = ["Comparison", "compare_runs", "told"]

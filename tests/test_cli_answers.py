@@ -1,0 +1,158 @@
+"""The command line answers questions about runs: why inputs fail, what differs, what takes room, what a model comes to."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import polars as pl
+import pytest
+from pydantic import Field
+from typer.testing import CliRunner
+
+import scythe
+from scythe.allocate import BaseExperiment, ExperimentRun
+from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.cli import app
+from scythe.registry import ExperimentRegistry
+from scythe.runs.compare import compare_runs
+from scythe.runs.failing import in_common
+from scythe.utils.filesys import FileReference
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+class House(ExperimentInputSpec):
+    setpoint: float = Field(description="Heating setpoint [deg.C]", ge=0, lt=50)
+    roof: str = "flat"
+    weather: FileReference
+
+
+class Heat(ExperimentOutputSpec):
+    load: float = Field(description="Peak load [kW]")
+    note: str = ""
+
+
+#: How warm it is outside, and whether it is told.
+STATE: dict[str, Any] = {}
+
+
+def heat(spec: House) -> Heat:
+    if spec.setpoint > 26 and not STATE.get("mended"):
+        raise ValueError(f"setpoint {spec.setpoint} is too warm")
+    load = spec.setpoint - float(spec.weather.read_text())
+    return Heat(load=load + STATE.get("more", 0), note=STATE.get("note", ""))
+
+
+def run_of(setpoints: list[float], **state: Any) -> ExperimentRun:
+    STATE.clear()
+    STATE.update(state)
+    Path("weather.txt").write_text("4")
+    ExperimentRegistry.Register(name="heat", retries=0)(heat)
+    specs = pl.DataFrame({"setpoint": setpoints}).with_columns(
+        pl.lit("weather.txt").alias("weather"), pl.lit("flat").alias("roof")
+    )
+    run, ref = BaseExperiment("heat").allocate(specs, "keep", engine="local", workers=1, max_errors=None)
+    ref.result()
+    return run
+
+
+def said(*words: str) -> str:
+    return CliRunner().invoke(app, list(words), catch_exceptions=False).output
+
+
+def test_show_says_what_the_failing_inputs_have_in_common(root: Path) -> None:
+    run_of([20.0, 22.5, 26.0, 27.0, 30.0])
+    shown = said("show", "heat")
+    assert "2 (40%), input 3 the first: ValueError: setpoint 27.0 is too warm" in shown
+    assert "\n    all have setpoint > 26 (27 to 30)\n" in shown
+    assert "roof" not in shown.split("Errors")[1]
+
+
+@pytest.mark.parametrize(
+    ("failed", "told"),
+    [
+        ({"x": [1, 2], "kind": ["a", "b"]}, ["all have x < 3 (1 to 2)"]),
+        ({"x": [3, 9], "kind": ["c", "d"]}, ["all have kind among 'c', 'd'"]),
+        ({"x": [None, 9], "kind": [None, None]}, ["all have kind = None"]),
+        ({"x": [3, 4], "kind": ["a", "a"]}, ["x 3 to 4 (of good ones 3 to 9)"]),
+        ({"x": [3, 9], "kind": ["a", "a"]}, []),
+        ({"x": [None, None], "kind": ["a", "a"]}, []),
+    ],
+)
+def test_fields_that_tell_the_failing_from_the_good_are_named_or_those_with_a_narrow_range(
+    failed: dict[str, Any], told: list[str]
+) -> None:
+    good = pl.LazyFrame({"x": [3, 5, 9], "kind": ["a", "b", "b"]})
+    frame = pl.DataFrame(failed, schema={"x": pl.Int64, "kind": pl.String})
+    assert in_common(frame, good, ["x", "kind", "unknown"]) == told
+
+
+def test_two_runs_differ_in_outputs_of_equal_inputs(root: Path) -> None:
+    one = run_of([20.0, 20.0, 22.0, 30.0])
+    other = run_of([22.0, 20.0, 20.0, 25.0, 30.0], more=1, mended=True)
+    found = compare_runs(one, other)
+    assert (found.both, found.only_one, found.only_other) == (4, 0, 1)
+    assert (found.failed_one, found.failed_other) == (1, 0)
+    assert found.values.rows() == [("load", 0, 3, 1.0, pytest.approx(1 / 17)), ("note", 3, 0, None, None)]
+    assert not found.inputs.changes
+    shown = said("diff", one.experiment_id, other.experiment_id)
+    assert "4 of equal values, 0 in the first alone, 1 in the second alone" in shown
+    assert "failed in the first alone: 1; in the second alone: 0" in shown
+    same = run_of([20.0, 20.0, 22.0, 30.0])
+    assert compare_runs(one, same).values["changed"].to_list() == [0, 0]
+
+
+def test_files_that_differ_make_other_inputs_whatever_they_are_called(root: Path) -> None:
+    one = run_of([20.0])
+    Path("weather.txt").write_text("5")
+    ExperimentRegistry.Register(name="heat", retries=0)(heat)
+    specs = pl.DataFrame({"setpoint": [20.0], "weather": ["weather.txt"]})
+    other, _ = BaseExperiment("heat").allocate(specs, "keep", engine="inline")
+    found = compare_runs(one, other)
+    assert (found.both, found.only_one, found.only_other) == (0, 1, 1)
+
+
+def test_room_is_told_by_experiment_and_by_run(root: Path) -> None:
+    run = run_of([20.0])
+    (whole,) = json.loads(said("du", "--json"))
+    assert whole["name"] == "heat"
+    on_disk = sum(p.stat().st_size for p in root.rglob("*") if p.is_file() and "final" not in p.parts)
+    others = sum(p.stat().st_size for p in (root / "_catalog").glob("*") if p.is_file())
+    assert 0.9 * (on_disk - others) <= whole["total"] <= on_disk
+    (one,) = json.loads(said("du", "heat", "--json"))
+    assert one["name"] == run.experiment_id
+    assert one["inputs"] > 0
+    assert one["catalog"] is None
+    assert "kB" in said("du")
+
+
+def test_all_but_the_latest_runs_can_be_deleted(root: Path) -> None:
+    runs = [run_of([20.0]) for _ in range(3)]
+    assert "no more than 3 runs" in said("delete", "heat", "--keep", "3", "--yes")
+    told = CliRunner().invoke(app, ["delete", "heat", "--keep", "1"], input="n\n").output
+    assert runs[0].experiment_id in told
+    assert scythe.list_runs("heat").height == 3
+    said("delete", "heat/v1.0.0", "--keep", "1", "--yes")
+    assert scythe.list_runs("heat")["run"].to_list() == [runs[2].key.folder]
+
+
+def test_the_columns_of_a_model_are_shown_with_units_bounds_and_defaults(root: Path, monkeypatch: Any) -> None:
+    Path("houses.py").write_text(
+        "from pydantic import BaseModel, Field\n"
+        "class Wall(BaseModel):\n"
+        '    area: float = Field(description="Area [m2]", gt=0, le=9)\n'
+        "    name: str | None = None\n"
+    )
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    area, name = json.loads(said("spec", "houses:Wall", "--json"))
+    assert area == {
+        "model": "Wall", "column": "area", "type": "float", "unit": "m2", "bounds": "> 0, <= 9", "default": "required",
+        "description": "Area [m2]",
+    }  # fmt: skip
+    assert (name["type"], name["default"]) == ("str | None", "None")
+    assert "Wall" in said("spec", "houses:Wall")
+    assert CliRunner().invoke(app, ["spec", "houses"]).exit_code == 1
