@@ -23,7 +23,7 @@ import scythe
 from scythe.allocate import ExperimentRun
 from scythe.engines.card import run_html
 from scythe.terminal.cards import Card, html
-from scythe.terminal.notebook import in_notebook
+from scythe.terminal.notebook import place
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -70,17 +70,25 @@ SIMULATION
 
 @app.cell
 def _(BaseExperiment, simulate_energy, specs):
-    run, ref = BaseExperiment(simulate_energy).allocate(specs.head(5), engine="inline")
-    ref
+    run, ref = BaseExperiment(simulate_energy).allocate(specs, engine="local", workers=1)
     return run, ref
 
 @app.cell
 def _(ref):
-    ref.result()
+    result = ref.result()
+    return (result,)
 
 @app.cell
-def _(run):
-    run
+def _(result):
+    result
+
+@app.cell
+def _(result, run):
+    result and run
+
+@app.cell
+def _(ref, result):
+    result and ref
 """
 _CELLS = {
     "define": _SIMULATION,
@@ -162,27 +170,31 @@ def test_a_notebook_offers_the_names_of_a_run_and_none_that_every_model_has(note
     assert not {"model_dump", "json", "copy"} & offered["result."]
 
 
-def test_in_marimo_a_run_its_reference_and_its_result_are_cards(tmp_path: Path) -> None:
-    (tmp_path / "page.py").write_text(_MARIMO.replace("SIMULATION", textwrap.indent(_SIMULATION, "    ")))
-    command = [
-        str(Path(sys.executable).with_name("marimo")),
-        "export",
-        "html",
-        "page.py",
-        "-o",
-        "page.html",
-        "--no-sandbox",
-    ]
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What the cells of a marimo notebook show, as it is read."""
+    folder = tmp_path_factory.mktemp("marimo")
+    (folder / "page.py").write_text(_MARIMO.replace("SIMULATION", textwrap.indent(_SIMULATION, "    ")))
+    command = [str(Path(sys.executable).with_name("marimo")), "export", "html", "page.py", "--no-sandbox"]
     done = subprocess.run(
-        command, cwd=tmp_path, env=_environment(tmp_path), capture_output=True, text=True, check=False, timeout=120
-    )
+        [*command, "-o", "page.html"],
+        cwd=folder, env=_environment(folder), capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    shown = [
-        json.loads(f'"{text}"')
-        for text in re.findall(r'"text/html": "((?:\\.|[^"\\])*)"', (tmp_path / "page.html").read_text())
-    ]
-    cards = [words for words in map(_words, shown) if "5 of 5 inputs · 0 failed" in words]
-    assert len(cards) == 3, done.stderr
+    told = re.findall(r'"text/html": "((?:\\.|[^"\\])*)"', (folder / "page.html").read_text())
+    return [_words(json.loads(f'"{text}"')) for text in told]
+
+
+def test_in_marimo_the_bar_stands_below_the_cell_that_waits(page: list[str]) -> None:
+    (bar,) = [words for words in page if "simulate_energy v1.0.0" in words]
+    assert "finished 10 of 10 inputs · 3 failed · in " in bar
+    assert "input 7 failed (setpoint=27.0): ValueError: <b>too warm</b> & dry" in bar
+
+
+def test_in_marimo_a_run_its_reference_and_its_result_are_cards(page: list[str]) -> None:
+    cards = [words for words in page if re.search(r"simulate_energy/v1\.0\.0/\d{4}-", words)]
+    assert len(cards) == 3
+    assert all("finished 10 of 10 inputs · 3 failed" in words for words in cards)
 
 
 # --- cards ------------------------------------------------------------------------------------------
@@ -213,7 +225,9 @@ def run(root: Path) -> Any:
 
 def test_the_card_of_an_unfinished_run_tells_how_far_it_is(run: Any) -> None:
     assert run.status == "incomplete"
-    assert re.search(r"incomplete 2 of 3 inputs · 1 failed · at \d\d:\d\d:\d\d UTC", _words(run._repr_html_()))
+    words = _words(run._repr_html_())
+    assert re.search(r"incomplete 2 of 3 inputs · 1 failed · at \d\d:\d\d:\d\d UTC", words)
+    assert "ValueError 1 is <odd> (1)" in words
 
 
 def test_a_card_names_the_commit_of_the_newest_attempt(run: Any) -> None:
@@ -221,6 +235,14 @@ def test_a_card_names_the_commit_of_the_newest_attempt(run: Any) -> None:
     if made_by.git_commit is None:
         pytest.skip("these tests lie in no repository")
     assert f"commit {made_by.git_commit[:9]}{'-dirty' if made_by.dirty else ''}" in _words(run._repr_html_())
+
+
+def test_the_reference_to_a_run_on_a_cluster_is_the_card_of_its_run(run: Any) -> None:
+    from scythe.engines.hatchet.client.ref import HatchetRef
+    from scythe.record.plan import RunPlan
+
+    ref = HatchetRef(RunPlan.load(run.objects, run.key), None, "id", 1)
+    assert "incomplete 2 of 3 inputs · 1 failed" in _words(ref._repr_html_())
 
 
 def test_the_card_of_a_damaged_run_names_the_file_in_one_line(run: Any) -> None:
@@ -276,6 +298,10 @@ def test_every_text_of_a_card_is_escaped() -> None:
     assert "".join(seen.texts).count(_EVIL) == 8  # a link is no text
 
 
+def test_a_failure_among_thousands_is_seen_in_the_bar() -> None:
+    assert re.search(r"min-width:3px;width:0.01%;background:#d64545", html(Card("a", "finished", 10_000, 9_999, 1)))
+
+
 def test_a_bar_never_grows_beyond_its_frame_and_takes_no_inputs() -> None:
     assert "width:100.00%" in html(Card("a", "running", 2, 5, 0))
     assert "0 of 0 inputs" in _words(html(Card("a", "finished", 0, 0, 0)))
@@ -292,7 +318,7 @@ def test_colours_are_clear_on_light_and_dark_pages(page: str) -> None:
 
 
 def test_a_script_is_no_notebook() -> None:
-    assert not in_notebook()
+    assert place() is None
 
 
 class _Seen(HTMLParser):

@@ -5,15 +5,21 @@ from __future__ import annotations
 import time
 
 from scythe.errors import ScytheError
-from scythe.gather.status import Look, counts_of, look_at
+from scythe.gather.error_kinds import ErrorKinds
+from scythe.gather.run_files import scan_parts
+from scythe.gather.status import Counts, Look, counts_of, look_at
 from scythe.record.attempts import latest_attempt
 from scythe.record.layout import RunKey
+from scythe.record.plan import RunPlan
 from scythe.record.provenance import recorded
+from scythe.record.results import ErrorKind, kinds_told
 from scythe.terminal.cards import Card, html
 from scythe.terminal.notebook import link_to
 from scythe_catalog.storage.objects import Objects
 
 _COMMIT = 9
+#: What a kind is told by.
+_OF_KINDS = ("sort_index", "exception_type", "exception_message", "traceback")
 
 
 def run_html(objects: Objects, key: RunKey) -> str:
@@ -36,12 +42,24 @@ def _card(objects: Objects, key: RunKey) -> Card:
         f"{counts.seconds:,.3g} s"
         if counts.seconds is not None
         else f"at {time.strftime('%H:%M:%S', time.gmtime())} UTC",
-        look.result.kinds_told if look.result is not None else (),
+        kinds_told(look.result.error_kinds if look.result is not None else _kinds(objects, key, counts)),
         folder=uri,
         link=link_to(uri) if look.status != "deleted" else None,
         commit=commit,
         problem=look.problem or damage,
     )
+
+
+def _kinds(objects: Objects, key: RunKey, counts: Counts) -> list[ErrorKind]:
+    """The kinds of errors of a run that is not finished, as far as they are stored."""
+    if not counts.errors:
+        return []
+    kinds = ErrorKinds()
+    try:
+        kinds.add(scan_parts(RunPlan.load(objects, key), "errors").select(_OF_KINDS).collect().to_arrow())
+    except FileNotFoundError:  # it has ended since it was counted: its parts are in its result now
+        return []
+    return kinds.all()
 
 
 def _commit(objects: Objects, key: RunKey, look: Look) -> tuple[str | None, str | None]:

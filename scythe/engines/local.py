@@ -116,6 +116,7 @@ class LocalJob:
         self._check_owner()
         while not self._over.is_set():
             await asyncio.sleep(0.02)
+            self._draw()
         return self.result()
 
     def _repr_html_(self) -> str:
@@ -151,9 +152,15 @@ class LocalJob:
         self._check_owner()
         until = math.inf if timeout is None else time.monotonic() + timeout
         while (left := until - time.monotonic()) > 0:
-            if self._over.wait(min(left, _POLL_SECONDS)):
+            over = self._over.wait(min(left, _POLL_SECONDS))
+            self._draw()
+            if over:
                 return True
         return self._over.is_set()
+
+    def _draw(self) -> None:
+        if self._progress is not None:
+            self._progress.draw()
 
     def _check_owner(self) -> None:
         if os.getpid() != self._owner:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from pydantic import BaseModel, ValidationError
@@ -56,6 +57,12 @@ class ErrorKind(BaseModel):
     def __str__(self) -> str:
         line = self.message.partition("\n")[0]
         return f"{self.name} {line if len(line) <= 100 else line[:99] + '…'} ({self.count:,})"
+
+
+def kinds_told(kinds: Sequence[ErrorKind]) -> list[str]:
+    """The first of some kinds, a line each."""
+    more = ["…"] if len(kinds) > _SHOWN_KINDS else []
+    return [str(kind) for kind in kinds[:_SHOWN_KINDS]] + more
 
 
 class RunResult(BaseModel):
@@ -117,8 +124,7 @@ class RunResult(BaseModel):
             >>> scythe.open_run("simulate_energy").result.kinds_told
             []
         """
-        more = ["…"] if len(self.error_kinds) > _SHOWN_KINDS else []
-        return [str(kind) for kind in self.error_kinds[:_SHOWN_KINDS]] + more
+        return kinds_told(self.error_kinds)
 
     def __dir__(self) -> list[str]:
         return own_names(super().__dir__())

@@ -76,7 +76,7 @@ def _bar(card: Card) -> str:
         return ""
     shares = [(card.rows or 0, _GREEN), (card.errors or 0, _RED)]
     filled = "".join(
-        f'<div style="height:6px;width:{min(100.0, 100 * part / card.inputs):.2f}%;background:{colour}"></div>'
+        f'<div style="height:6px;min-width:3px;width:{min(100.0, 100 * part / card.inputs):.2f}%;background:{colour}"></div>'
         for part, colour in shares
         if part and card.inputs
     )

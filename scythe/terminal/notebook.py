@@ -1,22 +1,28 @@
-"""A display of a Jupyter notebook that is written anew in its place. Needs no widgets, so that it stays when the notebook is saved."""
+"""What a notebook shows below a cell and writes anew in its place. Needs no widgets, so that it stays when the notebook is saved."""
 
 from __future__ import annotations
 
 import os
 import sys
+from abc import ABC, abstractmethod
 from typing import Any
 from urllib.parse import quote
 
 
-def in_notebook() -> bool:
-    """Whether this process is the kernel of a Jupyter notebook, rather than one that has loaded it."""
-    ipython = sys.modules.get("IPython")
-    shell = getattr(ipython, "get_ipython", lambda: None)()
-    return getattr(shell, "kernel", None) is not None
+class Display(ABC):
+    """A place below a cell."""
+
+    @abstractmethod
+    def update(self, html: str, text: str) -> None:
+        """Writes it anew; any thread may."""
+
+    @abstractmethod
+    def draw(self) -> None:
+        """Shows what was written last below the cell that calls this, where no other thread can do so."""
 
 
-class Display:
-    """A place below the cell that runs when it is made; any thread may write it anew."""
+class JupyterDisplay(Display):
+    """A place below the cell that runs when it is made."""
 
     def __init__(self, html: str, text: str) -> None:
         from IPython.display import display  # pyright: ignore[reportUnknownVariableType]
@@ -24,12 +30,40 @@ class Display:
         self._handle: Any = display(_bundle(html, text), raw=True, display_id=True)
 
     def update(self, html: str, text: str) -> None:
-        """Writes it anew, wherever its cell is now."""
         self._handle.update(_bundle(html, text), raw=True)
 
+    def draw(self) -> None:
+        return
 
-def _bundle(html: str, text: str) -> dict[str, str]:
-    return {"text/html": html, "text/plain": text}
+
+class MarimoDisplay(Display):
+    """A place below the cell that waits: marimo takes nothing from threads that are not its own."""
+
+    def __init__(self, html: str, text: str) -> None:
+        self._html, self._drawn = html, ""
+
+    def update(self, html: str, text: str) -> None:
+        self._html = html
+
+    def draw(self) -> None:
+        if self._drawn != self._html:
+            self._drawn, marimo = self._html, sys.modules["marimo"]
+            marimo.output.replace(marimo.Html(self._drawn))
+
+
+def place() -> type[JupyterDisplay | MarimoDisplay] | None:
+    """What a cell of this process shows things by; None where it runs no notebook."""
+    if in_jupyter():
+        return JupyterDisplay
+    marimo = sys.modules.get("marimo")
+    return MarimoDisplay if getattr(marimo, "running_in_notebook", lambda: False)() else None
+
+
+def in_jupyter() -> bool:
+    """Whether this process is the kernel of a Jupyter notebook, rather than one that has loaded it."""
+    ipython = sys.modules.get("IPython")
+    shell = getattr(ipython, "get_ipython", lambda: None)()
+    return getattr(shell, "kernel", None) is not None
 
 
 def link_to(uri: str) -> str | None:
@@ -39,6 +73,10 @@ def link_to(uri: str) -> str | None:
     path, here = uri.removeprefix("file://"), os.getcwd()  # noqa: PTH109 - compared as text
     return (
         quote(os.path.relpath(path, here))
-        if in_notebook() and path.startswith(here + os.sep)
+        if in_jupyter() and path.startswith(here + os.sep)
         else f"file://{quote(path)}"
     )
+
+
+def _bundle(html: str, text: str) -> dict[str, str]:
+    return {"text/html": html, "text/plain": text}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Self
 
 from scythe.terminal.above import Above
 from scythe.terminal.cards import Card, html
 from scythe.terminal.console import is_terminal, tell
-from scythe.terminal.notebook import Display, in_notebook
+from scythe.terminal.notebook import Display, place
 
 _FIRST_LINE_SECONDS = 10.0
 #: A notebook keeps each state that it is sent until it is drawn.
@@ -32,7 +33,8 @@ class Progress:
         self._bar: Any = None
         self._task: Any = None
         self._above: Above | None = None
-        self._page = _Page(title, total) if in_notebook() else None
+        shown_by = place()
+        self._page = _Page(title, total, shown_by) if shown_by is not None else None
         #: What stands above the bar is placed by where the bar stands: it neither begins nor ends meanwhile.
         self._place = threading.RLock()
 
@@ -54,6 +56,11 @@ class Progress:
         if self._above is not None:
             self._above.end()
         self._bar = None
+
+    def draw(self) -> None:
+        """Shows it below the cell that waits, in a notebook that takes nothing from other threads."""
+        if self._page is not None:
+            self._page.draw()
 
     @property
     def output(self) -> int | None:
@@ -105,19 +112,22 @@ class Progress:
 class _Page:
     """The bar of a notebook: what was said stands in it, and its last state stays."""
 
-    def __init__(self, title: str, total: int) -> None:
+    def __init__(self, title: str, total: int, shown_by: Callable[[str, str], Display]) -> None:
         self._title, self._total = title, total
         self._done = self._failed = 0
         self._status, self._beside = "running", "starting"
         self._said: list[str] = []
         self._lock = threading.Lock()
-        self._display = Display(*self._shown())
+        self._display = shown_by(*self._shown())
         self._drawn = time.monotonic()
 
     def update(self, done: int, failed: int, rate: str, left: str) -> None:
         self._done, self._failed, self._beside = done, failed, f"{rate}, {left} left" if left else rate
         if time.monotonic() - self._drawn > _DRAW_SECONDS:
             self._draw()
+
+    def draw(self) -> None:
+        self._try(self._display.draw)
 
     def say(self, text: str) -> None:
         if len(self._said) <= _SAID:
@@ -131,10 +141,13 @@ class _Page:
     def _draw(self) -> None:
         with self._lock:
             self._drawn = time.monotonic()
-            try:
-                self._display.update(*self._shown())
-            except Exception as error:  # noqa: BLE001 - a page that is gone is no failure of a run
-                tell(f"{self._title}: the notebook takes no more of the bar: {error}")
+            self._try(self._display.update, *self._shown())
+
+    def _try(self, show: Callable[..., None], *shown: str) -> None:
+        try:
+            show(*shown)
+        except Exception as error:  # noqa: BLE001 - a page that is gone is no failure of a run
+            tell(f"{self._title}: the notebook takes no more of the bar: {error}")
 
     def _shown(self) -> tuple[str, str]:
         rows = self._done - self._failed

@@ -66,11 +66,13 @@ class HatchetRef:
                     raise
                 else:
                     progress.update(result.inputs, result.errors)
+                    progress.draw()
                     if result.errors:
                         progress.say(result.errors_told)
                     return result
                 done, failed = self._progress()
                 progress.update(done, failed, watch.look(done))
+                progress.draw()
 
     async def aio_result(self) -> RunResult:
         return await asyncio.shield(asyncio.wrap_future(self._waiting()))  # it is waited for elsewhere, too
