@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.version import Version
 
 import scythe
@@ -33,9 +34,10 @@ DOCS = ROOT / "docs"
 PAGES = {path.stem: path for path in [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]}
 EXAMPLES = sorted((ROOT / "examples").rglob("*.md"))
 HOME = "https://github.com/szvsw/scythe/blob/main/"
+RAW = "https://raw.githubusercontent.com/szvsw/scythe/main/"
 
 #: Pages whose examples need a bucket, and those that need an engine and a worker too.
-ON_A_BUCKET = {"storage", "cluster"}
+ON_A_BUCKET = {"storage", "cluster", "howto-bucket"}
 ON_A_CLUSTER = {"cluster"}
 
 #: The page of each public verb.
@@ -244,6 +246,19 @@ def test_code_blocks_fit_the_column_of_a_page() -> None:
 def test_the_navigation_shows_every_page() -> None:
     shown = re.findall(r"[\w-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     assert sorted(shown) == sorted(path.name for path in DOCS.glob("*.md"))
+
+
+def test_llms_txt_has_each_page_once_in_the_order_of_the_navigation_with_a_line_on_it() -> None:
+    parts = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    nav: list[tuple[str, ...]] = []
+    for part in parts:
+        ((name, pages),) = part.items()
+        nav += [("", "", name), *((title, path, "") for page in pages for title, path in page.items())]
+    listed = re.findall(
+        rf"^- \[(.+?)\]\({re.escape(RAW)}docs/(\S+\.md)\): \S.{{10,130}}$|^## (.+)$",
+        (DOCS / "llms.txt").read_text(encoding="utf-8"), re.M,
+    )  # fmt: skip
+    assert listed == nav
 
 
 def test_the_pages_are_built_without_a_warning_and_show_the_types_of_signatures(tmp_path: Path) -> None:

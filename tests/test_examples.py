@@ -46,7 +46,7 @@ def is_picture(path: Path) -> bool:
 
 
 def test_pv_yield_runs_and_draws(root: Path, tmp_path: Path) -> None:
-    shown = run_example("pv_yield", tmp_path, "--n", "8")
+    shown = run_example("pv_yield", tmp_path, "--n", "8", "--engine", "inline")
     assert "8 simulations" in shown
     assert "0 errors" in shown
     assert is_picture(tmp_path / "pv_yield.png")
@@ -59,10 +59,10 @@ def test_pv_yield_runs_and_draws(root: Path, tmp_path: Path) -> None:
 def test_epidemics_reach_as_many_as_the_closed_form_says_and_those_below_the_threshold_fail(
     root: Path, tmp_path: Path
 ) -> None:
-    shown = run_example("epidemic", tmp_path, "--n", "60")
+    shown = run_example("epidemic", tmp_path, "--n", "40")
     assert is_picture(tmp_path / "epidemic.png")
     table, errors = scythe.read("epidemic"), scythe.read("epidemic", table="errors")
-    assert table.height + errors.height == 60
+    assert table.height + errors.height == 40
     assert f"{errors.height} errors: NoOutbreak" in shown
     assert errors.height > 0
     assert errors["r_start"].max() <= 1 < table["r_start"].min()  # type: ignore[operator]
