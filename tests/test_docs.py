@@ -210,11 +210,11 @@ def test_every_error_and_every_command_is_listed() -> None:
 
 
 def test_links_between_pages_lead_somewhere() -> None:
-    for name, path in PAGES.items():
+    for path in [*PAGES.values(), *EXAMPLES]:
         prose = _FENCED.sub("", path.read_text(encoding="utf-8"))
         for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", prose):
             if "://" not in target:
-                assert (path.parent / target).exists(), f"{name}: {target}"
+                assert (path.parent / target).exists(), f"{path}: {target}"
 
 
 def test_the_links_of_the_readme_are_absolute_and_lead_to_files_of_this_repository() -> None:
