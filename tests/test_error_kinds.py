@@ -51,7 +51,7 @@ def test_errors_are_of_one_kind_where_their_messages_differ_in_values_alone() ->
         ("ValueError", 1, 2),
         ("Odd", 1, 4),
     ]
-    assert news[0] == (
+    assert news[0].text == (
         "input 0 failed (setpoint=20.5): ValueError: no root between 0.5 and -1e-3 for 'a b'\n  b.py:9 in f: raise E"
     )
     assert len(news) == 3

@@ -242,8 +242,8 @@ class LocalJob:
                             )
                         case Logged(_, record):
                             relay(record)
-                for text in collector.news:
-                    progress.say(text)
+                for news in collector.news:
+                    progress.say(news.text)
                 collector.news.clear()
                 if collector.is_due:
                     collector.flush()

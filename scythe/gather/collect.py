@@ -14,7 +14,7 @@ from obstore.exceptions import BaseError
 from scythe.define.experiment import Experiment
 from scythe.errors import RunError, ScytheError
 from scythe.gather.coverage import Coverage
-from scythe.gather.error_kinds import ErrorKinds
+from scythe.gather.error_kinds import ErrorKinds, News
 from scythe.gather.error_limit import ErrorLimit
 from scythe.gather.final import Gather, coverage_of
 from scythe.gather.parts import Part, Rows, record_shown, stored_parts, write_part
@@ -52,7 +52,7 @@ class Collector:
         self._kinds = ErrorKinds()
         self.limit = ErrorLimit(plan.max_errors, plan.inputs, plan.key.path)
         #: What is to be told about errors of a kind that had not been seen before; who tells it empties it.
-        self.news: list[str] = []
+        self.news: list[News] = []
 
     def add(self, result: ChunkResult) -> None:
         """Takes over the rows of a chunk, and flushes what has been held long enough.

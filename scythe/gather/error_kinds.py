@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -23,15 +23,22 @@ _SHOWN_VALUES, _SHOWN_CHARACTERS = 6, 2000
 _OWN = frozenset({*ID_LEVELS, "exception_type", "exception_message", "traceback", "attempts", "extra"})
 
 
+class News(NamedTuple):
+    """The first failure of a kind: which kind it is, the same wherever it is met, and a text for people."""
+
+    kind: str
+    text: str
+
+
 class ErrorKinds:
     """The kinds of errors that have been seen, with their counts."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, str, str], ErrorKind] = {}
 
-    def add(self, errors: pa.Table) -> list[str]:
-        """Counts rows of `errors`; gives a text for people on the first of each kind that is new."""
-        news: list[str] = []
+    def add(self, errors: pa.Table) -> list[News]:
+        """Counts rows of `errors`; gives the first of each kind that is new."""
+        news: list[News] = []
         for key, first, count in _grouped(errors):
             known = self._found.get(key)
             if known is not None:
@@ -42,7 +49,7 @@ class ErrorKinds:
                 message = _cut(row["exception_message"])
                 kind = ErrorKind(exception_type=key[0], place=key[1], message=message, count=count, first=first)
                 self._found[key] = kind
-                news.append(_told(row, kind))
+                news.append(News(" ".join(key), _told(row, kind)))
         return news
 
     def all(self) -> list[ErrorKind]:

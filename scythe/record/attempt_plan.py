@@ -129,6 +129,8 @@ class Ended:
 
     done: int
     failed: int
+    #: The first failure of each kind in this attempt: what kind, and a text for people.
+    news: tuple[tuple[str, str], ...] = ()
 
 
 def progress_of(objects: Objects, key: RunKey, inputs: int) -> Ended:
@@ -142,7 +144,8 @@ def progress_of(objects: Objects, key: RunKey, inputs: int) -> Ended:
     # An attempt on what failed runs those inputs again; any other leaves the errors of the attempts before.
     failed = sum(t["errors"] for t in (told if attempt.show else now))
     done = inputs - attempt.n + sum(t["rows"] + t["errors"] for t in now)
-    return Ended(min(done, inputs), min(failed, inputs))
+    news = {kind: text for t in reversed(now) for kind, text in t.get("news", ())}
+    return Ended(min(done, inputs), min(failed, inputs), tuple(news.items()))
 
 
 def _load(objects: Objects, key: str) -> dict[str, Any]:

@@ -205,6 +205,7 @@ def test_finished_rows_can_be_read_and_progress_is_told_while_the_run_goes_on(
             wait_for_calls(scratch, 0, 1, 2, 3)
             told: list[str] = []
             wait_for(lambda: told.append(capsys.readouterr().err) or "3 of 4 done, 1 failed" in "".join(told))
+            assert "input 3 failed" in "".join(told), "the first failure of a kind is told while the others go on"
             assert run.status == "running"
             shown: dict[str, Any] = {"version": run.version, "run": run.key.folder}
             wait_for(lambda: sorted(scythe.read(run.experiment, **shown)["sort_index"].to_list()) == [0, 1])

@@ -17,7 +17,7 @@ from scythe.engines.hatchet.errors import is_of_the_network, told
 from scythe.engines.hatchet.fleet import cancel_all, cancel_runs
 from scythe.errors import RunCancelled, RunError, TooManyErrors
 from scythe.gather.error_limit import stopped
-from scythe.record.attempt_plan import progress_of
+from scythe.record.attempt_plan import Ended, progress_of
 from scythe.record.attempts import latest_attempt
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult, read_result
@@ -47,7 +47,7 @@ class HatchetRef:
 
     def result(self, timeout: float | None = None) -> RunResult:
         until = None if timeout is None else time.monotonic() + timeout
-        waiting, path, watch = self._waiting(), self.plan.key.path, Watch(self.plan)
+        waiting, path, watch, seen = self._waiting(), self.plan.key.path, Watch(self.plan), set[str]()
         with Progress(f"{self.plan.key.experiment} {self.plan.key.version}", self.plan.inputs) as progress:
             while True:
                 left = _LOOK_SECONDS if until is None else min(_LOOK_SECONDS, until - time.monotonic())
@@ -70,8 +70,12 @@ class HatchetRef:
                     if result.errors:
                         progress.say(result.errors_told)
                     return result
-                done, failed = self._progress()
-                progress.update(done, failed, watch.look(done))
+                told_of = self._progress()
+                for kind, text in told_of.news:
+                    if kind not in seen:
+                        progress.say(text)
+                        seen.add(kind)
+                progress.update(told_of.done, told_of.failed, watch.look(told_of.done))
                 progress.draw()
 
     async def aio_result(self) -> RunResult:
@@ -152,14 +156,12 @@ class HatchetRef:
             )
         return result
 
-    def _progress(self) -> tuple[int, int]:
-        """Inputs that have come to an end, and those of them that failed."""
-        plan = self.plan
+    def _progress(self) -> Ended:
+        """Inputs that have come to an end, those of them that failed, and the kinds of their errors."""
         try:
-            told = progress_of(plan.objects, plan.key, plan.inputs)
+            return progress_of(self.plan.objects, self.plan.key, self.plan.inputs)
         except (OSError, BaseError):
-            return 0, 0
-        return told.done, told.failed
+            return Ended(0, 0)
 
 
 def _cancelled(plan: RunPlan) -> RunCancelled:

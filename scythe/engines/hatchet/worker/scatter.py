@@ -60,6 +60,8 @@ _MAX_PROBES = 64
 _PROBE_SECONDS = 5.0
 _LOOK_SECONDS = 1.0
 _PROGRESS_SECONDS = 2.0
+#: So many kinds of errors a node tells of while it works; the result has them all.
+_NEWS = 50
 
 
 def scatter_function(
@@ -321,7 +323,8 @@ class WorkingNode:
         if not last and time.monotonic() - self._told < _PROGRESS_SECONDS:
             return
         self._told = time.monotonic()
-        done = json.dumps({"rows": self.collector.rows, "errors": self.collector.errors}).encode()
+        collector = self.collector
+        done = json.dumps({"rows": collector.rows, "errors": collector.errors, "news": collector.news[:_NEWS]}).encode()
         with contextlib.suppress(OSError, BaseError):  # a client that sees less is no reason to fail
             await asyncio.to_thread(self.loaded.prepared.plan.objects.write, self._progress, done)
 
