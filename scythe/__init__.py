@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from scythe.reader.verbs import rows as rows
     from scythe.reader.verbs import scan as scan
     from scythe.registry import ExperimentRegistry as ExperimentRegistry
+    from scythe.reporting.verb import report as report
     from scythe.runs.open import open_run as open_run
     from scythe.utils.filesys import FileReference as FileReference
     from scythe.utils.filesys import OptionalFileReference as OptionalFileReference
@@ -50,6 +51,7 @@ _HOME = {
     "list_runs": "scythe.reader.verbs",
     "open_run": "scythe.runs.open",
     "read": "scythe.reader.verbs",
+    "report": "scythe.reporting.verb",
     "rows": "scythe.reader.verbs",
     "scan": "scythe.reader.verbs",
 }
@@ -71,6 +73,7 @@ __all__ = [
     "list_runs",
     "open_run",
     "read",
+    "report",
     "rows",
     "scan",
 ]

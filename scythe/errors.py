@@ -100,6 +100,19 @@ class ReadError(ScytheError):
     """
 
 
+class ReportError(ScytheError):
+    """A report cannot be made.
+
+    Raised by `scythe.report`: what draws it is not installed (`pip install 'scythe-engine[report]'`), it is asked for of no run or of
+    more than two, or its file cannot be written. The message says which.
+
+    Examples:
+        >>> scythe.report()
+        Traceback (most recent call last):
+        scythe.errors.ReportError: a report is of one run, or of 2 side by side, not of 0: name one or two
+    """
+
+
 class RunError(ScytheError):
     """A run could not be finished, or cannot be done to what was asked.
 
@@ -231,6 +244,7 @@ __all__ = [
     "OutputError",
     "ReadError",
     "RegistrationError",
+    "ReportError",
     "RunCancelled",
     "RunDamaged",
     "RunError",

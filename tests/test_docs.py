@@ -46,6 +46,7 @@ PAGE_OF = {
     "scan": "scan",
     "files": "files",
     "rows": "rows",
+    "report": "report",
     "list_experiments": "listing",
     "list_runs": "listing",
     "open_run": "listing",

@@ -48,7 +48,7 @@ def loaded_by(statement: str) -> set[str]:
     ids=["scythe", "the user's imports"],
 )
 def test_importing_loads_nothing_heavy(statement: str) -> None:
-    heavy = {"hatchet_sdk", "pandas", "pyiceberg", "boto3", "botocore", "torch", "rich", "typer"}
+    heavy = {"hatchet_sdk", "matplotlib", "pandas", "pyiceberg", "boto3", "botocore", "torch", "rich", "typer"}
     assert not loaded_by(statement) & heavy
 
 
@@ -65,7 +65,7 @@ def test_arrays_are_made_without_pandas_until_somebody_imports_it() -> None:
 
 #: Names that users have in their code: the specification's, those of its later versions, and what is public beside them.
 PUBLIC = """
-scythe.__version__ scythe.read scythe.scan scythe.files scythe.rows scythe.list_experiments scythe.list_runs scythe.open_run
+scythe.__version__ scythe.read scythe.scan scythe.files scythe.rows scythe.list_experiments scythe.list_runs scythe.open_run scythe.report
 scythe.BaseExperiment scythe.ExperimentInputSpec scythe.ExperimentOutputSpec scythe.ExperimentRegistry scythe.FileRefs
 scythe.FileReference scythe.OptionalFileReference scythe.ScytheError scythe.EngineOptions scythe.LocalOptions scythe.HatchetOptions
 scythe.base.ExperimentInputSpec scythe.base.ExperimentOutputSpec

@@ -1,13 +1,14 @@
-"""The commands that look and change nothing: `ls`, `runs`, `show`, `errors`, `logs`, `diff`, `du`."""
+"""The commands that look and change nothing: `ls`, `runs`, `show`, `errors`, `logs`, `diff`, `du`, `report`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scythe.cli.app import Json, Name, app, experiments_like
+from scythe.cli.app import Json, Name, app, experiments_like, names_like
 from scythe.cli.shown import bytes_of, plain, say, show_table
 
 if TYPE_CHECKING:
@@ -201,6 +202,27 @@ def _not_yet(run: ExperimentRun) -> str:
     return (
         "" if run.status == "finished" else f": it is {run.status}, and what inputs print can be read when it has ended"
     )
+
+
+@app.command("report")
+def report(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME [OTHER]",
+            help="A run, named as for show, or two to be seen side by side.",
+            autocompletion=names_like,
+        ),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The file to write; by default it has the name of the run.")
+    ] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+) -> None:
+    """Makes a report of a run, one HTML file, and shows its path."""
+    import scythe
+
+    say(str(scythe.report(*names, to=output, open=open_)))
 
 
 def _errors(

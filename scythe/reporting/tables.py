@@ -1,0 +1,108 @@
+"""The tables of one run as a report needs them: the columns that count, as many rows as can be looked at. Writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+
+from scythe.define.bookkeeping import ErrorRow
+from scythe.errors import ScytheError
+from scythe.gather.run_files import schema_of_result
+from scythe.names import ID_LEVELS, RESERVED_TABLES
+from scythe.reader.one_run import scan_run
+from scythe.record.generations import catalog_of
+from scythe.record.plan import RunPlan
+from scythe.record.results import RunResult
+from scythe.reporting.facts import Variable
+from scythe.runs.run import ExperimentRun
+from scythe.settings import engine_settings
+from scythe_catalog.schema import TableSchema
+
+MOST_ROWS, MOST_CELLS = 1_000_000, 50_000_000
+_ROW = "_row"
+_SEED = 17
+
+
+@dataclass
+class Tables:
+    """What can be read of a run, and what cannot: `notes` tells."""
+
+    run: ExperimentRun
+    result: RunResult | None
+    notes: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+
+    def frame(self, table: str, columns: Sequence[str] | None = None) -> pl.LazyFrame:
+        """A table, ordered by `sort_index`; raises what `scythe.scan` raises."""
+        run = self.run
+        catalog = catalog_of(run.objects, engine_settings().catalog)
+        return scan_run(catalog, run.objects, run.key, self.result, table, columns, ids=True)
+
+    def collected(self, table: str, columns: Sequence[str], section: str) -> pl.DataFrame | None:
+        """Columns of a table; None where it cannot be read, which is noted."""
+        try:
+            return self.frame(table, columns).collect()
+        except READ_FAILURES as error:
+            self.note(section, f"The table {table} cannot be read: {_line(error)}")
+            return None
+
+    def sampled(self, table: str, columns: Sequence[str], most: int, section: str) -> tuple[pl.DataFrame, int]:
+        """Columns of a table, of `most` rows drawn at random where there are more, and how many there are."""
+        try:
+            frame = self.frame(table, columns)
+            rows = int(frame.select(pl.len()).collect().item())
+            if rows <= most:
+                return frame.collect(), rows
+            chosen = np.sort(np.random.default_rng(_SEED).choice(rows, most, replace=False))
+            picked = pl.col(_ROW).is_in(pl.Series(chosen.astype(np.uint32)).implode())
+            return frame.with_row_index(_ROW).filter(picked).drop(_ROW).collect(), rows
+        except READ_FAILURES as error:
+            self.note(section, f"The table {table} cannot be read: {_line(error)}")
+            return pl.DataFrame(schema=dict.fromkeys(columns, pl.Null)), 0
+
+    def schemas(self) -> dict[str, TableSchema]:
+        """The schemas of the tables that the models determine; none where the run's plan is gone or damaged."""
+        try:
+            return {
+                name: planned.schema for name, planned in RunPlan.load(self.run.objects, self.run.key).tables.items()
+            }
+        except READ_FAILURES as error:
+            self.note("head", f"The plan of the run cannot be read: {_line(error)}")
+            return {}
+
+    def dataframes(self) -> dict[str, TableSchema]:
+        """The dataframes of a finished run, by name, with their columns."""
+        found: dict[str, TableSchema] = {}
+        for name, table in (self.result.tables if self.result is not None else {}).items():
+            if name in RESERVED_TABLES:
+                continue
+            try:
+                found[name] = schema_of_result(self.run.objects, table)
+            except READ_FAILURES as error:
+                self.note("dataframes", f"The dataframe {name} cannot be read: {_line(error)}")
+        return found
+
+    def note(self, section: str, text: str) -> None:
+        """Something that a reader of the report must know."""
+        self.notes.append((section, text))
+
+
+#: What reading may raise of a run that is damaged, changed or deleted meanwhile.
+READ_FAILURES = (ScytheError, OSError, pl.exceptions.PolarsError)
+
+
+def variables(schemas: dict[str, TableSchema]) -> tuple[list[Variable], list[Variable]]:
+    """The inputs and the outputs of a run, computed features among the inputs; the identifiers are neither."""
+    if not {"scalars", "errors"} <= schemas.keys():
+        return [], []
+    told = {*ErrorRow._fields, *ID_LEVELS}
+    inputs = [c for c in schemas["errors"] if c.name not in told]
+    names = {c.name for c in inputs} | set(ID_LEVELS)
+    outputs = [c for c in schemas["scalars"] if c.name not in names]
+    return ([Variable(c.name, c.unit, c.doc) for c in inputs], [Variable(c.name, c.unit, c.doc) for c in outputs])
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
