@@ -235,7 +235,9 @@ def test_what_is_installed_under_our_name_is_above_what_the_package_index_has_un
     for name, path in PAGES.items():
         for line in path.read_text(encoding="utf-8").splitlines():
             if not line.startswith("`pip install scythe-engine` alone gets an older library"):
-                assert not re.search(r"(pip install|uv add)[^`#]* ['\"]?scythe-engine\b(?! @)", line), f"{name}: {line}"
+                assert not re.search(r"(pip install|uv add)[^`#]* ['\"]?scythe-engine(?!(\[[\w,]+\])? @)", line), (
+                    f"{name}: {line}"
+                )
 
 
 def test_code_blocks_fit_the_column_of_a_page() -> None:
@@ -275,6 +277,7 @@ def test_the_pages_are_built_without_a_warning_and_show_the_types_of_signatures(
     assert done.returncode == 0, done.stdout + done.stderr
     built = {path.parent.name for path in (tmp_path / "site").rglob("index.html")}
     assert {path.stem for path in DOCS.glob("*.md")} - {"index"} <= built
+    assert (tmp_path / "site" / "llms.txt").exists()
     signatures = re.sub(r"<[^>]+>", "", (tmp_path / "site" / "api" / "index.html").read_text(encoding="utf-8"))
     assert "retries: int = 1" in html.unescape(signatures)
 
