@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
-from scythe.gather.error_kinds import ErrorKinds
+from scythe.gather.error_kinds import ErrorKinds, alike
 from scythe.gather.status import Counts, Look, counts_of, look_at
 from scythe.names import ID_LEVELS
-from scythe.record.manifest import read_manifest
+from scythe.record.manifest import label_of, read_manifest
 from scythe.reporting.bands import bands
 from scythe.reporting.facts import (
     Band,
@@ -32,12 +33,14 @@ from scythe.reporting.relations import relations
 from scythe.reporting.spreads import Axis, aligned, laid_out, shortened, shown
 from scythe.reporting.tables import MOST_CELLS, MOST_ROWS, READ_FAILURES, Tables, variables
 from scythe.reporting.times import machine, seconds_spread
+from scythe.runs.failing import in_common
 from scythe.runs.run import ExperimentRun
 from scythe_catalog.schema import TableSchema
 
 MOST_COLUMNS, MOST_SPREADS = 80, 40
 _MOST_FRAMES, _MOST_FRAME_ROWS = 6, 3_000_000
 _MOST_ERRORS, _MOST_KINDS = 20_000, 12
+_OF_A_KIND = ("exception_type", "exception_message", "traceback")
 _SLOWEST, _SLOWEST_INPUTS = 8, 4
 _MOST_FILES = 2_000
 _PLAIN = (pl.Boolean, pl.String, pl.Date, pl.Datetime, pl.Duration, pl.Time, pl.Enum, pl.Categorical)
@@ -60,7 +63,7 @@ def facts_of(run: ExperimentRun) -> RunFacts:
         run.key.folder,
         look.status,
         look.problem,
-        _text(manifest.get("note")),
+        label_of(manifest)[0],
         numbers_of(counts, run.inputs, seconds),
         _drawn(tables, values.inputs, "inputs"),
         _drawn(tables, values.outputs, "outputs"),
@@ -84,10 +87,6 @@ def _manifest(run: ExperimentRun) -> Mapping[str, Any]:
         return read_manifest(run.objects, run.key)
     except READ_FAILURES:  # the run's status tells
         return {}
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
 
 
 # --- inputs and outputs -----------------------------------------------------------------------------------
@@ -153,26 +152,46 @@ def _failures(tables: Tables, values: _Values, counts: Counts, look: Look) -> Fa
     count = counts.errors or 0
     if not count:
         return None
-    kinds = _kinds(tables, look)
+    kinds = _kinds(tables, look, [axis.variable.name for axis in values.axes])
     if len(kinds) > _MOST_KINDS:
         tables.note("failures", f"{len(kinds) - _MOST_KINDS:,} rarer kinds are left out: `scythe errors` lists all.")
     failed = values.failed if values.failed is not None else np.zeros(0, bool)
     return failures(values.axes, failed, kinds[:_MOST_KINDS], count, counts.inputs or count)
 
 
-def _kinds(tables: Tables, look: Look) -> tuple[Kind, ...]:
+def _kinds(tables: Tables, look: Look, inputs: Sequence[str]) -> tuple[Kind, ...]:
     """The kinds of errors, as the result tells them; of a run without one, and of those of before, from its rows."""
-    kinds = look.result.error_kinds if look.result is not None else []
-    if not kinds:
-        columns = ["sort_index", "exception_type", "exception_message", "traceback"]
-        rows, all_ = tables.sampled("errors", columns, _MOST_ERRORS, "failures")
-        if rows.height < all_:
-            tables.note("failures", f"Kinds are those of {rows.height:,} of the errors, chosen at random.")
-        counted = ErrorKinds()
-        if rows.height:
-            counted.add(rows.to_arrow())
-        kinds = counted.all()
-    return tuple(Kind(k.name, k.message, k.place, k.count, k.first) for k in kinds)
+    told = look.result.error_kinds if look.result is not None else []
+    columns = ["sort_index", *inputs, *_OF_A_KIND]
+    frame, all_ = tables.sampled("errors", columns, _MOST_ERRORS, "failures")
+    counted = ErrorKinds()
+    rows = frame.to_arrow()
+    if frame.height:
+        counted.add(rows)
+    if not told and frame.height < all_:
+        tables.note("failures", f"Kinds are those of {frame.height:,} of the errors, chosen at random.")
+    kinds = told or counted.all()
+    whole = 0 < frame.height == all_
+    good = tables.frame("scalars", inputs) if whole else pl.LazyFrame()
+    return tuple(
+        Kind(
+            k.name,
+            k.message,
+            k.place,
+            k.count,
+            k.first,
+            _common(rows, k.first, good, inputs) if whole and i < _MOST_KINDS else (),
+        )
+        for i, k in enumerate(kinds)
+    )
+
+
+def _common(errors: pa.Table, first: int, good: pl.LazyFrame, inputs: Sequence[str]) -> tuple[str, ...]:
+    """What the inputs that failed like the input `first` have in common."""
+    try:
+        return tuple(in_common(pl.DataFrame(alike(errors, first)), good, inputs))
+    except READ_FAILURES:  # the section of outputs says what cannot be read
+        return ()
 
 
 # --- times ------------------------------------------------------------------------------------------------

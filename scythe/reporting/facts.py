@@ -112,6 +112,8 @@ class Kind:
     place: str
     count: int
     first: int
+    #: What the inputs that failed so have in common that good ones have not, in sentences.
+    common: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -222,7 +222,7 @@ def _failures(run: RunFacts) -> str:
         rows = [
             (
                 f"{k.count:,}", f"{k.count / told.count * 100:.3g} %", str(k.first),
-                f'<b>{escape(k.name)}</b> {escape(_short(k.message))}<br><span class="place">{escape(k.place)}</span>',
+                f'<b>{escape(k.name)}</b> {escape(_short(k.message))}<br><span class="place">{escape(k.place)}</span>{_common(k.common)}',
             )
             for k in told.kinds
         ]  # fmt: skip
@@ -241,6 +241,10 @@ def _failures(run: RunFacts) -> str:
             + _grid(map(_failing, told.along))
         )
     return "".join(parts)
+
+
+def _common(sentences: Sequence[str]) -> str:
+    return "".join(f'<br><span class="common">{escape(text)}</span>' for text in sentences)
 
 
 def _failure_map(one: FailureMap) -> str:

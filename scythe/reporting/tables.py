@@ -57,7 +57,7 @@ class Tables:
                 return frame.collect(), rows
             chosen = np.sort(np.random.default_rng(_SEED).choice(rows, most, replace=False))
             picked = pl.col(_ROW).is_in(pl.Series(chosen.astype(np.uint32)).implode())
-            return frame.with_row_index(_ROW).filter(picked).drop(_ROW).collect(), rows
+            return frame.with_row_index(_ROW).filter(picked).drop(_ROW).collect(engine="streaming"), rows
         except READ_FAILURES as error:
             self.note(section, f"The table {table} cannot be read: {_line(error)}")
             return pl.DataFrame(schema=dict.fromkeys(columns, pl.Null)), 0

@@ -183,7 +183,7 @@ def test_a_report_shows_all_that_there_is_to_a_run(run: Any) -> None:
     text = page_of(run).text
     for shown in (
         "Inputs 60 all done", "Results 47 78.3 %", "Errors 13 21.7 %", "Run time", "Per input",
-        "heating kWh/m2", "heating kWh/m2 over r_value", "ρ −1.00", "13 of 60 inputs failed", "ValueError",
+        "heating kWh/m2", "heating kWh/m2 over r_value", "ρ −1.00", "13 of 60 inputs failed", "ValueError", "all have r_value > 7.9 (8.05 to 9.85)",
         "Where they lie", "kW <i> over hour", "plan input 0", "1 of the first images could not be read", "Slowest inputs",
         "1 worker was at work", "Provenance", run.experiment_id, "polars", "lists: not drawn", "always the same value",
         "30 without a value", "NaN or infinite",
