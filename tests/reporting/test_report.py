@@ -41,7 +41,7 @@ class Use(enum.Enum):
 
 
 class Wall(ExperimentInputSpec):
-    r_value: float = Field(description=f"{HOSTILE} [<b>m2K/W]")
+    r_value: float = Field(description=f"{HOSTILE} [<u>m2K/W]")
     day: dt.date = dt.date(2020, 1, 1)
     use: Use = Use.OFFICE
     lit: bool = False
@@ -68,7 +68,7 @@ def simulate(spec: Wall, tempdir: Path) -> Energy:
         Image.new("RGBA", (800, 400), (200, 30, 30, 128)).save(tempdir / "plan.png")
     if i == 2:
         (tempdir / "plan.png").write_bytes(b"no image")
-    hourly = pl.DataFrame({"hour": range(24), "kW <i>": [spec.r_value * h for h in range(24)], "text": "x"})
+    hourly = pl.DataFrame({"hour": range(24), 'kW <i> " onload="x': [spec.r_value * h for h in range(24)], "text": "x"})
     odd = (math.nan, math.inf, 1e308, -1e308)[i % 4]
     plan = tempdir / "plan.png" if i < 3 else None
     return Energy(heating=80 / spec.r_value, odd=odd, label=f"<i>{i % 3}", plan=plan, dataframes={"hourly": hourly})
@@ -184,11 +184,15 @@ def test_a_report_shows_all_that_there_is_to_a_run(run: Any) -> None:
     for shown in (
         "Inputs 60 all done", "Results 47 78.3 %", "Errors 13 21.7 %", "Run time", "Per input",
         "heating kWh/m2", "heating kWh/m2 over r_value", "ρ −1.00", "13 of 60 inputs failed", "ValueError", "all have r_value > 7.9 (8.05 to 9.85)",
-        "Where they lie", "kW <i> over hour", "plan input 0", "1 of the first images could not be read", "Slowest inputs",
+        "Where they lie", 'kW <i> " onload="x over hour', "plan input 0", "1 of the first images could not be read", "Slowest inputs",
         "1 worker was at work", "Provenance", run.experiment_id, "polars", "lists: not drawn", "always the same value",
         "30 without a value", "NaN or infinite",
     ):  # fmt: skip
         assert shown in text, shown
+
+
+def test_dataframes_are_those_of_the_user(run: Any) -> None:
+    assert [(band.frame, band.x.name, len(band.middles)) for band in facts_of(run).bands] == [("hourly", "hour", 24)]
 
 
 def test_whatever_a_run_holds_stands_in_the_page_as_text(run: Any) -> None:
@@ -197,7 +201,7 @@ def test_whatever_a_run_holds_stands_in_the_page_as_text(run: Any) -> None:
     assert {"b", "u", "i"} & page.tags <= {"b"}
     assert page.events == []
     assert HOSTILE in page.text
-    assert "<b>m2K/W" in page.text
+    assert "<u>m2K/W" in page.text
 
 
 def test_nothing_is_loaded_from_anywhere(run: Any) -> None:
