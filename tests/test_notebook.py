@@ -156,7 +156,7 @@ def test_a_run_its_reference_and_its_result_are_cards(notebook: Mapping[str, lis
     assert "finished" in words
     assert "10 of 10 inputs · 3 failed" in words
     assert "ValueError <b>too warm</b> & dry (3)" in words
-    assert re.search(r'<a href="root/simulate_energy/v1\.0\.0/[\d_-]+">file:///', shown)
+    assert re.search(r'<a href="root/simulate_energy/v1\.0\.0/[\d_-]+/manifest\.yml">file:///', shown)
 
 
 def test_a_notebook_offers_the_names_of_a_run_and_none_that_every_model_has(notebook: Mapping[str, list[Any]]) -> None:

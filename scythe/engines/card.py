@@ -9,7 +9,7 @@ from scythe.gather.error_kinds import ErrorKinds
 from scythe.gather.run_files import scan_parts
 from scythe.gather.status import Counts, Look, counts_of, look_at
 from scythe.record.attempts import latest_attempt
-from scythe.record.layout import RunKey
+from scythe.record.layout import MANIFEST, RunKey
 from scythe.record.plan import RunPlan
 from scythe.record.provenance import recorded
 from scythe.record.results import ErrorKind, kinds_told
@@ -44,7 +44,7 @@ def _card(objects: Objects, key: RunKey) -> Card:
         else f"at {time.strftime('%H:%M:%S', time.gmtime())} UTC",
         kinds_told(look.result.error_kinds if look.result is not None else _kinds(objects, key, counts)),
         folder=uri,
-        link=link_to(uri) if look.status != "deleted" else None,
+        link=link_to(uri, MANIFEST) if look.status != "deleted" else None,
         commit=commit,
         problem=look.problem or damage,
     )

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from scythe.errors import RunDamaged
 from scythe.record.format import FORMAT, parse
-from scythe.record.layout import RunKey
+from scythe.record.layout import MANIFEST, RunKey
 from scythe.terminal.cards import Card, html, own_names
 from scythe.terminal.notebook import link_to
 from scythe_catalog.storage.objects import Objects
@@ -143,7 +143,7 @@ def result_html(result: RunResult) -> str:
     """The card of a result: what it tells by itself."""
     tables = result.tables.values()
     folder = next((table.uri.removesuffix(table.key) + result.experiment_id for table in tables), None)
-    link = link_to(folder) if folder is not None else None
+    link = link_to(folder, MANIFEST) if folder is not None else None
     card = Card(
         result.experiment_id, "finished", result.inputs, result.rows, result.errors, f"{result.seconds:,.3g} s",
         result.kinds_told, folder=folder, link=link,

@@ -66,16 +66,17 @@ def in_jupyter() -> bool:
     return getattr(shell, "kernel", None) is not None
 
 
-def link_to(uri: str) -> str | None:
-    """Where a link to a folder leads, None where no browser goes. Jupyter follows paths below the notebook, never `file:`."""
-    if not uri.startswith("file://"):
+def link_to(folder: str, file: str) -> str | None:
+    """Where a link to a folder leads, given as a URI; None where no browser goes.
+
+    Jupyter follows neither `file:` nor a path to a folder: it opens the file in it, if that lies below the notebook.
+    """
+    if not folder.startswith("file://"):
         return None
-    path, here = uri.removeprefix("file://"), os.getcwd()  # noqa: PTH109 - compared as text
-    return (
-        quote(os.path.relpath(path, here))
-        if in_jupyter() and path.startswith(here + os.sep)
-        else f"file://{quote(path)}"
-    )
+    path, here = folder.removeprefix("file://"), os.getcwd()  # noqa: PTH109 - compared as text
+    if in_jupyter() and path.startswith(here + os.sep):
+        return quote(os.path.join(os.path.relpath(path, here), file))  # noqa: PTH118 - text, as it is compared
+    return f"file://{quote(path)}"
 
 
 def _bundle(html: str, text: str) -> dict[str, str]:
