@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from scythe.errors import NotFoundError
 from scythe.gather.error_kinds import ErrorKinds, alike
 from scythe.gather.status import Counts, Look, counts_of, look_at
 from scythe.names import ID_LEVELS
@@ -49,11 +50,17 @@ Schemas = Mapping[str, TableSchema]
 
 
 def facts_of(run: ExperimentRun) -> RunFacts:
-    """All that a report tells of a run, finished or not."""
+    """All that a report tells of a run, finished or not.
+
+    Raises:
+        NotFoundError: it was deleted.
+    """
     look, counts = counts_of(run.objects, run.key, look_at(run.objects, run.key))
+    if look.status == "deleted":
+        raise NotFoundError(f"there is no run {run.experiment_id} any more: it was deleted")
     tables = Tables(run, look.result)
     manifest = _manifest(run)
-    schemas = tables.schemas() if look.status not in ("allocating", "deleted") else {}
+    schemas = tables.schemas() if look.status != "allocating" else {}
     values = _values(tables, *variables(schemas))
     tasks = _tasks(tables, schemas)
     seconds = seconds_spread(tasks) if tasks is not None and tasks.height else None
@@ -258,7 +265,7 @@ def _bands(tables: Tables, schemas: Schemas) -> tuple[Band, ...]:
         frame = _frame(tables, name, [v.name for v in flat]) if len(flat) > 1 else None
         one = bands(name, frame, flat) if frame is not None else ()
         drawn += one
-        if not one:
+        if not one and (frame is not None or len(flat) < 2):
             tables.note("dataframes", f"{name}: no numbers over a first column that differs.")
         elif len(one) < sum(schema[v.name].kind.polars().is_numeric() for v in flat[1:]):
             tables.note("dataframes", f"{name}: the first {len(one)} columns that can be drawn.")

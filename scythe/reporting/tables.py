@@ -9,16 +9,13 @@ import numpy as np
 import polars as pl
 
 from scythe.define.bookkeeping import ErrorRow
-from scythe.errors import ScytheError
-from scythe.gather.run_files import schema_of_result
+from scythe.errors import NotFoundError, ScytheError
+from scythe.gather.run_files import scan_parts, scan_result, schema_of_result
 from scythe.names import ID_LEVELS, RESERVED_TABLES
-from scythe.reader.one_run import scan_run
-from scythe.record.generations import catalog_of
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult
 from scythe.reporting.facts import Variable
 from scythe.runs.run import ExperimentRun
-from scythe.settings import engine_settings
 from scythe_catalog.schema import TableSchema
 
 MOST_ROWS, MOST_CELLS = 1_000_000, 50_000_000
@@ -34,11 +31,16 @@ class Tables:
     result: RunResult | None
     notes: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
 
-    def frame(self, table: str, columns: Sequence[str] | None = None) -> pl.LazyFrame:
-        """A table, ordered by `sort_index`; raises what `scythe.scan` raises."""
-        run = self.run
-        catalog = catalog_of(run.objects, engine_settings().catalog)
-        return scan_run(catalog, run.objects, run.key, self.result, table, columns, ids=True)
+    def frame(self, table: str, columns: Sequence[str]) -> pl.LazyFrame:
+        """Columns of a table, ordered by `sort_index`: of the run's own files, wherever the catalog may be."""
+        run, result = self.run, self.result
+        if result is None:
+            return scan_parts(RunPlan.load(run.objects, run.key), table).select(columns)
+        if table not in result.tables:
+            raise NotFoundError(
+                f"{run.experiment_id} has no table {table!r}; it has {', '.join(sorted(result.tables))}"
+            )
+        return scan_result(run.objects, result.tables[table]).select(columns)
 
     def collected(self, table: str, columns: Sequence[str], section: str) -> pl.DataFrame | None:
         """Columns of a table; None where it cannot be read, which is noted."""

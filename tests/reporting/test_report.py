@@ -7,6 +7,7 @@ import datetime as dt
 import enum
 import math
 import re
+import shutil
 import sys
 import webbrowser
 from collections.abc import Callable
@@ -334,6 +335,21 @@ def test_many_rows_are_drawn_from_some_chosen_at_random(run: Any, monkeypatch: p
 def test_a_run_that_is_not_there_is_an_error(root: Path) -> None:
     with pytest.raises(NotFoundError, match="no experiment 'nobody'"):
         scythe.report("nobody")
+    run = run_inline(square, [Number(experiment_id="", sort_index=0, x=3)])
+    run.delete()
+    with pytest.raises(NotFoundError, match="it was deleted"):
+        scythe.report(run)
+
+
+def test_a_run_of_a_root_that_was_copied_has_a_report(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_inline(square, [Number(experiment_id="", sort_index=i, x=i) for i in range(9)])
+    shutil.copytree(root, tmp_path / "copy")
+    monkeypatch.setenv("SCYTHE_STORAGE_ROOT", str(tmp_path / "copy"))
+    text = page_of("square").text
+    assert "cannot be read" not in text
+    assert "y over x ρ 1.00" in text
 
 
 def test_a_missing_extra_is_an_error_that_says_how_to_get_it(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
