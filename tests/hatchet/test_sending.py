@@ -8,6 +8,8 @@ import inspect
 import os
 import pickle
 import signal
+import subprocess
+import sys
 from importlib.metadata import version
 from types import SimpleNamespace
 from typing import Any
@@ -173,3 +175,23 @@ def test_a_stream_that_fails_is_no_failure_of_a_child(quick: None) -> None:
 
     assert asyncio.run(watched(*FAILED_STREAMS, {"rows": 1})) == {"rows": 1}
     assert str(asyncio.run(watched(*FAILED_STREAMS, ValueError("of the task")))) == "of the task"
+
+
+def test_validators_of_the_sdks_rest_methods_are_built_when_one_is_called_first() -> None:
+    program = """
+import pydantic
+at_once, built = pydantic.validate_call, []
+pydantic.validate_call = lambda function: built.append(function.__name__) or at_once(function)
+from scythe.engines.hatchet.sdk import load
+load()
+from hatchet_sdk.clients.rest.api.workflow_api import WorkflowApi
+from hatchet_sdk.clients.rest.api_client import ApiClient
+assert built == [], built
+assert pydantic.validate_call is not at_once and pydantic.validate_call.__name__ == "<lambda>"
+try:
+    WorkflowApi(ApiClient()).workflow_get(workflow="no identifier")
+except pydantic.ValidationError as error:
+    print(built, error.error_count())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "['workflow_get'] 1\n"

@@ -17,6 +17,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from scythe.engines.hatchet.sdk import load
 from scythe.errors import SettingsError
 from scythe.settings import hatchet_settings
 
@@ -42,6 +43,7 @@ def connect() -> Hatchet:
 
 @cache
 def _client(token: str | None, embedded: bool) -> Hatchet:
+    load()
     from hatchet_sdk import ClientConfig, EmbeddedHatchetConfig, Hatchet
     from pydantic import ValidationError
 
