@@ -43,7 +43,8 @@ def page(runs: Sequence[RunFacts], made: dt.datetime, by: str) -> str:
     links = "".join(f'<a href="#{one.anchor}">{escape(one.title)}</a>' for one, _ in shown_sections)
     content = [_beside([_header(run) for run in runs], "header"), f"<nav>{links}</nav>"]
     for one, bodies in shown_sections:
-        parts = [_section(one, body, i) for i, body in enumerate(bodies)]
+        of = [f"{run.experiment} {run.version} {run.folder}" if len(runs) > 1 else "" for run in runs]
+        parts = [_section(one, body, i, of[i]) for i, body in enumerate(bodies)]
         content.append(_beside(parts, "div"))
     style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
     return (
@@ -65,9 +66,10 @@ def _beside(parts: Sequence[str], tag: str) -> str:
     return f'<{tag} class="pair">' + "".join(f"<div>{part}</div>" for part in parts) + f"</{tag}>"
 
 
-def _section(one: Section, body: str, place: int) -> str:
+def _section(one: Section, body: str, place: int, of: str) -> str:
     anchor = one.anchor if place == 0 else f"{one.anchor}-{place + 1}"
-    return f'<section id="{anchor}"><h2>{escape(one.title)}</h2>{body or _lead("Nothing to show.")}</section>'
+    run = f'<p class="of">{escape(of)}</p>' if of else ""
+    return f'<section id="{anchor}">{run}<h2>{escape(one.title)}</h2>{body or _lead("Nothing to show.")}</section>'
 
 
 # --- the head ---------------------------------------------------------------------------------------------

@@ -231,6 +231,7 @@ def test_two_runs_stand_side_by_side(run: Any) -> None:
     text = page_of("walls", other).text
     assert text.count("Report of a run") == text.count("Provenance") - 1 == 2
     assert "Nothing to show." in text
+    assert f"walls {run.version} {run.key.folder} Outputs" in text
     assert "y over x ρ 1.00" in text
 
 
