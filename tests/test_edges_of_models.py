@@ -316,7 +316,7 @@ class Framed(In):
         (pd.DataFrame({"x": [2**64]}), "beyond 64 bits|x: must be int"),
         (pd.DataFrame({"x": [2**63]}), "x: must be int"),
         (pd.DataFrame([[1]], columns=pd.MultiIndex.from_tuples([("a", "b")])), "2 levels"),
-        (pl.DataFrame({"x": ["1"]}), "x: must be int, the column holds"),
+        (pl.DataFrame({"x": ["1"]}), "x: must be int, the column holds str"),
         (pl.DataFrame({"lists": [["1.5"]]}), "lists: must be list of float"),
         (pd.DataFrame({"lists": [["1.5"]]}), r"lists: must be list of float: got \"\['1.5'\]\""),
         (pl.DataFrame({"p": [7]}), "p: is taken from path.0 alone"),

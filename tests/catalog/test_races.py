@@ -50,9 +50,9 @@ for number, file in files:
     ("sort", "racers", "commits", "queued"),
     [
         ("folder", 8, 12, True),
-        ("folder", 8, 12, False),
+        ("folder", 4, 12, False),
         ("s3", 4, 8, True),
-        ("sqlite", 8, 12, True),
+        ("sqlite", 4, 12, True),
         ("postgres", 4, 12, True),
     ],
 )

@@ -19,7 +19,7 @@ from pydantic import AliasChoices, AliasPath, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from scythe_catalog.compute import pc
-from scythe_catalog.errors import DataError
+from scythe_catalog.errors import DataError, SchemaError
 from scythe_catalog.schema import kinds as k
 from scythe_catalog.schema.bounds import check_bounds
 from scythe_catalog.schema.compile import CompiledModel
@@ -189,7 +189,7 @@ def _mistyped(frame: Frame, compiled: CompiledModel) -> Iterator[Problem]:
             continue
         kind = compiled.schema[name].kind
         if not holds(kind, values.type):
-            yield Problem(name, f"must be {kind.describe()}, the column holds {values.type}")
+            yield Problem(name, f"must be {kind.describe()}, the column holds {_in_words(values.type, kind)}")
     for name, values in frame.objects.items():
         if name not in compiled.schema or name in compiled.loose:
             continue
@@ -200,6 +200,15 @@ def _mistyped(frame: Frame, compiled: CompiledModel) -> Iterator[Problem]:
             yield Problem(
                 name, f"must be {kind.describe()}: got {str(found)[:80]!r} ({type(found).__name__})", tuple(rows)
             )
+
+
+def _in_words(dtype: pa.DataType, wanted: k.Kind) -> str:
+    """A column's type in the words of models; in Arrow's where these would not tell it from what is wanted."""
+    try:
+        words = k.kind_of_arrow(dtype).describe()
+    except (SchemaError, ValueError, TypeError):
+        return str(dtype)
+    return words if words != wanted.describe() else str(dtype)
 
 
 def _defaults(column: Column, info: FieldInfo, rows: int) -> pa.Array:
