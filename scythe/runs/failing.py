@@ -35,9 +35,9 @@ def in_common(failed: pl.DataFrame, good: pl.LazyFrame, fields: Sequence[str]) -
             continue
         first, last = values.min(), values.max()
         if first > high:  # pyright: ignore[reportOperatorIssue, reportOptionalOperand]
-            wholly.append(f"all have {name} > {_told(high)} ({_range(first, last)})")
+            wholly.append(f"all have {name} > {_apart(high, first)} ({_range(first, last)})")
         elif last < low:  # pyright: ignore[reportOperatorIssue, reportOptionalOperand]
-            wholly.append(f"all have {name} < {_told(low)} ({_range(first, last)})")
+            wholly.append(f"all have {name} < {_apart(low, last)} ({_range(first, last)})")
         elif len(values) > 1 and (share := _share(first, last, low, high)) < _NARROW:
             partly.append((share, f"{name} {_range(first, last)} (of good ones {_range(low, high)})"))
     for name in named:
@@ -62,6 +62,11 @@ def _share(first: Any, last: Any, low: Any, high: Any) -> float:
 
 def _range(first: Any, last: Any) -> str:
     return _told(first) if first == last else f"{_told(first)} to {_told(last)}"
+
+
+def _apart(value: Any, other: Any) -> str:
+    """A value, with as many digits as tell it from another one."""
+    return _told(value) if _told(value) != _told(other) else str(value)
 
 
 def _told(value: Any) -> str:
