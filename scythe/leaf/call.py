@@ -125,11 +125,11 @@ class Calls:
             stop = min(start + GROUP, total)
             try:
                 stop = self._group(start, stop, specs, tell, before, keep)
-                disturbed = around.trusted and (around.changed() or bool(self.printed))
+                disturbed = self._disturbed()
             except BaseException:
-                if not (around.trusted and around.changed()):
+                disturbed = self._disturbed()  # by a handler that an input left, say: it may raise anywhere
+                if not disturbed:
                     raise
-                disturbed = True  # by a handler that an input left: it may raise anywhere
             if disturbed:
                 around.distrust()
                 if self.printed is not None:
@@ -138,6 +138,10 @@ class Calls:
                 specs = self.specs(start)
             else:
                 start = stop
+
+    def _disturbed(self) -> bool:
+        """Whether inputs that are looked at together left something behind, so that each has to run alone."""
+        return self.around.trusted and (self.around.changed() or bool(self.printed))
 
     def _group(
         self, start: int, stop: int, specs: Iterator[ExperimentInputSpec], tell: Tell | None, before: int, keep: Keep

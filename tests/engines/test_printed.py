@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import polars as pl
@@ -18,6 +20,7 @@ from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.cli import app
 from scythe.define import schemas
 from scythe.errors import OutputError
+from scythe.leaf import printed
 from scythe.leaf.dataframes import prepare
 from scythe.leaf.printed import KEPT_BYTES, remains
 from scythe.registry import ExperimentRegistry
@@ -162,8 +165,8 @@ def test_what_a_process_that_died_has_left_is_read_once_and_what_was_passed_on_i
     with out.open("wb") as stdout:
         subprocess.run([sys.executable, "-c", program], stdout=stdout, check=False)
         assert out.read_text() == "first\n"
-        assert remains(path, stdout.fileno()) == (None, "first\nsecond\n", None, "noted\n")
-        assert remains(path, stdout.fileno()) is None
+        assert remains(path, stdout.fileno()).row == (None, "first\nsecond\n", None, "noted\n")
+        assert remains(path, stdout.fileno()) == (None, False)
     assert out.read_text() == "first\nsecond\n"
     assert list(tmp_path.iterdir()) == [out]
 
@@ -190,3 +193,119 @@ def test_an_older_run_with_a_dataframe_of_that_name_is_read_and_goes_on(
     Path("mended").touch()
     run.retry_errors(engine="local", workers=1).result()
     assert scythe.read("talk", table="logs", run=run)["trees"].to_list() == [0, 2]
+
+
+def odd(spec: Talk) -> Heard:
+    """The one in the middle leaves the streams as no other input may find them."""
+    print("hi", spec.n)
+    match spec.n:
+        case 1:
+            sys.stdout.close()
+        case 3:
+            sys.stdout = Rude()  # type: ignore[assignment]
+        case 5:
+            del sys.stdout
+        case 7:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        case 9:
+            os.close(1)
+        case _:
+            pass
+    return Heard(y=spec.n)
+
+
+class Rude:
+    def flush(self) -> None:
+        raise RuntimeError("never")
+
+
+def test_an_input_that_closes_or_replaces_its_streams_does_so_for_itself_alone(
+    root: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    experiment = BaseExperiment(ExperimentRegistry.Register(name="talk", retries=0)(odd))
+    run, ref = experiment.allocate(pl.DataFrame({"n": range(12)}), engine="local", workers=1)
+    assert ref.result().errors == 0
+    assert logs(run) == {i: [f"hi {i}\n", None, None] for i in range(12)}
+    assert capfd.readouterr().out == "".join(f"hi {i}\n" for i in range(12))
+
+
+@pytest.mark.parametrize("most", [None, 201])
+def test_what_was_printed_among_trusted_inputs_is_its_own_where_their_process_ends_in_between(
+    root: Path, most: int | None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    @ExperimentRegistry.Register(name="talk", retries=0, max_inputs_per_process=most)
+    def quick(spec: Talk) -> Heard:
+        if spec.n == 200:
+            print("I am 200")
+        if spec.n == 201 and most is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Heard(y=spec.n)
+
+    run, ref = BaseExperiment(quick).allocate(pl.DataFrame({"n": range(250)}), engine="local", workers=1, chunk=250)
+    assert ref.result().errors == (most is None)
+    assert logs(run) == {200: ["I am 200\n", None, None]}
+    assert capfd.readouterr().out == "I am 200\n"
+
+
+def kept_of(path: Path, *pieces: bytes) -> str:
+    path.write_bytes(b"".join(pieces))
+    with path.open("rb") as file:
+        found = printed._kept(file.fileno())
+    assert found is not None
+    return found
+
+
+def test_a_long_text_is_cut_between_lines_so_that_no_secret_is_halved_else_between_characters(tmp_path: Path) -> None:
+    secret = b"fetching https://me:hunter2@host/x\n"
+    for shift in range(len(secret)):
+        filled = (b"a" * 99 + b"\n") * 640 + b"b" * (KEPT_BYTES - 64000 - shift - 1) + b"\n"
+        found = kept_of(tmp_path / "long", filled, secret, b"c\n" * KEPT_BYTES, secret, filled)
+        assert not re.search("hunt|unter2|nter2|ter2@", found)
+    found = kept_of(tmp_path / "letters", b"x", "é".encode() * 3 * KEPT_BYTES)
+    assert "\ufffd" not in found
+    left_out = int(re.search(r"… ([\d,]+) bytes", found)[1].replace(",", ""))  # type: ignore[index]
+    assert left_out + len(re.sub(r"\n… .* …\n", "", found).encode()) == 6 * KEPT_BYTES + 1
+
+
+def test_a_full_pipe_that_does_not_wait_gets_everything(tmp_path: Path) -> None:
+    (tmp_path / "printed").write_bytes(b"x" * 1_000_000)
+    source, onto = os.pipe()
+    os.set_blocking(onto, False)
+    got: list[int] = []
+
+    def drain() -> None:
+        while block := os.read(source, 65536):
+            got.append(len(block))
+
+    reader = threading.Thread(target=drain)
+    with (tmp_path / "printed").open("rb") as file:
+        writer = threading.Thread(target=lambda: (printed._copy(file.fileno(), 0, onto), os.close(onto)))
+        writer.start()
+        reader.start()
+        writer.join()
+        reader.join()
+    os.close(source)
+    assert sum(got) == 1_000_000
+
+
+def test_a_process_that_was_killed_before_it_had_begun_has_left_nothing(tmp_path: Path) -> None:
+    (tmp_path / "0-passed").touch()
+    assert remains(str(tmp_path / "0"), None) == (None, False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux frees a part of a file")
+def test_endless_output_that_is_passed_on_takes_no_room_on_the_disk(tmp_path: Path) -> None:
+    path = str(tmp_path / "0")
+    program = (
+        "import os; from scythe.leaf.printed import Printed\n"
+        f"p = Printed({path!r})\n"
+        "for _ in range(20): os.write(1, b'first' + bytes(3_000_000) + b'last'); p.pass_on()\n"
+        f"print(os.stat({path + '-stdout'!r}).st_blocks * 512 < 8_000_000); text = p.take().stdout\n"
+        "print(text[:5], text[-9:-5])"
+    )
+    with (tmp_path / "out").open("wb") as stdout:
+        subprocess.run([sys.executable, "-c", program], stdout=stdout, check=True)
+    left = remains(path, None).row
+    assert left is not None
+    assert left.stdout == "first last\n"
+    assert (tmp_path / "out").read_bytes().replace(b"\0", b"") == b"firstlast" * 20 + b"True\n"

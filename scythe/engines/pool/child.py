@@ -127,6 +127,7 @@ def _serve(connection: Connection, tell: Callable[[int, int], None], printed: Pr
             return
         if isinstance(message, Job):
             run = _runner(message, tell, life, printed)
+            printed.begin()
             _freeze()
             continue
         rows, attempts = message

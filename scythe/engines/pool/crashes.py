@@ -26,7 +26,8 @@ class Aftermath:
 def after(death: Died, retries: int) -> Aftermath:
     """The others of the chunk run again; the input that was running has one try less.
 
-    A process that died between two inputs names none: the chunk is halved until one is left to blame.
+    A process that died between two inputs names none: the chunk is halved until one is left to blame. Where others may
+    have printed what it left, no try is lost: the input is run alone, and then that is known.
     """
     work, at = death.chunk, death.at
     if at is None:
@@ -36,6 +37,8 @@ def after(death: Died, retries: int) -> Aftermath:
         at = 0
     attempts = (work.attempts if work.size == 1 else 0) + death.tries
     again = [Chunk(rows) for rows in (work.rows[:at], work.rows[at + 1 :]) if len(rows)]
+    if death.mixed:
+        return Aftermath([*again, Chunk(work.rows[at : at + 1])], None, 0)
     if attempts > retries:
         return Aftermath(again, int(work.rows[at]), attempts)
     return Aftermath([*again, Chunk(work.rows[at : at + 1], attempts)], None, attempts)

@@ -31,7 +31,7 @@ from scythe.engines.pool.cores import thread_limits
 from scythe.engines.pool.leftovers import PoolFolder, sweep_dead
 from scythe.engines.pool.processes import beyond_standard, fill_standard_handles, start_python
 from scythe.errors import RunError, StorageError, StorageRefused
-from scythe.leaf.printed import remains
+from scythe.leaf.printed import Remains, remains
 from scythe.record.plan import Positions
 
 _PROGRAM = "from scythe.engines.pool.child import main; main({fd}, {parent})"
@@ -76,6 +76,8 @@ class Died:
     worker: str
     #: What it printed that no input before has.
     printed: LogRow | None = None
+    #: Something was printed, by it or by inputs before it: each has to run alone for it to be known.
+    mixed: bool = False
 
 
 @dataclass(frozen=True)
@@ -280,12 +282,12 @@ class Pool:
         at, tries, seconds = worker.position()
         name = f"{socket.gethostname()}:{worker.process.pid}"
         first = worker.chunks.popleft()[1] if worker.chunks else None
-        code, printed = self._replace(worker)
+        code, left = self._replace(worker, again=first is not None and first.size > 1)
         if first is None:
             return []
         if at is not None and at >= first.size:
             at = None
-        return [Died(first, at, tries, worker.timed_out, code, seconds, time.time() - seconds, name, printed)]
+        return [Died(first, at, tries, worker.timed_out, code, seconds, time.time() - seconds, name, *left)]
 
     def _renew(self, worker: _Worker, at: int | None, tries: int, result: Any, seconds: float) -> Renewed:
         """Replaces a worker that can do no more; the fresh one goes on with its chunk, from input `at` on.
@@ -301,15 +303,15 @@ class Pool:
             again = [Chunk(work.rows[at : at + 1], attempts + tries), Chunk(work.rows[at + 1 :])]
         again = [chunk for chunk in again if chunk.size]
         worker.chunks.extendleft((job, chunk) for chunk in reversed(again))
-        self._replace(worker)
+        self._replace(worker, again=True)
         return Renewed(work, at or 0, result, again, seconds)
 
-    def _replace(self, worker: _Worker) -> tuple[int, LogRow | None]:
+    def _replace(self, worker: _Worker, *, again: bool) -> tuple[int, Remains]:
         """Starts a fresh process in a worker's place, which goes on with its chunks; the old one's exit code and last words."""
         _kill(worker)
         shutil.rmtree(worker.tempdir, ignore_errors=True)
         code = worker.process.wait()
-        printed = remains(worker.path, self._output)
+        left = remains(worker.path, self._output, again=again)
         worker.link.close()
         if not worker.ready:
             self._false_starts += 1
@@ -318,7 +320,7 @@ class Pool:
         self._workers[self._workers.index(worker)] = fresh = self._start()
         for job, work in worker.chunks:
             _give(fresh, work, job)
-        return code, printed
+        return code, left
 
     def close(self) -> None:
         """Kills all workers and what they started."""
