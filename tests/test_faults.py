@@ -20,6 +20,7 @@ import os, sys
 from pathlib import Path
 import polars as pl
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.gather.parts import shown_files
 from scythe.registry import ExperimentRegistry
 from scythe.utils.filesys import FileReference
 
@@ -135,4 +136,7 @@ def test_a_run_whose_process_is_killed_again_and_again_ends_complete(root: Path,
     assert sorted(reports) == sorted(refs["report"])
     assert [int(reports[u].read_text()) for u in refs["report"]] == kept
     assert_frame_equal(scythe.read("work", run="all").select(scalars.columns), scalars)
-    assert not (folder / "scatter-gather" / "output" / "parts").exists()
+    left = {f"{run.key.parts}/{name}" for name in run.objects.files(run.key.parts)}
+    assert {key for key in left if not key.endswith(".shown")} <= shown_files(run.objects, run.key), (
+        "snapshots name them"
+    )

@@ -35,7 +35,8 @@ class Read(ExperimentOutputSpec):
 def read_it(spec: Weather) -> Read:
     assert isinstance(spec.file, Path)
     if spec.sort_index == 1:
-        spec.log(f"a log of {SECRET}")
+        spec.log(f"a log of https://host/x?X-Amz-Signature={SECRET}")
+        print(f"printed https://ada:{SECRET}@host/x")
         raise ValueError(f"could not open https://host/x?X-Amz-Signature={SECRET}")
     return Read(text=spec.file.read_text())
 

@@ -25,6 +25,10 @@ _EXACT = {bool, int, float, str, bytes, dt.date, dt.time, dt.datetime, dt.timede
 
 def arrow_table(frame: Any) -> pa.Table | None:
     """The columns of anything that speaks Arrow's PyCapsule interface (a table, a batch, a relation of DuckDB), else None."""
+    if isinstance(frame, pa.Table):
+        return frame
+    if isinstance(frame, pa.RecordBatch):  # not through the interface, whose names end at a NUL
+        return pa.Table.from_batches([frame])
     if not (hasattr(frame, "__arrow_c_stream__") or hasattr(frame, "__arrow_c_array__")):
         return None
     try:
