@@ -12,6 +12,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 import scythe
+from scythe.gather.parts import shown_files
 
 INPUTS = 400
 
@@ -20,7 +21,6 @@ import os, sys
 from pathlib import Path
 import polars as pl
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.gather.parts import shown_files
 from scythe.registry import ExperimentRegistry
 from scythe.utils.filesys import FileReference
 
