@@ -150,10 +150,12 @@ def test_a_run_is_found_by_its_tags_and_tells_its_note(root: Path, cli: CLI) -> 
     assert re.search(r"python +3\.\d+.*polars", shown)
 
 
-@pytest.mark.parametrize("labels", [{"note": 5}, {"tags": "paper"}, {"tags": [""]}, {"tags": ["a\nb"]}])
+@pytest.mark.parametrize("labels",
+    [{"note": 5}, {"note": "\ud800"}, {"tags": "paper"}, {"tags": [""]}, {"tags": ["a\nb"]}, {"tags": 5}, {"tags": [[1]]}],
+)  # fmt: skip
 def test_labels_that_are_none_are_refused(root: Path, labels: dict[str, Any]) -> None:
     ExperimentRegistry.Register()(halve)
-    with pytest.raises(AllocationError, match=r"note must|tags=|a tag must"):
+    with pytest.raises(AllocationError, match=r"note must|tags=|tags must|a tag must"):
         BaseExperiment(experiment="halve").allocate([Point(x=0)], engine="inline", **labels)
 
 

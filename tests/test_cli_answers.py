@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import sys
+from decimal import Decimal
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.cli import app
+from scythe.errors import NotFoundError, RunDamaged
 from scythe.registry import ExperimentRegistry
 from scythe.runs.compare import compare_runs
 from scythe.runs.failing import in_common
@@ -80,7 +84,8 @@ def test_show_says_what_the_failing_inputs_have_in_common(root: Path) -> None:
         ({"x": [None, 9], "kind": [None, None]}, ["all have kind = None"]),
         ({"x": [3, 4], "kind": ["a", "a"]}, ["x 3 to 4 (of good ones 3 to 9)"]),
         ({"x": [3, 9], "kind": ["a", "a"]}, []),
-        ({"x": [None, None], "kind": ["a", "a"]}, []),
+        ({"x": [None, None], "kind": ["a", "a"]}, ["all have x = None"]),
+        ({"x": [1, None], "kind": ["a", "a"]}, []),
     ],
 )
 def test_fields_that_tell_the_failing_from_the_good_are_named_or_those_with_a_narrow_range(
@@ -89,6 +94,26 @@ def test_fields_that_tell_the_failing_from_the_good_are_named_or_those_with_a_na
     good = pl.LazyFrame({"x": [3, 5, 9], "kind": ["a", "b", "b"]})
     frame = pl.DataFrame(failed, schema={"x": pl.Int64, "kind": pl.String})
     assert in_common(frame, good, ["x", "kind", "unknown"]) == told
+
+
+@pytest.mark.parametrize(
+    ("failed", "good", "told"),
+    [
+        ([9.0, inf], [1.0, 2.0], ["all have x > 2 (9 to inf)"]),
+        ([9.0, nan], [1.0, 2.0], []),
+        ([3.0, 4.0], [1.0, inf], []),
+        ([dt.time(3), dt.time(4)], [dt.time(1), dt.time(20)], ["x 03:00:00 to 04:00:00 (of good ones 01:00:00 to 20:00:00)"]),
+        ([Decimal("1.5"), Decimal("1.6")], [Decimal(1), Decimal(9)], ["x 1.5 to 1.6 (of good ones 1.0 to 9.0)"]),
+        ([True, True], [False], ["all have x = True"]),
+        (["a" * 100], ["b"], [f"all have x = '{'a' * 58}…"]),
+        (["a"], [], []),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_failing_inputs_holds_for_all_of_them_and_for_any_type(
+    failed: list[Any], good: list[Any], told: list[str]
+) -> None:
+    frame = pl.DataFrame({"x": failed})
+    assert in_common(frame, pl.LazyFrame({"x": pl.Series(good, dtype=frame["x"].dtype)}), ["x"]) == told
 
 
 def test_two_runs_differ_in_outputs_of_equal_inputs(root: Path) -> None:
@@ -128,6 +153,24 @@ def test_room_is_told_by_experiment_and_by_run(root: Path) -> None:
     assert one["inputs"] > 0
     assert one["catalog"] is None
     assert "kB" in said("du")
+    refused = CliRunner().invoke(app, ["du", "haet"]).exception
+    assert isinstance(refused, NotFoundError)
+    assert "there is heat" in str(refused)
+
+
+def test_logs_are_told_apart_from_what_is_damaged_and_from_a_frame_of_that_name(root: Path) -> None:
+    run = run_of([20.0])
+    assert json.loads(said("logs", "heat", "--json")) == []
+    assert said("runs", "heat", "--tag", "paper") == "no run has the tag 'paper'\n"
+    result = run.objects.read(run.key.result)
+    tables = json.loads(result)
+    tables["tables"]["logs"] = tables["tables"]["tasks"]
+    run.objects.write(run.key.result, json.dumps(tables).encode())
+    with pytest.raises(NotFoundError, match="a dataframe of its function"):
+        said("logs", "heat")
+    run.objects.delete([tables["tables"]["tasks"]["key"]])
+    with pytest.raises(RunDamaged):
+        said("logs", "heat")
 
 
 def test_all_but_the_latest_runs_can_be_deleted(root: Path) -> None:

@@ -21,6 +21,7 @@ from pydantic import Field, field_validator
 
 import scythe
 from scythe.allocate import BaseExperiment
+from scythe.allocate.inputs import prepare_inputs
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import AllocationError, FetchError, InputError, NotFoundError, SettingsError, VersionError
 from scythe.registry import ExperimentRegistry
@@ -464,6 +465,35 @@ def test_dicts_are_rows_and_what_some_of_them_lack_is_the_default(heat: BaseExpe
     ref.result()
     assert scythe.read("heat", run=run)["storeys"].to_list() == [3, Room.model_fields["storeys"].default]
     assert scythe.read("heat", run=run)["area"].to_list() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("given", "stored"),
+    [
+        ([{"area": 1.0, "fuel": "oil"}, {"area": 1.0}], ["oil", "gas"]),
+        ([{"area": 1.0, "fuel": Fuel.OIL}, {"area": 1.0}], ["oil", "gas"]),
+    ],
+)
+def test_a_default_stands_beside_values_of_any_form(heat: BaseExperiment, given: Any, stored: list[str]) -> None:
+    inputs = prepare_inputs(given, heat.experiment, overwrite_sort_index=True)
+
+    assert inputs.table["fuel"].to_pylist() == stored
+
+
+def test_empty_dicts_are_inputs_and_not_none(heat: BaseExperiment, root: Path) -> None:
+    assert "area: 2 of 2 dicts lack it" in refused(heat, [{}, {}], root)
+
+
+def test_a_stream_that_breaks_off_says_so(heat: BaseExperiment, root: Path) -> None:
+    table = pa.table({"area": [1.0]})
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        yield from table.to_batches()
+        raise OSError("the network is down")
+
+    told = refused(heat, pa.RecordBatchReader.from_batches(table.schema, batches()), root)
+    assert "breaks off while its rows are read" in told
+    assert "the network is down" in told
 
 
 def test_what_speaks_arrow_is_a_frame(heat: BaseExperiment, root: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from typer.testing import CliRunner
 
 import scythe
 from scythe.allocate import BaseExperiment, Trial
-from scythe.cli import app
+from scythe.cli import app, change
 from scythe.errors import AllocationError, InputError
 
 BEAMS = """
@@ -46,8 +48,6 @@ def bend(spec: Beam, tempdir: Path) -> Bending:
 @pytest.fixture
 def bend(root: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The function of a module that lies in the working folder."""
-    import sys
-
     Path("beams.py").write_text(BEAMS)
     monkeypatch.syspath_prepend(str(Path.cwd()))
     monkeypatch.delitem(sys.modules, "beams", raising=False)
@@ -100,8 +100,42 @@ def test_the_command_does_the_same(bend: Any) -> None:
     pl.DataFrame({"length": [1.0, 2.0]}).write_csv("specs.csv")
     said = CliRunner().invoke(app, ["try", "beams:bend", "specs.csv", "-n", "1"], catch_exceptions=False).output
     assert "bend: 1 of 2 inputs tried, 0 failed" in said
-    for words in (["beams", "specs.csv"], ["beams:bend", "specs.xls"], ["beams:bend", "none.csv"]):
-        assert CliRunner().invoke(app, ["try", *words]).exit_code == 2
+    Path("bad.json").write_text("{")
+    Path("bad.parquet").write_text("{")
+    Path("empty.csv").touch()
+    for specs in ("specs.xls", "none.csv", "bad.json", "bad.parquet", "empty.csv"):
+        found = CliRunner().invoke(app, ["try", "beams:bend", specs])
+        assert found.exit_code == 2
+        assert specs in found.output
+    assert CliRunner().invoke(app, ["try", "beams", "specs.csv"]).exit_code == 2
+
+
+@pytest.mark.parametrize(("name", "line"), [("late.ndjson", '{{"length": {}{}}}'), ("late.csv", "{}")])
+def test_the_command_reads_columns_as_all_rows_have_them(bend: Any, name: str, line: str) -> None:
+    rows = [line.format(1, "")] * 2000 + [line.format(1.5, ', "lenght": 2')]
+    Path(name).write_text("\n".join((["length"] if name.endswith("csv") else []) + rows))
+    found = change._table(Path(name))
+    assert found["length"][-1] == 1.5
+    assert ("lenght" in found.columns) == name.endswith("ndjson")
+
+
+def test_a_trial_that_is_interrupted_leaves_nothing_and_names_no_run_to_go_on_with(root: Path) -> None:
+    script = (
+        "import tempfile; tempfile.tempdir = 'temp'\n"
+        "from scythe import *\n"
+        "class Nap(ExperimentInputSpec): n: int\n"
+        "class Rest(ExperimentOutputSpec): y: int\n"
+        "@ExperimentRegistry.Register()\n"
+        "def nap(spec: Nap) -> Rest:\n"
+        "    import os, signal, time\n"
+        "    os.kill(os.getppid(), signal.SIGINT); time.sleep(600)\n"
+        "BaseExperiment(nap).try_out([{'n': 1}])\n"
+    )
+    Path("temp").mkdir()
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stderr.rstrip().endswith("KeyboardInterrupt")
+    assert "resume" not in done.stderr
+    assert list(Path("temp").iterdir()) == []
 
 
 def test_all_specs_are_checked_before_any_runs(bend: Any) -> None:

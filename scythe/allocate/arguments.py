@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
 from scythe.errors import AllocationError
 from scythe.record.plan import check_max_errors
@@ -37,12 +38,14 @@ def checked_note(note: object) -> str | None:
     """
     if note is not None and not isinstance(note, str):
         raise AllocationError(f"note must be text, got {note!r}")
+    if note is not None and any("\ud800" <= character <= "\udfff" for character in note):
+        raise AllocationError(f"note must be text that can be written as UTF-8, got {note!r}")
     if note is not None and len(note) > _LONGEST_NOTE:
         raise AllocationError(f"note must have {_LONGEST_NOTE:,} characters at most, it has {len(note):,}")
     return note or None
 
 
-def checked_tags(tags: Iterable[object]) -> tuple[str, ...]:
+def checked_tags(tags: object) -> tuple[str, ...]:
     """The tags of a run, each once, in the order in which they were given.
 
     Raises:
@@ -50,11 +53,14 @@ def checked_tags(tags: Iterable[object]) -> tuple[str, ...]:
     """
     if isinstance(tags, str | bytes):
         raise AllocationError(f"tags={tags!r} is one text: give a list of texts, [{tags!r}]")
-    found = tuple(dict.fromkeys(tags))
-    for tag in found:
+    if not isinstance(tags, Iterable):
+        raise AllocationError(f"tags must be a list of texts, got {tags!r}")
+    found: list[str] = []
+    for tag in cast("Iterable[object]", tags):
         if not isinstance(tag, str) or not tag.strip() or len(tag) > _LONGEST_TAG or not tag.isprintable():
             raise AllocationError(f"a tag must be printable text of {_LONGEST_TAG} characters at most, got {tag!r}")
-    return tuple(str(tag) for tag in found)
+        found.append(str(tag))
+    return tuple(dict.fromkeys(found))
 
 
 __all__ = ["check_arguments", "checked_note", "checked_tags"]

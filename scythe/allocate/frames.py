@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from scythe.errors import InputError
 from scythe.names import ID_LEVELS
@@ -45,6 +45,7 @@ def frame_of_dicts(rows: Sequence[Mapping[Any, Any]], model: type[BaseModel]) ->
         InputError: a key that is not text, values of unlike types, or a field without a default that some of them lack.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
+    names = names or [name for name in model.model_fields if name not in ID_LEVELS][:1]  # all of them are empty
     if odd := [name for name in names if not isinstance(name, str)]:
         raise InputError(f"the specs are dicts, and {odd[0]!r} is one of their keys: keys are names of fields, as text")
     columns: dict[str, list[Any]] = {}
@@ -56,7 +57,8 @@ def frame_of_dicts(rows: Sequence[Mapping[Any, Any]], model: type[BaseModel]) ->
                 f"{name}: {len(lacking):,} of {len(rows):,} dicts lack it (the first at position {lacking[0]}), "
                 "and it has no default that stands by itself: give it in all of them"
             )
-        columns[name] = [default() if default is not None and name not in row else row[name] for row in rows]
+        fill = _alike(default, [row[name] for row in rows if name in row]) if default is not None else None
+        columns[name] = [fill() if fill is not None and name not in row else row[name] for row in rows]
         _refuse_mixture(name, columns[name])
     return Frame(pa.table({}), columns)
 
@@ -67,6 +69,16 @@ def _default_of(name: str, model: type[BaseModel]) -> Callable[[], Any] | None:
     if name in ID_LEVELS or not found or found[0].is_required() or found[0].default_factory_takes_validated_data:
         return None
     return lambda: found[0].get_default(call_default_factory=True)
+
+
+def _alike(default: Callable[[], Any], given: list[Any]) -> Callable[[], Any]:
+    """The default in the form that the given values have: a model as a dict, a day as text, where they are that."""
+    forms: tuple[Callable[[], Any], ...] = (
+        default,
+        lambda: TypeAdapter[Any](Any).dump_python(default()),
+        lambda: TypeAdapter[Any](Any).dump_python(default(), mode="json"),
+    )
+    return next((form for form in forms if mixture([*given, form()]) is None), default)
 
 
 def _of_polars(frame: Any, polars: Any) -> Frame:

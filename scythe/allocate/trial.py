@@ -109,8 +109,8 @@ def _lines(trial: Trial) -> Iterator[str]:
         yield from (f"  {size(count):>9}  {path}" for path, count in list(trial.files.items())[:_SHOWN_FILES])
     for index, kind, message, traceback in trial.errors.rows():
         yield ""
-        yield f"input {index} failed: {kind}: {message}"
-        yield traceback.rstrip()
+        yield _plain(f"input {index} failed: {kind}: {message}")
+        yield _plain(traceback).rstrip()
     yield ""
     processes = f"{estimate.workers} process{'es' * (estimate.workers > 1)}"
     yield (
@@ -151,7 +151,7 @@ def _cell(value: Any) -> str:
         case bool():
             return str(value)
         case float():
-            return f"{value:,.4g}" if abs(value) < 1e5 else f"{value:,.0f}"
+            return f"{value:,.0f}" if 1e5 <= abs(value) < 1e15 else f"{value:,.4g}"
         case int():
             return f"{value:,}"
         case dt.datetime():
@@ -168,12 +168,17 @@ def size(count: int) -> str:
 
 
 def _last_lines(text: str | None) -> list[str]:
-    lines = "".join(c if c.isprintable() or c == "\n" else " " for c in text or "").splitlines()
+    lines = _plain(text or "").splitlines()
     return (["…"] if len(lines) > _SHOWN_LINES else []) + lines[-_SHOWN_LINES:]
+
+
+def _plain(text: str) -> str:
+    """A text without what a terminal would take as a command."""
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
 
 
 def _duration(seconds: float) -> str:
     for unit, factor in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * factor:
             return f"{seconds / factor:,.0f} {unit}"
-    return f"{seconds:,.0f} seconds" if seconds >= 1 else "a second or less"
+    return f"{seconds:,.0f} seconds" if seconds >= 1.5 else "a second or less"

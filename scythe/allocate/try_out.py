@@ -5,7 +5,6 @@ Runs them in worker processes like a run, in a folder of its own that is no root
 
 from __future__ import annotations
 
-import json
 import resource
 import shutil
 import sys
@@ -74,6 +73,8 @@ def _some(inputs: Inputs, rows: np.ndarray) -> Inputs:
 
 
 def _run(experiment: Experiment, inputs: Inputs, objects: Objects, folder: Path) -> tuple[RunKey, RunResult]:
+    from scythe.engines.local import LocalJob
+
     (folder / "peaks").mkdir()
     measured = replace(
         experiment, target=Measured(experiment, str(folder / "peaks")), options=replace(experiment.options, retries=0)
@@ -86,7 +87,14 @@ def _run(experiment: Experiment, inputs: Inputs, objects: Objects, folder: Path)
         overwrite_experiment_id=True, seed=0, max_errors=None, run_id=None,
     )  # fmt: skip
     count = inputs.table.num_rows
-    return key, start(chosen, Launch(plan, measured, [(0, count)], workers=min(count, cpus()))).result()
+    job = start(chosen, Launch(plan, measured, [(0, count)], workers=min(count, cpus())))
+    assert isinstance(job, LocalJob)
+    try:
+        job.join()
+    except KeyboardInterrupt:
+        job.cancel()  # unlike a run that is interrupted it cannot be gone on with, and does not say so
+        raise
+    return key, job.result()
 
 
 class Measured:
@@ -106,7 +114,7 @@ class Measured:
         try:
             return self._call(spec, **more)
         finally:
-            Path(self._folder, str(index)).write_text(json.dumps(_peak()))
+            Path(self._folder, str(index)).write_text(str(_peak()))
 
 
 def _forget_peak() -> None:
@@ -138,7 +146,7 @@ def _trial(experiment: Experiment, key: RunKey, result: RunResult, folder: Path,
     inputs = pl.read_parquet(root / key.specs, glob=False)
     inputs = inputs.select("sort_index", *(name for name in fields if name in inputs.columns)).sort("sort_index")
     outs = [name for name in experiment.schemas.output.schema.names if name in read["scalars"].columns]
-    peaks = {int(p.name): json.loads(p.read_text()) / 1e6 for p in (folder / "peaks").iterdir()}
+    peaks = {int(p.name): int(text) / 1e6 for p in (folder / "peaks").iterdir() if (text := p.read_text())}
     tasks = read["tasks"].select(
         "sort_index",
         "seconds",

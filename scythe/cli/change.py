@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,13 +48,23 @@ def try_out(
 def _table(path: Path) -> pl.DataFrame:
     import polars as pl
 
-    readers = {".parquet": pl.read_parquet, ".pq": pl.read_parquet, ".csv": pl.read_csv, ".json": pl.read_json, ".ndjson": pl.read_ndjson}  # fmt: skip
+    readers: dict[str, Callable[[Path], pl.DataFrame]] = {
+        ".parquet": pl.read_parquet,
+        ".pq": pl.read_parquet,
+        # the types of columns, and which there are, are those of all rows
+        ".csv": partial(pl.read_csv, infer_schema_length=None),
+        ".json": partial(pl.read_json, infer_schema_length=None),
+        ".ndjson": partial(pl.read_ndjson, infer_schema_length=None),
+    }
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise typer.BadParameter(f"{path} is none of {', '.join(readers)}", param_hint="specs")
     if not path.is_file():
         raise typer.BadParameter(f"there is no file {path}", param_hint="specs")
-    return reader(path)
+    try:
+        return reader(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise typer.BadParameter(f"{path} cannot be read: {str(error).splitlines()[0]}", param_hint="specs") from error
 
 
 @app.command("resume")

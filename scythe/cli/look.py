@@ -56,7 +56,8 @@ def list_runs(
     shown = runs.select(
         name, "status", "inputs", "rows", "errors", "seconds", size, pl.col("tags").list.join(" "), "note"
     )
-    show_table(shown.drop([c for c in ("tags", "note") if not any(shown[c])]), "no runs yet")
+    nothing = "no runs yet" if tag is None else f"no run has the tag {tag!r}"
+    show_table(shown.drop([c for c in ("tags", "note") if not any(shown[c])]), nothing)
     for status, problem in runs.select("status", "problem").drop_nulls("problem").rows():
         say(f"{status}: {problem}")
 
@@ -131,12 +132,21 @@ def logs(
     import polars as pl
 
     import scythe
+    from scythe.errors import NotFoundError
 
     run = scythe.open_run(name)
-    found = _read(run, "logs")
-    if found is None:
-        say(f"no input of {run.experiment_id} has printed anything" + _not_yet(run))
+    try:
+        found = scythe.read(run.experiment, run.version, table="logs", run=run.key.folder)
+    except NotFoundError:
+        if json:
+            show_table(pl.DataFrame(), "", json=True)
+        else:
+            say(f"no input of {run.experiment_id} has printed anything" + _not_yet(run))
         return
+    if "stdout" not in found.columns:
+        raise NotFoundError(
+            f"the table logs of {run.experiment_id} is a dataframe of its function, made before there were logs: scythe.read reads it"
+        )
     if input is not None:
         found = found.filter(found["sort_index"] == input)
     if json:
@@ -178,6 +188,8 @@ def diff(one: Name, other: Name) -> None:
         say(line)
     say("\nOutputs of equal inputs")
     show_table(found.values, "  none that both have")
+    if found.left_out:
+        say(f"not compared: {', '.join(found.left_out)} (files and dataframes)")
 
 
 @app.command("du")
@@ -188,11 +200,14 @@ def du(
     """Shows how much room each experiment takes, or each run of one."""
     import polars as pl
 
-    from scythe.record.find import name_of
+    from scythe.record.find import name_of, versions_of
     from scythe.runs.usage import usage
     from scythe.settings import storage
 
-    found = usage(storage(), name_of(name) if name is not None else None)
+    objects = storage()
+    if name is not None:
+        versions_of(objects, name := name_of(name))  # which says so where there is none
+    found = usage(objects, name)
     sizes = [column for column in found.columns if column != "name"]
     shown = found if json else found.with_columns(pl.col(sizes).map_elements(bytes_of, return_dtype=pl.String))
     show_table(shown, "no experiments yet", json=json)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from scythe.errors import NotFoundError, RunError
 from scythe.gather.run_files import scan_result
-from scythe.names import ID_LEVELS
+from scythe.names import ID_LEVELS, RESERVED_TABLES
 from scythe.record.manifest import IO_SCHEMAS, read_manifest
 from scythe.record.results import RunResult
 from scythe.runs.run import ExperimentRun
@@ -41,6 +41,8 @@ class Comparison:
     failed_other: int
     #: A row an output of both: `output, equal, changed, largest` (difference), `relative` (largest, of the greater value).
     values: pl.DataFrame
+    #: Outputs that are not compared: fields with files, and dataframes.
+    left_out: tuple[str, ...] = ()
 
 
 def compare_runs(one: ExperimentRun, other: ExperimentRun) -> Comparison:
@@ -82,6 +84,7 @@ def compare_runs(one: ExperimentRun, other: ExperimentRun) -> Comparison:
         joined.filter(pl.col("_failed") & ~pl.col("_failed_other")).height,
         joined.filter(~pl.col("_failed") & pl.col("_failed_other")).height,
         pl.DataFrame(rows, schema=schema, orient="row"),
+        tuple(sorted({*first.others(), *second.others()})),
     )
 
 
@@ -110,6 +113,11 @@ class _Side:
         """Fields of a model that both have among their scalars."""
         there = {*self.result.tables["scalars"].columns} & {*other.result.tables["scalars"].columns}
         return [n for n in self.schemas[side].names if n in other.schemas[side] and n in there]
+
+    def others(self) -> list[str]:
+        """Outputs that are no scalars."""
+        files = [column.name for column in self.schemas["output"] if column.kind.is_file]
+        return [*files, *(name for name in self.result.tables if name not in RESERVED_TABLES)]
 
     def rows(self, keys: list[str]) -> pl.DataFrame:
         """All inputs with what they came to; files by what is in them, and equal inputs by their place among their equals."""

@@ -16,6 +16,7 @@ import pyarrow as pa
 from pydantic import AliasChoices, BaseModel, RootModel
 from pydantic.fields import FieldInfo
 
+from scythe_catalog.errors import DataError
 from scythe_catalog.schema import kinds as k
 
 _t = pa.types
@@ -24,7 +25,11 @@ _EXACT = {bool, int, float, str, bytes, dt.date, dt.time, dt.datetime, dt.timede
 
 
 def arrow_table(frame: Any) -> pa.Table | None:
-    """The columns of anything that speaks Arrow's PyCapsule interface (a table, a batch, a relation of DuckDB), else None."""
+    """The columns of anything that speaks Arrow's PyCapsule interface (a table, a batch, a relation of DuckDB), else None.
+
+    Raises:
+        DataError: its rows break off while they are read.
+    """
     if isinstance(frame, pa.Table):
         return frame
     if isinstance(frame, pa.RecordBatch):  # not through the interface, whose names end at a NUL
@@ -32,9 +37,16 @@ def arrow_table(frame: Any) -> pa.Table | None:
     if not (hasattr(frame, "__arrow_c_stream__") or hasattr(frame, "__arrow_c_array__")):
         return None
     try:
-        return pa.table(frame)
+        if not hasattr(frame, "__arrow_c_stream__"):
+            return pa.table(frame)
+        reader = frame if isinstance(frame, pa.RecordBatchReader) else pa.RecordBatchReader.from_stream(frame)
     except (pa.ArrowException, TypeError):  # a single column speaks it, too
         return None
+    try:
+        return reader.read_all()
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0].partition(" Detail: ")[0]
+        raise DataError(f"the {type(frame).__name__} breaks off while its rows are read: {reason}") from error
 
 
 def holds(kind: k.Kind, dtype: pa.DataType) -> bool:
