@@ -21,6 +21,7 @@ from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.cli import app
 from scythe.errors import NotFoundError, RunDamaged
+from scythe.record.lease import Lease
 from scythe.registry import ExperimentRegistry
 from scythe.runs.compare import compare_runs
 from scythe.runs.failing import in_common
@@ -171,6 +172,29 @@ def test_logs_are_told_apart_from_what_is_damaged_and_from_a_frame_of_that_name(
     run.objects.delete([tables["tables"]["tasks"]["key"]])
     with pytest.raises(RunDamaged):
         said("logs", "heat")
+
+
+def test_a_file_that_is_gone_or_damaged_is_told_beside_what_there_is(root: Path) -> None:
+    run, other = run_of([20.0, 30.0]), run_of([20.0, 30.0])
+    result = run.result
+    assert result is not None
+    run.objects.delete([result.tables["scalars"].key])
+    run.objects.write(result.tables["tasks"].key, b"x" * 100)
+    shown = said("show", run.experiment_id)
+    assert "the table 'tasks' of 'heat' cannot be read" in shown
+    assert "is too warm" in shown
+    assert "what they have in common cannot be told" in shown
+    assert "is too warm" in said("errors", run.experiment_id)
+    with pytest.raises(RunDamaged, match=f"a file of {run.experiment_id} is gone"):
+        said("diff", other.experiment_id, run.experiment_id)
+
+
+def test_a_run_that_is_worked_on_is_named_and_not_deleted(root: Path) -> None:
+    run = run_of([20.0])
+    lease = Lease(run.objects, run.key, "local")
+    told = said("delete", "heat", "--keep", "0", "--yes")
+    lease.end()
+    assert told == f"{run.experiment_id} is being worked on: it is left as it is\n"
 
 
 def test_all_but_the_latest_runs_can_be_deleted(root: Path) -> None:

@@ -122,7 +122,9 @@ def delete(
         raise typer.BadParameter(
             "name the run in full: experiment/version/datetime (see `scythe runs`), or say how many to --keep"
         )
-    runs = [scythe.open_run(name)] if keep is None else _but_the_latest(name, keep)
+    runs, busy = ([scythe.open_run(name)], []) if keep is None else _but_the_latest(name, keep)
+    for path in busy:
+        say(f"{path} is being worked on: it is left as it is")
     for run in runs if not yes else ():
         say(f"{run.experiment_id} ({run.status})")
     if runs and not yes:
@@ -130,12 +132,12 @@ def delete(
     for run in runs:
         run.delete()
         say(f"deleted {run.experiment_id}")
-    if not runs:
+    if not runs and not busy:
         say(f"{name} has no more than {keep:,} runs: nothing is deleted")
 
 
-def _but_the_latest(name: str, keep: int) -> list[ExperimentRun]:
-    """All runs of an experiment or a version but the latest, and but those that are being worked on."""
+def _but_the_latest(name: str, keep: int) -> tuple[list[ExperimentRun], list[str]]:
+    """All runs of an experiment or a version but the latest, and the names of those among them that are being worked on."""
     import scythe
     from scythe.allocate import SemVer
 
@@ -144,8 +146,11 @@ def _but_the_latest(name: str, keep: int) -> list[ExperimentRun]:
     if version:
         runs = runs.filter(runs["version"] == str(SemVer.parse(version)))
     older = runs.head(max(0, runs.height - keep))
-    names = older.filter(older["status"] != "running").select("name", "version", "run").rows()
-    return [scythe.open_run("/".join(whole)) for whole in names]
+    free, busy = (
+        ["/".join(whole) for whole in found.select("name", "version", "run").rows()]
+        for found in (older.filter(older["status"] != "running"), older.filter(older["status"] == "running"))
+    )
+    return [scythe.open_run(whole) for whole in free], busy
 
 
 @app.command("rebuild")

@@ -261,7 +261,11 @@ def _errors(
         if kind.place:
             say(f"    {kind.place}")
         same = pl.DataFrame(alike(rows, kind.first))
-        for text in in_common(same, good, fields):
+        try:
+            texts = in_common(same, good, fields)
+        except (OSError, pl.exceptions.PolarsError) as error:  # a file of the good rows is gone, or damaged
+            texts = [f"what they have in common cannot be told: {str(error).splitlines()[0]}"]
+        for text in texts:
             say(f"    {text}")
         if traceback:
             say(errors.filter(errors["sort_index"] == kind.first)["traceback"][0])
@@ -304,9 +308,12 @@ def _short(name: str | None) -> str | None:
 
 def _read(run: ExperimentRun, table: str) -> pl.DataFrame | None:
     import scythe
-    from scythe.errors import ScytheError
+    from scythe.errors import NotFoundError, ScytheError
 
     try:
         return scythe.read(run.experiment, run.version, table=table, run=run.key.folder)
-    except ScytheError:  # it has no such table, or it is damaged: what there is is shown all the same
+    except NotFoundError:
+        return None
+    except ScytheError as error:  # what there is is shown all the same
+        say(f"\n{error}")
         return None

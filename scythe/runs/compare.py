@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scythe.errors import NotFoundError, RunError
+from scythe.errors import NotFoundError, RunDamaged, RunError
 from scythe.gather.run_files import scan_result
 from scythe.names import ID_LEVELS, RESERVED_TABLES
 from scythe.record.manifest import IO_SCHEMAS, read_manifest
@@ -101,8 +103,10 @@ class _Side:
     def of(cls, run: ExperimentRun) -> _Side:
         result = run.result
         if result is None:
-            raise RunError(f"{run.experiment_id} is {run.status}: resume it, and compare when it is finished")
-        with run.objects.reader(run.key.specs) as stream:
+            raise RunError(
+                f"{run.experiment_id} is {run.status}: compare when it is finished; `scythe resume` goes on with one that has stopped"
+            )
+        with _whole(run), run.objects.reader(run.key.specs) as stream:
             metadata = pq.read_schema(stream).metadata or {}
         if IO_SCHEMAS.encode() not in metadata:
             raise RunError(f"{run.experiment_id} does not tell its models: it was made by an early version of Scythe")
@@ -122,7 +126,10 @@ class _Side:
     def rows(self, keys: list[str]) -> pl.DataFrame:
         """All inputs with what they came to; files by what is in them, and equal inputs by their place among their equals."""
         objects = self.run.objects
-        scalars, errors = (scan_result(objects, self.result.tables[name]).collect() for name in ("scalars", "errors"))
+        with _whole(self.run):
+            scalars, errors = (
+                scan_result(objects, self.result.tables[name]).collect() for name in ("scalars", "errors")
+            )
         outputs = [name for name in self.schemas["output"].names if name in scalars.columns]
         rows = pl.concat(
             [
@@ -145,6 +152,16 @@ class _Side:
         own = self.run.objects.uri(self.run.key.path)
         found = ((row["uri"], row["sha256"]) for row in pq.read_table(io.BytesIO(raw)).to_pylist())
         return {uri if "://" in uri else f"{own}/{uri}": content for uri, content in found if content}
+
+
+@contextmanager
+def _whole(run: ExperimentRun) -> Generator[None]:
+    """Where a file of a run is read."""
+    try:
+        yield
+    except (pa.ArrowException, pl.exceptions.PolarsError, FileNotFoundError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunDamaged(f"a file of {run.experiment_id} is gone or damaged: {reason}") from error
 
 
 def _made_by(run: ExperimentRun) -> dict[str, str]:
