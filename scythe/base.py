@@ -218,7 +218,7 @@ class ExperimentInputSpec(BaseModel):
         try:
             import pandas as pd
         except ImportError as error:
-            raise ImportError("make_multiindex needs pandas: pip install 'scythe-engine[pandas]'") from error
+            raise ImportError("make_multiindex needs pandas: pip install pandas") from error
         levels: dict[str, list[Any]] = {
             name: [value] * n_rows
             for name, value in index_values(self, self.computed_features).items()

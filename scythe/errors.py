@@ -103,7 +103,7 @@ class ReadError(ScytheError):
 class ReportError(ScytheError):
     """A report cannot be made.
 
-    Raised by `scythe.report`: what draws it is not installed (`pip install 'scythe-engine[report]'`), it is asked for of no run or of
+    Raised by `scythe.report`: what draws it is not installed (`pip install matplotlib`), it is asked for of no run or of
     more than two, or its file cannot be written. The message says which.
 
     Examples:
@@ -168,7 +168,8 @@ class RunDamaged(RunError):
 class FormatError(ScytheError):
     """Something was written by a later Scythe, in a format that this one does not understand.
 
-    Raised by whatever reads it. Upgrade Scythe here: `pip install -U scythe-engine`.
+    Raised by whatever reads it. Upgrade Scythe here:
+    `pip install -U "scythe-engine @ git+https://github.com/szvsw/scythe"`.
     """
 
 

@@ -187,7 +187,7 @@ def check_clashes(name: str, table: pa.Table, levels: Sequence[str]) -> None:
         )
     raise OutputError(
         f"dataframe {name!r} has a column {column!r}, which is the name of an input: rename it, "
-        "or give the frame an index with spec.make_multiindex(n_rows=len(frame))"
+        "or give the frame an index with input_spec.make_multiindex(n_rows=len(frame))"
     )
 
 

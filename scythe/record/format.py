@@ -53,6 +53,6 @@ def check_format(record: dict[str, Any], where: str) -> dict[str, Any]:
     found = record.get(FORMAT_KEY, 0)
     if not isinstance(found, int) or found > FORMAT:
         raise FormatError(
-            f"{where} is in format {found!r}, this version of Scythe reads formats up to {FORMAT}: upgrade scythe-engine"
+            f"{where} is in format {found!r}, this version of Scythe reads formats up to {FORMAT}: upgrade Scythe where you read it"
         )
     return record

@@ -39,7 +39,7 @@ def check_extra() -> None:
         import_module("matplotlib")
     except ImportError as error:
         raise ReportError(
-            f"reports are drawn by Matplotlib, which cannot be imported ({error}): pip install 'scythe-engine[report]'"
+            f"reports are drawn by Matplotlib, which cannot be imported ({error}): pip install matplotlib"
         ) from error
 
 

@@ -19,7 +19,7 @@ def report(*runs: Any, to: str | Path | None = None, open: bool = False) -> Path
     It holds the run in five numbers, histograms of inputs and outputs, each output against each input (Spearman's rank
     correlation), where failures lie, times and workers, dataframes as bands, images, and provenance. It fetches nothing, and
     does not grow with the rows of the run. A run that is not finished is shown as far as it is. Needs
-    `pip install 'scythe-engine[report]'`.
+    Matplotlib: `pip install matplotlib`.
 
     Args:
         runs: One run or two. A name (`experiment` for its latest run, `experiment/version` or

@@ -59,6 +59,9 @@ def compare_runs(one: ExperimentRun, other: ExperimentRun) -> Comparison:
     if not keys:
         raise NotFoundError(f"{one.experiment_id} and {other.experiment_id} have no input field in common")
     a, b = first.rows(keys), second.rows(keys)
+    for name in keys:
+        left, right = _alike(a[name], b[name])
+        a, b = a.with_columns(left.alias(name)), b.with_columns(right.alias(name))
     joined = a.join(b, on=[*keys, "_nth"], how="inner", nulls_equal=True, suffix="_other")
     outputs = first.shared("output", second)
     good = joined.filter(~pl.col("_failed") & ~pl.col("_failed_other"))
@@ -187,13 +190,30 @@ def _changed(rows: pl.DataFrame, name: str) -> tuple[str, int, int, float | None
         largest = changed.filter(pl.col("by").is_finite())
         relative = largest.select((pl.col("by") / pl.col("of")).max()).item()
         return name, pair.height - changed.height, changed.height, largest["by"].max(), relative  # pyright: ignore[reportReturnType]
-    equal = int(rows.select(pl.col(name).eq_missing(pl.col(f"{name}_other")).sum()).item())
+    one, other = _alike(one, other)
+    equal = int(one.eq_missing(other).sum())
     return name, equal, rows.height - equal, None, None
+
+
+def _alike(one: pl.Series, other: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """Both in one type: a field may have changed its type from one run to the other. What has no type in common is text."""
+    if one.dtype == other.dtype:
+        return one, other
+    try:
+        dtype = pl.concat([frame.to_frame("x").head(0) for frame in (one, other)], how="vertical_relaxed").dtypes[0]
+        return one.cast(dtype), other.cast(dtype)
+    except pl.exceptions.PolarsError:
+        return tuple(  # pyright: ignore[reportReturnType]
+            pl.Series([None if v is None else str(v) for v in values.to_list()], dtype=pl.String)
+            for values in (one, other)
+        )
 
 
 def told(found: Comparison) -> Iterator[str]:
     """The comparison in lines."""
     yield f"{found.one}\n{found.other}"
+    if found.one == found.other:
+        yield "both are the same run: name an earlier one in full (`scythe runs` lists them)"
     for side, difference in (("inputs", found.inputs), ("outputs", found.outputs)):
         if difference.changes:
             yield f"\nModel of {side}\n{difference}"

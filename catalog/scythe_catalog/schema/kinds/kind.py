@@ -180,7 +180,9 @@ def kind_from_json(data: Mapping[str, Any]) -> Kind:
     """
     name = data["kind"]
     if name not in _KINDS:
-        raise SchemaError(f"column kind {name!r} is not known to this version of Scythe: upgrade scythe-engine")
+        raise SchemaError(
+            f"column kind {name!r} is not known to this version of Scythe: upgrade Scythe where you read it"
+        )
     return _KINDS[name].from_json(data)
 
 
