@@ -29,8 +29,11 @@ if TYPE_CHECKING:
     from scythe.reader.verbs import rows as rows
     from scythe.reader.verbs import scan as scan
     from scythe.registry import ExperimentRegistry as ExperimentRegistry
+    from scythe.remote.fetch import fetch as fetch
     from scythe.reporting.verb import report as report
     from scythe.runs.open import open_run as open_run
+    from scythe.transfer.verbs import download as download
+    from scythe.transfer.verbs import upload as upload
     from scythe.utils.filesys import FileReference as FileReference
     from scythe.utils.filesys import OptionalFileReference as OptionalFileReference
 
@@ -46,6 +49,8 @@ _HOME = {
     "LocalOptions": "scythe.engines.options",
     "OptionalFileReference": "scythe.utils.filesys",
     "ScytheError": "scythe.errors",
+    "download": "scythe.transfer.verbs",
+    "fetch": "scythe.remote.fetch",
     "files": "scythe.reader.verbs",
     "list_experiments": "scythe.reader.verbs",
     "list_runs": "scythe.reader.verbs",
@@ -54,6 +59,7 @@ _HOME = {
     "report": "scythe.reporting.verb",
     "rows": "scythe.reader.verbs",
     "scan": "scythe.reader.verbs",
+    "upload": "scythe.transfer.verbs",
 }
 
 __all__ = [
@@ -68,6 +74,8 @@ __all__ = [
     "LocalOptions",
     "OptionalFileReference",
     "ScytheError",
+    "download",
+    "fetch",
     "files",
     "list_experiments",
     "list_runs",
@@ -76,6 +84,7 @@ __all__ = [
     "report",
     "rows",
     "scan",
+    "upload",
 ]
 
 

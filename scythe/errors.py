@@ -113,6 +113,20 @@ class ReportError(ScytheError):
     """
 
 
+class TransferError(ScytheError):
+    """A run cannot be downloaded or uploaded as it was asked.
+
+    Raised by `scythe.download` and `scythe.upload`: a file of the source was changed, cut short or removed meanwhile, the place that it
+    is to go to has another content under the same name, or another process is at it. The message names the file or the run. What has
+    arrived stays: do the same again, once what the message names is mended.
+
+    Examples:
+        >>> scythe.download("simulate_energy", "s3://lab/energy")
+        Traceback (most recent call last):
+        scythe.errors.TransferError: s3://lab/energy is no folder: download to one, then upload that
+    """
+
+
 class RunError(ScytheError):
     """A run could not be finished, or cannot be done to what was asked.
 
@@ -257,6 +271,7 @@ __all__ = [
     "Superseded",
     "TableNotFound",
     "TooManyErrors",
+    "TransferError",
     "VersionError",
     "WorkerCrashed",
 ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from scythe.cli import carry as _carry
 from scythe.cli import change as _change
 from scythe.cli import look as _look
 from scythe.cli import spec as _spec
 from scythe.cli.app import app
 from scythe.cli.shown import say
 
-_COMMANDS = (_look, _change, _spec)  # imported so that the application has them
+_COMMANDS = (_look, _change, _carry, _spec)  # imported so that the application has them
 
 
 def main() -> None:

@@ -311,6 +311,11 @@ def _parts_behind(plan: RunPlan, result: RunResult | None) -> list[Part]:
     parts = stored_parts(plan, after=result.attempt if result is not None else 0)
     if result is None:
         return parts
+    if result.left_out:
+        raise RunError(
+            f"{plan.key.path} was downloaded without {', '.join(result.left_out)}, which a new end would lose: download it "
+            "again, with tables='all', or do this where it came from"
+        )
     files = [
         PartFile(name, table.key, *_key_range(plan, table.key), DataFile(table.uri, table.rows, table.bytes).to_json())
         for name, table in result.tables.items()

@@ -69,6 +69,11 @@ def scan_run(
     else:
         tables = RunPlan.load(objects, key).tables
         known = {name: (planned.catalog_table, list(planned.schema.names)) for name, planned in tables.items()}
+    if result is not None and table in result.left_out:
+        raise NotFoundError(
+            f"the table {table!r} of {key.path} was left out when the run was downloaded; it lies at {result.left_out[table]}: "
+            f"download the run again, with tables='all', or open that file"
+        )
     if table not in known:
         later = "" if result is not None else "; dataframes can be read when the run is finished"
         raise NotFoundError(f"{key.path} has no table {table!r}; it has {', '.join(sorted(known))}{later}")

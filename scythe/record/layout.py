@@ -7,6 +7,7 @@ _catalog/<experiment>/_dataframes/<name>/<version>     which columns the datafra
 _catalog/<experiment>/_runs/<version>/<datetime>       which run folders are taken
                                       <datetime>.n<N>  which run of its version it is
                                       <datetime>.deleted   that it was deleted: its name is never given to another
+_catalog/<experiment>/_downloads/<version>~<datetime>/         what of a run has come from another root
 _catalog/<experiment>/_unpublished/<version>~<datetime>~<by>   whose newest result the catalog may not show yet
 """
 

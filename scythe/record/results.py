@@ -81,6 +81,7 @@ class RunResult(BaseModel):
         attempt: Which attempt on the run it was: 1, or that of a resume or retry.
         tables: Table name -> its file, columns, number of rows and bytes.
         gather: Name of the gather that wrote the files; None of those of earlier versions of Scythe.
+        left_out: Of a run that was downloaded without them: table name -> URI of its file where it came from.
         format: Of the file that holds this.
 
     Examples:
@@ -103,6 +104,7 @@ class RunResult(BaseModel):
     tables: dict[str, TableResult]
     gather: str | None = None
     error_kinds: list[ErrorKind] = []
+    left_out: dict[str, str] = {}
     format: int = FORMAT
 
     @property

@@ -75,13 +75,26 @@ _within: ContextVar[Fetched | None] = ContextVar("within", default=None)
 
 
 def fetch(uri: object, *, use_cache: bool = True) -> Path:
-    """A local file with the content of an `s3://`, `http(s)://` or `file://` URI or of a path.
+    """A local file with the content of an `s3://`, `http(s)://` or `file://` URI or of a path, as tables of files have them.
 
-    Local files are returned as they are, never copied. A cached file is used if its server says that it has not
-    changed; inside of an experiment's function it is asked once. `use_cache=False` downloads it again.
+    Local files are returned as they are, never copied. Others lie in a cache of this machine, which all processes share; a
+    cached file is used if its server says that it has not changed. Inside of an experiment's function it is asked once.
+
+    Args:
+        uri: The address, or a path.
+        use_cache: False downloads it again.
+
+    Returns:
+        The path of the file: only read it, others may use it too.
 
     Raises:
-        FetchError: the file is missing, is a folder, or its server does not give it.
+        FetchError: the file is missing, is a folder, its server does not give it, or the address holds a password.
+
+    Examples:
+        >>> import scythe
+        >>> hourly = scythe.files("simulate_energy")["hourly"]
+        >>> pl.read_parquet(scythe.fetch(hourly[0])).height
+        24
     """
     text, known = str(uri), _within.get()
     return known.one(text) if known is not None and use_cache else _fetch(text, use_cache)

@@ -1,7 +1,8 @@
 """Makes what a run's files say of places below the root true again, after the root was copied or moved.
 
 A reference is known by its form, `<old root>/<experiment>/<version>/<datetime>/...`, so that doing it twice, or after an
-interruption, changes nothing more. Files of other places are left alone, and so is the catalog.
+interruption, changes nothing more. One whose file did not come along keeps its address, where the file still is. Files of
+other places are left alone, and so is the catalog.
 """
 
 from __future__ import annotations
@@ -32,7 +33,14 @@ class _Move:
     """From where to where a root was moved."""
 
     old: str
-    new: str
+    objects: Objects
+    #: The files that have come along, as far as they were looked for.
+    here: set[str]
+
+    @property
+    def new(self) -> str:
+        """The root as it is now."""
+        return self.objects.root
 
     @property
     def pattern(self) -> str:
@@ -40,22 +48,37 @@ class _Move:
         return "^" + re.escape(self.old) + _RUN
 
     def text(self, value: str) -> str:
-        """A reference, below the new root if it was one below the old."""
-        return self.new + value[len(self.old) :] if re.match(self.pattern, value) else value
+        """A reference, below the new root if it was one below the old and its file is there."""
+        if not re.match(self.pattern, value):
+            return value
+        followed = self.new + value[len(self.old) :]
+        self._look([followed])
+        return followed if followed in self.here else value
 
     def column(self, values: pa.ChunkedArray) -> pa.ChunkedArray:
         """The same for a column of references."""
         inside = pc.match_substring_regex(values, self.pattern)
         followed = pc.binary_join_element_wise(self.new, pc.utf8_slice_codeunits(values, len(self.old)), "")
-        return pc.if_else(inside, followed, values)
+        named = pc.unique(pc.filter(followed, inside))
+        self._look(named.to_pylist())
+        there = named.filter(pa.array([uri in self.here for uri in named.to_pylist()], pa.bool_()))
+        return pc.if_else(pc.and_(inside, pc.is_in(followed, there)), followed, values)
+
+    def _look(self, uris: Iterable[str]) -> None:
+        """Looks for files of other runs: those of the run itself were listed."""
+        others = [self.objects.key(uri) for uri in uris if uri not in self.here]
+        self.here.update(self.objects.uri(found.key) for found in self.objects.described(others))
 
 
 def follow(objects: Objects, key: RunKey, files: Iterable[str]) -> None:
-    """Makes the references of a run true where it lies now: in its YAML files, its inputs and these Parquet files."""
+    """Makes the references of a run true where it lies now: in its YAML files, its inputs and these Parquet files.
+
+    Those whose file is not there stay as they are.
+    """
     plan = RunPlan.from_json(objects.read(key.plan), objects.uri(key.plan))
     if plan.root == objects.root:
         return
-    move = _Move(plan.root, objects.root)
+    move = _Move(plan.root, objects, {objects.uri(found.key) for found in objects.found(key.path)})
     for name in (key.manifest, key.input_artifacts, key.workflow_spec):
         _follow_yaml(objects, name, move)
     for name in (key.specs, *files):
@@ -89,14 +112,14 @@ def _follow_parquet(objects: Objects, key: str, move: _Move) -> None:
     with objects.reader(key) as stream:
         stored = pq.read_schema(stream)
     names = [c.name for c in TableSchema.from_arrow(stored) if c.kind.is_file]
-    if names and _any_inside(objects, key, names, move):
+    if names and _any_follows(objects, key, names, move):
         rewrite(objects, key, key, stored, stored_field_ids(stored), columns=dict.fromkeys(names, move))
 
 
-def _any_inside(objects: Objects, key: str, names: list[str], move: _Move) -> bool:
+def _any_follows(objects: Objects, key: str, names: list[str], move: _Move) -> bool:
     with objects.reader(key) as stream:
         table = pq.read_table(stream, columns=names)
-    return any(pc.any(pc.match_substring_regex(c, move.pattern)).as_py() for c in table.columns)
+    return any(not move.column(column).equals(column) for column in table.columns)
 
 
 def rewrite(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -65,6 +65,20 @@ def rebuild(objects: Objects, said: Callable[[str], None] = lambda _: None) -> i
             "Restore their files and rebuild again, or delete them; the others are in the catalog"
         )
     return count
+
+
+def take_in(objects: Objects, catalog: Catalog, keys: Iterable[RunKey]) -> None:
+    """Makes runs of a root whose files have just come there runs of it: names, references, catalog and `final/` follow.
+
+    All other runs stay as they are. Can be repeated, and interrupted, at any time.
+
+    Raises:
+        RunDamaged: one cannot be read.
+    """
+    given = list(keys)
+    for experiment in sorted({key.experiment for key in given}):
+        root = _Experiment(objects, catalog, experiment)
+        root.take_in([key for key in given if key.experiment == experiment])
 
 
 def _known(objects: Objects, catalog: Catalog) -> list[str]:
@@ -127,6 +141,18 @@ class _Experiment:
             except (ScytheError, FileNotFoundError, pa.ArrowException) as error:
                 if self.objects.exists(run.key.manifest):
                     self.damaged[run.key.path] = str(error)
+
+    def take_in(self, keys: Sequence[RunKey]) -> None:
+        for key in sorted(keys, key=lambda key: key.folder):
+            self._take_in(key)
+        if all(run.result is not None for run in self.runs.values()):
+            for run in self.runs.values():
+                self._ensure(run)
+            return
+        self.rebuild(lambda _: None)  # what the catalog shows of a run that goes on is known of all runs together
+        damaged = {key: self.damaged[key.path] for key in keys if key.path in self.damaged}
+        for key, what in damaged.items():
+            raise RunDamaged(f"{key.path} cannot be read: {what}")
 
     def _take_in(self, key: RunKey) -> None:
         """Reserves a run's name again, makes its references true, and has readers go by its own files for now."""

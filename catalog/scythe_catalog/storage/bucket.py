@@ -19,7 +19,7 @@ from obstore.exceptions import AlreadyExistsError
 from scythe_catalog.storage import staging
 from scythe_catalog.storage.objects import Found, Objects
 from scythe_catalog.storage.provider import Provider, provider_of
-from scythe_catalog.storage.ranged import Ranged, RangedFile
+from scythe_catalog.storage.ranged import Ranged, RangedFile, read_range
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -60,16 +60,28 @@ class Bucket(Objects):
     def download(self, key: str, path: Path) -> None:
         Ranged(self.provider, key).save(path)
 
+    def part(self, key: str, start: int, stop: int, tag: str | None) -> bytes:
+        return read_range(self.provider, key, start, stop, tag)
+
+    def described(self, keys: Iterable[str]) -> list[Found]:
+        def one(key: str) -> Found | None:
+            try:
+                return _found(self._tried(lambda: obstore.head(self.provider.store(), key)))
+            except FileNotFoundError:
+                return None
+
+        return [found for found in _at_once(one, keys) if found is not None]
+
+    def direct(self, prefix: str) -> list[Found]:
+        listed = self._tried(lambda: obstore.list_with_delimiter(self.provider.store(), prefix + "/"))
+        return [_found(meta) for meta in listed["objects"]]
+
     def size(self, key: str) -> int:
         return self._tried(lambda: obstore.head(self.provider.store(), key)["size"])
 
     def found(self, prefix: str) -> list[Found]:
         return self._tried(
-            lambda: [
-                Found(meta["path"], meta["size"], meta["last_modified"])
-                for batch in obstore.list(self.provider.store(), prefix + "/")
-                for meta in batch
-            ]
+            lambda: [_found(meta) for batch in obstore.list(self.provider.store(), prefix + "/") for meta in batch]
         )
 
     def _listing(self, prefix: str) -> tuple[list[str], list[str]]:
@@ -165,6 +177,10 @@ class Bucket(Objects):
 
     def _tried(self, call: Callable[[], T]) -> T:
         return self.provider.attempted(call)
+
+
+def _found(meta: obstore.ObjectMeta) -> Found:
+    return Found(meta["path"], meta["size"], meta["last_modified"], meta["e_tag"])
 
 
 def _at_once(call: Callable[[A], T], arguments: Iterable[A]) -> list[T]:

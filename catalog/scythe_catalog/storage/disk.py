@@ -229,10 +229,29 @@ def entries(folder: Path) -> tuple[list[str], list[str]]:
     return [name for name, is_folder in listed if is_folder], [name for name, is_folder in listed if not is_folder]
 
 
-def facts(path: Path) -> tuple[int, dt.datetime]:
-    """A file's bytes, and when it was written by the disk's own clock."""
+def facts(path: Path) -> tuple[int, dt.datetime, str]:
+    """A file's bytes, when it was written by the disk's own clock, and what tells its content from another one."""
     found = path.stat()
-    return found.st_size, dt.datetime.fromtimestamp(found.st_mtime, dt.UTC)
+    return found.st_size, dt.datetime.fromtimestamp(found.st_mtime, dt.UTC), str(found.st_mtime_ns)
+
+
+def read_part(path: Path, start: int, stop: int, tag: str | None) -> bytes:
+    """The bytes of a file from `start` until before `stop`.
+
+    Raises:
+        StorageError: it was changed since it had this tag, or is shorter.
+    """
+    with path.open("rb", buffering=0) as file:
+        data = os.pread(file.fileno(), stop - start, start)
+        while 0 < len(data) < stop - start and (
+            more := os.pread(file.fileno(), stop - start - len(data), start + len(data))
+        ):
+            data += more  # a system gives no more than about 2 GB at once
+        if tag is not None and str(os.fstat(file.fileno()).st_mtime_ns) != tag:
+            raise StorageError(f"{path} was changed while it was read")
+    if len(data) != stop - start:
+        raise StorageError(f"{path}: got {len(data)} of the {stop - start} bytes from {start} on")
+    return data
 
 
 def _moved(staged: Path, target: Path, how: Callable[[Path, Path], None]) -> None:

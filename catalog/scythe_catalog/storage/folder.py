@@ -45,6 +45,17 @@ class Folder(Objects):
     def download(self, key: str, path: Path) -> None:
         shutil.copyfile(self.folder / key, path)
 
+    def part(self, key: str, start: int, stop: int, tag: str | None) -> bytes:
+        with disk.spoken(self.folder / key, "read"):
+            return disk.read_part(self.folder / key, start, stop, tag)
+
+    def described(self, keys: Iterable[str]) -> list[Found]:
+        found: list[Found] = []
+        for key in keys:
+            with contextlib.suppress(FileNotFoundError), disk.spoken(self.folder / key, "read"):
+                found.append(Found(key, *disk.facts(self.folder / key)))
+        return found
+
     def size(self, key: str) -> int:
         path = self.folder / key
         with disk.spoken(path, "read"):

@@ -30,6 +30,8 @@ class Found:
     key: str
     size: int
     modified: dt.datetime
+    #: By what the store tells one content of it from another: an ETag, or on a disk the time of its last change.
+    tag: str | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,19 @@ class Objects(ABC):
         """Copies an object into a local file, in parallel ranges where it is large; raises FileNotFoundError."""
 
     @abstractmethod
+    def part(self, key: str, start: int, stop: int, tag: str | None) -> bytes:
+        """The bytes of an object from `start` until before `stop`, as long as it has still this tag.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+            StorageError: it is another one by now, or was cut short; the message names it.
+        """
+
+    @abstractmethod
+    def described(self, keys: Iterable[str]) -> list[Found]:
+        """What a listing would tell of these objects, asked one by one, in parallel over a network; of those that are there."""
+
+    @abstractmethod
     def size(self, key: str) -> int:
         """Bytes of an object; raises FileNotFoundError."""
 
@@ -123,6 +138,10 @@ class Objects(ABC):
     def files(self, prefix: str) -> list[str]:
         """Names of the objects directly below a folder, sorted; empty where there is none."""
         return sorted(self._listing(prefix)[1])
+
+    def direct(self, prefix: str) -> list[Found]:
+        """The objects directly below a folder, with what a listing tells of them."""
+        return self.described(f"{prefix}/{name}" for name in self.files(prefix))
 
     @abstractmethod
     def _listing(self, prefix: str) -> tuple[list[str], list[str]]: ...

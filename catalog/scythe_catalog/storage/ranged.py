@@ -82,7 +82,7 @@ class Ranged:
                     data, start = data[written:], start + written
 
             def part(start: int) -> None:
-                put(_range(self._provider, self._key, start, min(start + PART_BYTES, self.size), self.e_tag), start)
+                put(read_range(self._provider, self._key, start, min(start + PART_BYTES, self.size), self.e_tag), start)
 
             put(self._head, 0)
             starts = range(len(self._head), self.size, PART_BYTES)
@@ -147,17 +147,30 @@ class RangedFile(io.RawIOBase):
         if in_tail >= 0:
             data = self._tail[in_tail : in_tail + stop - self._at]
         else:
-            data = _range(self._provider, self._key, self._at, stop, self._e_tag)
+            data = read_range(self._provider, self._key, self._at, stop, self._e_tag)
         view[: len(data)] = data
         self._at += len(data)
         return len(data)
 
 
-def _range(provider: Provider, key: str, start: int, stop: int, e_tag: str | None) -> bytes:
+def read_range(provider: Provider, key: str, start: int, stop: int, e_tag: str | None) -> bytes:
+    """The bytes of an object from `start` until before `stop`, as long as it has still this tag.
+
+    Raises:
+        FileNotFoundError: there is no such object.
+        StorageError: it is another one by now, or was cut short.
+    """
     import obstore
 
     options: Any = {"range": (start, stop), **({"if_match": e_tag} if e_tag else {})}
-    data = provider.attempted(lambda: bytes(obstore.get(provider.store(), key, options=options).bytes()))
+
+    def attempt() -> bytes:
+        try:
+            return bytes(obstore.get(provider.store(), key, options=options).bytes())
+        except obstore.exceptions.PreconditionError as error:
+            raise StorageError(f"{provider.root}/{key} was replaced while it was read") from error
+
+    data = provider.attempted(attempt)
     if len(data) != stop - start:
         raise StorageError(f"{provider.root}/{key}: got {len(data)} of the {stop - start} bytes from {start} on")
     return data

@@ -1,0 +1,89 @@
+"""The commands that carry runs between roots: `download`, `upload`. Say what the library did."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scythe.cli.app import Name, app
+from scythe.cli.shown import bytes_of, say
+
+if TYPE_CHECKING:
+    from scythe.transfer.sheets import Sheet
+
+_Names = list[str] | None
+
+
+@app.command("download")
+def download(
+    name: Name,
+    to: Annotated[Path, typer.Argument(help="The folder; it is a Scythe root afterwards.")],
+    tables: Annotated[_Names, typer.Option("--table", help="A table that is to come; all without.")] = None,
+    files: Annotated[
+        _Names, typer.Option("--files", help="A field of input or output files that is to come; all without.")
+    ] = None,
+    no_files: Annotated[bool, typer.Option("--no-files", help="No input and output files.")] = False,
+    where: Annotated[
+        str | None, typer.Option(help="Only the files of these rows: a condition of SQL, as 'r_value < 3'.")
+    ] = None,
+    csv: Annotated[_Names, typer.Option("--csv", help="Write this table as CSV, in place of a root.")] = None,
+    xlsx: Annotated[_Names, typer.Option("--xlsx", help="Write this table for Excel, in place of a root.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how much it would be, and fetch nothing.")] = False,
+) -> None:
+    """Copies a run into a folder, with only the files of the rows that are asked for; what is there is not fetched again."""
+    import scythe
+    from scythe.record.find import split_name
+
+    if no_files and files:
+        raise typer.BadParameter("--no-files and --files exclude each other")
+    if (csv or xlsx) and (tables or files or no_files or dry_run):
+        raise typer.BadParameter("--csv and --xlsx write one table each: only --where goes with them")
+    experiment, version, run = split_name(name)
+    if csv or xlsx:
+        _sheets(name, to, csv or [], xlsx or [], where)
+        return
+    chosen: Any = False if no_files else files or "all"
+    got = scythe.download(
+        experiment, to, version, run=run, tables=tables or "all", files=chosen, where=where, dry_run=dry_run
+    )
+    present = f"; {got.present:,} files were there" if got.present else ""
+    said = "would fetch" if dry_run else "fetched"
+    for one in got.runs:
+        say(one)
+    say(f"{said} {got.files:,} files, {bytes_of(got.bytes)}{present}")
+    if not dry_run:
+        say(f"{got.to} is a root: scythe --root {got.to} ls")
+
+
+def _sheets(name: str, to: Path, csv: list[str], xlsx: list[str], where: str | None) -> None:
+    from scythe.record.find import split_name
+    from scythe.transfer.sheets import write_sheet
+
+    experiment, version, run = split_name(name)
+    for table in csv:
+        _told(write_sheet(experiment, table, to, "csv", version, run=run, where=where))
+    for table in xlsx:
+        _told(write_sheet(experiment, table, to, "xlsx", version, run=run, where=where))
+
+
+def _told(sheet: Sheet) -> None:
+    say(f"{sheet.path}: {sheet.rows:,} rows")
+    if sheet.zoned:
+        say(f"  times are UTC, without a zone: {', '.join(sheet.zoned)}")
+    if sheet.left_out:
+        say(f"  left out, as they have no cell: {', '.join(sheet.left_out)}")
+
+
+@app.command("upload")
+def upload(here: Annotated[Path, typer.Argument(help="A folder that is a Scythe root.")]) -> None:
+    """Copies the runs of a folder to the root of the settings; those that are there with the same content are skipped."""
+    import scythe
+
+    sent = scythe.upload(here)
+    for run in sent.runs:
+        say(f"{run} is new in {sent.to}")
+    for run in sent.skipped:
+        say(f"{run} is there already")
+    say(f"sent {sent.files:,} files, {bytes_of(sent.bytes)}")

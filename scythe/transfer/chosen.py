@@ -1,0 +1,243 @@
+"""Which files of a run are carried: its records and tables, and those of its input and output files that are asked for.
+
+Of a finished run neither the files of earlier gathers nor `final/` come along, which names the same files once more. Copies nothing,
+writes nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from scythe.errors import NotFoundError, ReadError, TransferError
+from scythe.gather.parts import number_of
+from scythe.gather.run_files import scan_parts
+from scythe.record.layout import RunKey
+from scythe.record.plan import RunPlan
+from scythe.record.results import RunResult
+from scythe.transfer.arrived import OBJECTS
+from scythe_catalog.iceberg.scan import scan_files
+from scythe_catalog.schema import TableSchema
+from scythe_catalog.storage.objects import Found, Objects
+
+_KEY = "sort_index"
+_REFS = "result_file_refs"
+#: Fewer files than this share of a run's are asked for one by one; of more, the folder is listed.
+_FEW = 0.02
+_OUTSIDE = r"(^|/)\.{0,2}(/|$)"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What of each run is asked for."""
+
+    #: None for all of them.
+    tables: tuple[str, ...] | None = None
+    #: None for all of them.
+    fields: tuple[str, ...] | None = None
+    where: pl.Expr | None = None
+
+
+def asked_of(tables: object, files: object, where: object) -> Asked:
+    """What `tables`, `files` and `where` of `download` ask for.
+
+    Raises:
+        ReadError: one of them is none.
+    """
+    condition = where
+    if isinstance(where, str):
+        try:
+            condition = pl.sql_expr(where)
+        except pl.exceptions.PolarsError as error:
+            raise ReadError(f"where={where!r} is no condition of SQL: {error}") from error
+    if condition is not None and not isinstance(condition, pl.Expr):
+        raise ReadError(f"where={where!r} is neither an expression of Polars nor a condition of SQL, as 'r_value < 3'")
+    return Asked(_names("tables", tables), () if files is False else _names("files", files), condition)
+
+
+def _names(argument: str, given: object) -> tuple[str, ...] | None:
+    if given is True or given == "all":
+        return None
+    if isinstance(given, str):
+        raise ReadError(f"{argument}={given!r} is one name: give a list of names, [{given!r}], or 'all'")
+    if not isinstance(given, Iterable):
+        raise ReadError(f"{argument}={given!r} is neither 'all' nor a list of names")
+    return tuple(map(str, given))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+
+
+def frame_of(found: Iterable[Found]) -> pl.DataFrame:
+    """Files as a frame: key, size, tag."""
+    return pl.DataFrame([(f.key, f.size, f.tag) for f in found], OBJECTS, orient="row")
+
+
+def listed(objects: Objects, key: RunKey) -> pl.DataFrame:
+    """The records and tables of a run, those of earlier gathers included; not its input and output files."""
+    inner = [found for folder in ("scatter-gather", "final") for found in objects.found(f"{key.path}/{folder}")]
+    return frame_of([*objects.direct(key.path), *inner])
+
+
+def tables_of(result: RunResult, asked: Asked) -> list[str]:
+    """The tables that are asked for.
+
+    Raises:
+        NotFoundError: the run has no such table.
+    """
+    if asked.tables is None:
+        return list(result.tables)
+    for name in asked.tables:
+        if name not in result.tables:
+            raise NotFoundError(_missing(f"{result.experiment_id} has no table", name, list(result.tables)))
+    return list(asked.tables)
+
+
+def records_and_tables(there: pl.DataFrame, key: RunKey, result: RunResult | None, asked: Asked) -> pl.DataFrame:
+    """Those of a run's files that are carried whatever rows are asked for.
+
+    Raises:
+        NotFoundError: the run has no table that is asked for.
+        TransferError: it has none of a file that its result names.
+    """
+    keys: list[str] = there["key"].to_list()
+    outcome = (f"{key.path}/scatter-gather/output/", key.final("").rsplit("/", 1)[0] + "/")
+    chosen = {k for k in keys if not k.startswith(outcome)} | {key.result, key.cancelled}
+    attempt = result.attempt if result is not None else 0
+    chosen |= {k for k in keys if k.startswith(f"{key.parts}/") and number_of(k.rsplit("/", 1)[-1]) > attempt}
+    if result is not None:
+        tables = {result.tables[name].key for name in tables_of(result, asked)}
+        if lost := sorted(tables - set(keys)):
+            raise TransferError(
+                f"{key.path} has no file {lost[0]}, which its result names: it is damaged at its source"
+            )
+        chosen |= tables | ({key.gathered_files(result.gather)} if result.gather is not None else set())
+    return there.filter(pl.col("key").is_in(list(chosen)))
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the tables of a run are read: here, where they have arrived, else at their source."""
+
+    source: Objects
+    local: Objects
+    key: RunKey
+    result: RunResult | None
+
+    def scan(self, key: str) -> tuple[pl.LazyFrame, TableSchema]:
+        objects = self.local if self.local.exists(key) else self.source
+        with objects.reader(key) as stream:
+            schema = TableSchema.from_arrow(pq.read_schema(stream))
+        return scan_files(objects, [key], schema), schema
+
+    def table(self, name: str) -> tuple[pl.LazyFrame, TableSchema] | None:
+        """A table of the run as far as it is; None where it has none of the name."""
+        if self.result is not None:
+            found = self.result.tables.get(name)
+            return self.scan(found.key) if found is not None else None
+        plan = RunPlan.load(self.source, self.key)
+        return (scan_parts(plan, name), plan.tables[name].schema) if name in plan.tables else None
+
+
+def check(places: Places, asked: Asked) -> None:
+    """Nothing where there are the fields and columns that are asked for.
+
+    Raises:
+        NotFoundError: listing what there is.
+        ReadError: the condition is none.
+    """
+    if asked.fields == ():
+        return
+    names = {c.name: None for _, schema in _with_files(places) for c in schema if c.kind.is_file}
+    for name in asked.fields or ():
+        if name not in names:
+            raise NotFoundError(_missing(f"{places.key.path} has no files of a field", name, list(names)))
+    _rows(places, asked)
+
+
+def files_of(places: Places, asked: Asked) -> list[str]:
+    """The keys of the input and output files that are asked for: of the rows, and of the fields.
+
+    Raises:
+        TransferError: a reference leads out of its run.
+    """
+    if asked.fields == ():
+        return []
+    rows, known = _rows(places, asked), set[str]()
+    found: list[pl.Series] = []
+    for frame, schema in _with_files(places):
+        files = [c.name for c in schema if c.kind.is_file and c.name not in known]
+        known.update(files)
+        fields = [name for name in files if asked.fields is None or name in asked.fields]
+        if fields:
+            kept = frame if rows is None else frame.join(rows, on=_KEY, how="semi")
+            uris = [kept.select(pl.col(name).cast(pl.String).alias("uri")) for name in fields]
+            found.append(pl.concat(uris).drop_nulls().unique().collect()["uri"])
+    return _keys(places, pl.concat(found)) if found else []
+
+
+def _with_files(places: Places) -> list[tuple[pl.LazyFrame, TableSchema]]:
+    """The tables that tell of input files, then of output files."""
+    tables = (places.scan(places.key.specs), places.table(_REFS))
+    return [table for table in tables if table is not None]
+
+
+def _rows(places: Places, asked: Asked) -> pl.LazyFrame | None:
+    """The `sort_index` of each input that is asked for; None for all."""
+    if asked.where is None:
+        return None
+    scalars = places.table("scalars")
+    if scalars is None:
+        raise NotFoundError(f"{places.key.path} has no table 'scalars', by which where= chooses rows")
+    try:
+        rows = scalars[0].filter(asked.where).select(_KEY)
+        rows.collect_schema()
+    except pl.exceptions.ColumnNotFoundError as error:
+        named = str(error).splitlines()[0].split('"')
+        name = named[1] if len(named) > 2 else named[0]
+        raise NotFoundError(_missing("where= names a column that scalars has not:", name, scalars[1].names)) from error
+    except pl.exceptions.PolarsError as error:
+        raise ReadError(f"where= cannot be asked of the rows of {places.key.path}: {error}") from error
+    return rows
+
+
+def _keys(places: Places, uris: pl.Series) -> list[str]:
+    """Keys of the files that lie in the run's own folder: here, or at the source."""
+    own = pl.lit(None, pl.String)
+    for root in (places.source.root, places.local.root):
+        begins = pl.col("uri").str.starts_with(f"{root}/{places.key.path}/")
+        own = pl.when(begins).then(pl.col("uri").str.slice(len(root) + 1)).otherwise(own)
+    keys = uris.to_frame("uri").select(own.alias("key")).drop_nulls().unique().sort("key")["key"]
+    if (outside := keys.filter(keys.str.contains(_OUTSIDE))).len():
+        raise TransferError(f"{places.key.path} names a file {outside[0]!r}, which leads out of its folder")
+    return keys.to_list()
+
+
+def looked_up(source: Objects, key: RunKey, keys: Sequence[str], rows: int) -> pl.DataFrame:
+    """Sizes and tags of files of a run: few are asked for one by one, of many their folders are listed.
+
+    Raises:
+        TransferError: one is not there.
+    """
+    if len(keys) <= rows * _FEW:
+        found = frame_of(source.described(keys))
+    else:
+        folders = sorted({k.rsplit("/", 1)[0] for k in keys})
+        found = pl.concat([frame_of(source.direct(folder)) for folder in folders] or [frame_of([])])
+        found = found.filter(pl.col("key").is_in(list(keys)))
+    if lost := sorted(set(keys) - set(found["key"])):
+        more = f" (and {len(lost) - 1:,} more)" if len(lost) > 1 else ""
+        raise TransferError(
+            f"{source.uri(lost[0])}{more} is not there, though {key.path} names it: put it back, or leave it out with "
+            "files= or where="
+        )
+    return found
+
+
+def _missing(what: str, name: str, there: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, there, 1)
+    return f"{what} {name!r}{f' (did you mean {near[0]!r}?)' if near else ''}; there is {', '.join(there) or 'none'}"
+
+
+__all__ = ["Asked", "Places", "asked_of", "check", "files_of", "frame_of", "listed", "looked_up", "records_and_tables"]

@@ -1,0 +1,233 @@
+"""One run, downloaded: its records and tables, the files that are asked for, then it is made a run of the root that it came to.
+
+The manifest is put in its place last, so that half a run is none. Never changes the source.
+"""
+
+from __future__ import annotations
+
+import io
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from scythe.errors import NotFoundError, TransferError
+from scythe.gather.publish import Gathered, record
+from scythe.names import file_names
+from scythe.record.attempts import check_free, parse_attempt
+from scythe.record.format import dump, parse
+from scythe.record.generations import catalog_of
+from scythe.record.layout import RunKey
+from scythe.record.plan import RunPlan
+from scythe.record.results import RunResult, read_result
+from scythe.runs.rebuild import take_in
+from scythe.terminal.transfer import TransferProgress
+from scythe.transfer.arrived import Arrivals, Ended
+from scythe.transfer.chosen import Asked, Places, check, files_of, listed, looked_up, records_and_tables, tables_of
+from scythe.transfer.copied import bring
+from scythe_catalog.iceberg.catalog import Catalog
+from scythe_catalog.storage.objects import Objects
+
+
+@dataclass(frozen=True)
+class Got:
+    """What one run's download has brought (or would bring), and what was there already."""
+
+    files: int = 0
+    bytes: int = 0
+    present: int = 0
+
+    def __add__(self, other: Got) -> Got:
+        return Got(self.files + other.files, self.bytes + other.bytes, self.present + other.present)
+
+
+class Receiving:
+    """One run on its way from its root to another one, which is a folder."""
+
+    def __init__(self, source: Objects, local: Objects, key: RunKey, asked: Asked) -> None:
+        self.source, self.local, self.key, self.asked = source, local, key, asked
+        self.arrivals = Arrivals(local, key)
+        #: How the last download left it.
+        self.before = self.arrivals.ended()
+        self._came = ""
+
+    def look(self) -> Got:
+        """What would be fetched; nothing is."""
+        there = self._listed()
+        result = self._result(there)
+        base = records_and_tables(there, self.key, result, self.asked)
+        return self._got(pl.concat([base, self._files(result)]))
+
+    def receive(self, progress: TransferProgress) -> Got:
+        """Fetches what is asked for and not there yet, and makes the run one of this root.
+
+        Raises:
+            TransferError: a file of the source is gone, changed or cut short, or the run was worked on in both places.
+            RunError: somebody works on the run here.
+            RunDamaged: what has arrived cannot be read.
+        """
+        with self.arrivals.locked():
+            self.before = self.arrivals.ended()
+            there = self._listed()
+            result = self._result(there)
+            begun = there.filter(pl.col("key").str.starts_with(f"{self.key.attempts}/")).height
+            self._came = _state_of(result, begun)
+            base = records_and_tables(there, self.key, result, self.asked)
+            self._check_here(fresh=self.arrivals.missing(base).height > 0)
+            check(Places(self.source, self.local, self.key, result), self.asked)
+            tables = self._tables_here(result)
+            got = self._bring(base, progress)
+            got += self._bring(self._files(result), progress, self._digests())
+            if self.before is None or not self.before.settled or self.before.tables != tables:
+                self._settle(result, tables)
+            return got
+
+    # --- what there is ------------------------------------------------------------------------------
+
+    def _listed(self) -> pl.DataFrame:
+        there = listed(self.source, self.key)
+        if self.key.manifest not in there["key"]:
+            raise NotFoundError(f"there is no run {self.key.path} in {self.source.root} any more")
+        return there
+
+    def _result(self, there: pl.DataFrame) -> RunResult | None:
+        """The result as it is at the source; what is here of it is not fetched again."""
+        record = there.filter(pl.col("key") == self.key.result)
+        if not record.height:
+            return None
+        raw = self.arrivals.record(self.key.result) if not self.arrivals.missing(record).height else None
+        raw = raw if raw is not None else self.source.read(self.key.result)
+        return RunResult.model_validate(parse(raw, self.source.uri(self.key.result)))
+
+    def _files(self, result: RunResult | None) -> pl.DataFrame:
+        places = Places(self.source, self.local, self.key, result)
+        keys = files_of(places, self.asked)
+        return looked_up(self.source, self.key, keys, result.inputs if result is not None else len(keys))
+
+    def _tables_here(self, result: RunResult | None) -> tuple[str, ...] | None:
+        """The tables that will be here: those that came before stay."""
+        if result is None:
+            return None
+        kept = {name for name in (self.before.tables or () if self.before else ()) if name in result.tables}
+        return tuple(sorted({*kept, *tables_of(result, self.asked)}))
+
+    def _got(self, files: pl.DataFrame) -> Got:
+        missing = self.arrivals.missing(files)
+        return Got(missing.height, int(missing["size"].sum()), files.height - missing.height)
+
+    def _bring(self, files: pl.DataFrame, progress: TransferProgress, sha256: Mapping[str, str] | None = None) -> Got:
+        got = self._got(files)
+        if got.files:
+            if self.before is not None and self.before.settled:  # whoever comes next has to settle it
+                self.before = replace(self.before, settled=False)
+                self.arrivals.note(self.before)
+            progress.expect(got.bytes)
+            bring(self.source, self.arrivals.missing(files), self.arrivals, sha256 or {}, progress.came)
+        return got
+
+    def _digests(self) -> dict[str, str]:
+        """What the input files of the run were at its allocation."""
+        place = self.arrivals.place(self.key.artifact_record)
+        if not place.exists():
+            return {}
+        table = pl.from_arrow(pq.read_table(io.BytesIO(place.read_bytes()), columns=["uri", "sha256"]))
+        assert isinstance(table, pl.DataFrame)
+        known = table.drop_nulls().filter(~pl.col("uri").str.contains("://"))
+        return {f"{self.key.path}/{uri}": digest for uri, digest in known.iter_rows()}
+
+    # --- the root -----------------------------------------------------------------------------------
+
+    @property
+    def _catalog(self) -> Catalog:
+        """The root's own: a catalog of the environment is that of another root."""
+        return catalog_of(self.local)
+
+    def _state(self) -> str | None:
+        """What tells whether the run was worked on here; None where it is not here."""
+        if not self.local.exists(self.key.manifest):
+            return None
+        return _state_of(read_result(self.local, self.key), len(self.local.files(self.key.attempts)))
+
+    def _is_as_it_came(self) -> bool:
+        """Whether nobody has worked on the run here: it is what the last download left, or what this one has brought."""
+        return self._state() in (None, self.before.state if self.before is not None else None, self._came)
+
+    def _check_here(self, *, fresh: bool) -> None:
+        """Nothing where the run is not there yet, or is as its last download left it."""
+        if self._state() is None:
+            return
+        check_free(self.local, self.key)
+        if self.before is None:
+            raise TransferError(
+                f"{self.local.uri(self.key.path)} is there, and no download has put it there: name another folder"
+            )
+        if self.before.source != self.source.root:
+            raise TransferError(f"{self.local.uri(self.key.path)} came from {self.before.source}: name another folder")
+        if fresh and not self._is_as_it_came():
+            raise TransferError(
+                f"{self.key.path} was worked on in {self.local.root} since it was downloaded, and what is asked for now "
+                "would replace that: name another folder, or delete the run there"
+            )
+
+    def _settle(self, result: RunResult | None, tables: tuple[str, ...] | None) -> None:
+        """Makes what has arrived a run of this root; can be repeated."""
+        is_new, state = self._state() is None, None
+        if self._is_as_it_came():
+            self._put_records(result, tables)
+        else:  # it stays; references to the files that came follow
+            plan, state = RunPlan.load(self.local, self.key), self.before.state if self.before is not None else None
+            self.local.write(self.key.plan, replace(plan, root=self.source.root).to_json())
+        if not is_new:
+            self._name_anew()
+        self.local.delete([self.key.tombstone])  # it may have been deleted here, and is wanted again
+        take_in(self.local, self._catalog, [self.key])
+        self.arrivals.end(Ended(self.source.root, state or self._state(), tables))
+
+    def _name_anew(self) -> None:
+        """Gives the tables new names before their references follow: a file that a snapshot names never changes."""
+        result = read_result(self.local, self.key)
+        if result is None:
+            return
+        known = Gathered.of(self.local, result, self.key)
+        gather, stems = f"{result.attempt:06d}-{uuid.uuid4().hex[:8]}", file_names(result.tables)
+        keys = {name: self.key.gathered(gather, stems[name]) for name in result.tables}
+        for name, table in result.tables.items():
+            self.local.link(table.key, keys[name])
+        tables = {name: table.model_copy(update={"key": keys[name]}) for name, table in result.tables.items()}
+        files = {name: replace(file, uri=self.local.uri(keys[name])) for name, file in known.files.items()}
+        named = result.model_copy(update={"tables": tables, "gather": gather})
+        record(self.local, self.key, named, Gathered(files, known.left))
+
+    def _put_records(self, result: RunResult | None, tables: tuple[str, ...] | None) -> None:
+        """The records of the run, as they came; its result without what was left out."""
+        records = self.arrivals.records()
+        attempts = [k for k in records if k.startswith(f"{self.key.attempts}/")]
+        last = {self.key.result, self.key.manifest}
+        for name in records:
+            if name in last or (raw := self.arrivals.record(name)) is None:
+                continue
+            if name in attempts:  # nobody works on it here
+                attempt = parse_attempt(raw, name)
+                stored = {k: v for k, v in asdict(attempt).items() if k != "age"}
+                raw = raw if attempt.ended else dump({**stored, "ended": True})
+            self.local.write(name, raw)
+        if result is not None and tables is not None:
+            left = {n: self.source.uri(t.key) for n, t in result.tables.items() if n not in tables}
+            kept = {n: t for n, t in result.tables.items() if n in tables}
+            uris = {n: self.local.uri(t.key) for n, t in kept.items()}
+            shown = result.model_copy(update={"tables": kept, "uris": uris, "left_out": {**result.left_out, **left}})
+            self.local.write(self.key.result, shown.model_dump_json(indent=1).encode())
+        manifest = self.arrivals.record(self.key.manifest)
+        assert manifest is not None
+        self.local.write(self.key.manifest, manifest)
+
+
+def _state_of(result: RunResult | None, attempts: int) -> str:
+    """What a run has come to, wherever it lies: its last end, and how many attempts there were."""
+    end = f"{result.attempt} {result.finished.isoformat()}" if result is not None else "not finished"
+    return f"{end}, {attempts} attempts"
+
+
+__all__ = ["Got", "Receiving"]

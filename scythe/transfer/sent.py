@@ -1,0 +1,157 @@
+"""One run, uploaded: its name is taken at the other root, its files follow, then it is made a run there.
+
+The manifest goes last, so that half a run is none. What an earlier try of the same run has sent is not sent again.
+Never replaces what is there, and never changes the source.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import polars as pl
+
+from scythe.errors import TransferError
+from scythe.gather.status import status_of
+from scythe.record import layout
+from scythe.record.attempts import check_free
+from scythe.record.find import reserved
+from scythe.record.format import FORMAT_KEY, dump, parse
+from scythe.record.generations import catalog_of
+from scythe.record.layout import RunKey
+from scythe.record.manifest import read_manifest, schemas_of_version
+from scythe.record.results import RunResult, read_result
+from scythe.runs.rebuild import take_in
+from scythe.settings import engine_settings
+from scythe.terminal.transfer import TransferProgress
+from scythe.transfer.chosen import Asked, frame_of, listed, records_and_tables
+from scythe_catalog.storage.objects import Objects
+
+#: Files that are sent together.
+_BATCH = 64
+_UPLOAD = "upload"
+#: What of a manifest is not of the run, but of the root that it lies in.
+_PLACES = ("input_artifacts", "io_spec", "specs_uri")
+
+
+class Sending:
+    """One run on its way from a folder to another root."""
+
+    def __init__(self, source: Objects, target: Objects, key: RunKey) -> None:
+        self.source, self.target, self.key = source, target, key
+
+    def is_wanted(self) -> bool:
+        """Whether the run is to be sent: not where it is there with the same content.
+
+        Raises:
+            TransferError: its name or its version is taken there by another content, or it is damaged here.
+            RunError: somebody works on it here.
+        """
+        check_free(self.source, self.key)
+        if (status := status_of(self.source, self.key)) == "damaged":
+            raise TransferError(f"{self.source.uri(self.key.path)} is {status}: restore it, or delete it, then upload")
+        if self.target.exists(self.key.manifest) and not self._is_ours():
+            if identity(self.source, self.key) != identity(self.target, self.key):
+                raise TransferError(
+                    f"{self.target.uri(self.key.path)} is there with another content: nothing was sent. Delete the run "
+                    "here or there, or allocate it anew under a name of its own"
+                )
+            return False
+        there = reserved(self.target, self.key.experiment, self.key.version)
+        if self.key in there.deleted:
+            raise TransferError(f"{self.key.path} was deleted in {self.target.root}: its name is not given again")
+        if self.key in there.taken and not self._is_ours():
+            raise TransferError(
+                f"the name {self.key.path} is taken in {self.target.root} by an allocation or another upload: wait for "
+                "it, or delete what it left there"
+            )
+        self._check_version()
+        return True
+
+    def send(self, progress: TransferProgress) -> tuple[int, int]:
+        """Sends the run, which is one of the other root then; how many files were sent, and how large [bytes].
+
+        Raises:
+            TransferError: its name was taken meanwhile.
+            RunDamaged: what was sent cannot be read there.
+        """
+        if not self.target.create(self.key.reservation, dump({_UPLOAD: self._name()})) and not self._is_ours():
+            raise TransferError(f"the name {self.key.path} was taken in {self.target.root} meanwhile")
+        wanted = self._files()
+        there = frame_of(self.target.found(self.key.path)).select("key", "size")
+        missing = wanted.join(there, on=["key", "size"], how="anti")
+        count, size = missing.height, int(missing["size"].sum())
+        progress.expect(size)
+        keys: list[str] = missing.filter(pl.col("key") != self.key.manifest)["key"].to_list()
+        for batch in [keys[i : i + _BATCH] for i in range(0, len(keys), _BATCH)] + [[self.key.manifest]]:
+            assert self.source.folder is not None
+            pairs = [(self.source.folder / key, key) for key in batch]
+            self.target.take_in(pairs)
+            progress.came(sum(path.stat().st_size for path, _ in pairs))
+        take_in(self.target, catalog_of(self.target, engine_settings().catalog), [self.key])
+        self.target.write(self.key.reservation, dump({}))  # no upload has to go on with it
+        return count, size
+
+    def _files(self) -> pl.DataFrame:
+        result = read_result(self.source, self.key)
+        base = records_and_tables(listed(self.source, self.key), self.key, result, Asked())
+        inner = [f for folder in ("results", "artifacts") for f in self.source.found(f"{self.key.path}/{folder}")]
+        return pl.concat([base, frame_of(inner)])
+
+    def _name(self) -> str:
+        return hashlib.sha256(json.dumps(identity(self.source, self.key), sort_keys=True).encode()).hexdigest()
+
+    def _is_ours(self) -> bool:
+        """Whether the name was taken by an upload of this very run, which came to no end."""
+        try:
+            owner = parse(self.target.read(self.key.reservation), self.target.uri(self.key.reservation))
+        except FileNotFoundError:
+            return False
+        return owner.get(_UPLOAD) == self._name()
+
+    def _check_version(self) -> None:
+        """Nothing where the version is free, or its models are those of this run.
+
+        Raises:
+            TransferError: they are others.
+        """
+        where = layout.version_record(self.key.experiment, self.key.version)
+        try:
+            there = parse(self.target.read(where), self.target.uri(where))
+        except FileNotFoundError:
+            there = schemas_of_version(self.target, self.key.experiment, self.key.version)
+        here = schemas_of_version(self.source, self.key.experiment, self.key.version)
+        if there is not None and here is not None and _bare(there) != _bare(here):
+            raise TransferError(
+                f"{self.key.experiment} {self.key.version} has other columns in {self.target.root} than in "
+                f"{self.source.root}: nothing was sent. Allocate the run anew, under another version"
+            )
+
+
+def _bare(schemas: dict[str, Any]) -> dict[str, Any]:
+    """What of the schemas of a version binds its runs."""
+    said = ("doc", "unit", "bounds")
+    return {
+        side: sorted(({k: v for k, v in c.items() if k not in said} for c in columns), key=lambda c: c["name"])
+        for side, columns in schemas.items()
+        if side != FORMAT_KEY
+    }
+
+
+def identity(objects: Objects, key: RunKey) -> dict[str, Any]:
+    """What tells a run, and what it has come to, from another one of the same name, wherever it lies."""
+    manifest = {k: v for k, v in read_manifest(objects, key).items() if k not in _PLACES}
+    result = read_result(objects, key)
+    parts = objects.files(key.parts) if result is None else []
+    return {"manifest": manifest, "result": _outcome(result), "parts": [n for n in parts if n.endswith(".json")]}
+
+
+def _outcome(result: RunResult | None) -> dict[str, Any] | None:
+    if result is None:
+        return None
+    told = {"inputs": result.inputs, "rows": result.rows, "errors": result.errors, "attempt": result.attempt}
+    return {**told, "finished": result.finished.isoformat()}
+
+
+__all__ = ["Sending", "identity"]

@@ -1,0 +1,119 @@
+"""A table for people without Python: as CSV, or as a workbook of Excel with a second sheet that tells what the columns are.
+
+Instants are those of UTC, without a zone, which Excel does not know. What has no cell (lists, nested values) is left out, and told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from scythe.define.typed import Named
+from scythe.errors import NotFoundError, TransferError
+from scythe.names import ID_LEVELS
+from scythe.reader.one_run import one_run, scan_run
+from scythe.reader.verbs import AskedRun, AskedVersion
+from scythe.record.find import name_of
+from scythe.record.generations import catalog_of
+from scythe.settings import engine_settings, storage
+from scythe.transfer.chosen import asked_of
+from scythe_catalog.schema import TableSchema
+from scythe_catalog.storage.objects import Objects
+
+#: A sheet of Excel has so many rows, the names of the columns included.
+_MOST_ROWS = 1_048_576
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A file that was written, its rows, and what was left out or changed."""
+
+    path: Path
+    rows: int
+    #: The columns that have no cell.
+    left_out: tuple[str, ...]
+    #: The columns of which the zone was taken off.
+    zoned: tuple[str, ...]
+
+
+def write_sheet(
+    experiment: Named,
+    table: str,
+    folder: Path,
+    kind: Literal["csv", "xlsx"],
+    version: AskedVersion = None,
+    *,
+    run: AskedRun = None,
+    where: pl.Expr | str | None = None,
+) -> Sheet:
+    """Writes a table of one run into a folder, without the four identifiers of its rows; the file has the name of run and table.
+
+    Raises:
+        NotFoundError: there is no such run, table or column of the condition.
+        TransferError: XlsxWriter is not installed, or a sheet of Excel has not as many rows.
+        StorageError: the root cannot be reached.
+    """
+    if kind == "xlsx" and find_spec("xlsxwriter") is None:
+        raise TransferError("a workbook of Excel needs one more package: pip install 'scythe-engine[xlsx]'")
+    objects, name = storage(), name_of(experiment)
+    key, result = one_run(objects, name, version, run)
+    frame = scan_run(catalog_of(objects, engine_settings().catalog), objects, key, result, table, None, ids=True)
+    condition = asked_of("all", "all", where).where
+    if condition is not None:
+        try:
+            frame = frame.filter(condition)
+            frame.collect_schema()
+        except pl.exceptions.PolarsError as error:
+            raise NotFoundError(f"where= cannot be asked of {table!r} of {key.path}: {error}") from error
+    plain, left_out, zoned = _plain(frame.drop(ID_LEVELS, strict=False))
+    path = folder / f"{key.path.replace('/', '-')}-{table}.{kind}"
+    folder.mkdir(parents=True, exist_ok=True)
+    notes = _notes(objects, result.tables[table].key) if result is not None else None
+    if kind == "csv":
+        plain.sink_csv(path)
+        rows = plain.select(pl.len()).collect().item()
+    else:
+        rows = _workbook(plain, path, table, notes)
+    return Sheet(path, rows, left_out, zoned)
+
+
+def _plain(frame: pl.LazyFrame) -> tuple[pl.LazyFrame, tuple[str, ...], tuple[str, ...]]:
+    schema = frame.collect_schema()
+    left_out = [n for n, t in schema.items() if t.is_nested() or t == pl.Binary]
+    zoned = [n for n, t in schema.items() if isinstance(t, pl.Datetime) and t.time_zone is not None]
+    utc = [pl.col(n).dt.convert_time_zone("UTC").dt.replace_time_zone(None) for n in zoned]
+    return frame.with_columns(utc).drop(left_out), tuple(left_out), tuple(zoned)
+
+
+def _workbook(plain: pl.LazyFrame, path: Path, table: str, notes: pl.DataFrame | None) -> int:
+    from xlsxwriter import Workbook
+
+    frame = plain.collect()
+    if frame.height >= _MOST_ROWS:
+        raise TransferError(
+            f"the table {table!r} has {frame.height:,} rows, a sheet of Excel {_MOST_ROWS - 1:,} at most: write it as CSV, "
+            "or fewer of its rows with where="
+        )
+    named: Sequence[tuple[str, pl.DataFrame | None]] = ((table[:31], frame), ("columns", notes))
+    with Workbook(path, {"strings_to_formulas": False, "nan_inf_to_errors": True}) as book:
+        for title, sheet in named:
+            if sheet is not None:
+                sheet.write_excel(book, worksheet=title, autofit=True)
+    return frame.height
+
+
+def _notes(objects: Objects, key: str) -> pl.DataFrame:
+    """Of each column its unit and its meaning, as the models tell them."""
+    with objects.reader(key) as stream:
+        schema = TableSchema.from_arrow(pq.read_schema(stream))
+    rows = [(c.name, c.unit, c.doc) for c in schema if c.name not in ID_LEVELS]
+    return pl.DataFrame(rows, {"column": pl.String, "unit": pl.String, "meaning": pl.String}, orient="row")
+
+
+__all__ = ["Sheet", "write_sheet"]

@@ -1,0 +1,502 @@
+"""Runs that are carried between roots: only what is asked for comes, once; what arrives is a root; nothing is replaced unseen."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+import scythe
+from scythe.allocate import BaseExperiment, ExperimentRun
+from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.cli import app
+from scythe.errors import NotFoundError, ReadError, RunError, TransferError
+from scythe.registry import ExperimentRegistry
+from scythe.settings import storage
+from scythe.transfer import copied
+from scythe.utils.filesys import FileReference
+from tests.fault_proxy import FaultProxy, fault_proxy
+from tests.s3_server import S3Server
+
+TABLES = ("scalars", "errors", "tasks", "hourly", "result_file_refs")
+VALUES = (1.0, 2.0, 3.0, 4.0, 5.0)
+
+
+class Wall(ExperimentInputSpec):
+    r_value: float
+    weather: FileReference
+
+
+class Energy(ExperimentOutputSpec):
+    heating: float
+    report: FileReference
+    picture: FileReference
+
+
+def simulate(spec: Wall, tempdir: Path) -> Energy:
+    if spec.r_value == 4.0 and not Path("mended").exists():
+        raise ValueError("no wall is like that")
+    for name in ("report", "picture"):
+        (tempdir / f"{name}.txt").write_text(f"{name} of {spec.r_value} in {Path(str(spec.weather)).read_text()}")
+    frame = pl.DataFrame({"hour": [0, 1], "kwh": [spec.r_value, 1.0]})
+    return Energy(
+        heating=8 / spec.r_value, report=tempdir / "report.txt", picture=tempdir / "picture.txt", dataframes={"hourly": frame}
+    )  # fmt: skip
+
+
+def simulated(values: tuple[float, ...] = VALUES, **options: Any) -> ExperimentRun:
+    """A run to its end, inline; a wall of 4.0 fails."""
+    ExperimentRegistry.Register(name="sim", retries=0)(simulate)
+    for value in values:
+        Path(f"{value}.epw").write_text(f"weather {value}")
+    specs = pl.DataFrame({"r_value": values, "weather": [f"{value}.epw" for value in values]})
+    try:
+        return BaseExperiment(experiment="sim").allocate(specs, engine="inline", chunk=1, **options)[0]
+    except ValueError:
+        run = scythe.open_run("sim")
+    while run.status != "finished":
+        try:
+            run.resume(engine="inline")
+        except ValueError:
+            continue
+    return run
+
+
+def everything(**of: Any) -> dict[str, pl.DataFrame]:
+    return {table: scythe.read("sim", table=table, **of) for table in TABLES}
+
+
+@pytest.fixture
+def at(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes a folder the root of the settings."""
+
+    def become(folder: Path) -> None:
+        monkeypatch.setenv("SCYTHE_STORAGE_ROOT", str(folder))
+        monkeypatch.delenv("SCYTHE_STORAGE_BUCKET", raising=False)
+
+    return become
+
+
+@pytest.fixture
+def seen(bucket: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """A proxy that counts requests to the bucket, which is the root."""
+    with fault_proxy(s3.port, lambda method, target: None) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        yield proxy
+
+
+def got(proxy: FaultProxy) -> list[str]:
+    """The objects that were read since the last call, those of lists left out."""
+    found = [target.split("?")[0] for method, target, *_ in proxy.seen if method == "GET" and "list-type" not in target]
+    proxy.seen.clear()
+    return found
+
+
+def names(folder: Path, below: str) -> list[str]:
+    return sorted(path.name for path in folder.glob(f"sim/*/*/{below}/*"))
+
+
+# --- what comes --------------------------------------------------------------------------------------
+
+
+def test_only_the_files_of_the_rows_and_fields_that_are_asked_for_are_fetched_from_a_bucket_and_never_twice(
+    seen: FaultProxy, tmp_path: Path
+) -> None:
+    run = simulated()
+    here = tmp_path / "here"
+    got(seen)
+    found = scythe.download("sim", here, files=["report"], where="r_value < 3")
+    files = [target for target in got(seen) if "/results/" in target or "/artifacts/" in target]
+    assert len(files) == len(set(files)) == 2
+    assert all("/results/report/" in target for target in files)
+    assert [p.read_text() for p in sorted(here.rglob("results/report/*"))] == [
+        "report of 1.0 in weather 1.0",
+        "report of 2.0 in weather 2.0",
+    ]
+    again = scythe.download("sim", here, files=["report"], where=pl.col("r_value") < 3)
+    assert got(seen) == []
+    assert (again.files, again.present) == (0, found.files)
+    assert found.runs == (run.experiment_id,)
+
+
+def test_a_second_call_for_more_fetches_the_rest_and_all_references_follow(
+    seen: FaultProxy, tmp_path: Path, at: Any
+) -> None:
+    simulated()
+    before, here = everything(), tmp_path / "here"
+    scythe.download("sim", here, files=False)
+    assert not list(here.rglob("results/*/*"))
+    got(seen)
+    scythe.download("sim", here)
+    fetched = got(seen)
+    assert len(fetched) == len(VALUES) + 2 * 4
+    assert not [target for target in fetched if "/results/" not in target and "/artifacts/" not in target]
+    bucket = storage().root
+    at(here)
+    after = everything()
+    for table in TABLES:
+        moved = before[table].with_columns(pl.col(pl.String).str.replace(bucket, f"file://{here}", literal=True))
+        assert_frame_equal(after[table], moved)
+    assert scythe.fetch(scythe.files("sim")["report"][0]).read_text() == "report of 1.0 in weather 1.0"
+
+
+def test_a_dry_run_says_how_much_it_would_be_and_leaves_nothing_behind(root: Path, tmp_path: Path) -> None:
+    simulated()
+    here = tmp_path / "here"
+    would = scythe.download("sim", here, where="r_value > 2", dry_run=True)
+    assert not here.exists()
+    assert scythe.download("sim", here, where="r_value > 2") == would
+    assert scythe.download("sim", here, where="r_value > 2", dry_run=True).files == 0
+
+
+def test_what_is_not_there_is_named_before_anything_is_written(root: Path, tmp_path: Path) -> None:
+    simulated()
+    here = tmp_path / "here"
+    with pytest.raises(
+        NotFoundError, match=r"'reports' \(did you mean 'report'\?\); there is weather, report, picture"
+    ):
+        scythe.download("sim", here, files=["reports"])
+    with pytest.raises(NotFoundError, match="has no table 'scalar'"):
+        scythe.download("sim", here, tables=["scalar"])
+    with pytest.raises(NotFoundError, match=r"'r_vale' \(did you mean 'r_value'\?\)"):
+        scythe.download("sim", here, where="r_vale < 3")
+    with pytest.raises(ReadError, match="files='report' is one name"):
+        scythe.download("sim", here, files="report")  # type: ignore[arg-type]
+    with pytest.raises(TransferError, match="is the root itself"):
+        scythe.download("sim", root)
+    assert scythe.list_experiments()["name"].to_list() == ["sim"]
+    assert not list(here.glob("sim"))
+
+
+# --- what arrives is a root ---------------------------------------------------------------------------
+
+
+def test_what_arrives_is_a_root_that_is_listed_rebuilt_mended_and_reported(root: Path, tmp_path: Path, at: Any) -> None:
+    simulated()
+    here = tmp_path / "here"
+    scythe.download("sim", here, files=["weather", "picture"], where="r_value < 2")
+    at(here)
+    references = scythe.files("sim").select("report", "picture")
+    assert references["report"].str.starts_with(f"file://{root}/").all()
+    assert references["picture"].str.starts_with(f"file://{here}/").to_list() == [True, False, False, False]
+    before = everything()
+    app(["rebuild"], standalone_mode=False)
+    assert {name: frame.rows() for name, frame in everything().items()} == {n: f.rows() for n, f in before.items()}
+    assert scythe.list_runs("sim")["status"].to_list() == ["finished"]
+    assert scythe.read("sim", "all")["r_value"].to_list() == [1.0, 2.0, 3.0, 5.0]
+    assert scythe.report("sim", to=tmp_path / "report.html").stat().st_size > 1000
+    Path("mended").touch()
+    result = scythe.open_run("sim").retry_errors(engine="inline").result()
+    assert (result.rows, result.errors) == (5, 0)
+    assert scythe.read("sim")["r_value"].to_list() == list(VALUES)
+    at(root)
+    assert scythe.read("sim", table="errors").height == 1
+
+
+def test_what_was_worked_on_here_is_not_replaced(root: Path, tmp_path: Path, at: Any) -> None:
+    run = simulated()
+    here = tmp_path / "here"
+    scythe.download("sim", here, files=False)
+    Path("mended").touch()
+    at(here)
+    scythe.open_run("sim").retry_errors(engine="inline").result()
+    at(root)
+    scythe.download("sim", here, files=["picture"])
+    at(here)
+    assert scythe.files("sim")["picture"].str.starts_with(f"file://{here}/").all()
+    assert scythe.read("sim", table="errors").height == 0
+    at(root)
+    run.retry_errors(engine="inline").result()
+    with pytest.raises(TransferError, match="was worked on in"):
+        scythe.download("sim", here, files=False)
+
+
+def test_a_run_that_has_gone_on_at_its_source_is_fetched_anew_as_far_as_it_changed(
+    root: Path, tmp_path: Path, at: Any
+) -> None:
+    run = simulated()
+    here = tmp_path / "here"
+    scythe.download("sim", here)
+    Path("mended").touch()
+    run.retry_errors(engine="inline").result()
+    scythe.download("sim", here)
+    at(here)
+    assert scythe.read("sim")["r_value"].to_list() == list(VALUES)
+    assert names(here, "results/report") == names(root, "results/report")
+    assert len(names(here, "results/report")) == len(VALUES)
+
+
+def test_a_table_that_was_left_out_is_no_damage_and_says_where_it_is(root: Path, tmp_path: Path, at: Any) -> None:
+    simulated()
+    here = tmp_path / "here"
+    scythe.download("sim", here, tables=["scalars"], files=False)
+    at(here)
+    run = scythe.open_run("sim")
+    assert (run.status, run.problem) == ("finished", None)
+    assert scythe.read("sim").height == 4
+    with pytest.raises(
+        NotFoundError, match=r"'hourly' of .* was left out when the run was downloaded; it lies at file://"
+    ):
+        scythe.read("sim", table="hourly")
+    with pytest.raises(RunError, match="was downloaded without"):
+        run.retry_errors(engine="inline")
+    app(["rebuild"], standalone_mode=False)
+    at(root)
+    more = scythe.download("sim", here, tables=["hourly"], files=False)
+    at(here)
+    assert more.files == 1
+    assert (scythe.read("sim").height, scythe.read("sim", table="hourly").height) == (4, 8)
+
+
+def test_a_run_that_is_not_finished_is_resumed_where_it_arrived(root: Path, tmp_path: Path, at: Any) -> None:
+    ExperimentRegistry.Register(name="sim", retries=0)(simulate)
+    Path("w.epw").write_text("w")
+    specs = pl.DataFrame({"r_value": VALUES, "weather": ["w.epw"] * len(VALUES)})
+    with pytest.raises(ValueError, match="no wall"):
+        BaseExperiment(experiment="sim").allocate(specs, engine="inline", chunk=1)
+    with pytest.raises(NotFoundError, match="has no finished run"):
+        scythe.download("sim", tmp_path / "here")
+    run = scythe.open_run("sim")
+    here = tmp_path / "here"
+    scythe.download("sim", here, run=run)
+    at(here)
+    there = scythe.open_run("sim")
+    assert there.status == "incomplete"
+    assert scythe.read("sim", run=there)["r_value"].to_list() == [1.0, 2.0, 3.0]
+    result = there.resume(engine="inline").result()
+    assert (result.rows, result.errors) == (4, 1)
+    assert run.status == "incomplete"
+
+
+def test_all_runs_of_all_versions_come_at_once(root: Path, tmp_path: Path, at: Any) -> None:
+    simulated((1.0, 2.0))
+    simulated((3.0,), version="bumpminor")
+    here = tmp_path / "here"
+    assert len(scythe.download("sim", here, "all", run="all").runs) == 2
+    at(here)
+    assert sorted(scythe.read("sim", "all", run="all")["r_value"]) == [1.0, 2.0, 3.0]
+
+
+# --- what goes wrong ----------------------------------------------------------------------------------
+
+_KILLED = """
+import os, sys, signal
+import scythe
+from scythe.transfer.copied import _Copy
+before, count = _Copy._part, [0]
+def part(self, *arguments):
+    count[0] += 1
+    if count[0] > int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return before(self, *arguments)
+_Copy._part = part
+scythe.download("sim", sys.argv[1])
+"""
+
+
+def test_a_killed_download_repeats_no_more_than_what_was_under_way(seen: FaultProxy, tmp_path: Path, at: Any) -> None:
+    simulated()
+    here = tmp_path / "here"
+    got(seen)
+    after = 20
+    done = subprocess.run([sys.executable, "-c", _KILLED, str(here), str(after)], check=False, env=dict(os.environ))
+    assert done.returncode == -signal.SIGKILL
+    assert not list(here.rglob("sim/*/*/manifest.yml")), "half a run is none"
+    first = {target for target in got(seen) if "/results/" in target or "/artifacts/" in target}
+    scythe.download("sim", here)
+    second = {target for target in got(seen) if "/results/" in target or "/artifacts/" in target}
+    assert len(first | second) == len(VALUES) + 2 * 4
+    assert len(first & second) <= copied._SMALL_AT_ONCE
+    assert not list(here.rglob("*.part"))
+    at(here)
+    assert scythe.read("sim").height == 4
+
+
+def test_a_large_file_comes_in_parts_and_goes_on_behind_what_there_is_of_it(
+    seen: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copied, "PART_BYTES", 8)
+    run = simulated((1.0,))
+    here = tmp_path / "here"
+    seen.rule = lambda method, target: "cut before" if method == "GET" and "results/report" in target and len([t for _, t, *_ in seen.seen if "results/report" in t and "list-type" not in t]) > 2 else None  # fmt: skip
+    monkeypatch.setattr("scythe_catalog.storage.s3_errors.PATIENCE_SECONDS", 0.0)
+    with pytest.raises(TransferError):
+        scythe.download("sim", here, files=["report"])
+    (part,) = here.rglob("*.part")
+    begun = part.stat().st_size
+    assert 0 < begun < len("report of 1.0 in weather 1.0")
+    seen.heal()
+    seen.seen.clear()
+    scythe.download("sim", here, files=["report"])
+    ranges = [
+        headers["range"] for _, target, headers, _ in seen.seen if "results/report" in target and "range" in headers
+    ]
+    assert min(int(text.removeprefix("bytes=").split("-")[0]) for text in ranges) == begun
+    assert next(here.rglob("results/report/*")).read_text() == "report of 1.0 in weather 1.0"
+    assert run.status == "finished"
+
+
+def test_a_source_that_changes_meanwhile_or_has_lost_a_file_is_an_error_that_names_it(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulated()
+    file = next(root.rglob("results/report/*"))
+    whole = file.read_text()
+    before = copied._Copy._part
+
+    def changed(self: Any, what: Any, start: int, stop: int) -> bytes:
+        if what.key.endswith(file.name) and "report" in what.key:
+            file.write_text(whole[:-1] if how == "cut short" else "x" * len(whole))
+        return before(self, what, start, stop)
+
+    monkeypatch.setattr(copied._Copy, "_part", changed)
+    for how in ("cut short", "changed"):
+        with pytest.raises(TransferError, match=f"{file.name}"):
+            scythe.download("sim", tmp_path / how)
+    monkeypatch.setattr(copied._Copy, "_part", before)
+    file.unlink()
+    with pytest.raises(TransferError, match=f"{file.name} is not there"):
+        scythe.download("sim", tmp_path / "lost")
+
+
+def test_a_file_of_a_bucket_that_was_replaced_since_it_was_listed_is_an_error(
+    seen: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulated((1.0,))
+    (key,) = storage().keys(f"{scythe.open_run('sim').key.path}/results/report")
+    before = copied._Copy._part
+
+    def replaced(self: Any, what: Any, start: int, stop: int) -> bytes:
+        if what.key == key:
+            storage().write(key, b"x" * what.size)
+        return before(self, what, start, stop)
+
+    monkeypatch.setattr(copied._Copy, "_part", replaced)
+    with pytest.raises(TransferError, match="was replaced while it was read"):
+        scythe.download("sim", tmp_path / "here")
+
+
+def test_an_input_file_that_is_not_what_it_was_at_allocation_is_told(root: Path, tmp_path: Path) -> None:
+    simulated()
+    file = next(root.rglob("artifacts/weather/1.0.epw"))
+    file.write_text("weather 9.9")
+    with pytest.raises(TransferError, match=r"1\.0\.epw is not what it was when its run was allocated: its sha256"):
+        scythe.download("sim", tmp_path / "here")
+
+
+def test_a_file_that_was_changed_here_is_fetched_again(root: Path, tmp_path: Path) -> None:
+    simulated()
+    here = tmp_path / "here"
+    scythe.download("sim", here)
+    next(here.rglob("results/report/*")).write_text("mine")
+    assert scythe.download("sim", here).files == 1
+
+
+# --- the other way ------------------------------------------------------------------------------------
+
+
+def test_what_was_downloaded_is_uploaded_elsewhere_skipped_where_it_is_and_refused_where_it_is_another(
+    root: Path, tmp_path: Path, at: Any
+) -> None:
+    simulated()
+    before, here, there = everything(), tmp_path / "here", tmp_path / "there"
+    scythe.download("sim", here)
+    assert scythe.upload(here).runs == ()  # to where it came from
+    at(there)
+    sent = scythe.upload(here)
+    assert len(sent.runs) == 1
+    after = everything()
+    for table in TABLES:
+        moved = before[table].with_columns(
+            pl.col(pl.String).str.replace(f"file://{root}", f"file://{there}", literal=True)
+        )
+        assert_frame_equal(after[table], moved)
+    again = scythe.upload(here)
+    assert (again.runs, again.skipped, again.files) == ((), sent.runs, 0)
+    Path("mended").touch()
+    at(here)
+    scythe.open_run("sim").retry_errors(engine="inline").result()
+    at(there)
+    with pytest.raises(TransferError, match="is there with another content: nothing was sent"):
+        scythe.upload(here)
+    assert scythe.read("sim", table="errors").height == 1
+
+
+def test_an_upload_to_a_bucket_that_was_cut_short_goes_on_and_is_read_there(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    monkeypatch.delenv("SCYTHE_STORAGE_BUCKET")
+    monkeypatch.setenv("SCYTHE_STORAGE_ROOT", str(here))
+    run = simulated()
+    monkeypatch.setenv("SCYTHE_STORAGE_BUCKET", bucket)
+    from scythe.transfer import sent
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sent, "take_in", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            scythe.upload(here)
+    done = scythe.upload(here)
+    assert (done.runs, done.files) == ((run.experiment_id,), 0)
+    assert scythe.read("sim")["r_value"].to_list() == [1.0, 2.0, 3.0, 5.0]
+    assert scythe.fetch(scythe.files("sim")["report"][0]).read_text() == "report of 1.0 in weather 1.0"
+    assert scythe.upload(here).skipped == (run.experiment_id,)
+
+
+def test_a_version_with_other_columns_and_a_name_that_was_deleted_are_refused(
+    root: Path, tmp_path: Path, at: Any
+) -> None:
+    run = simulated((1.0,))
+    here = tmp_path / "here"
+    scythe.download("sim", here)
+    run.delete()
+    with pytest.raises(TransferError, match="was deleted"):
+        scythe.upload(here)
+    record = tmp_path / "there" / "_catalog" / "sim" / "_versions" / "v1.0.0.json"
+    record.parent.mkdir(parents=True)
+    record.write_text((here / record.relative_to(tmp_path / "there")).read_text().replace('"heating"', '"cooling"'))
+    at(tmp_path / "there")
+    with pytest.raises(TransferError, match=r"sim v1\.0\.0 has other columns in"):
+        scythe.upload(here)
+
+
+# --- at the prompt ------------------------------------------------------------------------------------
+
+
+def test_the_commands_do_what_the_verbs_do(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], at: Any
+) -> None:
+    run = simulated()
+    here = tmp_path / "here"
+    app(["download", "sim", str(here), "--files", "report", "--where", "r_value < 3"], standalone_mode=False)
+    out = capsys.readouterr().out
+    assert run.experiment_id in out
+    assert "fetched" in out
+    assert len(names(here, "results/report")) == 2
+    at(tmp_path / "there")
+    app(["upload", str(here)], standalone_mode=False)
+    assert f"{run.experiment_id} is new in" in capsys.readouterr().out
+
+
+def test_a_table_is_written_for_people_without_python(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    simulated()
+    command = ["download", "sim", str(tmp_path), "--csv", "tasks", "--xlsx", "tasks", "--where", "sort_index < 2"]
+    app(command, standalone_mode=False)
+    out = capsys.readouterr().out
+    assert out.count("times are UTC, without a zone: start") == 2
+    (csv,), (book,) = tmp_path.glob("sim-*-tasks.csv"), tmp_path.glob("sim-*-tasks.xlsx")
+    frame = pl.read_csv(csv, try_parse_dates=True)
+    assert frame.height == 2
+    assert frame.schema["start"] == pl.Datetime("us")
+    assert "sort_index" not in frame.columns
+    assert book.read_bytes()[:2] == b"PK"
