@@ -451,7 +451,7 @@ def test_an_object_that_comes_short_is_an_error_and_never_in_the_cache(
     from scythe_catalog.storage import ranged
 
     s3.client().put_object(Bucket=bucket, Key="large", Body=os.urandom(9 * 1024 * 1024))
-    monkeypatch.setattr(ranged, "_range", lambda root, key, start, stop, tag: b"short")
+    monkeypatch.setattr(ranged, "read_range", lambda root, key, start, stop, tag: b"short")
     with pytest.raises(FetchError, match=r"got [\d]+ of 9437184 bytes"):
         fetch(f"s3://{bucket}/large")
     assert cached(cache) == []
