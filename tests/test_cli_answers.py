@@ -163,8 +163,7 @@ def test_logs_are_told_apart_from_what_is_damaged_and_from_a_frame_of_that_name(
     run = run_of([20.0])
     assert json.loads(said("logs", "heat", "--json")) == []
     assert said("runs", "heat", "--tag", "paper") == "no run has the tag 'paper'\n"
-    result = run.objects.read(run.key.result)
-    tables = json.loads(result)
+    tables = json.loads(run.objects.read(run.key.result))
     tables["tables"]["logs"] = tables["tables"]["tasks"]
     run.objects.write(run.key.result, json.dumps(tables).encode())
     with pytest.raises(NotFoundError, match="a dataframe of its function"):

@@ -151,6 +151,8 @@ def logs(
         found = found.filter(found["sort_index"] == input)
     if json:
         show_table(found, "", json=True)
+    elif input is None and not found.height:  # what printed has been run again since
+        say(f"no input of {run.experiment_id} has printed anything")
     elif input is None:
         last = [pl.col(n).str.strip_chars_end().str.split("\n").list.last() for n in ("stdout", "stderr", "log")]
         show_table(found.select("sort_index", "attempt", *last), "")

@@ -79,18 +79,22 @@ class Printed:
 
     def __bool__(self) -> bool:
         """Whether anything was printed or logged since it was taken last, or the streams are not what they were."""
-        self._flush()
-        return any(os.lseek(file, 0, os.SEEK_END) for file in self._files) or not self._are_in_place()
+        return self._is_there() or not self._are_in_place()
 
     def take(self) -> LogRow | None:
         """What was printed and logged since the last call, which is passed on; None where that is nothing."""
-        if not self:
+        if not self._is_there():
+            self._bring_back()
             return None
         with self._lock:
             self._pass_on()
             texts = [_kept(file) for file in self._files]
             self._empty()
-        return LogRow(None, *texts) if any(texts) else None
+        return LogRow(None, *texts)
+
+    def _is_there(self) -> bool:
+        self._flush()
+        return any(os.lseek(file, 0, os.SEEK_END) for file in self._files)
 
     def drop(self) -> None:
         """Forgets what was printed since the last call: the inputs run again."""
@@ -141,15 +145,17 @@ class Printed:
             os.dup2(file, i + 1)
             if not _is_open(self._streams[i]):
                 self._streams[i] = open(i + 1, "w", 1, "utf-8", "backslashreplace", closefd=False)  # noqa: SIM115
-            setattr(sys, _STREAMS[i], self._streams[i])
+        sys.stdout, sys.stderr = self._streams
 
     def _flush(self) -> None:
         """What Python and C hold in buffers: libraries have theirs."""
-        for stream in {
-            id(s): s for s in (getattr(sys, "stdout", None), getattr(sys, "stderr", None), *self._streams)
-        }.values():
+        for name, own in zip(_STREAMS, self._streams, strict=False):
+            stream = getattr(sys, name, None)
             with suppress(Exception):  # the function may have closed it, or put its own there
-                stream.flush()  # pyright: ignore[reportOptionalMemberAccess]
+                own.flush()
+            if stream is not own:
+                with suppress(Exception):
+                    stream.flush()  # pyright: ignore[reportOptionalMemberAccess]
         self._libraries.fflush(None)
 
 

@@ -126,6 +126,22 @@ def test_a_retry_replaces_what_the_failed_inputs_printed_and_keeps_the_rest(root
     assert found == [(0, 1, "try False\n"), (1, 2, "try True\n"), (2, 1, "try False\n")]
 
 
+def test_words_of_an_input_that_is_run_again_and_is_silent_are_gone(root: Path) -> None:
+    @ExperimentRegistry.Register(name="talk", retries=0)
+    def mended(spec: Talk) -> Heard:
+        if not Path("mended").exists():
+            print("it breaks")
+            raise ValueError("broken")
+        return Heard(y=spec.n)
+
+    run, ref = BaseExperiment(mended).allocate(pl.DataFrame({"n": [0]}), engine="local", workers=1)
+    ref.result()
+    assert "it breaks" in CliRunner().invoke(app, ["logs", "talk"]).output
+    Path("mended").touch()
+    run.retry_errors(engine="inline").result()
+    assert "has printed anything" in CliRunner().invoke(app, ["logs", "talk"]).output
+
+
 def test_the_command_shows_the_last_lines_of_all_and_everything_of_one(run: ExperimentRun) -> None:
     def said(*words: str) -> str:
         return CliRunner().invoke(app, ["logs", *words], catch_exceptions=False).output
