@@ -5,11 +5,12 @@ Registering builds no client and runs nothing. The registered function stays the
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Never, TypeVar
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.define.experiment import (
@@ -46,7 +47,7 @@ class ExperimentRegistry:
     @classmethod
     def Register(
         cls,
-        *,
+        *without_brackets: Never,
         worker: str | None = None,
         description: str | None = None,
         name: str | None = None,
@@ -83,6 +84,7 @@ class ExperimentRegistry:
             local_file_location: Where those lie: in the shared "cache", or "copied-to-tempdir" for each input (needs `tempdir`).
             max_inputs_per_process: After so many inputs a worker process is replaced by a fresh one: for a simulator
                 that leaks memory or handles.
+            without_brackets: Nothing; where the brackets were forgotten, the message says so.
             engine_options: What the function needs of an engine, by the engine's name: its options (`LocalOptions(workers=2)`)
                 or a dict of them. `allocate(engine=...)` overrides them.
             task_config: Further options of the Hatchet task, by their names.
@@ -92,7 +94,7 @@ class ExperimentRegistry:
 
         Raises:
             RegistrationError: a name that is taken or no folder name, a missing annotation, a clash of names, an option that
-                makes no sense. The decorator raises it.
+                is misspelt or makes no sense. The decorator raises it.
             SchemaError: a field that no table can hold. The decorator raises it.
 
         Examples:
@@ -103,6 +105,12 @@ class ExperimentRegistry:
             >>> simulate_loss(BuildingInput(r_value=4), Path.cwd()).heating
             25.0
         """
+        if without_brackets:
+            raise RegistrationError(
+                f"{getattr(without_brackets[0], '__name__', without_brackets[0])!r} is registered without brackets: write "
+                "@ExperimentRegistry.Register(), and options by their names within"
+            )
+        _refuse_misspelt(task_config)
         options = ExperimentOptions(
             worker, description, desired_worker_labels, schedule_timeout, execution_timeout, retries,
             overwrite_log_method, inject_workflow_run_id, auto_fetch_files, local_file_location, task_config, max_inputs_per_process,
@@ -268,6 +276,23 @@ def experiment_of(runnable: Any) -> Experiment:
         f"{getattr(runnable, '__name__', runnable)!r} is not a registered experiment: "
         "put @ExperimentRegistry.Register() above its definition"
     )
+
+
+#: What some libraries call an option.
+_ELSEWHERE = {"retry": "retries", "timeout": "execution_timeout"}
+
+
+def _refuse_misspelt(further: Mapping[str, Any]) -> None:
+    """Nothing where no further keyword is nearly an option of `Register`.
+
+    Raises:
+        RegistrationError: naming the option that is meant.
+    """
+    known = [name for name in inspect.signature(ExperimentRegistry.Register).parameters if name != "task_config"]
+    for name in further:
+        meant = _ELSEWHERE.get(name) or next(iter(difflib.get_close_matches(name, known, 1, 0.75)), None)
+        if meant is not None:
+            raise RegistrationError(f"Register has no option {name!r}: did you mean {meant!r}?")
 
 
 def _caller() -> str:

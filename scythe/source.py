@@ -25,8 +25,8 @@ from scythe.errors import NotFoundError
 from scythe.record.plan import RunPlan
 from scythe.registry import ExperimentRegistry, experiment_of
 
-#: Set while a script is loaded only for the experiment that it defines.
-loading: ContextVar[bool] = ContextVar("loading", default=False)
+#: The script or module, while it is loaded only for the experiment that it defines.
+loading: ContextVar[str | None] = ContextVar("loading", default=None)
 
 
 def load_experiments(modules: Iterable[str]) -> list[Experiment] | None:
@@ -106,7 +106,7 @@ def _import(path: str) -> ModuleType:
     if path.endswith(".py"):
         _importable(Path(path).resolve().parent)
         name = Path(path).stem
-    with _only_loading():
+    with _only_loading(path):
         try:
             return importlib.import_module(name)
         except ModuleNotFoundError as error:
@@ -127,7 +127,7 @@ def _import_of(plan: RunPlan) -> None:
         folders.insert(0, above[min(plan.module.count("."), len(above) - 1)])
     added = [folder for folder in folders if _importable(folder)]  # they stay: worker processes import the module, too
     try:
-        with _only_loading():
+        with _only_loading(plan.source or plan.module):
             importlib.import_module(plan.module)
     except ImportError:
         for folder in added:
@@ -145,7 +145,7 @@ def _run_file(plan: RunPlan) -> None:
     _importable(Path(plan.source).parent)  # its neighbours are imported by it, here and in the workers
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     cloudpickle.register_pickle_by_value(module)
-    with _only_loading():
+    with _only_loading(plan.source):
         spec.loader.exec_module(module)
 
 
@@ -166,8 +166,8 @@ def _importable(folder: Path) -> bool:
 
 
 @contextmanager
-def _only_loading() -> Generator[None]:
-    token = loading.set(True)
+def _only_loading(what: str) -> Generator[None]:
+    token = loading.set(what)
     try:
         yield
     finally:

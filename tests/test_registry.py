@@ -516,3 +516,16 @@ def test_an_argument_of_allocate_that_is_of_another_type_is_named(
     with pytest.raises(AllocationError, match=re.escape(said)):
         BaseExperiment(double).allocate([], **option)
     assert not root.exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"), [("execution_timout", "execution_timeout"), ("retry", "retries"), ("timeout", "execution_timeout")]
+)  # fmt: skip
+def test_a_misspelt_option_is_refused_with_the_one_that_is_meant(given: str, meant: str) -> None:
+    with pytest.raises(RegistrationError, match=f"no option '{given}': did you mean '{meant}'"):
+        register(**{given: 3})
+
+
+def test_a_decorator_without_brackets_says_how_it_is_written() -> None:
+    with pytest.raises(RegistrationError, match=r"write @ExperimentRegistry\.Register\(\)"):
+        ExperimentRegistry.Register(double)  # pyright: ignore[reportArgumentType, reportCallIssue]

@@ -97,3 +97,14 @@ def test_a_module_that_does_not_define_the_function_is_refused(root: Path, tmp_p
     done = resume("json")
     assert done.returncode == 1
     assert "json registers no experiment 'third'" in done.stderr
+
+
+def test_a_script_without_a_guard_is_named_and_its_run_is_said_to_be_safe(root: Path, tmp_path: Path) -> None:
+    script = Path.cwd() / "unguarded.py"
+    ran(tmp_path, script)
+    script.write_text(script.read_text().replace('if __name__ == "__main__":', "if True:"))
+    said = resume()
+    assert said.returncode == 1
+    assert "unguarded.py is only being loaded" in said.stderr
+    assert "put its allocation under `if __name__" in said.stderr
+    assert "is safe" in said.stderr

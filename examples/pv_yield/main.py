@@ -58,7 +58,7 @@ def main() -> None:
     print(f"\n{result.rows:,} simulations in {result.seconds:.1f} s, {result.errors:,} errors. The results lie in\n")
     print(f"  {run.uri}")
     for name, table in result.tables.items():
-        print(f"    {table.key.removeprefix(run.key.path + '/'):<28} {table.rows:>7,} rows   table={name!r}")
+        print(f"    {f'final/{name}.pq':<28} {table.rows:>7,} rows   table={name!r}")
     print(f'\nscythe.read("{run.experiment}", "{run.version}")\n')
     with pl.Config(tbl_rows=8, tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True):
         print(yields.head(8).select(SHOWN).with_columns(cs.float().round(3)))

@@ -326,9 +326,10 @@ class BaseExperiment:
             >>> ref.result().rows, run.version
             (3, 'v1.1.0')
         """
-        if loading.get():
+        if (script := loading.get()) is not None:
             raise AllocationError(
-                'this script is only being loaded for its experiment: put the allocation under `if __name__ == "__main__":`'
+                f"{script} is only being loaded for its experiment, and would start another run: put its allocation under "
+                '`if __name__ == "__main__":`. A run that is to be resumed is safe; resume it once that is done'
             )
         check_arguments(chunk=chunk, workers=workers, seed=seed, max_errors=max_errors, recursion_map=recursion_map)
         note, tags = checked_note(note), checked_tags(tags)

@@ -190,7 +190,7 @@ class LocalJob:
             collector.keep(error)
             raise
         result = collector.finish()
-        if collector.errors and self._progress is not None:
+        if result.errors and self._progress is not None:  # some are known at the end alone: dataframes that do not fit
             self._progress.say(result.errors_told)
         return result
 

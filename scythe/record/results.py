@@ -14,7 +14,7 @@ from scythe.terminal.cards import Card, html, own_names
 from scythe.terminal.notebook import link_to
 from scythe_catalog.storage.objects import Objects
 
-_SHOWN_KINDS = 3
+_SHOWN_KINDS, _SHOWN_CHARACTERS = 3, 300
 
 
 class TableResult(BaseModel):
@@ -56,7 +56,9 @@ class ErrorKind(BaseModel):
 
     def __str__(self) -> str:
         line = self.message.partition("\n")[0]
-        return f"{self.name} {line if len(line) <= 100 else line[:99] + '…'} ({self.count:,})"
+        if len(line) > _SHOWN_CHARACTERS:  # what was found stands at the end of many
+            line = f"{line[: _SHOWN_CHARACTERS // 2]} … {line[3 - _SHOWN_CHARACTERS // 2 :]}"
+        return f"{self.name} {line} ({self.count:,})"
 
 
 def kinds_told(kinds: Sequence[ErrorKind]) -> list[str]:

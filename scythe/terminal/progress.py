@@ -28,6 +28,8 @@ class Progress:
         self._pause = _FIRST_LINE_SECONDS
         #: What had come to an end before: in an earlier attempt on the run.
         self._before: int | None = None
+        #: How many have come to an end; it never goes back.
+        self._done = 0
         #: What was said last about why nothing goes on.
         self._notice: str | None = None
         self._bar: Any = None
@@ -88,6 +90,8 @@ class Progress:
 
     def update(self, done: int, failed: int, notice: str | None = None) -> None:
         """`done` inputs have come to an end, `failed` of them in an error; `notice` says why no others do."""
+        # Of a chunk that is run again, and of one whose result is on its way, less is known for a while than was before.
+        done = self._done = max(done, self._done)
         if self._before is None:
             self._before = done
         since = done - self._before

@@ -1,0 +1,59 @@
+"""How far a run is never goes back, and its end tells what was found at the end alone."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cloudpickle
+import polars as pl
+import pytest
+
+from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
+from scythe.record.results import ErrorKind
+from scythe.terminal.progress import Progress
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+def test_a_bar_never_goes_back() -> None:
+    shown: list[int] = []
+    progress = Progress("x", 300)
+    progress._bar = SimpleNamespace(update=lambda _, completed, **__: shown.append(completed))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    for done in (0, 202, 139, 205):
+        progress.update(done, 0)
+    assert shown == [0, 202, 202, 205]
+
+
+def test_a_long_message_is_cut_in_the_middle() -> None:
+    def told(message: str) -> str:
+        return str(ErrorKind(exception_type="a.Odd", place="", message=message, count=2, first=0))
+
+    assert told("x" * 300) == f"Odd {'x' * 300} (2)"
+    text = told("begin " + "x" * 900 + " end")
+    assert text.startswith("Odd begin xx")
+    assert text.endswith("xx end (2)")
+    assert len(text) == len("Odd  (2)") + 300
+
+
+class Node(ExperimentInputSpec):
+    x: int
+
+
+class Value(ExperimentOutputSpec):
+    y: int
+
+
+def odd_frame(spec: Node) -> Value:
+    return Value(y=1, dataframes={"hours": pl.DataFrame({"load": [[1]] if spec.x else [1]})})
+
+
+def test_a_dataframe_that_fits_no_other_is_told_at_the_end(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    ExperimentRegistry.Register(retries=0)(odd_frame)
+    _, ref = BaseExperiment(odd_frame).allocate(pl.DataFrame({"x": [0, 0, 1]}), engine="local", workers=1)
+    assert ref.result().errors == 1
+    said: Any = capfd.readouterr().err
+    assert "odd_frame v1.0.0: 1 error: OutputError " in said
+    assert "hours" in said
