@@ -7,6 +7,7 @@ a name alone never makes a file run.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -59,7 +60,8 @@ def load_named(text: str) -> Any:
         raise NotFoundError(f"{text} names a module alone: put a colon and a name behind it, {text}:NAME")
     module = _import(path)
     if not hasattr(module, name):
-        raise NotFoundError(f"{path} has no {name!r}")
+        near = difflib.get_close_matches(name, [own for own in vars(module) if not own.startswith("_")], 1)
+        raise NotFoundError(f"{path} has no {name!r}" + (f": did you mean {near[0]!r}?" if near else ""))
     return getattr(module, name)
 
 

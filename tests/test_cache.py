@@ -129,8 +129,8 @@ def test_the_command_shows_the_cache_and_clears_it(web: Web, cache: Path) -> Non
     assert "2 files, 2.0 kB" in shown
     assert "50.0 GB" in shown
     cleared = CliRunner().invoke(app, ["cache", "--clear"]).output
-    assert "1 files, 1.5 kB" in cleared
-    assert "1 files, 500 B" in cleared
+    assert "1 file, 1.5 kB" in cleared
+    assert "1 file, 500 B" in cleared
     assert kept.exists()
 
 

@@ -124,7 +124,7 @@ def test_runs_lists_the_runs_of_an_experiment(root: Path, cli: CLI) -> None:
 
     rows = [line.split() for line in out.splitlines()]
     assert code == 0
-    assert rows[0] == ["name", "status", "inputs", "rows", "errors", "seconds", "size"]
+    assert rows[0] == ["name", "status", "inputs", "rows", "errors", "seconds", "tables"]
     assert rows[1][:5] == [first.experiment_id, "finished", "5", "4", "1"]
     assert rows[2][:5] == [second.experiment_id, "finished", "2", "2", "0"]
 
@@ -185,7 +185,7 @@ def test_show_tells_status_counts_slowest_inputs_and_first_errors(root: Path, cl
         assert code == 0
         assert out.splitlines()[0] == run.experiment_id
         assert re.search(r"status +finished", out)
-        assert re.search(r"inputs +5: 4 rows, 1 errors", out)
+        assert re.search(r"inputs +5: 4 rows, 1 error", out)
         assert re.search(r"final/scalars\.pq +4 rows", out)
         slowest = out.split("Slowest inputs")[1].split("\nErrors")[0].split("\n")
         assert {line.split()[0] for line in slowest[2:] if line} == {"0", "1", "2", "3", "4"}
@@ -199,7 +199,7 @@ def test_show_tells_what_an_unfinished_run_has_so_far(root: Path, cli: CLI) -> N
 
     assert code == 0
     assert re.search(r"status +incomplete", out)
-    assert re.search(r"inputs +5: 3 rows, 1 errors", out)
+    assert re.search(r"inputs +5: 3 rows, 1 error", out)
     assert "three cannot be halved" in out
 
 
@@ -208,7 +208,7 @@ def test_resume_runs_the_rest_and_says_what_it_came_to(root: Path, cli: CLI) -> 
 
     code, out, _ = cli("resume", run.experiment_id)
 
-    assert (code, out) == (0, f"{run.experiment_id}: 4 rows, 1 errors\n")
+    assert (code, out) == (0, f"{run.experiment_id}: 4 rows, 1 error\n")
     assert run.status == "finished"
 
 
@@ -216,7 +216,7 @@ def test_resume_with_errors_runs_what_failed_as_well(root: Path, cli: CLI) -> No
     run = allocated()
     Path("mended").touch()
 
-    assert cli("resume", run.experiment_id)[:2] == (0, f"{run.experiment_id}: 4 rows, 1 errors\n")
+    assert cli("resume", run.experiment_id)[:2] == (0, f"{run.experiment_id}: 4 rows, 1 error\n")
     assert cli("resume", run.experiment_id, "--errors")[:2] == (0, f"{run.experiment_id}: 5 rows, 0 errors\n")
     assert scythe.read("halve")["y"].to_list() == [0.0, 0.5, 1.0, 1.5, 2.0]
 

@@ -180,7 +180,7 @@ def test_the_command_line_works_on_a_bucket(house: BaseExperiment, specs: pl.Dat
     run = finish(house, specs, engine="inline")
     command = [sys.executable, "-m", "scythe.cli"]
     for words, told in (
-        (["rebuild"], f"1 runs are in the catalog of s3://{bucket}/scythe"),
+        (["rebuild"], f"1 run is in the catalog of s3://{bucket}/scythe"),
         (["show", "simulate"], f"s3://{bucket}/scythe/{run.experiment_id}"),
     ):
         program = [*command[:1], "-c", "from scythe.cli import main; main()", *words]

@@ -93,7 +93,7 @@ def test_it_shows_itself_a_line_a_field(trial: Trial) -> None:
     assert "input 99 failed: ValueError: it breaks" in text
     assert "moments: 4 rows\n  x: Int64" in text
     assert "all 100 inputs: about" in text
-    assert "<pre>bend: 3 of 100" in trial._repr_html_()
+    assert ">bend: 3 of 100" in trial._repr_html_()
 
 
 def test_the_command_does_the_same(bend: Any) -> None:

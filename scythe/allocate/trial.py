@@ -78,7 +78,7 @@ class Trial:
         return text_of(self)
 
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(text_of(self))}</pre>"
+        return f'<pre style="font-family:monospace;line-height:1.4">{html.escape(text_of(self))}</pre>'
 
 
 def text_of(trial: Trial) -> str:

@@ -87,7 +87,9 @@ def _run(experiment: Experiment, inputs: Inputs, objects: Objects, folder: Path)
         overwrite_experiment_id=True, seed=0, max_errors=None, run_id=None,
     )  # fmt: skip
     count = inputs.table.num_rows
-    job = start(chosen, Launch(plan, measured, [(0, count)], workers=min(count, cpus())))
+    job = start(
+        chosen, Launch(plan, measured, [(0, count)], workers=min(count, cpus()), quiet=True)
+    )  # the trial says all
     assert isinstance(job, LocalJob)
     try:
         job.join()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scythe.cli.app import Name, app, names_like
-from scythe.cli.shown import bytes_of, count_of, plain, say
+from scythe.cli.shown import bytes_of, count_of, counted, plain, say
 
 if TYPE_CHECKING:
     import polars as pl
@@ -89,7 +89,7 @@ def resume(
     more = {} if max_errors is None else {"max_errors": _max_errors(max_errors)}
     ref = run.retry_errors(module=module, **more) if errors else run.resume(module=module, **more)
     result = ref.result()
-    say(f"{run.experiment_id}: {result.rows:,} rows, {result.errors:,} errors")
+    say(f"{run.experiment_id}: {counted(result.rows, 'row')}, {counted(result.errors, 'error')}")
 
 
 @app.command("cancel")
@@ -161,7 +161,7 @@ def rebuild() -> None:
 
     objects = storage()
     count = do_rebuild(objects, say)
-    say(f"{count} runs are in the catalog of {objects.root}")
+    say(f"{counted(count, 'run')} {'is' if count == 1 else 'are'} in the catalog of {objects.root}")
 
 
 @app.command("cache")
@@ -187,7 +187,7 @@ def gc() -> None:
 
     objects = storage()
     found = collect(objects, lambda line: typer.echo(plain(line)))
-    typer.echo(f"{found.files} files, {found.bytes / 1e6:,.1f} MB, were removed from {objects.root}")
+    typer.echo(f"removed from {objects.root}: {counted(found.files, 'file')}, {bytes_of(found.bytes)}")
 
 
 @app.command("worker")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scythe.cli.app import Json, Name, app, experiments_like, names_like
-from scythe.cli.shown import bytes_of, plain, say, show_table
+from scythe.cli.shown import bytes_of, counted, link_of, plain, say, show_table
 
 if TYPE_CHECKING:
     import polars as pl
@@ -32,7 +32,7 @@ def list_experiments(json: Json = False) -> None:
             f"there is no root at {objects.folder}: go where it lies, name it with scythe --root FOLDER ls, or set "
             "SCYTHE_STORAGE_ROOT (SCYTHE_STORAGE_BUCKET for a bucket)"
         )
-    say(objects.root, err=True)
+    say(link_of(objects.root), err=True)
     show_table(scythe.list_experiments(), "no experiments yet", json=json)
 
 
@@ -52,7 +52,7 @@ def list_runs(
         show_table(runs, "", json=True)
         return
     name = pl.concat_str("name", "version", "run", separator="/").alias("name")
-    size = pl.col("bytes").map_elements(bytes_of, return_dtype=pl.String).alias("size")
+    size = pl.col("bytes").map_elements(bytes_of, return_dtype=pl.String).alias("tables")
     shown = runs.select(
         name, "status", "inputs", "rows", "errors", "seconds", size, pl.col("tags").list.join(" "), "note"
     )
@@ -83,12 +83,12 @@ def show(
     if waits is not None:
         say(f"  waits    {waits}")
     if counts.inputs is not None:
-        say(f"  inputs   {counts.inputs:,}: {counts.rows or 0:,} rows, {counts.errors or 0:,} errors")
+        say(f"  inputs   {counts.inputs:,}: {counted(counts.rows or 0, 'row')}, {counted(counts.errors or 0, 'error')}")
     if result is not None:
         say(f"  seconds  {result.seconds:,.1f}")
     for what, text in _made_by(run, look.manifest):
         say(f"  {what:<8} {text}")
-    say(f"  folder   {run.uri}")
+    say(f"  folder   {link_of(run.uri)}")
     stems = file_names(result.tables) if result is not None else {}
     for table, found in result.tables.items() if result is not None else ():
         shown = run.key.final(stems[table]).removeprefix(f"{run.experiment_id}/")
@@ -117,8 +117,9 @@ def errors(name: Name, json: Json = False) -> None:
     run = scythe.open_run(name)
     found = scythe.read(run.experiment, run.version, table="errors", run=run.key.folder)
     if json or not found.height:
-        show_table(found, "no errors", json=json)
+        show_table(found, f"{run.experiment_id}: no errors", json=json)
     else:
+        say(run.experiment_id)
         _errors(run, found, run.inputs, traceback=True, most=None)
 
 
@@ -138,6 +139,8 @@ def logs(
     try:
         found = scythe.read(run.experiment, run.version, table="logs", run=run.key.folder)
     except NotFoundError:
+        if input is not None:
+            _check_input(run, input)
         if json:
             show_table(pl.DataFrame(), "", json=True)
         else:
@@ -157,11 +160,22 @@ def logs(
         last = [pl.col(n).str.strip_chars_end().str.split("\n").list.last() for n in ("stdout", "stderr", "log")]
         show_table(found.select("sort_index", "attempt", *last), "")
     elif not found.height:
+        _check_input(run, input)
         say(f"input {input} of {run.experiment_id} has printed nothing")
     else:
         for part in ("stdout", "stderr", "log"):
             if (text := found[part][0]) is not None:
                 say(f"--- {part}\n{text.rstrip()}")
+
+
+def _check_input(run: ExperimentRun, input: int) -> None:
+    """Nothing where a run has an input of this number, or where that cannot be told."""
+    from scythe.errors import NotFoundError
+
+    tasks = _read(run, "tasks")
+    if tasks is not None and tasks.height and input not in tasks["sort_index"]:
+        first, last = tasks["sort_index"].min(), tasks["sort_index"].max()
+        raise NotFoundError(f"{run.experiment_id} has no input {input}: its inputs are {first} to {last}")
 
 
 def _made_by(run: ExperimentRun, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -171,7 +185,7 @@ def _made_by(run: ExperimentRun, manifest: Mapping[str, Any]) -> Iterator[tuple[
     if run.tags:
         yield "tags", " ".join(run.tags)
     found = run.objects.found(run.key.path)
-    yield "size", f"{bytes_of(sum(one.size for one in found))} in {len(found):,} files"
+    yield "size", f"{bytes_of(sum(one.size for one in found))} in {counted(len(found), 'file')}"
     if manifest.get("git_commit"):
         yield "commit", str(manifest["git_commit"])
     packages = manifest.get("packages")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import typer
 
@@ -17,9 +18,20 @@ def say(text: str, *, err: bool = False) -> None:
     typer.echo(plain(text), err=err)
 
 
+def counted(count: int, what: str) -> str:
+    """A number of things: 1 file, 2 files."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def link_of(uri: str) -> str:
+    """A folder's address as terminals take it for a link, with blanks in it, too."""
+    scheme, separator, path = uri.partition("file://")
+    return uri if scheme or not separator else separator + quote(path)
+
+
 def count_of(found: Usage) -> str:
     """How many files, and how large together."""
-    return f"{found.files:,} files, {bytes_of(found.bytes)}"
+    return f"{counted(found.files, 'file')}, {bytes_of(found.bytes)}"
 
 
 def bytes_of(count: int) -> str:

@@ -144,6 +144,7 @@ class Launch:
         options: As its class `options` says; None where nobody gave any.
         workers: How many processes, as `allocate(workers=...)` was told.
         show: Whether finished rows are shown to readers while the run goes on.
+        quiet: Whether nothing is told of how it goes: no bar, no errors, no summary.
     """
 
     plan: RunPlan
@@ -152,6 +153,7 @@ class Launch:
     options: EngineOptions | None = None
     workers: int | None = None
     show: bool = True
+    quiet: bool = False
 
 
 class Engine(ABC):

@@ -58,12 +58,13 @@ class LocalJob:
         workers: int | None,
         *,
         show: bool,
+        quiet: bool = False,
     ) -> None:
         self.plan, self.experiment = plan, experiment
         self._lease = Lease(plan.objects, plan.key, LocalEngine.name, taken=self._record)
         self._ranges = list(open_ranges)
         self._workers = min(workers or cpus(), max(1, sum(b - a for a, b in self._ranges)))
-        self._show = show
+        self._show, self._quiet = show, quiet
         self._progress: Progress | None = None
         self._stop = threading.Event()
         self._over = threading.Event()
@@ -80,7 +81,7 @@ class LocalJob:
         _RUNNING.add(self)
         try:
             if self._ranges:  # here, for a notebook shows it below the cell of the thread that makes it
-                self._progress = Progress(self._title, sum(b - a for a, b in self._ranges))
+                self._progress = Progress(self._title, sum(b - a for a, b in self._ranges), quiet=self._quiet)
             self._thread.start()
         except BaseException:
             _RUNNING.discard(self)
@@ -265,7 +266,7 @@ class LocalEngine(Engine):
     def start(self, work: Launch) -> LocalJob:
         asked = work.options.workers if isinstance(work.options, LocalOptions) else None
         workers = work.workers or asked or engine_settings().workers
-        job = LocalJob(work.plan, work.experiment, work.open_ranges, workers, show=work.show)
+        job = LocalJob(work.plan, work.experiment, work.open_ranges, workers, show=work.show, quiet=work.quiet)
         job.start()
         return job
 

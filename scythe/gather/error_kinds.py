@@ -90,7 +90,7 @@ def _kinds(errors: pa.Table) -> pa.Table:
 
 def _told(row: dict[str, Any], kind: ErrorKind) -> str:
     """The first of a kind, for people: which input, what was wrong, and where."""
-    values = [f"{name}={value!r}" for name, value in row.items() if name not in _OWN and _is_plain(value)]
+    values = [f"{name}={_named(value)!r}" for name, value in row.items() if name not in _OWN and _is_plain(value)]
     shown = ", ".join(values[:_SHOWN_VALUES]) + (", …" if len(values) > _SHOWN_VALUES else "")
     text = f"input {row['sort_index']} failed{f' ({shown})' if shown else ''}: {kind.name}: {kind.message}"
     lines = _LINE.findall(re.sub(_LIBRARY, "", row["traceback"]))
@@ -98,6 +98,13 @@ def _told(row: dict[str, Any], kind: ErrorKind) -> str:
         file, line, function, code = lines[-1]
         text += f"\n  {file}:{line} in {function}: {code.strip()}"
     return text
+
+
+def _named(value: Any) -> Any:
+    """A file by its name alone, which is what tells it from the others."""
+    if not isinstance(value, str) or "://" not in value:
+        return value
+    return value.partition("?")[0].rpartition("/")[2] or value
 
 
 def _is_plain(value: Any) -> bool:

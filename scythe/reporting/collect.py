@@ -218,7 +218,8 @@ def _times(tables: Tables, tasks: pl.DataFrame | None, seconds: Spread | None, s
     slowest = tasks.top_k(_SLOWEST, by="seconds").sort("seconds", descending=True)
     inputs, _ = variables(dict(schemas))
     plain = [v for v in inputs if _is_plain(schemas["errors"][v.name].kind.polars())][:_SLOWEST_INPUTS]
-    values = _inputs_of(tables, slowest["sort_index"], [v.name for v in plain])
+    files = frozenset(v.name for v in plain if schemas["errors"][v.name].kind.is_file)
+    values = _inputs_of(tables, slowest["sort_index"], [v.name for v in plain], files)
     rows: list[tuple[str, ...]] = []
     for row in slowest.iter_rows(named=True):
         given = values.get(row["sort_index"], ("–",) * len(plain))
@@ -232,13 +233,14 @@ def _is_plain(given: pl.DataType | type[pl.DataType]) -> bool:
     return dtype.is_numeric() or dtype == pl.Boolean or isinstance(dtype, _PLAIN)
 
 
-def _inputs_of(tables: Tables, keys: pl.Series, names: list[str]) -> dict[int, tuple[str, ...]]:
-    """The values of a few inputs, as texts, by their `sort_index`."""
+def _inputs_of(tables: Tables, keys: pl.Series, names: list[str], files: frozenset[str]) -> dict[int, tuple[str, ...]]:
+    """The values of a few inputs, as texts, by their `sort_index`; of files the name alone."""
     found: dict[int, tuple[str, ...]] = {}
     for table in ("scalars", "errors"):
         try:
             frame = tables.frame(table, ["sort_index", *names]).filter(pl.col("sort_index").is_in(keys.implode()))
-            found |= {row[0]: tuple(_cell(v) for v in row[1:]) for row in frame.collect().rows()}
+            named = [pl.col(name).str.split("/").list.last() if name in files else pl.col(name) for name in names]
+            found |= {row[0]: tuple(map(_cell, row[1:])) for row in frame.select("sort_index", *named).collect().rows()}
         except READ_FAILURES:  # the section of inputs says so
             continue
     return found

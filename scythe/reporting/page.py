@@ -223,7 +223,7 @@ def _failures(run: RunFacts) -> str:
     if told.kinds:
         rows = [
             (
-                f"{k.count:,}", f"{k.count / told.count * 100:.3g} %", str(k.first),
+                f"{k.count:,}", f"{k.count / (told.inputs or told.count) * 100:.3g} %", str(k.first),
                 f'<b>{escape(k.name)}</b> {escape(_short(k.message))}<br><span class="place">{escape(k.place)}</span>{_common(k.common)}',
             )
             for k in told.kinds
@@ -232,7 +232,7 @@ def _failures(run: RunFacts) -> str:
             f'<tr><td class="number">{n}</td><td class="number">{s}</td><td class="number">{f}</td><td class="message">{m}</td></tr>'
             for n, s, f, m in rows
         )
-        head = '<tr><th class="number">inputs</th><th class="number">share</th><th class="number">first</th><th>kind</th></tr>'
+        head = '<tr><th class="number">inputs</th><th class="number">of all</th><th class="number">first</th><th>kind</th></tr>'
         parts.append(f'<div class="scroll"><table>{head}{body}</table></div>')
     if told.maps:
         parts.append("<h3>Where they lie, in the inputs that tell failed from good best</h3>")

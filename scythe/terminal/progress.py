@@ -17,14 +17,19 @@ _FIRST_LINE_SECONDS = 10.0
 #: A notebook keeps each state that it is sent until it is drawn.
 _DRAW_SECONDS = 0.25
 _SAID = 50
+#: Times below are shown with a digit behind the point.
+_SHORT_SECONDS = 10.0
 
 
 class Progress:
-    """The progress of one run; `update` may be called as often as one likes. A notebook shows it where it is made."""
+    """The progress of one run; `update` may be called as often as one likes. A notebook shows it where it is made.
 
-    def __init__(self, title: str, total: int) -> None:
-        self._title, self._total = title, total
-        self._began = self._last_line = time.monotonic()
+    A `quiet` one shows and says nothing.
+    """
+
+    def __init__(self, title: str, total: int, *, quiet: bool = False) -> None:
+        self._title, self._total, self._quiet = title, total, quiet
+        self._started = self._began = self._last_line = time.monotonic()
         self._pause = _FIRST_LINE_SECONDS
         #: What had come to an end before: in an earlier attempt on the run.
         self._before: int | None = None
@@ -35,13 +40,13 @@ class Progress:
         self._bar: Any = None
         self._task: Any = None
         self._above: Above | None = None
-        shown_by = place()
+        shown_by = None if quiet else place()
         self._page = _Page(title, total, shown_by) if shown_by is not None else None
         #: What stands above the bar is placed by where the bar stands: it neither begins nor ends meanwhile.
         self._place = threading.RLock()
 
     def __enter__(self) -> Self:
-        if self._page is None and is_terminal(sys.stderr):
+        if self._page is None and not self._quiet and is_terminal(sys.stderr):
             self._bar = _bar()
             self._task = self._bar.add_task(self._title, total=self._total, failed=0, rate="starting", left="")
             self._above = Above(self._show)  # before the bar is there, until after it
@@ -51,7 +56,7 @@ class Progress:
 
     def __exit__(self, kind: object, *_: object) -> None:
         if self._page is not None:
-            self._page.end(stopped=kind is not None, seconds=time.monotonic() - self._began)
+            self._page.end(stopped=kind is not None, seconds=time.monotonic() - self._started)
         if self._bar is not None:
             with self._place:
                 self._bar.stop()
@@ -81,6 +86,8 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Tells something at once: above the bar, where there is one."""
+        if self._quiet:
+            return
         if self._page is not None:
             self._page.say(text)
         elif self._bar is not None:
@@ -90,6 +97,8 @@ class Progress:
 
     def update(self, done: int, failed: int, notice: str | None = None) -> None:
         """`done` inputs have come to an end, `failed` of them in an error; `notice` says why no others do."""
+        if self._quiet:
+            return
         # Of a chunk that is run again, and of one whose result is on its way, less is known for a while than was before.
         done = self._done = max(done, self._done)
         if self._before is None:
@@ -139,7 +148,10 @@ class _Page:
         self._draw()
 
     def end(self, *, stopped: bool, seconds: float) -> None:
-        self._status, self._beside = "incomplete" if stopped else "finished", f"in {_duration(seconds)}"
+        self._status, self._beside = (
+            "incomplete" if stopped else "finished",
+            f"in {seconds:.1f}s" if seconds < _SHORT_SECONDS else f"in {_duration(seconds)}",
+        )
         self._draw()
 
     def _draw(self) -> None:

@@ -60,7 +60,7 @@ def write_sheet(
         StorageError: the root cannot be reached.
     """
     if kind == "xlsx" and find_spec("xlsxwriter") is None:
-        raise TransferError("a workbook of Excel needs one more package: pip install 'scythe-engine[xlsx]'")
+        raise TransferError("a workbook of Excel needs one more package: pip install xlsxwriter")
     objects, name = storage(), name_of(experiment)
     key, result = one_run(objects, name, version, run)
     frame = scan_run(catalog_of(objects, engine_settings().catalog), objects, key, result, table, None, ids=True)

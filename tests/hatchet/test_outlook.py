@@ -60,7 +60,7 @@ def test_workers_that_have_all_gone_are_missed_and_what_was_done_is_counted(
             run, ref = site.allocate("obey", specs, chunk=1)
             wait_for_calls(scratch, 0, 1, 2)
             wait_for(lambda: len(calls(scratch)) == 3 and _counts(run) == (1, 1))
-            assert "1 rows, 1 errors" in shown(run)
+            assert "1 row, 1 error" in shown(run)
             waiting = threads.submit(ref.result, timeout=PATIENCE)
             leaf.kill(machine=True)
             wait_for(lambda: look("no worker that is connected has the task"), 60.0)
