@@ -147,13 +147,38 @@ def test_one_spec_of_another_model_is_refused(heat: BaseExperiment, root: Path) 
         ([{"area": 1.0}, {"area": 1.0, "sort_index": 1}], "sort_index: 1 of 2 dicts lack it"),
         ([{"area": 1.0, 3: 2}], "3 is one of their keys"),
         ([{"area": 1.0}, room()], "takes Room, but 1 of the specs"),
+        ([{"aera": 1.0}, {"area": 1.0}], "area: 1 of 2 dicts lack it"),
+        ([{"aera": 1.0}, {"area": 1.0}], "aera: is not a field of Room"),
+        ([{"area": 1.0}, {"area": 1.0, "storey": 2}], "did you mean 'storeys'"),
         ({"area": [1.0]}, "a list of dicts"),
+        ({"area": [1.0]}, "write pl.DataFrame(specs)"),
+        ({"area": 1.0}, "write [specs]"),
+        ("rooms.csv", "write pl.read_csv('rooms.csv')"),
+        (Path("rooms.pq"), "write pl.read_parquet('rooms.pq')"),
+        (np.ones((3, 2)), "write pl.DataFrame(specs, schema=['area', 'storeys'])"),
     ],
 )
 def test_dicts_that_do_not_fit_are_refused_as_frames_are(
     heat: BaseExperiment, root: Path, dicts: Any, told: str
 ) -> None:
     assert told in refused(heat, dicts, root)
+
+
+@pytest.mark.parametrize(
+    ("specs", "told"),
+    [
+        (pl.DataFrame({"area": [None, "12.5"]}), "area: must be float, the column holds str, such as '12.5'; cast it: pl.col('area').cast(pl.Float64)"),
+        (pd.DataFrame({"area": ["12.5"]}, dtype="string"), "such as '12.5'; cast it: frame['area'].astype(float)"),
+        (pl.DataFrame({"area": [1.0], "note": [3]}), "such as 3; cast it: pl.col('note').cast(pl.String)"),
+        (pl.DataFrame({"area": [1.0, np.nan, -1.0, np.nan]}), "area: must be >= 0, got -1.0 (1 row: 2)"),
+        (pl.DataFrame({"area": [1.0, np.nan, -1.0, np.nan]}), "area: must be >= 0, got NaN (2 rows: 1, 3)"),
+        (pl.DataFrame({"area": [1.0], "zzzzzz": [3]}), "its fields are area, storeys, fuel, glazing, note, built"),
+    ],
+)  # fmt: skip
+def test_what_is_refused_comes_with_a_value_and_a_way_out(
+    heat: BaseExperiment, root: Path, specs: Any, told: str
+) -> None:
+    assert told in refused(heat, specs, root)
 
 
 @pytest.mark.parametrize("kind", ["polars", "pandas", "arrow"])

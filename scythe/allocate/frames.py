@@ -7,13 +7,13 @@ dict the keys of its neighbours, cuts instants among days, and takes numbers amo
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePath
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, TypeAdapter
+from pydantic import AliasChoices, AliasPath, BaseModel, TypeAdapter
 
 from scythe.errors import InputError
 from scythe.names import ID_LEVELS
@@ -38,6 +38,30 @@ def frame_of(frame: Any) -> Frame | None:
     return None if table is None else Frame(table.replace_schema_metadata(None))
 
 
+#: What Polars reads a file by, by how its name ends.
+_READERS = {".csv": "read_csv", ".json": "read_json", ".ndjson": "read_ndjson", ".xlsx": "read_excel"}
+
+
+def written_as_table(specs: Any, model: type[BaseModel]) -> str | None:
+    """The line by which what is no table becomes one: a dict, the path of a file, an array; None for anything else."""
+    match specs:
+        case dict():
+            values = cast("list[Any]", list(specs.values()))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+            columns = any(isinstance(v, Iterable) and not isinstance(v, str | bytes | dict) for v in values)
+            return "pl.DataFrame(specs), a table of these columns" if columns else "[specs], a list of one dict"
+        case str() | PurePath():
+            reader = _READERS.get(PurePath(specs).suffix.lower(), "read_parquet")
+            return f"pl.{reader}({str(specs)!r})"
+        case np.ndarray() if specs.dtype.names is None:
+            fields = [n for n in model.model_fields if n not in ID_LEVELS]
+            width = specs.shape[1] if specs.ndim == 2 else 1
+            return f"pl.DataFrame(specs, schema={fields[:width]!r}), with a name for each column"
+        case np.ndarray():
+            return "pl.DataFrame(specs)"
+        case _:
+            return None
+
+
 def frame_of_dicts(rows: Sequence[Mapping[Any, Any]], model: type[BaseModel]) -> Frame:
     """The columns of dicts, one an input: where some of them lack a field, they have its default.
 
@@ -49,18 +73,33 @@ def frame_of_dicts(rows: Sequence[Mapping[Any, Any]], model: type[BaseModel]) ->
     if odd := [name for name in names if not isinstance(name, str)]:
         raise InputError(f"the specs are dicts, and {odd[0]!r} is one of their keys: keys are names of fields, as text")
     columns: dict[str, list[Any]] = {}
+    unknown = _unknown(names, model)
     for name in names:
         lacking = [i for i, row in enumerate(rows) if name not in row]
+        if lacking and name in unknown:  # it is refused as such, whoever has it
+            columns[name] = [row.get(name) for row in rows]
+            continue
         default = _default_of(name, model) if lacking else None
         if lacking and default is None:
             raise InputError(
                 f"{name}: {len(lacking):,} of {len(rows):,} dicts lack it (the first at position {lacking[0]}), "
                 "and it has no default that stands by itself: give it in all of them"
+                + "".join(f"; {other}: is not a field of {model.__name__}" for other in unknown)
             )
         fill = _alike(default, [row[name] for row in rows if name in row]) if default is not None else None
         columns[name] = [fill() if fill is not None and name not in row else row[name] for row in rows]
         _refuse_mixture(name, columns[name])
     return Frame(pa.table({}), columns)
+
+
+def _unknown(names: Sequence[str], model: type[BaseModel]) -> list[str]:
+    """Those of some names under which the model takes nothing."""
+    known: set[str] = set()
+    for name, field in model.model_fields.items():
+        alias = field.validation_alias
+        choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
+        known |= {name, *aliases(field), *(str(c.path[0]) for c in choices if isinstance(c, AliasPath))}
+    return [name for name in names if name not in known]
 
 
 def _default_of(name: str, model: type[BaseModel]) -> Callable[[], Any] | None:
@@ -113,7 +152,7 @@ def _of_pandas(frame: Any, pandas: Any) -> Frame:
             objects[name] = found
         else:
             columns[name] = found
-    return Frame(pa.table(columns), objects, frozenset(gaps))
+    return Frame(pa.table(columns), objects, frozenset(gaps), is_pandas=True)
 
 
 def _of_objects(name: str, values: list[Any], pandas: Any) -> tuple[pa.Array | pa.ChunkedArray | list[Any], bool]:

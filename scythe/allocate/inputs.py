@@ -8,17 +8,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
 
-from scythe.allocate.frames import frame_of, frame_of_dicts
+from scythe.allocate.frames import frame_of, frame_of_dicts, written_as_table
 from scythe.define.experiment import Experiment
 from scythe.define.features import with_features
 from scythe.errors import DataError, InputError
+from scythe.names import ID_LEVELS
 from scythe.remote.schemes import is_remote
 from scythe_catalog.compute import pc
 from scythe_catalog.redaction import holds_password
@@ -78,10 +79,11 @@ def _given(specs: Any, experiment: Experiment) -> tuple[Frame | None, list[BaseM
     frame = frame_of(specs)
     if frame is not None:
         return frame, []
-    if not isinstance(specs, Iterable) or isinstance(specs, str | bytes | dict):
+    if not isinstance(specs, Iterable) or isinstance(specs, str | bytes | dict | PurePath | np.ndarray):
+        way = written_as_table(specs, model)
         raise InputError(
             f"specs must be {model.__name__} models, a list of dicts, or a Polars, pandas or Arrow table, "
-            f"not {type(specs).__name__}"
+            f"not {type(specs).__name__}" + (f": write {way}" if way else "")  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]
         )
     models = list(specs)  # pyright: ignore[reportUnknownArgumentType]
     if models and all(isinstance(spec, dict) for spec in models):
@@ -113,7 +115,7 @@ def _table(frame: Frame | None, models: list[BaseModel], experiment: Experiment)
         return models_to_arrow(models, compiled)
     if frame.rows == 0:
         return compiled.schema.arrow.empty_table()
-    return conform(_identified(frame, experiment.name), compiled)
+    return conform(_identified(frame, experiment.name), compiled, ID_LEVELS)
 
 
 def _identified(frame: Frame, name: str) -> Frame:

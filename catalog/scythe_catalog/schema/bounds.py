@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -24,10 +25,21 @@ def check_bounds(table: pa.Table, schema: TableSchema, *, what: str) -> None:
     for column in schema:
         values = table.column(column.name)
         for rule, broken in _broken(column, values):
-            rows = pc.indices_nonzero(broken).to_pylist()
-            got = values[rows[0]].as_py()
-            problems.append(Problem(column.name, f"must be {rule}, got {got!r}", tuple(rows)))
+            nothing = _nan(values)
+            for mask in (pc.and_(broken, pc.invert(nothing)), pc.and_(broken, nothing)):
+                rows = pc.indices_nonzero(mask).to_pylist()
+                if rows:
+                    got = values[rows[0]].as_py()
+                    shown = "NaN" if isinstance(got, float) and math.isnan(got) else repr(got)
+                    problems.append(Problem(column.name, f"must be {rule}, got {shown}", tuple(rows)))
     raise_problems(what, problems)
+
+
+def _nan(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Which values are NaN."""
+    if pa.types.is_floating(values.type):
+        return pc.fill_null(pc.is_nan(values), False)
+    return pa.chunked_array([pa.repeat(pa.scalar(False), len(values))])
 
 
 def _broken(column: Column, values: pa.ChunkedArray) -> Iterator[tuple[str, pa.ChunkedArray]]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import difflib
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -30,6 +30,7 @@ from scythe_catalog.schema.table_schema import Column
 
 _BATCH = 10_000
 _NAMED_ROWS = 1000
+_SHOWN_CHARACTERS = 40
 #: Bounds that NaN does not keep.
 _REFUSE_NAN = {"ge", "gt", "le", "lt", "finite"}
 
@@ -43,6 +44,8 @@ class Frame:
     objects: Mapping[str, Sequence[Any]] = field(default_factory=dict[str, Sequence[Any]])
     #: Columns in which NaN is how the library writes that there is nothing.
     gaps: frozenset[str] = frozenset()
+    #: Whether it is one of pandas: its owner mends it in the words of that.
+    is_pandas: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -55,8 +58,10 @@ class Frame:
         return len(next(iter(self.objects.values()))) if self.objects else self.table.num_rows
 
 
-def conform(given: Frame | pa.Table, compiled: CompiledModel) -> pa.Table:
+def conform(given: Frame | pa.Table, compiled: CompiledModel, unnamed: Collection[str] = ()) -> pa.Table:
     """A user's table in the schema's own types and order, defaults filled in, every rule of the model checked.
+
+    A message that lists the model's fields leaves out the `unnamed`, which its user did not write.
 
     Raises:
         DataError: unknown, missing or mistyped columns, or values that break a rule: all of them, with row numbers.
@@ -65,7 +70,8 @@ def conform(given: Frame | pa.Table, compiled: CompiledModel) -> pa.Table:
     frame = _by_field_name(frame, compiled)
     fields = compiled.model.model_fields
     raise_problems(
-        compiled.model.__name__, [*_unknown(frame, compiled), *_by_path(frame, compiled), *_missing(frame, fields)]
+        compiled.model.__name__,
+        [*_unknown(frame, compiled, unnamed), *_by_path(frame, compiled), *_missing(frame, fields)],
     )
     frame = _without_gaps(frame, compiled)
     problems = list(_mistyped(frame, compiled))
@@ -102,6 +108,7 @@ def _by_field_name(frame: Frame, compiled: CompiledModel) -> Frame:
         frame.table.rename_columns([known.get(c, c) for c in frame.table.column_names]),
         {known.get(name, name): values for name, values in frame.objects.items()},
         frozenset(known.get(name, name) for name in frame.gaps),
+        frame.is_pandas,
     )
 
 
@@ -115,15 +122,15 @@ def _paths(compiled: CompiledModel) -> set[str]:
     return found - set(compiled.schema.names)
 
 
-def _unknown(frame: Frame, compiled: CompiledModel) -> Iterator[Problem]:
+def _unknown(frame: Frame, compiled: CompiledModel, unnamed: Collection[str]) -> Iterator[Problem]:
     seen: set[str] = set()
     twice = {name for name in frame.names if name in seen or seen.add(name)}
     for name in sorted(twice):
         yield Problem(name, "stands twice in the frame")
-    paths = _paths(compiled)
+    paths, fields = _paths(compiled), [name for name in compiled.schema.names if name not in unnamed]
     for name in seen - twice - paths - set(compiled.schema.names):
         near = difflib.get_close_matches(name, compiled.schema.names, 1, 0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; its fields are {', '.join(compiled.schema.names)}"
+        hint = f"; did you mean {near[0]!r}?" if near else f"; its fields are {', '.join(fields)}"
         way = " (to carry values beyond the fields, pass models instead of a frame)" if compiled.allows_extra else ""
         yield Problem(name, f"is not a field of {compiled.model.__name__}{hint}{way}")
 
@@ -179,7 +186,7 @@ def _without_gaps(frame: Frame, compiled: CompiledModel) -> Frame:
         if not fractions and pc.all(whole, min_count=0).as_py():
             values = values.cast(pa.int64())  # they are floats only because of the gaps
         table = table.set_column(at, name, values)
-    return Frame(table, frame.objects, frame.gaps)
+    return replace(frame, table=table)
 
 
 def _mistyped(frame: Frame, compiled: CompiledModel) -> Iterator[Problem]:
@@ -189,7 +196,11 @@ def _mistyped(frame: Frame, compiled: CompiledModel) -> Iterator[Problem]:
             continue
         kind = compiled.schema[name].kind
         if not holds(kind, values.type):
-            yield Problem(name, f"must be {kind.describe()}, the column holds {_in_words(values.type, kind)}")
+            first = _first(values)
+            such = f", such as {first}" if first is not None else ""
+            way = _cast(name, values.type, kind, is_pandas=frame.is_pandas)
+            words = _in_words(values.type, kind)
+            yield Problem(name, f"must be {kind.describe()}, the column holds {words}{such}{way}")
     for name, values in frame.objects.items():
         if name not in compiled.schema or name in compiled.loose:
             continue
@@ -200,6 +211,35 @@ def _mistyped(frame: Frame, compiled: CompiledModel) -> Iterator[Problem]:
             yield Problem(
                 name, f"must be {kind.describe()}: got {str(found)[:80]!r} ({type(found).__name__})", tuple(rows)
             )
+
+
+def _first(values: pa.ChunkedArray) -> str | None:
+    """The first value that is there, as Python writes it."""
+    for value in values:
+        if value.is_valid:
+            try:
+                shown = repr(value.as_py())
+            except ValueError:  # nanoseconds, say
+                shown = str(value)
+            return shown if len(shown) <= _SHOWN_CHARACTERS else f"{shown[: _SHOWN_CHARACTERS - 1]}…"
+    return None
+
+
+def _cast(name: str, dtype: pa.DataType, wanted: k.Kind, *, is_pandas: bool) -> str:
+    """How a column of plain values is made one of another plain type."""
+    plain = pa.types.is_primitive(dtype) or pa.types.is_string(dtype) or pa.types.is_large_string(dtype)
+    plain = plain or pa.types.is_string_view(dtype)
+    number = not (pa.types.is_temporal(dtype) or pa.types.is_boolean(dtype))
+    match wanted:
+        case k.Float() if plain and number:
+            polars, pandas = "Float64", "float"
+        case k.Int() if plain and number:
+            polars, pandas = "Int64", "int"
+        case k.Str() if plain:
+            polars, pandas = "String", "str"
+        case _:
+            return ""
+    return f"; cast it: {f'frame[{name!r}].astype({pandas})' if is_pandas else f'pl.col({name!r}).cast(pl.{polars})'}"
 
 
 def _in_words(dtype: pa.DataType, wanted: k.Kind) -> str:
