@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from scythe.engines.options import HatchetOptions as HatchetOptions
     from scythe.engines.options import LocalOptions as LocalOptions
     from scythe.errors import ScytheError as ScytheError
+    from scythe.loaders.data import Dataset as Dataset
+    from scythe.loaders.data import dataset as dataset
+    from scythe.loaders.groups import File as File
+    from scythe.loaders.groups import Frame as Frame
     from scythe.loaders.refs import FileRefs as FileRefs
+    from scythe.loaders.stats import Stats as Stats
     from scythe.reader.verbs import files as files
     from scythe.reader.verbs import list_experiments as list_experiments
     from scythe.reader.verbs import list_runs as list_runs
@@ -43,7 +48,12 @@ _HOME = {
     "ExperimentInputSpec": "scythe.base",
     "ExperimentOutputSpec": "scythe.base",
     "ExperimentRegistry": "scythe.registry",
+    "Dataset": "scythe.loaders.data",
+    "File": "scythe.loaders.groups",
     "FileRefs": "scythe.loaders.refs",
+    "Frame": "scythe.loaders.groups",
+    "Stats": "scythe.loaders.stats",
+    "dataset": "scythe.loaders.data",
     "FileReference": "scythe.utils.filesys",
     "HatchetOptions": "scythe.engines.options",
     "LocalOptions": "scythe.engines.options",
@@ -64,16 +74,21 @@ _HOME = {
 
 __all__ = [
     "BaseExperiment",
+    "Dataset",
     "EngineOptions",
     "ExperimentInputSpec",
     "ExperimentOutputSpec",
     "ExperimentRegistry",
+    "File",
     "FileReference",
     "FileRefs",
+    "Frame",
     "HatchetOptions",
     "LocalOptions",
     "OptionalFileReference",
     "ScytheError",
+    "Stats",
+    "dataset",
     "download",
     "fetch",
     "files",

@@ -233,6 +233,29 @@ class InputTimeout(ScytheError):
     """
 
 
+class ForkError(ScytheError):
+    """This process was forked from one in which threads of Polars or of the S3 client ran; they do not survive that, and reading would wait for ever.
+
+    Raised where a file is asked for in such a process: a worker of PyTorch's DataLoader, say. Start workers otherwise
+    (`multiprocessing_context="forkserver"`), or read with `num_workers=0`: batches are read ahead by threads.
+    """
+
+
+class StateError(ScytheError):
+    """What was saved of a training loop belongs to another dataset, seed or size of batches.
+
+    Raised by `batches.resume(state)` and for `normalize=`. Make the dataset as it was made then: the same `where`, split and groups.
+
+    Examples:
+        >>> import scythe
+        >>> ds = scythe.dataset("simulate_energy", x=["r_value"])
+        >>> state = ds.batches(2, seed=1).state(0, 1)
+        >>> ds.batches(2, seed=2).resume(state)
+        Traceback (most recent call last):
+        scythe.errors.StateError: the state is of seed=1, these batches have seed=2
+    """
+
+
 class SettingsError(ScytheError):
     """A setting has a value that makes no sense, or an engine that it names cannot be used.
 
@@ -252,6 +275,7 @@ __all__ = [
     "CommitConflict",
     "DataError",
     "FetchError",
+    "ForkError",
     "FormatError",
     "InputError",
     "InputTimeout",
@@ -266,6 +290,7 @@ __all__ = [
     "SchemaError",
     "ScytheError",
     "SettingsError",
+    "StateError",
     "StorageError",
     "StorageRefused",
     "Superseded",

@@ -72,6 +72,17 @@ def write_record(objects: Objects, key: RunKey, files: Sequence[InputFile]) -> N
     objects.write(key.artifact_record, buffer.getvalue())
 
 
+def contents_of(objects: Objects, key: RunKey) -> dict[str, str]:
+    """URI of an input file of a run -> its sha256, as far as that was recorded."""
+    try:
+        raw = objects.read(key.artifact_record)
+    except FileNotFoundError:  # the run is older than the record
+        return {}
+    own = objects.uri(key.path)
+    found = ((row["uri"], row["sha256"]) for row in pq.read_table(io.BytesIO(raw)).to_pylist())
+    return {uri if "://" in uri else f"{own}/{uri}": content for uri, content in found if content}
+
+
 class _State(NamedTuple):
     """What tells a file from the one that was there before."""
 

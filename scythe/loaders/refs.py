@@ -12,8 +12,8 @@ from typing import Any, Generic, TypeVar, cast, overload
 import polars as pl
 
 from scythe.errors import NotFoundError
+from scythe.loaders.forks import check_fork
 from scythe.remote.fetch import fetch
-from scythe.remote.schemes import is_remote, scheme_of
 
 T = TypeVar("T")
 
@@ -28,11 +28,12 @@ class FileRefs(Sequence[tuple[dict[str, Any], T]], Generic[T]):
         frame: What `scythe.files` gives, filtered and shuffled as you like.
         column: The file output to load.
         load: Called with the local path of the file; by default the path itself is the item.
-        features: The columns to give with each file, as a dict; all that hold no file of this table by default.
+        features: The columns to give with each file, as a dict; all numbers and truth values by default.
 
     Raises:
         NotFoundError: the frame has no such column; the message lists what it has. For an item: its row has no file.
         FetchError: for an item, its file cannot be fetched.
+        ForkError: for an item, this process was forked from one in which threads of Polars or of the S3 client ran.
 
     Examples:
         >>> from scythe import FileRefs
@@ -68,9 +69,7 @@ class FileRefs(Sequence[tuple[dict[str, Any], T]], Generic[T]):
                 raise NotFoundError(f"the frame has no column {name!r}; it has {', '.join(frame.columns)}")
         self.frame, self.column = frame, column
         self._load: Callable[[Path], T] = load if load is not None else cast(Callable[[Path], T], _itself)
-        self.features = (
-            list(features) if features is not None else [c for c in frame.columns if not _holds_files(frame, c)]
-        )
+        self.features = list(features) if features is not None else [c for c in frame.columns if _is_number(frame, c)]
 
     def __len__(self) -> int:
         return self.frame.height
@@ -89,6 +88,7 @@ class FileRefs(Sequence[tuple[dict[str, Any], T]], Generic[T]):
             raise NotFoundError(
                 f"row {index} has no file in {self.column!r}: leave it out with frame.drop_nulls({self.column!r})"
             )
+        check_fork()
         path = fetch(row[self.column])
         features = {name: row[name] for name in self.features}
         return features, self._load(path)
@@ -101,9 +101,5 @@ def _itself(path: Path) -> Path:
     return path
 
 
-def _holds_files(frame: pl.DataFrame, column: str) -> bool:
-    """Whether a column holds URIs, or texts that are all missing."""
-    if frame.schema[column] != pl.String:
-        return False
-    found = frame[column].drop_nulls()
-    return not len(found) or scheme_of(str(found[0])) == "file" or is_remote(str(found[0]))
+def _is_number(frame: pl.DataFrame, column: str) -> bool:
+    return frame.schema[column].is_numeric() or frame.schema[column] == pl.Boolean

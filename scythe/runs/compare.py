@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 
 from scythe.errors import NotFoundError, RunDamaged, RunError
 from scythe.gather.run_files import scan_result
+from scythe.leaf.input_files import contents_of
 from scythe.names import ID_LEVELS, RESERVED_TABLES
 from scythe.record.manifest import IO_SCHEMAS, read_manifest
 from scythe.record.results import RunResult
@@ -141,20 +141,10 @@ class _Side:
             ],
             how="diagonal_relaxed",
         ).sort("sort_index")
-        contents = self._contents()
+        contents = contents_of(objects, self.run.key)
         files = [c.name for c in self.schemas["input"] if c.kind.is_file and c.name in keys]
         rows = rows.with_columns(pl.col(files).replace(contents)) if contents and files else rows
         return rows.with_columns(pl.int_range(pl.len()).over(keys).alias("_nth"))
-
-    def _contents(self) -> dict[str, str]:
-        """Reference of an input file -> the hash of what is in it, as far as it was recorded."""
-        try:
-            raw = self.run.objects.read(self.run.key.artifact_record)
-        except FileNotFoundError:
-            return {}
-        own = self.run.objects.uri(self.run.key.path)
-        found = ((row["uri"], row["sha256"]) for row in pq.read_table(io.BytesIO(raw)).to_pylist())
-        return {uri if "://" in uri else f"{own}/{uri}": content for uri, content in found if content}
 
 
 @contextmanager

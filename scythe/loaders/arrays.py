@@ -1,0 +1,77 @@
+"""Columns as arrays: numbers in one type, what has a few values one-hot in the model's order. Refuses what is no number, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+
+from scythe.errors import InputError, NotFoundError
+from scythe.loaders.pinned import PinnedRun
+
+_WAYS_OUT = {
+    "text": "give it as a field of an Enum or Literal, or leave it out",
+    "date": "make it a number in the function, or in an output (days since a day, the hour of the year)",
+    "list": "put it into a file (`File(column)`) or a dataframe (`Frame(table, columns)`)",
+}
+
+
+def categories(runs: Sequence[PinnedRun], column: str, group: str) -> tuple[str, ...] | None:
+    """The values of a column that is shown one-hot, in the model's order; None of a number.
+
+    Raises:
+        NotFoundError: no run has such a column.
+        InputError: it is no number.
+    """
+    found: list[str] = []
+    there = False
+    for run in runs:
+        table = run.table_of(column)
+        if table is None:
+            continue
+        there = True
+        dtype = pl.Series([], dtype=run.schemas[table][column].kind.polars()).dtype
+        if isinstance(dtype, pl.Enum):
+            found += [value for value in dtype.categories if value not in found]
+        elif not (dtype.is_numeric() or isinstance(dtype, pl.Boolean | pl.Null)):
+            raise InputError(f"{group}: {column!r} is no number but {dtype}: {_way_out(dtype)}")
+    if not there:
+        known = sorted({name for run in runs for table in run.schemas.values() for name in table.names})
+        raise NotFoundError(f"{group}: there is no column {column!r}{_near(column, known)}")
+    return tuple(found) or None
+
+
+def _way_out(dtype: pl.DataType) -> str:
+    if dtype.is_temporal():
+        return _WAYS_OUT["date"]
+    return _WAYS_OUT["text" if dtype == pl.String else "list"]
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, known, 1, 0.5)
+    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
+
+
+def numbers(values: pl.Series, dtype: np.dtype) -> np.ndarray:
+    """A column of numbers in the given type; what is missing is NaN, or 0 in a type without one."""
+    if isinstance(values.dtype, pl.Boolean | pl.Null):
+        values = values.cast(pl.Float32)
+    if dtype.kind == "f":
+        return values.cast(pl.Float64).to_numpy().astype(dtype)
+    return values.fill_null(0).to_numpy().astype(dtype)
+
+
+def one_hot(values: pl.Series, order: Sequence[str], dtype: np.dtype) -> np.ndarray:
+    """A column a value: 1 where it is that."""
+    place = {value: i for i, value in enumerate(order)}
+    at = values.cast(pl.String).replace_strict(place, default=None, return_dtype=pl.Int64).fill_null(-1).to_numpy()
+    return (at[:, None] == np.arange(len(order))).astype(dtype)
+
+
+def is_missing(values: pl.Series) -> np.ndarray:
+    """Where a column has nothing: null, or not a number."""
+    missing = values.is_null()
+    return (missing | values.is_nan().fill_null(True) if values.dtype.is_float() else missing).to_numpy()

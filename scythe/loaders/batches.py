@@ -1,0 +1,230 @@
+"""Batches of a dataset: an epoch is a pure function of seed and epoch, so that it can be begun anywhere, on any number of ranks."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from scythe.errors import ReadError, StateError
+from scythe.loaders.hashing import order_of
+from scythe.loaders.pinned import Pin
+from scythe.loaders.sources import Source
+from scythe.loaders.stats import Stats
+
+#: The library whose arrays batches hold.
+Arrays = Literal["numpy", "torch", "jax"]
+
+
+class Drawn(Protocol):
+    """What batches are drawn from: a dataset."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def pins(self) -> list[Pin]:
+        """The gathers that it is pinned to."""
+        ...
+
+    @property
+    def sources(self) -> Mapping[str, Source]:
+        """Its groups, opened."""
+        ...
+
+    def pinned_to(self, pins: Sequence[Pin]) -> Drawn:
+        """The same of runs as they were once."""
+        ...
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Batches of a dataset, in an order that each epoch has of its own.
+
+    `batches.at(epoch)` is a sequence of batches: iterate it, or give it to `torch.utils.data.DataLoader` with `batch_size=None`.
+
+    Attributes:
+        dataset: What they are drawn from.
+        size: Rows in a batch of one rank.
+        rank, world: Which of how many processes this one is; together they draw each row once an epoch.
+    """
+
+    dataset: Drawn
+    size: int
+    seed: int = 0
+    normalize: Stats | None = None
+    to: Arrays = "numpy"
+    shuffle: bool = True
+    ahead: int = 2
+    rank: int = 0
+    world: int = 1
+
+    def __post_init__(self) -> None:
+        if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ReadError(f"a batch has a whole number of rows from 1 on, got {self.size!r}")
+        if self.to not in ("numpy", "torch", "jax"):
+            raise ReadError(f"to={self.to!r}: batches are of 'numpy', 'torch' or 'jax'")
+        if not 0 <= self.rank < self.world:
+            raise ReadError(f"rank={self.rank} of world={self.world}: ranks begin at 0")
+
+    def __len__(self) -> int:
+        """Steps of an epoch, the same on every rank."""
+        whole, rest = divmod(len(self.dataset), self.size * self.world)
+        return whole + (rest >= self.world)
+
+    def at(self, epoch: int) -> Epoch:
+        """The batches of an epoch.
+
+        Args:
+            epoch: Its number, from 0; each has an order of its own, the same wherever it is asked for.
+        """
+        return Epoch(self, epoch)
+
+    def state(self, epoch: int, step: int) -> dict[str, Any]:
+        """What `resume` goes on from, as plain JSON.
+
+        Args:
+            epoch: The epoch that is under way.
+            step: How many of its batches have been used.
+        """
+        samples = min(step * self.size * self.world, len(self.dataset))
+        runs = [list(pin) for pin in self.dataset.pins]
+        return {"runs": runs, "rows": len(self.dataset), "seed": self.seed, "epoch": epoch, "samples": samples}
+
+    def resume(self, state: Mapping[str, Any]) -> Sequence[Any]:
+        """The rest of the epoch of a state, from the very next sample on.
+
+        Ranks and the size of batches may be others, as long as all ranks together draw as many rows a step. The dataset is the one of
+        then, also where the experiment has grown since.
+
+        Args:
+            state: What `state` gave.
+
+        Raises:
+            StateError: it is of another dataset, seed, or size of all ranks' batches together.
+            NotFoundError: a run of then is not there any more.
+        """
+        try:
+            pins, rows, seed = [tuple(pin) for pin in state["runs"]], state["rows"], state["seed"]
+            epoch, samples = int(state["epoch"]), int(state["samples"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise StateError(f"this is no state of batches: {error!r}") from None
+        before = self.dataset if pins == self.dataset.pins else self.dataset.pinned_to(pins)
+        if len(before) != rows:
+            raise StateError(
+                f"the state is of a dataset of {rows:,} rows, this one has {len(before):,}: another where=, split or missing=?"
+            )
+        if seed != self.seed:
+            raise StateError(f"the state is of seed={seed}, these batches have seed={self.seed}")
+        together = self.size * self.world
+        if samples % together and samples != rows:
+            raise StateError(
+                f"the state stands behind {samples:,} samples, which is no whole number of steps of {self.size} x {self.world} rows: "
+                "keep size x world as it was"
+            )
+        batches = replace(self, dataset=before)
+        return batches.at(epoch)[-(-samples // together) :]
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(max(1, self.ahead), thread_name_prefix="scythe-batches")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_pool"}
+
+    def assembled(self, rows: np.ndarray) -> dict[str, Any]:
+        """The groups of some rows as one batch."""
+        batch: dict[str, Any] = {}
+        for name, source in self.dataset.sources.items():
+            values = source.take(rows)
+            batch[name] = self.normalize.normalized(name, source, values) if self.normalize is not None else values
+        return batch if self.to == "numpy" else {name: _as(values, self.to) for name, values in batch.items()}
+
+
+@dataclass(frozen=True)
+class Epoch(Sequence[dict[str, Any]]):
+    """The batches of one epoch on one rank, each a dict of its groups."""
+
+    batches: Batches
+    epoch: int
+    first: int = 0
+    last: int | None = None
+
+    def __len__(self) -> int:
+        last = len(self.batches) if self.last is None else self.last
+        return max(0, last - self.first)
+
+    def rows(self, step: int) -> np.ndarray:
+        """The positions in the dataset of the rows of a batch."""
+        batches = self.batches
+        together = batches.size * batches.world
+        start = (self.first + step) * together
+        count = min(together, len(batches.dataset) - start)
+        each, more = divmod(count, batches.world)
+        begin = start + batches.rank * each + min(batches.rank, more)
+        end = begin + each + (batches.rank < more)
+        return self._order[begin:end] if batches.shuffle else np.arange(begin, end)
+
+    @cached_property
+    def _order(self) -> np.ndarray:
+        return order_of(len(self.batches.dataset), self.batches.seed, self.epoch)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_order"}
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            if step != 1:
+                raise ReadError("batches of an epoch are taken one after the other: a slice of them has no step")
+            return Epoch(self.batches, self.epoch, self.first + start, self.first + max(start, stop))
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"batch {index} of {len(self)}")
+        return self.batches.assembled(self.rows(index % len(self)))
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        ahead = self.batches.ahead
+        if ahead < 1:
+            yield from (self[i] for i in range(len(self)))
+            return
+        pool, waiting = self.batches._pool, deque[Future[dict[str, Any]]]()  # pyright: ignore[reportPrivateUsage]
+        try:
+            for i in range(len(self)):
+                waiting.append(pool.submit(self.__getitem__, i))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for one in waiting:
+                one.cancel()
+
+
+def place_among(rank: int | None, world: int | None) -> tuple[int, int]:
+    """Rank and world as they are given, else as `torchrun` sets them in the environment, else one process alone."""
+    told = (os.environ.get("RANK"), os.environ.get("WORLD_SIZE"))
+    if rank is None and world is None and all(told):
+        return int(told[0] or 0), int(told[1] or 1)
+    if (rank is None) != (world is None):
+        raise ReadError("give rank= and world= together")
+    return (0, 1) if rank is None or world is None else (rank, world)
+
+
+def _as(values: Any, to: Arrays) -> Any:
+    if isinstance(values, list):
+        return [_as(one, to) for one in values]  # pyright: ignore[reportUnknownVariableType]
+    if to == "torch":
+        import torch  # pyright: ignore[reportMissingImports]
+
+        return torch.from_numpy(np.ascontiguousarray(values))
+    import jax.numpy as jnp  # pyright: ignore[reportMissingImports]
+
+    return jnp.asarray(values)
+
+
+__all__ = ["Batches", "Epoch", "place_among"]

@@ -1,0 +1,368 @@
+"""`scythe.dataset`: rows of runs as what a training loop draws on. Immutable; pinned to the ends of the runs that it was made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import numpy as np
+import polars as pl
+
+from scythe.define.typed import Named
+from scythe.errors import InputError, ReadError
+from scythe.leaf.input_files import contents_of
+from scythe.loaders.arrays import is_missing
+from scythe.loaders.batches import Arrays, Batches, place_among
+from scythe.loaders.groups import Columns, File, Group, group_of
+from scythe.loaders.hashing import hash_rows, shares
+from scythe.loaders.pinned import Pin, PinnedRun, at_pins, pinned
+from scythe.loaders.sources import Rows, Source, opened
+from scythe.loaders.stats import Stats, stats_of
+from scythe.names import ID_LEVELS
+from scythe.reader.verbs import AskedRun, AskedVersion
+from scythe.record.find import name_of
+from scythe.settings import storage
+from scythe_catalog.storage.objects import Objects
+
+_PARTS = "split"
+
+
+@dataclass(frozen=True)
+class _Split:
+    """One part of a split: shares by name, and by what rows are told apart."""
+
+    shares: tuple[tuple[str, float], ...]
+    part: str
+    by: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Rows of one run or many, and the groups that a batch is made of. `scythe.dataset` makes it.
+
+    It is pinned to the ends of the runs that it was made of: runs that go on, or come later, change nothing until `refresh()`. Pickled, it is its
+    description: no rows and no credentials travel.
+    """
+
+    name: str
+    objects: Objects
+    asked: tuple[Any, Any]
+    pins: list[Pin]
+    groups: Mapping[str, Group]
+    where: pl.Expr | None
+    dtype: np.dtype
+    missing: Literal["raise", "drop"]
+    collate: Literal["stack", "list"]
+    #: Parts of splits, and rows by their positions, in the order in which they were taken.
+    taken: tuple[_Split | tuple[int, ...], ...] = ()
+    _pinned: list[PinnedRun] | None = field(default=None, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {f: getattr(self, f) for f in self.__dataclass_fields__ if f != "_pinned"} | {"_pinned": None}
+
+    # --- what it is -----------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+        return len(self._rows)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{group}: {_told(shape)}" for group, shape in self.shapes.items())
+        return f"<Dataset of {self.name}: {len(self):,} rows, {shown}>"
+
+    @property
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """Of each group the names of its columns; one-hot columns are called `column=value`."""
+        return {group: source.names for group, source in self.sources.items()}
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...] | None]:
+        """Of each group the shape of what belongs to one row; None where rows differ."""
+        return {group: source.shape for group, source in self.sources.items()}
+
+    @property
+    def runs(self) -> list[str]:
+        """The whole names of the runs that it draws on."""
+        return [run.key.path for run in self._runs]
+
+    @property
+    def frame(self) -> pl.LazyFrame:
+        """Inputs and outputs of the rows, as `scythe.read` gives them, in the order of the dataset."""
+        parts: list[pl.LazyFrame] = []
+        for i, run in enumerate(self._runs):
+            where, at = self._rows.of(i)
+            place = pl.DataFrame({"_at": at, "_place": where}).lazy()
+            parts.append(
+                run.scan("scalars")
+                .with_row_index("_at")
+                .with_columns(pl.col("_at").cast(pl.Int64))
+                .join(place, on="_at")
+            )
+        return pl.concat(parts, how="diagonal_relaxed").sort("_place").drop("_at", "_place")
+
+    def __getitem__(self, index: int | slice | Sequence[int]) -> Any:
+        """One row as a dict of its groups; of a slice or a list of positions the dataset of these rows."""
+        if isinstance(index, int):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"row {index} of {len(self):,}")
+            at = np.array([index % len(self)])
+            return {group: source.take(at)[0] for group, source in self.sources.items()}
+        positions = range(len(self))[index] if isinstance(index, slice) else [int(i) for i in index]
+        return self._of((*self.taken, tuple(positions)))
+
+    # --- others of it ---------------------------------------------------------------------------------
+
+    def split(self, *, by: str | Sequence[str] | None = None, **parts: float) -> dict[str, Dataset]:
+        """Parts of the dataset by a hash of the inputs, which never changes: rows that come later move none of the old.
+
+        Equal inputs of two runs come to one part. What is hashed are all scalar input fields, without nulls and without fields that
+        a version does not have.
+
+        Args:
+            by: Input columns that are hashed alone: what they have in common stays together.
+            **parts: Share of each part, such as `train=0.8, val=0.1, test=0.1`; they add up to 1 at most.
+
+        Returns:
+            A dataset for each part, by its name.
+
+        Raises:
+            ReadError: shares that are none, or columns that are not there.
+
+        Examples:
+            >>> import scythe
+            >>> parts = scythe.dataset("simulate_energy", x=["r_value"], y="heating").split(train=0.8, test=0.2)
+            >>> sum(len(part) for part in parts.values())
+            3
+        """
+        wrong = [f"{name}={share!r}" for name, share in parts.items() if not 0 < share <= 1]
+        if wrong or not parts or sum(parts.values()) > 1 + 1e-9:
+            raise ReadError(f"the shares of a split lie between 0 and 1, and add up to 1 at most, got {parts!r}")
+        columns = None if by is None else (by,) if isinstance(by, str) else tuple(by)
+        shared = tuple(parts.items())
+        return {name: self._of((*self.taken, _Split(shared, name, columns))) for name in parts}
+
+    def stats(self) -> Stats:
+        """Mean, standard deviation, range and count of each column of the groups that have columns, in one pass."""
+        return stats_of(self.sources, np.arange(len(self)))
+
+    def batches(
+        self,
+        size: int,
+        *,
+        seed: int = 0,
+        normalize: Stats | None = None,
+        to: Arrays = "numpy",
+        shuffle: bool = True,
+        ahead: int = 2,
+        rank: int | None = None,
+        world: int | None = None,
+    ) -> Batches:
+        """Batches of the rows: `for batch in batches.at(epoch): step(batch["x"], batch["y"])`.
+
+        Args:
+            size: Rows of a batch, of each rank.
+            seed: What the order of each epoch follows from.
+            normalize: What `stats()` of the training part gave: columns are brought to mean 0 and standard deviation 1.
+            to: Arrays of NumPy, or tensors of `torch` or `jax`.
+            shuffle: False keeps the order of the dataset.
+            ahead: How many batches are read ahead, by threads; 0 reads each when it is asked for.
+            rank, world: Which of how many processes this is; as `torchrun` says, if not given. All have equal numbers of steps.
+
+        Raises:
+            ReadError: an argument makes no sense.
+
+        Examples:
+            >>> import scythe
+            >>> ds = scythe.dataset("simulate_energy", x=["r_value"], y="heating")
+            >>> batch = ds.batches(2, seed=1).at(0)[0]
+            >>> batch["x"].shape, batch["y"].shape
+            ((2, 1), (2,))
+        """
+        at, of = place_among(rank, world)
+        return Batches(self, size, seed, normalize, to, shuffle, ahead, at, of)
+
+    def refresh(self) -> Dataset:
+        """The same of the runs as they are now."""
+        return replace(self, pins=[run.pin for run in pinned(self.objects, self.name, *self.asked)], _pinned=None)
+
+    def pinned_to(self, pins: Sequence[Pin]) -> Dataset:
+        """The same of runs as they were once."""
+        return replace(self, pins=list(pins), _pinned=None)
+
+    def _of(self, taken: tuple[_Split | tuple[int, ...], ...]) -> Dataset:
+        return replace(self, taken=taken, _pinned=self._pinned)
+
+    # --- how it is made -------------------------------------------------------------------------------
+
+    @cached_property
+    def _runs(self) -> list[PinnedRun]:
+        return self._pinned if self._pinned is not None else at_pins(self.objects, self.name, self.pins)
+
+    @property
+    def sources(self) -> Mapping[str, Source]:
+        """The groups, opened."""
+        return self._sources
+
+    @cached_property
+    def _sources(self) -> dict[str, Source]:
+        as_list = self.collate == "list"
+        return {
+            name: opened(name, group, self._runs, self._rows, self.dtype, as_list=as_list)
+            for name, group in self.groups.items()
+        }
+
+    @cached_property
+    def _rows(self) -> Rows:
+        runs, ats = list[np.ndarray](), list[np.ndarray]()
+        for i, run in enumerate(self._runs):
+            at = self._complete(run, self._chosen(run))
+            runs.append(np.full(len(at), i, np.int32))
+            ats.append(at)
+        rows = Rows(np.concatenate(runs), np.concatenate(ats))
+        for step in self.taken:
+            kept = np.array(step, np.int64) if isinstance(step, tuple) else self._part(rows, step)
+            rows = Rows(rows.run[kept], rows.at[kept])
+        return rows
+
+    def _chosen(self, run: PinnedRun) -> np.ndarray:
+        """Positions of the rows of a run that `where` takes."""
+        if self.where is None:
+            return np.arange(len(run.sort_index))
+        names = self.where.meta.root_names()
+        columns = {name: run.column(name) for name in names}
+        frame = pl.DataFrame(
+            {n: v if v is not None else pl.Series([None] * len(run.sort_index)) for n, v in columns.items()}
+        )
+        taken = frame.select(self.where.alias("_")).to_series()
+        if taken.dtype != pl.Boolean:
+            raise ReadError(f"where= gives {taken.dtype}, not true or false for each row")
+        return np.flatnonzero(taken.fill_null(False).to_numpy())
+
+    def _complete(self, run: PinnedRun, at: np.ndarray) -> np.ndarray:
+        """Those of the rows that miss nothing; or refuses."""
+        wanted = [(g, c) for g, group in self.groups.items() if isinstance(group, Columns) for c in group.names]
+        wanted += [(g, group.column) for g, group in self.groups.items() if isinstance(group, File)]
+        lacking = np.zeros(len(at), bool)
+        for group, column in dict.fromkeys(wanted):
+            values = run.column(column)
+            if values is None and any(other.table_of(column) for other in self._runs):
+                missing = np.ones(len(at), bool)
+            elif values is None:
+                continue  # no run has it: told when the group is opened
+            else:
+                missing = is_missing(values[at])
+            if missing.any() and self.missing == "raise":
+                first = int(run.sort_index[at[np.flatnonzero(missing)[0]]])
+                raise InputError(
+                    f"{group}: {column!r} is missing in {int(missing.sum()):,} rows of {run.key.path} (input {first} the first): "
+                    'leave them out with missing="drop", or with where='
+                )
+            lacking |= missing
+        return at[~lacking]
+
+    def _part(self, rows: Rows, split: _Split) -> np.ndarray:
+        """Positions of the rows of one part of a split."""
+        share = np.empty(len(rows))
+        for i, run in enumerate(self._runs):
+            where, at = rows.of(i)
+            names = split.by if split.by is not None else _inputs(run)
+            columns = {name: run.column(name) for name in names}
+            absent = [name for name, values in columns.items() if values is None]
+            if split.by is not None and absent:
+                raise ReadError(f"by={absent[0]!r}: {run.key.path} has no such column")
+            found = {name: values[at] for name, values in columns.items() if values is not None}
+            found |= {name: _by_content(run, values) for name, values in found.items() if _is_file(run, name)}
+            share[where] = shares(hash_rows(found, len(at)))
+        end = 0.0
+        for name, part in split.shares:
+            begin, end = end, end + part
+            if name == split.part:
+                return np.flatnonzero((share >= begin) & (share < (end if end < 1 - 1e-9 else 2.0)))
+        raise AssertionError(split.part)
+
+
+def _inputs(run: PinnedRun) -> list[str]:
+    """The scalar input fields of a run."""
+    schema = run.schemas["scalars"]
+    return [c.name for c in schema if c.name in run.inputs and c.name not in ID_LEVELS and c.kind.flat]
+
+
+def _is_file(run: PinnedRun, column: str) -> bool:
+    table = run.table_of(column)
+    return table is not None and run.schemas[table][column].kind.is_file
+
+
+def _by_content(run: PinnedRun, uris: pl.Series) -> pl.Series:
+    """What tells files apart wherever they lie: name and content, as far as that is known."""
+    contents = contents_of(run.objects, run.key)
+    named = {
+        uri: f"{contents.get(uri, '')}/{PurePosixPath(urlsplit(uri).path).name}" for uri in uris.drop_nulls().unique()
+    }
+    return uris.replace_strict(named, return_dtype=pl.String)
+
+
+def _told(shape: tuple[int, ...] | None) -> str:
+    return "of any shape" if shape is None else str(shape)
+
+
+def dataset(
+    experiment: Named,
+    version: AskedVersion = None,
+    *,
+    run: AskedRun = None,
+    where: pl.Expr | None = None,
+    dtype: str = "float32",
+    missing: Literal["raise", "drop"] = "raise",
+    collate: Literal["stack", "list"] = "stack",
+    **groups: str | Sequence[str] | Group,
+) -> Dataset:
+    """Rows of one run or many as what a training loop draws on: split, normalized, in batches that can be begun anywhere.
+
+    Each further keyword names a group, a key of each batch: a column gives `(B,)`, a list of columns `(B, k)`, `scythe.File(column)` the content of a
+    file of each row, `scythe.Frame(table, columns, rows=n)` its rows of a dataframe, `(B, n, k)`. Numbers and truth values come in `dtype`; Enum and
+    Literal fields one-hot, in the model's order.
+
+    Args:
+        experiment: A name or the registered function.
+        version: As for `scythe.read`: None for the latest, `"all"` for all.
+        run: As for `scythe.read`: None for the latest finished one, `"all"` for all.
+        where: A Polars expression of inputs and outputs: the rows for which it is true.
+        dtype: The type of the arrays.
+        missing: What happens to rows without a value: `"raise"`, or `"drop"`.
+        collate: `"stack"` makes one array of the files and frames of a batch, whose shapes must be equal; `"list"` gives a list.
+        **groups: The groups, `x=["r_value", "setpoint"], y="heating"` say.
+
+    Returns:
+        The dataset. It is pinned to the ends of the runs as they are now, until `refresh()`.
+
+    Raises:
+        NotFoundError: an experiment, version, run or column that is not there.
+        InputError: a column that is no number, or rows without a value; said when rows are first asked for.
+        ReadError: no group, or one that is none.
+
+    Examples:
+        >>> import scythe
+        >>> ds = scythe.dataset("simulate_energy", x=["r_value", "setpoint"], y="heating", where=pl.col("r_value") < 6)
+        >>> ds
+        <Dataset of simulate_energy: 2 rows, x: (2,), y: ()>
+        >>> ds[0]["x"].tolist(), ds.names["x"]
+        ([2.0, 20.0], ('r_value', 'setpoint'))
+    """
+    if not groups:
+        raise ReadError('a dataset needs a group: x=["column", ...], y="column"')
+    for option, given, known in (("missing", missing, ("raise", "drop")), ("collate", collate, ("stack", "list"))):
+        if given not in known:
+            raise ReadError(f"{option}={given!r}: it is {known[0]!r} or {known[1]!r}")
+    objects, name = storage(), name_of(experiment)
+    runs = pinned(objects, name, version, run)
+    chosen = {group: group_of(group, given) for group, given in groups.items()}
+    return Dataset(
+        name, objects, (version, run), [one.pin for one in runs], chosen, where, np.dtype(dtype), missing, collate, (), runs
+    )  # fmt: skip
+
+
+__all__ = ["Dataset", "dataset"]

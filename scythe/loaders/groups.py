@@ -1,0 +1,84 @@
+"""What a batch is made of: columns as one array, files, dataframes. Says what is wanted, and what shape it has; reads nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scythe.errors import ReadError
+
+
+@dataclass(frozen=True)
+class File:
+    """A group of a dataset: the content of one output file an input.
+
+    Args:
+        column: The file output (or input) of the model.
+        load: Makes an array of a file's bytes; without it `.npy`, `.npz` (of one array), `.parquet`, `.csv` and, where Pillow is
+            installed, images are read.
+        path: Call `load` with the local path in place of the bytes.
+
+    Examples:
+        >>> import scythe
+        >>> y = scythe.File("hourly")
+        >>> scythe.dataset("simulate_energy", x=["r_value"], y=y).shapes["y"]
+        (24, 2)
+    """
+
+    column: str
+    load: Callable[[Any], Any] | None = None
+    path: bool = False
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A group of a dataset: the rows of a dataframe that belong to each input.
+
+    Args:
+        table: The name of the dataframe.
+        columns: Its columns, numbers all.
+        rows: How many rows each input has; without it each may have a number of its own (then `collate="list"`, unless they are equal).
+
+    Examples:
+        >>> import scythe
+        >>> monthly = scythe.Frame("monthly", ["energy"], rows=12)
+        >>> scythe.dataset("simulate_energy", x=["r_value"], y=monthly).shapes["y"]
+        (12, 1)
+    """
+
+    table: str
+    columns: Sequence[str]
+    rows: int | None = None
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns as one array; `alone` where a single name was given, not a list of one."""
+
+    names: tuple[str, ...]
+    alone: bool = False
+
+
+Group = Columns | File | Frame
+
+
+def group_of(name: str, given: Any) -> Group:
+    """A group from what a user gives for it.
+
+    Raises:
+        ReadError: it is none.
+    """
+    if isinstance(given, str):
+        return Columns((given,), alone=True)
+    if isinstance(given, File):
+        return given
+    if isinstance(given, Frame):
+        if isinstance(given.columns, str) or not given.columns:
+            raise ReadError(f"{name}=Frame({given.table!r}, …) needs a list of columns, got {given.columns!r}")
+        return Frame(given.table, tuple(given.columns), given.rows)
+    if isinstance(given, Sequence) and given and all(isinstance(one, str) for one in given):  # pyright: ignore[reportUnknownVariableType]
+        return Columns(tuple(given))
+    raise ReadError(
+        f"{name}={given!r} is no group: give a column, a list of columns, File(column) or Frame(table, columns)"
+    )

@@ -1,0 +1,85 @@
+"""Hashes that never change: of rows by the values of their inputs, and of positions. Pure; columns only.
+
+`splitmix64` is the finalizer of Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (OOPSLA 2014).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+import polars as pl
+
+_GOLDEN, _ONE, _TWO = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+#: So many positions fit beside 40 random bits into one number.
+_PACKED = 1 << 24
+
+
+def splitmix64(values: np.ndarray) -> np.ndarray:
+    """A number of 64 bits for each number of 64 bits, every bit of which depends on all."""
+    with np.errstate(over="ignore"):
+        z = values.astype(np.uint64) + _GOLDEN
+        z = (z ^ (z >> np.uint64(30))) * _ONE
+        z = (z ^ (z >> np.uint64(27))) * _TWO
+        return z ^ (z >> np.uint64(31))
+
+
+def hash_of(text: str) -> np.uint64:
+    """The hash of a text."""
+    return np.uint64(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little"))
+
+
+def hash_rows(columns: Mapping[str, pl.Series], rows: int) -> np.ndarray:
+    """The hash of each row by the values of its columns: nulls, and the order of the columns, do not count.
+
+    Numbers that are equal have one hash, whatever type they are stored as.
+    """
+    found = np.zeros(rows, np.uint64)
+    with np.errstate(over="ignore"):
+        for name, values in columns.items():
+            mixed = splitmix64(_bits(values) ^ hash_of(name))
+            found += np.where(values.is_null().to_numpy(), np.uint64(0), mixed)
+    return splitmix64(found)
+
+
+def _bits(values: pl.Series) -> np.ndarray:
+    """64 bits for each value; those of a null do not count."""
+    dtype = values.dtype
+    if dtype.is_integer() or dtype == pl.Boolean:
+        whole = values.cast(pl.Int64, strict=False).fill_null(0).to_numpy()
+        exact = np.abs(whole) <= 1 << 53
+        return np.where(exact, _float_bits(whole.astype(np.float64)), splitmix64(whole.view(np.uint64)))
+    if dtype.is_float():
+        return _float_bits(values.cast(pl.Float64).fill_null(0.0).to_numpy())
+    if dtype.is_temporal():
+        return splitmix64(values.to_physical().cast(pl.Int64).fill_null(0).to_numpy().view(np.uint64))
+    texts = values.cast(pl.String).fill_null("")
+    unique = texts.unique(maintain_order=True)
+    hashes = np.array([hash_of(text) for text in unique], np.uint64)
+    place = {text: i for i, text in enumerate(unique)}
+    at = texts.replace_strict(place, return_dtype=pl.UInt32).to_numpy()
+    return hashes[at] if len(hashes) else np.zeros(len(values), np.uint64)
+
+
+def _float_bits(values: np.ndarray) -> np.ndarray:
+    plain = np.where(np.isnan(values), np.nan, values) + 0.0  # one NaN, and no negative zero
+    return plain.astype(np.float64).view(np.uint64)
+
+
+def shares(hashes: np.ndarray) -> np.ndarray:
+    """Each hash as a number from 0 to 1, below 1."""
+    return (hashes >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def order_of(rows: int, seed: int, epoch: int) -> np.ndarray:
+    """A permutation of 0 to rows - 1 that follows from `seed` and `epoch` alone."""
+    start = splitmix64(np.array([seed & 0xFFFFFFFFFFFFFFFF], np.uint64))[0] ^ np.uint64(epoch)
+    with np.errstate(over="ignore"):
+        drawn = splitmix64(np.arange(rows, dtype=np.uint64) * _GOLDEN + splitmix64(np.array([start]))[0])
+    if rows > _PACKED:
+        return np.argsort(drawn, kind="stable")
+    positions = np.arange(rows, dtype=np.uint64)
+    packed = (drawn & ~np.uint64(_PACKED - 1)) | positions
+    packed.sort()
+    return (packed & np.uint64(_PACKED - 1)).astype(np.int64)

@@ -1,0 +1,150 @@
+"""The gathers that a dataset draws on: which runs, as they ended when it was made. Later ends and later runs change nothing.
+
+Reads tables of these gathers by the names of their columns. Knows nothing of batches.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+
+from scythe.errors import NotFoundError, RunDamaged
+from scythe.gather.run_files import scan_parts, schema_of_result
+from scythe.reader.many_runs import finished_runs, is_all
+from scythe.reader.one_run import one_run
+from scythe.record.layout import RunKey
+from scythe.record.manifest import IO_SCHEMAS
+from scythe.record.plan import RunPlan
+from scythe.record.results import RunResult, read_result
+from scythe_catalog.iceberg.scan import scan_files
+from scythe_catalog.schema import TableSchema
+from scythe_catalog.storage.objects import Objects
+
+#: The tables that have one row an input at most, in the order in which a column is looked for.
+ROW_TABLES = ("scalars", "result_file_refs", "tasks")
+
+#: What names a pinned gather: version, folder of the run, gather (None: the run was not finished).
+Pin = tuple[str, str, str | None]
+
+
+@dataclass(frozen=True)
+class PinnedRun:
+    """One run as it was: the files of a gather, or what an unfinished run had come to by then, in memory."""
+
+    objects: Objects
+    key: RunKey
+    result: RunResult | None
+    #: Of an unfinished run.
+    rows: pl.DataFrame | None = None
+
+    @property
+    def pin(self) -> Pin:
+        """What names it."""
+        return self.key.version, self.key.folder, self.result.gather if self.result is not None else None
+
+    @cached_property
+    def schemas(self) -> dict[str, TableSchema]:
+        """The columns of its tables."""
+        if self.result is None:
+            return {"scalars": RunPlan.load(self.objects, self.key).tables["scalars"].schema}
+        return {name: schema_of_result(self.objects, table) for name, table in self.result.tables.items()}
+
+    def scan(self, table: str) -> pl.LazyFrame:
+        """One of its tables, ordered by `sort_index`.
+
+        Raises:
+            NotFoundError: it has none of this name, or its files are gone.
+        """
+        if table not in self.schemas:
+            raise NotFoundError(f"{self.key.path} has no table {table!r}; it has {', '.join(sorted(self.schemas))}")
+        if self.rows is not None:
+            return self.rows.lazy()
+        assert self.result is not None
+        key = self.result.tables[table].key
+        if not self.objects.exists(key):
+            raise NotFoundError(f"the run {self.key.path} is gone, or the end of it that this dataset was made of")
+        return scan_files(self.objects, [key], self.schemas[table])
+
+    def table_of(self, column: str) -> str | None:
+        """The table that has a column, among those with one row an input."""
+        return next((t for t in ROW_TABLES if t in self.schemas and column in self.schemas[t]), None)
+
+    @cached_property
+    def inputs(self) -> frozenset[str]:
+        """The fields of its input model; none of a run that does not tell."""
+        with self.objects.reader(self.key.specs) as stream:
+            metadata = pq.read_schema(stream).metadata or {}
+        told = metadata.get(IO_SCHEMAS.encode())
+        return frozenset(TableSchema.from_json(json.loads(told)["input"]).names) if told else frozenset()
+
+    @cached_property
+    def sort_index(self) -> np.ndarray:
+        """The `sort_index` of each good row."""
+        return self.scan("scalars").select("sort_index").collect()["sort_index"].to_numpy()
+
+    def column(self, name: str) -> pl.Series | None:
+        """The values of a column, one a good row; None where the run has no such column."""
+        table = self.table_of(name)
+        if table is None:
+            return None
+        if table == "scalars":
+            return self.scan(table).select(name).collect().to_series()
+        other = self.scan(table).select("sort_index", name).collect()
+        at = np.searchsorted(other["sort_index"].to_numpy(), self.sort_index)
+        return other[name][at]
+
+
+def pinned(objects: Objects, name: str, version: Any, run: Any) -> list[PinnedRun]:
+    """The runs that are asked for, oldest first, as `scythe.read` finds them.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    if is_all(version) or is_all(run):
+        return [PinnedRun(objects, key, result) for key, result in finished_runs(objects, name, version, run)]
+    key, result = one_run(objects, name, version, run)
+    if result is not None:
+        return [PinnedRun(objects, key, result)]
+    plan = RunPlan.load(objects, key)
+    return [PinnedRun(objects, key, None, scan_parts(plan, "scalars").collect())]
+
+
+def at_pins(objects: Objects, name: str, pins: Sequence[Pin]) -> list[PinnedRun]:
+    """The runs that were pinned.
+
+    Raises:
+        NotFoundError: one was deleted, or has ended anew and the end that was pinned is gone.
+    """
+    return list(_at(objects, name, pins))
+
+
+def _at(objects: Objects, name: str, pins: Sequence[Pin]) -> Iterator[PinnedRun]:
+    for version, folder, gather in pins:
+        key = RunKey(name, version, folder)
+        result = read_result(objects, key) if objects.exists(key.manifest) else None
+        if result is None or gather is None:
+            raise NotFoundError(f"the run {key.path} is not there any more as this dataset was made of it")
+        if result.gather != gather:
+            result = _earlier(objects, key, result, gather)
+        yield PinnedRun(objects, key, result)
+
+
+def _earlier(objects: Objects, key: RunKey, now: RunResult, gather: str) -> RunResult:
+    """The result of an earlier gather, by its files; its tables are those of now."""
+    tables = {
+        name: table.model_copy(update={"key": table.key.replace(f"/{now.gather}/", f"/{gather}/")})
+        for name, table in now.tables.items()
+    }
+    missing = [name for name in ROW_TABLES if name in tables and not objects.exists(tables[name].key)]
+    if missing:
+        raise RunDamaged(
+            f"{key.path} has ended anew, and the end that was pinned ({gather}) is gone: refresh the dataset"
+        )
+    return now.model_copy(update={"gather": gather, "tables": tables})

@@ -1,0 +1,102 @@
+"""Mean, spread and range of each column of a dataset's groups, and arrays brought to mean 0 and standard deviation 1 by them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from scythe.errors import StateError
+from scythe.loaders.sources import Array, Slices, Source
+
+_BLOCK = 1 << 16
+
+
+@dataclass(frozen=True)
+class ColumnStats:
+    """One column: `mean`, `std` (of all values, not of a sample), `min`, `max`, `count`; `fixed` where it is not normalized."""
+
+    mean: float
+    std: float
+    min: float
+    max: float
+    count: int
+    fixed: bool = False
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Of each group of a dataset that lies in columns, each column's mean, standard deviation, range and count.
+
+    Examples:
+        >>> import scythe
+        >>> stats = scythe.dataset("simulate_energy", x=["r_value"]).stats()
+        >>> stats["x"]["r_value"].max
+        8.0
+        >>> scythe.Stats.from_dict(stats.to_dict()) == stats
+        True
+    """
+
+    groups: Mapping[str, Mapping[str, ColumnStats]]
+
+    def __getitem__(self, group: str) -> Mapping[str, ColumnStats]:
+        return self.groups[group]
+
+    def to_dict(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Plain numbers, for JSON."""
+        return {g: {c: dict(vars(stats)) for c, stats in columns.items()} for g, columns in self.groups.items()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Self:
+        """What `to_dict` gave."""
+        return cls({g: {c: ColumnStats(**stats) for c, stats in columns.items()} for g, columns in data.items()})
+
+    def normalized(self, group: str, source: Source, values: Any) -> Any:
+        """The values of a group with mean 0 and standard deviation 1; columns that are 1 for one value alone stay."""
+        if group not in self.groups or not isinstance(values, np.ndarray):
+            return values
+        stats = self.groups[group]
+        if tuple(stats) != source.names:
+            raise StateError(
+                f"normalize= has the columns {', '.join(stats)} of {group!r}, the dataset has {', '.join(source.names)}"
+            )
+        mean = np.array([0.0 if s.fixed else s.mean for s in stats.values()], values.dtype)
+        std = np.array([1.0 if s.fixed or s.std == 0 else s.std for s in stats.values()], values.dtype)
+        alone = values.ndim == 1
+        return (values - (mean[0] if alone else mean)) / (std[0] if alone else std)
+
+
+def stats_of(sources: Mapping[str, Source], rows: np.ndarray) -> Stats:
+    """The statistics of all groups that have columns, over some rows, block by block."""
+    return Stats({name: dict(_columns(source, rows)) for name, source in sources.items() if source.names})
+
+
+def _columns(source: Source, rows: np.ndarray) -> Iterator[tuple[str, ColumnStats]]:
+    assert isinstance(source, Array | Slices)
+    width = len(source.names)
+    count = 0
+    mean, squares = np.zeros(width), np.zeros(width)
+    low, high = np.full(width, np.inf), np.full(width, -np.inf)
+    for start in range(0, len(rows), _BLOCK):
+        taken = source.take(rows[start : start + _BLOCK])
+        block = np.concatenate(taken) if isinstance(taken, list) else taken  # pyright: ignore[reportUnknownArgumentType]
+        block = block.reshape(-1, width).astype(np.float64)
+        n = len(block)
+        if not n:
+            continue
+        # Chan, Golub and LeVeque (1979): the mean and the sum of squares of two parts together
+        own = block.mean(0)
+        by = own - mean
+        squares += ((block - own) ** 2).sum(0) + by**2 * (count * n / (count + n))
+        mean += by * (n / (count + n))
+        count += n
+        low, high = np.minimum(low, block.min(0)), np.maximum(high, block.max(0))
+    fixed = source.fixed if isinstance(source, Array) and source.fixed else (False,) * width
+    for j, column in enumerate(source.names):
+        std = float(np.sqrt(squares[j] / count)) if count else 0.0
+        yield column, ColumnStats(float(mean[j]), std, float(low[j]), float(high[j]), count, fixed[j])
+
+
+__all__ = ["ColumnStats", "Stats", "stats_of"]

@@ -1,0 +1,420 @@
+"""What a training loop draws on: arrays of rows, files and frames, split for ever, in an order that can be begun anywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import Field
+
+import scythe
+from scythe.allocate import BaseExperiment, ExperimentRun
+from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.errors import ForkError, InputError, NotFoundError, ReadError, StateError
+from scythe.loaders import forks
+from scythe.loaders.batches import Batches
+from scythe.loaders.hashing import hash_rows, order_of, splitmix64
+from scythe.registry import ExperimentRegistry
+from scythe.utils.filesys import FileReference
+
+
+class Roof(Enum):
+    FLAT = "flat"
+    STEEP = "steep"
+
+
+class House(ExperimentInputSpec):
+    r_value: float = Field(gt=0)
+    storeys: int = 1
+    roof: Roof = Roof.FLAT
+    fuel: Literal["gas", "oil"] = "gas"
+    name: str = ""
+    age: float | None = None
+
+
+class Heat(ExperimentOutputSpec):
+    load: float
+    ok: bool
+    hourly: FileReference
+
+
+#: What is too thick.
+LIMITS = {"r_value": 90.0}
+
+
+def heat(spec: House, tempdir: Path) -> Heat:
+    if spec.r_value > LIMITS["r_value"]:
+        raise ValueError("too thick")
+    np.save(tempdir / "hourly.npy", np.full((4, 2), spec.r_value, np.float32))
+    frame = pl.DataFrame({"month": [1, 2, 3], "energy": [spec.r_value * m for m in (1, 2, 3)]})
+    return Heat(
+        load=10 / spec.r_value, ok=spec.storeys > 1, hourly=tempdir / "hourly.npy", dataframes={"monthly": frame}
+    )
+
+
+@pytest.fixture
+def house(root: Path) -> BaseExperiment:
+    return BaseExperiment(ExperimentRegistry.Register(name="heat", retries=0)(heat))
+
+
+def specs(n: int, start: int = 1, **columns: Any) -> pl.DataFrame:
+    kinds = {"storeys": [1 + i % 3 for i in range(n)], "roof": ["flat" if i % 2 else "steep" for i in range(n)]}
+    return pl.DataFrame({"r_value": [float(start + i) for i in range(n)], **kinds, **columns})
+
+
+def allocated(house: BaseExperiment, frame: pl.DataFrame, version: str = "keep") -> ExperimentRun:
+    run, ref = house.allocate(frame, version, engine="inline")
+    ref.result()
+    return run
+
+
+@pytest.fixture
+def ten(house: BaseExperiment) -> ExperimentRun:
+    return allocated(house, specs(10), "bumpmajor")
+
+
+# --- arrays -------------------------------------------------------------------------------------------------
+
+
+def test_columns_come_in_one_array_and_few_values_one_hot_in_the_models_order(ten: ExperimentRun) -> None:
+    ds = scythe.dataset("heat", x=["r_value", "roof", "ok"], y="load", kind="fuel")
+    assert ds.names["x"] == ("r_value", "roof=flat", "roof=steep", "ok")
+    assert ds.names["kind"] == ("fuel=gas", "fuel=oil")
+    assert ds.shapes == {"x": (4,), "y": (), "kind": (2,)}
+    row = ds[1]
+    assert row["x"].tolist() == [2.0, 1.0, 0.0, 1.0]
+    assert row["x"].dtype == np.float32
+    assert row["y"] == np.float32(5.0)
+    assert len(ds) == 10
+    assert ds[2:5][0]["x"][0] == 3.0
+    assert [ds[[7, 1]][i]["x"][0] for i in range(2)] == [8.0, 2.0]
+    with pytest.raises(IndexError):
+        ds[10]
+
+
+def test_files_and_frames_of_each_row_come_in_one_array(ten: ExperimentRun) -> None:
+    ds = scythe.dataset(
+        "heat", x=["r_value"], y=scythe.File("hourly"), monthly=scythe.Frame("monthly", ["energy", "month"], rows=3)
+    )
+    batch = ds.batches(4, shuffle=False).at(0)[1]
+    assert batch["y"].shape == (4, 4, 2)
+    assert batch["y"][:, 0, 0].tolist() == batch["x"][:, 0].tolist() == [5.0, 6.0, 7.0, 8.0]
+    assert batch["monthly"].shape == (4, 3, 2)
+    assert batch["monthly"][1].tolist() == [[6.0, 1.0], [12.0, 2.0], [18.0, 3.0]]
+
+
+def test_a_loader_of_ones_own_gets_the_bytes_or_the_path(ten: ExperimentRun) -> None:
+    sizes = scythe.File("hourly", load=lambda raw: np.array([len(raw)]))
+    named = scythe.File("hourly", load=lambda path: np.array([path.suffix == ".npy"]), path=True)
+    ds = scythe.dataset("heat", a=sizes, b=named, dtype="int64")
+    assert ds[0]["a"].tolist() == [160]
+    assert ds[0]["b"].tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("groups", "error", "told"),
+    [
+        ({"x": ["r_valu"]}, NotFoundError, "did you mean 'r_value'"),
+        ({"x": ["name"]}, InputError, "'name' is no number but String: give it as a field of an Enum"),
+        ({"x": ["age"]}, InputError, r"'age' is missing in 10 rows of heat/v1.0.0/.* \(input 0 the first\)"),
+        ({"x": scythe.Frame("monthl", ["a"])}, NotFoundError, "no table 'monthl'"),
+        (
+            {"x": scythe.Frame("monthly", ["energy"], rows=12)},
+            InputError,
+            "input 0 of .* has 3 rows in 'monthly', not 12",
+        ),
+        ({"x": scythe.File("load")}, NotFoundError, "no file column 'load'"),
+        ({"x": 5}, ReadError, "is no group"),
+        ({}, ReadError, "needs a group"),
+    ],
+)
+def test_what_no_array_can_be_made_of_is_refused(
+    ten: ExperimentRun, groups: dict[str, Any], error: type[Exception], told: str
+) -> None:
+    with pytest.raises(error, match=told):
+        len(scythe.dataset("heat", **groups).shapes)
+
+
+def test_rows_are_chosen_by_an_expression_and_those_without_a_value_are_left_out_on_request(
+    house: BaseExperiment,
+) -> None:
+    allocated(house, specs(6, age=[None, 1.0, 2.0, float("nan"), 4.0, None]), "bumpmajor")
+    ds = scythe.dataset(
+        "heat", x=["r_value", "age"], missing="drop", where=(pl.col("r_value") > 2) & (pl.col("load") < 9)
+    )
+    assert [ds[i]["x"].tolist() for i in range(len(ds))] == [[3.0, 2.0], [5.0, 4.0]]
+    assert ds.frame.collect()["r_value"].to_list() == [3.0, 5.0]
+
+
+def test_files_of_unequal_shapes_are_refused_by_name_or_come_as_a_list(house: BaseExperiment) -> None:
+    run = allocated(house, specs(3), "bumpmajor")
+    odd = scythe.files("heat").filter(pl.col("sort_index") == 2)["hourly"][0]
+    np.save(Path(odd.removeprefix("file://")), np.zeros((5, 2), np.float32))
+    with pytest.raises(
+        InputError, match=rf"the file of input 2 of {run.experiment_id} has the shape \(5, 2\), the first has \(4, 2\)"
+    ):
+        scythe.dataset("heat", y=scythe.File("hourly")).batches(3, shuffle=False).at(0)[0]
+    (batch,) = scythe.dataset("heat", y=scythe.File("hourly"), collate="list").batches(3, shuffle=False).at(0)
+    assert [item.shape for item in batch["y"]] == [(4, 2), (4, 2), (5, 2)]
+
+
+# --- statistics ---------------------------------------------------------------------------------------------
+
+
+def test_batches_are_normalized_by_the_statistics_of_the_training_part(ten: ExperimentRun) -> None:
+    ds = scythe.dataset("heat", x=["r_value", "roof"], y="load", m=scythe.Frame("monthly", ["energy"], rows=3))
+    stats = scythe.Stats.from_dict(json.loads(json.dumps(ds.stats().to_dict())))
+    assert stats == ds.stats()
+    assert (stats["x"]["r_value"].mean, stats["x"]["r_value"].count) == (5.5, 10)
+    assert stats["x"]["r_value"].std == pytest.approx(np.std(np.arange(1, 11)))
+    assert stats["m"]["energy"].max == 30.0
+    (batch,) = ds.batches(10, normalize=stats).at(0)
+    assert batch["x"][:, 0].mean() == pytest.approx(0, abs=1e-6)
+    assert batch["x"][:, 0].std() == pytest.approx(1, abs=1e-6)
+    assert set(batch["x"][:, 1].tolist()) == {0.0, 1.0}
+    with pytest.raises(StateError, match="normalize= has the columns"):
+        scythe.dataset("heat", x=["storeys"]).batches(2, normalize=stats).at(0)[0]
+
+
+# --- order --------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 500), st.integers(0, 2**63), st.integers(0, 1000))
+def test_the_order_of_an_epoch_is_a_permutation(rows: int, seed: int, epoch: int) -> None:
+    assert sorted(order_of(rows, seed, epoch)) == list(range(rows))
+
+
+def test_orders_never_change_and_differ_by_seed_and_epoch() -> None:
+    assert order_of(8, 0, 0).tolist() == ORDER
+    assert len({tuple(order_of(8, seed, epoch)) for seed in range(4) for epoch in range(4)}) == 16
+
+
+def drawn(batches: scythe.Dataset | Any, epoch: int = 0) -> list[float]:
+    return [x for batch in batches.at(epoch) for x in batch["x"][:, 0].tolist()]
+
+
+def test_all_ranks_together_draw_each_row_once_in_equal_numbers_of_steps(house: BaseExperiment) -> None:
+    allocated(house, specs(23), "bumpmajor")
+    ds = scythe.dataset("heat", x=["r_value"])
+    alone = drawn(ds.batches(6, seed=3))
+    for world, size in ((1, 6), (2, 3), (3, 2), (6, 1)):
+        ranks = [ds.batches(size, seed=3, rank=rank, world=world) for rank in range(world)]
+        assert len({len(rank) for rank in ranks}) == 1
+        steps = [[rank.at(0)[step]["x"][:, 0].tolist() for rank in ranks] for step in range(len(ranks[0]))]
+        together = [x for step in steps for part in step for x in part]
+        assert together == alone[: len(together)]
+        assert len(together) >= 23 - world
+    assert sorted(alone) == [float(i) for i in range(1, 24)]
+
+
+@given(st.integers(0, 8), st.sampled_from([(1, 6), (2, 3), (3, 2), (6, 1)]), st.integers(0, 3))
+def test_a_resume_goes_on_with_the_very_next_sample_on_any_number_of_ranks(
+    step: int, ranks: tuple[int, int], ahead: int
+) -> None:
+    ds = _Numbers(50)
+    world, size = ranks
+    before = Batches(ds, 6, seed=1)
+    state = json.loads(json.dumps(before.state(2, step)))
+    whole = [x for batch in before.at(2) for x in batch["x"].tolist()]
+    parts = [
+        [batch["x"].tolist() for batch in Batches(ds, size, seed=1, ahead=ahead, rank=r, world=world).resume(state)]
+        for r in range(world)
+    ]
+    rest = [x for step in zip(*parts, strict=True) for part in step for x in part]
+    assert rest == whole[step * 6 :][: len(rest)]
+    assert len(rest) >= 50 - step * 6 - world + 1
+
+
+class _Numbers:
+    """A dataset of the numbers from 0 on."""
+
+    pins: ClassVar[list[Any]] = []
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return self._rows
+
+    @property
+    def sources(self) -> dict[str, Any]:
+        from scythe.loaders.sources import Array
+
+        return {"x": Array(("n",), np.arange(self._rows))}
+
+
+def test_a_state_outlives_the_growth_of_the_experiment(house: BaseExperiment) -> None:
+    allocated(house, specs(12), "bumpmajor")
+    batches = scythe.dataset("heat", run="all", x=["r_value"]).batches(4, seed=5)
+    whole, state = drawn(batches), batches.state(0, 1)
+    allocated(house, specs(30, start=40))
+    grown = scythe.dataset("heat", run="all", x=["r_value"])
+    assert len(grown) == 42
+    rest = [x for batch in grown.batches(2, seed=5, rank=0, world=2).resume(state) for x in batch["x"][:, 0].tolist()]
+    other = [x for batch in grown.batches(2, seed=5, rank=1, world=2).resume(state) for x in batch["x"][:, 0].tolist()]
+    assert sorted(rest + other) == sorted(whole[4:])
+    for wrong in ({}, {**state, "rows": 3}, {**state, "seed": 1}, {**state, "samples": 3}):
+        with pytest.raises(StateError):
+            grown.batches(4, seed=5).resume(wrong)
+
+
+# --- split --------------------------------------------------------------------------------------------------
+
+
+def test_a_split_keeps_equal_inputs_together_and_moves_no_row_when_others_come(
+    house: BaseExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LIMITS, "r_value", 1e9)
+    allocated(house, specs(200), "bumpmajor")
+
+    def parts() -> dict[str, set[float]]:
+        found = scythe.dataset("heat", "all", run="all", x=["r_value"]).split(train=0.7, val=0.1, test=0.2)
+        return {name: {float(row) for row in part.frame.collect()["r_value"]} for name, part in found.items()}
+
+    before = parts()
+    assert sum(map(len, before.values())) == 200
+    assert 110 < len(before["train"]) < 170
+    allocated(house, specs(250))  # the first 200 once more, and 50 others
+    after = parts()
+    assert all(before[name] <= after[name] for name in before)
+    assert sum(map(len, after.values())) == 250, "equal inputs of two runs are in one part"
+
+
+def test_rows_that_share_what_a_split_is_made_by_stay_together(house: BaseExperiment) -> None:
+    allocated(house, specs(60), "bumpmajor")
+    parts = scythe.dataset("heat", x=["storeys"]).split(by="storeys", a=0.5, b=0.5)
+    found = [set(part.frame.collect()["storeys"]) for part in parts.values()]
+    assert found[0].isdisjoint(found[1])
+    assert found[0] | found[1] == {1, 2, 3}
+    for shares in ({}, {"a": 0.0}, {"a": 0.8, "b": 0.3}):
+        with pytest.raises(ReadError, match="shares of a split"):
+            scythe.dataset("heat", x=["storeys"]).split(**shares)
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(-(2**62), 2**62), st.floats(allow_nan=True)), min_size=1, max_size=20))
+def test_hashes_do_not_depend_on_how_numbers_are_stored_nor_on_nulls_and_the_order_of_columns(
+    values: list[Any],
+) -> None:
+    floats = pl.Series("a", [None if v is None else float(v) for v in values], pl.Float64)
+    text = pl.Series("b", [None if v is None else str(v) for v in values], pl.String)
+    nothing = pl.Series("c", [None] * len(values), pl.Int64)
+    both = hash_rows({"a": floats, "b": text}, len(values))
+    assert (both == hash_rows({"c": nothing, "b": text, "a": floats}, len(values))).all()
+    whole = [v for v in values if isinstance(v, int) and abs(v) <= 2**53]
+    as_int = hash_rows({"a": pl.Series(whole, dtype=pl.Int64)}, len(whole))
+    assert (as_int == hash_rows({"a": pl.Series([float(v) for v in whole], dtype=pl.Float64)}, len(whole))).all()
+
+
+def test_hashes_never_change() -> None:
+    assert splitmix64(np.array([0, 1], np.uint64)).tolist() == [16294208416658607535, 10451216379200822465]
+    frame = {"r": pl.Series([1.5, None]), "k": pl.Series(["é", "b"]), "n": pl.Series([3, 4])}
+    assert hash_rows(frame, 2).tolist() == HASHES
+
+
+# --- what it is pinned to -----------------------------------------------------------------------------------
+
+
+def test_a_dataset_stays_what_it_was_until_it_is_refreshed(house: BaseExperiment) -> None:
+    allocated(house, specs(3), "bumpmajor")
+    ds = scythe.dataset("heat", run="all", x=["r_value"])
+    travelled = pickle.dumps(ds)
+    assert b"r_value" in travelled
+    assert len(travelled) < 3000
+    run = allocated(house, specs(2, start=50))
+    assert len(ds) == len(pickle.loads(travelled)) == 3
+    assert len(ds.refresh()) == 5
+    grown = ds.refresh()
+    assert grown.runs[1] == run.experiment_id
+    run.delete()
+    with pytest.raises(NotFoundError, match="not there any more"):
+        len(pickle.loads(pickle.dumps(grown)))
+
+
+def test_an_end_that_was_pinned_is_read_after_the_run_has_ended_anew(house: BaseExperiment, monkeypatch: Any) -> None:
+    with pytest.raises(ValueError, match="thick"):
+        house.allocate(pl.DataFrame({"r_value": [1.0, 91.0, 2.0]}), engine="inline")
+    run = scythe.open_run("heat")
+    run.resume(engine="inline")
+    ds = pickle.loads(pickle.dumps(scythe.dataset("heat", x=["r_value"], y=scythe.File("hourly"))))
+    monkeypatch.setitem(LIMITS, "r_value", 100.0)
+    run.retry_errors(engine="inline")
+    assert scythe.read("heat").height == 3
+    assert [ds[i]["x"][0] for i in range(len(ds))] == [1.0, 2.0]
+
+
+def test_the_rows_of_a_run_that_goes_on_are_those_of_now(house: BaseExperiment) -> None:
+    with pytest.raises(ValueError, match="thick"):
+        house.allocate(pl.DataFrame({"r_value": [1.0, 2.0, 91.0, 3.0]}), engine="inline")
+    ds = scythe.dataset("heat", run=scythe.open_run("heat"), x=["r_value"])
+    assert len(ds) == 2
+    scythe.open_run("heat").resume(engine="inline")
+    assert len(ds) == 2
+    assert len(ds.refresh()) == 3
+
+
+# --- processes ----------------------------------------------------------------------------------------------
+
+
+def test_a_process_forked_beside_running_threads_gets_an_error_and_does_not_wait(ten: ExperimentRun) -> None:
+    program = """
+import multiprocessing, sys, warnings
+warnings.simplefilter("ignore")
+import scythe
+ds = scythe.dataset("heat", x=["r_value"], y=scythe.File("hourly", load=lambda raw: 1 / 0))
+refs = scythe.FileRefs(scythe.files("heat"), "hourly", lambda path: 1 / 0)
+ds.sources
+
+def look(read, said):
+    try:
+        read()
+    except Exception as error:
+        said.put(type(error).__name__)
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("fork")
+    for read in (lambda: ds[0], lambda: ds.batches(2).at(0)[0], lambda: refs[0]):
+        said = context.SimpleQueue()
+        process = context.Process(target=look, args=(read, said))
+        process.start()
+        print(said.get(), flush=True)
+        process.join()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["ForkError"] * 3
+
+
+def test_batches_are_read_in_processes_that_were_not_forked(ten: ExperimentRun) -> None:
+    Path("loop.py").write_text(
+        "import multiprocessing, scythe\n"
+        "def take(part): return [batch['y'][:, 0, 0].tolist() for batch in part]\n"
+        "if __name__ == '__main__':\n"
+        "    epoch = scythe.dataset('heat', x=['r_value'], y=scythe.File('hourly')).batches(3, seed=2).at(1)\n"
+        "    with multiprocessing.get_context('forkserver').Pool(1) as pool:\n"
+        "        assert pool.map(take, [epoch[:2], epoch[2:]]) == [take(epoch[:2]), take(epoch[2:])]\n"
+        "    print('same')\n"
+    )
+    done = subprocess.run([sys.executable, "loop.py"], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "same\n", done.stderr
+
+
+def test_a_fork_without_such_threads_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
+    forks.check_fork()
+    monkeypatch.setattr(forks, "_lost", {"polars"})
+    with pytest.raises(ForkError, match="forkserver"):
+        forks.check_fork()
+    assert os.getpid()
+
+
+ORDER = [0, 7, 2, 5, 4, 6, 3, 1]
+HASHES = [6464114902601507599, 14909103780442573745]
