@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from scythe.engines.options import LocalOptions as LocalOptions
     from scythe.errors import ScytheError as ScytheError
     from scythe.loaders.data import Dataset as Dataset
-    from scythe.loaders.data import dataset as dataset
+    from scythe.loaders.verb import dataset as dataset
     from scythe.loaders.groups import File as File
     from scythe.loaders.groups import Frame as Frame
     from scythe.loaders.refs import FileRefs as FileRefs
@@ -53,7 +53,7 @@ _HOME = {
     "FileRefs": "scythe.loaders.refs",
     "Frame": "scythe.loaders.groups",
     "Stats": "scythe.loaders.stats",
-    "dataset": "scythe.loaders.data",
+    "dataset": "scythe.loaders.verb",
     "FileReference": "scythe.utils.filesys",
     "HatchetOptions": "scythe.engines.options",
     "LocalOptions": "scythe.engines.options",

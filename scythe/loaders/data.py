@@ -46,6 +46,24 @@ class Dataset:
 
     It is pinned to the ends of the runs that it was made of: runs that go on, or come later, change nothing until `refresh()`. Pickled, it is its
     description: no rows and no credentials travel.
+
+    Attributes:
+        name: The folder of the experiment.
+        objects: The root.
+        asked: Version and run as they were asked for, which `refresh` asks for anew.
+        pins: Version, folder and gather of each run that it draws on.
+        groups: What each batch is made of.
+        where: Which rows are taken; None for all.
+        dtype: The type of the arrays.
+        missing: What happens to rows without a value.
+        collate: How files and frames of a batch are put together.
+        taken: The splits and positions by which it was made smaller.
+
+    Examples:
+        >>> import scythe
+        >>> ds = scythe.dataset("simulate_energy", x=["r_value"], y="heating")
+        >>> len(ds), ds[0]["y"].item(), len(ds[1:])
+        (3, 40.0, 2)
     """
 
     name: str
@@ -76,22 +94,62 @@ class Dataset:
 
     @property
     def names(self) -> dict[str, tuple[str, ...]]:
-        """Of each group the names of its columns; one-hot columns are called `column=value`."""
+        """Of each group the names of its columns; one-hot columns are called `column=value`.
+
+        Raises:
+            NotFoundError: a column, table or run that is not there.
+            InputError: a column that is no number, rows without a value, or shapes that differ.
+
+        Examples:
+            >>> import scythe
+            >>> scythe.dataset("simulate_energy", x=["r_value", "setpoint"]).names
+            {'x': ('r_value', 'setpoint')}
+        """
         return {group: source.names for group, source in self.sources.items()}
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...] | None]:
-        """Of each group the shape of what belongs to one row; None where rows differ."""
+        """Of each group the shape of what belongs to one row; None where rows differ.
+
+        Raises:
+            NotFoundError: a column, table or run that is not there.
+            InputError: a column that is no number, rows without a value, or shapes that differ.
+
+        Examples:
+            >>> import scythe
+            >>> scythe.dataset("simulate_energy", x=["r_value", "setpoint"], y="heating").shapes
+            {'x': (2,), 'y': ()}
+        """
         return {group: source.shape for group, source in self.sources.items()}
 
     @property
     def runs(self) -> list[str]:
-        """The whole names of the runs that it draws on."""
+        """The whole names of the runs that it draws on.
+
+        Raises:
+            NotFoundError: one was deleted.
+
+        Examples:
+            >>> import scythe
+            >>> scythe.dataset("simulate_energy", x=["r_value"]).runs == [scythe.open_run("simulate_energy").experiment_id]
+            True
+        """
         return [run.key.path for run in self._runs]
 
     @property
     def frame(self) -> pl.LazyFrame:
-        """Inputs and outputs of the rows, as `scythe.read` gives them, in the order of the dataset."""
+        """Inputs and outputs of the rows, as `scythe.read` gives them, in the order of the dataset.
+
+        Raises:
+            NotFoundError: a column, table or run that is not there.
+            InputError: a column that is no number, rows without a value, or shapes that differ.
+
+        Examples:
+            >>> import scythe
+            >>> ds = scythe.dataset("simulate_energy", x=["r_value"], where=pl.col("heating") < 30)
+            >>> ds.frame.collect()["heating"].to_list()
+            [20.0, 10.0]
+        """
         parts: list[pl.LazyFrame] = []
         for i, run in enumerate(self._runs):
             where, at = self._rows.of(i)
@@ -146,7 +204,17 @@ class Dataset:
         return {name: self._of((*self.taken, _Split(shared, name, columns))) for name in parts}
 
     def stats(self) -> Stats:
-        """Mean, standard deviation, range and count of each column of the groups that have columns, in one pass."""
+        """Mean, standard deviation, range and count of each column of the groups that have columns, in one pass.
+
+        Raises:
+            NotFoundError: a column, table or run that is not there.
+            InputError: a column that is no number, rows without a value, or shapes that differ.
+
+        Examples:
+            >>> import scythe
+            >>> scythe.dataset("simulate_energy", y="heating").stats()["y"]["heating"].min
+            10.0
+        """
         return stats_of(self.sources, np.arange(len(self)))
 
     def batches(
@@ -170,7 +238,8 @@ class Dataset:
             to: Arrays of NumPy, or tensors of `torch` or `jax`.
             shuffle: False keeps the order of the dataset.
             ahead: How many batches are read ahead, by threads; 0 reads each when it is asked for.
-            rank, world: Which of how many processes this is; as `torchrun` says, if not given. All have equal numbers of steps.
+            rank: Which of several processes this is, from 0; as `torchrun` says, if not given.
+            world: How many processes there are, all with equal numbers of steps.
 
         Raises:
             ReadError: an argument makes no sense.
@@ -186,11 +255,33 @@ class Dataset:
         return Batches(self, size, seed, normalize, to, shuffle, ahead, at, of)
 
     def refresh(self) -> Dataset:
-        """The same of the runs as they are now."""
+        """The same of the runs as they are now.
+
+        Raises:
+            NotFoundError: there is none any more.
+
+        Examples:
+            >>> import scythe
+            >>> len(scythe.dataset("simulate_energy", x=["r_value"]).refresh())
+            3
+        """
         return replace(self, pins=[run.pin for run in pinned(self.objects, self.name, *self.asked)], _pinned=None)
 
     def pinned_to(self, pins: Sequence[Pin]) -> Dataset:
-        """The same of runs as they were once."""
+        """The same of runs as they were once.
+
+        Args:
+            pins: Version, folder and gather of each, as `pins` has them.
+
+        Raises:
+            NotFoundError: one was deleted; said when rows are first asked for.
+
+        Examples:
+            >>> import scythe
+            >>> ds = scythe.dataset("simulate_energy", x=["r_value"])
+            >>> len(ds.pinned_to(ds.pins))
+            3
+        """
         return replace(self, pins=list(pins), _pinned=None)
 
     def _of(self, taken: tuple[_Split | tuple[int, ...], ...]) -> Dataset:
@@ -204,7 +295,17 @@ class Dataset:
 
     @property
     def sources(self) -> Mapping[str, Source]:
-        """The groups, opened."""
+        """The groups, opened: each gives what belongs to rows by their positions.
+
+        Raises:
+            NotFoundError: a column, table or run that is not there.
+            InputError: a column that is no number, rows without a value, or shapes that differ.
+
+        Examples:
+            >>> import scythe
+            >>> scythe.dataset("simulate_energy", x=["r_value"]).sources["x"].take([0, 2]).tolist()
+            [[2.0], [8.0]]
+        """
         return self._sources
 
     @cached_property
@@ -309,60 +410,4 @@ def _told(shape: tuple[int, ...] | None) -> str:
     return "of any shape" if shape is None else str(shape)
 
 
-def dataset(
-    experiment: Named,
-    version: AskedVersion = None,
-    *,
-    run: AskedRun = None,
-    where: pl.Expr | None = None,
-    dtype: str = "float32",
-    missing: Literal["raise", "drop"] = "raise",
-    collate: Literal["stack", "list"] = "stack",
-    **groups: str | Sequence[str] | Group,
-) -> Dataset:
-    """Rows of one run or many as what a training loop draws on: split, normalized, in batches that can be begun anywhere.
-
-    Each further keyword names a group, a key of each batch: a column gives `(B,)`, a list of columns `(B, k)`, `scythe.File(column)` the content of a
-    file of each row, `scythe.Frame(table, columns, rows=n)` its rows of a dataframe, `(B, n, k)`. Numbers and truth values come in `dtype`; Enum and
-    Literal fields one-hot, in the model's order.
-
-    Args:
-        experiment: A name or the registered function.
-        version: As for `scythe.read`: None for the latest, `"all"` for all.
-        run: As for `scythe.read`: None for the latest finished one, `"all"` for all.
-        where: A Polars expression of inputs and outputs: the rows for which it is true.
-        dtype: The type of the arrays.
-        missing: What happens to rows without a value: `"raise"`, or `"drop"`.
-        collate: `"stack"` makes one array of the files and frames of a batch, whose shapes must be equal; `"list"` gives a list.
-        **groups: The groups, `x=["r_value", "setpoint"], y="heating"` say.
-
-    Returns:
-        The dataset. It is pinned to the ends of the runs as they are now, until `refresh()`.
-
-    Raises:
-        NotFoundError: an experiment, version, run or column that is not there.
-        InputError: a column that is no number, or rows without a value; said when rows are first asked for.
-        ReadError: no group, or one that is none.
-
-    Examples:
-        >>> import scythe
-        >>> ds = scythe.dataset("simulate_energy", x=["r_value", "setpoint"], y="heating", where=pl.col("r_value") < 6)
-        >>> ds
-        <Dataset of simulate_energy: 2 rows, x: (2,), y: ()>
-        >>> ds[0]["x"].tolist(), ds.names["x"]
-        ([2.0, 20.0], ('r_value', 'setpoint'))
-    """
-    if not groups:
-        raise ReadError('a dataset needs a group: x=["column", ...], y="column"')
-    for option, given, known in (("missing", missing, ("raise", "drop")), ("collate", collate, ("stack", "list"))):
-        if given not in known:
-            raise ReadError(f"{option}={given!r}: it is {known[0]!r} or {known[1]!r}")
-    objects, name = storage(), name_of(experiment)
-    runs = pinned(objects, name, version, run)
-    chosen = {group: group_of(group, given) for group, given in groups.items()}
-    return Dataset(
-        name, objects, (version, run), [one.pin for one in runs], chosen, where, np.dtype(dtype), missing, collate, (), runs
-    )  # fmt: skip
-
-
-__all__ = ["Dataset", "dataset"]
+__all__ = ["Dataset"]

@@ -19,6 +19,12 @@ class File:
             installed, images are read.
         path: Call `load` with the local path in place of the bytes.
 
+    Raises:
+        NotFoundError: of a dataset, where there is no such column.
+        InputError: of a batch, where a file cannot be read by itself, or has another shape than the first.
+        FetchError: of a batch, where a file cannot be fetched.
+        ForkError: of a batch, in a process that was forked beside running threads.
+
     Examples:
         >>> import scythe
         >>> y = scythe.File("hourly")
@@ -40,9 +46,13 @@ class Frame:
         columns: Its columns, numbers all.
         rows: How many rows each input has; without it each may have a number of its own (then `collate="list"`, unless they are equal).
 
+    Raises:
+        NotFoundError: of a dataset, where there is no such dataframe or column.
+        InputError: of a dataset, where a column is no number, or an input has another number of rows.
+
     Examples:
         >>> import scythe
-        >>> monthly = scythe.Frame("monthly", ["energy"], rows=12)
+        >>> monthly = scythe.Frame("monthly", ["kwh"], rows=12)
         >>> scythe.dataset("simulate_energy", x=["r_value"], y=monthly).shapes["y"]
         (12, 1)
     """

@@ -30,6 +30,9 @@ class ColumnStats:
 class Stats:
     """Of each group of a dataset that lies in columns, each column's mean, standard deviation, range and count.
 
+    Attributes:
+        groups: Group -> column -> `ColumnStats` (`mean`, `std` of all values, `min`, `max`, `count`, `fixed`: not normalized).
+
     Examples:
         >>> import scythe
         >>> stats = scythe.dataset("simulate_energy", x=["r_value"]).stats()
@@ -45,16 +48,46 @@ class Stats:
         return self.groups[group]
 
     def to_dict(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Plain numbers, for JSON."""
+        """Plain numbers, for JSON.
+
+        Examples:
+            >>> import scythe
+            >>> scythe.dataset("simulate_energy", y="heating").stats().to_dict()["y"]["heating"]["count"]
+            3
+        """
         return {g: {c: dict(vars(stats)) for c, stats in columns.items()} for g, columns in self.groups.items()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Self:
-        """What `to_dict` gave."""
+        """The statistics that `to_dict` gave.
+
+        Args:
+            data: Group -> column -> plain numbers.
+
+        Examples:
+            >>> import scythe
+            >>> scythe.Stats.from_dict({}).groups
+            {}
+        """
         return cls({g: {c: ColumnStats(**stats) for c, stats in columns.items()} for g, columns in data.items()})
 
     def normalized(self, group: str, source: Source, values: Any) -> Any:
-        """The values of a group with mean 0 and standard deviation 1; columns that are 1 for one value alone stay."""
+        """The values of a group with mean 0 and standard deviation 1; columns that are 1 for one value alone stay.
+
+        Args:
+            group: Its name.
+            source: The group, opened.
+            values: What it gave for some rows.
+
+        Raises:
+            StateError: the statistics are of other columns.
+
+        Examples:
+            >>> import scythe
+            >>> ds = scythe.dataset("simulate_energy", x=["r_value"])
+            >>> float(ds.stats().normalized("x", ds.sources["x"], ds.sources["x"].take([0, 1, 2])).sum().round(4))
+            0.0
+        """
         if group not in self.groups or not isinstance(values, np.ndarray):
             return values
         stats = self.groups[group]

@@ -1,0 +1,77 @@
+"""`scythe.dataset`: what is asked for, checked and pinned. Reads no rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import polars as pl
+
+from scythe.define.typed import Named
+from scythe.errors import ReadError
+from scythe.loaders.data import Dataset
+from scythe.loaders.groups import Group, group_of
+from scythe.loaders.pinned import pinned
+from scythe.reader.verbs import AskedRun, AskedVersion
+from scythe.record.find import name_of
+from scythe.settings import storage
+
+
+def dataset(
+    experiment: Named,
+    version: AskedVersion = None,
+    *,
+    run: AskedRun = None,
+    where: pl.Expr | None = None,
+    dtype: str = "float32",
+    missing: Literal["raise", "drop"] = "raise",
+    collate: Literal["stack", "list"] = "stack",
+    **groups: str | Sequence[str] | Group,
+) -> Dataset:
+    """Rows of one run or many as what a training loop draws on: split, normalized, in batches that can be begun anywhere.
+
+    Each further keyword names a group, a key of each batch: a column gives `(B,)`, a list of columns `(B, k)`, `scythe.File(column)` the content of a
+    file of each row, `scythe.Frame(table, columns, rows=n)` its rows of a dataframe, `(B, n, k)`. Numbers and truth values come in `dtype`; Enum and
+    Literal fields one-hot, in the model's order.
+
+    Args:
+        experiment: A name or the registered function.
+        version: As for `scythe.read`: None for the latest, `"all"` for all.
+        run: As for `scythe.read`: None for the latest finished one, `"all"` for all.
+        where: A Polars expression of inputs and outputs: the rows for which it is true.
+        dtype: The type of the arrays.
+        missing: What happens to rows without a value: `"raise"`, or `"drop"`.
+        collate: `"stack"` makes one array of the files and frames of a batch, whose shapes must be equal; `"list"` gives a list.
+        **groups: The groups, `x=["r_value", "setpoint"], y="heating"` say.
+
+    Returns:
+        The dataset. It is pinned to the ends of the runs as they are now, until `refresh()`.
+
+    Raises:
+        NotFoundError: an experiment, version, run or column that is not there.
+        InputError: a column that is no number, or rows without a value; said when rows are first asked for.
+        ReadError: no group, or one that is none.
+
+    Examples:
+        >>> import scythe
+        >>> ds = scythe.dataset("simulate_energy", x=["r_value", "setpoint"], y="heating", where=pl.col("r_value") < 6)
+        >>> ds
+        <Dataset of simulate_energy: 2 rows, x: (2,), y: ()>
+        >>> ds[0]["x"].tolist(), ds.names["x"]
+        ([2.0, 20.0], ('r_value', 'setpoint'))
+    """
+    if not groups:
+        raise ReadError('a dataset needs a group: x=["column", ...], y="column"')
+    for option, given, known in (("missing", missing, ("raise", "drop")), ("collate", collate, ("stack", "list"))):
+        if given not in known:
+            raise ReadError(f"{option}={given!r}: it is {known[0]!r} or {known[1]!r}")
+    objects, name = storage(), name_of(experiment)
+    runs = pinned(objects, name, version, run)
+    chosen = {group: group_of(group, given) for group, given in groups.items()}
+    return Dataset(
+        name, objects, (version, run), [one.pin for one in runs], chosen, where, np.dtype(dtype), missing, collate, (), runs
+    )  # fmt: skip
+
+
+__all__ = ["dataset"]
