@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from scythe.engines.options import LocalOptions as LocalOptions
     from scythe.errors import ScytheError as ScytheError
     from scythe.loaders.data import Dataset as Dataset
-    from scythe.loaders.verb import dataset as dataset
     from scythe.loaders.groups import File as File
     from scythe.loaders.groups import Frame as Frame
     from scythe.loaders.refs import FileRefs as FileRefs
     from scythe.loaders.stats import Stats as Stats
+    from scythe.loaders.verb import dataset as dataset
     from scythe.reader.verbs import files as files
     from scythe.reader.verbs import list_experiments as list_experiments
     from scythe.reader.verbs import list_runs as list_runs

@@ -45,6 +45,7 @@ PAGE_OF = {
     "read": "read",
     "scan": "scan",
     "files": "files",
+    "dataset": "dataset",
     "rows": "rows",
     "report": "report",
     "download": "download",

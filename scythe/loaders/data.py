@@ -5,39 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import PurePosixPath
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import numpy as np
 import polars as pl
 
-from scythe.define.typed import Named
 from scythe.errors import InputError, ReadError
-from scythe.leaf.input_files import contents_of
 from scythe.loaders.arrays import is_missing
 from scythe.loaders.batches import Arrays, Batches, place_among
-from scythe.loaders.groups import Columns, File, Group, group_of
-from scythe.loaders.hashing import hash_rows, shares
+from scythe.loaders.groups import Columns, File, Group
 from scythe.loaders.pinned import Pin, PinnedRun, at_pins, pinned
 from scythe.loaders.sources import Rows, Source, opened
+from scythe.loaders.splits import Split, part_of
 from scythe.loaders.stats import Stats, stats_of
-from scythe.names import ID_LEVELS
-from scythe.reader.verbs import AskedRun, AskedVersion
-from scythe.record.find import name_of
-from scythe.settings import storage
 from scythe_catalog.storage.objects import Objects
-
-_PARTS = "split"
-
-
-@dataclass(frozen=True)
-class _Split:
-    """One part of a split: shares by name, and by what rows are told apart."""
-
-    shares: tuple[tuple[str, float], ...]
-    part: str
-    by: tuple[str, ...] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +57,7 @@ class Dataset:
     missing: Literal["raise", "drop"]
     collate: Literal["stack", "list"]
     #: Parts of splits, and rows by their positions, in the order in which they were taken.
-    taken: tuple[_Split | tuple[int, ...], ...] = ()
+    taken: tuple[Split | tuple[int, ...], ...] = ()
     _pinned: list[PinnedRun] | None = field(default=None, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -201,7 +182,7 @@ class Dataset:
             raise ReadError(f"the shares of a split lie between 0 and 1, and add up to 1 at most, got {parts!r}")
         columns = None if by is None else (by,) if isinstance(by, str) else tuple(by)
         shared = tuple(parts.items())
-        return {name: self._of((*self.taken, _Split(shared, name, columns))) for name in parts}
+        return {name: self._of((*self.taken, Split(shared, name, columns))) for name in parts}
 
     def stats(self) -> Stats:
         """Mean, standard deviation, range and count of each column of the groups that have columns, in one pass.
@@ -284,7 +265,7 @@ class Dataset:
         """
         return replace(self, pins=list(pins), _pinned=None)
 
-    def _of(self, taken: tuple[_Split | tuple[int, ...], ...]) -> Dataset:
+    def _of(self, taken: tuple[Split | tuple[int, ...], ...]) -> Dataset:
         return replace(self, taken=taken, _pinned=self._pinned)
 
     # --- how it is made -------------------------------------------------------------------------------
@@ -325,7 +306,7 @@ class Dataset:
             ats.append(at)
         rows = Rows(np.concatenate(runs), np.concatenate(ats))
         for step in self.taken:
-            kept = np.array(step, np.int64) if isinstance(step, tuple) else self._part(rows, step)
+            kept = np.array(step, np.int64) if isinstance(step, tuple) else part_of(rows, self._runs, step)
             rows = Rows(rows.run[kept], rows.at[kept])
         return rows
 
@@ -364,46 +345,6 @@ class Dataset:
                 )
             lacking |= missing
         return at[~lacking]
-
-    def _part(self, rows: Rows, split: _Split) -> np.ndarray:
-        """Positions of the rows of one part of a split."""
-        share = np.empty(len(rows))
-        for i, run in enumerate(self._runs):
-            where, at = rows.of(i)
-            names = split.by if split.by is not None else _inputs(run)
-            columns = {name: run.column(name) for name in names}
-            absent = [name for name, values in columns.items() if values is None]
-            if split.by is not None and absent:
-                raise ReadError(f"by={absent[0]!r}: {run.key.path} has no such column")
-            found = {name: values[at] for name, values in columns.items() if values is not None}
-            found |= {name: _by_content(run, values) for name, values in found.items() if _is_file(run, name)}
-            share[where] = shares(hash_rows(found, len(at)))
-        end = 0.0
-        for name, part in split.shares:
-            begin, end = end, end + part
-            if name == split.part:
-                return np.flatnonzero((share >= begin) & (share < (end if end < 1 - 1e-9 else 2.0)))
-        raise AssertionError(split.part)
-
-
-def _inputs(run: PinnedRun) -> list[str]:
-    """The scalar input fields of a run."""
-    schema = run.schemas["scalars"]
-    return [c.name for c in schema if c.name in run.inputs and c.name not in ID_LEVELS and c.kind.flat]
-
-
-def _is_file(run: PinnedRun, column: str) -> bool:
-    table = run.table_of(column)
-    return table is not None and run.schemas[table][column].kind.is_file
-
-
-def _by_content(run: PinnedRun, uris: pl.Series) -> pl.Series:
-    """What tells files apart wherever they lie: name and content, as far as that is known."""
-    contents = contents_of(run.objects, run.key)
-    named = {
-        uri: f"{contents.get(uri, '')}/{PurePosixPath(urlsplit(uri).path).name}" for uri in uris.drop_nulls().unique()
-    }
-    return uris.replace_strict(named, return_dtype=pl.String)
 
 
 def _told(shape: tuple[int, ...] | None) -> str:

@@ -1,0 +1,68 @@
+"""Parts of a dataset by a hash of the inputs: rows that come later move none of the old, equal inputs stay together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from urllib.parse import urlsplit
+
+import numpy as np
+import polars as pl
+
+from scythe.errors import ReadError
+from scythe.leaf.input_files import contents_of
+from scythe.loaders.hashing import hash_rows, shares
+from scythe.loaders.pinned import PinnedRun
+from scythe.loaders.sources import Rows
+from scythe.names import ID_LEVELS
+
+
+@dataclass(frozen=True)
+class Split:
+    """One part of a split: shares by name, and by what rows are told apart."""
+
+    shares: tuple[tuple[str, float], ...]
+    part: str
+    by: tuple[str, ...] | None
+
+
+def part_of(rows: Rows, runs: Sequence[PinnedRun], split: Split) -> np.ndarray:
+    """Positions of the rows of one part of a split."""
+    share = np.empty(len(rows))
+    for i, run in enumerate(runs):
+        where, at = rows.of(i)
+        names = split.by if split.by is not None else _inputs(run)
+        columns = {name: run.column(name) for name in names}
+        absent = [name for name, values in columns.items() if values is None]
+        if split.by is not None and absent:
+            raise ReadError(f"by={absent[0]!r}: {run.key.path} has no such column")
+        found = {name: values[at] for name, values in columns.items() if values is not None}
+        found |= {name: _by_content(run, values) for name, values in found.items() if _is_file(run, name)}
+        share[where] = shares(hash_rows(found, len(at)))
+    end = 0.0
+    for name, part in split.shares:
+        begin, end = end, end + part
+        if name == split.part:
+            return np.flatnonzero((share >= begin) & (share < (end if end < 1 - 1e-9 else 2.0)))
+    raise AssertionError(split.part)
+
+
+def _inputs(run: PinnedRun) -> list[str]:
+    """The scalar input fields of a run."""
+    schema = run.schemas["scalars"]
+    return [c.name for c in schema if c.name in run.inputs and c.name not in ID_LEVELS and c.kind.flat]
+
+
+def _is_file(run: PinnedRun, column: str) -> bool:
+    table = run.table_of(column)
+    return table is not None and run.schemas[table][column].kind.is_file
+
+
+def _by_content(run: PinnedRun, uris: pl.Series) -> pl.Series:
+    """What tells files apart wherever they lie: name and content, as far as that is known."""
+    contents = contents_of(run.objects, run.key)
+    named = {
+        uri: f"{contents.get(uri, '')}/{PurePosixPath(urlsplit(uri).path).name}" for uri in uris.drop_nulls().unique()
+    }
+    return uris.replace_strict(named, return_dtype=pl.String)
