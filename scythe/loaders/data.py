@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from scythe.loaders.batches import Arrays, Batches, place_among
 from scythe.loaders.groups import Columns, File, Group
 from scythe.loaders.pinned import Pin, PinnedRun, at_pins, pinned
 from scythe.loaders.sources import Rows, Source, opened
-from scythe.loaders.splits import Split, part_of
+from scythe.loaders.splits import Split, part_of, shares_of
 from scythe.loaders.stats import Stats, stats_of
 from scythe_catalog.storage.objects import Objects
 
@@ -59,9 +59,11 @@ class Dataset:
     #: Parts of splits, and rows by their positions, in the order in which they were taken.
     taken: tuple[Split | tuple[int, ...], ...] = ()
     _pinned: list[PinnedRun] | None = field(default=None, repr=False)
+    #: What it is the last step of `taken` of, in this process.
+    _whole: Dataset | None = field(default=None, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {f: getattr(self, f) for f in self.__dataclass_fields__ if f != "_pinned"} | {"_pinned": None}
+        return {f: getattr(self, f) for f in self.__dataclass_fields__} | {"_pinned": None, "_whole": None}
 
     # --- what it is -----------------------------------------------------------------------------------
 
@@ -246,7 +248,9 @@ class Dataset:
             >>> len(scythe.dataset("simulate_energy", x=["r_value"]).refresh())
             3
         """
-        return replace(self, pins=[run.pin for run in pinned(self.objects, self.name, *self.asked)], _pinned=None)
+        return replace(
+            self, pins=[run.pin for run in pinned(self.objects, self.name, *self.asked)], _pinned=None, _whole=None
+        )
 
     def pinned_to(self, pins: Sequence[Pin]) -> Dataset:
         """The same of runs as they were once.
@@ -263,10 +267,10 @@ class Dataset:
             >>> len(ds.pinned_to(ds.pins))
             3
         """
-        return replace(self, pins=list(pins), _pinned=None)
+        return replace(self, pins=list(pins), _pinned=None, _whole=None)
 
     def _of(self, taken: tuple[Split | tuple[int, ...], ...]) -> Dataset:
-        return replace(self, taken=taken, _pinned=self._pinned)
+        return replace(self, taken=taken, _pinned=self._runs, _whole=self)
 
     # --- how it is made -------------------------------------------------------------------------------
 
@@ -298,7 +302,13 @@ class Dataset:
         }
 
     @cached_property
+    def _shares(self) -> dict[tuple[str, ...] | None, np.ndarray]:
+        return {}
+
+    @cached_property
     def _rows(self) -> Rows:
+        if self._whole is not None:
+            return _taken(self._whole._rows, self.taken[-1], self._whole._share)
         runs, ats = list[np.ndarray](), list[np.ndarray]()
         for i, run in enumerate(self._runs):
             at = self._complete(run, self._chosen(run))
@@ -306,9 +316,14 @@ class Dataset:
             ats.append(at)
         rows = Rows(np.concatenate(runs), np.concatenate(ats))
         for step in self.taken:
-            kept = np.array(step, np.int64) if isinstance(step, tuple) else part_of(rows, self._runs, step)
-            rows = Rows(rows.run[kept], rows.at[kept])
+            rows = _taken(rows, step, lambda by, rows=rows: shares_of(rows, self._runs, by))
         return rows
+
+    def _share(self, by: tuple[str, ...] | None) -> np.ndarray:
+        """What its rows are split by, made once for all parts."""
+        if by not in self._shares:
+            self._shares[by] = shares_of(self._rows, self._runs, by)
+        return self._shares[by]
 
     def _chosen(self, run: PinnedRun) -> np.ndarray:
         """Positions of the rows of a run that `where` takes."""
@@ -345,6 +360,12 @@ class Dataset:
                 )
             lacking |= missing
         return at[~lacking]
+
+
+def _taken(rows: Rows, step: Split | tuple[int, ...], share: Callable[[tuple[str, ...] | None], np.ndarray]) -> Rows:
+    """The rows that a step takes; `share` tells by what rows are split."""
+    kept = np.array(step, np.int64) if isinstance(step, tuple) else part_of(share(step.by), step)
+    return Rows(rows.run[kept], rows.at[kept])
 
 
 def _told(shape: tuple[int, ...] | None) -> str:

@@ -89,6 +89,12 @@ class PinnedRun:
         """The `sort_index` of each good row."""
         return self.scan("scalars").select("sort_index").collect()["sort_index"].to_numpy()
 
+    def columns(self, names: Sequence[str]) -> dict[str, pl.Series | None]:
+        """The values of columns, those of the scalars read together."""
+        together = [name for name in names if self.table_of(name) == "scalars"]
+        read = self.scan("scalars").select(together).collect() if together else pl.DataFrame()
+        return {name: read[name] if name in together else self.column(name) for name in names}
+
     def column(self, name: str) -> pl.Series | None:
         """The values of a column, one a good row; None where the run has no such column."""
         table = self.table_of(name)

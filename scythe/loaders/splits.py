@@ -27,19 +27,23 @@ class Split:
     by: tuple[str, ...] | None
 
 
-def part_of(rows: Rows, runs: Sequence[PinnedRun], split: Split) -> np.ndarray:
-    """Positions of the rows of one part of a split."""
+def shares_of(rows: Rows, runs: Sequence[PinnedRun], by: tuple[str, ...] | None) -> np.ndarray:
+    """A number from 0 to 1 for each row, which follows from its inputs alone, or from those named by `by`."""
     share = np.empty(len(rows))
     for i, run in enumerate(runs):
         where, at = rows.of(i)
-        names = split.by if split.by is not None else _inputs(run)
-        columns = {name: run.column(name) for name in names}
+        columns = run.columns(by if by is not None else _inputs(run))
         absent = [name for name, values in columns.items() if values is None]
-        if split.by is not None and absent:
+        if by is not None and absent:
             raise ReadError(f"by={absent[0]!r}: {run.key.path} has no such column")
         found = {name: values[at] for name, values in columns.items() if values is not None}
         found |= {name: _by_content(run, values) for name, values in found.items() if _is_file(run, name)}
         share[where] = shares(hash_rows(found, len(at)))
+    return share
+
+
+def part_of(share: np.ndarray, split: Split) -> np.ndarray:
+    """Positions of the rows of one part of a split."""
     end = 0.0
     for name, part in split.shares:
         begin, end = end, end + part
