@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cloudpickle
@@ -68,6 +69,15 @@ def test_a_report_of_slowest_inputs_names_files_without_their_folders(run: Any) 
     page = scythe.report(run).read_text()
     slowest = page.split("Slowest inputs")[1].split("</table>")[0]
     assert ">plan.txt<" in slowest
+
+
+def test_a_report_tells_which_share_of_all_inputs_fails_in_each_way() -> None:
+    from scythe.reporting.facts import Failures, Kind
+    from scythe.reporting.page import _failures
+
+    kinds = (Kind("Odd", "it is odd", "", 1, 0, ()), Kind("Late", "it is late", "", 1, 3, ()))
+    facts: Any = SimpleNamespace(failures=Failures(2, 20, kinds), notes_of=lambda _: ())  # pyright: ignore[reportUnknownLambdaType]
+    assert _failures(facts).count('<td class="number">5 %</td>') == 2
 
 
 def test_names_that_are_nearly_there_are_offered(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
