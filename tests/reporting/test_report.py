@@ -93,6 +93,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("SCYTHE_STORAGE_ROOT", str(root))
         ExperimentRegistry.Register(name="walls", retries=0)(simulate)
         BaseExperiment(simulate).allocate(walls(60), engine="local", workers=1, max_errors=None)[1].result()
+        del ExperimentRegistry._experiments["walls"]  # other files have walls of their own
     return root
 
 

@@ -79,7 +79,9 @@ class Server:
         """
         task = Task(run, log)
         self._soon(lambda: self._enqueue(task, Chunk(rows)))
-        if not self._thread.is_alive():
+        if (
+            self._failure is not None or not self._thread.is_alive()
+        ):  # it may have looked at its calls for the last time
             _fail(task, self._failure or RunError(_GONE))
         return task
 
