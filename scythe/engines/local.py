@@ -130,7 +130,7 @@ class LocalJob:
 
     def is_alive(self) -> bool:
         """Whether the run is being worked on."""
-        return self._thread.is_alive()
+        return self._thread.is_alive() and not self._over.is_set()
 
     def cancel(self) -> None:
         self.plan.objects.write(self.plan.key.cancelled, b"{}")
