@@ -57,7 +57,8 @@ def heat(spec: House, tempdir: Path) -> Heat:
     if spec.r_value > LIMITS["r_value"]:
         raise ValueError("too thick")
     np.save(tempdir / "hourly.npy", np.full((4, 2), spec.r_value, np.float32))
-    frame = pl.DataFrame({"month": [1, 2, 3], "energy": [spec.r_value * m for m in (1, 2, 3)]})
+    energy = [e if (e := spec.r_value * m) <= LIMITS.get("energy", 1e9) else None for m in (1, 2, 3)]
+    frame = pl.DataFrame({"month": [1, 2, 3], "energy": energy}, schema={"month": pl.Int64, "energy": pl.Float64})
     return Heat(
         load=10 / spec.r_value, ok=spec.storeys > 1, hourly=tempdir / "hourly.npy", dataframes={"monthly": frame}
     )
@@ -144,6 +145,25 @@ def test_what_no_array_can_be_made_of_is_refused(
 ) -> None:
     with pytest.raises(error, match=told):
         len(scythe.dataset("heat", **groups).shapes)
+
+
+def test_no_value_is_cut_by_the_type_of_the_arrays(ten: ExperimentRun) -> None:
+    with pytest.raises(InputError, match="'load' has values that int64 does not hold"):
+        scythe.dataset("heat", y="load", dtype="int64").shapes["y"]
+    with pytest.raises(InputError, match="holds float32, which int32 does not hold"):
+        scythe.dataset("heat", y=scythe.File("hourly"), dtype="int32").batches(2).at(0)[0]
+    assert scythe.dataset("heat", y="storeys", dtype="int16")[1]["y"] == 2
+
+
+def test_a_dataframe_that_misses_values_is_refused_by_name(
+    house: BaseExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LIMITS, "energy", 5.0)
+    run = allocated(house, specs(3), "bumpmajor")
+    with pytest.raises(
+        InputError, match=rf"'energy' of 'monthly' is missing in 3 rows of {run.experiment_id} \(of input 1 first\)"
+    ):
+        scythe.dataset("heat", m=scythe.Frame("monthly", ["energy"], rows=3)).shapes["m"]
 
 
 def test_rows_are_chosen_by_an_expression_and_those_without_a_value_are_left_out_on_request(

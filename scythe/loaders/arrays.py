@@ -56,12 +56,21 @@ def _near(name: str, known: Sequence[str]) -> str:
 
 
 def numbers(values: pl.Series, dtype: np.dtype) -> np.ndarray:
-    """A column of numbers in the given type; what is missing is NaN, or 0 in a type without one."""
+    """A column of numbers in the given type; what is missing is NaN.
+
+    Raises:
+        InputError: the type has no place for a value: a fraction, or nothing, among whole numbers.
+    """
     if isinstance(values.dtype, pl.Boolean | pl.Null):
         values = values.cast(pl.Float32)
     if dtype.kind == "f":
         return values.cast(pl.Float64).to_numpy().astype(dtype)
-    return values.fill_null(0).to_numpy().astype(dtype)
+    whole = values.to_numpy()
+    with np.errstate(invalid="ignore"):
+        made = whole.astype(dtype)
+    if values.null_count() or not (made == whole).all():
+        raise InputError(f"{values.name!r} has values that {dtype} does not hold: take a dtype of floats")
+    return made
 
 
 def one_hot(values: pl.Series, order: Sequence[str], dtype: np.dtype) -> np.ndarray:

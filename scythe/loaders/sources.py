@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from scythe.errors import InputError, NotFoundError
-from scythe.loaders.arrays import categories, numbers, one_hot
+from scythe.loaders.arrays import categories, is_missing, numbers, one_hot
 from scythe.loaders.forks import check_fork
 from scythe.loaders.groups import Columns, File, Frame, Group
 from scythe.loaders.pinned import PinnedRun
@@ -144,6 +144,12 @@ def _frame(name: str, group: Frame, runs: Sequence[PinnedRun], rows: Rows, dtype
                 raise InputError(
                     f"{name}: {column!r} of {group.table!r} is no number but {table[column].dtype}: leave it out"
                 )
+            if (missing := is_missing(table[column])).any():
+                at_fault = table["sort_index"][int(np.flatnonzero(missing)[0])]
+                raise InputError(
+                    f"{name}: {column!r} of {group.table!r} is missing in {int(missing.sum()):,} rows of {run.key.path} (of input "
+                    f"{at_fault} first): fill it in the function, or leave these inputs out with where="
+                )
             values[:, j] = numbers(table[column], dtype)
         keys, wanted = table["sort_index"].to_numpy(), run.sort_index[at]
         start = np.searchsorted(keys, wanted, "left")
@@ -255,7 +261,7 @@ class Files:
         found = self._read(row)
         if found.shape != out.shape:
             raise self._unlike(row, found.shape, out.shape)
-        out[...] = found
+        _put(path, found, out)
 
     def _read(self, row: int) -> np.ndarray:
         check_fork()
@@ -299,7 +305,17 @@ def read_npy(path: Path, out: np.ndarray, unlike: Callable[[tuple[int, ...]], Ex
                     raise InputError(f"{path} is cut short")
                 view = view[read_now:]
             return
-    out[...] = np.load(path, allow_pickle=False)
+    _put(path, np.load(path, allow_pickle=False), out)
+
+
+def _put(path: Path, found: np.ndarray, out: np.ndarray) -> None:
+    """Copies what a file holds, unless the type of the batch would cut it."""
+    try:
+        np.copyto(out, found, casting="same_kind")
+    except TypeError:
+        raise InputError(
+            f"{path.name} holds {found.dtype}, which {out.dtype} does not hold: take another dtype="
+        ) from None
 
 
 def _decoded(path: Path) -> np.ndarray:
