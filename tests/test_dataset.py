@@ -147,6 +147,11 @@ def test_what_no_array_can_be_made_of_is_refused(
         len(scythe.dataset("heat", **groups).shapes)
 
 
+def test_a_condition_on_a_column_that_is_not_there_is_refused_and_takes_no_rows_away(ten: ExperimentRun) -> None:
+    with pytest.raises(NotFoundError, match="where: there is no column 'r_valu'; did you mean 'r_value'"):
+        len(scythe.dataset("heat", x=["r_value"], where=pl.col("r_valu") < 3))
+
+
 def test_no_value_is_cut_by_the_type_of_the_arrays(ten: ExperimentRun) -> None:
     with pytest.raises(InputError, match="'load' has values that int64 does not hold"):
         scythe.dataset("heat", y="load", dtype="int64").shapes["y"]

@@ -98,9 +98,13 @@ def record_shown(objects: Objects, key: RunKey, files: Sequence[PartFile], by: s
     objects.write(f"{key.parts}/{by}{SHOWN}", dump({"keys": [file.key for file in files]}))
 
 
-def shown_files(objects: Objects, key: RunKey) -> set[str]:
-    """The keys of the files that the catalog was given while the run went on: a snapshot may name them."""
-    records = [f"{key.parts}/{name}" for name in objects.files(key.parts) if name.endswith(SHOWN)]
+def shown_files(objects: Objects, key: RunKey, names: Sequence[str] | None = None) -> set[str]:
+    """The keys of the files that the catalog was given while the run went on: a snapshot may name them.
+
+    `names` are those in the folder of its parts, where they were listed before.
+    """
+    there = objects.files(key.parts) if names is None else names
+    records = [f"{key.parts}/{name}" for name in there if name.endswith(SHOWN)]
     found = zip(records, objects.read_all(records), strict=True)
     return {shown for record, raw in found for shown in parse(raw, objects.uri(record))["keys"]}
 

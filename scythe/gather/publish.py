@@ -106,8 +106,9 @@ def _show(objects: Objects, key: RunKey, result: RunResult) -> None:
 
 def _clear_parts(objects: Objects, key: RunKey, attempt: int) -> None:
     """Removes the parts that are in a result now, and those that came too late for it; files that were shown stay."""
-    names = [name for name in objects.files(key.parts) if number_of(name) <= attempt and not name.endswith(SHOWN)]
-    kept = shown_files(objects, key)
+    there = objects.files(key.parts)
+    names = [name for name in there if number_of(name) <= attempt and not name.endswith(SHOWN)]
+    kept = shown_files(objects, key, there)
     objects.delete([gone for name in names if (gone := f"{key.parts}/{name}") not in kept])
     objects.delete_empty_folders(f"{key.parts}/part")
 

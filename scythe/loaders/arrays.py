@@ -24,22 +24,29 @@ def categories(runs: Sequence[PinnedRun], column: str, group: str) -> tuple[str,
         NotFoundError: no run has such a column.
         InputError: it is no number.
     """
+    check_column(runs, column, group)
     found: list[str] = []
-    there = False
     for run in runs:
         table = run.table_of(column)
         if table is None:
             continue
-        there = True
         dtype = pl.Series([], dtype=run.schemas[table][column].kind.polars()).dtype
         if isinstance(dtype, pl.Enum):
             found += [value for value in dtype.categories if value not in found]
         elif not (dtype.is_numeric() or isinstance(dtype, pl.Boolean | pl.Null)):
             raise InputError(f"{group}: {column!r} is no number but {dtype}: {_way_out(dtype)}")
-    if not there:
+    return tuple(found) or None
+
+
+def check_column(runs: Sequence[PinnedRun], column: str, group: str) -> None:
+    """Nothing where a run at least has such a column.
+
+    Raises:
+        NotFoundError: none has; the message names the nearest.
+    """
+    if not any(run.table_of(column) for run in runs):
         known = sorted({name for run in runs for table in run.schemas.values() for name in table.names})
         raise NotFoundError(f"{group}: there is no column {column!r}{_near(column, known)}")
-    return tuple(found) or None
 
 
 def _way_out(dtype: pl.DataType) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from scythe.errors import InputError, ReadError
-from scythe.loaders.arrays import is_missing
+from scythe.loaders.arrays import check_column, is_missing
 from scythe.loaders.batches import Arrays, Batches, place_among
 from scythe.loaders.groups import Columns, File, Group
 from scythe.loaders.pinned import Pin, PinnedRun, at_pins, pinned
@@ -330,6 +330,8 @@ class Dataset:
         if self.where is None:
             return np.arange(len(run.sort_index))
         names = self.where.meta.root_names()
+        for name in names:
+            check_column(self._runs, name, "where")
         columns = {name: run.column(name) for name in names}
         frame = pl.DataFrame(
             {n: v if v is not None else pl.Series([None] * len(run.sort_index)) for n, v in columns.items()}
