@@ -11,9 +11,15 @@ import pytest
 
 import scythe
 from scythe.define.schemas import ExperimentSchemas
+from scythe.errors import RunDamaged
+from scythe.record.attempt_plan import load_attempt_plan
+from scythe.record.attempts import latest_attempt
+from scythe.record.layout import RunKey
+from scythe.record.lease import Lease
 from scythe.runs.run import ExperimentRun
 from scythe_catalog.schema import Column
 from scythe_catalog.schema import kinds as k
+from scythe_catalog.storage.objects import Objects
 
 
 class In(scythe.ExperimentInputSpec):
@@ -99,3 +105,24 @@ def test_a_column_of_scythes_own_that_older_rows_lack_is_null_for_them(
 
     tasks = pl.read_parquet(run.objects.folder / run.key.final("tasks"))  # pyright: ignore[reportOptionalOperand]
     assert tasks.select("sort_index", "attempt", "peak").rows() == [(0, 1, None), (1, 3, None)]
+
+
+def test_an_attempt_that_cannot_be_begun_is_given_back(root: Path) -> None:
+    objects, key = Objects.at(root), RunKey("e", "v1.0.0", "2026-02-03_09-41-27")
+
+    def fails(number: int) -> None:
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="the disk is full"):
+        Lease(objects, key, "local", taken=fails)
+    last = latest_attempt(objects, key)
+    assert last is not None
+    assert last.ended
+
+
+def test_a_plan_of_an_attempt_that_lacks_its_inputs_is_damaged(root: Path) -> None:
+    objects, key = Objects.at(root), RunKey("e", "v1.0.0", "2026-02-03_09-41-27")
+    objects.write(key.attempt_plan(1), b'{"number": 1}')
+
+    with pytest.raises(RunDamaged, match=r"000001\.json is incomplete"):
+        load_attempt_plan(objects, key, 1)

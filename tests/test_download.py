@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.cli import app
-from scythe.errors import NotFoundError, ReadError, RunError, TransferError
+from scythe.errors import NotFoundError, ReadError, RunDamaged, RunError, TransferError
 from scythe.registry import ExperimentRegistry
 from scythe.settings import storage
 from scythe.transfer import copied
+from scythe.transfer.sheets import write_sheet
 from scythe.utils.filesys import FileReference
 from tests.fault_proxy import FaultProxy, fault_proxy
 from tests.s3_server import S3Server
@@ -153,6 +155,8 @@ def test_a_dry_run_says_how_much_it_would_be_and_leaves_nothing_behind(root: Pat
     assert not here.exists()
     assert scythe.download("sim", here, where="r_value > 2") == would
     assert scythe.download("sim", here, where="r_value > 2", dry_run=True).files == 0
+    with pytest.raises(NotFoundError, match=r"'reports' \(did you mean 'report'\?\)"):
+        scythe.download("sim", here, files=["reports"], dry_run=True)
 
 
 def test_what_is_not_there_is_named_before_anything_is_written(root: Path, tmp_path: Path) -> None:
@@ -379,6 +383,14 @@ def test_a_file_of_a_bucket_that_was_replaced_since_it_was_listed_is_an_error(
         scythe.download("sim", tmp_path / "here")
 
 
+def test_a_result_that_is_damaged_at_its_source_is_named(root: Path, tmp_path: Path) -> None:
+    simulated()
+    result = next(root.rglob("result.json"))
+    result.write_text(result.read_text().replace('"inputs"', '"outputs"'))
+    with pytest.raises(RunDamaged, match=r"result\.json is incomplete \(inputs: Field required\)"):
+        scythe.download("sim", tmp_path / "here")
+
+
 def test_an_input_file_that_is_not_what_it_was_at_allocation_is_told(root: Path, tmp_path: Path) -> None:
     simulated()
     file = next(root.rglob("artifacts/weather/1.0.epw"))
@@ -495,3 +507,38 @@ def test_a_table_is_written_for_people_without_python(
     assert frame.schema["start"] == pl.Datetime("us")
     assert "sort_index" not in frame.columns
     assert book.read_bytes()[:2] == b"PK"
+
+
+class Note(ExperimentInputSpec):
+    address: str
+    text: str = "short"
+    number: int = 1
+
+
+class Told(ExperimentOutputSpec):
+    length: int
+
+
+def tell(spec: Note) -> Told:
+    told = Told(length=len(spec.text))
+    told.dataframes["columns"] = pl.DataFrame({"column": ["a"]})
+    return told
+
+
+def test_a_workbook_holds_every_value_whole_or_none_is_written(root: Path, tmp_path: Path) -> None:
+    ExperimentRegistry.Register(name="tell")(tell)
+
+    def book(table: str, **field: Any) -> bytes:
+        specs = pl.DataFrame({"address": ["mailto:a@b.org"], **{name: [value] for name, value in field.items()}})
+        BaseExperiment(experiment="tell").allocate(specs, version="auto", engine="inline")[1].result()
+        path = write_sheet("tell", table, tmp_path, "xlsx").path
+        with zipfile.ZipFile(path) as whole:
+            return b"".join(whole.read(part) for part in ("xl/sharedStrings.xml", "xl/workbook.xml"))
+
+    assert b">mailto:a@b.org<" in book("scalars")
+    assert b'"table columns"' in book("columns")
+    assert b"x" * 32_767 in book("scalars", text="x" * 32_767)
+    with pytest.raises(TransferError, match=r"the column 'text' of the table 'scalars' .* write it as CSV"):
+        book("scalars", text="🏠" * 16_384)
+    with pytest.raises(TransferError, match="the column 'number'"):
+        book("scalars", number=2**53 + 2)

@@ -394,6 +394,11 @@ def test_a_pipe_is_not_an_input_file(reading: BaseExperiment, root: Path) -> Non
     assert "cannot be read" in refused(reading, Filed(experiment_id="", sort_index=0, weather="pipe"), root)
 
 
+def test_a_text_that_is_too_long_for_a_path_is_no_input_file(reading: BaseExperiment, root: Path) -> None:
+    assert "weather: must be file reference: got" in refused(reading, pl.DataFrame({"weather": ["x" * 300]}), root)
+    assert "cannot be read (row 0)" in refused(reading, pl.DataFrame({"weather": [f"file:///{'x' * 300}"]}), root)
+
+
 def test_a_missing_file_of_an_optional_field_is_refused_and_none_is_not(reading: BaseExperiment, root: Path) -> None:
     Path("there.txt").write_text("there")
     message = refused(reading, Filed(experiment_id="", sort_index=0, weather="there.txt", plan="gone.txt"), root)

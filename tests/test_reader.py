@@ -243,11 +243,16 @@ def test_rows_of_a_run_of_an_older_model_take_the_defaults_or_say_what_is_missin
     class Needy(In):
         z: int
 
+    class Derived(In):
+        z: int = Field(default_factory=lambda known: known["sort_index"])
+
     BaseExperiment(experiment=register(In, Out)).allocate(specs(1), engine="inline")
 
     assert [i.z for i, _ in scythe.rows(register(Later, Out))] == [7]
     with pytest.raises(RunError, match=r"no column 'z', which Needy needs.*scythe\.read"):
         list(scythe.rows(register(Needy, Out)))
+    with pytest.raises(RunError, match=r"no column 'z', which Derived needs.*scythe\.read"):
+        list(scythe.rows(register(Derived, Out)))
 
 
 def test_a_run_is_named_by_its_folder_its_datetime_or_itself(moody: Moody) -> None:

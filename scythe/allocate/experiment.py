@@ -143,7 +143,7 @@ class BaseExperiment:
         """
         objects = storage()
         wanted = [SemVer.parse(version)] if version is not None else self.list_versions()
-        keys = [RunKey(self.name, str(v), f) for v in wanted for f in find.run_folders(objects, self.name, str(v))]
+        keys = find.run_keys(objects, self.name, wanted)
         runs = [load_run(objects, key) for key in keys if objects.exists(key.manifest)]
         return [run for run in runs if tag is None or tag in run.tags]
 
@@ -208,8 +208,8 @@ class BaseExperiment:
             True
         """
         objects, named = storage(), str(SemVer.parse(version))
-        for folder in reversed(find.run_folders(objects, self.name, named)):
-            result = finished_result(objects, RunKey(self.name, named, folder))
+        for key in reversed(find.run_keys(objects, self.name, [named])):
+            result = finished_result(objects, key)
             if result is not None:
                 return result.uris
         return {}

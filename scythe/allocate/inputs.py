@@ -6,6 +6,7 @@ Gives the rows of `specs.pq`; touches local files only to see that they can be r
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
@@ -186,8 +187,12 @@ def rows_with(column: pa.ChunkedArray, text: str) -> str:
 
 
 def _unreadable(path: Path) -> str | None:
-    if path.is_dir():
-        return "is a folder, not a file"
-    if not path.exists():
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
         return "does not exist"
-    return None if os.access(path, os.R_OK) and path.is_file() else "cannot be read"
+    except (OSError, ValueError):  # below a folder that is closed to this user, or a text that can be no path
+        return "cannot be read"
+    if stat.S_ISDIR(mode):
+        return "is a folder, not a file"
+    return None if os.access(path, os.R_OK) and stat.S_ISREG(mode) else "cannot be read"

@@ -88,7 +88,7 @@ def store_run(
             objects, key, experiment, inputs=table.num_rows, made_by=made_by, workflow_run_id=run_id,
             number=place, seed=seed, note=note, tags=tags,
         )  # fmt: skip
-        objects.write(key.manifest, manifest.to_yaml())
+        objects.write(key.manifest, manifest)
         give_number(objects, key, place)
     return plan
 

@@ -84,7 +84,7 @@ def scan_many(catalog: Catalog, objects: Objects, name: str, version: Any, table
     if not (opened or own):
         raise NotFoundError(f"{name!r} has no table {table!r}; it has {listed(generations.tables())}")
     partition = {} if is_all(version) else {"version": resolve_version(objects, name, version)}
-    there = run_keys(objects, name, versions_of(objects, name))
+    there = run_keys(objects, name)
     held = [_part(one, name, there, None if is_all(run) else tuple(keys), hidden) for one in opened]
     parts: list[_Part | _Own] = [*([part for part in held if part.rows] or held), *own]
     schema = parts[0].schema

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from scythe.gather.publish import is_unpublished
 from scythe.gather.run_files import scan_parts, scan_result
 from scythe.gather.status import status_of
 from scythe.names import ID_LEVELS
-from scythe.record.find import find_run, listed, resolve_version, run_folders
+from scythe.record.find import find_run, listed, meant, resolve_version, run_keys
 from scythe.record.layout import RunKey
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult, finished_result
@@ -37,7 +36,7 @@ def one_run(objects: Objects, name: str, version: Any, run: Any) -> tuple[RunKey
         key = find_run(objects, name, version, run)
         return key, finished_result(objects, key)
     named = resolve_version(objects, name, version)
-    keys = [RunKey(name, named, folder) for folder in run_folders(objects, name, named)]
+    keys = run_keys(objects, name, [named])
     for key in reversed(keys):
         result = finished_result(objects, key)
         if result is not None:
@@ -99,9 +98,9 @@ def chosen(columns: Sequence[str] | None, names: Sequence[str], table: str, ids:
     wanted = list(columns)
     for i, name in enumerate(wanted):
         if name not in names:
-            near = difflib.get_close_matches(name, names, 1) if isinstance(name, str) else []  # pyright: ignore[reportUnnecessaryIsInstance]
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise NotFoundError(f"the table {table!r} has no column {name!r}{hint}; it has {', '.join(names)}")
+            raise NotFoundError(
+                f"the table {table!r} has no column {name!r}{meant(name, names)}; it has {', '.join(names)}"
+            )
         if name in wanted[:i]:
             raise ReadError(f"the column {name!r} is asked for twice: a frame has one column of a name")
     return wanted

@@ -59,7 +59,7 @@ def _needed(table: pa.Table, compiled: CompiledModel, result: RunResult) -> pa.T
             columns[column.name] = table.column(column.name)
             continue
         info = compiled.model.model_fields[column.name]
-        if info.is_required():
+        if info.is_required() or info.default_factory_takes_validated_data:
             raise RunError(
                 f"{result.experiment_id} has no column {column.name!r}, which {compiled.model.__name__} needs: "
                 "it was made with another version of the model; use scythe.read"

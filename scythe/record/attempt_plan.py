@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from scythe.record.format import dump, parse
+from scythe.record.format import dump, parse, parse_as
 from scythe.record.layout import RunKey
 from scythe.record.plan import MaxErrors, Positions
 from scythe.scatter_gather import Shape
@@ -57,10 +57,9 @@ class AttemptPlan:
 
 def load_attempt_plan(objects: Objects, key: RunKey, number: int) -> AttemptPlan:
     """An attempt's plan; raises FileNotFoundError."""
-    data = _load(objects, key.attempt_plan(number))
-    opened = [(a, b) for a, b in data["open"]]
-    own = {name: data[name] for name in ("code", "labels", "tasks", "max_errors") if name in data}
-    return AttemptPlan(data["number"], opened, data["show"], **own)
+    where = key.attempt_plan(number)
+    found = parse_as(AttemptPlan, objects.read(where), where)
+    return replace(found, open=[(start, stop) for start, stop in found.open])
 
 
 def last_attempt_planned(objects: Objects, key: RunKey) -> int:
@@ -76,11 +75,10 @@ def store_attempt_plan(objects: Objects, key: RunKey, attempt: AttemptPlan) -> N
 
 def load_shape(objects: Objects, key: RunKey, number: int) -> Shape | None:
     """How an attempt's inputs are spread, None where that is not decided yet."""
-    try:
-        data = _load(objects, key.shape(number))
-    except FileNotFoundError:
-        return None
-    return Shape(**{name: data[name] for name in Shape.__dataclass_fields__})
+    where = key.shape(number)
+    with contextlib.suppress(FileNotFoundError):
+        return parse_as(Shape, objects.read(where), where)
+    return None
 
 
 def store_shape(objects: Objects, key: RunKey, number: int, shape: Shape) -> None:
@@ -90,10 +88,9 @@ def store_shape(objects: Objects, key: RunKey, number: int, shape: Shape) -> Non
 
 def load_trigger(objects: Objects, key: RunKey, number: int) -> str | None:
     """The engine's run that an attempt was triggered as last, None where none is known."""
-    try:
+    with contextlib.suppress(FileNotFoundError):
         return _load(objects, key.trigger(number))["workflow_run_id"]
-    except FileNotFoundError:
-        return None
+    return None
 
 
 def store_trigger(objects: Objects, key: RunKey, number: int, workflow_run_id: str) -> None:

@@ -11,15 +11,15 @@ import os
 import socket
 import threading
 import time
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from obstore.exceptions import BaseError
 
-from scythe.errors import RunDamaged, RunError, Superseded
+from scythe.errors import RunError, Superseded
 from scythe.names import CATALOG
-from scythe.record.format import parse
+from scythe.record.format import dump, parse_as
 from scythe.record.layout import RunKey
 from scythe_catalog.processes import exists
 from scythe_catalog.storage.objects import Objects
@@ -62,6 +62,10 @@ class Attempt:
         if self.pid == os.getpid() and self.heart:  # of this process more is known than that it exists
             return any(thread.name == self.heart for thread in threading.enumerate())
         return exists(self.pid)
+
+    def to_json(self) -> bytes:
+        """The record as JSON."""
+        return dump({name: value for name, value in asdict(self).items() if name != "age"})
 
 
 @cache
@@ -117,14 +121,7 @@ def _time_of(objects: Objects) -> float:
 
 def parse_attempt(raw: bytes, where: str) -> Attempt:
     """An attempt as it is stored; raises RunDamaged where it is none."""
-    data = parse(raw, where)
-    try:
-        return Attempt(**{name: data[name] for name in STORED if name in data})
-    except TypeError as error:
-        raise RunDamaged(f"{where} is incomplete ({error}): it was damaged after it was written") from error
-
-
-STORED = tuple(f.name for f in fields(Attempt) if f.name != "age")
+    return parse_as(Attempt, raw, where)
 
 
 def check_free(objects: Objects, key: RunKey) -> Attempt | None:

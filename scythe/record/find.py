@@ -7,6 +7,7 @@ reservation has a number. Runs of before there were numbers come first, in the o
 from __future__ import annotations
 
 import datetime as dt
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,24 +87,21 @@ def version_names(objects: Objects, experiment: str) -> list[SemVer]:
     return parse_folders(objects.folders(experiment))
 
 
-def run_folders(objects: Objects, experiment: str, version: str) -> list[str]:
-    """The run folders of a version, oldest first; those without a manifest included."""
-    folders = [n for n in objects.folders(f"{experiment}/{version}") if layout.is_run_folder(n)]
-    if len(folders) < 2:
-        return folders
-    found = reserved(objects, experiment, version)
-    return [k.folder for k in found.ordered(RunKey(experiment, version, f) for f in folders)]
+def run_keys(objects: Objects, experiment: str, versions: Iterable[SemVer | str] | None = None) -> list[RunKey]:
+    """The runs of some versions (of all without any) that have a folder, lowest version first, oldest first within each.
 
-
-def run_keys(objects: Objects, experiment: str, versions: Iterable[SemVer]) -> list[RunKey]:
-    """The runs of some versions that have a folder, lowest version first, and oldest first within each."""
+    Those without a manifest are among them.
+    """
     keys = [
         RunKey(experiment, str(version), folder)
-        for version in versions
+        for version in (version_names(objects, experiment) if versions is None else versions)
         for folder in objects.folders(f"{experiment}/{version}")
         if layout.is_run_folder(folder)
     ]
-    return reserved(objects, experiment).ordered(keys)
+    if len(keys) < 2:
+        return keys
+    one = keys[0].version if keys[0].version == keys[-1].version else None
+    return reserved(objects, experiment, one).ordered(keys)
 
 
 # --- names ------------------------------------------------------------------------------------------
@@ -151,8 +149,7 @@ def resolve_version(objects: Objects, experiment: str, version: Any) -> str:
 def latest_of(objects: Objects, experiment: str, versions: Sequence[SemVer]) -> str:
     """The highest of some versions that has a run, if any has: an allocation that was killed leaves one without."""
     for version in map(str, reversed(versions)):
-        folders = run_folders(objects, experiment, version)
-        if any(objects.exists(RunKey(experiment, version, folder).manifest) for folder in reversed(folders)):
+        if any(objects.exists(key.manifest) for key in reversed(run_keys(objects, experiment, [version]))):
             return version
     return str(versions[-1])
 
@@ -202,7 +199,7 @@ def find_run(objects: Objects, experiment: str, version: Any, run: Any, *, whate
         asked = named(run)
     except NotFoundError as error:
         of = resolve_version(objects, experiment, version)
-        raise NotFoundError(f"{error}; {experiment} {of} has {listed(run_folders(objects, experiment, of))}") from None
+        raise NotFoundError(f"{error}; {experiment} {of} has {_runs_of(objects, experiment, of)}") from None
     if asked.experiment is not None and asked.experiment != experiment:
         raise NotFoundError(f"{_whole(asked)} is not a run of {experiment!r}")
     if version is None and asked.version is None:
@@ -213,14 +210,15 @@ def find_run(objects: Objects, experiment: str, version: Any, run: Any, *, whate
     key = RunKey(experiment, of, asked.folder)
     if not objects.exists(key.manifest) and not (whatever and is_left(objects, key)):
         resolve_version(objects, experiment, of)
-        folders = run_folders(objects, experiment, of)
-        raise NotFoundError(f"{experiment} {of} has no run {key.folder}{_was(objects, key)}; it has {listed(folders)}")
+        there = _runs_of(objects, experiment, of)
+        raise NotFoundError(f"{experiment} {of} has no run {key.folder}{_was(objects, key)}; it has {there}")
     return key
 
 
 def _only(objects: Objects, experiment: str, folder: str) -> RunKey:
     """The run of this folder, whichever version has it."""
-    keys = [RunKey(experiment, str(v), folder) for v in versions_of(objects, experiment)]
+    versions = versions_of(objects, experiment)
+    keys = [RunKey(experiment, str(v), folder) for v in versions]
     found = [key for key in keys if objects.exists(key.manifest)]
     if len(found) > 1:
         raise NotFoundError(
@@ -228,9 +226,9 @@ def _only(objects: Objects, experiment: str, folder: str) -> RunKey:
             f"name it whole, as {found[-1].path!r}"
         )
     if not found:
-        latest = latest_of(objects, experiment, versions_of(objects, experiment))
-        folders = run_folders(objects, experiment, latest)
-        raise NotFoundError(f"{experiment!r} has no run {folder}; {latest} has {listed(folders)}")
+        latest = latest_of(objects, experiment, versions)
+        there = _runs_of(objects, experiment, latest)
+        raise NotFoundError(f"{experiment!r} has no run {folder}; {latest} has {there}")
     return found[0]
 
 
@@ -262,22 +260,10 @@ def latest_run(objects: Objects, experiment: str, version: Any) -> RunKey:
         NotFoundError: listing what is there.
     """
     of = resolve_version(objects, experiment, version)
-    for folder in reversed(run_folders(objects, experiment, of)):
-        key = RunKey(experiment, of, folder)
+    for key in reversed(run_keys(objects, experiment, [of])):
         if objects.exists(key.manifest):
             return key
     raise NotFoundError(f"{experiment} {of} has no run yet")
-
-
-def resolve_run(objects: Objects, experiment: str, version: Any, run: Any) -> RunKey:
-    """A run that is there; None is the version's latest, finished or not.
-
-    Raises:
-        NotFoundError: listing what is there.
-    """
-    if run is None:
-        return latest_run(objects, experiment, version)
-    return find_run(objects, experiment, version, run)
 
 
 def split_name(name: str) -> tuple[str, str | None, str | None]:
@@ -301,8 +287,19 @@ def listed(names: Sequence[object]) -> str:
     return ("… " if len(names) > _SHOWN else "") + (", ".join(shown) or "nothing")
 
 
+def meant(name: object, there: Sequence[str]) -> str:
+    """For a message: which name was meant by one that is not there, empty where none is like it."""
+    near = difflib.get_close_matches(name, there, 1) if isinstance(name, str) else []
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _runs_of(objects: Objects, experiment: str, version: str) -> str:
+    """The runs of a version, for a message."""
+    return listed([key.folder for key in run_keys(objects, experiment, [version])])
+
+
 def _whole(asked: Named) -> str:
     return "/".join(p for p in (asked.experiment, asked.version, asked.folder) if p)
 
 
-__all__ = ["Named", "Reserved", "find_run", "latest_run", "resolve_run", "resolve_version"]
+__all__ = ["Named", "Reserved", "find_run", "latest_run", "resolve_version"]

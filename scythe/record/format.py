@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import fields
+from typing import Any, TypeVar
 
 from scythe.errors import FormatError, RunDamaged
 
@@ -16,6 +17,8 @@ from scythe.errors import FormatError, RunDamaged
 #: a key that it may pass over needs no new format.
 FORMAT = 1
 FORMAT_KEY = "format"
+
+T = TypeVar("T")
 
 
 def dump(record: Mapping[str, Any], *, indent: int | None = None) -> bytes:
@@ -42,6 +45,20 @@ def parse(raw: bytes, where: str) -> dict[str, Any]:
             f"{where} holds no JSON object: it was damaged after it was written; restore it, or delete the run"
         )
     return check_format(record, where)
+
+
+def parse_as(made: type[T], raw: bytes, where: str) -> T:
+    """The dataclass whose fields are in a record that `dump` wrote; keys of later versions are passed over.
+
+    Raises:
+        RunDamaged: it is no such record.
+        FormatError: it is in a format of a later Scythe.
+    """
+    data = parse(raw, where)
+    try:
+        return made(**{f.name: data[f.name] for f in fields(made) if f.name in data})  # pyright: ignore[reportArgumentType]
+    except TypeError as error:
+        raise RunDamaged(f"{where} is incomplete ({error}): it was damaged after it was written") from error
 
 
 def check_format(record: dict[str, Any], where: str) -> dict[str, Any]:

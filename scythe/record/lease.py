@@ -14,8 +14,7 @@ from typing import Self
 from obstore.exceptions import BaseError
 
 from scythe.errors import RunCancelled, RunError, Superseded
-from scythe.record.attempts import STORED, Attempt, check_free, check_newest, parse_attempt, this_system
-from scythe.record.format import dump
+from scythe.record.attempts import Attempt, check_free, check_newest, parse_attempt, this_system
 from scythe.record.layout import RunKey
 from scythe_catalog.storage.objects import Objects
 
@@ -60,8 +59,7 @@ class Lease:
             if taken is not None:
                 taken(self.number)
         except BaseException:
-            self._over.set()
-            self._thread.join()
+            self.end()
             raise
 
     def _take(self) -> None:
@@ -86,7 +84,7 @@ class Lease:
         return f"{self._key.attempts}/{number:06d}.json"
 
     def _record(self, number: int, ended: bool = False) -> bytes:
-        record = Attempt(
+        return Attempt(
             number,
             self._engine,
             socket.gethostname(),
@@ -98,8 +96,7 @@ class Lease:
             this_system(),
             self._began,
             time.monotonic() - self._started,
-        )
-        return dump({name: getattr(record, name) for name in STORED})
+        ).to_json()
 
     def _beat(self) -> None:
         beaten = time.monotonic()
@@ -136,7 +133,8 @@ class Lease:
         self._over.set()
         self._thread.join()
         with contextlib.suppress(OSError, BaseError):  # a record without a heart is as good as an ended one
-            self._objects.write(self._record_key(self.number), self._record(self.number, ended=True))
+            if self.number:
+                self._objects.write(self._record_key(self.number), self._record(self.number, ended=True))
 
     def __enter__(self) -> Self:
         return self

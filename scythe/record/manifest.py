@@ -2,55 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import yaml
-from pydantic import BaseModel, Field, create_model
+from pydantic import Field, create_model
 from pydantic.json_schema import GenerateJsonSchema
 
 from scythe.define.experiment import Experiment
-from scythe.errors import RunDamaged
-from scythe.record.find import run_folders
-from scythe.record.format import FORMAT, check_format
+from scythe.errors import FormatError, RunDamaged
+from scythe.record.find import run_keys
+from scythe.record.format import FORMAT, FORMAT_KEY, check_format
 from scythe.record.layout import RunKey
 from scythe.record.provenance import Provenance
+from scythe_catalog.iceberg.datafile import stored_schema
 from scythe_catalog.redaction import redacted
 from scythe_catalog.storage.objects import Objects
 
 #: In the metadata of `specs.pq`: both schemas of the run.
 IO_SCHEMAS = "scythe.io"
-
-
-class Manifest(BaseModel):
-    """`manifest.yml`."""
-
-    experiment_id: str
-    experiment_name: str
-    input_artifacts: str
-    io_spec: str
-    specs_uri: str
-    workflow_run_id: str | None
-    inputs: int
-    engine: str
-    schema_sha256: str
-    python: str
-    packages: dict[str, str]
-    git_commit: str | None
-    host: str
-    #: Its place among the runs of its version, from 1: the latest has the highest.
-    number: int
-    seed: int = 0
-    #: What the one who allocated it says about it, and the words that it is found by.
-    note: str | None = None
-    tags: list[str] = []
-    format: int = FORMAT
-
-    def to_yaml(self) -> bytes:
-        """The manifest as YAML, keys in the order of the specification."""
-        return dump_yaml(self.model_dump(mode="json"), sort_keys=False)
 
 
 def make_manifest(
@@ -65,26 +38,33 @@ def make_manifest(
     seed: int,
     note: str | None = None,
     tags: Sequence[str] = (),
-) -> Manifest:
-    """The manifest of a run that is about to start."""
-    return Manifest(
-        experiment_id=key.path,
-        experiment_name=experiment.task_name,
-        input_artifacts=objects.uri(key.input_artifacts),
-        io_spec=objects.uri(key.io_spec),
-        specs_uri=objects.uri(key.specs),
-        workflow_run_id=workflow_run_id,
-        inputs=inputs,
-        engine=made_by.engine,
-        schema_sha256=schema_hash(experiment),
-        python=made_by.python,
-        packages=dict(made_by.packages),
-        git_commit=made_by.described,
-        host=made_by.host,
-        number=number,
-        seed=seed,
-        note=note,
-        tags=list(tags),
+) -> bytes:
+    """`manifest.yml` of a run that is about to start, its keys in the order of the specification.
+
+    `number` is its place among the runs of its version, from 1: the latest has the highest.
+    """
+    return dump_yaml(
+        {
+            "experiment_id": key.path,
+            "experiment_name": experiment.task_name,
+            "input_artifacts": objects.uri(key.input_artifacts),
+            "io_spec": objects.uri(key.io_spec),
+            "specs_uri": objects.uri(key.specs),
+            "workflow_run_id": workflow_run_id,
+            "inputs": inputs,
+            "engine": made_by.engine,
+            "schema_sha256": schema_hash(experiment),
+            "python": made_by.python,
+            "packages": dict(made_by.packages),
+            "git_commit": made_by.described,
+            "host": made_by.host,
+            "number": number,
+            "seed": seed,
+            "note": note,
+            "tags": list(tags),
+            FORMAT_KEY: FORMAT,
+        },
+        sort_keys=False,
     )
 
 
@@ -109,6 +89,13 @@ def read_manifest(objects: Objects, key: RunKey) -> Mapping[str, Any]:
     return check_format(found, where)
 
 
+def manifest_told(objects: Objects, key: RunKey) -> Mapping[str, Any]:
+    """The manifest of a run, as `read_manifest` gives it; empty where it cannot be read: the run's status tells."""
+    with contextlib.suppress(FileNotFoundError, RunDamaged, FormatError):
+        return read_manifest(objects, key)
+    return {}
+
+
 def label_of(manifest: Mapping[str, Any]) -> tuple[str | None, list[str]]:
     """The note and the tags of a run; of one of before there were any, none."""
     note, tags = manifest.get("note"), manifest.get("tags")
@@ -128,18 +115,19 @@ def dump_yaml(data: Any, *, sort_keys: bool = True) -> bytes:
     """YAML in block style, in UTF-8."""
     text = yaml.safe_dump(data, sort_keys=sort_keys, allow_unicode=True)
     if redacted(text) != text:
-        text = yaml.safe_dump(_without_secrets(data), sort_keys=sort_keys, allow_unicode=True)
+        text = yaml.safe_dump(with_texts(data, redacted), sort_keys=sort_keys, allow_unicode=True)
     return text.encode()
 
 
-def _without_secrets(data: Any) -> Any:
+def with_texts(data: Any, changed: Callable[[str], str]) -> Any:
+    """What a YAML file holds, with each text among its values changed."""
     match data:
         case str():
-            return redacted(data)
+            return changed(data)
         case dict():
-            return {key: _without_secrets(value) for key, value in data.items()}
+            return {key: with_texts(value, changed) for key, value in data.items()}  # pyright: ignore[reportUnknownVariableType]
         case list():
-            return [_without_secrets(value) for value in data]
+            return [with_texts(value, changed) for value in data]  # pyright: ignore[reportUnknownVariableType]
         case _:
             return data
 
@@ -165,26 +153,30 @@ def schema_hash(experiment: Experiment) -> str:
     """A hash of both schemas: equal where two code versions store the same columns."""
     import hashlib
 
-    def bare(columns: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return sorted(
-            ({k: v for k, v in c.items() if k not in ("doc", "unit", "bounds")} for c in columns),
-            key=lambda c: c["name"],
-        )
-
-    text = json.dumps({side: bare(columns) for side, columns in experiment.schemas.to_json().items()}, sort_keys=True)
+    text = json.dumps(binding(experiment.schemas.to_json()), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def binding(schemas: Mapping[str, Any]) -> dict[str, Any]:
+    """What of both schemas binds the runs of a version: neither what is said about columns, nor their order."""
+    said = ("doc", "unit", "bounds")
+    return {
+        side: sorted(({k: v for k, v in c.items() if k not in said} for c in columns), key=lambda c: c["name"])
+        for side, columns in schemas.items()
+        if side != FORMAT_KEY
+    }
+
+
+def schemas_of_run(objects: Objects, key: RunKey) -> dict[str, Any] | None:
+    """Both schemas of a run, from its `specs.pq`; None of one of before they were written there."""
+    told = (stored_schema(objects, key.specs).metadata or {}).get(IO_SCHEMAS.encode())
+    return json.loads(told) if told is not None else None
 
 
 def schemas_of_version(objects: Objects, experiment: str, version: str) -> dict[str, Any] | None:
     """Both schemas of a version, from a run's `specs.pq`: for a root that came without its catalog."""
-    import pyarrow.parquet as pq
-
-    for folder in run_folders(objects, experiment, version):
-        try:
-            with objects.reader(RunKey(experiment, version, folder).specs) as stream:
-                metadata = pq.read_schema(stream).metadata or {}
-        except (OSError, pa.ArrowException):  # gone or damaged: another run of the version tells the same
-            continue
-        if IO_SCHEMAS.encode() in metadata:
-            return json.loads(metadata[IO_SCHEMAS.encode()])
+    for key in run_keys(objects, experiment, [version]):
+        with contextlib.suppress(OSError, pa.ArrowException):  # gone or damaged: another run of it tells the same
+            if (schemas := schemas_of_run(objects, key)) is not None:
+                return schemas
     return None

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,8 +22,7 @@ from types import ModuleType
 
 from scythe.define.code import code_hash
 from scythe.define.experiment import Experiment
-from scythe.errors import RunDamaged
-from scythe.record.format import dump, parse
+from scythe.record.format import dump, parse_as
 from scythe.record.layout import RunKey
 from scythe.settings import engine_settings
 from scythe_catalog.redaction import redacted
@@ -71,11 +71,7 @@ class Provenance:
             RunDamaged: it is none.
             FormatError: it is in a format of a later Scythe.
         """
-        data = parse(raw, where)
-        try:
-            return cls(**{name: data[name] for name in cls.__dataclass_fields__ if name in data})
-        except TypeError as error:
-            raise RunDamaged(f"{where} is incomplete ({error}): it was damaged after it was written") from error
+        return parse_as(cls, raw, where)
 
 
 def provenance(experiment: Experiment, engine: str) -> Provenance:
@@ -97,24 +93,16 @@ def provenance(experiment: Experiment, engine: str) -> Provenance:
 
 def begin(experiment: Experiment, engine: str) -> Callable[[], Provenance]:
     """Begins to look, and gives what waits for the end: git takes a while, of which nobody should notice."""
-    found: list[Provenance | BaseException] = []
+    found = Future[Provenance]()
 
     def look() -> None:
         try:
-            found.append(provenance(experiment, engine))
+            found.set_result(provenance(experiment, engine))
         except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
-            found.append(error)
+            found.set_exception(error)
 
-    thread = threading.Thread(target=look, daemon=True, name="scythe-provenance")
-    thread.start()
-
-    def end() -> Provenance:
-        thread.join()
-        if isinstance(found[0], BaseException):
-            raise found[0]
-        return found[0]
-
-    return end
+    threading.Thread(target=look, daemon=True, name="scythe-provenance").start()
+    return found.result
 
 
 def record(objects: Objects, key: RunKey, experiment: Experiment, engine: str, attempt: int) -> None:

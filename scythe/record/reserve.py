@@ -89,10 +89,9 @@ def check_dead(objects: Objects, key: RunKey) -> None:
     Raises:
         RunError: it lives, on this machine.
     """
-    with contextlib.suppress(FileNotFoundError, RunDamaged, FormatError):
-        owner = parse(objects.read(key.reservation), objects.uri(key.reservation))
-        if owner.get("host") == socket.gethostname() and exists(owner.get("pid")) and owner.get("pid") != os.getpid():
-            raise RunError(f"the run {key.path} is being allocated by process {owner['pid']}: wait for it, or end it")
+    pid = _allocating(objects, key)
+    if pid not in (None, os.getpid()):
+        raise RunError(f"the run {key.path} is being allocated by process {pid}: wait for it, or end it")
 
 
 def undo(objects: Objects, key: RunKey) -> None:
@@ -137,10 +136,16 @@ def _is_dead(objects: Objects, key: RunKey, found: Reserved, now: dt.datetime) -
         return False
     if any(now - file.modified < _DEAD for file in objects.found(key.path)):
         return False
+    return _allocating(objects, key) is None
+
+
+def _allocating(objects: Objects, key: RunKey) -> int | None:
+    """The process that has reserved a run, where it is seen to live: on this machine."""
     with contextlib.suppress(FileNotFoundError, RunDamaged, FormatError):
         owner = parse(objects.read(key.reservation), objects.uri(key.reservation))
-        return not (owner.get("host") == socket.gethostname() and exists(owner.get("pid")))
-    return True
+        if owner.get("host") == socket.gethostname() and exists(owner.get("pid")):
+            return owner["pid"]
+    return None
 
 
 def _numbers(objects: Objects, key: RunKey) -> list[str]:

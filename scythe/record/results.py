@@ -177,13 +177,22 @@ def read_result(objects: Objects, key: RunKey) -> RunResult | None:
         raw = objects.read(key.result)
     except FileNotFoundError:
         return None
-    where = objects.uri(key.result)
+    result = parse_result(raw, objects.uri(key.result))
+    for name, table in result.tables.items():
+        table.uri = result.uris[name] = objects.uri(table.key)
+    return result
+
+
+def parse_result(raw: bytes, where: str) -> RunResult:
+    """A result as it is stored; `where` names it in errors.
+
+    Raises:
+        RunDamaged: it is no result any more.
+        FormatError: it was written by a later Scythe.
+    """
     try:
-        result = RunResult.model_validate(parse(raw, where))
+        return RunResult.model_validate(parse(raw, where))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise RunDamaged(f"{where} is incomplete ({what}): it was damaged after it was written") from error
-    for name, table in result.tables.items():
-        table.uri = result.uris[name] = objects.uri(table.key)
-    return result

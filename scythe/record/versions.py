@@ -171,11 +171,11 @@ def next_version(strategy: VersioningStrategy, latest: SemVer | None, difference
         case "keep":
             return latest
         case "bumppatch":
-            return cast(SemVer, latest.bump_patch())
+            return latest.next_patch_version()
         case "bumpminor":
-            return cast(SemVer, latest.bump_minor())
+            return latest.next_minor_version()
         case _:
-            return cast(SemVer, latest.bump_major())
+            return latest.next_major_version()
 
 
 def allowed_between(below: SemVer, version: SemVer) -> Severity:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from scythe.errors import NotFoundError, RunDamaged, RunError
 from scythe.gather.run_files import scan_result
 from scythe.leaf.input_files import contents_of
 from scythe.names import ID_LEVELS, RESERVED_TABLES
-from scythe.record.manifest import IO_SCHEMAS, read_manifest
+from scythe.record.manifest import read_manifest, schemas_of_run
 from scythe.record.results import RunResult
 from scythe.runs.run import ExperimentRun
 from scythe_catalog.schema import Difference, TableSchema, compare
@@ -109,11 +107,10 @@ class _Side:
             raise RunError(
                 f"{run.experiment_id} is {run.status}: compare when it is finished; `scythe resume` goes on with one that has stopped"
             )
-        with _whole(run), run.objects.reader(run.key.specs) as stream:
-            metadata = pq.read_schema(stream).metadata or {}
-        if IO_SCHEMAS.encode() not in metadata:
+        with _whole(run):
+            schemas = schemas_of_run(run.objects, run.key)
+        if schemas is None:
             raise RunError(f"{run.experiment_id} does not tell its models: it was made by an early version of Scythe")
-        schemas = json.loads(metadata[IO_SCHEMAS.encode()])
         return cls(run, result, {side: TableSchema.from_json(schemas[side]) for side in schemas}, _made_by(run))
 
     def shared(self, side: str, other: _Side) -> list[str]:

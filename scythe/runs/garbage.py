@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from scythe.errors import FormatError, RunDamaged
 from scythe.gather.parts import SHOWN, number_of
 from scythe.record.attempts import latest_attempt, store_time
-from scythe.record.find import experiment_names, run_keys, version_names
+from scythe.record.find import experiment_names, run_keys
 from scythe.record.generations import catalog_of
 from scythe.record.layout import RunKey, gathers
 from scythe.record.results import read_result
@@ -46,7 +46,7 @@ def collect(objects: Objects, said: Callable[[str], None] = lambda _: None) -> C
         named: set[str] = set()
         for name in catalog.tables(experiment):
             named |= catalog.table(experiment, name).named_files()
-        for key in run_keys(objects, experiment, version_names(objects, experiment)):
+        for key in run_keys(objects, experiment):
             try:
                 found = _collect(objects, key, named, limit)
             except (RunDamaged, FormatError) as error:

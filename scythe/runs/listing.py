@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
-from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
 
 from scythe.define.typed import Named
-from scythe.errors import FormatError, RunDamaged
 from scythe.gather.status import counts_of, look_at
 from scythe.names import is_name
 from scythe.record import layout
@@ -24,9 +21,8 @@ from scythe.record.find import (
     version_names,
     versions_of,
 )
-from scythe.record.manifest import label_of, read_manifest
+from scythe.record.manifest import label_of, manifest_told
 from scythe.settings import storage
-from scythe_catalog.storage.objects import Objects
 
 
 def list_experiments() -> pl.DataFrame:
@@ -90,7 +86,7 @@ def list_runs(experiment: Named, *, tag: str | None = None) -> pl.DataFrame:
     found: list[tuple[Any, ...]] = []
     for key in taken.ordered(keys):
         look, counts = counts_of(objects, key, look_at(objects, key))
-        note, tags = label_of(look.manifest or _manifest(objects, key))
+        note, tags = label_of(look.manifest or manifest_told(objects, key))
         if tag is not None and tag not in tags:
             continue
         size = sum(table.bytes for table in look.result.tables.values()) if look.result is not None else None
@@ -106,10 +102,3 @@ def list_runs(experiment: Named, *, tag: str | None = None) -> pl.DataFrame:
         "seconds": pl.Float64, "bytes": pl.Int64, "tags": pl.List(pl.String), "note": pl.String, "problem": pl.String,
     }  # fmt: skip
     return pl.DataFrame(found, schema=schema, orient="row")
-
-
-def _manifest(objects: Objects, key: layout.RunKey) -> Mapping[str, Any]:
-    """The manifest of a run whose look did not read it; empty where it cannot be read: its status tells."""
-    with contextlib.suppress(FileNotFoundError, RunDamaged, FormatError):
-        return read_manifest(objects, key)
-    return {}

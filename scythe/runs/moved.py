@@ -11,17 +11,16 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
 from scythe.record.layout import RunKey
-from scythe.record.manifest import dump_yaml
+from scythe.record.manifest import dump_yaml, with_texts
 from scythe.record.plan import RunPlan
 from scythe_catalog.compute import pc
-from scythe_catalog.iceberg.datafile import ROW_GROUP_ROWS, DataFileWriter, FieldIds, stored_field_ids
+from scythe_catalog.iceberg.datafile import ROW_GROUP_ROWS, DataFileWriter, FieldIds, stored_field_ids, stored_schema
 from scythe_catalog.schema import TableSchema
 from scythe_catalog.storage.objects import Objects
 
@@ -91,26 +90,13 @@ def _follow_yaml(objects: Objects, key: str, move: _Move) -> None:
         content = yaml.safe_load(objects.read(key))
     except FileNotFoundError:
         return
-    followed = _walked(content, move)
+    followed = with_texts(content, move.text)
     if followed != content:
         objects.write(key, dump_yaml(followed, sort_keys=False))
 
 
-def _walked(value: Any, move: _Move) -> Any:
-    match value:
-        case str():
-            return move.text(value)
-        case dict():
-            return {k: _walked(v, move) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType]
-        case list():
-            return [_walked(v, move) for v in value]  # pyright: ignore[reportUnknownVariableType]
-        case _:
-            return value
-
-
 def _follow_parquet(objects: Objects, key: str, move: _Move) -> None:
-    with objects.reader(key) as stream:
-        stored = pq.read_schema(stream)
+    stored = stored_schema(objects, key)
     names = [c.name for c in TableSchema.from_arrow(stored) if c.kind.is_file]
     if names and _any_follows(objects, key, names, move):
         rewrite(objects, key, key, stored, stored_field_ids(stored), columns=dict.fromkeys(names, move))

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
-from collections.abc import Mapping
-from typing import Any
 
 from scythe.define.typed import Named
-from scythe.errors import FormatError, RunDamaged
 from scythe.record.find import find_run, latest_run, name_of, split_name
 from scythe.record.layout import RunKey
-from scythe.record.manifest import label_of, read_manifest
+from scythe.record.manifest import label_of, manifest_told
 from scythe.record.versions import SemVer
 from scythe.runs.run import ExperimentRun
 from scythe.settings import storage
@@ -20,9 +16,7 @@ from scythe_catalog.storage.objects import Objects
 
 def load_run(objects: Objects, key: RunKey) -> ExperimentRun:
     """The run of a key, whatever is wrong with it: what its manifest does not tell is left out."""
-    manifest: Mapping[str, Any] = {}
-    with contextlib.suppress(FileNotFoundError, RunDamaged, FormatError):  # its status tells
-        manifest = read_manifest(objects, key)
+    manifest = manifest_told(objects, key)
     inputs, (note, tags) = manifest.get("inputs"), label_of(manifest)
     run = ExperimentRun(
         experiment=key.experiment,

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from scythe.errors import RunDamaged, ScytheError, TableNotFound
 from scythe.gather.dataframe_rule import record_dataframe
@@ -23,7 +22,7 @@ from scythe.gather.publish import Gathered, publish, record
 from scythe.gather.status import status_of
 from scythe.names import CATALOG, RESERVED_TABLES, file_names
 from scythe.record import layout
-from scythe.record.find import experiment_names, run_keys, version_names
+from scythe.record.find import experiment_names, run_keys
 from scythe.record.generations import Generations, catalog_of
 from scythe.record.layout import RunKey
 from scythe.record.manifest import read_manifest, schemas_of_version
@@ -33,7 +32,14 @@ from scythe.record.results import RunResult, TableResult, read_result
 from scythe.runs.moved import follow, rewrite
 from scythe.settings import engine_settings
 from scythe_catalog.iceberg.catalog import Catalog
-from scythe_catalog.iceberg.datafile import DataFile, FieldIds, read_description, stored_field_ids, with_field_ids
+from scythe_catalog.iceberg.datafile import (
+    DataFile,
+    FieldIds,
+    read_description,
+    stored_field_ids,
+    stored_schema,
+    with_field_ids,
+)
 from scythe_catalog.iceberg.partition import partition_values
 from scythe_catalog.iceberg.remake import Wanted, remake
 from scythe_catalog.iceberg.tables import Table
@@ -163,7 +169,7 @@ class _Experiment:
             objects.create(layout.version_record(key.experiment, key.version), json.dumps(schemas).encode())
         run = _Run.of(objects, key)
         for file in run.files:
-            _schema(objects, file)  # one that is gone or damaged is told here
+            stored_schema(objects, file)  # one that is gone or damaged is told here
         follow(objects, key, run.files)
         if run.result is not None:
             objects.write(key.unpublished(_BY), b"")
@@ -199,7 +205,7 @@ class _Experiment:
         stems = file_names(result.tables)
         gather = f"{result.attempt:06d}-{uuid.uuid4().hex[:8]}"
         for name, found in result.tables.items():
-            stored = _schema(self.objects, found.key)
+            stored = stored_schema(self.objects, found.key)
             table = self._standing(generations, run.key, name, found.catalog_table, stored)
             target = found.key
             if not _has_ids(stored, table.ids):
@@ -254,7 +260,7 @@ class _Experiment:
             table = self.catalog.table(self.name, planned.catalog_table)
             for part in whole_parts(plan, run.parts):
                 for file in (f for f in part.files if f.table == name):
-                    stored = _schema(self.objects, file.key)
+                    stored = stored_schema(self.objects, file.key)
                     if not _has_ids(stored, planned.ids):
                         rewrite(self.objects, file.key, file.key, stored, planned.ids)
                     described = read_description(self.objects, file.key)
@@ -263,8 +269,8 @@ class _Experiment:
 
 def _keys(objects: Objects, experiment: str) -> list[RunKey]:
     """All runs, in the order in which they were made: so tables evolve as they did."""
-    found = run_keys(objects, experiment, version_names(objects, experiment))
-    return sorted((key for key in found if objects.exists(key.manifest)), key=lambda key: key.folder)
+    there = (key for key in run_keys(objects, experiment) if objects.exists(key.manifest))
+    return sorted(there, key=lambda key: key.folder)
 
 
 def _files_in(objects: Objects, run: _Run, name: str, table: Table) -> list[tuple[str, DataFile]]:
@@ -275,7 +281,7 @@ def _files_in(objects: Objects, run: _Run, name: str, table: Table) -> list[tupl
         return [
             ("", _sized(objects, files[n]))
             for n in held
-            if _has_ids(_schema(objects, run.result.tables[n].key), table.ids)
+            if _has_ids(stored_schema(objects, run.result.tables[n].key), table.ids)
         ]
     found: list[tuple[str, DataFile]] = []
     for part in whole_parts(run.plan, run.parts):
@@ -300,11 +306,6 @@ def _sized(objects: Objects, file: DataFile) -> DataFile:
 
 def _values(table: Table, key: RunKey) -> tuple[Any, ...]:
     return partition_values(table.iceberg, key.partition)
-
-
-def _schema(objects: Objects, key: str) -> pa.Schema:
-    with objects.reader(key) as stream:
-        return pq.read_schema(stream)
 
 
 def _has_ids(stored: pa.Schema, ids: FieldIds) -> bool:

@@ -231,8 +231,8 @@ class ExperimentRun(BaseModel):
             3
         """
         self._is_there()
-        finished = self.result
-        if finished is not None and not self._is_being_redone():
+        finished, last = self.result, latest_attempt(self._objects, self.key)
+        if finished is not None and (last is None or last.number <= finished.attempt):  # else it is being redone
             if is_unpublished(self._objects, self.key):
                 check_free(self._objects, self.key)
                 settle(self._objects, catalog_of(self._objects, engine_settings().catalog), self.key)
@@ -349,11 +349,6 @@ class ExperimentRun(BaseModel):
             look = self._look
             what = "it was deleted" if look.status == "deleted" else look.problem
             raise NotFoundError(f"there is no run {self.experiment_id}: {what}")
-
-    def _is_being_redone(self) -> bool:
-        last = latest_attempt(self._objects, self.key)
-        result = self.result
-        return last is not None and result is not None and last.number > result.attempt
 
     def _start(
         self,

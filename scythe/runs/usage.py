@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import polars as pl
 
 from scythe.names import CATALOG
-from scythe.record.find import experiment_names, run_keys, version_names
+from scythe.record.find import experiment_names, run_keys
 from scythe.record.layout import RunKey
 from scythe_catalog.storage.objects import Found, Objects
 
@@ -23,10 +23,7 @@ def usage(objects: Objects, experiment: str | None = None) -> pl.DataFrame:
     """
     rows: list[dict[str, str | int | None]] = []
     for name in experiment_names(objects) if experiment is None else [experiment]:
-        found = {
-            key.path: _parts(objects, key, objects.found(key.path))
-            for key in run_keys(objects, name, version_names(objects, name))
-        }
+        found = {key.path: _parts(objects, key, objects.found(key.path)) for key in run_keys(objects, name)}
         if experiment is not None:
             rows += [{"name": path, **parts, "catalog": None} for path, parts in found.items()]
             continue

@@ -14,15 +14,14 @@ import os
 import shutil
 import threading
 from collections.abc import Generator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from scythe.errors import TransferError
 from scythe.names import CATALOG
-from scythe.record.format import dump, parse
+from scythe.record.format import dump, parse_as
 from scythe.record.layout import RunKey
 from scythe_catalog.storage.objects import Objects
 
@@ -77,10 +76,7 @@ class Arrivals:
 
     def known(self) -> pl.DataFrame:
         """The files that have arrived: key, size, tag, and the size under which each lies here since."""
-        try:
-            raw = self._lines.read_bytes()
-        except FileNotFoundError:
-            return pl.DataFrame(schema=_LINES)
+        raw = self._lines.read_bytes() if self._lines.exists() else b""
         whole = raw[: raw.rfind(b"\n") + 1]  # a line that was cut short with its process is none
         if not whole:
             return pl.DataFrame(schema=_LINES)
@@ -125,11 +121,10 @@ class Arrivals:
     def ended(self) -> Ended | None:
         """How the last download left it; None where none has come to its end."""
         try:
-            found: dict[str, Any] = parse(self._ended.read_bytes(), str(self._ended))
+            found = parse_as(Ended, self._ended.read_bytes(), str(self._ended))
         except FileNotFoundError:
             return None
-        tables = None if found["tables"] is None else tuple(found["tables"])
-        return Ended(found["source"], found["state"], tables, found["settled"])
+        return replace(found, tables=None if found.tables is None else tuple(found.tables))
 
     # --- what has arrived ---------------------------------------------------------------------------
 

@@ -6,20 +6,20 @@ writes nothing.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import polars as pl
-import pyarrow.parquet as pq
 
 from scythe.errors import NotFoundError, ReadError, TransferError
 from scythe.gather.parts import number_of
 from scythe.gather.run_files import scan_parts
+from scythe.record.find import meant
 from scythe.record.layout import RunKey
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult
 from scythe.transfer.arrived import OBJECTS
+from scythe_catalog.iceberg.datafile import stored_schema
 from scythe_catalog.iceberg.scan import scan_files
 from scythe_catalog.schema import TableSchema
 from scythe_catalog.storage.objects import Found, Objects
@@ -127,8 +127,7 @@ class Places:
 
     def scan(self, key: str) -> tuple[pl.LazyFrame, TableSchema]:
         objects = self.local if self.local.exists(key) else self.source
-        with objects.reader(key) as stream:
-            schema = TableSchema.from_arrow(pq.read_schema(stream))
+        schema = TableSchema.from_arrow(stored_schema(objects, key))
         return scan_files(objects, [key], schema), schema
 
     def table(self, name: str) -> tuple[pl.LazyFrame, TableSchema] | None:
@@ -236,8 +235,7 @@ def looked_up(source: Objects, key: RunKey, keys: Sequence[str], rows: int) -> p
 
 
 def _missing(what: str, name: str, there: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, there, 1)
-    return f"{what} {name!r}{f' (did you mean {near[0]!r}?)' if near else ''}; there is {', '.join(there) or 'none'}"
+    return f"{what} {name!r}{meant(name, there)}; there is {', '.join(there) or 'none'}"
 
 
 __all__ = ["Asked", "Places", "asked_of", "check", "files_of", "frame_of", "listed", "looked_up", "records_and_tables"]

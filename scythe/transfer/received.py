@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import polars as pl
 import pyarrow.parquet as pq
@@ -17,11 +17,10 @@ from scythe.errors import NotFoundError, TransferError
 from scythe.gather.publish import Gathered, record
 from scythe.names import file_names
 from scythe.record.attempts import check_free, parse_attempt
-from scythe.record.format import dump, parse
 from scythe.record.generations import catalog_of
 from scythe.record.layout import RunKey
 from scythe.record.plan import RunPlan
-from scythe.record.results import RunResult, read_result
+from scythe.record.results import RunResult, parse_result, read_result
 from scythe.runs.rebuild import take_in
 from scythe.terminal.transfer import TransferProgress
 from scythe.transfer.arrived import Arrivals, Ended
@@ -58,6 +57,7 @@ class Receiving:
         there = self._listed()
         result = self._result(there)
         base = records_and_tables(there, self.key, result, self.asked)
+        check(Places(self.source, self.local, self.key, result), self.asked)
         return self._got(pl.concat([base, self._files(result)]))
 
     def receive(self, progress: TransferProgress) -> Got:
@@ -99,7 +99,7 @@ class Receiving:
             return None
         raw = self.arrivals.record(self.key.result) if not self.arrivals.missing(record).height else None
         raw = raw if raw is not None else self.source.read(self.key.result)
-        return RunResult.model_validate(parse(raw, self.source.uri(self.key.result)))
+        return parse_result(raw, self.source.uri(self.key.result))
 
     def _files(self, result: RunResult | None) -> pl.DataFrame:
         places = Places(self.source, self.local, self.key, result)
@@ -203,15 +203,13 @@ class Receiving:
     def _put_records(self, result: RunResult | None, tables: tuple[str, ...] | None) -> None:
         """The records of the run, as they came; its result without what was left out."""
         records = self.arrivals.records()
-        attempts = [k for k in records if k.startswith(f"{self.key.attempts}/")]
         last = {self.key.result, self.key.manifest}
         for name in records:
             if name in last or (raw := self.arrivals.record(name)) is None:
                 continue
-            if name in attempts:  # nobody works on it here
+            if name.startswith(f"{self.key.attempts}/"):  # nobody works on it here
                 attempt = parse_attempt(raw, name)
-                stored = {k: v for k, v in asdict(attempt).items() if k != "age"}
-                raw = raw if attempt.ended else dump({**stored, "ended": True})
+                raw = raw if attempt.ended else replace(attempt, ended=True).to_json()
             self.local.write(name, raw)
         if result is not None and tables is not None:
             left = {n: self.source.uri(t.key) for n, t in result.tables.items() if n not in tables}

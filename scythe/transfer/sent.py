@@ -17,10 +17,10 @@ from scythe.gather.status import status_of
 from scythe.record import layout
 from scythe.record.attempts import check_free
 from scythe.record.find import reserved
-from scythe.record.format import FORMAT_KEY, dump, parse
+from scythe.record.format import dump, parse
 from scythe.record.generations import catalog_of
 from scythe.record.layout import RunKey
-from scythe.record.manifest import read_manifest, schemas_of_version
+from scythe.record.manifest import binding, read_manifest, schemas_of_version
 from scythe.record.results import RunResult, read_result
 from scythe.runs.rebuild import take_in
 from scythe.settings import engine_settings
@@ -49,9 +49,10 @@ class Sending:
             RunError: somebody works on it here.
         """
         check_free(self.source, self.key)
-        if (status := status_of(self.source, self.key)) == "damaged":
-            raise TransferError(f"{self.source.uri(self.key.path)} is {status}: restore it, or delete it, then upload")
-        if self.target.exists(self.key.manifest) and not self._is_ours():
+        if status_of(self.source, self.key) == "damaged":
+            raise TransferError(f"{self.source.uri(self.key.path)} is damaged: restore it, or delete it, then upload")
+        ours = self._is_ours()
+        if self.target.exists(self.key.manifest) and not ours:
             if identity(self.source, self.key) != identity(self.target, self.key):
                 raise TransferError(
                     f"{self.target.uri(self.key.path)} is there with another content: nothing was sent. Delete the run "
@@ -61,7 +62,7 @@ class Sending:
         there = reserved(self.target, self.key.experiment, self.key.version)
         if self.key in there.deleted:
             raise TransferError(f"{self.key.path} was deleted in {self.target.root}: its name is not given again")
-        if self.key in there.taken and not self._is_ours():
+        if self.key in there.taken and not ours:
             raise TransferError(
                 f"the name {self.key.path} is taken in {self.target.root} by an allocation or another upload: wait for "
                 "it, or delete what it left there"
@@ -122,21 +123,11 @@ class Sending:
         except FileNotFoundError:
             there = schemas_of_version(self.target, self.key.experiment, self.key.version)
         here = schemas_of_version(self.source, self.key.experiment, self.key.version)
-        if there is not None and here is not None and _bare(there) != _bare(here):
+        if there is not None and here is not None and binding(there) != binding(here):
             raise TransferError(
                 f"{self.key.experiment} {self.key.version} has other columns in {self.target.root} than in "
                 f"{self.source.root}: nothing was sent. Allocate the run anew, under another version"
             )
-
-
-def _bare(schemas: dict[str, Any]) -> dict[str, Any]:
-    """What of the schemas of a version binds its runs."""
-    said = ("doc", "unit", "bounds")
-    return {
-        side: sorted(({k: v for k, v in c.items() if k not in said} for c in columns), key=lambda c: c["name"])
-        for side, columns in schemas.items()
-        if side != FORMAT_KEY
-    }
 
 
 def identity(objects: Objects, key: RunKey) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import polars as pl
-import pyarrow.parquet as pq
+from polars import selectors
 
 from scythe.define.typed import Named
 from scythe.errors import NotFoundError, TransferError
@@ -23,11 +23,14 @@ from scythe.record.find import name_of
 from scythe.record.generations import catalog_of
 from scythe.settings import engine_settings, storage
 from scythe.transfer.chosen import asked_of
+from scythe_catalog.iceberg.datafile import stored_schema
 from scythe_catalog.schema import TableSchema
 from scythe_catalog.storage.objects import Objects
 
 #: A sheet of Excel has so many rows, the names of the columns included.
 _MOST_ROWS = 1_048_576
+#: A cell of it holds so many characters, each of two where UTF-16 has it in two, and so large whole numbers.
+_MOST_CHARACTERS, _MOST_NUMBER = 32_767, 2**53
 
 
 @dataclass(frozen=True)
@@ -74,11 +77,11 @@ def write_sheet(
     plain, left_out, zoned = _plain(frame.drop(ID_LEVELS, strict=False))
     path = folder / f"{key.path.replace('/', '-')}-{table}.{kind}"
     folder.mkdir(parents=True, exist_ok=True)
-    notes = _notes(objects, result.tables[table].key) if result is not None else None
     if kind == "csv":
         plain.sink_csv(path)
         rows = plain.select(pl.len()).collect().item()
     else:
+        notes = _notes(objects, result.tables[table].key) if result is not None else None
         rows = _workbook(plain, path, table, notes)
     return Sheet(path, rows, left_out, zoned)
 
@@ -100,18 +103,35 @@ def _workbook(plain: pl.LazyFrame, path: Path, table: str, notes: pl.DataFrame |
             f"the table {table!r} has {frame.height:,} rows, a sheet of Excel {_MOST_ROWS - 1:,} at most: write it as CSV, "
             "or fewer of its rows with where="
         )
-    named: Sequence[tuple[str, pl.DataFrame | None]] = ((table[:31], frame), ("columns", notes))
-    with Workbook(path, {"strings_to_formulas": False, "nan_inf_to_errors": True}) as book:
+    if cut := _cut(frame):
+        raise TransferError(
+            f"the column {cut!r} of the table {table!r} has texts or numbers that are too large for a cell of Excel, which "
+            f"would cut them ({_MOST_CHARACTERS:,} characters, {_MOST_NUMBER:,} are the most): write it as CSV, or fewer "
+            "of its rows with where="
+        )
+    title = f"table {table}"[:31] if table.lower() == "columns" else table[:31]
+    named: Sequence[tuple[str, pl.DataFrame | None]] = ((title, frame), ("columns", notes))
+    # A text that is an address stays that text: a link of Excel's shows another, and there are 65,530 of them at most.
+    plainly = {"strings_to_formulas": False, "strings_to_urls": False, "nan_inf_to_errors": True}
+    with Workbook(path, plainly) as book:
         for title, sheet in named:
             if sheet is not None:
                 sheet.write_excel(book, worksheet=title, autofit=True)
     return frame.height
 
 
+def _cut(frame: pl.DataFrame) -> str | None:
+    """The first column with a value that a cell of Excel would cut."""
+    texts = selectors.string()
+    characters = texts.str.len_chars() + texts.str.count_matches(r"[\x{10000}-\x{10FFFF}]")
+    numbers = selectors.integer().cast(pl.Float64).abs()
+    found = frame.select((characters > _MOST_CHARACTERS).any(), (numbers > _MOST_NUMBER).any())
+    return next((column.name for column in found if column.any()), None)
+
+
 def _notes(objects: Objects, key: str) -> pl.DataFrame:
     """Of each column its unit and its meaning, as the models tell them."""
-    with objects.reader(key) as stream:
-        schema = TableSchema.from_arrow(pq.read_schema(stream))
+    schema = TableSchema.from_arrow(stored_schema(objects, key))
     rows = [(c.name, c.unit, c.doc) for c in schema if c.name not in ID_LEVELS]
     return pl.DataFrame(rows, {"column": pl.String, "unit": pl.String, "meaning": pl.String}, orient="row")
 

@@ -11,16 +11,7 @@ from scythe.define.typed import Named
 from scythe.errors import NotFoundError, TransferError
 from scythe.reader.many_runs import is_all, wanted_runs
 from scythe.reader.verbs import AskedRun, AskedVersion
-from scythe.record.find import (
-    experiment_names,
-    find_run,
-    listed,
-    name_of,
-    resolve_version,
-    run_folders,
-    run_keys,
-    version_names,
-)
+from scythe.record.find import experiment_names, find_run, listed, name_of, resolve_version, run_keys
 from scythe.record.layout import RunKey
 from scythe.settings import storage
 from scythe.terminal.transfer import TransferProgress
@@ -144,7 +135,7 @@ def _runs(source: Objects, name: str, version: AskedVersion, run: AskedRun) -> l
     if run is not None:
         return [find_run(source, name, version, run)]
     of = resolve_version(source, name, version)
-    keys = [RunKey(name, of, folder) for folder in run_folders(source, name, of)]
+    keys = run_keys(source, name, [of])
     for key in reversed(keys):
         if source.exists(key.result) and source.exists(key.manifest):
             return [key]
@@ -192,12 +183,8 @@ def upload(here: str | Path) -> Uploaded:
         raise TransferError(
             f"{source.folder} is the root itself: set SCYTHE_STORAGE_ROOT or SCYTHE_STORAGE_BUCKET to another"
         )
-    keys = [
-        key
-        for name in experiment_names(source)
-        for key in run_keys(source, name, version_names(source, name))
-        if source.exists(key.manifest)
-    ]
+    there = (key for name in experiment_names(source) for key in run_keys(source, name))
+    keys = [key for key in there if source.exists(key.manifest)]
     if not keys:
         raise NotFoundError(f"there is no run in {source.folder}: name a folder that scythe.download has made")
     all_ = [Sending(source, target, key) for key in keys]

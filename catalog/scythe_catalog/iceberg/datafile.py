@@ -210,6 +210,12 @@ def _identified(f: pa.Field, path: str, ids: FieldIds) -> pa.Field:
     return pa.field(f.name, dtype, f.nullable, metadata or None)
 
 
+def stored_schema(objects: Objects, key: str) -> pa.Schema:
+    """The Arrow schema of a Parquet file, from its footer."""
+    with objects.reader(key) as stream:
+        return pq.read_schema(stream)
+
+
 def stored_field_ids(schema: pa.Schema) -> dict[str, int]:
     """Column path -> field id of a Parquet file's schema: what `with_field_ids` put there."""
     found: dict[str, int] = {}

@@ -23,7 +23,7 @@ from scythe_catalog.schema.table_schema import Column, TableSchema
 
 M = TypeVar("M", bound=BaseModel)
 
-MISFIT = (ValueError, TypeError, OverflowError, pa.ArrowException)
+MISFIT = (ValueError, TypeError, OverflowError, OSError, pa.ArrowException)
 
 
 def models_to_arrow(models: Sequence[BaseModel], compiled: CompiledModel) -> pa.Table:
