@@ -14,63 +14,42 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     __version__: str
-    from scythe.allocate import BaseExperiment as BaseExperiment
-    from scythe.base import ExperimentInputSpec as ExperimentInputSpec
-    from scythe.base import ExperimentOutputSpec as ExperimentOutputSpec
-    from scythe.engines.options import EngineOptions as EngineOptions
-    from scythe.engines.options import HatchetOptions as HatchetOptions
-    from scythe.engines.options import LocalOptions as LocalOptions
-    from scythe.errors import ScytheError as ScytheError
-    from scythe.loaders.data import Dataset as Dataset
-    from scythe.loaders.groups import File as File
-    from scythe.loaders.groups import Frame as Frame
-    from scythe.loaders.refs import FileRefs as FileRefs
-    from scythe.loaders.stats import Stats as Stats
-    from scythe.loaders.verb import dataset as dataset
-    from scythe.reader.verbs import files as files
-    from scythe.reader.verbs import list_experiments as list_experiments
-    from scythe.reader.verbs import list_runs as list_runs
-    from scythe.reader.verbs import read as read
-    from scythe.reader.verbs import rows as rows
-    from scythe.reader.verbs import scan as scan
-    from scythe.registry import ExperimentRegistry as ExperimentRegistry
-    from scythe.remote.fetch import fetch as fetch
-    from scythe.reporting.verb import report as report
-    from scythe.runs.open import open_run as open_run
-    from scythe.transfer.verbs import download as download
-    from scythe.transfer.verbs import upload as upload
-    from scythe.utils.filesys import FileReference as FileReference
-    from scythe.utils.filesys import OptionalFileReference as OptionalFileReference
+    from scythe.allocate import BaseExperiment
+    from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+    from scythe.engines.options import EngineOptions, HatchetOptions, LocalOptions
+    from scythe.errors import ScytheError
+    from scythe.loaders.data import Dataset
+    from scythe.loaders.groups import File, Frame
+    from scythe.loaders.refs import FileRefs
+    from scythe.loaders.stats import Stats
+    from scythe.loaders.verb import dataset
+    from scythe.reader.verbs import files, list_experiments, list_runs, read, rows, scan
+    from scythe.registry import ExperimentRegistry
+    from scythe.remote.fetch import fetch
+    from scythe.reporting.verb import report
+    from scythe.runs.open import open_run
+    from scythe.transfer.verbs import download, upload
+    from scythe.utils.filesys import FileReference, OptionalFileReference
 
-_HOME = {
-    "BaseExperiment": "scythe.allocate",
-    "EngineOptions": "scythe.engines.options",
-    "ExperimentInputSpec": "scythe.base",
-    "ExperimentOutputSpec": "scythe.base",
-    "ExperimentRegistry": "scythe.registry",
-    "Dataset": "scythe.loaders.data",
-    "File": "scythe.loaders.groups",
-    "FileRefs": "scythe.loaders.refs",
-    "Frame": "scythe.loaders.groups",
-    "Stats": "scythe.loaders.stats",
-    "dataset": "scythe.loaders.verb",
-    "FileReference": "scythe.utils.filesys",
-    "HatchetOptions": "scythe.engines.options",
-    "LocalOptions": "scythe.engines.options",
-    "OptionalFileReference": "scythe.utils.filesys",
-    "ScytheError": "scythe.errors",
-    "download": "scythe.transfer.verbs",
-    "fetch": "scythe.remote.fetch",
-    "files": "scythe.reader.verbs",
-    "list_experiments": "scythe.reader.verbs",
-    "list_runs": "scythe.reader.verbs",
-    "open_run": "scythe.runs.open",
-    "read": "scythe.reader.verbs",
-    "report": "scythe.reporting.verb",
-    "rows": "scythe.reader.verbs",
-    "scan": "scythe.reader.verbs",
-    "upload": "scythe.transfer.verbs",
+_NAMES = {
+    "scythe.allocate": ("BaseExperiment",),
+    "scythe.base": ("ExperimentInputSpec", "ExperimentOutputSpec"),
+    "scythe.engines.options": ("EngineOptions", "HatchetOptions", "LocalOptions"),
+    "scythe.errors": ("ScytheError",),
+    "scythe.loaders.data": ("Dataset",),
+    "scythe.loaders.groups": ("File", "Frame"),
+    "scythe.loaders.refs": ("FileRefs",),
+    "scythe.loaders.stats": ("Stats",),
+    "scythe.loaders.verb": ("dataset",),
+    "scythe.reader.verbs": ("files", "list_experiments", "list_runs", "read", "rows", "scan"),
+    "scythe.registry": ("ExperimentRegistry",),
+    "scythe.remote.fetch": ("fetch",),
+    "scythe.reporting.verb": ("report",),
+    "scythe.runs.open": ("open_run",),
+    "scythe.transfer.verbs": ("download", "upload"),
+    "scythe.utils.filesys": ("FileReference", "OptionalFileReference"),
 }
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "BaseExperiment",

@@ -18,7 +18,7 @@ def seconds_of(duration: Any) -> float:
         ValueError: it is none of these, or not positive.
     """
     seconds = _seconds(duration)
-    if seconds is None or not 0 < seconds < float("inf"):
+    if seconds is None or not 0 < seconds < timedelta.max.total_seconds():
         raise ValueError(f"a time limit must be a positive timedelta, seconds, or a text like '90s'; got {duration!r}")
     return seconds
 

@@ -263,12 +263,10 @@ def experiment_of(runnable: Any) -> Experiment:
         >>> experiment_of(simulate_energy).name
         'simulate_energy'
     """
-    if isinstance(runnable, Experiment):
-        return runnable
     if isinstance(runnable, str):
         runnable = ExperimentRegistry.get_runnable(runnable)
-        if isinstance(runnable, Experiment):
-            return runnable
+    if isinstance(runnable, Experiment):
+        return runnable
     for experiment in ExperimentRegistry.experiments():
         if experiment.target is runnable or ExperimentRegistry.includes(experiment, runnable):
             return experiment

@@ -214,8 +214,10 @@ class _Scatter:
             lived = time.monotonic() - began
             pause = _AGAIN_SECONDS if lived > _LONGEST_SECONDS else min(2 * pause, _LONGEST_SECONDS)
             if not self._stopped.wait(pause):
-                with contextlib.suppress(BrokenPipeError):  # it died before it had read what it is to serve
+                # It died before it had read what it is to serve, or this machine has no room for a process now.
+                with contextlib.suppress(OSError):
                     self._process = self._start()
+        self._process.send_signal(signal.SIGTERM)  # one that was started while it was told to end
 
     def tell(self) -> None:
         """Tells it to hand back its nodes and to end."""

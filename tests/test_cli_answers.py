@@ -222,3 +222,16 @@ def test_the_columns_of_a_model_are_shown_with_units_bounds_and_defaults(root: P
     assert (name["type"], name["default"]) == ("str | None", "None")
     assert "Wall" in said("spec", "houses:Wall")
     assert CliRunner().invoke(app, ["spec", "houses"]).exit_code == 1
+
+
+def test_a_run_that_was_downloaded_without_its_rows_is_shown(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_of([20.0, 30.0])
+    scythe.download("heat", tmp_path / "here", tables=["errors"])
+    monkeypatch.setenv("SCYTHE_STORAGE_ROOT", str(tmp_path / "here"))
+    shown = said("show", run.experiment_id)
+    assert "is too warm" in shown
+    assert "what they have in common cannot be told" in shown
+    attempt = shown.split("Attempts")[1].splitlines()[2]
+    assert attempt.split()[5] == "-", "how many inputs an attempt ran stands in the table tasks"

@@ -439,7 +439,21 @@ def test_durations_are_timedeltas_seconds_or_texts(duration: Any, seconds: float
 @pytest.mark.parametrize("option", ["execution_timeout", "schedule_timeout"])
 @pytest.mark.parametrize(
     "duration",
-    ["", "s", "-5s", "5 parsecs", "1m30", 0, -1, float("nan"), timedelta(0), timedelta(seconds=-1), [], object()],
+    [
+        "",
+        "s",
+        "-5s",
+        "5 parsecs",
+        "1m30",
+        0,
+        -1,
+        float("nan"),
+        1e300,
+        timedelta(0),
+        timedelta(seconds=-1),
+        [],
+        object(),
+    ],
 )
 def test_any_other_duration_is_refused(option: str, duration: Any) -> None:
     with pytest.raises(RegistrationError, match="positive"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ import pytest
 from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
 from scythe.record.results import ErrorKind
 from scythe.terminal.progress import Progress
+from scythe.terminal.progress import _bar as progress_bar
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -25,6 +27,15 @@ def test_a_bar_never_goes_back() -> None:
     for done in (0, 202, 139, 205):
         progress.update(done, 0)
     assert shown == [0, 202, 202, 205]
+
+
+def test_a_notice_is_shown_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", shown)
+    bar = progress_bar()
+    bar.add_task("x", total=1, failed=0, rate="scythe worker /home/[b]/[/old]/wall.py", left="")
+    bar.console.print(bar.get_renderable(), width=200)
+    assert "scythe worker /home/[b]/[/old]/wall.py" in shown.getvalue()
 
 
 def test_a_long_message_is_cut_in_the_middle() -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -16,7 +15,7 @@ app = typer.Typer(
 
 def experiments_like(incomplete: str) -> list[str]:
     """The experiments of the root whose names begin so, for the tab key."""
-    with _nothing_said():
+    with suppress(Exception):  # a prompt that is being completed is no place for an error
         import scythe
 
         return [name for name in scythe.list_experiments()["name"] if name.startswith(incomplete)]
@@ -27,19 +26,12 @@ def names_like(incomplete: str) -> list[str]:
     """The experiments, or where one is named the runs of it, whose names begin so, for the tab key."""
     if "/" not in incomplete:
         return experiments_like(incomplete)
-    with _nothing_said():
+    with suppress(Exception):
         import scythe
 
         runs = scythe.list_runs(incomplete.split("/", maxsplit=1)[0])
         return [name for name in map("/".join, runs["name", "version", "run"].rows()) if name.startswith(incomplete)]
     return []
-
-
-@contextmanager
-def _nothing_said() -> Generator[None]:
-    """A prompt that is being completed is no place for an error."""
-    with suppress(Exception):
-        yield
 
 
 #: What names an experiment or a run, for all commands that take one.

@@ -42,7 +42,12 @@ def download(
         raise typer.BadParameter("--csv and --xlsx write one table each: only --where goes with them")
     experiment, version, run = split_name(name)
     if csv or xlsx:
-        _sheets(name, to, csv or [], xlsx or [], where)
+        from scythe.transfer.sheets import write_sheet
+
+        for table in csv or ():
+            _told(write_sheet(experiment, table, to, "csv", version, run=run, where=where))
+        for table in xlsx or ():
+            _told(write_sheet(experiment, table, to, "xlsx", version, run=run, where=where))
         return
     chosen: Any = False if no_files else files or "all"
     got = scythe.download(
@@ -55,17 +60,6 @@ def download(
     say(f"{said} {got.files:,} files, {bytes_of(got.bytes)}{present}")
     if not dry_run:
         say(f"{got.to} is a root: scythe --root {got.to} ls")
-
-
-def _sheets(name: str, to: Path, csv: list[str], xlsx: list[str], where: str | None) -> None:
-    from scythe.record.find import split_name
-    from scythe.transfer.sheets import write_sheet
-
-    experiment, version, run = split_name(name)
-    for table in csv:
-        _told(write_sheet(experiment, table, to, "csv", version, run=run, where=where))
-    for table in xlsx:
-        _told(write_sheet(experiment, table, to, "xlsx", version, run=run, where=where))
 
 
 def _told(sheet: Sheet) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scythe.cli.app import Name, app, names_like
-from scythe.cli.shown import bytes_of, count_of, counted, plain, say
+from scythe.cli.shown import bytes_of, count_of, counted, say
 
 if TYPE_CHECKING:
     import polars as pl
@@ -186,8 +186,8 @@ def gc() -> None:
     from scythe.settings import storage
 
     objects = storage()
-    found = collect(objects, lambda line: typer.echo(plain(line)))
-    typer.echo(f"removed from {objects.root}: {counted(found.files, 'file')}, {bytes_of(found.bytes)}")
+    found = collect(objects, say)
+    say(f"removed from {objects.root}: {counted(found.files, 'file')}, {bytes_of(found.bytes)}")
 
 
 @app.command("worker")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from scythe.cli.app import Json, Name, app, experiments_like, names_like
-from scythe.cli.shown import bytes_of, counted, link_of, plain, say, show_table
+from scythe.cli.shown import bytes_of, counted, link_of, say, show_table
 
 if TYPE_CHECKING:
     import polars as pl
@@ -136,15 +137,13 @@ def logs(
     from scythe.errors import NotFoundError
 
     run = scythe.open_run(name)
+    nothing = f"no input of {run.experiment_id} has printed anything"
     try:
         found = scythe.read(run.experiment, run.version, table="logs", run=run.key.folder)
     except NotFoundError:
         if input is not None:
             _check_input(run, input)
-        if json:
-            show_table(pl.DataFrame(), "", json=True)
-        else:
-            say(f"no input of {run.experiment_id} has printed anything" + _not_yet(run))
+        show_table(pl.DataFrame(), nothing + _not_yet(run), json=json)
         return
     if "stdout" not in found.columns:
         raise NotFoundError(
@@ -154,11 +153,9 @@ def logs(
         found = found.filter(found["sort_index"] == input)
     if json:
         show_table(found, "", json=True)
-    elif input is None and not found.height:  # what printed has been run again since
-        say(f"no input of {run.experiment_id} has printed anything")
     elif input is None:
         last = [pl.col(n).str.strip_chars_end().str.split("\n").list.last() for n in ("stdout", "stderr", "log")]
-        show_table(found.select("sort_index", "attempt", *last), "")
+        show_table(found.select("sort_index", "attempt", *last), nothing)  # where what printed has been run again since
     elif not found.height:
         _check_input(run, input)
         say(f"input {input} of {run.experiment_id} has printed nothing")
@@ -264,11 +261,12 @@ def _errors(
 
     import scythe
     from scythe.define.bookkeeping import ErrorRow
+    from scythe.errors import ScytheError
     from scythe.gather.error_kinds import ErrorKinds, alike
     from scythe.names import ID_LEVELS
     from scythe.runs.failing import in_common
 
-    good = scythe.scan(run.experiment, run.version, run=run.key.folder)
+    good = cache(lambda: scythe.scan(run.experiment, run.version, run=run.key.folder))
     fields = [name for name in errors.columns if name not in (*ID_LEVELS, *ErrorRow._fields)]
     rows, kinds = errors.to_arrow(), ErrorKinds()
     kinds.add(rows)
@@ -278,8 +276,8 @@ def _errors(
             say(f"    {kind.place}")
         same = pl.DataFrame(alike(rows, kind.first))
         try:
-            texts = in_common(same, good, fields)
-        except (OSError, pl.exceptions.PolarsError) as error:  # a file of the good rows is gone, or damaged
+            texts = in_common(same, good(), fields)
+        except (ScytheError, OSError, pl.exceptions.PolarsError) as error:  # good rows are gone, damaged or elsewhere
             texts = [f"what they have in common cannot be told: {str(error).splitlines()[0]}"]
         for text in texts:
             say(f"    {text}")
@@ -292,20 +290,21 @@ def _show_attempts(run: ExperimentRun, tasks: pl.DataFrame | None) -> None:
     import polars as pl
 
     from scythe.errors import ScytheError
+    from scythe.reporting.origin import short
 
     try:
         attempts = run.attempts
     except ScytheError as error:
-        typer.echo(f"\n{plain(str(error))}")
+        say(f"\n{error}")
         return
     if not attempts:
         return
-    done = dict(tasks.group_by("attempt").len().rows()) if tasks is not None and "attempt" in tasks.columns else {}
+    done = dict(tasks.group_by("attempt").len().rows()) if tasks is not None and "attempt" in tasks.columns else None
     rows = [
         (
-            a.number, a.began, a.engine, a.host, done.get(a.number, 0),
-            _short(a.provenance.described if a.provenance is not None else None),
-            _short(a.provenance.code if a.provenance is not None else None),
+            a.number, a.began, a.engine, a.host, done.get(a.number, 0) if done is not None else None,
+            short(a.provenance.described if a.provenance is not None else None),
+            short(a.provenance.code if a.provenance is not None else None),
         )
         for a in attempts
     ]  # fmt: skip
@@ -313,13 +312,8 @@ def _show_attempts(run: ExperimentRun, tasks: pl.DataFrame | None) -> None:
         "attempt": pl.Int64, "began": pl.Datetime("us", "UTC"), "engine": pl.String, "host": pl.String,
         "inputs": pl.Int64, "commit": pl.String, "code": pl.String,
     }  # fmt: skip
-    typer.echo("\nAttempts")
+    say("\nAttempts")
     show_table(pl.DataFrame(rows, schema=schema, orient="row"), "")
-
-
-def _short(name: str | None) -> str | None:
-    """The first digits of a commit or a hash, with what says that files differed."""
-    return name and name[:12] + ("-dirty" if name.endswith("-dirty") else "")
 
 
 def _read(run: ExperimentRun, table: str) -> pl.DataFrame | None:

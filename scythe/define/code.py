@@ -199,9 +199,7 @@ def _cells(first: list[Any]) -> dict[str, str]:
                 return {}
             continue
         sources[f"<cell>/{found.__qualname__}"] = source
-        for module in map(_find, _imported(code, "")):
-            if module is not None:
-                modules[module.file] = module
+        modules |= {module.file: module for module in map(_find, _imported(code, "")) if module is not None}
         for name in {name for block in code for name in block.co_names}:
             used = where.get(name)
             if inspect.ismodule(used):

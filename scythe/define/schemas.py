@@ -6,7 +6,8 @@ An experiment's models in; table schemas out. Of a value it sees no more than th
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel
@@ -23,13 +24,13 @@ VERSION_COLUMN = Column("version", k.Str(), True, "Version of the experiment.")
 DATETIME_COLUMN = Column("run_datetime", k.Timestamp(aware=True), True, "Start of the run.")
 PARTITION = (VERSION_COLUMN, DATETIME_COLUMN)
 
-_IDS = {
-    "experiment_id": Column("experiment_id", k.Str(), True, "The experiment, its version and the start of the run."),
-    "sort_index": Column("sort_index", k.Int(), False, "The position of the input in the run.", bounds={"ge": 0}),
-    "root_workflow_run_id": Column("root_workflow_run_id", k.Str(), True, "The run."),
-    "workflow_run_id": Column("workflow_run_id", k.Str(), True, "The task of this input."),
-}
-ID_COLUMNS = tuple(_IDS[name] for name in ID_LEVELS)
+#: Those of `ID_LEVELS`.
+ID_COLUMNS = (
+    Column("experiment_id", k.Str(), True, "The experiment, its version and the start of the run."),
+    Column("sort_index", k.Int(), False, "The position of the input in the run.", bounds={"ge": 0}),
+    Column("root_workflow_run_id", k.Str(), True, "The run."),
+    Column("workflow_run_id", k.Str(), True, "The task of this input."),
+)
 ERROR_COLUMNS, TASK_COLUMNS = columns_of(ErrorRow), columns_of(TaskRow)
 #: The table `logs`: there where any input printed something.
 LOGS = TableSchema(ID_COLUMNS).plus(columns_of(LogRow))
@@ -50,7 +51,6 @@ class ExperimentSchemas:
     computed: tuple[Column, ...] = ()
     #: Whether any input of the run carries values beyond its fields.
     extra: bool = False
-    _cache: dict[str, Any] = field(default_factory=dict[str, Any], compare=False, repr=False)
 
     @property
     def file_inputs(self) -> tuple[str, ...]:
@@ -75,20 +75,18 @@ class ExperimentSchemas:
         rest = tuple(c for c in self.input.schema if c.name not in levels)
         return levels.plus(rest + ((replace(EXTRA, name=self.input.extra_column),) if self.extra else ()))
 
-    @property
+    @cached_property
     def tables(self) -> dict[str, TableSchema]:
         """Schema of each table that the models determine, by table name."""
-        if "tables" not in self._cache:
-            files = self.file_outputs
-            tables = {
-                "scalars": self.inputs.plus(self.output.schema.without(files)),
-                "errors": self.inputs.plus(ERROR_COLUMNS),
-                "tasks": TableSchema(ID_COLUMNS).plus(TASK_COLUMNS),
-            }
-            if files:
-                tables["result_file_refs"] = self.levels.plus(self.output.schema.select(files))
-            self._cache["tables"] = tables
-        return self._cache["tables"]
+        files = self.file_outputs
+        found = {
+            "scalars": self.inputs.plus(self.output.schema.without(files)),
+            "errors": self.inputs.plus(ERROR_COLUMNS),
+            "tasks": TableSchema(ID_COLUMNS).plus(TASK_COLUMNS),
+        }
+        if files:
+            found["result_file_refs"] = self.levels.plus(self.output.schema.select(files))
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """Both models' schemas, for the record of a version."""

@@ -90,9 +90,7 @@ class RunPlan:
 
     def schemas(self, experiment: Experiment) -> ExperimentSchemas:
         """The experiment's schemas as they are in this run, computed features and extra values included."""
-        return replace(
-            experiment.schemas, computed=TableSchema.from_json(self.computed).columns, extra=self.extra, _cache={}
-        )
+        return replace(experiment.schemas, computed=TableSchema.from_json(self.computed).columns, extra=self.extra)
 
     def to_json(self) -> bytes:
         """The plan as JSON."""

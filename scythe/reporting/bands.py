@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import polars as pl
 
-from scythe.reporting.facts import Band, Middle, Scale, Variable
-from scythe.reporting.spreads import laid_out, numeric
+from scythe.reporting.facts import Band, Scale, Variable
+from scythe.reporting.spreads import laid_out, middles, numeric
 
 MOST_COLUMNS = 8
 _MOST_PLACES, _BINS = 400, 200
@@ -27,9 +28,10 @@ def bands(name: str, frame: pl.DataFrame, variables: Sequence[Variable]) -> tupl
         values = numeric(frame[y.name])
         if values is None or frame.schema[y.name].is_temporal():
             continue
-        middles = _middles(places, at, pl.Series("y", values))
-        if len(middles) > 1:
-            found.append(Band(name, x, y, scale, middles))
+        rows = pl.DataFrame([places.alias("place"), at.alias("x"), pl.Series("y", values)])
+        along = middles(rows.filter(pl.col("y").is_finite(), pl.col("place") >= 0), pl.col("x").mean())
+        if len(along) > 1:
+            found.append(Band(name, x, y, scale, along))
         if len(found) == MOST_COLUMNS:
             break
     return tuple(found)
@@ -43,8 +45,7 @@ def _placed(x: Variable, column: pl.Series) -> tuple[Scale, pl.Series, pl.Series
         if axis is None:
             return None
         return axis.scale, pl.Series("place", axis.places), pl.Series("at", axis.values)
-    at = pl.Series("at", values, nan_to_null=True)
-    at = at.set(at.is_infinite().fill_null(False), None)
+    at = pl.Series("at", np.where(np.isfinite(values), values, np.nan), nan_to_null=True)
     distinct = at.n_unique() - int(at.null_count() > 0)
     if distinct < 2:
         return None
@@ -54,20 +55,3 @@ def _placed(x: Variable, column: pl.Series) -> tuple[Scale, pl.Series, pl.Series
     if distinct <= _MOST_PLACES:
         return scale, at.rank("dense").alias("place"), at
     return scale, ((at - low) / (high - low) * _BINS).floor().clip(0, _BINS - 1).alias("place"), at
-
-
-def _middles(places: pl.Series, at: pl.Series, y: pl.Series) -> tuple[Middle, ...]:
-    rows = pl.DataFrame([places.alias("place"), at.alias("at"), y.alias("y")])
-    found = (
-        rows.filter(pl.col("y").is_finite(), pl.col("place") >= 0)
-        .group_by("place")
-        .agg(
-            pl.col("at").mean(),
-            pl.col("y").quantile(0.05, "linear").alias("low"),
-            pl.col("y").median().alias("median"),
-            pl.col("y").quantile(0.95, "linear").alias("high"),
-        )
-        .drop_nulls()
-        .sort("at")
-    )
-    return tuple(Middle(*row) for row in found.select("at", "low", "median", "high").rows())

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from scythe.errors import NotFoundError
 from scythe.gather.error_kinds import ErrorKinds, alike
@@ -16,23 +16,13 @@ from scythe.gather.status import Counts, Look, counts_of, look_at
 from scythe.names import ID_LEVELS
 from scythe.record.manifest import label_of, read_manifest
 from scythe.reporting.bands import bands
-from scythe.reporting.facts import (
-    Band,
-    Failures,
-    Kind,
-    Picture,
-    Relations,
-    RunFacts,
-    Spread,
-    Times,
-    Variable,
-)
+from scythe.reporting.facts import Band, Failures, Kind, Picture, Relations, RunFacts, Spread, Times, Variable
 from scythe.reporting.failures import failures
 from scythe.reporting.gallery import image_columns, pictures
 from scythe.reporting.origin import numbers_of, origin_of
 from scythe.reporting.relations import relations
 from scythe.reporting.spreads import Axis, aligned, laid_out, shortened, shown
-from scythe.reporting.tables import MOST_CELLS, MOST_ROWS, READ_FAILURES, Tables, variables
+from scythe.reporting.tables import MOST_CELLS, MOST_ROWS, READ_FAILURES, Tables, variables, variables_of
 from scythe.reporting.times import machine, seconds_spread
 from scythe.runs.failing import in_common
 from scythe.runs.run import ExperimentRun
@@ -108,7 +98,7 @@ class _Values:
     relations: Relations = field(default_factory=Relations)
     #: The inputs that differ, of all rows, and which of these failed.
     axes: tuple[Axis, ...] = ()
-    failed: np.ndarray | None = None
+    failed: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
 
 def _values(tables: Tables, inputs: Sequence[Variable], outputs: Sequence[Variable]) -> _Values:
@@ -162,43 +152,27 @@ def _failures(tables: Tables, values: _Values, counts: Counts, look: Look) -> Fa
     kinds = _kinds(tables, look, [axis.variable.name for axis in values.axes])
     if len(kinds) > _MOST_KINDS:
         tables.note("failures", f"{len(kinds) - _MOST_KINDS:,} rarer kinds are left out: `scythe errors` lists all.")
-    failed = values.failed if values.failed is not None else np.zeros(0, bool)
-    return failures(values.axes, failed, kinds[:_MOST_KINDS], count, counts.inputs or count)
+    return failures(values.axes, values.failed, kinds[:_MOST_KINDS], count, counts.inputs or count)
 
 
 def _kinds(tables: Tables, look: Look, inputs: Sequence[str]) -> tuple[Kind, ...]:
     """The kinds of errors, as the result tells them; of a run without one, and of those of before, from its rows."""
-    told = look.result.error_kinds if look.result is not None else []
-    columns = ["sort_index", *inputs, *_OF_A_KIND]
-    frame, all_ = tables.sampled("errors", columns, _MOST_ERRORS, "failures")
-    counted = ErrorKinds()
+    kinds = look.result.error_kinds if look.result is not None else []
+    frame, all_ = tables.sampled("errors", ["sort_index", *inputs, *_OF_A_KIND], _MOST_ERRORS, "failures")
     rows = frame.to_arrow()
-    if frame.height:
+    if not kinds:
+        counted = ErrorKinds()
         counted.add(rows)
-    if not told and frame.height < all_:
-        tables.note("failures", f"Kinds are those of {frame.height:,} of the errors, chosen at random.")
-    kinds = told or counted.all()
-    whole = 0 < frame.height == all_
-    good = tables.frame("scalars", inputs) if whole else pl.LazyFrame()
-    return tuple(
-        Kind(
-            k.name,
-            k.message,
-            k.place,
-            k.count,
-            k.first,
-            _common(rows, k.first, good, inputs) if whole and i < _MOST_KINDS else (),
-        )
-        for i, k in enumerate(kinds)
-    )
-
-
-def _common(errors: pa.Table, first: int, good: pl.LazyFrame, inputs: Sequence[str]) -> tuple[str, ...]:
-    """What the inputs that failed like the input `first` have in common."""
-    try:
-        return tuple(in_common(pl.DataFrame(alike(errors, first)), good, inputs))
-    except READ_FAILURES:  # the section of outputs says what cannot be read
-        return ()
+        kinds = counted.all()
+        if frame.height < all_:
+            tables.note("failures", f"Kinds are those of {frame.height:,} of the errors, chosen at random.")
+    common: dict[int, tuple[str, ...]] = {}
+    if 0 < frame.height == all_:
+        with suppress(*READ_FAILURES):  # the section of outputs says what cannot be read
+            good = tables.frame("scalars", inputs)
+            for kind in kinds[:_MOST_KINDS]:
+                common[kind.first] = tuple(in_common(pl.DataFrame(alike(rows, kind.first)), good, inputs))
+    return tuple(Kind(k.name, k.message, k.place, k.count, k.first, common.get(k.first, ())) for k in kinds)
 
 
 # --- times ------------------------------------------------------------------------------------------------
@@ -207,7 +181,8 @@ def _common(errors: pa.Table, first: int, good: pl.LazyFrame, inputs: Sequence[s
 def _tasks(tables: Tables, schemas: Schemas) -> pl.DataFrame | None:
     if "tasks" not in schemas:
         return None
-    known = tables.result.tables["tasks"].columns if tables.result is not None else schemas["tasks"].names
+    told = tables.result.tables.get("tasks") if tables.result is not None else None
+    known = told.columns if told is not None else schemas["tasks"].names
     wanted = [n for n in ("sort_index", "seconds", "worker", "start", "attempts", "attempt") if n in known]
     return tables.collected("tasks", wanted, "times")
 
@@ -230,19 +205,17 @@ def _times(tables: Tables, tasks: pl.DataFrame | None, seconds: Spread | None, s
 
 def _is_plain(given: pl.DataType | type[pl.DataType]) -> bool:
     dtype = given if isinstance(given, pl.DataType) else given()
-    return dtype.is_numeric() or dtype == pl.Boolean or isinstance(dtype, _PLAIN)
+    return dtype.is_numeric() or isinstance(dtype, _PLAIN)
 
 
 def _inputs_of(tables: Tables, keys: pl.Series, names: list[str], files: frozenset[str]) -> dict[int, tuple[str, ...]]:
     """The values of a few inputs, as texts, by their `sort_index`; of files the name alone."""
     found: dict[int, tuple[str, ...]] = {}
     for table in ("scalars", "errors"):
-        try:
+        with suppress(*READ_FAILURES):  # the section of inputs says so
             frame = tables.frame(table, ["sort_index", *names]).filter(pl.col("sort_index").is_in(keys.implode()))
             named = [pl.col(name).str.split("/").list.last() if name in files else pl.col(name) for name in names]
             found |= {row[0]: tuple(map(_cell, row[1:])) for row in frame.select("sort_index", *named).collect().rows()}
-        except READ_FAILURES:  # the section of inputs says so
-            continue
     return found
 
 
@@ -262,12 +235,13 @@ def _bands(tables: Tables, schemas: Schemas) -> tuple[Band, ...]:
         tables.note("dataframes", f"Left out: {', '.join(list(found)[_MOST_FRAMES:])}.")
     drawn: list[Band] = []
     for name, schema in list(found.items())[:_MOST_FRAMES]:
-        own = [Variable(c.name, c.unit, c.doc) for c in schema if c.name not in levels]
-        flat = [v for v in own if _is_plain(schema[v.name].kind.polars())]
-        frame = _frame(tables, name, [v.name for v in flat]) if len(flat) > 1 else None
-        one = bands(name, frame, flat) if frame is not None else ()
+        flat = variables_of(c for c in schema if c.name not in levels and _is_plain(c.kind.polars()))
+        frame = _frame(tables, name, [v.name for v in flat]) if len(flat) > 1 else pl.DataFrame()
+        if frame is None:  # which is noted
+            continue
+        one = bands(name, frame, flat)
         drawn += one
-        if not one and (frame is not None or len(flat) < 2):
+        if not one:
             tables.note("dataframes", f"{name}: no numbers over a first column that differs.")
         elif len(one) < sum(schema[v.name].kind.polars().is_numeric() for v in flat[1:]):
             tables.note("dataframes", f"{name}: the first {len(one)} columns that can be drawn.")
@@ -278,18 +252,16 @@ def _frame(tables: Tables, name: str, columns: list[str]) -> pl.DataFrame | None
     """Columns of a dataframe, of some inputs only where there are many rows: curves stay whole."""
     assert tables.result is not None
     rows = tables.result.tables[name].rows
-    try:
+    with tables.noting("dataframes", f"The dataframe {name}"):
         if rows <= _MOST_FRAME_ROWS:
             return tables.frame(name, columns).collect()
         share = _MOST_FRAME_ROWS / rows
         frame = tables.frame(name, ["sort_index", *columns])
         kept = frame.filter(pl.col("sort_index").hash(17) % 10_000 < share * 10_000).collect()
-    except READ_FAILURES as error:
-        tables.note("dataframes", f"The dataframe {name} cannot be read: {error}")
-        return None
-    inputs = kept["sort_index"].n_unique()
-    tables.note("dataframes", f"{name}: drawn from {kept.height:,} of {rows:,} rows, those of {inputs:,} inputs.")
-    return kept.select(columns)
+        inputs = kept["sort_index"].n_unique()
+        tables.note("dataframes", f"{name}: drawn from {kept.height:,} of {rows:,} rows, those of {inputs:,} inputs.")
+        return kept.select(columns)
+    return None
 
 
 def _pictures(tables: Tables, schemas: Schemas) -> tuple[Picture, ...]:
@@ -297,10 +269,8 @@ def _pictures(tables: Tables, schemas: Schemas) -> tuple[Picture, ...]:
         return ()
     levels = set(schemas["errors"].names)
     names = [n for n in schemas["result_file_refs"].names if n not in levels]
-    try:
-        rows = tables.frame("result_file_refs", ["sort_index", *names]).head(_MOST_FILES).collect()
-    except READ_FAILURES as error:
-        tables.note("files", f"The table result_file_refs cannot be read: {error}")
+    rows = tables.collected("result_file_refs", ["sort_index", *names], "files", _MOST_FILES)
+    if rows is None:
         return ()
     found, unread = pictures(tables.run.objects, rows, image_columns(rows))
     if unread:

@@ -48,18 +48,9 @@ def check_extra() -> None:
 
 def histogram(spread: Spread, *, wide: bool = False) -> str:
     """How many rows lie in each bin, or in each category."""
-    scale = spread.scale
-    assert scale is not None
-    size = WIDE if wide else SMALL
-    if scale.kind == "category":
-        with figure(size, f"Histogram of {spread.variable.name}", left=_label_room(scale), flat=True) as (axes, made):
-            _category_bars(axes, scale, [(spread.counts, ACCENT)])
-        return made[0]
-    with figure(size, f"Histogram of {spread.variable.name}", left=8, flat=True) as (axes, made):
-        _bars(axes, scale, spread.counts, ACCENT)
-        _along_x(axes, scale, spread.span)
-        axes.set_yticks([])
-    return made[0]
+    assert spread.scale is not None
+    name = f"Histogram of {spread.variable.name}"
+    return _histogram(WIDE if wide else SMALL, name, spread.scale, [(spread.counts, ACCENT)], spread.span)
 
 
 def relation(one: Relation) -> str:
@@ -67,7 +58,8 @@ def relation(one: Relation) -> str:
     name = f"{one.output.name} against {one.input.name}"
     with figure(SMALL, name, left=_label_room(one.output_scale)) as (axes, made):
         if one.points:
-            _dots(axes, one.points, ACCENT)
+            xs, ys = zip(*one.points, strict=True)
+            axes.plot(xs, ys, linestyle="none", marker="o", markersize=2.6, color=ACCENT, alpha=0.55, markeredgewidth=0)
         else:
             _density(axes, one.grid, one.input_scale, one.output_scale, _DENSITY)
         _middle_lines(axes, one.middles, one.input_scale)
@@ -78,18 +70,9 @@ def relation(one: Relation) -> str:
 
 def failing(one: Failing) -> str:
     """The inputs along one of them, those that failed in their own colour at the bottom of each bar."""
-    name = f"Failed inputs along {one.variable.name}"
     both = tuple(g + b for g, b in zip(one.good, one.bad, strict=True))
-    if one.scale.kind == "category":
-        with figure(SMALL, name, left=_label_room(one.scale), flat=True) as (axes, made):
-            _category_bars(axes, one.scale, [(both, LINE), (one.bad, BAD)])
-        return made[0]
-    with figure(SMALL, name, left=8, flat=True) as (axes, made):
-        _bars(axes, one.scale, both, LINE)
-        _bars(axes, one.scale, one.bad, BAD)
-        _along_x(axes, one.scale)
-        axes.set_yticks([])
-    return made[0]
+    name = f"Failed inputs along {one.variable.name}"
+    return _histogram(SMALL, name, one.scale, [(both, LINE), (one.bad, BAD)])
 
 
 def failure_map(one: FailureMap) -> str:
@@ -123,16 +106,13 @@ def at_work(one: Machine) -> str:
 def workers(one: Machine) -> str:
     """A line a worker: the more colour, the busier it was."""
     size = (WIDE[0], 34 + 13 * len(one.workers))
-    longest = max(len(name) for name in one.workers)
-    with figure(size, "Each worker over time", left=14 + FONT * 0.58 * min(longest, _WORKER_LETTERS), flat=True) as (
-        axes,
-        made,
-    ):
-        alpha = np.clip(np.asarray(one.busy), 0, 1)
-        _image(axes, alpha[::-1], _DENSITY, (0.0, one.edges[-1], -0.5, len(one.workers) - 0.5))
-        for line in range(1, len(one.workers)):
+    names = [_cut(name, _WORKER_LETTERS) for name in reversed(one.workers)]
+    left = 14 + FONT * 0.58 * max(map(len, names))
+    with figure(size, "Each worker over time", left=left, flat=True) as (axes, made):
+        _image(axes, np.asarray(one.busy)[::-1], _DENSITY, (0.0, one.edges[-1], -0.5, len(names) - 0.5))
+        for line in range(1, len(names)):
             axes.axhline(line - 0.5, color=LINE, linewidth=0.6)
-        axes.set_yticks(range(len(one.workers)), [_cut(name, _WORKER_LETTERS) for name in reversed(one.workers)])
+        axes.set_yticks(range(len(names)), names)
         axes.tick_params(axis="y", length=0)
         _time_ticks(axes, one.edges[-1])
     return made[0]
@@ -157,9 +137,25 @@ def band(one: Band) -> str:
 # --- their parts ------------------------------------------------------------------------------------------
 
 
-def _bars(axes: Axes, scale: Scale, counts: Sequence[int], colour: str) -> None:
-    axes.stairs(counts, scale.edges, fill=True, color=colour, linewidth=0)
-    axes.set_ylim(0, max(axes.get_ylim()[1], max(counts) * 1.04, 1))
+def _histogram(
+    size: tuple[float, float],
+    name: str,
+    scale: Scale,
+    bars: Sequence[tuple[Sequence[int], str]],
+    span: tuple[float, float] | None = None,
+) -> str:
+    """Counts along a scale, each in its colour; the first are the tallest, the others stand before them."""
+    is_category = scale.kind == "category"
+    with figure(size, name, left=_label_room(scale) if is_category else 8, flat=True) as (axes, made):
+        if is_category:
+            _category_bars(axes, scale, bars)
+        else:
+            for counts, colour in bars:
+                axes.stairs(counts, scale.edges, fill=True, color=colour, linewidth=0)
+            axes.set_ylim(0, max(axes.get_ylim()[1], 1))
+            _along_x(axes, scale, span)
+            axes.set_yticks([])
+    return made[0]
 
 
 def _category_bars(axes: Axes, scale: Scale, bars: Sequence[tuple[Sequence[int], str]]) -> None:
@@ -175,11 +171,6 @@ def _category_bars(axes: Axes, scale: Scale, bars: Sequence[tuple[Sequence[int],
     for place, count in enumerate(bars[0][0]):
         axes.text(count + most * 0.02, place, f"{count:,}", va="center", fontsize=FONT - 0.5, color=QUIET)
     axes.spines["bottom"].set_visible(False)
-
-
-def _dots(axes: Axes, points: Sequence[tuple[float, float]], colour: str) -> None:
-    xs, ys = zip(*points, strict=True)
-    axes.plot(xs, ys, linestyle="none", marker="o", markersize=2.6, color=colour, alpha=0.55, markeredgewidth=0)
 
 
 def _middle_lines(axes: Axes, middles: Sequence[Middle], scale: Scale) -> None:
@@ -263,11 +254,8 @@ def _ticks(axis: Any, low: float, high: float, scale: Scale, most: int) -> None:
         values = [10.0**e for e in exponents][::step]
         labels = [shown(v) for v in values]
     else:
-        values = [
-            v
-            for v in ticker.MaxNLocator(most, steps=[1, 2, 2.5, 5, 10], integer=scale.whole).tick_values(low, high)
-            if low <= v <= high
-        ]
+        locator = ticker.MaxNLocator(most, steps=[1, 2, 2.5, 5, 10], integer=scale.whole)
+        values = [v for v in locator.tick_values(low, high) if low <= v <= high]
         labels = _labels(values)
     axis.set_major_locator(ticker.FixedLocator(values))
     axis.set_major_formatter(ticker.FixedFormatter(labels))
@@ -295,9 +283,8 @@ def _date_ticks(axis: Any) -> None:
 
     locator = dates.AutoDateLocator(minticks=2, maxticks=5)
     locator.set_axis(axis)
-    formatter = dates.ConciseDateFormatter(locator, show_offset=False)
     axis.set_major_locator(locator)
-    axis.set_major_formatter(formatter)
+    axis.set_major_formatter(dates.ConciseDateFormatter(locator, show_offset=False))
 
 
 def _time_ticks(axes: Axes, seconds: float) -> None:

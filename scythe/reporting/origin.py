@@ -61,14 +61,10 @@ def origin_of(run: ExperimentRun, look: Look, manifest: Mapping[str, Any]) -> Or
     facts: list[tuple[str, str]] = [("Run", run.experiment_id), ("Folder", run.uri)]
     result = look.result
     if result is not None:
-        size = sum(table.bytes for table in result.tables.values())
+        tables = result.tables.values()
+        rows, size = sum(table.rows for table in tables), sum(table.bytes for table in tables)
         facts.append(("Finished", f"{result.finished:%Y-%m-%d %H:%M:%S} UTC"))
-        facts.append(
-            (
-                "Tables",
-                f"{len(result.tables)} with {sum(t.rows for t in result.tables.values()):,} rows, {_bytes(size)}",
-            )
-        )
+        facts.append(("Tables", f"{len(tables)} with {rows:,} rows, {_bytes(size)}"))
     for label, key in (
         ("Engine", "engine"), ("Host", "host"), ("Python", "python"), ("Commit", "git_commit"), ("Seed", "seed"),
         ("Schema", "schema_sha256"), ("Identifier", "workflow_run_id"), ("Tags", "tags"),
@@ -94,11 +90,13 @@ def origin_of(run: ExperimentRun, look: Look, manifest: Mapping[str, Any]) -> Or
 def _attempt(one: RunAttempt) -> tuple[str, ...]:
     made_by = one.provenance
     began = f"{one.began.astimezone(dt.UTC):%Y-%m-%d %H:%M:%S}" if one.began is not None else "–"
-    commit = made_by.described if made_by is not None else None
-    code = made_by.code if made_by is not None else None
-    shown_commit = commit[:12] + ("-dirty" if commit.endswith("-dirty") else "") if commit else "–"
-    python = made_by.python if made_by is not None else "–"
-    return (str(one.number), began, one.engine, one.host, python, shown_commit, code[:12] if code else "–")
+    python, commit, code = (made_by.python, made_by.described, made_by.code) if made_by is not None else (None,) * 3
+    return (str(one.number), began, one.engine, one.host, python or "–", short(commit) or "–", short(code) or "–")
+
+
+def short(name: str | None) -> str | None:
+    """The first digits of a commit or a hash, with what says that files differed."""
+    return name and name[:12] + ("-dirty" if name.endswith("-dirty") else "")
 
 
 def _bytes(count: int) -> str:

@@ -14,7 +14,19 @@ from html import escape
 from pathlib import Path
 
 from scythe.reporting import figures
-from scythe.reporting.facts import Band, Failing, FailureMap, Machine, Number, Relation, RunFacts, Spread, Variable
+from scythe.reporting.facts import (
+    Band,
+    Failing,
+    FailureMap,
+    Kind,
+    Machine,
+    Number,
+    Relation,
+    Relations,
+    RunFacts,
+    Spread,
+    Variable,
+)
 from scythe.reporting.spreads import shown
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
@@ -26,7 +38,14 @@ class Section:
 
     anchor: str
     title: str
-    body: Callable[[RunFacts], str]
+    #: What stands above its notes, in words, and what below them; nothing of what a run does not have.
+    content: Callable[[RunFacts], tuple[str, str]]
+
+    def body(self, run: RunFacts) -> str:
+        """All of it, what must be noted about it included."""
+        lead, below = self.content(run)
+        notes = run.notes_of(self.anchor)
+        return "".join(map(_lead, (lead, *notes) if lead else notes)) + below
 
 
 def page(runs: Sequence[RunFacts], made: dt.datetime, by: str) -> str:
@@ -101,24 +120,16 @@ def _number(one: Number) -> str:
 # --- inputs and outputs -----------------------------------------------------------------------------------
 
 
-def _inputs(run: RunFacts) -> str:
+def _inputs(run: RunFacts) -> tuple[str, str]:
     if not run.inputs:
-        return _notes(run, "inputs")
-    return (
-        _lead("All inputs of the run, those that failed among them.")
-        + _notes(run, "inputs")
-        + _grid(map(_spread, run.inputs))
-    )
+        return "", ""
+    return "All inputs of the run, those that failed among them.", _grid(map(_spread, run.inputs))
 
 
-def _outputs(run: RunFacts) -> str:
+def _outputs(run: RunFacts) -> tuple[str, str]:
     if not run.outputs:
-        return _notes(run, "outputs")
-    return (
-        _lead("Of the inputs that succeeded." + _one_axis(run.outputs))
-        + _notes(run, "outputs")
-        + _grid(map(_spread, run.outputs))
-    )
+        return "", ""
+    return "Of the inputs that succeeded." + _one_axis(run.outputs), _grid(map(_spread, run.outputs))
 
 
 def _one_axis(spreads: Sequence[Spread]) -> str:
@@ -126,9 +137,13 @@ def _one_axis(spreads: Sequence[Spread]) -> str:
 
 
 def _spread(one: Spread) -> str:
+    return _card(_named(one.variable), _histogram(one), one.variable.doc)
+
+
+def _histogram(one: Spread, *, wide: bool = False) -> str:
     drawn = one.scale is not None and bool(one.counts) and not one.told
-    figure = figures.histogram(one) if drawn else f'<p class="told">{escape(one.told)}</p>'
-    return _card(_named(one.variable), figure + _stats(one, drawn), one.variable.doc)
+    figure = figures.histogram(one, wide=wide) if drawn else f'<p class="told">{escape(one.told)}</p>'
+    return figure + _stats(one, drawn)
 
 
 def _stats(one: Spread, drawn: bool) -> str:
@@ -152,10 +167,10 @@ def _stats(one: Spread, drawn: bool) -> str:
 # --- relations --------------------------------------------------------------------------------------------
 
 
-def _relations(run: RunFacts) -> str:
+def _relations(run: RunFacts) -> tuple[str, str]:
     told = run.relations
     if not told.drawn:
-        return _notes(run, "relations")
+        return "", ""
     measures = {one.measure for one in told.drawn} | {cell[0] for row in told.table for cell in row if cell is not None}
     lead = (
         "Each output against each input, the strongest first. ρ is Spearman's rank correlation, from −1 to 1: how far the "
@@ -167,17 +182,14 @@ def _relations(run: RunFacts) -> str:
             "V is Cramér's, of two categories."
         )
     lead += " Lines: median, and dashed the band of 5 to 95 %."
-    parts = [_lead(lead), _notes(run, "relations")]
-    if len(told.inputs) > 1 and told.outputs:
-        parts.append(_matrix(run))
-    parts.append(_grid(map(_relation, told.drawn)))
+    body = _matrix(told) if len(told.inputs) > 1 and told.outputs else ""
+    body += _grid(map(_relation, told.drawn))
     if told.pairs > len(told.drawn):
-        parts.append(_lead(f"{told.pairs - len(told.drawn):,} weaker pairs are not drawn."))
-    return "".join(parts)
+        body += _lead(f"{told.pairs - len(told.drawn):,} weaker pairs are not drawn.")
+    return lead, body
 
 
-def _matrix(run: RunFacts) -> str:
-    told = run.relations
+def _matrix(told: Relations) -> str:
     head = "".join(f'<th class="number" title="{escape(n)}">{escape(n)}</th>' for n in told.inputs)
     rows = [
         f'<tr><th title="{escape(name)}">{escape(name)}</th>{"".join(map(_cell, row))}</tr>'
@@ -200,58 +212,45 @@ def _signed(value: float) -> str:
 
 
 def _relation(one: Relation) -> str:
-    caption = f'{_named(one.output)} <span class="by">over</span> {_named(one.input)}'
     minus = " minus" if round(one.strength, 2) < 0 else ""
     beside = f'<span class="measure{minus}">{one.measure} {_signed(one.strength)}</span>'
-    return _card(caption, figures.relation(one), None, beside)
+    return _card(_over(one.output, one.input), figures.relation(one), None, beside)
 
 
 # --- failures ---------------------------------------------------------------------------------------------
 
 
-def _failures(run: RunFacts) -> str:
+def _failures(run: RunFacts) -> tuple[str, str]:
     told = run.failures
     if told is None:
-        return _notes(run, "failures")
+        return "", ""
     share = f"{told.count / told.inputs:.1%}".replace("%", " %") if told.inputs else ""
-    parts = [
-        _lead(
-            f"{told.count:,} of {told.inputs:,} inputs failed ({share}). Errors of a kind differ in their values alone."
-        )
-    ]
-    parts.append(_notes(run, "failures"))
+    lead = f"{told.count:,} of {told.inputs:,} inputs failed ({share}). Errors of a kind differ in their values alone."
+    parts: list[str] = []
     if told.kinds:
-        rows = [
-            (
-                f"{k.count:,}", f"{k.count / (told.inputs or told.count) * 100:.3g} %", str(k.first),
-                f'<b>{escape(k.name)}</b> {escape(_short(k.message))}<br><span class="place">{escape(k.place)}</span>{_common(k.common)}',
-            )
-            for k in told.kinds
-        ]  # fmt: skip
-        body = "".join(
-            f'<tr><td class="number">{n}</td><td class="number">{s}</td><td class="number">{f}</td><td class="message">{m}</td></tr>'
-            for n, s, f, m in rows
-        )
         head = '<tr><th class="number">inputs</th><th class="number">of all</th><th class="number">first</th><th>kind</th></tr>'
-        parts.append(f'<div class="scroll"><table>{head}{body}</table></div>')
+        rows = "".join(_kind(kind, told.inputs or told.count) for kind in told.kinds)
+        parts.append(f'<div class="scroll"><table>{head}{rows}</table></div>')
     if told.maps:
         parts.append("<h3>Where they lie, in the inputs that tell failed from good best</h3>")
         parts.append(_grid(map(_failure_map, told.maps), wide=True))
     if told.along:
-        parts.append(
-            "<h3>Failed (red) among all (grey) along each input, the most telling first</h3>"
-            + _grid(map(_failing, told.along))
-        )
-    return "".join(parts)
+        parts.append("<h3>Failed (red) among all (grey) along each input, the most telling first</h3>")
+        parts.append(_grid(map(_failing, told.along)))
+    return lead, "".join(parts)
 
 
-def _common(sentences: Sequence[str]) -> str:
-    return "".join(f'<br><span class="common">{escape(text)}</span>' for text in sentences)
+def _kind(one: Kind, inputs: int) -> str:
+    numbers = (f"{one.count:,}", f"{one.count / inputs * 100:.3g} %", str(one.first))
+    cells = "".join(f'<td class="number">{text}</td>' for text in numbers)
+    common = "".join(f'<br><span class="common">{escape(text)}</span>' for text in one.common)
+    place = f'<br><span class="place">{escape(one.place)}</span>'
+    return f'<tr>{cells}<td class="message"><b>{escape(one.name)}</b> {escape(_short(one.message))}{place}{common}</td></tr>'
 
 
 def _failure_map(one: FailureMap) -> str:
-    caption = f'{_named(one.y)} <span class="by">over</span> {_named(one.x)}'
-    return _card(caption, figures.failure_map(one), None, '<span class="measure failed">failed in red</span>')
+    beside = '<span class="measure failed">failed in red</span>'
+    return _card(_over(one.y, one.x), figures.failure_map(one), None, beside)
 
 
 def _failing(one: Failing) -> str:
@@ -267,23 +266,17 @@ def _short(message: str, most: int = 400) -> str:
 # --- times, dataframes, files -----------------------------------------------------------------------------
 
 
-def _times(run: RunFacts) -> str:
+def _times(run: RunFacts) -> tuple[str, str]:
     told = run.times
     if told is None:
-        return _notes(run, "times")
-    drawn = told.seconds.scale is not None and bool(told.seconds.counts)
-    seconds = (
-        figures.histogram(told.seconds, wide=True) if drawn else f'<p class="told">{escape(told.seconds.told)}</p>'
-    )
-    cards = [_card('Time per input <span class="unit">s</span>', seconds + _stats(told.seconds, drawn), None)]
+        return "", ""
+    cards = [_card('Time per input <span class="unit">s</span>', _histogram(told.seconds, wide=True), None)]
     one = told.machine
     if one is not None:
         cards.append(_card("Workers at work", figures.at_work(one), None))
         cards.append(_card("Each worker", figures.workers(one), None))
-    head = "".join(f'<th class="number">{escape(c)}</th>' for c in told.columns)
-    body = "".join(f"<tr>{''.join(f'<td class=number>{escape(c)}</td>' for c in row)}</tr>" for row in told.slowest)
-    cards.append(_card("Slowest inputs", f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>', None))
-    return (_lead(_told_of(one)) if one is not None else "") + _notes(run, "times") + _grid(cards, wide=True)
+    cards.append(_card("Slowest inputs", _table(told.columns, told.slowest, ' class="number"'), None))
+    return _told_of(one) if one is not None else "", _grid(cards, wide=True)
 
 
 def _told_of(one: Machine) -> str:
@@ -296,50 +289,40 @@ def _told_of(one: Machine) -> str:
     return text
 
 
-def _bands(run: RunFacts) -> str:
+def _bands(run: RunFacts) -> tuple[str, str]:
     if not run.bands:
-        return _notes(run, "dataframes")
-    parts = [
-        _lead("Median over all inputs, and the band in which 90 % of the values lie (5 to 95 %)."),
-        _notes(run, "dataframes"),
-    ]
+        return "", ""
+    body = ""
     for name in dict.fromkeys(band.frame for band in run.bands):
-        parts.append(f"<h3>{escape(name)}</h3>" + _grid(_band(band) for band in run.bands if band.frame == name))
-    return "".join(parts)
+        body += f"<h3>{escape(name)}</h3>" + _grid(_band(band) for band in run.bands if band.frame == name)
+    return "Median over all inputs, and the band in which 90 % of the values lie (5 to 95 %).", body
 
 
 def _band(one: Band) -> str:
-    caption = f'{_named(one.y)} <span class="by">over</span> {_named(one.x)}'
-    return _card(caption, figures.band(one), one.y.doc)
+    return _card(_over(one.y, one.x), figures.band(one), one.y.doc)
 
 
-def _pictures(run: RunFacts) -> str:
+def _pictures(run: RunFacts) -> tuple[str, str]:
     if not run.pictures:
-        return _notes(run, "files")
-    shown_pictures = "".join(
+        return "", ""
+    drawn = "".join(
         f'<figure><img src="data:image/jpeg;base64,{b64encode(p.jpeg).decode()}" width="{p.width}" height="{p.height}" '
         f'alt="{escape(p.name)}"><figcaption><span>{escape(p.field)}</span><span>input {p.sort_index}</span></figcaption></figure>'
         for p in run.pictures
     )
-    return (
-        _lead("The first images that the inputs gave.")
-        + _notes(run, "files")
-        + f'<div class="pictures">{shown_pictures}</div>'
-    )
+    return "The first images that the inputs gave.", f'<div class="pictures">{drawn}</div>'
 
 
-def _origin(run: RunFacts) -> str:
+def _origin(run: RunFacts) -> tuple[str, str]:
     told = run.origin
     facts = "".join(f"<dt>{escape(label)}</dt><dd><code>{escape(value)}</code></dd>" for label, value in told.facts)
-    parts = [f'<dl class="facts">{facts}</dl>']
+    body = f'<dl class="facts">{facts}</dl>'
     if told.attempts:
-        head = "".join(f"<th>{escape(c)}</th>" for c in told.attempt_columns)
-        body = "".join(f"<tr>{''.join(f'<td>{escape(c)}</td>' for c in row)}</tr>" for row in told.attempts)
-        parts.append(f'<h3>Attempts</h3><div class="scroll"><table><tr>{head}</tr>{body}</table></div>')
+        body += "<h3>Attempts</h3>" + _table(told.attempt_columns, told.attempts)
     if told.packages:
         listed = "".join(f"<div>{escape(name)}<span>{escape(version)}</span></div>" for name, version in told.packages)
-        parts.append(f'<h3>Packages</h3><div class="packages">{listed}</div>')
-    return "".join(parts)
+        body += f'<h3>Packages</h3><div class="packages">{listed}</div>'
+    return "", body
 
 
 # --- their parts ------------------------------------------------------------------------------------------
@@ -348,6 +331,10 @@ def _origin(run: RunFacts) -> str:
 def _named(variable: Variable) -> str:
     unit = f' <span class="unit">{escape(variable.unit)}</span>' if variable.unit else ""
     return escape(variable.name) + unit
+
+
+def _over(y: Variable, x: Variable) -> str:
+    return f'{_named(y)} <span class="by">over</span> {_named(x)}'
 
 
 def _card(caption: str, body: str, doc: str | None, beside: str = "") -> str:
@@ -363,8 +350,11 @@ def _lead(text: str) -> str:
     return f'<p class="lead">{escape(text, quote=False)}</p>'
 
 
-def _notes(run: RunFacts, section: str) -> str:
-    return "".join(_lead(text) for text in run.notes_of(section))
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], of_each: str = "") -> str:
+    """A table of texts, with an attribute of each of its cells."""
+    head = "".join(f"<th{of_each}>{escape(c)}</th>" for c in columns)
+    body = "".join(f"<tr>{''.join(f'<td{of_each}>{escape(c)}</td>' for c in row)}</tr>" for row in rows)
+    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
 
 
 SECTIONS = (

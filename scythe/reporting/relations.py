@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from scythe.reporting.facts import Grid, Middle, Relation, Relations
-from scythe.reporting.spreads import Axis
+from scythe.reporting.spreads import Axis, middles
 
 MOST_DRAWN, MOST_IN_TABLE = 40, 15
 _MOST_POINTS = 300
@@ -146,28 +146,14 @@ def _relation(x: Axis, y: Axis, one: Strength) -> Relation:
     both = (x.places >= 0) & (y.places >= 0)
     few = int(both.sum()) <= _MOST_POINTS and not (x.is_category or y.is_category)
     points = tuple(zip(x.values[both].tolist(), y.values[both].tolist(), strict=True)) if few else ()
-    middles = middles_of(x, y, both) if not y.is_category else ()
-    return Relation(x.variable, y.variable, x.scale, y.scale, one[0], one[1], grid_of(joint(x, y)), middles, points)
+    along = _middles(x, y, both) if not y.is_category else ()
+    return Relation(x.variable, y.variable, x.scale, y.scale, one[0], one[1], grid_of(joint(x, y)), along, points)
 
 
-def middles_of(x: Axis, y: Axis, both: np.ndarray) -> tuple[Middle, ...]:
+def _middles(x: Axis, y: Axis, both: np.ndarray) -> tuple[Middle, ...]:
     """Median and the 5th and 95th percentile of y along x, in bins of neighbours that hold enough rows."""
     # Bins of equal numbers of rows would follow the data; bins of equal width can be compared by eye.
     places = min(_PLACES, max(4, int(both.sum()) // _ROWS_A_PLACE))
     merge = 1 if x.is_category else -(-x.scale.places // places)
-    frame = pl.DataFrame({"place": x.places[both] // merge, "x": x.values[both], "y": y.values[both]})
-    found = (
-        frame.group_by("place")
-        .agg(
-            pl.col("x").median(),
-            pl.col("y").quantile(0.05, "linear").alias("low"),
-            pl.col("y").median().alias("median"),
-            pl.col("y").quantile(0.95, "linear").alias("high"),
-            pl.len().alias("rows"),
-        )
-        .sort("place")
-    )
-    least = 1 if x.is_category else _ROWS_A_PLACE // 3
-    return tuple(
-        Middle(*row) for row in found.filter(pl.col("rows") >= least).select("x", "low", "median", "high").rows()
-    )
+    rows = pl.DataFrame({"place": x.places[both] // merge, "x": x.values[both], "y": y.values[both]})
+    return middles(rows, pl.col("x").median(), 1 if x.is_category else _ROWS_A_PLACE // 3)

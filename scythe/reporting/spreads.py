@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
-from scythe.reporting.facts import Scale, Spread, Variable
+from scythe.reporting.facts import Middle, Scale, Spread, Variable
 
 BINS, MOST_CATEGORIES = 40, 12
 OTHERS = "others"
@@ -84,19 +84,11 @@ def _numbers(
         return Spread(variable, None, missing=missing, infinite=infinite, told="no value"), None
     low, median, high = (float(v) for v in (finite.min(), _median(finite), finite.max()))
     edges, log = edges_of(low, median, high, is_integer, bins)
-    scale = Scale("time" if is_time else "number", edges, log=log, whole=is_integer)
-    told = (
-        ""
-        if edges
-        else "always the same value"
-        if low == high
-        else "too wide a range, or too narrow a one, to be drawn"
-    )
-    spread = Spread(variable, None, (), low, median, high, missing, infinite, told)
     if not edges:
-        if is_time:
-            return Spread(variable, Scale("time"), (), low, median, high, missing, infinite, told), None
-        return spread, None
+        told = "always the same value" if low == high else "too wide a range, or too narrow a one, to be drawn"
+        scale = Scale("time") if is_time else None
+        return Spread(variable, scale, (), low, median, high, missing, infinite, told), None
+    scale = Scale("time" if is_time else "number", edges, log=log, whole=is_integer)
     axis = Axis(variable, scale, places_of(values, scale), values)
     return Spread(variable, scale, axis.counts(), low, median, high, missing, infinite), axis
 
@@ -112,11 +104,13 @@ def edges_of(low: float, median: float, high: float, is_integer: bool, bins: int
     """The edges of equally wide bins, and whether they are so in the logarithm; none where there can be none."""
     if low == high or not math.isfinite(high - low):
         return (), False
+    log = False
     if is_integer and high - low < bins:
-        return tuple(float(e) for e in np.arange(low - 0.5, high + 1)), False
-    log = low > 0 and high / low > _LOG_SPAN and median < low + (high - low) / 10
-    found = np.geomspace(low, high, bins + 1) if log else np.linspace(low, high, bins + 1)
-    found[0], found[-1] = low, high
+        found = np.arange(low - 0.5, high + 1)
+    else:
+        log = low > 0 and high / low > _LOG_SPAN and median < low + (high - low) / 10
+        found = np.geomspace(low, high, bins + 1) if log else np.linspace(low, high, bins + 1)
+        found[0], found[-1] = low, high
     return (tuple(float(e) for e in found), log) if np.all(np.diff(found) > 0) else ((), False)
 
 
@@ -132,21 +126,18 @@ def places_of(values: np.ndarray, scale: Scale) -> np.ndarray:
 def _categories(variable: Variable, column: pl.Series) -> tuple[Spread, Axis | None]:
     missing = column.null_count()
     texts = column.cast(pl.String).alias("value")
-    counted = texts.drop_nulls().value_counts(sort=True).sort("count", "value", descending=[True, False])
+    counted = texts.drop_nulls().value_counts().sort("count", "value", descending=[True, False])
     if not counted.height:
         return Spread(variable, None, missing=missing, told="no value"), None
     if counted.height > MOST_CATEGORIES and counted["count"][0] * 100 < len(column):
-        example = shortened(str(counted["value"][0]))
-        return Spread(
-            variable, None, missing=missing, told=f"{counted.height:,} different texts, {example!r} among them"
-        ), None
-    kept = counted["value"].to_list()[: MOST_CATEGORIES if counted.height <= MOST_CATEGORIES else MOST_CATEGORIES - 1]
+        told = f"{counted.height:,} different texts, {shortened(counted['value'][0])!r} among them"
+        return Spread(variable, None, missing=missing, told=told), None
+    kept = counted["value"].head(MOST_CATEGORIES - int(counted.height > MOST_CATEGORIES)).to_list()
     if isinstance(column.dtype, pl.Enum):
-        order = {name: i for i, name in enumerate(column.dtype.categories)}
-        kept.sort(key=lambda name: order[name])
+        kept = [name for name in column.dtype.categories if name in set(kept)]
     elif column.dtype == pl.Boolean:
         kept.sort()
-    labels = [shortened(str(name)) for name in kept]
+    labels = [shortened(name) for name in kept]
     if counted.height > len(kept):
         labels.append(f"{counted.height - len(kept):,} {OTHERS}")
     places = texts.replace_strict(kept, list(range(len(kept))), default=len(kept), return_dtype=pl.Int32)
@@ -154,6 +145,15 @@ def _categories(variable: Variable, column: pl.Series) -> tuple[Spread, Axis | N
     axis = Axis(variable, Scale("category", labels=tuple(labels)), codes, codes.astype(float))
     told = "always the same value" if len(labels) == 1 else ""
     return Spread(variable, axis.scale, axis.counts(), missing=missing, told=told), None if told else axis
+
+
+def middles(rows: pl.DataFrame, at: pl.Expr, least: int = 1) -> tuple[Middle, ...]:
+    """Median and the 5th and 95th percentile of `y` in each `place` that has so many rows; `at` says where along x it is."""
+    y = pl.col("y")
+    low, high = y.quantile(0.05, "linear").alias("low"), y.quantile(0.95, "linear").alias("high")
+    found = rows.group_by("place").agg(at.alias("at"), low, y.median().alias("median"), high, pl.len().alias("rows"))
+    found = found.filter(pl.col("rows") >= least).sort("place")
+    return tuple(Middle(*row) for row in found.select("at", "low", "median", "high").rows())
 
 
 def shown(value: float, kind: str = "number") -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +17,7 @@ from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult
 from scythe.reporting.facts import Variable
 from scythe.runs.run import ExperimentRun
-from scythe_catalog.schema import TableSchema
+from scythe_catalog.schema import Column, TableSchema
 
 MOST_ROWS, MOST_CELLS = 1_000_000, 50_000_000
 _ROW = "_row"
@@ -42,17 +43,18 @@ class Tables:
             )
         return scan_result(run.objects, result.tables[table]).select(columns)
 
-    def collected(self, table: str, columns: Sequence[str], section: str) -> pl.DataFrame | None:
-        """Columns of a table; None where it cannot be read, which is noted."""
-        try:
-            return self.frame(table, columns).collect()
-        except READ_FAILURES as error:
-            self.note(section, f"The table {table} cannot be read: {_line(error)}")
-            return None
+    def collected(
+        self, table: str, columns: Sequence[str], section: str, most: int | None = None
+    ) -> pl.DataFrame | None:
+        """Columns of a table, of its first rows where it says how many; None where it cannot be read, which is noted."""
+        with self.noting(section, f"The table {table}"):
+            frame = self.frame(table, columns)
+            return (frame if most is None else frame.head(most)).collect()
+        return None
 
     def sampled(self, table: str, columns: Sequence[str], most: int, section: str) -> tuple[pl.DataFrame, int]:
         """Columns of a table, of `most` rows drawn at random where there are more, and how many there are."""
-        try:
+        with self.noting(section, f"The table {table}"):
             frame = self.frame(table, columns)
             rows = int(frame.select(pl.len()).collect().item())
             if rows <= most:
@@ -60,31 +62,31 @@ class Tables:
             chosen = np.sort(np.random.default_rng(_SEED).choice(rows, most, replace=False))
             picked = pl.col(_ROW).is_in(pl.Series(chosen.astype(np.uint32)).implode())
             return frame.with_row_index(_ROW).filter(picked).drop(_ROW).collect(engine="streaming"), rows
-        except READ_FAILURES as error:
-            self.note(section, f"The table {table} cannot be read: {_line(error)}")
-            return pl.DataFrame(schema=dict.fromkeys(columns, pl.Null)), 0
+        return pl.DataFrame(schema=dict.fromkeys(columns, pl.Null)), 0
 
     def schemas(self) -> dict[str, TableSchema]:
         """The schemas of the tables that the models determine; none where the run's plan is gone or damaged."""
-        try:
-            return {
-                name: planned.schema for name, planned in RunPlan.load(self.run.objects, self.run.key).tables.items()
-            }
-        except READ_FAILURES as error:
-            self.note("head", f"The plan of the run cannot be read: {_line(error)}")
-            return {}
+        with self.noting("head", "The plan of the run"):
+            plan = RunPlan.load(self.run.objects, self.run.key)
+            return {name: planned.schema for name, planned in plan.tables.items()}
+        return {}
 
     def dataframes(self) -> dict[str, TableSchema]:
         """The dataframes of a finished run, by name, with their columns."""
         found: dict[str, TableSchema] = {}
         for name, table in (self.result.tables if self.result is not None else {}).items():
-            if name in RESERVED_TABLES:
-                continue
-            try:
-                found[name] = schema_of_result(self.run.objects, table)
-            except READ_FAILURES as error:
-                self.note("dataframes", f"The dataframe {name} cannot be read: {_line(error)}")
+            if name not in RESERVED_TABLES:
+                with self.noting("dataframes", f"The dataframe {name}"):
+                    found[name] = schema_of_result(self.run.objects, table)
         return found
+
+    @contextmanager
+    def noting(self, section: str, what: str) -> Generator[None]:
+        """Within it, what cannot be read is noted, and ends it."""
+        try:
+            yield
+        except READ_FAILURES as error:
+            self.note(section, f"{what} cannot be read: {(str(error).splitlines() or [type(error).__name__])[0]}")
 
     def note(self, section: str, text: str) -> None:
         """Something that a reader of the report must know."""
@@ -103,8 +105,9 @@ def variables(schemas: dict[str, TableSchema]) -> tuple[list[Variable], list[Var
     inputs = [c for c in schemas["errors"] if c.name not in told]
     names = {c.name for c in inputs} | set(ID_LEVELS)
     outputs = [c for c in schemas["scalars"] if c.name not in names]
-    return ([Variable(c.name, c.unit, c.doc) for c in inputs], [Variable(c.name, c.unit, c.doc) for c in outputs])
+    return variables_of(inputs), variables_of(outputs)
 
 
-def _line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def variables_of(columns: Iterable[Column]) -> list[Variable]:
+    """The columns of a table as what they stand for."""
+    return [Variable(c.name, c.unit, c.doc) for c in columns]

@@ -36,7 +36,7 @@ def machine(tasks: pl.DataFrame) -> Machine | None:
         return None
     edges = np.linspace(0, end, _BINS + 1)
     width = end / _BINS
-    counted = tasks["worker"].value_counts(sort=True).sort("count", "worker", descending=[True, False])
+    counted = tasks["worker"].value_counts().sort("count", "worker", descending=[True, False])
     names = sorted(counted["worker"].to_list()[:MOST_WORKERS])
     places = tasks["worker"].replace_strict(names, range(len(names)), default=-1, return_dtype=pl.Int32).to_numpy()
     busy = [np.clip(_spent(begins[places == i], lasts[places == i], edges) / width, 0, 1) for i in range(len(names))]

@@ -27,7 +27,7 @@ class Above:
     def __init__(self, show: Callable[[str], None]) -> None:
         """`show` prints whole lines above the bar."""
         self.live = True
-        self._show = show
+        self.show = show
         self._streams = [_Stream(self, stream) for stream in (sys.stdout, sys.stderr) if is_terminal(stream)]
         #: Where other processes write what shall stand above the bar; None where it goes elsewhere by itself.
         self.handle: int | None = None
@@ -39,10 +39,6 @@ class Above:
         if len(self._streams) == 2 and _is_same_terminal(_number(sys.stdout), _number(sys.stderr)):
             sys.stdout, sys.stderr = self._streams  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
         _SHOWN.add(self)
-
-    def show(self, lines: str) -> None:
-        """Prints whole lines above the bar."""
-        self._show(lines)
 
     def end(self) -> None:
         """Gives the streams back; what is half a line is written, too."""
@@ -67,9 +63,9 @@ class Above:
             while raw := pipe.read(_READ_BYTES):
                 lines, newline, rest = (rest + decoder.decode(raw)).rpartition("\n")
                 if newline:
-                    self._show(lines)
+                    self.show(lines)
         if rest:
-            self._show(rest)
+            self.show(rest)
 
 
 class _Stream:

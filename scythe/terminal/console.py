@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from typing import Any
 
 
 def tell(text: str) -> None:
@@ -19,3 +20,12 @@ def is_terminal(stream: object) -> bool:
         return bool(stream.isatty())  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownArgumentType]
     except (OSError, ValueError, AttributeError):
         return False
+
+
+def bar_of(*columns: Any) -> Any:
+    """A bar of rich with these columns, not begun yet."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    # The stream as it is: rich would else ask for it again at each line, and get the one that writes above the bar.
+    return Progress(*columns, console=Console(file=sys.stderr), redirect_stdout=False, redirect_stderr=False)

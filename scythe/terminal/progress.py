@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from scythe.terminal.above import Above
 from scythe.terminal.cards import Card, html
-from scythe.terminal.console import is_terminal, tell
+from scythe.terminal.console import bar_of, is_terminal, tell
 from scythe.terminal.notebook import Display, place
 
 _FIRST_LINE_SECONDS = 10.0
@@ -108,17 +108,18 @@ class Progress:
             self._began = time.monotonic()  # the time until the first result is the start of the processes
         seconds = time.monotonic() - self._began
         rate = _rate(since / seconds) if since > 0 and seconds > 0 else "starting"
-        left = _duration((self._total - done) * seconds / since) if since > 0 and notice is None else ""
+        left = _duration((self._total - done) * seconds / since) if since > 0 else ""
         if notice != self._notice and notice is not None and self._bar is None and self._page is None:
             tell(f"{self._title}: {notice}")
         self._notice = notice
         if self._page is not None:
-            self._page.update(done, failed, notice or rate, left)
+            self._page.update(done, failed, notice or rate, left if notice is None else "")
         elif self._bar is not None:
-            self._bar.update(self._task, completed=done, failed=failed, rate=notice or rate, left=left)
+            beside = {"rate": rate, "left": left} if notice is None else {"rate": notice, "left": ""}
+            self._bar.update(self._task, completed=done, failed=failed, **beside)
         elif time.monotonic() - self._last_line > self._pause:
-            eta = f", {_duration((self._total - done) * seconds / since)} left" if since > 0 else ""
-            tell(f"{self._title}: {done:,} of {self._total:,} done, {failed:,} failed, {rate}{eta}")
+            beside = f"{rate}, {left} left" if left else rate
+            tell(f"{self._title}: {done:,} of {self._total:,} done, {failed:,} failed, {beside}")
             self._last_line, self._pause = time.monotonic(), min(self._pause * 1.5, 300.0)
 
 
@@ -173,21 +174,15 @@ class _Page:
 
 
 def _bar() -> Any:
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-    from rich.progress import Progress as RichProgress
 
-    return RichProgress(
+    return bar_of(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("[red]{task.fields[failed]} failed[/red]"),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[rate]}", markup=False),  # or a notice, whose paths may hold what looks like it
         TextColumn("{task.fields[left]}"),
-        # The stream as it is: rich would else ask for it again at each line, and get the one that writes above the bar.
-        console=Console(file=sys.stderr),
-        redirect_stdout=False,
-        redirect_stderr=False,
     )
 
 

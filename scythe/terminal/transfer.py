@@ -7,7 +7,7 @@ import threading
 import time
 from typing import Any, Self
 
-from scythe.terminal.console import is_terminal, tell
+from scythe.terminal.console import bar_of, is_terminal, tell
 
 _FIRST_LINE_SECONDS = 10.0
 
@@ -54,16 +54,7 @@ class TransferProgress:
 
 
 def _bar() -> Any:
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=Console(file=sys.stderr),
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
+    title = TextColumn("{task.description}")
+    return bar_of(title, BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())

@@ -8,9 +8,11 @@ import io
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +22,7 @@ from scythe.cli import main
 from scythe.errors import SettingsError
 from scythe.registry import ExperimentRegistry
 from scythe.source import load_experiments
-from scythe.worker import ScytheWorkerConfig, ScytheWorkerLabel, worker_config
+from scythe.worker import ScytheWorkerConfig, ScytheWorkerLabel, _Scatter, worker_config
 from tests.cluster import (
     PATIENCE,
     Worker,
@@ -387,3 +389,32 @@ def test_a_script_serves_what_it_names_and_workflows_beside(place: Place) -> Non
         extra = connect().stubs.task(name=f"extra_{place.name}")
         assert extra.run().model_dump() == {"answer": 42}
         assert worker.process.poll() is None
+
+
+def test_scatter_nodes_are_served_again_after_a_machine_had_no_room_and_never_after_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[tuple[int, int]] = []
+    started: list[int] = []
+    ended = threading.Event()
+
+    def start(*_: Any, **__: Any) -> Any:
+        number = len(started)
+        started.append(number)
+        if number == 1:
+            raise BlockingIOError("Resource temporarily unavailable")
+        if number == 2:  # just now the worker is told to end
+            scatter.tell()
+
+        def signalled(sent: int) -> None:
+            told.append((number, sent))
+            if number == 2:
+                ended.set()
+
+        return SimpleNamespace(stdin=io.BytesIO(), wait=lambda *_: 0, send_signal=signalled)
+
+    monkeypatch.setattr("scythe.worker.start_python", start)
+    monkeypatch.setattr("scythe.worker._AGAIN_SECONDS", 0.01)
+    scatter = _Scatter([], "w", 1)
+    assert ended.wait(10)
+    assert told[-1] == (2, signal.SIGTERM)

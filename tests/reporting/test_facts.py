@@ -48,6 +48,7 @@ def test_whole_numbers_have_a_bin_each_and_wide_positive_ranges_are_logarithmic(
         ([None, None], "no value"),
         ([math.nan, math.inf], "no value"),
         ([-1.7e308, 1.7e308], "too wide a range, or too narrow a one, to be drawn"),
+        ([2**54, 2**54 + 8], "too wide a range, or too narrow a one, to be drawn"),
         ([1.0, 1.0 + 2**-52], "too wide a range, or too narrow a one, to be drawn"),
         ([[1.0], [2.0, 3.0]], "lists: not drawn"),
         ([{"a": 1}], "several values in one: not drawn"),

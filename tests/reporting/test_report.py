@@ -309,6 +309,30 @@ def test_a_damaged_run_says_what_is_wrong_and_shows_the_rest(root: Path) -> None
     assert "The plan of the run cannot be read" in page_of(run).text
 
 
+@pytest.mark.parametrize(("table", "lacks"), [("scalars", "errors"), ("errors", "scalars")])
+def test_a_run_that_was_downloaded_without_some_tables_has_a_report(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str, lacks: str
+) -> None:
+    scythe.download(run.experiment, tmp_path, tables=[table])
+    monkeypatch.setenv("SCYTHE_STORAGE_ROOT", str(tmp_path))
+    text = page_of("walls").text
+    assert f"The table {lacks} cannot be read" in text
+    assert "The table tasks cannot be read" in text
+    assert "Of the inputs that succeeded." in text
+
+
+def test_a_dataframe_that_is_gone_is_told_once(root: Path) -> None:
+    def framed(spec: Number) -> Square:
+        return Square(y=spec.x, dataframes={"hourly": pl.DataFrame({"hour": [0, 1], "kw": [spec.x, 2.0]})})
+
+    run = run_inline(framed, [Number(experiment_id="", sort_index=i, x=i) for i in range(3)])
+    assert run.result is not None
+    gone = run.result.tables["hourly"]
+    run.objects.write(gone.key, run.objects.read(gone.key)[:4] + run.objects.read(gone.key)[60:])
+    notes = [text for section, text in facts_of(run).notes if section == "dataframes"]
+    assert [note.partition(":")[0] for note in notes] == ["The dataframe hourly cannot be read"]
+
+
 def test_of_many_columns_the_page_says_what_it_leaves_out(root: Path) -> None:
     inputs = create_model("Wide", __base__=ExperimentInputSpec, **{f"in{i}": (float, 0.5) for i in range(90)})  # pyright: ignore[reportCallIssue, reportArgumentType]
     outputs = create_model("Broad", __base__=ExperimentOutputSpec, **{f"out{i}": (float, ...) for i in range(5)})  # pyright: ignore[reportCallIssue, reportArgumentType]
