@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+import scythe
+
 app = typer.Typer(
     no_args_is_help=True, invoke_without_command=True, rich_markup_mode=None, pretty_exceptions_enable=False,
     help="Looks after experiments: what there is, how it went, and how to go on.",
@@ -16,8 +18,6 @@ app = typer.Typer(
 def experiments_like(incomplete: str) -> list[str]:
     """The experiments of the root whose names begin so, for the tab key."""
     with suppress(Exception):  # a prompt that is being completed is no place for an error
-        import scythe
-
         return [name for name in scythe.list_experiments()["name"] if name.startswith(incomplete)]
     return []
 
@@ -27,8 +27,6 @@ def names_like(incomplete: str) -> list[str]:
     if "/" not in incomplete:
         return experiments_like(incomplete)
     with suppress(Exception):
-        import scythe
-
         runs = scythe.list_runs(incomplete.split("/", maxsplit=1)[0])
         return [name for name in map("/".join, runs["name", "version", "run"].rows()) if name.startswith(incomplete)]
     return []
@@ -54,8 +52,6 @@ def _options(  # pyright: ignore[reportUnusedFunction]
     import os
 
     if version:
-        import scythe
-
         typer.echo(scythe.__version__)
         raise typer.Exit
     if root is not None and root.startswith("s3://"):

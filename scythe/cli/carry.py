@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import scythe
 from scythe.cli.app import Name, app
 from scythe.cli.shown import bytes_of, say
 
@@ -33,7 +34,6 @@ def download(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how much it would be, and fetch nothing.")] = False,
 ) -> None:
     """Copies a run into a folder, with only the files of the rows that are asked for; what is there is not fetched again."""
-    import scythe
     from scythe.record.find import split_name
 
     if no_files and files:
@@ -73,7 +73,6 @@ def _told(sheet: Sheet) -> None:
 @app.command("upload")
 def upload(here: Annotated[Path, typer.Argument(help="A folder that is a Scythe root.")]) -> None:
     """Copies the runs of a folder to the root of the settings; those that are there with the same content are skipped."""
-    import scythe
 
     sent = scythe.upload(here)
     for run in sent.runs:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import scythe
 from scythe.cli.app import Name, app, names_like
 from scythe.cli.shown import bytes_of, count_of, counted, say
 
@@ -83,7 +84,6 @@ def resume(
     ] = None,
 ) -> None:
     """Goes on with a run: what has neither row nor error is run, then everything is gathered."""
-    import scythe
 
     run = scythe.open_run(name)
     more = {} if max_errors is None else {"max_errors": _max_errors(max_errors)}
@@ -95,7 +95,6 @@ def resume(
 @app.command("cancel")
 def cancel(name: Name) -> None:
     """Stops a run wherever it is worked on; what is finished stays, and `resume` goes on with it."""
-    import scythe
 
     run = scythe.open_run(name)
     run.cancel()
@@ -116,7 +115,6 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Deletes a run, or all but the latest ones: from the catalog, and with all their files."""
-    import scythe
 
     if keep is None and name.count("/") != 2:
         raise typer.BadParameter(
@@ -138,7 +136,6 @@ def delete(
 
 def _but_the_latest(name: str, keep: int) -> tuple[list[ExperimentRun], list[str]]:
     """All runs of an experiment or a version but the latest, and the names of those among them that are being worked on."""
-    import scythe
     from scythe.allocate import SemVer
 
     experiment, _, version = name.partition("/")

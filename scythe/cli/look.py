@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import scythe
 from scythe.cli.app import Json, Name, app, experiments_like, names_like
 from scythe.cli.shown import bytes_of, counted, link_of, say, show_table
+from scythe.errors import NotFoundError, ScytheError
+from scythe.names import ID_LEVELS, file_names
 
 if TYPE_CHECKING:
     import polars as pl
@@ -23,8 +26,6 @@ _SHOWN_ERRORS = _SHOWN_SLOWEST = 5
 @app.command("ls")
 def list_experiments(json: Json = False) -> None:
     """Lists the experiments of the root, which it names."""
-    import scythe
-    from scythe.errors import NotFoundError
     from scythe.settings import storage
 
     objects = storage()
@@ -45,8 +46,6 @@ def list_runs(
 ) -> None:
     """Lists the runs of an experiment."""
     import polars as pl
-
-    import scythe
 
     runs = scythe.list_runs(experiment, tag=tag)
     if json:
@@ -69,9 +68,7 @@ def show(
     traceback: Annotated[bool, typer.Option("--traceback", help="Show where each kind of error was raised.")] = False,
 ) -> None:
     """Shows a run: status, counts, slowest inputs, errors by their kind."""
-    import scythe
     from scythe.gather.status import counts_of, look_at
-    from scythe.names import file_names
 
     run = scythe.open_run(name)
     look, counts = counts_of(run.objects, run.key, look_at(run.objects, run.key))
@@ -113,7 +110,6 @@ def show(
 @app.command("errors")
 def errors(name: Name, json: Json = False) -> None:
     """Shows all kinds of errors of a run, the most frequent first, with the traceback of the first of each."""
-    import scythe
 
     run = scythe.open_run(name)
     found = scythe.read(run.experiment, run.version, table="errors", run=run.key.folder)
@@ -132,9 +128,6 @@ def logs(
 ) -> None:
     """Shows what the inputs of a finished run printed and logged: whole for one input, else the last line of each."""
     import polars as pl
-
-    import scythe
-    from scythe.errors import NotFoundError
 
     run = scythe.open_run(name)
     nothing = f"no input of {run.experiment_id} has printed anything"
@@ -167,7 +160,6 @@ def logs(
 
 def _check_input(run: ExperimentRun, input: int) -> None:
     """Nothing where a run has an input of this number, or where that cannot be told."""
-    from scythe.errors import NotFoundError
 
     tasks = _read(run, "tasks")
     if tasks is not None and tasks.height and input not in tasks["sort_index"]:
@@ -193,7 +185,6 @@ def _made_by(run: ExperimentRun, manifest: Mapping[str, Any]) -> Iterator[tuple[
 @app.command("diff")
 def diff(one: Name, other: Name) -> None:
     """Shows what differs between two runs: models, code, packages, and for equal inputs the outputs."""
-    import scythe
     from scythe.runs.compare import compare_runs, told
 
     found = compare_runs(scythe.open_run(one), scythe.open_run(other))
@@ -248,7 +239,6 @@ def report(
     open_: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
 ) -> None:
     """Makes a report of a run, one HTML file, and shows its path."""
-    import scythe
 
     say(str(scythe.report(*names, to=output, open=open_)))
 
@@ -259,11 +249,8 @@ def _errors(
     """An entry a kind: how many, which input was the first, what was wrong and where, and what these inputs have in common."""
     import polars as pl
 
-    import scythe
     from scythe.define.bookkeeping import ErrorRow
-    from scythe.errors import ScytheError
     from scythe.gather.error_kinds import ErrorKinds, alike
-    from scythe.names import ID_LEVELS
     from scythe.runs.failing import in_common
 
     good = cache(lambda: scythe.scan(run.experiment, run.version, run=run.key.folder))
@@ -289,7 +276,6 @@ def _show_attempts(run: ExperimentRun, tasks: pl.DataFrame | None) -> None:
     """A line an attempt: who did how many of the inputs, with which code."""
     import polars as pl
 
-    from scythe.errors import ScytheError
     from scythe.reporting.origin import short
 
     try:
@@ -317,8 +303,6 @@ def _show_attempts(run: ExperimentRun, tasks: pl.DataFrame | None) -> None:
 
 
 def _read(run: ExperimentRun, table: str) -> pl.DataFrame | None:
-    import scythe
-    from scythe.errors import NotFoundError, ScytheError
 
     try:
         return scythe.read(run.experiment, run.version, table=table, run=run.key.folder)

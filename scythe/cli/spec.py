@@ -8,6 +8,8 @@ import typer
 
 from scythe.cli.app import Json, app
 from scythe.cli.shown import show_table
+from scythe.errors import NotFoundError
+from scythe.names import ID_LEVELS
 
 if TYPE_CHECKING:
     import polars as pl
@@ -42,7 +44,6 @@ def columns_of(what: Any) -> pl.DataFrame:
     import polars as pl
     from pydantic import BaseModel
 
-    from scythe.errors import NotFoundError
     from scythe.registry import ExperimentRegistry
     from scythe_catalog.schema import compile_model
 
@@ -60,7 +61,6 @@ def columns_of(what: Any) -> pl.DataFrame:
 
 
 def _rows(compiled: CompiledModel) -> list[tuple[str | None, ...]]:
-    from scythe.names import ID_LEVELS
 
     fields = compiled.model.model_fields
     return [
