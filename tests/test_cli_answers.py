@@ -235,3 +235,22 @@ def test_a_run_that_was_downloaded_without_its_rows_is_shown(
     assert "what they have in common cannot be told" in shown
     attempt = shown.split("Attempts")[1].splitlines()[2]
     assert attempt.split()[5] == "-", "how many inputs an attempt ran stands in the table tasks"
+
+
+class Sealed(ExperimentInputSpec):
+    key: bytes
+    more: list[bytes] = []  # noqa: RUF012 - pydantic copies it
+    named: dict[str, bytes] = {}  # noqa: RUF012
+
+
+def opened(spec: Sealed) -> Heat:
+    raise ValueError("sealed")
+
+
+def test_bytes_are_shown_as_json_in_base64(root: Path) -> None:
+    ExperimentRegistry.Register(name="opened", retries=0)(opened)
+    specs = [Sealed(key=b"a\xff", more=[b"x", b"y"], named={"n": b"z"}), Sealed(key=b"")]
+    BaseExperiment(opened).allocate(specs, engine="local", workers=1, max_errors=None)[1].result()
+    row, other = json.loads(said("errors", "opened", "--json"))
+    assert (row["key"], row["more"], other["key"], other["more"]) == ("Yf8=", ["eA==", "eQ=="], "", [])
+    assert row["named"] == [{"key": "n", "value": "eg=="}]

@@ -43,9 +43,12 @@ def bytes_of(count: int) -> str:
 
 
 def show_table(frame: pl.DataFrame, empty: str, *, json: bool = False) -> None:
-    """A frame as aligned text, as wide as it needs to be: it can be piped; or as JSON."""
+    """A frame as aligned text, as wide as it needs to be: it can be piped; or as JSON, with bytes in base64."""
     if json:
-        typer.echo(frame.write_json())
+        import polars as pl
+
+        coded = [_coded(pl.col(name), dtype).alias(name) for name, dtype in frame.schema.items()]
+        typer.echo(frame.select(coded).write_json())
         return
     if frame.height == 0:
         say(empty)
@@ -56,6 +59,23 @@ def show_table(frame: pl.DataFrame, empty: str, *, json: bool = False) -> None:
     for line in (frame.columns, *cells):
         padded = [c.rjust(w) if right else c.ljust(w) for c, w, right in zip(line, widths, numeric, strict=True)]
         say("  ".join(padded).rstrip())
+
+
+def _coded(values: pl.Expr, dtype: object) -> pl.Expr:
+    """Values that Polars can write as JSON, which has no bytes; a map with some becomes the list of its entries."""
+    import polars as pl
+
+    match dtype:
+        case pl.Binary():
+            return values.bin.encode("base64")
+        case pl.List():
+            return values.list.eval(_coded(pl.element(), dtype.inner))
+        case pl.Struct():
+            return values.struct.with_fields([_coded(pl.field(f.name), f.dtype).alias(f.name) for f in dtype.fields])
+        case pl.Map() if "Binary" in str(dtype):
+            return _coded(values.map.entries(), pl.List(pl.Struct({"key": dtype.key, "value": dtype.value})))
+        case _:
+            return values
 
 
 def _cell(value: Any) -> str:
