@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import signal
 import subprocess
@@ -513,6 +514,8 @@ class Note(ExperimentInputSpec):
     address: str
     text: str = "short"
     number: int = 1
+    day: dt.date = dt.date(1900, 1, 1)
+    lasted: dt.timedelta = dt.timedelta(minutes=90)
 
 
 class Told(ExperimentOutputSpec):
@@ -542,3 +545,7 @@ def test_a_workbook_holds_every_value_whole_or_none_is_written(root: Path, tmp_p
         book("scalars", text="🏠" * 16_384)
     with pytest.raises(TransferError, match="the column 'number'"):
         book("scalars", number=2**53 + 2)
+    with pytest.raises(TransferError, match="the column 'day'"):
+        book("scalars", day=dt.date(1850, 6, 1))
+    csv = pl.read_csv(write_sheet("tell", "scalars", tmp_path, "csv").path)
+    assert csv.select("day", "lasted").rows() == [("1850-06-01", "PT1H30M")]

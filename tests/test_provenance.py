@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from scythe.record.provenance import Provenance, begin, provenance
 
 SCRIPT = """
 import polars as pl
+import yaml
 from helper import half
 from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
 
@@ -76,6 +78,8 @@ def test_a_run_of_committed_code_names_its_commit_and_its_codes_hash(project: Pa
     assert (found.dirty, found.patch, found.no_patch) == (False, None, None)
     assert (found.engine, found.python) == ("inline", sys.version.split()[0])
     assert {"polars", "pydantic"} <= found.packages.keys()
+    assert found.packages["PyYAML"] == version("PyYAML")  # which is imported as yaml
+    assert "helper" not in found.packages
     assert found.code is not None
     assert len(found.code) == 64
 

@@ -24,11 +24,8 @@ from scythe.record import find
 from scythe.record.layout import RunKey
 from scythe.record.plan import MaxErrors
 from scythe.record.reserve import reserve_folder, sweep, undo
-from scythe.record.results import RunResult, finished_result
-from scythe.record.versions import (
-    SemVer,
-    VersioningStrategy,
-)
+from scythe.record.results import finished_result
+from scythe.record.versions import SemVer, VersioningStrategy
 from scythe.registry import experiment_of
 from scythe.runs.open import load_run
 from scythe.runs.run import ExperimentRun
@@ -394,4 +391,4 @@ def _writable(objects: Objects) -> Generator[None]:
         raise AllocationError(f"the root {objects.root} cannot be written: {reason(error)}") from error
 
 
-__all__ = ["BaseExperiment", "ExperimentRun", "RunRef", "RunResult", "SemVer", "VersioningStrategy"]
+__all__ = ["BaseExperiment"]

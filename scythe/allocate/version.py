@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from scythe.define.schemas import ExperimentSchemas, difference
 from scythe.errors import AllocationError, RunDamaged, VersionError
 from scythe.record import layout
@@ -77,15 +75,12 @@ def _choose(
 def _difference(objects: Objects, name: str, schemas: ExperimentSchemas, version: SemVer) -> Difference:
     """What changed in the schemas since a version."""
     record = layout.version_record(name, str(version))
-    damage: RunDamaged | None = None
-    recorded: dict[str, Any] | None = None
     try:
         recorded = parse(objects.read(record), objects.uri(record))
     except FileNotFoundError:
-        pass
+        recorded = schemas_of_version(objects, name, str(version))
     except RunDamaged as error:
-        damage = error
-    recorded = recorded or schemas_of_version(objects, name, str(version))
-    if recorded is None and damage is not None:
-        raise AllocationError(f"what the schemas of {name} {version} were cannot be told: {damage}") from damage
+        recorded = schemas_of_version(objects, name, str(version))
+        if recorded is None:
+            raise AllocationError(f"what the schemas of {name} {version} were cannot be told: {error}") from error
     return difference(recorded, schemas) if recorded else Difference(())

@@ -5,6 +5,7 @@ What is shown is what the runs hold that are there: a run that was deleted has n
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -168,13 +169,12 @@ def _part(
 def _unlike(schemas: list[TableSchema]) -> set[str]:
     """The columns whose types in two generations have nothing in common: they are united as text."""
     found: set[str] = set()
-    for i, one in enumerate(schemas):
-        for other in schemas[i + 1 :]:
-            for column in other:
-                if column.name in one and clashes(one.select([column.name]), other.select([column.name])):
-                    shown = [schema[column.name].kind.polars() for schema in (one, other)]
-                    numbers = all(dtype.is_numeric() or dtype == pl.Boolean for dtype in shown)
-                    found |= set() if numbers else {column.name}
+    for one, other in itertools.combinations(schemas, 2):
+        for name in (name for name in other.names if name in one):
+            if clashes(one.select([name]), other.select([name])):
+                shown = [schema[name].kind.polars() for schema in (one, other)]
+                if not all(dtype.is_numeric() or dtype == pl.Boolean for dtype in shown):
+                    found.add(name)
     return found
 
 

@@ -81,7 +81,7 @@ def attempts(objects: Objects, key: RunKey) -> list[Attempt]:
     """The records of all attempts on a run, oldest first; their ages are not known."""
     names = sorted(objects.files(key.attempts))
     found = objects.read_all(f"{key.attempts}/{n}" for n in names)
-    return [parse_attempt(raw, objects.uri(f"{key.attempts}/{n}")) for n, raw in zip(names, found, strict=True)]
+    return [parse_as(Attempt, raw, objects.uri(f"{key.attempts}/{n}")) for n, raw in zip(names, found, strict=True)]
 
 
 def latest_attempt(objects: Objects, key: RunKey, *, exact: bool = False) -> Attempt | None:
@@ -98,7 +98,7 @@ def latest_attempt(objects: Objects, key: RunKey, *, exact: bool = False) -> Att
         return None
     newest = f"{key.attempts}/{names[-1]}"
     raw, modified = objects.read_dated(newest)
-    found = parse_attempt(raw, objects.uri(newest))
+    found = parse_as(Attempt, raw, objects.uri(newest))
     if found.ended:
         return found
     if found.host == socket.gethostname() and found.system in ("", this_system()):
@@ -117,11 +117,6 @@ def _time_of(objects: Objects) -> float:
         return store_time(objects)
     except (OSError, BaseError):  # who cannot write there has this machine's clock alone
         return time.time()
-
-
-def parse_attempt(raw: bytes, where: str) -> Attempt:
-    """An attempt as it is stored; raises RunDamaged where it is none."""
-    return parse_as(Attempt, raw, where)
 
 
 def check_free(objects: Objects, key: RunKey) -> Attempt | None:

@@ -7,6 +7,8 @@ one line has stored never binds another. Which table a generation belongs to is 
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -92,13 +94,10 @@ class Generations:
             CatalogError: the catalog does not take it.
         """
         major = SemVer.parse(key.version).major
-        for last in reversed(range(_TRIES)):
-            try:
+        for _ in range(_TRIES - 1):
+            with contextlib.suppress(CatalogError):
                 return self._open(table, schema, major)
-            except CatalogError:
-                if last == 0:
-                    raise
-        raise AssertionError("unreachable")
+        return self._open(table, schema, major)
 
     def _open(self, table: str, schema: TableSchema, major: int) -> Table:
         names = self.names()
@@ -112,14 +111,12 @@ class Generations:
                 majors = json.dumps(sorted({*_majors(newest), major}))
                 return self._noted(newest, newest.widened(schema, {_MAJORS: majors}))
         properties = {_TABLE: table, _MAJORS: json.dumps([major]), _FORMAT: str(FORMAT)}
-        for name in _candidates(table, len(opened) + 1):
-            if any(folded(name) == folded(other) for other in names) or folded(name) in _TAKEN:
-                continue
-            made = self.catalog.create(self.experiment, name, schema, PARTITION, properties)
-            if made is not None:
-                return self._noted(None, made)
+        taken = {*map(folded, names), *_TAKEN}
+        name = next(free for free in _candidates(table, len(opened) + 1) if folded(free) not in taken)
+        made = self.catalog.create(self.experiment, name, schema, PARTITION, properties)
+        if made is None:
             raise CatalogError(f"the table {self.experiment}.{name} was made by another process meanwhile")
-        raise AssertionError("unreachable")
+        return self._noted(None, made)
 
     def _noted(self, before: Table | None, after: Table) -> Table:
         if before is None or before.iceberg.metadata_location != after.iceberg.metadata_location:
@@ -143,10 +140,7 @@ def _candidates(table: str, number: int) -> Iterator[str]:
     """Names for the next generation of a table, the plain one first."""
     if number == 1:
         yield table
-        number = 2
-    while True:
-        yield f"{table}_g{number}"
-        number += 1
+    yield from (f"{table}_g{n}" for n in itertools.count(max(number, 2)))
 
 
 def _number(name: str, table: str) -> int:

@@ -9,12 +9,14 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Self
 
 from obstore.exceptions import BaseError
 
 from scythe.errors import RunCancelled, RunError, Superseded
-from scythe.record.attempts import Attempt, check_free, check_newest, parse_attempt, this_system
+from scythe.record.attempts import Attempt, check_free, check_newest, this_system
+from scythe.record.format import parse_as
 from scythe.record.layout import RunKey
 from scythe_catalog.storage.objects import Objects
 
@@ -44,15 +46,18 @@ class Lease:
         number: int | None = None,
         taken: Callable[[int], None] | None = None,
     ) -> None:
-        self._objects, self._key, self._engine, self._run = objects, key, engine, run
+        self._objects, self._key = objects, key
         self._over = threading.Event()
         self.cancelled = threading.Event()
         #: Set when a later process has taken up the run: this one stood still for too long.
         self.superseded = threading.Event()
         self.number = 0
-        self._began, self._started = time.time(), time.monotonic()
-        self._heart = f"scythe-heartbeat-{uuid.uuid4().hex}"
-        self._thread = threading.Thread(target=self._beat, daemon=True, name=self._heart)
+        self._started, now = time.monotonic(), time.time()
+        self._attempt = Attempt(
+            0, engine, socket.gethostname(), os.getpid(), now, heart=f"scythe-heartbeat-{uuid.uuid4().hex}", run=run,
+            system=this_system(), began=now,
+        )  # fmt: skip
+        self._thread = threading.Thread(target=self._beat, daemon=True, name=self._attempt.heart)
         self._thread.start()  # before there is a record: one without a heart counts for nothing
         try:
             self._take() if number is None else self._take_up(number)
@@ -74,8 +79,8 @@ class Lease:
             raise RunCancelled(f"the run {self._key.path} was cancelled")
         if not self._objects.create(self._record_key(number), self._record(number)):
             there = self._record_key(number)
-            owner = parse_attempt(self._objects.read(there), self._objects.uri(there)).run
-            if owner != self._run:
+            owner = parse_as(Attempt, self._objects.read(there), self._objects.uri(there)).run
+            if owner != self._attempt.run:
                 raise Superseded(f"the run {self._key.path} is worked on by {owner}", owner)
             self._objects.write(self._record_key(number), self._record(number))
         self.number = number
@@ -84,19 +89,8 @@ class Lease:
         return f"{self._key.attempts}/{number:06d}.json"
 
     def _record(self, number: int, ended: bool = False) -> bytes:
-        return Attempt(
-            number,
-            self._engine,
-            socket.gethostname(),
-            os.getpid(),
-            time.time(),
-            ended,
-            self._heart,
-            self._run,
-            this_system(),
-            self._began,
-            time.monotonic() - self._started,
-        ).to_json()
+        now, worked = time.time(), time.monotonic() - self._started
+        return replace(self._attempt, number=number, beat=now, ended=ended, worked=worked).to_json()
 
     def _beat(self) -> None:
         beaten = time.monotonic()

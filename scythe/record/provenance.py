@@ -16,7 +16,8 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from functools import cache
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from types import ModuleType
 
@@ -30,7 +31,7 @@ from scythe_catalog.storage.objects import Objects
 
 _OWN_PACKAGES = ("scythe-engine", "hatchet-sdk", "numpy", "pandas", "polars", "pyarrow", "pydantic", "pyiceberg")
 _GIT_SECONDS = 2.0
-_PATCH_BYTES = 1024 * 1024
+_PATCH_BYTES, _STATUS_BYTES = 1024 * 1024, 1024 * 1024 * 1024
 #: What a diff says of a file that has another time and the same content.
 _TOUCHED = re.compile(r"^diff --git .*\n(?=diff --git |\Z)", re.MULTILINE)
 
@@ -127,13 +128,25 @@ def _packages(experiment: Experiment) -> dict[str, str]:
         (v.__name__ if isinstance(v, ModuleType) else getattr(v, "__module__", None) or "").split(".")[0]
         for v in list(vars(module).values() if module else ())
     }
-    found: dict[str, str] = {}
-    for name in sorted({*_OWN_PACKAGES, *imported} - {"", "scythe", "builtins"} - set(sys.stdlib_module_names)):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    names = {*_OWN_PACKAGES, *imported} - {"", "scythe", "builtins"} - set(sys.stdlib_module_names)
+    return dict(found for name in sorted(names) if (found := _installed(name)) is not None)
+
+
+@cache
+def _installed(name: str) -> tuple[str, str] | None:
+    """The package that a module came with, and its version: `yaml` came with PyYAML. None where it was not installed."""
+    try:
+        return name, version(name)
+    except PackageNotFoundError:
+        file = Path(getattr(sys.modules.get(name), "__file__", None) or "")
+    folder = file.parent.parent if file.name == "__init__.py" else file.parent
+    if folder.name not in ("site-packages", "dist-packages"):
+        return None
+    own = f"\n{file.relative_to(folder).as_posix()},"
+    for package in distributions(path=[str(folder)]):  # not `packages_distributions`, which takes half a second
+        if own in f"\n{package.read_text('RECORD')}":
+            return package.metadata["Name"], package.version
+    return None
 
 
 def _commit(source: str | None) -> tuple[str | None, bool | None]:
@@ -141,18 +154,11 @@ def _commit(source: str | None) -> tuple[str | None, bool | None]:
     if source is None:
         return None, None
     # Not `git describe --dirty`, which writes the index whatever it is told of optional locks.
-    command = ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
-    try:
-        done = subprocess.run(
-            command, cwd=Path(source).parent, env=_environment(), capture_output=True, text=True,
-            timeout=_GIT_SECONDS, check=False,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
+    told, _ = _git(source, _STATUS_BYTES, "status", "--porcelain=v2", "--branch", "--untracked-files=no")
+    commit = re.search("^# branch.oid ([0-9a-f]+)$", told or "", re.MULTILINE)  # "(initial)" before the first one
+    if told is None or commit is None:
         return None, None
-    commit = re.search("^# branch.oid ([0-9a-f]+)$", done.stdout, re.MULTILINE)  # "(initial)" before the first one
-    if done.returncode != 0 or commit is None:
-        return None, None
-    return commit[1], re.search("^[^#]", done.stdout, re.MULTILINE) is not None
+    return commit[1], re.search("^[^#]", told, re.MULTILINE) is not None
 
 
 def _patch(source: str | None) -> tuple[str | None, str | None]:
@@ -160,19 +166,21 @@ def _patch(source: str | None) -> tuple[str | None, str | None]:
     if source is None or not engine_settings().record_patch:
         return None, "SCYTHE_RECORD_PATCH is off"
     # Without the refresh, for which git writes its index even where it was told to take no optional locks.
-    command = [
-        "git",
-        "-c",
-        "diff.autoRefreshIndex=false",
-        "diff",
-        "HEAD",
-        "--no-color",
-        "--no-ext-diff",
-        "--no-textconv",
-    ]
+    words = ("-c", "diff.autoRefreshIndex=false", "diff", "HEAD", "--no-color", "--no-ext-diff", "--no-textconv")
+    told, why = _git(source, _PATCH_BYTES, *words)
+    return (redacted(_TOUCHED.sub("", told)), None) if told is not None else (None, why)
+
+
+def _git(source: str, most: int, *words: str) -> tuple[str | None, str | None]:
+    """What git says about the folder of a file, or why it says nothing: it gets two seconds, and so many bytes."""
+    calm = {
+        **os.environ,
+        "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_TERMINAL_PROMPT": "0",
+    }  # it refreshes no index, and asks nobody
     try:
         process = subprocess.Popen(
-            command, cwd=Path(source).parent, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            ("git", *words), cwd=Path(source).parent, env=calm, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
     except OSError as error:
         return None, str(error)
@@ -180,20 +188,15 @@ def _patch(source: str | None) -> tuple[str | None, str | None]:
     timer.start()
     with process:
         assert process.stdout is not None
-        raw = process.stdout.read(_PATCH_BYTES + 1)
-        if len(raw) > _PATCH_BYTES:
+        raw = process.stdout.read(most + 1)
+        if len(raw) > most:
             process.kill()
     timer.cancel()
-    if len(raw) > _PATCH_BYTES:
-        return None, f"it is larger than {_PATCH_BYTES:,} bytes"
+    if len(raw) > most:
+        return None, f"it is larger than {most:,} bytes"
     if process.returncode != 0:
         return None, f"git took longer than {_GIT_SECONDS:g} s, or failed"
-    return redacted(_TOUCHED.sub("", raw.decode(errors="replace"))), None
-
-
-def _environment() -> dict[str, str]:
-    """Git's: it refreshes no index, and asks nobody."""
-    return {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
+    return raw.decode(errors="replace"), None
 
 
 __all__ = ["Provenance", "begin", "provenance", "record", "recorded"]

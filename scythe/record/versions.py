@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self, cast, get_args
 
 import semver
 
@@ -26,7 +26,7 @@ Examples:
     >>> run.version
     'v1.0.1'
 """
-STRATEGIES: tuple[VersioningStrategy, ...] = ("bumpmajor", "bumpminor", "bumppatch", "keep", "auto")
+STRATEGIES: tuple[VersioningStrategy, ...] = get_args(VersioningStrategy)
 
 
 class SemVer(semver.Version):
@@ -165,17 +165,14 @@ def next_version(strategy: VersioningStrategy, latest: SemVer | None, difference
         return FIRST
     step = {Severity.IDENTICAL: "bumppatch", Severity.ADDITIVE: "bumpminor", Severity.BREAKING: "bumpmajor"}
     wanted = step[difference.severity] if strategy == "auto" else strategy
-    allowed = {"keep": Severity.IDENTICAL, "bumppatch": Severity.IDENTICAL, "bumpminor": Severity.ADDITIVE}
-    check_step(wanted, allowed.get(wanted, Severity.BREAKING), latest, difference)
-    match wanted:
-        case "keep":
-            return latest
-        case "bumppatch":
-            return latest.next_patch_version()
-        case "bumpminor":
-            return latest.next_minor_version()
-        case _:
-            return latest.next_major_version()
+    version = {
+        "keep": latest,
+        "bumppatch": latest.next_patch_version(),
+        "bumpminor": latest.next_minor_version(),
+        "bumpmajor": latest.next_major_version(),
+    }[wanted]
+    check_step(wanted, allowed_between(latest, version), latest, difference)
+    return version
 
 
 def allowed_between(below: SemVer, version: SemVer) -> Severity:

@@ -37,11 +37,6 @@ class _Move:
     here: set[str]
 
     @property
-    def new(self) -> str:
-        """The root as it is now."""
-        return self.objects.root
-
-    @property
     def pattern(self) -> str:
         """What a reference to a file of any run below the old root begins with."""
         return "^" + re.escape(self.old) + _RUN
@@ -50,14 +45,14 @@ class _Move:
         """A reference, below the new root if it was one below the old and its file is there."""
         if not re.match(self.pattern, value):
             return value
-        followed = self.new + value[len(self.old) :]
+        followed = self.objects.root + value[len(self.old) :]
         self._look([followed])
         return followed if followed in self.here else value
 
     def column(self, values: pa.ChunkedArray) -> pa.ChunkedArray:
         """The same for a column of references."""
         inside = pc.match_substring_regex(values, self.pattern)
-        followed = pc.binary_join_element_wise(self.new, pc.utf8_slice_codeunits(values, len(self.old)), "")
+        followed = pc.binary_join_element_wise(self.objects.root, pc.utf8_slice_codeunits(values, len(self.old)), "")
         named = pc.unique(pc.filter(followed, inside))
         self._look(named.to_pylist())
         there = named.filter(pa.array([uri in self.here for uri in named.to_pylist()], pa.bool_()))

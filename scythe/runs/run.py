@@ -17,7 +17,7 @@ from scythe.errors import NotFoundError, RunError
 from scythe.gather.final import all_parts, coverage_of
 from scythe.gather.parts import failed
 from scythe.gather.publish import is_unpublished, settle, withdraw
-from scythe.gather.status import Look, look_at
+from scythe.gather.status import look_at
 from scythe.record import layout
 from scythe.record.attempts import check_free, latest_attempt
 from scythe.record.generations import catalog_of
@@ -125,7 +125,7 @@ class ExperimentRun(BaseModel):
             >>> scythe.open_run("simulate_energy").status
             'finished'
         """
-        return self._look.status
+        return look_at(self._objects, self.key).status
 
     @property
     def attempts(self) -> list[RunAttempt]:
@@ -157,11 +157,7 @@ class ExperimentRun(BaseModel):
             >>> scythe.open_run("simulate_energy").problem is None
             True
         """
-        return self._look.problem
-
-    @property
-    def _look(self) -> Look:
-        return look_at(self._objects, self.key)
+        return look_at(self._objects, self.key).problem
 
     @property
     def result(self) -> RunResult | None:
@@ -346,7 +342,7 @@ class ExperimentRun(BaseModel):
             NotFoundError: it was deleted, or never allocated whole.
         """
         if not self._objects.exists(self.key.manifest):
-            look = self._look
+            look = look_at(self._objects, self.key)
             what = "it was deleted" if look.status == "deleted" else look.problem
             raise NotFoundError(f"there is no run {self.experiment_id}: {what}")
 

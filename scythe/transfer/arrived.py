@@ -86,9 +86,12 @@ class Arrivals:
     def missing(self, wanted: pl.DataFrame) -> pl.DataFrame:
         """Those of some files of the source (key, size, tag) that are not here with this size and tag."""
         known = wanted.join(self.known(), on=["key", "size", "tag"], nulls_equal=True)
-        sizes = pl.DataFrame([(key, self.size(key)) for key in known["key"]], {"key": pl.String, "there": pl.Int64}, orient="row")  # fmt: skip
-        here = known.join(sizes, on="key").filter(pl.col("here") == pl.col("there"))
+        here = known.filter(known["here"] == self._sizes(known))
         return wanted.join(here, on="key", how="anti")
+
+    def _sizes(self, files: pl.DataFrame) -> pl.Series:
+        """The bytes of files as they lie here, null for those that do not."""
+        return pl.Series("here", [self.size(key) for key in files["key"]], pl.Int64)
 
     def size(self, key: str) -> int | None:
         """The bytes of a file as it lies here; None where it does not."""
@@ -145,9 +148,8 @@ class Arrivals:
     def end(self, ended: Ended) -> None:
         """Notes that all that was asked for is here, and how large it lies here now; nothing is under way any more."""
         known = self.known()
-        here = pl.Series("here", [self.size(key) for key in known["key"]], pl.Int64)
         staged = self._lines.with_suffix(".new")
-        known.with_columns(here).drop_nulls("here").write_csv(
+        known.with_columns(self._sizes(known)).drop_nulls("here").write_csv(
             staged, separator="\t", include_header=False, quote_style="never"
         )
         staged.replace(self._lines)

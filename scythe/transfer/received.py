@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from scythe.errors import NotFoundError, TransferError
 from scythe.gather.publish import Gathered, record
 from scythe.names import file_names
-from scythe.record.attempts import check_free, parse_attempt
+from scythe.record.attempts import Attempt, check_free
+from scythe.record.format import parse_as
 from scythe.record.generations import catalog_of
 from scythe.record.layout import RunKey
 from scythe.record.plan import RunPlan
@@ -26,7 +27,6 @@ from scythe.terminal.transfer import TransferProgress
 from scythe.transfer.arrived import Arrivals, Ended
 from scythe.transfer.chosen import Asked, Places, check, files_of, listed, looked_up, records_and_tables, tables_of
 from scythe.transfer.copied import bring
-from scythe_catalog.iceberg.catalog import Catalog
 from scythe_catalog.storage.objects import Objects
 
 
@@ -58,7 +58,8 @@ class Receiving:
         result = self._result(there)
         base = records_and_tables(there, self.key, result, self.asked)
         check(Places(self.source, self.local, self.key, result), self.asked)
-        return self._got(pl.concat([base, self._files(result)]))
+        files = pl.concat([base, self._files(result)])
+        return _got(files, self.arrivals.missing(files))
 
     def receive(self, progress: TransferProgress) -> Got:
         """Fetches what is asked for and not there yet, and makes the run one of this root.
@@ -113,18 +114,15 @@ class Receiving:
         kept = {name for name in (self.before.tables or () if self.before else ()) if name in result.tables}
         return tuple(sorted({*kept, *tables_of(result, self.asked)}))
 
-    def _got(self, files: pl.DataFrame) -> Got:
-        missing = self.arrivals.missing(files)
-        return Got(missing.height, int(missing["size"].sum()), files.height - missing.height)
-
     def _bring(self, files: pl.DataFrame, progress: TransferProgress, sha256: Mapping[str, str] | None = None) -> Got:
-        got = self._got(files)
+        missing = self.arrivals.missing(files)
+        got = _got(files, missing)
         if got.files:
             if self.before is not None and self.before.settled:  # whoever comes next has to settle it
                 self.before = replace(self.before, settled=False)
                 self.arrivals.note(self.before)
             progress.expect(got.bytes)
-            bring(self.source, self.arrivals.missing(files), self.arrivals, sha256 or {}, progress.came)
+            bring(self.source, missing, self.arrivals, sha256 or {}, progress.came)
         return got
 
     def _digests(self) -> dict[str, str]:
@@ -138,11 +136,6 @@ class Receiving:
         return {f"{self.key.path}/{uri}": digest for uri, digest in known.iter_rows()}
 
     # --- the root -----------------------------------------------------------------------------------
-
-    @property
-    def _catalog(self) -> Catalog:
-        """The root's own: a catalog of the environment is that of another root."""
-        return catalog_of(self.local)
 
     def _state(self) -> str | None:
         """What tells whether the run was worked on here; None where it is not here."""
@@ -182,7 +175,8 @@ class Receiving:
         if not is_new:
             self._name_anew()
         self.local.delete([self.key.tombstone])  # it may have been deleted here, and is wanted again
-        take_in(self.local, self._catalog, [self.key])
+        own = catalog_of(self.local)  # a catalog of the environment is that of another root
+        take_in(self.local, own, [self.key])
         self.arrivals.end(Ended(self.source.root, state or self._state(), tables))
 
     def _name_anew(self) -> None:
@@ -208,7 +202,7 @@ class Receiving:
             if name in last or (raw := self.arrivals.record(name)) is None:
                 continue
             if name.startswith(f"{self.key.attempts}/"):  # nobody works on it here
-                attempt = parse_attempt(raw, name)
+                attempt = parse_as(Attempt, raw, name)
                 raw = raw if attempt.ended else replace(attempt, ended=True).to_json()
             self.local.write(name, raw)
         if result is not None and tables is not None:
@@ -220,6 +214,10 @@ class Receiving:
         manifest = self.arrivals.record(self.key.manifest)
         assert manifest is not None
         self.local.write(self.key.manifest, manifest)
+
+
+def _got(files: pl.DataFrame, missing: pl.DataFrame) -> Got:
+    return Got(missing.height, int(missing["size"].sum()), files.height - missing.height)
 
 
 def _state_of(result: RunResult | None, attempts: int) -> str:

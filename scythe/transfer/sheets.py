@@ -5,6 +5,7 @@ Instants are those of UTC, without a zone, which Excel does not know. What has n
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -31,6 +32,7 @@ from scythe_catalog.storage.objects import Objects
 _MOST_ROWS = 1_048_576
 #: A cell of it holds so many characters, each of two where UTF-16 has it in two, and so large whole numbers.
 _MOST_CHARACTERS, _MOST_NUMBER = 32_767, 2**53
+_FIRST_DAY = dt.date(1900, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def write_sheet(
     path = folder / f"{key.path.replace('/', '-')}-{table}.{kind}"
     folder.mkdir(parents=True, exist_ok=True)
     if kind == "csv":
-        plain.sink_csv(path)
+        plain.with_columns(selectors.duration().dt.to_string("iso")).sink_csv(path)
         rows = plain.select(pl.len()).collect().item()
     else:
         notes = _notes(objects, result.tables[table].key) if result is not None else None
@@ -105,9 +107,9 @@ def _workbook(plain: pl.LazyFrame, path: Path, table: str, notes: pl.DataFrame |
         )
     if cut := _cut(frame):
         raise TransferError(
-            f"the column {cut!r} of the table {table!r} has texts or numbers that are too large for a cell of Excel, which "
-            f"would cut them ({_MOST_CHARACTERS:,} characters, {_MOST_NUMBER:,} are the most): write it as CSV, or fewer "
-            "of its rows with where="
+            f"the column {cut!r} of the table {table!r} has values that a cell of Excel cannot show: more than "
+            f"{_MOST_CHARACTERS:,} characters, whole numbers beyond {_MOST_NUMBER:,}, or days before {_FIRST_DAY}: "
+            "write it as CSV, or fewer of its rows with where="
         )
     title = f"table {table}"[:31] if table.lower() == "columns" else table[:31]
     named: Sequence[tuple[str, pl.DataFrame | None]] = ((title, frame), ("columns", notes))
@@ -121,11 +123,14 @@ def _workbook(plain: pl.LazyFrame, path: Path, table: str, notes: pl.DataFrame |
 
 
 def _cut(frame: pl.DataFrame) -> str | None:
-    """The first column with a value that a cell of Excel would cut."""
+    """The first column with a value that a cell of Excel would cut, or show as none."""
     texts = selectors.string()
     characters = texts.str.len_chars() + texts.str.count_matches(r"[\x{10000}-\x{10FFFF}]")
     numbers = selectors.integer().cast(pl.Float64).abs()
-    found = frame.select((characters > _MOST_CHARACTERS).any(), (numbers > _MOST_NUMBER).any())
+    days = (selectors.date() | selectors.datetime()).cast(pl.Date)
+    found = frame.select(
+        (characters > _MOST_CHARACTERS).any(), (numbers > _MOST_NUMBER).any(), (days < _FIRST_DAY).any()
+    )
     return next((column.name for column in found if column.any()), None)
 
 
