@@ -14,7 +14,7 @@ import numpy as np
 
 from scythe.errors import ReportError
 from scythe.reporting.facts import Band, Failing, FailureMap, Grid, Machine, Middle, Relation, Scale, Spread
-from scythe.reporting.spreads import shown
+from scythe.reporting.spreads import cut, shown
 from scythe.reporting.svg import ACCENT, BAD, FONT, LINE, QUIET, STRONG, figure
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def at_work(one: Machine) -> str:
 def workers(one: Machine) -> str:
     """A line a worker: the more colour, the busier it was."""
     size = (WIDE[0], 34 + 13 * len(one.workers))
-    names = [_cut(name, _WORKER_LETTERS) for name in reversed(one.workers)]
+    names = [cut(name, _WORKER_LETTERS) for name in reversed(one.workers)]
     left = 14 + FONT * 0.58 * max(map(len, names))
     with figure(size, "Each worker over time", left=left, flat=True) as (axes, made):
         _image(axes, np.asarray(one.busy)[::-1], _DENSITY, (0.0, one.edges[-1], -0.5, len(names) - 0.5))
@@ -163,7 +163,7 @@ def _category_bars(axes: Axes, scale: Scale, bars: Sequence[tuple[Sequence[int],
     for counts, colour in bars:
         axes.barh(places, counts, height=0.68, color=colour, linewidth=0)
     axes.invert_yaxis()
-    axes.set_yticks(places, [_cut(label) for label in scale.labels])
+    axes.set_yticks(places, [cut(label, _LABEL_LETTERS) for label in scale.labels])
     axes.tick_params(axis="y", length=0)
     axes.set_xticks([])
     most = max(1, *bars[0][0])
@@ -217,7 +217,7 @@ def _along_x(axes: Axes, scale: Scale, span: tuple[float, float] | None = None) 
     if scale.kind == "category":
         axes.set_xlim(-0.5, len(scale.labels) - 0.5)
         room = max(3, int(36 / max(1, len(scale.labels))))
-        axes.set_xticks(range(len(scale.labels)), [_cut(label, room) for label in scale.labels])
+        axes.set_xticks(range(len(scale.labels)), [cut(label, room) for label in scale.labels])
         axes.tick_params(axis="x", length=0)
         return
     if scale.log:
@@ -231,7 +231,7 @@ def _along_y(axes: Axes, scale: Scale) -> None:
     """Limits and marks of the left axis."""
     if scale.kind == "category":
         axes.set_ylim(-0.5, len(scale.labels) - 0.5)
-        axes.set_yticks(range(len(scale.labels)), [_cut(label) for label in scale.labels])
+        axes.set_yticks(range(len(scale.labels)), [cut(label, _LABEL_LETTERS) for label in scale.labels])
         axes.tick_params(axis="y", length=0)
         return
     if scale.log:
@@ -300,8 +300,4 @@ def _label_room(scale: Scale) -> float:
     """The room left of a figure for the marks of its vertical axis."""
     if scale.kind != "category":
         return FONT * 4
-    return 12 + FONT * 0.6 * max(len(_cut(label)) for label in scale.labels)
-
-
-def _cut(text: str, most: int = _LABEL_LETTERS) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+    return 12 + FONT * 0.6 * max(len(cut(label, _LABEL_LETTERS)) for label in scale.labels)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Sequence
+from itertools import islice
 
 import polars as pl
 
@@ -24,23 +25,18 @@ def image_columns(frame: pl.DataFrame) -> list[str]:
     return [n for n in texts if any(_is_image(uri) for uri in frame[n].drop_nulls().head(20))]
 
 
-def pictures(objects: Objects, rows: pl.DataFrame, columns: Iterable[str]) -> tuple[tuple[Picture, ...], int]:
+def pictures(objects: Objects, rows: pl.DataFrame, columns: Sequence[str]) -> tuple[tuple[Picture, ...], int]:
     """The first images, of each column in turn, and how many of these could not be read."""
-    names = list(columns)
+    named = ((name, row) for row in rows.iter_rows(named=True) for name in columns if _is_image(row[name] or ""))
     found: list[Picture] = []
     unread = 0
-    for row in rows.select("sort_index", *names).iter_rows(named=True):
-        for name in names:
-            if len(found) + unread >= MOST_PICTURES:
-                return tuple(found), unread
-            uri = row[name]
-            if uri is None or not _is_image(uri):
-                continue
-            small = _small(objects, uri)
-            if small is None:
-                unread += 1
-            else:
-                found.append(Picture(name, row["sort_index"], uri.rpartition("/")[2], *small))
+    for name, row in islice(named, MOST_PICTURES):
+        uri = row[name]
+        small = _small(objects, uri)
+        if small is None:
+            unread += 1
+        else:
+            found.append(Picture(name, row["sort_index"], uri.rpartition("/")[2], *small))
     return tuple(found), unread
 
 

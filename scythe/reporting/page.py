@@ -27,9 +27,10 @@ from scythe.reporting.facts import (
     Spread,
     Variable,
 )
-from scythe.reporting.spreads import shown
+from scythe.reporting.spreads import cut, shown
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+_MESSAGE_LETTERS = 400
 
 
 @dataclass(frozen=True)
@@ -245,7 +246,7 @@ def _kind(one: Kind, inputs: int) -> str:
     cells = "".join(f'<td class="number">{text}</td>' for text in numbers)
     common = "".join(f'<br><span class="common">{escape(text)}</span>' for text in one.common)
     place = f'<br><span class="place">{escape(one.place)}</span>'
-    return f'<tr>{cells}<td class="message"><b>{escape(one.name)}</b> {escape(_short(one.message))}{place}{common}</td></tr>'
+    return f'<tr>{cells}<td class="message"><b>{escape(one.name)}</b> {escape(cut(one.message, _MESSAGE_LETTERS))}{place}{common}</td></tr>'
 
 
 def _failure_map(one: FailureMap) -> str:
@@ -257,10 +258,6 @@ def _failing(one: Failing) -> str:
     stats = f'<p class="stats"><span class="bad">failed <b>{escape(one.bad_range)}</b></span>'
     stats += f"<span>good <b>{escape(one.good_range)}</b></span></p>" if one.good_range else "</p>"
     return _card(_named(one.variable), figures.failing(one) + stats, None)
-
-
-def _short(message: str, most: int = 400) -> str:
-    return message if len(message) <= most else message[: most - 1] + "…"
 
 
 # --- times, dataframes, files -----------------------------------------------------------------------------

@@ -185,10 +185,14 @@ def _beside(one: Spread, other: Spread | None) -> Spread:
     return replace(one, span=(min(edges), max(edges)))
 
 
-def shortened(text: str, most: int = _MOST_LETTERS) -> str:
+def shortened(text: str) -> str:
     """A text in one line, cut where it is too long to be shown."""
-    line = " ".join(text.split())
-    return line if len(line) <= most else line[: most - 1] + "…"
+    return cut(" ".join(text.split()), _MOST_LETTERS)
+
+
+def cut(text: str, most: int) -> str:
+    """A text of so many letters at most."""
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _typed(dtype: pl.DataType) -> str:
