@@ -235,6 +235,22 @@ def test_what_cannot_be_deleted_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     assert objects.files("run") == ["b"]
 
 
+def test_a_file_that_goes_while_a_folder_is_listed_is_not_in_the_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects, walk = Objects.at(tmp_path), disk.walk
+    for name in ("stays", "goes"):
+        objects.write(f"run/{name}", b"content")
+
+    def walked(folder: Path) -> Any:
+        for path in list(walk(folder)):
+            path.unlink() if path.name == "goes" else None
+            yield path
+
+    monkeypatch.setattr(disk, "walk", walked)
+    assert objects.keys("run") == ["run/stays"]
+
+
 # --- staging ----------------------------------------------------------------------------------------
 
 STAGING = """

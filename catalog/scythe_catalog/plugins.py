@@ -1,11 +1,10 @@
-"""What other packages bring, by the entry points of a group; and what lies at `module:name`. Knows none of them."""
+"""What other packages bring beside Scythe's own, by the entry points of a group. Knows none of them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
-from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
 
 
 @cache
@@ -14,7 +13,7 @@ def brought(group: str) -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=group)}
 
 
-def at(place: str) -> Any:
-    """What lies at `module:name`."""
-    module, _, name = place.partition(":")
-    return getattr(import_module(module), name)
+def known(group: str, own: Mapping[str, str]) -> dict[str, EntryPoint]:
+    """Scythe's own of a group (name -> `module:name`), which no package replaces, then those that are installed here."""
+    others = {name: point for name, point in sorted(brought(group).items()) if name not in own}
+    return {name: EntryPoint(name, place, group) for name, place in own.items()} | others

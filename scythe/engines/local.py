@@ -13,7 +13,6 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable
 
 from scythe.define.experiment import Experiment
 from scythe.engines.card import run_html
@@ -31,7 +30,6 @@ from scythe.errors import RunError
 from scythe.gather.collect import Collector
 from scythe.leaf.leaf import Leaf
 from scythe.record.lease import Lease
-from scythe.record.plan import RunPlan
 from scythe.record.provenance import record
 from scythe.record.results import RunResult
 from scythe.settings import engine_settings
@@ -50,21 +48,11 @@ class LocalJob:
 
     hatchet = None
 
-    def __init__(
-        self,
-        plan: RunPlan,
-        experiment: Experiment,
-        open_ranges: Iterable[tuple[int, int]],
-        workers: int | None,
-        *,
-        show: bool,
-        quiet: bool = False,
-    ) -> None:
-        self.plan, self.experiment = plan, experiment
-        self._lease = Lease(plan.objects, plan.key, LocalEngine.name, taken=self._record)
-        self._ranges = list(open_ranges)
-        self._workers = min(workers or cpus(), max(1, sum(b - a for a, b in self._ranges)))
-        self._show, self._quiet = show, quiet
+    def __init__(self, launch: Launch, workers: int | None) -> None:
+        self.plan, self._launch = launch.plan, launch
+        self._lease = Lease(self.plan.objects, self.plan.key, LocalEngine.name, taken=self._record)
+        self._open = sum(b - a for a, b in launch.open_ranges)
+        self._workers = min(workers or cpus(), max(1, self._open))
         self._progress: Progress | None = None
         self._stop = threading.Event()
         self._over = threading.Event()
@@ -72,7 +60,7 @@ class LocalJob:
         self._error: BaseException | None = None
         self._owner = os.getpid()
         # Held, not inherited: `Thread` has private names of its own, others in each Python, that ours would hide.
-        self._thread = threading.Thread(target=self._run, name=f"scythe-run-{plan.key.path}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"scythe-run-{self.plan.key.path}", daemon=True)
 
     def start(self) -> None:
         """Begins; a run that cannot begin is given back."""
@@ -80,8 +68,9 @@ class LocalJob:
             start_threads()
         _RUNNING.add(self)
         try:
-            if self._ranges:  # here, for a notebook shows it below the cell of the thread that makes it
-                self._progress = Progress(self._title, sum(b - a for a, b in self._ranges), quiet=self._quiet)
+            if self._open:  # here, for a notebook shows it below the cell of the thread that makes it
+                title = f"{self.plan.key.experiment} {self.plan.key.version}"
+                self._progress = Progress(title, self._open, quiet=self._launch.quiet)
             self._thread.start()
         except BaseException:
             _RUNNING.discard(self)
@@ -89,15 +78,11 @@ class LocalJob:
             raise
 
     @property
-    def _title(self) -> str:
-        return f"{self.plan.key.experiment} {self.plan.key.version}"
-
-    @property
     def workflow_run_id(self) -> str | None:
         return self.plan.workflow_run_id
 
     def _record(self, attempt: int) -> None:
-        record(self.plan.objects, self.plan.key, self.experiment, LocalEngine.name, attempt)
+        record(self.plan.objects, self.plan.key, self._launch.experiment, LocalEngine.name, attempt)
 
     # --- the reference ------------------------------------------------------------------------------
 
@@ -183,7 +168,7 @@ class LocalJob:
             self._over.set()
 
     def _work(self) -> RunResult:
-        collector = Collector(self.plan, self.experiment, self._lease.number, show=self._show)
+        collector = Collector(self.plan, self._launch.experiment, self._lease.number, show=self._launch.show)
         try:
             if self._progress is not None:
                 self._drive(collector, self._progress)
@@ -196,14 +181,10 @@ class LocalJob:
         return result
 
     def _drive(self, collector: Collector, progress: Progress) -> None:
-        plan, retries = self.plan, self.experiment.options.retries
-        chunks = ChunkQueue(self._ranges, self._workers, plan.chunk)
-        job, in_flight, out = pool_job(plan, self.experiment), 0, 0  # chunks and inputs on their way
-        with (
-            Leaf(plan, self.experiment) as leaf,
-            progress,
-            Pool(self._workers, progress.output) as pool,
-        ):
+        plan, experiment = self.plan, self._launch.experiment
+        chunks = ChunkQueue(self._launch.open_ranges, self._workers, plan.chunk)
+        job, in_flight, out = pool_job(plan, experiment), 0, 0  # chunks and inputs on their way
+        with Leaf(plan, experiment) as leaf, progress, Pool(self._workers, progress.output) as pool:
             pool.prepare(job)
             while chunks.remaining or in_flight:
                 self._lease.check()
@@ -229,7 +210,7 @@ class LocalJob:
                                 collector.add(result)
                         case Died():
                             in_flight, out = in_flight - 1, out - event.chunk.size
-                            what = after(event, retries)
+                            what = after(event, experiment.options.retries)
                             chunks.give_back(*what.again)
                             if what.lost is not None:
                                 collector.add(error_row(leaf, event, what.lost, what.attempts))
@@ -265,8 +246,7 @@ class LocalEngine(Engine):
 
     def start(self, work: Launch) -> LocalJob:
         asked = work.options.workers if isinstance(work.options, LocalOptions) else None
-        workers = work.workers or asked or engine_settings().workers
-        job = LocalJob(work.plan, work.experiment, work.open_ranges, workers, show=work.show, quiet=work.quiet)
+        job = LocalJob(work, work.workers or asked or engine_settings().workers)
         job.start()
         return job
 

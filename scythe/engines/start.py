@@ -21,7 +21,7 @@ from scythe.record.attempts import latest_attempt
 from scythe.record.manifest import record_trigger
 from scythe.record.plan import RunPlan
 from scythe.settings import engine_settings, first_process
-from scythe_catalog.plugins import at, brought
+from scythe_catalog.plugins import known
 
 #: The group of entry points by which a package brings an engine.
 GROUP = "scythe.engines"
@@ -94,13 +94,9 @@ def engine_named(name: str) -> Engine:
     Raises:
         SettingsError: there is none; the message lists those that are there.
     """
-    if name in _OWN:
-        return at(_OWN[name])()
-    found = brought(GROUP)
+    found = known(GROUP, _OWN)
     if name not in found:
-        raise SettingsError(
-            f"there is no engine {name!r}: use {' or '.join(map(repr, (*_OWN, *sorted(found.keys() - _OWN))))}"
-        )
+        raise SettingsError(f"there is no engine {name!r}: use {' or '.join(map(repr, found))}")
     return found[name].load()()
 
 

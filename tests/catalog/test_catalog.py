@@ -192,6 +192,14 @@ class TestAppending:
         assert task.file.null_value_counts[ids["text"]] == 1
         assert task.file.lower_bounds[ids["number"]] == (1).to_bytes(8, "little")
 
+    @pytest.mark.parametrize("text", ["a" * 15 + "\ud7ff" + "b", "\U0010ffff" * 20])
+    def test_a_text_that_no_short_one_is_greater_than_has_no_upper_bound(self, place: Place, text: str) -> None:
+        place.ensure()
+        told = place.file("one", [Row(number=1, text=text)]).statistics
+        number = str(place.table().ids["text"])
+        assert number in told["lower_bounds"]
+        assert number not in told["upper_bounds"]
+
     def test_a_commit_that_loses_its_race_is_tried_again_and_doubles_nothing(
         self, place: Place, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -309,6 +309,11 @@ class TestBounds:
             (re.compile("^abc$", re.IGNORECASE), "ABC"),
             (r"^\S+$", "a\u00a0b"),
             ("^é$", "é"),
+            ("^[a-z&&[^aeiou]]+$", "bcd"),
+            ("^[a-z&&[^aeiou]]+$", "a"),
+            ("^[a-z--aeiou]+$", "bcd"),
+            ("^[a[bc]]+$", "abc"),
+            ("^[A-Z]{1,2000}$", "A"),
         ],
         ids=str,
     )
@@ -329,6 +334,28 @@ class TestBounds:
 
         assert conform(pa.table({"value": ["yes"]}), compile_model(Model)).num_rows == 1
         assert only(pa.table({"value": ["yes", "nope"]}), Model).rows == (1,)
+
+    def test_a_plain_pattern_of_pythons_own_engine_is_checked_by_it_as_well(self) -> None:
+        class Model(BaseModel):
+            model_config = ConfigDict(regex_engine="python-re")
+            value: str = Field(pattern="^[a-z]+$")
+
+        before_its_end = [Model(value="yes\n").value]
+        assert conform(pa.table({"value": before_its_end}), compile_model(Model))["value"].to_pylist() == before_its_end
+
+    @pytest.mark.parametrize("bound", [10**23, 2**64 - 1, -(10**23)])
+    def test_a_bound_that_no_float_equals_is_compared_as_the_model_does(self, bound: int) -> None:
+        fine, beyond = float(bound), float(bound) + 1e10
+        assert one(float, [fine], le=bound) == [fine]
+        assert only(pa.table({"value": [fine, beyond]}), create_model("M", value=(float, Field(le=bound)))).rows == (1,)
+
+    @pytest.mark.parametrize("bound", [math.inf, 1e80, Decimal("1e38"), 1e-80])
+    def test_a_bound_beyond_what_a_decimal_can_hold_is_kept_by_all_or_by_none(self, bound: Any) -> None:
+        sized = Annotated[Decimal, Field(max_digits=38, decimal_places=2)]
+        values = [Decimal("-1.50"), Decimal(0)]
+        assert one(sized, values, lt=bound) == values
+        assert one(sized, values, ge=-bound if bound != 1e-80 else Decimal("-1.5000001")) == values
+        assert only(pa.table({"value": values}), create_model("M", value=(sized, Field(gt=bound)))).rows == (0, 1)
 
 
 ints = st.integers(-(2**63), 2**63 - 1)

@@ -10,6 +10,7 @@ from decimal import Context, Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
 
+import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -296,6 +297,9 @@ class TestRefusedValues:
             (dt.time, dt.time(1, tzinfo=dt.UTC)),
             (dt.datetime, dt.datetime(2020, 1, 1, tzinfo=dt.UTC)),
             (dt.timedelta, dt.timedelta.max),
+            (dt.datetime, pd.Timestamp(1, unit="ns")),
+            (AwareDatetime, pd.Timestamp(1, unit="ns", tz="UTC")),
+            (list[dt.datetime], [pd.Timestamp(1, unit="ns")]),
         ],
         ids=str,
     )

@@ -177,6 +177,38 @@ def test_a_stream_that_fails_is_no_failure_of_a_child(quick: None) -> None:
     assert str(asyncio.run(watched(*FAILED_STREAMS, ValueError("of the task")))) == "of the task"
 
 
+def test_a_child_that_ends_while_its_node_drops_it_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the engine tells of a run that it cancels, before it answers that it has."""
+
+    async def tell_first(ids: list[str]) -> None:
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(children, "cancel_runs", tell_first)
+
+    class Task:
+        def create_bulk_run_item(self, **asked: Any) -> Any:
+            return SimpleNamespace(**asked)
+
+        async def aio_run_many(self, wanted: list[Any], wait_for_result: bool) -> list[Any]:
+            return [Run(one.child_key) for one in wanted]
+
+    class Run(Told):
+        def __init__(self, key: str) -> None:
+            super().__init__({"of": key})
+            self.workflow_run_id = key
+
+    async def outcomes() -> list[Any]:
+        waiting = children.Children({})
+        await waiting.trigger(Task(), [children.Child("node", SimpleNamespace(), tag="node")])  # pyright: ignore[reportArgumentType]
+        await waiting.drop()
+        await waiting.trigger(Task(), [children.Child("leaf", SimpleNamespace(), tag="leaf")])  # pyright: ignore[reportArgumentType]
+        came = [*await waiting.arrived(1.0), *(await waiting.arrived(0.1) if len(waiting) else [])]
+        assert len(waiting) == 0
+        return came
+
+    assert asyncio.run(outcomes()) == [("leaf", {"of": "leaf"})]
+
+
 def test_validators_of_the_sdks_rest_methods_are_built_when_one_is_called_first() -> None:
     program = """
 import pydantic

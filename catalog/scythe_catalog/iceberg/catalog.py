@@ -138,10 +138,8 @@ class Catalog:
         """Forgets a table; its data files stay. Nothing happens where there is none."""
         from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
 
-        try:
+        with contextlib.suppress(NoSuchTableError, NoSuchNamespaceError):
             self.iceberg.drop_table((namespace, name))
-        except (NoSuchTableError, NoSuchNamespaceError):
-            return
 
 
 @lru_cache(maxsize=64)

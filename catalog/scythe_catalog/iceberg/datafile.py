@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scythe_catalog.compute import pc
-from scythe_catalog.schema.kinds import Kind, List, Map, Struct, known_part
+from scythe_catalog.schema.kinds import Kind, known_part
 from scythe_catalog.schema.table_schema import SCHEMA_KEY, TableSchema
 from scythe_catalog.storage.objects import Objects
 
@@ -170,27 +170,15 @@ def _unknown_paths(schema: pa.Schema) -> list[str]:
     """The paths of all that is unknown, and of what lies above and below it without being told either."""
     if SCHEMA_KEY.encode() not in (schema.metadata or {}):
         return []
-    found: list[str] = []
+    return [path for column in TableSchema.from_arrow(schema) for path in _unknown(column.name, column.kind)]
 
-    def visit(path: str, kind: Kind) -> None:
-        if known_part(kind) is None:
-            found.append(path)
-        match kind:
-            case List(item):
-                visit(f"{path}.element", item)
-            case Map(_, value):
-                visit(f"{path}.value", value)
-                if known_part(kind) is None:
-                    found.append(f"{path}.key")
-            case Struct(members):
-                for m in members:
-                    visit(f"{path}.{m.name}", m.kind)
-            case _:
-                return
 
-    for column in TableSchema.from_arrow(schema):
-        visit(column.name, column.kind)
-    return found
+def _unknown(path: str, kind: Kind, *, within: bool = False) -> Iterator[str]:
+    untold = within or known_part(kind) is None
+    if untold:
+        yield path
+    for name, part in kind.parts:
+        yield from _unknown(f"{path}.{name}", part, within=untold)
 
 
 def _identified(f: pa.Field, path: str, ids: FieldIds) -> pa.Field:

@@ -6,7 +6,6 @@ import io
 from typing import Any
 
 from pyiceberg.io import FileIO, InputFile, InputStream, OutputFile, OutputStream
-from pyiceberg.typedef import EMPTY_DICT, Properties
 
 from scythe_catalog.storage.objects import Objects
 
@@ -81,9 +80,6 @@ class _Buffer(io.BytesIO):
 
 class ObjectsFileIO(FileIO):
     """Reads metadata files whole: they are small, and one request is cheaper than many."""
-
-    def __init__(self, properties: Properties = EMPTY_DICT) -> None:
-        super().__init__(properties)
 
     def new_input(self, location: str) -> InputFile:
         return _Input(location)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from scythe_catalog.iceberg.datafile import DataFile, iceberg_statistics
@@ -11,6 +11,7 @@ from scythe_catalog.iceberg.datafile import DataFile, iceberg_statistics
 if TYPE_CHECKING:
     import pyiceberg.table
     from pyiceberg.expressions import BooleanExpression
+    from pyiceberg.table import Transaction
 
 #: Values of the partition columns, by name.
 Partition = Mapping[str, Any]
@@ -61,8 +62,18 @@ def partition_filter(partition: Partition) -> BooleanExpression:
     return expression
 
 
-def files_of(table: pyiceberg.table.Table, partition: Partition) -> Iterable[Any]:
-    """The scan tasks of a partition's data files."""
-    if table.current_snapshot() is None:
-        return []
-    return table.scan(row_filter=partition_filter(partition)).plan_files()
+def files_of(table: pyiceberg.table.Table, partition: Partition) -> dict[str, Any]:
+    """The data files of a partition as PyIceberg has them, by URI; all that the table has where no values are given."""
+    return {task.file.file_path: task.file for task in table.scan(row_filter=partition_filter(partition)).plan_files()}
+
+
+def swap(tx: Transaction, gone: Sequence[Any], new: Sequence[Any]) -> None:
+    """Takes data files out of a table and puts others in, in one snapshot; in none where there is nothing to do."""
+    if not (gone or new):
+        return
+    update = tx.update_snapshot()
+    with update.overwrite() if gone else update.merge_append() as snapshot:
+        for file in gone:
+            snapshot.delete_data_file(file)
+        for file in new:
+            snapshot.append_data_file(file)

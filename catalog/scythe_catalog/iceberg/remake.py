@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from scythe_catalog.errors import CommitConflict, TableNotFound
 from scythe_catalog.iceberg.catalog import Catalog
 from scythe_catalog.iceberg.datafile import DataFile
-from scythe_catalog.iceberg.partition import Partition, data_file
+from scythe_catalog.iceberg.partition import Partition, data_file, files_of, swap
 from scythe_catalog.iceberg.tables import LEDGER, Table, called
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def remake(catalog: Catalog, namespace: str, name: str, decide: Decide) -> None:
     deadline, pause = time.monotonic() + _PATIENCE_SECONDS, 0.05
     while True:
         table = _here(catalog, namespace, name)
-        present = _present(table)
+        present = files_of(table, {})
         try:
             _commit(table, present, decide(Table(table), {uri: _values(file) for uri, file in present.items()}))
             return
@@ -79,12 +79,6 @@ def _here(catalog: Catalog, namespace: str, name: str) -> IcebergTable:
     return table
 
 
-def _present(table: IcebergTable) -> dict[str, Any]:
-    if table.current_snapshot() is None:
-        return {}
-    return {task.file.file_path: task.file for task in table.scan().plan_files()}
-
-
 def _values(file: Any) -> tuple[Any, ...]:
     return tuple(file.partition[i] for i in range(len(file.partition)))
 
@@ -95,16 +89,7 @@ def _commit(table: IcebergTable, present: Mapping[str, Any], wanted: Wanted) -> 
     keys = {key for key in table.properties if key.startswith(LEDGER)}
     kept = {LEDGER + key for key in wanted.keys}
     tx = table.transaction()
-    if gone:
-        with tx.update_snapshot().overwrite() as snapshot:
-            for file in gone:
-                snapshot.delete_data_file(file)
-            for file in new:
-                snapshot.append_data_file(file)
-    elif new:
-        with tx.update_snapshot().merge_append() as snapshot:
-            for file in new:
-                snapshot.append_data_file(file)
+    swap(tx, gone, new)
     if keys - kept:
         tx.remove_properties(*sorted(keys - kept))
     tx.set_properties({_REMADE: str(int(time.time())), **dict.fromkeys(kept - keys, "1")})

@@ -29,7 +29,7 @@ def scan(
     `columns` selects and orders; `keep` names partition columns to show behind them.
     """
     schema = table.schema
-    names = [c for c in schema.names if columns is None or c in columns] if columns is None else list(columns)
+    names = list(schema.names if columns is None else columns)
     frame = pl.scan_iceberg(table.iceberg, storage_options=Objects.at(table.iceberg.metadata_location).polars_options)
     for name, value in partition.items():
         frame = frame.filter(pl.col(name) == value)

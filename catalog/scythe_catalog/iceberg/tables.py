@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from scythe_catalog.errors import CatalogError, CommitConflict
 from scythe_catalog.iceberg.datafile import DataFile, field_ids
-from scythe_catalog.iceberg.partition import EPOCH, Partition, data_file, files_of
+from scythe_catalog.iceberg.partition import EPOCH, Partition, data_file, files_of, swap
 from scythe_catalog.schema.compare import clashes, united
 from scythe_catalog.schema.table_schema import SCHEMA_KEY, TableSchema
 from scythe_catalog.storage.objects import Objects
@@ -114,10 +114,7 @@ class Table:
             new = {key: added for key, added in files.items() if added and LEDGER + key not in table.properties}
             if not new or not wanted():
                 return False
-            with tx.update_snapshot().merge_append() as snapshot:
-                for added in new.values():
-                    for file in added:
-                        snapshot.append_data_file(data_file(table, file, partition))
+            swap(tx, (), [data_file(table, file, partition) for added in new.values() for file in added])
             tx.set_properties({LEDGER + key: "1" for key in new})
             return True
 
@@ -131,20 +128,11 @@ class Table:
         wanted = {file.uri: file for file in files}
 
         def change(table: pyiceberg.table.Table, tx: Transaction) -> bool:
-            present = {task.file.file_path: task.file for task in files_of(table, partition)}
+            present = files_of(table, partition)
             done = [k for k in table.properties if forget and k.startswith(LEDGER + forget)]
             gone = [file for uri, file in present.items() if uri not in wanted]
-            new = [file for uri, file in wanted.items() if uri not in present]
-            if gone:
-                with tx.update_snapshot().overwrite() as snapshot:
-                    for file in gone:
-                        snapshot.delete_data_file(file)
-                    for file in new:
-                        snapshot.append_data_file(data_file(table, file, partition))
-            elif new:
-                with tx.update_snapshot().merge_append() as snapshot:
-                    for file in new:
-                        snapshot.append_data_file(data_file(table, file, partition))
+            new = [data_file(table, file, partition) for uri, file in wanted.items() if uri not in present]
+            swap(tx, gone, new)
             if done:
                 tx.remove_properties(*done)
             return bool(gone or new or done)
@@ -165,7 +153,7 @@ class Table:
 
     def files(self, partition: Partition) -> list[str]:
         """URIs of the data files of a partition."""
-        return sorted(task.file.file_path for task in files_of(self.iceberg, partition))
+        return sorted(files_of(self.iceberg, partition))
 
     def held(self) -> dict[tuple[Any, ...], frozenset[str]]:
         """What the table holds: the values of each partition, and the columns that hold anything there.
@@ -180,10 +168,9 @@ class Table:
         every = frozenset(f.name for f in schema.fields)
         nested = every - set(plain.values())
         found: dict[tuple[Any, ...], frozenset[str]] = {}
-        for task in files_of(self.iceberg, {}):
-            told = task.file.value_counts
-            columns = nested | {plain[i] for i in told if i in plain} if told else every
-            values = tuple(self._partition_values(task.file.partition))
+        for file in files_of(self.iceberg, {}).values():
+            columns = nested | {plain[i] for i in file.value_counts if i in plain} if file.value_counts else every
+            values = tuple(self._partition_values(file.partition))
             found[values] = found.get(values, frozenset()) | columns
         return found
 

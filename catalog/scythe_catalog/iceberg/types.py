@@ -53,6 +53,8 @@ _PLAIN: dict[pa.DataType, PrimitiveType] = {
     pa.timestamp("us", "UTC"): TimestamptzType(),
 }
 _TRUNCATED_TEXT = 16
+#: What is kept of each column, by the number of its field.
+_OF_COLUMNS = ("column_sizes", "value_counts", "null_value_counts", "nan_value_counts", "lower_bounds", "upper_bounds")
 
 
 def iceberg_schema(schema: TableSchema) -> Schema:
@@ -90,56 +92,44 @@ def statistics(footer: pq.FileMetaData, schema: Schema, nans: Mapping[str, int])
     would miss its rows.
     """
     fields = {f.name: f for f in schema.fields if isinstance(f.field_type, PrimitiveType)}
-    sizes: dict[str, int] = {}
-    values: dict[str, int] = {}
-    nulls: dict[str, int] = {}
-    lows: dict[str, Any] = {}
-    highs: dict[str, Any] = {}
-    uncounted: set[str] = set()
-    unbounded = {name for name, count in nans.items() if count}
-    for group in range(footer.num_row_groups):
-        row_group = footer.row_group(group)
-        for i in range(footer.num_columns):
-            column = row_group.column(i)
-            name = column.path_in_schema
-            if name not in fields:
-                continue
-            sizes[name] = sizes.get(name, 0) + column.total_compressed_size
-            values[name] = values.get(name, 0) + column.num_values
-            found = column.statistics
-            if found is None or not found.has_null_count:
-                uncounted.add(name)
-                continue
-            nulls[name] = nulls.get(name, 0) + found.null_count
-            if found.has_min_max:
-                lows[name] = found.min if name not in lows else min(lows[name], found.min)
-                highs[name] = found.max if name not in highs else max(highs[name], found.max)
-            elif found.null_count < column.num_values:
-                unbounded.add(name)
-    bounded = [n for n in lows if n not in unbounded | uncounted]
-    by_id = {name: str(f.field_id) for name, f in fields.items()}
-    upper = {by_id[n]: b for n in bounded if (b := _bound(fields[n].field_type, highs[n], upper=True)) is not None}
-    return {
-        "column_sizes": {by_id[n]: v for n, v in sizes.items()},
-        "value_counts": {by_id[n]: v for n, v in values.items()},
-        "null_value_counts": {by_id[n]: v for n, v in nulls.items() if n not in uncounted},
-        "nan_value_counts": {by_id[n]: v for n, v in nans.items() if n in by_id},
-        "lower_bounds": {by_id[n]: _bound(fields[n].field_type, lows[n], upper=False) for n in bounded},
-        "upper_bounds": upper,
-        "split_offsets": [_offset(footer.row_group(g)) for g in range(footer.num_row_groups)],
-    }
+    groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
+    told: dict[str, dict[str, Any]] = {name: {} for name in _OF_COLUMNS}
+    told["nan_value_counts"] = {str(fields[name].field_id): count for name, count in nans.items() if name in fields}
+    for i in range(footer.num_columns if groups else 0):
+        chunks = [group.column(i) for group in groups]
+        field = fields.get(chunks[0].path_in_schema)
+        if field is None:
+            continue
+        number = str(field.field_id)
+        told["column_sizes"][number] = sum(chunk.total_compressed_size for chunk in chunks)
+        told["value_counts"][number] = sum(chunk.num_values for chunk in chunks)
+        found = [chunk.statistics for chunk in chunks]
+        if any(one is None or not one.has_null_count for one in found):
+            continue
+        told["null_value_counts"][number] = sum(one.null_count for one in found)
+        bounded = [one for one in found if one.has_min_max]
+        filled = [one for one, chunk in zip(found, chunks, strict=True) if one.null_count < chunk.num_values]
+        if bounded and all(one.has_min_max for one in filled) and not nans.get(field.name):
+            told["lower_bounds"][number] = _bound(field.field_type, min(one.min for one in bounded), upper=False)
+            upper = _bound(field.field_type, max(one.max for one in bounded), upper=True)
+            if upper is not None:
+                told["upper_bounds"][number] = upper
+    return {**told, "split_offsets": [_offset(group) for group in groups]}
 
 
 def _bound(dtype: IcebergType, value: Any, *, upper: bool) -> str | None:
-    if isinstance(dtype, StringType):
-        value = truncate_upper_bound_text_string(value, _TRUNCATED_TEXT) if upper else value[:_TRUNCATED_TEXT]
-    elif isinstance(dtype, BinaryType):
-        value = value if not upper or len(value) <= _TRUNCATED_TEXT else None
-        value = value[:_TRUNCATED_TEXT] if value is not None and not upper else value
+    if isinstance(dtype, StringType | BinaryType) and len(value) > _TRUNCATED_TEXT:
+        if upper:
+            value = truncate_upper_bound_text_string(value, _TRUNCATED_TEXT) if isinstance(dtype, StringType) else None
+        else:
+            value = value[:_TRUNCATED_TEXT]
     if value is None:
         return None
     assert isinstance(dtype, PrimitiveType)
-    return base64.b64encode(to_bytes(dtype, value)).decode()
+    try:
+        return base64.b64encode(to_bytes(dtype, value)).decode()
+    except UnicodeEncodeError:  # the number after U+D7FF is no letter's
+        return None
 
 
 def _offset(group: pq.RowGroupMetaData) -> int:

@@ -123,6 +123,8 @@ class Walk:
     def kind(self, annotation: Any, metadata: Iterable[Any]) -> Found:
         annotation, metadata = _unwrap(annotation, tuple(metadata))
         facts = read_metadata(metadata)
+        if self.config.get("regex_engine") == "python-re" and facts.declared.pop("pattern", None):
+            facts.opaque = True
         found = self.bare(annotation, facts)
         found.opaque |= facts.opaque
         found.loose |= facts.loose

@@ -62,16 +62,9 @@ def has_privates(model: type[BaseModel], schema: TableSchema) -> bool:
 
 
 def _private_kind(kind: k.Kind) -> bool:
-    match kind:
-        case k.List(item):
-            return _private_kind(item)
-        case k.Map(_, value):
-            return _private_kind(value)
-        case k.Struct(members):
-            own = kind.python is not None and issubclass(kind.python, BaseModel) and kind.python.__private_attributes__
-            return bool(own) or any(_private_kind(m.kind) for m in members)
-        case _:
-            return False
+    model = kind.python if isinstance(kind, k.Struct) else None
+    own = model is not None and issubclass(model, BaseModel) and model.__private_attributes__
+    return bool(own) or any(_private_kind(part) for _, part in kind.parts)
 
 
 def private_problems(given: Sequence[BaseModel], back: Sequence[BaseModel]) -> Iterator[Problem]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
-from pydantic import AliasChoices, AliasPath, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from scythe_catalog.compute import pc
@@ -24,7 +24,7 @@ from scythe_catalog.schema import kinds as k
 from scythe_catalog.schema.bounds import check_bounds
 from scythe_catalog.schema.compile import CompiledModel
 from scythe_catalog.schema.convert import MISFIT, column_to_arrow, models_to_arrow
-from scythe_catalog.schema.lift import aliases, holds, lifted, lifted_objects, misfit
+from scythe_catalog.schema.lift import alias_paths, aliases, holds, lifted, lifted_objects, misfit
 from scythe_catalog.schema.problems import Problem, raise_problems
 from scythe_catalog.schema.table_schema import Column
 
@@ -114,11 +114,7 @@ def _by_field_name(frame: Frame, compiled: CompiledModel) -> Frame:
 
 def _paths(compiled: CompiledModel) -> set[str]:
     """Columns out of which the model itself takes fields, by the path of an alias."""
-    found: set[str] = set()
-    for info in compiled.model.model_fields.values():
-        alias = info.validation_alias
-        choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
-        found |= {str(choice.path[0]) for choice in choices if isinstance(choice, AliasPath)}
+    found = {str(alias.path[0]) for info in compiled.model.model_fields.values() for alias in alias_paths(info)}
     return found - set(compiled.schema.names)
 
 
@@ -141,9 +137,7 @@ def _by_path(frame: Frame, compiled: CompiledModel) -> Iterator[Problem]:
     if config.get("populate_by_name") or config.get("validate_by_name"):
         return
     for name, info in compiled.model.model_fields.items():
-        alias = info.validation_alias
-        choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
-        paths = [choice for choice in choices if isinstance(choice, AliasPath)]
+        paths = alias_paths(info)
         if name in there and paths and not aliases(info):
             path = ".".join(map(str, paths[0].path))
             yield Problem(
@@ -154,9 +148,7 @@ def _by_path(frame: Frame, compiled: CompiledModel) -> Iterator[Problem]:
 def _missing(frame: Frame, fields: dict[str, FieldInfo]) -> Iterator[Problem]:
     there = set(frame.names)
     for name, info in fields.items():
-        path = info.validation_alias
-        choices = path.choices if isinstance(path, AliasChoices) else [path]
-        by_path = any(isinstance(choice, AliasPath) and choice.path[0] in there for choice in choices)
+        by_path = any(alias.path[0] in there for alias in alias_paths(info))
         if info.is_required() and name not in there and not by_path:
             yield Problem(name, "is missing: it is required and has no default")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pydantic import AliasChoices, BaseModel, RootModel
+from pydantic import AliasChoices, AliasPath, BaseModel, RootModel
 from pydantic.fields import FieldInfo
 
 from scythe_catalog.errors import DataError
@@ -101,10 +101,17 @@ def _members(kind: k.Struct) -> dict[str, k.Kind]:
 
 def aliases(info: FieldInfo) -> list[str]:
     """The plain names, beside its own, under which a model takes a field."""
-    choices = (
-        info.validation_alias.choices if isinstance(info.validation_alias, AliasChoices) else [info.validation_alias]
-    )
-    return [alias for alias in (*choices, info.alias) if isinstance(alias, str)]
+    return [alias for alias in (*_choices(info), info.alias) if isinstance(alias, str)]
+
+
+def alias_paths(info: FieldInfo) -> list[AliasPath]:
+    """The paths by which a model takes a field out of other values."""
+    return [alias for alias in _choices(info) if isinstance(alias, AliasPath)]
+
+
+def _choices(info: FieldInfo) -> list[str | AliasPath | None]:
+    alias = info.validation_alias
+    return [*alias.choices] if isinstance(alias, AliasChoices) else [alias]
 
 
 def _root(kind: k.Struct) -> k.Kind | None:

@@ -8,14 +8,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import annotated_types as at
+import pyarrow as pa
 from pydantic import AfterValidator
 from pydantic.fields import FieldInfo
 from pydantic.types import AllowInfNan, PathType, Strict
 
+from scythe_catalog.compute import pc
 from scythe_catalog.markers import FileMarker
 
-#: Patterns that mean the same to Arrow's engine and to pydantic's: no classes that depend on Unicode tables, no flags.
-_PLAIN_PATTERN = re.compile(r"(?:[^\\(]|\((?!\?)|\\[^A-Za-z0-9])*")
+#: Patterns that mean the same to Arrow's engine and to pydantic's: no classes that depend on Unicode tables, no flags, and
+#: no classes within classes (`[a-z&&[^aeiou]]`), which Arrow's does not know.
+_PLAIN_PATTERN = re.compile(r"(?:[^\\(\[]|\((?!\?)|\\[^A-Za-z0-9]|\[(?:[^\\\[\]&~-]|\\[^A-Za-z0-9]|([&~-])(?!\1))+\])*")
 _BOUNDS: dict[type, str] = {
     at.Ge: "ge",
     at.Gt: "gt",
@@ -24,6 +27,8 @@ _BOUNDS: dict[type, str] = {
     at.MinLen: "min_length",
     at.MaxLen: "max_length",
 }
+#: What pydantic's own metadata declare; whatever else they say, only pydantic can check.
+_DECLARED = frozenset({"pattern", "max_digits", "decimal_places", "min_length", "max_length"})
 
 
 @dataclass
@@ -55,11 +60,19 @@ def read_metadata(metadata: Iterable[Any]) -> Facts:
     for item in metadata:
         _read(item, facts)
     pattern = facts.declared.get("pattern")
-    if pattern is not None and not (isinstance(pattern, str) and _PLAIN_PATTERN.fullmatch(pattern)):
+    if pattern is not None and not (isinstance(pattern, str) and _is_plain(pattern)):
         del facts.declared["pattern"]
         facts.opaque = True
     facts.declared = {name: v for name, v in facts.declared.items() if v is not None and v is not False}
     return facts
+
+
+def _is_plain(pattern: str) -> bool:
+    """Whether a pattern means the same to both engines, and is none that Arrow's refuses, as it does long repetitions."""
+    try:
+        return bool(_PLAIN_PATTERN.fullmatch(pattern) and pc.match_substring_regex(pa.array([""]), pattern))
+    except pa.ArrowInvalid:
+        return False
 
 
 def _read(item: Any, facts: Facts) -> None:
@@ -79,26 +92,13 @@ def _read(item: Any, facts: Facts) -> None:
         facts.add(read_metadata(item.metadata))
     elif isinstance(item, at.GroupedMetadata):
         facts.add(read_metadata(item))
-    elif _is_general(item):
-        facts.declared |= _general(item)
-        facts.strict |= bool(getattr(item, "strict", False))
-        facts.opaque |= _changes_values(item)
+    elif type(item).__name__ == "_PydanticGeneralMetadata":
+        told: dict[str, Any] = vars(item)
+        facts.declared |= {name: v for name, v in told.items() if name in _DECLARED}
+        facts.strict |= bool(told.get("strict"))
+        facts.opaque |= any(v for name, v in told.items() if name not in _DECLARED)
     elif isinstance(item, at.BaseMetadata):
         facts.opaque = True
     elif hasattr(item, "__get_pydantic_core_schema__"):
         facts.opaque = True
         facts.loose |= not isinstance(item, AfterValidator)
-
-
-def _is_general(item: Any) -> bool:
-    return type(item).__name__ == "_PydanticGeneralMetadata"
-
-
-def _general(item: Any) -> dict[str, Any]:
-    known = ("pattern", "max_digits", "decimal_places", "min_length", "max_length")
-    return {name: v for name, v in vars(item).items() if name in known}
-
-
-def _changes_values(item: Any) -> bool:
-    harmless = {"pattern", "max_digits", "decimal_places", "min_length", "max_length"}
-    return any(v for name, v in vars(item).items() if name not in harmless)

@@ -6,8 +6,8 @@ guessed. Never sees Python values.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, partial
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +16,8 @@ from scythe_catalog.compute import pc
 from scythe_catalog.errors import SchemaError
 from scythe_catalog.names import twins
 from scythe_catalog.schema import kinds as k
+from scythe_catalog.schema.kinds.numbers import MOST_DIGITS
 from scythe_catalog.schema.kinds.times import DAY_MICROS, DAYS, MICROS
-
-_MOST_DIGITS = 38
 
 
 def to_storage(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -53,21 +52,9 @@ def _stored(array: pa.Array) -> pa.Array:
     if t.is_null(dtype):
         return pa.nulls(len(array), k.Unknown().storage)
     if k.is_list(dtype):
-        sizes = pc.fill_null(pc.list_value_length(array), 0).cast(pa.int64()).to_numpy(zero_copy_only=False)
-        items = _stored(pc.list_flatten(array))
-        return _listed(sizes, items, array.is_null())
+        return _listed(array, _stored)
     if t.is_map(dtype):
-        offsets = array.offsets.to_numpy()
-        start, size = (int(offsets[0]), int(offsets[-1] - offsets[0])) if len(array) else (0, 0)
-        keys, items = _stored(array.keys.slice(start, size)), _stored(array.items.slice(start, size))
-        kind = k.kind_of_arrow(dtype)
-        return pa.MapArray.from_arrays(
-            pa.array(offsets - start, pa.int32()),
-            keys.cast(pa.string()),
-            items,
-            type=kind.storage,
-            mask=array.is_null(),
-        )
+        return _mapped(array, _stored, k.kind_of_arrow(dtype).storage)
     if t.is_struct(dtype):
         fields = [pa.field(f.name, k.kind_of_arrow(f.type).storage) for f in dtype]
         return pa.StructArray.from_arrays([_stored(a) for a in array.flatten()], fields=fields, mask=array.is_null())
@@ -76,11 +63,23 @@ def _stored(array: pa.Array) -> pa.Array:
     return array.cast(k.kind_of_arrow(dtype).storage)
 
 
-def _listed(sizes: np.ndarray, items: pa.Array, nulls: pa.Array) -> pa.Array:
+def _listed(array: pa.Array, convert: Callable[[pa.Array], pa.Array]) -> pa.Array:
+    """An array of lists whose items are converted."""
+    sizes = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
     offsets = np.zeros(len(sizes) + 1, np.int64)
     np.cumsum(sizes, out=offsets[1:])
+    items = convert(pc.list_flatten(array))
     dtype = pa.list_(pa.field("element", items.type))
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items, type=dtype, mask=nulls)
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items, type=dtype, mask=array.is_null())
+
+
+def _mapped(array: pa.Array, convert: Callable[[pa.Array], pa.Array], storage: pa.DataType) -> pa.Array:
+    """An array of maps whose values are converted; its keys become plain texts."""
+    offsets = array.offsets.to_numpy()
+    start, size = (int(offsets[0]), int(offsets[-1] - offsets[0])) if len(array) else (0, 0)
+    keys, items = _stored(array.keys.slice(start, size)).cast(pa.string()), convert(array.items.slice(start, size))
+    shifted = pa.array(offsets - start, pa.int32())
+    return pa.MapArray.from_arrays(shifted, keys, items, type=storage, mask=array.is_null())
 
 
 def _instants(array: pa.Array) -> pa.Array:
@@ -128,10 +127,10 @@ def joined(one: k.Kind, other: k.Kind, where: str = "") -> k.Kind:
         case (k.Int(), k.Float()) | (k.Float(), k.Int()):
             return k.Float()
         case (k.Decimal(p, s), k.Int()) | (k.Int(), k.Decimal(p, s)):
-            return k.Decimal(min(max(p, 19 + s), _MOST_DIGITS), s)
+            return k.Decimal(min(max(p, 19 + s), MOST_DIGITS), s)
         case k.Decimal(p, s), k.Decimal(q, t):
             scale = max(s, t)
-            return k.Decimal(min(max(p - s, q - t) + scale, _MOST_DIGITS), scale)
+            return k.Decimal(min(max(p - s, q - t) + scale, MOST_DIGITS), scale)
         case k.List(), k.List():
             return k.List(joined(one.item, other.item, f"{where}.element"))
         case k.Map(), k.Map():
@@ -158,15 +157,9 @@ def loses(have: k.Kind, want: k.Kind) -> bool:
             return p - s < 19
         case k.Decimal(p, s), k.Decimal(q, t):
             return p - s > q - t
-        case k.List(), k.List():
-            return loses(have.item, want.item)
-        case k.Map(), k.Map():
-            return loses(have.value, want.value)
-        case k.Struct(), k.Struct():
-            wanted = {m.name: m.kind for m in want.members}
-            return any(loses(m.kind, wanted[m.name]) for m in have.members)
         case _:
-            return False
+            wanted = dict(want.parts)
+            return any(loses(part, wanted[name]) for name, part in have.parts)
 
 
 def refitted(column: pa.ChunkedArray, want: k.Kind) -> pa.ChunkedArray:
@@ -188,19 +181,9 @@ def _refitted(array: pa.Array, want: k.Kind) -> pa.Array:
         return pa.nulls(len(array), storage)
     match want:
         case k.List(item):
-            sizes = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
-            return _listed(sizes, _refitted(pc.list_flatten(array), item), array.is_null())
+            return _listed(array, partial(_refitted, want=item))
         case k.Map(_, value):
-            offsets = array.offsets.to_numpy()
-            start, size = int(offsets[0]), int(offsets[-1] - offsets[0])
-            items = _refitted(array.items.slice(start, size), value)
-            return pa.MapArray.from_arrays(
-                pa.array(offsets - start, pa.int32()),
-                array.keys.slice(start, size),
-                items,
-                type=storage,
-                mask=array.is_null(),
-            )
+            return _mapped(array, partial(_refitted, want=value), storage)
         case k.Struct(members) if t.is_struct(array.type):
             have = dict(zip([f.name for f in array.type], array.flatten(), strict=True))
             parts = [
@@ -226,14 +209,5 @@ def same_names(columns: Iterable[tuple[str, k.Kind]]) -> tuple[str, str] | None:
 
 def _paths(path: str, kind: k.Kind) -> Iterator[str]:
     yield path
-    match kind:
-        case k.List(item):
-            yield from _paths(f"{path}.element", item)
-        case k.Map(_, value):
-            yield f"{path}.key"
-            yield from _paths(f"{path}.value", value)
-        case k.Struct(members):
-            for m in members:
-                yield from _paths(f"{path}.{m.name}", m.kind)
-        case _:
-            return
+    for name, part in kind.parts:
+        yield from _paths(f"{path}.{name}", part)

@@ -19,12 +19,11 @@ from obstore.exceptions import AlreadyExistsError
 from scythe_catalog.storage import staging
 from scythe_catalog.storage.objects import Found, Objects
 from scythe_catalog.storage.provider import Provider, provider_of
-from scythe_catalog.storage.ranged import Ranged, RangedFile, read_range
+from scythe_catalog.storage.ranged import PART_BYTES, Ranged, RangedFile, read_range
 
 A = TypeVar("A")
 T = TypeVar("T")
 
-_PART_BYTES = 8 * 1024 * 1024
 #: An object in a bucket has 10,000 parts at most.
 _MAX_PARTS = 9_000
 _AT_ONCE = 32
@@ -127,10 +126,10 @@ class Bucket(Objects):
 
     def upload(self, path: Path, key: str) -> None:
         size = path.stat().st_size
-        if size <= _PART_BYTES:
+        if size <= PART_BYTES:
             self.write(key, path.read_bytes())
             return
-        part = max(_PART_BYTES, -(-size // _MAX_PARTS))
+        part = max(PART_BYTES, -(-size // _MAX_PARTS))
 
         def attempt() -> None:
             with path.open("rb") as source:

@@ -229,9 +229,15 @@ def entries(folder: Path) -> tuple[list[str], list[str]]:
     return [name for name, is_folder in listed if is_folder], [name for name, is_folder in listed if not is_folder]
 
 
-def facts(path: Path) -> tuple[int, dt.datetime, str]:
-    """A file's bytes, when it was written by the disk's own clock, and what tells its content from another one."""
-    found = path.stat()
+def facts(path: Path) -> tuple[int, dt.datetime, str] | None:
+    """A file's bytes, when it was written by the disk's own clock, and what tells its content from another one.
+
+    None where there is no such file (any more).
+    """
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     return found.st_size, dt.datetime.fromtimestamp(found.st_mtime, dt.UTC), str(found.st_mtime_ns)
 
 

@@ -50,11 +50,8 @@ class Folder(Objects):
             return disk.read_part(self.folder / key, start, stop, tag)
 
     def described(self, keys: Iterable[str]) -> list[Found]:
-        found: list[Found] = []
-        for key in keys:
-            with contextlib.suppress(FileNotFoundError), disk.spoken(self.folder / key, "read"):
-                found.append(Found(key, *disk.facts(self.folder / key)))
-        return found
+        with disk.spoken(self.folder, "read"):
+            return [Found(key, *facts) for key in keys if (facts := disk.facts(self.folder / key)) is not None]
 
     def size(self, key: str) -> int:
         path = self.folder / key
@@ -66,8 +63,7 @@ class Folder(Objects):
 
     def found(self, prefix: str) -> list[Found]:
         folder = self.folder
-        with disk.spoken(folder / prefix, "read"):
-            return [Found(p.relative_to(folder).as_posix(), *disk.facts(p)) for p in disk.walk(folder / prefix)]
+        return self.described(path.relative_to(folder).as_posix() for path in disk.walk(folder / prefix))
 
     def _listing(self, prefix: str) -> tuple[list[str], list[str]]:
         path = self.folder / prefix

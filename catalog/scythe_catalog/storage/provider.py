@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from scythe_catalog.errors import CatalogError
-from scythe_catalog.plugins import at, brought
+from scythe_catalog.plugins import known
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -54,7 +54,7 @@ class Provider(ABC):
 
 def known_schemes() -> list[str]:
     """The schemes of addresses for which there is a provider."""
-    return [*_OWN, *sorted(brought(GROUP).keys() - _OWN)]
+    return list(known(GROUP, _OWN))
 
 
 @lru_cache(maxsize=256)
@@ -65,9 +65,7 @@ def provider_of(root: str) -> Provider:
         CatalogError: there is none for such an address.
     """
     scheme = root.partition("://")[0]
-    if scheme in _OWN:
-        return at(_OWN[scheme])(root)
-    found = brought(GROUP)
-    if scheme not in found:
+    found = known(GROUP, _OWN).get(scheme)
+    if found is None:
         raise CatalogError(f"no store is known for {root}")
-    return found[scheme].load()(root)
+    return found.load()(root)

@@ -52,27 +52,31 @@ async def workers_for(name: str, *, patient: bool) -> list[Worker]:
 
 async def slots_for(tasks: Tasks) -> int:
     """How many functions of an experiment can run at once on the workers that are connected now."""
-    try:
-        workers = [w for w in await active_workers() if serves(w, tasks.leaf.name)]
-    except Exception:  # noqa: BLE001 - a guess is good enough where only gRPC gets through
-        workers = []
-    return sum(map(_slots, workers)) or _DEFAULT_SLOTS
+    return sum(map(_slots, await _serving(tasks.leaf.name))) or _DEFAULT_SLOTS
 
 
 async def node_slots(tasks: Tasks) -> int:
     """How many scatter nodes of an experiment can wait at once on the workers that are connected now."""
+    return sum(map(_limit, await _serving(tasks.scatter.name))) or _DEFAULT_NODE_SLOTS
+
+
+async def _serving(name: str) -> list[Worker]:
+    """The workers that are connected now and have a task; none where they cannot be asked for."""
     try:
-        workers = [w for w in await active_workers() if serves(w, tasks.scatter.name)]
-    except Exception:  # noqa: BLE001 - as above
-        workers = []
-    limits = [config.limit for w in workers for config in (w.slot_config or {}).values()]
-    return sum(limits) or _DEFAULT_NODE_SLOTS
+        return [w for w in await active_workers() if serves(w, name)]
+    except Exception:  # noqa: BLE001 - a guess is good enough where only gRPC gets through
+        return []
 
 
 def _slots(worker: Worker) -> int:
     labels = {label.key: label.value for label in worker.labels or []}
     if SLOTS_LABEL in labels:
         return int(labels[SLOTS_LABEL] or 0)
+    return _limit(worker)
+
+
+def _limit(worker: Worker) -> int:
+    """How many tasks a worker takes at once."""
     return sum(config.limit for config in (worker.slot_config or {}).values())
 
 

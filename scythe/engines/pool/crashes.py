@@ -32,10 +32,9 @@ def after(death: Died, retries: int) -> Aftermath:
     work, at = death.chunk, death.at
     if at is None:
         if work.size > 1:
-            middle = work.size // 2
-            return Aftermath([Chunk(work.rows[:middle]), Chunk(work.rows[middle:])], None, 0)
+            return Aftermath(work.halves(), None, 0)
         at = 0
-    attempts = (work.attempts if work.size == 1 else 0) + death.tries
+    attempts = work.attempts + death.tries
     again = [Chunk(rows) for rows in (work.rows[:at], work.rows[at + 1 :]) if len(rows)]
     if death.mixed:
         return Aftermath([*again, Chunk(work.rows[at : at + 1])], None, 0)

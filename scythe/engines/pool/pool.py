@@ -42,7 +42,7 @@ _MAX_FALSE_STARTS = 3
 class Chunk:
     """The inputs that one call of the leaf serves, by their rows in `specs.pq`.
 
-    `attempts` counts the earlier tries of a single input.
+    `attempts` counts the earlier tries of a single input; of several it is 0.
     """
 
     rows: Positions
@@ -51,6 +51,11 @@ class Chunk:
     @property
     def size(self) -> int:
         return len(self.rows)
+
+    def halves(self) -> list[Chunk]:
+        """Its inputs in two chunks; of a single input in one."""
+        middle = self.size // 2
+        return [Chunk(rows, self.attempts) for rows in (self.rows[:middle], self.rows[middle:]) if len(rows)]
 
 
 @dataclass(frozen=True)
@@ -295,12 +300,10 @@ class Pool:
         Without `at` it could not even send what it had done: the chunk is run again in two halves, to need less.
         """
         job, work = worker.chunks.popleft()
-        attempts = work.attempts if work.size == 1 else 0
         if at is None:
-            middle = work.size // 2
-            again = [Chunk(work.rows[:middle]), Chunk(work.rows[middle:], attempts)]
+            again = work.halves()
         else:
-            again = [Chunk(work.rows[at : at + 1], attempts + tries), Chunk(work.rows[at + 1 :])]
+            again = [Chunk(work.rows[at : at + 1], work.attempts + tries), Chunk(work.rows[at + 1 :])]
         again = [chunk for chunk in again if chunk.size]
         worker.chunks.extendleft((job, chunk) for chunk in reversed(again))
         self._replace(worker, again=True)

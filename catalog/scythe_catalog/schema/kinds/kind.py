@@ -88,6 +88,11 @@ class Kind:
         """Whether values of any type may be acceptable, which only pydantic can tell."""
         return False
 
+    @property
+    def parts(self) -> tuple[tuple[str, Kind], ...]:
+        """The kinds that it is made of, each by the name that Iceberg gives it in the path of a column."""
+        return ()
+
     # --- how it is stored and shown ---------------------------------------------------------------
 
     @property

@@ -38,6 +38,10 @@ class List(Kind):
     def of_arrow(cls, dtype: pa.DataType) -> Kind | None:
         return cls(kind_of_arrow(dtype.value_type)) if is_list(dtype) else None
 
+    @property
+    def parts(self) -> tuple[tuple[str, Kind], ...]:
+        return (("element", self.item),)
+
     @cached_property
     def storage(self) -> pa.DataType:  # pyright: ignore[reportIncompatibleMethodOverride]
         return pa.list_(pa.field("element", self.item.storage))
@@ -89,6 +93,10 @@ class Map(Kind):
         if kind_of_arrow(dtype.key_type).name not in ("str", "unknown"):
             raise SchemaError(f"the keys of a map must be texts, not {dtype.key_type}: make them texts, or two lists")
         return cls(Str(), kind_of_arrow(dtype.item_type))
+
+    @property
+    def parts(self) -> tuple[tuple[str, Kind], ...]:
+        return ("key", self.key), ("value", self.value)
 
     @cached_property
     def storage(self) -> pa.DataType:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -144,6 +152,10 @@ class Struct(Kind):
         if not (pa.types.is_struct(dtype) and dtype.num_fields):
             return None
         return cls(tuple(Member(f.name, kind_of_arrow(f.type), True) for f in dtype))
+
+    @property
+    def parts(self) -> tuple[tuple[str, Kind], ...]:
+        return tuple((m.name, m.kind) for m in self.members)
 
     @cached_property
     def storage(self) -> pa.DataType:  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from decimal import Decimal as PyDecimal
 from typing import Any
 
@@ -15,6 +16,7 @@ from scythe_catalog.compute import pc
 from scythe_catalog.schema.kinds.kind import ORDER, Kind, Values, exactly, of_classes
 
 _INT64 = np.iinfo(np.int64)
+MOST_DIGITS = 38
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,7 @@ class Int(Number):
     def held(self, rule: str, values: pa.ChunkedArray, bound: Any) -> pa.ChunkedArray:
         whole = {"ge": math.ceil, "gt": math.floor, "le": math.floor, "lt": math.ceil}[rule](bound)
         if not _INT64.min <= whole <= _INT64.max:
-            always = (whole < 0) == (rule in ("ge", "gt"))  # beyond what the column can hold: so do all values or none
-            return pc.if_else(pc.is_valid(values), always, None)
+            return _beyond(rule, values, below=whole < 0)
         return ORDER[rule](values, pa.scalar(whole, pa.int64()))
 
 
@@ -82,6 +83,11 @@ class Float(Number):
     def cast(self, values: pa.ChunkedArray) -> pa.ChunkedArray:
         whole = pa.types.is_integer(values.type)
         return exactly(values, values.cast(pa.float64(), safe=False)) if whole else values.cast(self.storage)
+
+    def held(self, rule: str, values: pa.ChunkedArray, bound: Any) -> pa.ChunkedArray:
+        return ORDER[rule](
+            values, pa.scalar(float(bound), pa.float64())
+        )  # as pydantic takes an integer that no float is
 
 
 def _exact_int(value: Any) -> int:
@@ -102,6 +108,11 @@ def _exact_float(value: Any) -> float:
     return number
 
 
+def _beyond(rule: str, values: pa.ChunkedArray, *, below: bool) -> pa.ChunkedArray:
+    """Where a bound holds that lies beyond what the column can hold: for all values or for none."""
+    return pc.if_else(pc.is_valid(values), below == (rule in ("ge", "gt")), None)
+
+
 @dataclass(frozen=True)
 class Decimal(Number):
     """Exact decimals of `precision` digits, `scale` of them behind the point."""
@@ -116,7 +127,7 @@ class Decimal(Number):
         if annotation not in cls.annotations:
             return None
         precision, scale = told.get("max_digits"), told.get("decimal_places")
-        if precision is None or scale is None or not 0 < precision <= 38:
+        if precision is None or scale is None or not 0 < precision <= MOST_DIGITS:
             raise ValueError(
                 "Give its size: Field(max_digits=12, decimal_places=2), with max_digits of at most 38; or use float."
             )
@@ -124,7 +135,7 @@ class Decimal(Number):
 
     @classmethod
     def of_arrow(cls, dtype: pa.DataType) -> Kind | None:
-        fits = pa.types.is_decimal(dtype) and dtype.precision <= 38 and 0 <= dtype.scale <= dtype.precision
+        fits = pa.types.is_decimal(dtype) and dtype.precision <= MOST_DIGITS and 0 <= dtype.scale <= dtype.precision
         return cls(dtype.precision, dtype.scale) if fits else None
 
     @property
@@ -145,8 +156,12 @@ class Decimal(Number):
 
     def held(self, rule: str, values: pa.ChunkedArray, bound: Any) -> pa.ChunkedArray:
         exact = PyDecimal(str(bound))
-        wide = pa.decimal256(76, max(self.scale, -int(exact.as_tuple().exponent), 0))
-        return ORDER[rule](values.cast(wide), pa.scalar(exact, wide))
+        if not exact.is_finite() or exact.adjusted() >= MOST_DIGITS:
+            return _beyond(rule, values, below=exact < 0)
+        rounding = ROUND_CEILING if rule in ("ge", "lt") else ROUND_FLOOR
+        step = exact.quantize(PyDecimal(1).scaleb(-self.scale), rounding, Context(prec=2 * MOST_DIGITS))
+        wide = pa.decimal256(2 * MOST_DIGITS, self.scale)
+        return ORDER[rule](values.cast(wide), pa.scalar(step, wide))
 
     def describe(self) -> str:
         return f"decimal({self.precision}, {self.scale})"

@@ -105,7 +105,10 @@ class Timestamp(Kind):
         return pa.timestamp("us", tz="UTC" if self.aware else None)
 
     def dump(self, values: Values) -> Values:
+        plain = set(map(type, values)) <= {dt.datetime, type(None)}
         for v in values:
+            if not plain and getattr(v, "nanosecond", 0):  # pandas' own, of which Arrow would keep the microseconds
+                raise ValueError(f"{v!r} has nanoseconds, which are not stored: round it to microseconds")
             if v is not None and (v.tzinfo is not None) != self.aware:
                 wanted = "NaiveDatetime and a value without a zone" if not self.aware else "a value with a zone"
                 raise ValueError(

@@ -34,16 +34,31 @@ _CANCEL_SECONDS = 2.0
 _CANCEL_LOOK_SECONDS = 0.1
 
 
-class HatchetRef:
-    """A started run; `hatchet` is the SDK's own reference to its root."""
+class _Ref:
+    """What has been triggered; `hatchet` is the SDK's own reference to its root."""
 
-    def __init__(self, plan: RunPlan, hatchet: Any, run_id: str, attempt: int) -> None:
-        self.plan, self.hatchet, self._run_id, self._attempt = plan, hatchet, run_id, attempt
-        self._awaited: concurrent.futures.Future[RunResult] | None = None
+    def __init__(self, plan: RunPlan, hatchet: Any, run_id: str) -> None:
+        self.plan, self.hatchet, self._run_id = plan, hatchet, run_id
 
     @property
     def workflow_run_id(self) -> str | None:
         return self._run_id
+
+    def cancel(self) -> None:
+        self.plan.objects.write(self.plan.key.cancelled, b"{}")
+        cancel(self.plan, [self.hatchet.workflow_run_id])
+
+    def _repr_html_(self) -> str:
+        return run_html(self.plan.objects, self.plan.key)
+
+
+class HatchetRef(_Ref):
+    """A started run."""
+
+    def __init__(self, plan: RunPlan, hatchet: Any, run_id: str, attempt: int) -> None:
+        super().__init__(plan, hatchet, run_id)
+        self._attempt = attempt
+        self._awaited: concurrent.futures.Future[RunResult] | None = None
 
     def result(self, timeout: float | None = None) -> RunResult:
         until = None if timeout is None else time.monotonic() + timeout
@@ -80,13 +95,6 @@ class HatchetRef:
 
     async def aio_result(self) -> RunResult:
         return await asyncio.shield(asyncio.wrap_future(self._waiting()))  # it is waited for elsewhere, too
-
-    def cancel(self) -> None:
-        self.plan.objects.write(self.plan.key.cancelled, b"{}")
-        cancel(self.plan, [self.hatchet.workflow_run_id])
-
-    def _repr_html_(self) -> str:
-        return run_html(self.plan.objects, self.plan.key)
 
     def _waiting(self) -> concurrent.futures.Future[RunResult]:
         if self._awaited is None:
@@ -191,15 +199,8 @@ async def _output_of(hatchet: Any) -> dict[str, Any]:
         return output
 
 
-class WorkflowRef:
+class WorkflowRef(_Ref):
     """A started workflow of Hatchet's own; its result is what it returns: task name -> output."""
-
-    def __init__(self, plan: RunPlan, hatchet: Any) -> None:
-        self.plan, self.hatchet = plan, hatchet
-
-    @property
-    def workflow_run_id(self) -> str | None:
-        return self.hatchet.workflow_run_id
 
     def result(self, timeout: float | None = None) -> Any:
         try:
@@ -209,13 +210,6 @@ class WorkflowRef:
 
     async def aio_result(self) -> Any:
         return await asyncio.wrap_future(on_loop(self._wait()))
-
-    def cancel(self) -> None:
-        self.plan.objects.write(self.plan.key.cancelled, b"{}")
-        cancel(self.plan, [self.hatchet.workflow_run_id])
-
-    def _repr_html_(self) -> str:
-        return run_html(self.plan.objects, self.plan.key)
 
     async def _wait(self) -> Any:
         try:

@@ -65,10 +65,9 @@ def attached(plan: RunPlan) -> HatchetRef | WorkflowRef | None:
     check(connect())
     manifest = read_manifest(plan.objects, plan.key)
     if not plan.tables and manifest.get("workflow_run_id"):
-        return WorkflowRef(plan, connect().runs.get_run_ref(manifest["workflow_run_id"]))
-    last = latest_attempt(plan.objects, plan.key)
-    known = {r for r in (manifest.get("workflow_run_id"), last.run if last is not None else None) if r}
-    going = on_loop(unfinished_triggers(plan.key, known)).result()
+        known = manifest["workflow_run_id"]
+        return WorkflowRef(plan, connect().runs.get_run_ref(known), known)
+    going = on_loop(unfinished_triggers(plan.key, _triggered(plan))).result()
     if not going:
         return None
     recorded = record_trigger(plan.objects, plan.key, going[0])
@@ -102,7 +101,7 @@ def run_hatchet(
             spec = arrow_to_models(leaf.inputs(range(1)), experiment.schemas.input)[0]
         ref = _trigger(workflow, spec, plan, attempt)
         record_trigger(plan.objects, plan.key, ref.workflow_run_id)
-        return WorkflowRef(plan, ref)
+        return WorkflowRef(plan, ref, ref.workflow_run_id)
     tasks = declare(connect(), experiment)
     payload = LeafInput(**pointer, single=True) if plan.single else ScatterInput(**pointer)
     ref = _trigger(tasks.leaf if plan.single else tasks.scatter, payload, plan, attempt)
@@ -147,9 +146,14 @@ def _trigger(task: Any, payload: BaseModel, plan: RunPlan, attempt: AttemptPlan)
 def cancel_run(plan: RunPlan) -> None:
     """Cancels all that the engine has of a run; raises SettingsError where it cannot be reached."""
     check(connect())
+    cancel(plan, list(_triggered(plan)))
+
+
+def _triggered(plan: RunPlan) -> set[str]:
+    """The runs of the engine that the run's folder names: its first one, and that of the newest attempt."""
     last = latest_attempt(plan.objects, plan.key)
     recorded = read_manifest(plan.objects, plan.key).get("workflow_run_id")
-    cancel(plan, [r for r in {recorded, last.run if last is not None else None} if r])
+    return {run for run in (recorded, last.run if last is not None else None) if run}
 
 
 def _said(error: Exception) -> str:

@@ -49,11 +49,11 @@ class Children:
 
     def __init__(self, carried: dict[str, str]) -> None:
         self._carried = carried
-        self._watches: dict[Any, asyncio.Task[None]] = {}
-        self._tags: dict[Any, Any] = {}
+        #: Those that have not come in: reference -> what listens for it, child.
+        self._watches: dict[Any, tuple[asyncio.Task[None], Child]] = {}
         self._arrived: asyncio.Queue[tuple[Any, Outcome]] = asyncio.Queue()
-        #: Those of which nothing is known but that they were asked for: reference -> task, child.
-        self._unconfirmed: dict[Any, tuple[Any, Child]] = {}
+        #: Those of which nothing is known but that they were asked for: reference -> task.
+        self._unconfirmed: dict[Any, Any] = {}
         self._heard = time.monotonic()
         self._arrived_at = time.monotonic()
 
@@ -72,9 +72,8 @@ class Children:
             ]
             refs = await task.aio_run_many(wanted, wait_for_result=False)
             for ref, child in zip(refs, block, strict=True):
-                self._watches[ref] = asyncio.ensure_future(self._watch(ref))
-                self._tags[ref] = child.tag
-                self._unconfirmed[ref] = task, child
+                self._watches[ref] = asyncio.ensure_future(self._watch(ref)), child
+                self._unconfirmed[ref] = task
 
     async def arrived(self, timeout: float) -> list[tuple[Any, Outcome]]:
         """The tags and outcomes of the children that have come in, after at most this many seconds of waiting."""
@@ -88,25 +87,28 @@ class Children:
         while not self._arrived.empty():
             found.append(self._arrived.get_nowait())
         self._heard = self._arrived_at = time.monotonic()
-        return [(self._drop(ref), outcome) for ref, outcome in found]
+        return [
+            (self._drop(ref), outcome) for ref, outcome in found if ref in self._watches
+        ]  # else it was dropped since
 
     async def any_runs(self) -> bool:
         """Whether one of the first has begun."""
-        runs = [ref.workflow_run_id for ref in list(self._watches)[:_LOOKED_AT]]
-        found = await asyncio.gather(*map(connect().runs.aio_get_status, runs), return_exceptions=True)
-        return V1TaskStatus.RUNNING in found
+        return V1TaskStatus.RUNNING in await self._states(_LOOKED_AT)
 
     async def all_queue(self) -> bool:
         """Whether every one that has not come in still waits for a slot, and nothing has come for a while."""
         if not self._watches or time.monotonic() - self._arrived_at < _SILENCE_SECONDS:
             return False
-        runs = [ref.workflow_run_id for ref in self._watches]
-        found = await asyncio.gather(*map(connect().runs.aio_get_status, runs), return_exceptions=True)
-        return set(found) == {V1TaskStatus.QUEUED}
+        return set(await self._states()) == {V1TaskStatus.QUEUED}
+
+    async def _states(self, most: int | None = None) -> list[Any]:
+        """What the engine says of those that have not come in, of `most` of them; an exception where it cannot be asked."""
+        runs = [ref.workflow_run_id for ref in list(self._watches)[:most]]
+        return await asyncio.gather(*map(connect().runs.aio_get_status, runs), return_exceptions=True)
 
     def leave(self) -> None:
         """Waits for none of them any more."""
-        for watch in self._watches.values():
+        for watch, _ in self._watches.values():
             watch.cancel()
 
     async def cancel(self) -> None:
@@ -133,9 +135,10 @@ class Children:
 
     def _drop(self, ref: Any) -> Any:
         """Forgets a child; gives its tag."""
-        self._watches.pop(ref).cancel()
+        watch, child = self._watches.pop(ref)
+        watch.cancel()
         self._unconfirmed.pop(ref, None)
-        return self._tags.pop(ref)
+        return child.tag
 
     async def _replace_lost(self) -> None:
         """Triggers again, under other keys, the children of which there is nothing but the key.
@@ -150,10 +153,11 @@ class Children:
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
         lost: dict[Any, list[Child]] = defaultdict(list)
-        for (ref, (task, child)), is_there in zip(asked.items(), there, strict=True):
+        for (ref, task), is_there in zip(asked.items(), there, strict=True):
             if is_there is None:
-                self._unconfirmed[ref] = task, child
+                self._unconfirmed[ref] = task
             elif not is_there:
+                _, child = self._watches[ref]
                 self._drop(ref)
                 lost[task].append(replace(child, key=f"{child.key}-again"))
         for task, again in lost.items():

@@ -13,15 +13,14 @@ from scythe.define.experiment import Experiment
 from scythe.engines.hatchet.errors import settle
 from scythe.engines.hatchet.tasks import LeafInput
 from scythe.engines.hatchet.worker.alive import kept_alive
-from scythe.engines.hatchet.worker.loading import Loaded, Loader, find_plan, is_done, is_left, settle_result
+from scythe.engines.hatchet.worker.loading import Loaded, Loader, as_root
 from scythe.engines.hatchet.worker.stopping import Stopping
-from scythe.engines.hatchet.worker.threads import in_thread, lease_of
+from scythe.engines.hatchet.worker.threads import in_thread
 from scythe.engines.pool.server import Server
-from scythe.errors import Superseded
 from scythe.gather.collect import Collector
 from scythe.gather.parts import Part
 from scythe.gather.payload import Packed
-from scythe.record.manifest import record_trigger
+from scythe.record.lease import Lease
 
 
 def leaf_function(
@@ -50,28 +49,16 @@ def leaf_function(
             raise
 
     async def _single(payload: LeafInput, context: Context) -> dict[str, Any]:
-        plan = await asyncio.to_thread(find_plan, payload.root, payload.key)
-        run_id = context.workflow_run_id
-        if await in_thread(lambda: is_left(plan, payload.turn)):
-            return {"finished": payload.run}
-        try:
-            async with lease_of(plan, run_id, payload.turn):
-                recorded = await asyncio.to_thread(record_trigger, plan.objects, plan.key, run_id)
-                payload = payload.model_copy(update={"run_id": recorded})
-                loaded = await loader.attempt(payload, experiment)
-                if await in_thread(lambda: is_done(plan, payload.turn)):
-                    await in_thread(lambda: settle_result(plan), last=True)
-                else:
-                    packed = await _run(payload, context, loaded) if loaded.attempt.n else []
-                    await in_thread(lambda: _gather(loaded, packed), last=True)
-        except Superseded as error:
-            return {"superseded": error.owner}
-        return {"finished": payload.run}
+        async def collect(payload: LeafInput, loaded: Loaded, _: Lease) -> Collector:
+            packed = await _run(payload, context, loaded) if loaded.attempt.n else []
+            return await in_thread(lambda: _collected(loaded, packed))
+
+        return await as_root(payload, context, loader, experiment, collect)
 
     return leaf
 
 
-def _gather(loaded: Loaded, packed: list[Packed]) -> None:
+def _collected(loaded: Loaded, packed: list[Packed]) -> Collector:
     run = loaded.prepared
     collector = Collector(run.plan, run.experiment, loaded.attempt.number, show=False)
     for one in packed:
@@ -80,7 +67,7 @@ def _gather(loaded: Loaded, packed: list[Packed]) -> None:
             collector.add_part(found)
         else:
             collector.add(found)
-    collector.finish()
+    return collector
 
 
 def _log_to(context: Context, experiment: Experiment) -> Callable[[logging.LogRecord], None]:

@@ -1,4 +1,4 @@
-"""What a worker needs of a run before it can work on it, loaded once and kept for the next task.
+"""What a worker needs of a run before it can work on it, loaded once and kept for the next task; how a root begins and ends.
 
 Checks that the worker's code is the code that the attempt was started with.
 """
@@ -8,14 +8,18 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from hatchet_sdk import Context
 
 from scythe.define.experiment import Experiment
 from scythe.engines.hatchet.tasks import Pointer
+from scythe.engines.hatchet.worker.threads import in_thread, lease_of
 from scythe.engines.pool.job import pool_job
 from scythe.engines.pool.server import Prepared
-from scythe.errors import RunError
+from scythe.errors import RunError, Superseded
 from scythe.gather.collect import Collector
 from scythe.gather.payload import Packing
 from scythe.gather.publish import settle
@@ -23,10 +27,13 @@ from scythe.record.attempt_plan import AttemptPlan, load_attempt_plan
 from scythe.record.attempts import latest_attempt
 from scythe.record.generations import catalog_of
 from scythe.record.layout import RunKey
-from scythe.record.manifest import schema_hash
+from scythe.record.lease import Lease
+from scythe.record.manifest import record_trigger, schema_hash
 from scythe.record.plan import RunPlan
 from scythe.record.results import read_result
 from scythe_catalog.storage.objects import Objects
+
+P = TypeVar("P", bound=Pointer)
 
 _KEPT = 16
 
@@ -116,7 +123,7 @@ def _check(plan: RunPlan, attempt: AttemptPlan, experiment: Experiment, code: st
 
 
 def is_done(plan: RunPlan, attempt: int) -> bool:
-    """Whether an attempt has published its result: its root is run again where its answer did not reach the engine."""
+    """Whether an attempt has published its result."""
     result = read_result(plan.objects, plan.key)
     return result is not None and result.attempt >= attempt
 
@@ -130,6 +137,35 @@ def is_left(plan: RunPlan, attempt: int) -> bool:
 def settle_result(plan: RunPlan) -> None:
     """Publishes a result that is there: the process that wrote it may have died before."""
     settle(plan.objects, catalog_of(plan.objects, plan.catalog), plan.key)
+
+
+async def as_root(
+    payload: P,
+    context: Context,
+    loader: Loader,
+    experiment: Experiment,
+    collect: Callable[[P, Loaded, Lease], Awaitable[Collector]],
+) -> dict[str, Any]:
+    """What the root of an attempt returns: it alone has the run's lease, and ends the attempt with what `collect` gives.
+
+    Its root is run again where its answer did not reach the engine: an attempt that is over is only published.
+    """
+    plan = await asyncio.to_thread(find_plan, payload.root, payload.key)
+    if await in_thread(lambda: is_left(plan, payload.turn)):
+        return {"finished": payload.run}
+    try:
+        async with lease_of(plan, context.workflow_run_id, payload.turn) as lease:
+            run_id = await asyncio.to_thread(record_trigger, plan.objects, plan.key, context.workflow_run_id)
+            payload = payload.model_copy(update={"run_id": run_id})
+            loaded = await loader.attempt(payload, experiment)
+            if await in_thread(lambda: is_done(plan, payload.turn)):
+                await in_thread(lambda: settle_result(plan), last=True)
+            else:
+                collector = await collect(payload, loaded, lease)
+                await in_thread(collector.finish, last=True)
+    except Superseded as error:
+        return {"superseded": error.owner}
+    return {"finished": payload.run}
 
 
 class NodeCollector(Collector):

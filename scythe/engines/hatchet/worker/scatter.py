@@ -28,18 +28,10 @@ from scythe.engines.hatchet.fleet import node_slots, slots_for
 from scythe.engines.hatchet.tasks import LeafInput, ScatterInput, Tasks, metadata
 from scythe.engines.hatchet.worker.alive import kept_alive
 from scythe.engines.hatchet.worker.children import Child, Children, Outcome
-from scythe.engines.hatchet.worker.loading import (
-    Loaded,
-    Loader,
-    NodeCollector,
-    find_plan,
-    is_done,
-    is_left,
-    settle_result,
-)
+from scythe.engines.hatchet.worker.loading import Loaded, Loader, NodeCollector, as_root
 from scythe.engines.hatchet.worker.stopping import Stopping
-from scythe.engines.hatchet.worker.threads import in_thread, lease_of
-from scythe.errors import RunCancelled, RunError, Superseded
+from scythe.engines.hatchet.worker.threads import in_thread
+from scythe.errors import RunCancelled, RunError
 from scythe.gather.error_limit import FIRST_INPUTS
 from scythe.gather.parts import Part
 from scythe.gather.payload import Packed
@@ -47,7 +39,6 @@ from scythe.leaf.rows import ChunkResult
 from scythe.record.attempt_plan import is_alone, load_shape, store_alone, store_shape
 from scythe.record.layout import RunKey
 from scythe.record.lease import Lease
-from scythe.record.manifest import record_trigger
 from scythe.scatter_gather import Node, RecursionMap, Shape, choose
 from scythe.settings import timeouts
 from scythe_catalog.storage.objects import Objects
@@ -86,25 +77,14 @@ def scatter_function(
             raise
 
     async def _root(payload: ScatterInput, context: DurableContext) -> dict[str, Any]:
-        plan = await asyncio.to_thread(find_plan, payload.root, payload.key)
-        if await in_thread(lambda: is_left(plan, payload.turn)):
-            return {"finished": payload.run}
-        try:
-            async with lease_of(plan, context.workflow_run_id, payload.turn) as lease:
-                run_id = await asyncio.to_thread(record_trigger, plan.objects, plan.key, context.workflow_run_id)
-                payload = payload.model_copy(update={"run_id": run_id})
-                loaded = await loader.attempt(payload, experiment)
-                node = node_class(payload, tasks(), loaded, stopping, context.retry_count, lease)
-                if await in_thread(lambda: is_done(plan, payload.turn)):
-                    await in_thread(lambda: settle_result(plan), last=True)
-                else:
-                    await node.take_up()
-                    if loaded.attempt.n:
-                        await node.run()
-                    await in_thread(node.collector.finish, last=True)
-        except Superseded as error:
-            return {"superseded": error.owner}
-        return {"finished": payload.run}
+        async def collect(payload: ScatterInput, loaded: Loaded, lease: Lease) -> NodeCollector:
+            node = node_class(payload, tasks(), loaded, stopping, context.retry_count, lease)
+            await node.take_up()
+            if loaded.attempt.n:
+                await node.run()
+            return node.collector
+
+        return await as_root(payload, context, loader, experiment, collect)
 
     async def _inner(payload: ScatterInput, context: DurableContext) -> dict[str, Any]:
         loaded = await loader.attempt(payload, experiment)
