@@ -24,7 +24,7 @@ from polars.testing import assert_frame_equal
 import scythe
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.errors import RunCancelled, RunError
+from scythe.errors import RunCancelled, RunError, TooManyErrors
 from scythe.registry import ExperimentRegistry
 from scythe.utils.filesys import FileReference
 
@@ -472,6 +472,17 @@ def test_the_result_can_be_waited_for_with_a_limit_and_in_an_event_loop(root: Pa
     assert (result.rows, result.errors) == (2, 0)
     assert ref.result().uris == result.uris
     assert run.status == "finished"
+
+
+def test_cancelling_the_reference_of_a_run_that_is_over_leaves_it_as_it_is(root: Path) -> None:
+    run, ref = register(obey).allocate(orders(root.parent / "s", ["raises"] * 3), engine="local", max_errors=0)
+    with pytest.raises(TooManyErrors):
+        ref.result()
+    before = run.status
+
+    ref.cancel()
+
+    assert run.status == before == "incomplete"
 
 
 def test_cancelling_the_reference_keeps_what_is_finished(root: Path) -> None:

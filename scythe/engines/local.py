@@ -118,6 +118,9 @@ class LocalJob:
         return self._thread.is_alive() and not self._over.is_set()
 
     def cancel(self) -> None:
+        self._check_owner()
+        if self._over.is_set():
+            return
         self.plan.objects.write(self.plan.key.cancelled, b"{}")
         self._lease.cancelled.set()
         self._stop.set()

@@ -99,14 +99,14 @@ def test_a_process_that_a_script_forks_while_a_run_goes_on_ends_and_leaves_the_r
     body = """
 ref = go(8, pause)
 seen = []
-for how in ("falls through", "asks", "waits"):
+for how in ("falls through", "asks", "waits", "cancels"):
     child = os.fork()
     if child == 0 and how == "falls through":
         mine.close()
         sys.exit(7)
     if child == 0:
         try:
-            ref.result() if how == "asks" else ref.join()
+            {"asks": ref.result, "waits": ref.join, "cancels": ref.cancel}[how]()
         except scythe.errors.RunError as error:
             os._exit(9 if "goes on in process" in str(error) else 1)
         os._exit(2)
@@ -115,7 +115,7 @@ print(seen, ref.result().rows)
 """
     done = run_script(body)
 
-    assert done.stdout == "[7, 9, 9] 8\n", done.stderr
+    assert done.stdout == "[7, 9, 9, 9] 8\n", done.stderr
     assert scythe.open_run("pause").status == "finished"
 
 

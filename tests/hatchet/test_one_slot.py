@@ -7,6 +7,7 @@ import yaml
 
 from scythe.allocate import BaseExperiment
 from scythe.errors import AllocationError
+from scythe.record.layout import CANCELLED
 from scythe.scatter_gather import RecursionMap
 from tests.cluster import PATIENCE
 from tests.hatchet.sites import Site, calls, check, folder_of, manifest
@@ -45,8 +46,10 @@ def test_a_single_spec_needs_a_leaf_worker_alone(spare: Site) -> None:
         ):
             spare.allocate("obey", specs)
 
+    ref.cancel()  # which leaves a run that is over as it is
     check(run, good=[0])
     assert calls(scratch) == {0: 1}
+    assert not (folder_of(run) / CANCELLED).exists()
     assert yaml.safe_load((folder_of(run) / "workflow_spec.yml").read_text())["scratch"] == str(scratch)
     assert ref.hatchet.workflow_run_id == run.workflow_run_id == manifest(run)["workflow_run_id"]
     assert len(BaseExperiment(spare.module.obey).list_runs()) == 1

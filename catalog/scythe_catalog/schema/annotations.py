@@ -229,8 +229,7 @@ class Walk:
     def list(self, origin: Any, args: tuple[Any, ...]) -> Found:
         python: Any = origin if origin in (set, frozenset) else list
         item = self.kind(args[0] if args else Any, ())
-        self.no_nested_file(item)
-        return Found(k.List(item.kind, item.nullable, python), opaque=True, loose=item.loose, strict=item.strict)
+        return self.made_of(k.List(item.kind, item.nullable, python), item)
 
     def tuple(self, args: tuple[Any, ...]) -> Found:
         if len(args) == 2 and args[1] is Ellipsis:
@@ -240,29 +239,17 @@ class Walk:
         if not args or args == ((),):
             raise self.refuse("tuple", "Say what it holds, as in tuple[float, float] or tuple[float, ...].")
         items = [self.kind(a, ()) for a in args]
-        for item in items:
-            self.no_nested_file(item)
         members = tuple(k.Member(f"item_{i}", item.kind, item.nullable) for i, item in enumerate(items))
         names = [m.name for m in members]
-        return Found(
-            k.Struct(members, read=lambda v: dict(zip(names, v, strict=True)), build=lambda d: tuple(d.values())),
-            opaque=True,
-            loose=any(item.loose for item in items),
-            strict=any(item.strict for item in items),
-        )
+        kind = k.Struct(members, read=lambda v: dict(zip(names, v, strict=True)), build=lambda d: tuple(d.values()))
+        return self.made_of(kind, *items)
 
     def map(self, args: tuple[Any, ...]) -> Found:
         key = self.kind(args[0], ()) if args else None
         if key is None or not isinstance(key.kind, k.Str | k.Category) or key.nullable:
             raise self.refuse(f"dict[{', '.join(map(str, args))}]", "Let its keys be text: dict[str, ...].")
         value = self.kind(args[1], ())
-        self.no_nested_file(value)
-        return Found(
-            k.Map(key.kind, value.kind, value.nullable),
-            opaque=True,
-            loose=key.loose or value.loose,
-            strict=key.strict or value.strict,
-        )
+        return self.made_of(k.Map(key.kind, value.kind, value.nullable), key, value)
 
     def model(self, cls: type[BaseModel]) -> Found:
         if cls in self.seen:
@@ -280,7 +267,7 @@ class Walk:
         computed = computed_columns(cls, (*self.seen, cls)) if self.results else ()
         refuse_twins(cls, (*columns, *computed))
         for column in columns:
-            self.no_nested_file(Found(column.kind))
+            self.no_nested_file(column.kind)
         members = tuple(k.Member(c.name, c.kind, c.nullable) for c in (*columns, *computed))
         from scythe_catalog.schema.convert import builder, reader
 
@@ -292,8 +279,14 @@ class Walk:
         strict = any(what.strict for _, what in found.values()) or bool(cls.model_config.get("strict"))
         return Found(kind, opaque=True, loose=loose, strict=strict)
 
-    def no_nested_file(self, found: Found) -> None:
-        if found.kind.is_file:
+    def made_of(self, kind: k.Kind, *parts: Found) -> Found:
+        """What a list, a map or a tuple says, given what its parts say."""
+        for part in parts:
+            self.no_nested_file(part.kind)
+        return Found(kind, opaque=True, loose=any(p.loose for p in parts), strict=any(p.strict for p in parts))
+
+    def no_nested_file(self, kind: k.Kind) -> None:
+        if kind.is_file:
             raise self.refuse(
                 "a file reference inside a list, map or nested model", "Give each file a field of its own."
             )

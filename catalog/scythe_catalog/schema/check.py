@@ -163,21 +163,18 @@ def _without_gaps(frame: Frame, compiled: CompiledModel) -> Frame:
     """The frame with null in place of NaN, where that means nothing: no float, or none that the model takes."""
     table = frame.table
     for name in frame.gaps & set(compiled.schema.names):
-        kind, at = compiled.schema[name].kind, table.column_names.index(name)
-        values = table.column(name)
-        column = compiled.schema[name]
-        if pa.types.is_floating(kind.storage) and not (column.nullable and _REFUSE_NAN & column.bounds.keys()):
+        column, values = compiled.schema[name], table.column(name)
+        storage = column.kind.storage
+        if pa.types.is_floating(storage) and not (column.nullable and _REFUSE_NAN & column.bounds.keys()):
             continue  # NaN is a float
         values = pc.if_else(pc.is_nan(values), None, values)
         if values.null_count == len(values):
             values = pa.nulls(len(values))
-            table = table.set_column(at, name, values)
-            continue
-        fractions = pa.types.is_floating(kind.storage) or pa.types.is_decimal(kind.storage)
-        whole = pc.and_(pc.equal(pc.trunc(values), values), pc.less(pc.abs(values), 2.0**53))
-        if not fractions and pc.all(whole, min_count=0).as_py():
-            values = values.cast(pa.int64())  # they are floats only because of the gaps
-        table = table.set_column(at, name, values)
+        elif not (pa.types.is_floating(storage) or pa.types.is_decimal(storage)):
+            whole = pc.and_(pc.equal(pc.trunc(values), values), pc.less(pc.abs(values), 2.0**53))
+            if pc.all(whole, min_count=0).as_py():
+                values = values.cast(pa.int64())  # they are floats only because of the gaps
+        table = table.set_column(table.column_names.index(name), name, values)
     return replace(frame, table=table)
 
 

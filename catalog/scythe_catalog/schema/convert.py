@@ -34,7 +34,7 @@ def models_to_arrow(models: Sequence[BaseModel], compiled: CompiledModel) -> pa.
     """
     rows = list(map(attrgetter("__dict__"), models))
     schema, what = compiled.fields, compiled.model.__name__
-    table = columns_to_arrow(_columns(rows, schema.names), schema, what=what)
+    table = columns_to_arrow([list(map(itemgetter(name), rows)) for name in schema.names], schema, what=what)
     if compiled.allows_extra:
         extras = list(map(attrgetter("__pydantic_extra__"), models))
         if any(extras):
@@ -61,10 +61,6 @@ def columns_to_arrow(columns: Sequence[Sequence[Any]], schema: TableSchema, *, w
             problems += [p for p in error.problems if isinstance(p, Problem)]
     raise_problems(what, problems)
     return pa.table(arrays, schema=schema.arrow)
-
-
-def _columns(rows: list[dict[str, Any]], names: tuple[str, ...]) -> Sequence[list[Any]]:
-    return [list(map(itemgetter(name), rows)) for name in names]
 
 
 def column_to_arrow(column: Column, values: Sequence[Any]) -> pa.Array:

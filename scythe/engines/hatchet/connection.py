@@ -88,7 +88,7 @@ def check(hatchet: Hatchet) -> None:
     api = urlsplit(hatchet.config.server_url)
     api_port = api.port or (80 if api.scheme == "http" else 443)
     _reach(f"{api.hostname}:{api_port}", "that is its API: does HATCHET_CLIENT_SERVER_URL fit it?")
-    version = _asked(_version(hatchet), hatchet)
+    version = _asked(hatchet.dispatcher.get_version(), hatchet)
     if _older(version):
         raise SettingsError(
             f"the Hatchet engine at {address} is {version or 'too old to tell its version'}; Scythe needs {OLDEST_ENGINE} or later: upgrade it"
@@ -122,10 +122,6 @@ def _asked(question: Coroutine[Any, Any, T], hatchet: Hatchet) -> T:
             f"the Hatchet engine at {address} answers {code.name}: does HATCHET_CLIENT_TLS_STRATEGY fit it? "
             f"({error.details()})"  # pyright: ignore[reportAttributeAccessIssue]
         ) from error
-
-
-async def _version(hatchet: Hatchet) -> str | None:
-    return await hatchet.dispatcher.get_version()
 
 
 def _older(version: str | None) -> bool:

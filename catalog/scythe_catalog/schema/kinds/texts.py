@@ -229,8 +229,7 @@ class Category(Kind):
         if self.python is None:
             return {text: text for text in self.values}
         known: dict[Any, str] = {}
-        for member in self.python:
-            text = _text_of(self.python, member)
+        for text, member in _by_text(self.python).items():
             if text not in self.values:  # a Literal of some members
                 continue
             known[member] = text
@@ -244,7 +243,7 @@ class Category(Kind):
         """What readers show of an Enum's members (with `values`, these too) -> member, where pydantic takes it for none."""
         if self.python is None:
             return {}
-        known = {_text_of(self.python, m): m for m in self.python if _text_of(self.python, m) in self.values}
+        known = {text: m for text, m in _by_text(self.python).items() if text in self.values}
         of_values: dict[Any, enum.Enum] = {m.value: m for m in known.values() if isinstance(m.value, str | int | float)}
         return known | of_values if values else {t: m for t, m in known.items() if t not in of_values}
 
@@ -255,7 +254,7 @@ class Category(Kind):
     def load(self, values: Values) -> Values:
         if self.python is None:
             return values
-        member = {_text_of(self.python, m): m.value if self.as_values else m for m in self.python}
+        member = {text: m.value if self.as_values else m for text, m in _by_text(self.python).items()}
         return [None if v is None else member[v] for v in values]
 
     def level(self, value: Any) -> Any:
@@ -280,9 +279,10 @@ class Category(Kind):
 
 def category_of(python: type[enum.Enum], *, as_values: bool = False) -> Category:
     """The category list of an Enum class; `as_values` where the model stores plain values."""
-    return Category(tuple(_text_of(python, m) for m in python), python, as_values)
+    return Category(tuple(_by_text(python)), python, as_values)
 
 
-def _text_of(python: type[enum.Enum] | None, member: enum.Enum) -> str:
-    texts = all(isinstance(m.value, str) for m in python or ())
-    return str(member.value) if texts else member.name
+def _by_text(python: type[enum.Enum]) -> dict[str, enum.Enum]:
+    """The members of an Enum by the texts that are stored for them: their values where all are texts, else their names."""
+    by_value = all(isinstance(m.value, str) for m in python)
+    return {str(m.value) if by_value else m.name: m for m in python}

@@ -6,6 +6,8 @@ import os
 
 from scythe.define.experiment import Experiment
 from scythe.engines.engine import Engine, Launch, RunRef
+from scythe.engines.hatchet.client.outlook import outlook
+from scythe.engines.hatchet.client.trigger import attached, cancel_run, check_cluster, run_hatchet
 from scythe.engines.options import HatchetOptions
 from scythe.record.plan import RunPlan
 
@@ -18,29 +20,16 @@ class HatchetEngine(Engine):
     names_runs = True
 
     def check_ready(self, experiment: Experiment, *, single: bool) -> None:
-        from scythe.engines.hatchet.client.trigger import check_cluster
-
         check_cluster(experiment, single=single)
 
     def start(self, work: Launch) -> RunRef:
-        from scythe.engines.hatchet.client.trigger import run_hatchet
-
-        any_code = work.options.any_code if isinstance(work.options, HatchetOptions) else None
-        return run_hatchet(work.plan, work.experiment, work.open_ranges, any_code=any_code, show=work.show)
+        return run_hatchet(work)
 
     def attach(self, plan: RunPlan) -> RunRef | None:
-        from scythe.engines.hatchet.client.trigger import attached
-
         return attached(plan)
 
     def cancel(self, plan: RunPlan) -> None:
-        from scythe.engines.hatchet.client.trigger import cancel_run
-
         cancel_run(plan)
 
     def outlook(self, plan: RunPlan) -> str | None:
-        if "HATCHET_CLIENT_TOKEN" not in os.environ:
-            return None
-        from scythe.engines.hatchet.client.outlook import outlook
-
-        return outlook(plan)
+        return outlook(plan) if "HATCHET_CLIENT_TOKEN" in os.environ else None

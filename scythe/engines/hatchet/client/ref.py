@@ -96,6 +96,10 @@ class HatchetRef(_Ref):
     async def aio_result(self) -> RunResult:
         return await asyncio.shield(asyncio.wrap_future(self._waiting()))  # it is waited for elsewhere, too
 
+    def cancel(self) -> None:
+        if self._look()[0] is None:  # else it is over
+            super().cancel()
+
     def _waiting(self) -> concurrent.futures.Future[RunResult]:
         if self._awaited is None:
             self._awaited = on_loop(self._wait())

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel
 
 from scythe.define.code import code_hash
 from scythe.define.experiment import Experiment
+from scythe.engines.engine import Launch
 from scythe.engines.hatchet.client.embedded import ensure_worker
 from scythe.engines.hatchet.client.outlook import way_out
 from scythe.engines.hatchet.client.ref import HatchetRef, WorkflowRef, cancel
 from scythe.engines.hatchet.connection import check, connect, on_loop
 from scythe.engines.hatchet.fleet import is_over, serves, unfinished_triggers, workers_for
 from scythe.engines.hatchet.tasks import LeafInput, ScatterInput, declare, metadata, required_labels, task_names
+from scythe.engines.options import HatchetOptions
 from scythe.errors import AllocationError, RunError
 from scythe.leaf.leaf import Leaf
 from scythe.record.attempt_plan import (
@@ -75,22 +76,16 @@ def attached(plan: RunPlan) -> HatchetRef | WorkflowRef | None:
     return HatchetRef(plan, connect().runs.get_run_ref(going[0]), recorded, attempt)
 
 
-def run_hatchet(
-    plan: RunPlan,
-    experiment: Experiment,
-    open_ranges: Iterable[tuple[int, int]],
-    *,
-    any_code: bool | None,
-    show: bool,
-) -> HatchetRef | WorkflowRef:
+def run_hatchet(work: Launch) -> HatchetRef | WorkflowRef:
     """Triggers the next attempt on a run.
 
     Raises:
         RunError: the engine refuses.
     """
+    plan, experiment = work.plan, work.experiment
     labels, names = required_labels(experiment.options), task_names(experiment, single=plan.single)
     attempt = AttemptPlan(
-        _next_attempt(plan), list(open_ranges), show, _code(experiment, any_code), labels, names, plan.max_errors
+        _next_attempt(plan), list(work.open_ranges), work.show, _code(work), labels, names, plan.max_errors
     )
     store_attempt_plan(plan.objects, plan.key, attempt)
     record(plan.objects, plan.key, experiment, "hatchet", attempt.number)
@@ -109,11 +104,12 @@ def run_hatchet(
     return HatchetRef(plan, ref, record_trigger(plan.objects, plan.key, ref.workflow_run_id), attempt.number)
 
 
-def _code(experiment: Experiment, any_code: bool | None) -> str | None:
+def _code(work: Launch) -> str | None:
     """The code that workers must have; what was typed into a notebook is no file that they could have."""
-    if experiment.source is None or (engine_settings().any_code if any_code is None else any_code):
+    any_code = work.options.any_code if isinstance(work.options, HatchetOptions) else None
+    if work.experiment.source is None or (engine_settings().any_code if any_code is None else any_code):
         return None
-    return code_hash(experiment)
+    return code_hash(work.experiment)
 
 
 def _next_attempt(plan: RunPlan) -> int:
