@@ -262,7 +262,7 @@ class ExperimentOutputSpec(BaseModel):
 
     Attributes:
         dataframes: Table name -> frame of Polars, pandas or Arrow, of any columns and any number of rows. `scalars`, `errors`,
-            `tasks`, `result_file_refs` and `logs` are taken.
+            `tasks`, `result_file_refs`, `logs` and `packs` are taken.
 
     Raises:
         pydantic.ValidationError: a value does not fit its field; in a run that input is a row of `errors`.

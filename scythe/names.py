@@ -18,7 +18,7 @@ TASK_PREFIX = "scythe_experiment_"
 ID_LEVELS = ("experiment_id", "sort_index", "root_workflow_run_id", "workflow_run_id")
 
 #: The tables of a run that are not dataframes of its function.
-TableName = Literal["scalars", "errors", "tasks", "result_file_refs", "logs"]
+TableName = Literal["scalars", "errors", "tasks", "result_file_refs", "logs", "packs"]
 
 #: Table names that no dataframe of a user may take.
 RESERVED_TABLES: frozenset[str] = frozenset(get_args(TableName))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Never, TypeVar
 
@@ -61,6 +61,7 @@ class ExperimentRegistry:
         local_file_location: LocalFileLocation = "cache",
         max_inputs_per_process: int | None = None,
         engine_options: Mapping[str, Any] | None = None,
+        pack: bool | Sequence[str] = False,
         **task_config: Any,
     ) -> Callable[[F], F]:
         """Makes a function `(input_spec[, tempdir]) -> output`, or a class with such a `run`, an experiment.
@@ -87,6 +88,8 @@ class ExperimentRegistry:
             without_brackets: Nothing; where the brackets were forgotten, the message says so.
             engine_options: What the function needs of an engine, by the engine's name: its options (`LocalOptions(workers=2)`)
                 or a dict of them. `allocate(engine=...)` overrides them.
+            pack: Store output files many together in shards, rather than one by one: True, or the names of some. It makes
+                millions of small files quick to store and to train on; `allocate(pack=...)` overrides it.
             task_config: Further options of the Hatchet task, by their names.
 
         Returns:
@@ -114,7 +117,7 @@ class ExperimentRegistry:
         options = ExperimentOptions(
             worker, description, desired_worker_labels, schedule_timeout, execution_timeout, retries,
             overwrite_log_method, inject_workflow_run_id, auto_fetch_files, local_file_location, task_config, max_inputs_per_process,
-            engine_options or {},
+            engine_options or {}, pack,
         )  # fmt: skip
 
         def register(target: F) -> F:

@@ -22,10 +22,10 @@ import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import ForkError, InputError, NotFoundError, ReadError, StateError
-from scythe.loaders import forks
 from scythe.loaders.batches import Batches
 from scythe.loaders.hashing import hash_rows, order_of, splitmix64
 from scythe.registry import ExperimentRegistry
+from scythe.remote import forks
 from scythe.utils.filesys import FileReference
 
 

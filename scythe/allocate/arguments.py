@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import cast
 
+from scythe.define.experiment import Experiment, packed_fields
 from scythe.errors import AllocationError
 from scythe.record.plan import check_max_errors
 from scythe.scatter_gather import RecursionMap
@@ -63,4 +64,14 @@ def checked_tags(tags: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-__all__ = ["check_arguments", "checked_note", "checked_tags"]
+def checked_pack(pack: object, experiment: Experiment) -> list[str]:
+    """The file outputs of a run that go into shards: those that were registered, where nothing is given.
+
+    Raises:
+        AllocationError: there is no such file output.
+    """
+    given = experiment.options.pack if pack is None else pack
+    return packed_fields(given, experiment.schemas.file_outputs, AllocationError)
+
+
+__all__ = ["check_arguments", "checked_note", "checked_pack", "checked_tags"]

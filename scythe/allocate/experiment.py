@@ -7,7 +7,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Self
 
-from scythe.allocate.arguments import check_arguments, checked_note, checked_tags
+from scythe.allocate.arguments import check_arguments, checked_note, checked_pack, checked_tags
 from scythe.allocate.inputs import prepare_inputs
 from scythe.allocate.store import store_run
 from scythe.allocate.trial import Trial
@@ -279,6 +279,7 @@ class BaseExperiment:
         max_errors: MaxErrors = "alike",
         note: str | None = None,
         tags: Sequence[str] = (),
+        pack: bool | Sequence[str] | None = None,
     ) -> tuple[ExperimentRun, RunRef]:
         """Checks the inputs, stores a run whole, and starts it.
 
@@ -303,6 +304,7 @@ class BaseExperiment:
                 (0.1), None for any number; "alike": it stops where the first 20 that finish all fail alike.
             note: A sentence for people, such as "masks fixed": kept in the manifest, and shown.
             tags: Words to find the run by: `scythe.list_runs(name, tag="paper")`.
+            pack: Store output files in shards (all, or those named), rather than one by one; as `Register(pack=)`, if not given.
 
         Returns:
             The run, and a reference to its result.
@@ -330,6 +332,7 @@ class BaseExperiment:
             )
         check_arguments(chunk=chunk, workers=workers, seed=seed, max_errors=max_errors, recursion_map=recursion_map)
         note, tags = checked_note(note), checked_tags(tags)
+        pack = checked_pack(pack, self.experiment)
         settings = engine_settings()
         included = self.experiment.included
         chosen = choose(engine, self.experiment)
@@ -346,7 +349,7 @@ class BaseExperiment:
             plan = store_run(
                 self.experiment, objects, key, inputs, engine=chosen.engine.name, chunk=chunk, shape=recursion_map,
                 catalog=settings.catalog, copy_inputs=copy_inputs, overwrite_experiment_id=overwrite_experiment_id, seed=seed,
-                max_errors=max_errors, note=note, tags=tags,
+                max_errors=max_errors, note=note, tags=tags, pack=pack,
                 run_id=None if chosen.engine.names_runs else str(uuid.uuid4()),
             )  # fmt: skip
         run = load_run(objects, key)

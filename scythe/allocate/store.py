@@ -41,6 +41,7 @@ def store_run(
     seed: int,
     max_errors: MaxErrors,
     run_id: str | None,
+    pack: Sequence[str],
     note: str | None = None,
     tags: Sequence[str] = (),
 ) -> RunPlan:
@@ -79,6 +80,7 @@ def store_run(
         max_depth=shape.max_depth if shape is not None else None,
         seed=seed,
         max_errors=max_errors,
+        pack=[*pack],
     )
     with _prepared_tables(experiment, objects, plan):
         objects.write(key.plan, plan.to_json())

@@ -84,7 +84,7 @@ def _run(experiment: Experiment, inputs: Inputs, objects: Objects, folder: Path)
     key = reserve_folder(objects, experiment.name, _VERSION)
     plan = store_run(
         measured, objects, key, inputs, engine="local", chunk=1, shape=None, catalog=None, copy_inputs=False,
-        overwrite_experiment_id=True, seed=0, max_errors=None, run_id=None,
+        overwrite_experiment_id=True, seed=0, max_errors=None, run_id=None, pack=(),
     )  # fmt: skip
     count = inputs.table.num_rows
     job = start(

@@ -1,4 +1,4 @@
-"""The commands that carry runs between roots: `download`, `upload`. Say what the library did."""
+"""The commands that carry files: `download` and `upload` runs between roots, `pack` files into shards. Say what the library did."""
 
 from __future__ import annotations
 
@@ -80,3 +80,20 @@ def upload(here: Annotated[Path, typer.Argument(help="A folder that is a Scythe 
     for run in sent.skipped:
         say(f"{run} is there already")
     say(f"sent {sent.files:,} files, {bytes_of(sent.bytes)}")
+
+
+@app.command("pack")
+def pack(
+    name: Name,
+    fields: Annotated[list[str], typer.Argument(help="The file outputs.")],
+    delete: Annotated[bool, typer.Option("--delete", help="Remove the files by themselves afterwards.")] = False,
+) -> None:
+    """Stores the output files of a finished run many together, in shards: quick to train on. The files by themselves stay."""
+    from scythe.runs.pack import pack as packed
+    from scythe.settings import storage
+
+    done = packed(storage(), scythe.open_run(name).key, fields, delete=delete)
+    say(
+        f"packed {done.files:,} files, {bytes_of(done.bytes)}"
+        + ("; they are removed by themselves" if delete and done.files else "")
+    )

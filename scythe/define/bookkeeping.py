@@ -1,4 +1,4 @@
-"""The rows that Scythe writes of its own: those of `tasks`, `errors` and `logs`, and the columns that follow from them. Pure."""
+"""The rows that Scythe writes of its own: those of `tasks`, `errors`, `logs` and `packs`, and the columns that follow from them. Pure."""
 
 from __future__ import annotations
 
@@ -56,7 +56,18 @@ class LogRow(NamedTuple):
     log: Annotated[str | None, _As(k.Str(), "What `input_spec.log` was given, a line each.", nullable=True)]
 
 
-Row = TaskRow | ErrorRow | LogRow
+class PackRow(NamedTuple):
+    """Where one output file lies that was stored with others in a shard."""
+
+    field: Annotated[str, _As(k.Str(), "The file output.")]
+    name: Annotated[str, _As(k.Str(), "What the file would be called by itself.")]
+    shard: Annotated[str, _As(k.Uri(file=True, paths=None), "The file that holds it.")]
+    offset: Annotated[int, _As(k.Int(), "Where it begins there [bytes].", "bytes")]
+    length: Annotated[int, _As(k.Int(), "How long it is [bytes].", "bytes")]
+    crc32c: Annotated[int, _As(k.Int(), "CRC-32C (Castagnoli) of its bytes.")]
+
+
+Row = TaskRow | ErrorRow | LogRow | PackRow
 
 
 def columns_of(row: type[Row]) -> tuple[Column, ...]:

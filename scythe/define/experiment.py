@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any, Literal
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.define.schemas import ExperimentSchemas, compile_experiment
 from scythe.durations import seconds_of
-from scythe.errors import RegistrationError
+from scythe.errors import RegistrationError, ScytheError
 from scythe.names import CATALOG, TASK_PREFIX, check_name
 
 Duration = timedelta | float | str | None
@@ -42,6 +42,7 @@ class ExperimentOptions:
         task_config: Further options of the Hatchet task.
         max_inputs_per_process: After so many inputs a worker process is replaced; None for never.
         engine_options: What the function needs of an engine, by the engine's name: its options, or a dict of them.
+        pack: Which file outputs go into shards: all, none, or some by their names.
 
     Examples:
         >>> from scythe import ExperimentRegistry
@@ -62,6 +63,7 @@ class ExperimentOptions:
     task_config: dict[str, Any] = field(default_factory=dict[str, Any])
     max_inputs_per_process: int | None = None
     engine_options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    pack: bool | Sequence[str] = False
 
     @property
     def execution_seconds(self) -> float | None:
@@ -239,7 +241,38 @@ def define(target: Callable[..., Any], name: str | None, options: ExperimentOpti
         )
     if options.local_file_location == "copied-to-tempdir" and not wants_tempdir:
         raise RegistrationError(f"{chosen}: local_file_location='copied-to-tempdir' needs a parameter `tempdir: Path`")
-    return Experiment(chosen, target, inputs, outputs, wants_tempdir, options, compile_experiment(inputs, outputs))
+    schemas = compile_experiment(inputs, outputs)
+    packed_fields(options.pack, schemas.file_outputs, RegistrationError)
+    return Experiment(chosen, target, inputs, outputs, wants_tempdir, options, schemas)
+
+
+def packed_fields(pack: object, files: Sequence[str], error: type[ScytheError]) -> list[str]:
+    """The file outputs that `pack` of `Register` or `allocate` names.
+
+    Args:
+        pack: True for all, False for none, or some of their names.
+        files: The names of all file outputs.
+        error: What is raised.
+
+    Raises:
+        ScytheError: of the class given: it is none of these, or there is no such file output.
+
+    Examples:
+        >>> from scythe.define.experiment import packed_fields
+        >>> from scythe.errors import AllocationError
+        >>> packed_fields(True, ("hourly", "report"), AllocationError)
+        ['hourly', 'report']
+    """
+    if isinstance(pack, bool):
+        if pack and not files:
+            raise error("pack=True packs the output files, and the output model has no field that is a FileReference")
+        return [*files] if pack else []
+    if isinstance(pack, str) or not isinstance(pack, Sequence):
+        raise error(f"pack must be True, False or a list of file outputs, got {pack!r}")
+    unknown = [name for name in pack if name not in files]  # pyright: ignore[reportUnknownVariableType]
+    if unknown:
+        raise error(f"pack names {unknown[0]!r}, which is no file output; there is {', '.join(files) or 'none'}")
+    return [name for name in files if name in pack]
 
 
 def _signature(target: Callable[..., Any]) -> tuple[type[Any], type[Any], bool]:

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec, level_names
-from scythe.define.bookkeeping import ErrorRow, LogRow, TaskRow, columns_of
+from scythe.define.bookkeeping import ErrorRow, LogRow, PackRow, TaskRow, columns_of
 from scythe.errors import OutputError, RegistrationError, SchemaError
 from scythe.names import ID_LEVELS, RESERVED_TABLES, check_name
 from scythe_catalog.names import folded, twins
@@ -34,6 +34,8 @@ ID_COLUMNS = (
 ERROR_COLUMNS, TASK_COLUMNS = columns_of(ErrorRow), columns_of(TaskRow)
 #: The table `logs`: there where any input printed something.
 LOGS = TableSchema(ID_COLUMNS).plus(columns_of(LogRow))
+#: The table `packs`: there where any output file lies in a shard.
+PACKS = TableSchema(ID_COLUMNS).plus(columns_of(PackRow))
 EXTRA = Column("extra", k.Json(), True, "Values that the input carries beyond its fields, as JSON.")
 _TAKEN = {folded(c.name): c.name for c in (*PARTITION, *ERROR_COLUMNS)} | {"sort_subindex": "sort_subindex"}
 #: What a function calls on its spec: a field of that name would hide it.
@@ -95,7 +97,7 @@ class ExperimentSchemas:
 
 def index_of(table: str, schemas: ExperimentSchemas) -> tuple[str, ...]:
     """The columns of a models' table that pandas reads back as a MultiIndex."""
-    return ID_LEVELS if table in ("tasks", "logs") else schemas.levels.names
+    return ID_LEVELS if table in ("tasks", "logs", "packs") else schemas.levels.names
 
 
 def _files(schema: TableSchema) -> tuple[str, ...]:
@@ -229,6 +231,7 @@ __all__ = [
     "ERROR_COLUMNS",
     "ID_COLUMNS",
     "LOGS",
+    "PACKS",
     "PARTITION",
     "TASK_COLUMNS",
     "ExperimentSchemas",

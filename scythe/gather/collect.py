@@ -132,9 +132,11 @@ class Collector:
         if not (self._shown and parts):
             return
         catalog = catalog_of(self.plan.objects, self.plan.catalog)
-        shown = [file for part in parts for file in part.files if file.table in self.plan.tables]
+        # Small shards are joined at the end: until then no table names what lies in them.
+        tables = {n: t for n, t in self.plan.tables.items() if not (self.plan.pack and n == "result_file_refs")}
+        shown = [file for part in parts for file in part.files if file.table in tables]
         record_shown(self.plan.objects, self.plan.key, shown, parts[0].name)
-        for name, planned in self.plan.tables.items():
+        for name, planned in tables.items():
             files = {
                 f"{self.plan.key.path}/{part.name}": [f.data_file for f in part.files if f.table == name]
                 for part in parts

@@ -18,12 +18,13 @@ import pyarrow.parquet as pq
 
 from scythe.define.bookkeeping import ErrorRow, table_of
 from scythe.define.experiment import Experiment
-from scythe.define.schemas import LOGS, ExperimentSchemas, index_of
+from scythe.define.schemas import LOGS, PACKS, ExperimentSchemas, index_of
 from scythe.errors import CatalogError, OutputError, RunError, TableNotFound
 from scythe.gather.coverage import Coverage
 from scythe.gather.dataframe_rule import check_dataframe, record_dataframe
 from scythe.gather.error_kinds import ErrorKinds
 from scythe.gather.merge import KEY, Source, keys_of, merged, rebatched, without
+from scythe.gather.packs import Moves, join_small, packs_of, shards_in
 from scythe.gather.parts import Part, PartFile, number_of, schema_of, source_of, stored_parts
 from scythe.gather.publish import Gathered, publish, record, settle
 from scythe.gather.reconcile import Dataframe, Fragment
@@ -74,13 +75,14 @@ class Gather:
         self._gather = ""
         self._stems: dict[str, str] = {}
         self._kinds = ErrorKinds()
+        self._moves = Moves()
 
     def _stored_fragments(self) -> Iterator[_Fragment]:
         for number, part in enumerate(self.parts):
             for file in part.files:
                 source = source_of(self.objects, file)
                 schema = schema_of(self.objects, file)
-                own = LOGS if _is_logs(file.table, schema) else self.schemas.tables.get(file.table)
+                own = _OWN[file.table] if _is_own(file.table, schema) else self.schemas.tables.get(file.table)
                 if own is not None and file.table in ("tasks", "errors", "logs"):
                     attempt = number_of(part.name) if part.name != _EARLIER_END else None
                     source = _completed(source, own, attempt)
@@ -100,6 +102,7 @@ class Gather:
             count = sum(b - a for a, b in missing)
             raise RunError(f"{count:,} inputs of {self.plan.key.path} are not done: resume the run")
         self._gather = f"{attempt:06d}-{uuid.uuid4().hex[:8]}"
+        self._moves = join_small(self.plan, self._new_shards())
         written = self._write_tables()
         result = self._result(written, attempt, began)
         gathered = Gathered({name: w.file for name, w in written.items()}, self._left(result))
@@ -110,6 +113,7 @@ class Gather:
         record(self.objects, self.plan.key, result, gathered)
         pending = [self.plan.key.unpublished(self._gather)]
         publish(self.objects, self._catalog, self.plan.key, result, gathered, pending)
+        self.objects.delete([self.objects.key(shard) for shard in self._moves.to])
         return result
 
     def _overtaken(self, now: RunResult, attempt: int, began: dt.datetime) -> RunResult:
@@ -137,7 +141,7 @@ class Gather:
         dropped = np.array(sorted(misfits), np.int64)
         typed = {name: frame.typed(self.schemas.levels) for name, frame in frames.items()}
         news = {n: check_dataframe(self.objects, self.plan.key, n, schema) for n, schema in typed.items()}
-        self._stems = file_names({*self.schemas.tables, "logs", *frames})
+        self._stems = file_names({*self.schemas.tables, *_OWN, *frames})
         generations = Generations(self._catalog, self.plan.key.experiment, self.objects)
         written: dict[str, _Written] = {}
         for name, schema in self.schemas.tables.items():
@@ -148,11 +152,11 @@ class Gather:
             rows = self._rows(name, kept, extra)
             file = self._publish(name, schema.arrow, table, index, self._counted(rows) if name == "errors" else rows)
             written[name] = _Written(table, file, schema.names)
-        if "logs" not in frames and any(_is_logs(f.table, f.schema) for f in self.fragments):
-            table = generations.open(self.plan.key, "logs", LOGS)
-            rows = self._rows("logs", np.empty(0, np.int64), None)
-            file = self._publish("logs", LOGS.arrow, table, index_of("logs", self.schemas), rows)
-            written["logs"] = _Written(table, file, LOGS.names)
+        for name, rows in self._own_rows(dropped):
+            if name not in frames:
+                table, schema = generations.open(self.plan.key, name, _OWN[name]), _OWN[name]
+                file = self._publish(name, schema.arrow, table, index_of(name, self.schemas), rows)
+                written[name] = _Written(table, file, schema.names)
         for name, frame in frames.items():
             table = generations.open(self.plan.key, name, typed[name])
             rows = rebatched(frame.rows(dropped), ROW_GROUP_ROWS)
@@ -184,7 +188,25 @@ class Gather:
         sources = [self._owned(fragment) for fragment in self.fragments if fragment.table == name]
         if extra is not None:
             sources.append(Source.of(extra))
-        return rebatched(without(merged(sources), dropped), ROW_GROUP_ROWS)
+        rows = rebatched(without(merged(sources), dropped), ROW_GROUP_ROWS)
+        if name == "result_file_refs":
+            return (self._moves.applied(table, self.schemas.file_outputs) for table in rows)
+        return rows
+
+    def _own_rows(self, dropped: np.ndarray) -> Iterator[tuple[str, Iterator[pa.Table]]]:
+        """The rows of those tables of Scythe's own that are there only where they have any."""
+        there = {f.table for f in self.fragments if _is_own(f.table, f.schema)}
+        if "logs" in there:
+            yield "logs", self._rows("logs", np.empty(0, np.int64), None)
+        if "packs" in there or self.plan.pack:
+            yield "packs", packs_of(self._rows("result_file_refs", dropped, None), self.schemas.file_outputs)
+
+    def _new_shards(self) -> list[str]:
+        """The shards that no result has named yet."""
+        if not self.plan.pack:
+            return []
+        new = [f for f in self.fragments if f.table == "result_file_refs" and self.parts[f.part].name != _EARLIER_END]
+        return shards_in((rows for f in new for rows in f.source.batches()), self.plan.pack)
 
     def _counted(self, errors: Iterator[pa.Table]) -> Iterator[pa.Table]:
         """The same rows, counted by their kind on their way."""
@@ -215,7 +237,7 @@ class Gather:
         """What each dataframe comes to over all inputs."""
         by_name: dict[str, list[Fragment]] = defaultdict(list)
         for fragment in self.fragments:
-            if fragment.table not in self.schemas.tables and not _is_logs(fragment.table, fragment.schema):
+            if fragment.table not in self.schemas.tables and not _is_own(fragment.table, fragment.schema):
                 by_name[fragment.table].append((fragment.schema, self._owned(fragment)))
         return {name: Dataframe.of(fragments, self.schemas.levels) for name, fragments in sorted(by_name.items())}
 
@@ -276,9 +298,13 @@ class Gather:
         return result
 
 
-def _is_logs(table: str, schema: pa.Schema) -> bool:
-    """Whether it is what inputs have printed: in older runs a dataframe may have this name."""
-    return table == "logs" and {*LOGS.names} <= {*schema.names}
+#: Tables of Scythe's own that are there only where they have rows.
+_OWN = {"logs": LOGS, "packs": PACKS}
+
+
+def _is_own(table: str, schema: pa.Schema) -> bool:
+    """Whether it is one of these: in older runs a dataframe may have its name."""
+    return table in _OWN and {*_OWN[table].names} <= {*schema.names}
 
 
 #: The name of the part that stands for what the run came to before.

@@ -1,7 +1,7 @@
 """Output files: the content of what a function named, published under the run's `results/`.
 
 A file waits in the staging folder until its input's outputs are known to be good; then it appears
-under its final name, whole. What lies in an input's own tempdir is moved there where nobody else can
+under its final name, whole, or within a shard. What lies in an input's own tempdir is moved there where nobody else can
 reach it; all else is copied. Never deletes or changes a file anywhere else.
 """
 
@@ -23,6 +23,7 @@ from pydantic.networks import _BaseUrl  # pyright: ignore[reportPrivateUsage]
 
 from scythe.base import ExperimentOutputSpec
 from scythe.errors import OutputError
+from scythe.leaf.shards import Shards, blocks_of
 from scythe.record.plan import RunPlan
 from scythe.remote.schemes import is_remote, listed
 
@@ -55,6 +56,7 @@ class OutputFiles:
         self.names = names
         self._plan, self._objects = plan, plan.objects
         self._staged: dict[int, dict[str, Path]] = {}
+        self._shards = Shards(plan)
 
     def take(self, i: int, output: ExperimentOutputSpec, run_id: str, place: Place) -> ExperimentOutputSpec:
         """The output with URIs in place of paths; its files are what they were at this moment.
@@ -69,6 +71,9 @@ class OutputFiles:
         named = Counter(paths.values())
         for name, path in paths.items():
             suffix = _suffix(path)
+            if name in self._plan.pack:
+                uris[name] = self._shards.put(i, blocks_of(path), run_id + suffix)
+                continue
             key = self._plan.key.output_file(name, run_id + suffix)
             waiting = self._objects.staging_file(f"{name[:40]}{suffix}")
             staged[key], uris[name] = waiting, self._objects.uri(key)
@@ -84,7 +89,7 @@ class OutputFiles:
         wanted = [(path, key) for i in keep for key, path in self._staged.get(i, {}).items()]
         for i in set(self._staged) - set(keep):
             self._drop(i)
-        self._objects.publish_all(wanted)
+        self._objects.publish_all([*wanted, *self._shards.close()])
         self._staged.clear()
 
     def forget(self, start: int) -> None:
@@ -103,6 +108,7 @@ class OutputFiles:
         ]
 
     def _drop(self, i: int) -> None:
+        self._shards.drop(i)
         for path in self._staged.pop(i, {}).values():
             self._objects.discard(path)
 

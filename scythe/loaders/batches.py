@@ -13,8 +13,10 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from scythe.errors import ReadError, StateError
-from scythe.loaders.hashing import order_of
+from scythe.loaders.files import Files
+from scythe.loaders.hashing import order_of, order_of_blocks
 from scythe.loaders.pinned import Pin
+from scythe.loaders.shards import BLOCK_BYTES
 from scythe.loaders.sources import Source
 from scythe.loaders.stats import Stats
 
@@ -52,6 +54,7 @@ class Batches:
         dataset: What they are drawn from.
         size: Rows in a batch of one rank.
         rank, world: Which of how many processes this one is; together they draw each row once an epoch.
+        memory: Bytes of a window within which rows of packed files are shuffled; None shuffles all of them.
     """
 
     dataset: Drawn
@@ -63,6 +66,7 @@ class Batches:
     ahead: int = 2
     rank: int = 0
     world: int = 1
+    memory: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -71,6 +75,8 @@ class Batches:
             raise ReadError(f"to={self.to!r}: batches are of 'numpy', 'torch' or 'jax'")
         if not 0 <= self.rank < self.world:
             raise ReadError(f"rank={self.rank} of world={self.world}: ranks begin at 0")
+        if self.memory is not None and not self.memory >= BLOCK_BYTES:
+            raise ReadError(f"memory={self.memory!r} bytes hold no block of {BLOCK_BYTES:,} bytes: give more, or None")
 
     def __len__(self) -> int:
         """Steps of an epoch, the same on every rank."""
@@ -94,7 +100,8 @@ class Batches:
         """
         samples = min(step * self.size * self.world, len(self.dataset))
         runs = [list(pin) for pin in self.dataset.pins]
-        return {"runs": runs, "rows": len(self.dataset), "seed": self.seed, "epoch": epoch, "samples": samples}
+        state = {"runs": runs, "rows": len(self.dataset), "seed": self.seed, "epoch": epoch, "samples": samples}
+        return state if self.memory is None else {**state, "memory": self.memory}
 
     def resume(self, state: Mapping[str, Any]) -> Sequence[Any]:
         """The rest of the epoch of a state, from the very next sample on.
@@ -121,6 +128,8 @@ class Batches:
             )
         if seed != self.seed:
             raise StateError(f"the state is of seed={seed}, these batches have seed={self.seed}")
+        if state.get("memory") != self.memory:
+            raise StateError(f"the state is of memory={state.get('memory')}, these batches have memory={self.memory}")
         together = self.size * self.world
         if samples % together and samples != rows:
             raise StateError(
@@ -136,6 +145,19 @@ class Batches:
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_pool"}
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The positions of all rows in the order of an epoch."""
+        if not self.shuffle:
+            return np.arange(len(self.dataset))
+        if self.memory is None:
+            return order_of(len(self.dataset), self.seed, epoch)
+        packs = [s.packs for s in self.dataset.sources.values() if isinstance(s, Files) and s.packs is not None]
+        if not packs:
+            raise ReadError(
+                "memory= shuffles blocks of packed files, and this dataset has no group of them: leave it out"
+            )
+        return order_of_blocks(packs[0].blocks(), self.memory // BLOCK_BYTES, self.seed, epoch)
 
     def assembled(self, rows: np.ndarray) -> dict[str, Any]:
         """The groups of some rows as one batch."""
@@ -168,11 +190,11 @@ class Epoch(Sequence[dict[str, Any]]):
         each, more = divmod(count, batches.world)
         begin = start + batches.rank * each + min(batches.rank, more)
         end = begin + each + (batches.rank < more)
-        return self._order[begin:end] if batches.shuffle else np.arange(begin, end)
+        return self._order[begin:end]
 
     @cached_property
     def _order(self) -> np.ndarray:
-        return order_of(len(self.batches.dataset), self.batches.seed, self.epoch)
+        return self.batches.order(self.epoch)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_order"}

@@ -14,8 +14,8 @@ from scythe.errors import InputError, ReadError
 from scythe.loaders.arrays import check_column, is_missing
 from scythe.loaders.batches import Arrays, Batches, place_among
 from scythe.loaders.groups import Columns, File, Group
-from scythe.loaders.pinned import Pin, PinnedRun, at_pins, pinned
-from scythe.loaders.sources import Rows, Source, opened
+from scythe.loaders.pinned import Pin, PinnedRun, Rows, at_pins, pinned
+from scythe.loaders.sources import Source, opened
 from scythe.loaders.splits import Split, part_of, shares_of
 from scythe.loaders.stats import Stats, stats_of
 from scythe_catalog.storage.objects import Objects
@@ -211,6 +211,7 @@ class Dataset:
         ahead: int = 2,
         rank: int | None = None,
         world: int | None = None,
+        memory: int | None = None,
     ) -> Batches:
         """Batches of the rows: `for batch in batches.at(epoch): step(batch["x"], batch["y"])`.
 
@@ -223,6 +224,8 @@ class Dataset:
             ahead: How many batches are read ahead, by threads; 0 reads each when it is asked for.
             rank: Which of several processes this is, from 0; as `torchrun` says, if not given.
             world: How many processes there are, all with equal numbers of steps.
+            memory: Shuffle packed files within windows of so many bytes, of blocks drawn at random, rather than all of them:
+                so a bucket is read in blocks, each once an epoch, though the cache does not hold them. None shuffles all.
 
         Raises:
             ReadError: an argument makes no sense.
@@ -235,7 +238,7 @@ class Dataset:
             ((2, 1), (2,))
         """
         at, of = place_among(rank, world)
-        return Batches(self, size, seed, normalize, to, shuffle, ahead, at, of)
+        return Batches(self, size, seed, normalize, to, shuffle, ahead, at, of, memory)
 
     def refresh(self) -> Dataset:
         """The same of the runs as they are now.

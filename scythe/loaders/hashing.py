@@ -14,6 +14,8 @@ import polars as pl
 _GOLDEN, _ONE, _TWO = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 #: So many positions fit beside 40 random bits into one number.
 _PACKED = 1 << 24
+#: What the seed of the order within windows is told from that of the windows by.
+_WITHIN = 0x5CE5E
 
 
 def splitmix64(values: np.ndarray) -> np.ndarray:
@@ -70,6 +72,19 @@ def _float_bits(values: np.ndarray) -> np.ndarray:
 def shares(hashes: np.ndarray) -> np.ndarray:
     """Each hash as a number from 0 to 1, below 1."""
     return (hashes >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def order_of_blocks(blocks: np.ndarray, at_once: int, seed: int, epoch: int) -> np.ndarray:
+    """A permutation of rows, of which each lies in a block: within windows of so many blocks, drawn at random.
+
+    It follows from its arguments alone.
+    """
+    names, of = np.unique(blocks, return_inverse=True)
+    place = np.empty(len(names), np.int64)
+    place[order_of(len(names), seed, epoch)] = np.arange(len(names))
+    window = place[of] // at_once
+    mixed = order_of(len(blocks), seed ^ _WITHIN, epoch)
+    return mixed[np.argsort(window[mixed], kind="stable")]
 
 
 def order_of(rows: int, seed: int, epoch: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The gathers that a dataset draws on: which runs, as they ended when it was made. Later ends and later runs change nothing.
+"""The gathers that a dataset draws on, and which of their rows: runs as they ended when it was made. Later ends and later runs change nothing.
 
 Reads tables of these gathers by the names of their columns. Knows nothing of batches.
 """
@@ -32,6 +32,22 @@ ROW_TABLES = ("scalars", "result_file_refs", "tasks")
 
 #: What names a pinned gather: version, folder of the run, gather (None: the run was not finished).
 Pin = tuple[str, str, str | None]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a dataset: of each the run that it is of, and its position among that run's good rows."""
+
+    run: np.ndarray
+    at: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.run)
+
+    def of(self, run: int) -> tuple[np.ndarray, np.ndarray]:
+        """Where the rows of a run stand, and their positions in it."""
+        where = np.flatnonzero(self.run == run)
+        return where, self.at[where]
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import Any, Generic, TypeVar, cast, overload
 import polars as pl
 
 from scythe.errors import NotFoundError
-from scythe.loaders.forks import check_fork
 from scythe.remote.fetch import fetch
+from scythe.remote.forks import check_fork
 
 T = TypeVar("T")
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import io
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,28 +11,9 @@ import polars as pl
 
 from scythe.errors import InputError, NotFoundError
 from scythe.loaders.arrays import categories, is_missing, numbers, one_hot
-from scythe.loaders.forks import check_fork
+from scythe.loaders.files import Files
 from scythe.loaders.groups import Columns, File, Frame, Group
-from scythe.loaders.pinned import PinnedRun
-from scythe.remote.fetch import fetch
-
-_THREADS = 8
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The rows of a dataset: of each the run that it is of, and its position among that run's good rows."""
-
-    run: np.ndarray
-    at: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.run)
-
-    def of(self, run: int) -> tuple[np.ndarray, np.ndarray]:
-        """Where the rows of a run stand, and their positions in it."""
-        where = np.flatnonzero(self.run == run)
-        return where, self.at[where]
+from scythe.loaders.pinned import PinnedRun, Rows
 
 
 class Source(Protocol):
@@ -196,154 +173,3 @@ def _even(
         f"{name}: input {index} of {run.key.path} has {lengths[i]:,} rows in {group.table!r}, not {wanted:,}: {way} take "
         'lists with collate="list"'
     )
-
-
-@dataclass
-class Files:
-    """Files, one a row, read when they are asked for; all of a batch at once."""
-
-    name: str
-    group: File
-    runs: Sequence[PinnedRun]
-    rows: Rows
-    dtype: np.dtype
-    as_list: bool
-    names: tuple[str, ...] = ()
-    _uris: list[str | None] = field(init=False, repr=False)
-    _pool: ThreadPoolExecutor | None = field(init=False, default=None, repr=False)
-    _lock: Any = field(init=False, default_factory=threading.Lock, repr=False)
-    _shape: tuple[int, ...] | None = field(init=False, default=None)
-
-    def __post_init__(self) -> None:
-        uris: list[str | None] = [None] * len(self.rows)
-        for i, run in enumerate(self.runs):
-            where, at = self.rows.of(i)
-            values = run.column(self.group.column)
-            if values is None or values.dtype != pl.String:
-                raise NotFoundError(f"{self.name}: {run.key.path} has no file column {self.group.column!r}")
-            for place, uri in zip(where.tolist(), values[at].to_list(), strict=True):
-                uris[place] = uri
-        self._uris = uris
-
-    @property
-    def shape(self) -> tuple[int, ...] | None:
-        if self.as_list or not len(self.rows):
-            return None
-        if self._shape is None:
-            self._shape = self._read(0).shape
-        return self._shape
-
-    def take(self, rows: np.ndarray) -> Any:
-        check_fork()
-        at = rows.tolist()
-        if self.as_list:
-            return list(self._threads().map(self._read, at))
-        shape = self.shape or ()
-        out = np.empty((len(at), *shape), self.dtype)
-
-        def into(i: int) -> None:
-            self._into(at[i], out[i])
-
-        list(self._threads().map(into, range(len(at))))
-        return out
-
-    def _threads(self) -> ThreadPoolExecutor:
-        with self._lock:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="scythe-files")
-            return self._pool
-
-    def _into(self, row: int, out: np.ndarray) -> None:
-        path = self._path(row)
-        if self.group.load is None and path.suffix == ".npy":
-            read_npy(path, out, lambda shape: self._unlike(row, shape, out.shape))
-            return
-        found = self._read(row)
-        if found.shape != out.shape:
-            raise self._unlike(row, found.shape, out.shape)
-        _put(path, found, out)
-
-    def _read(self, row: int) -> np.ndarray:
-        check_fork()
-        path = self._path(row)
-        if self.group.load is None:
-            found = _decoded(path)
-        else:
-            found = self.group.load(path if self.group.path else path.read_bytes())
-        return np.asarray(found)
-
-    def _path(self, row: int) -> Path:
-        uri = self._uris[row]
-        if uri is None:
-            raise NotFoundError(f"{self.name}: {self._called(row)} has no file")
-        return fetch(uri)
-
-    def _called(self, row: int) -> str:
-        run = self.runs[self.rows.run[row]]
-        return f"input {run.sort_index[self.rows.at[row]]} of {run.key.path}"
-
-    def _unlike(self, row: int, shape: tuple[int, ...], wanted: tuple[int, ...]) -> InputError:
-        return InputError(
-            f"{self.name}: the file of {self._called(row)} has the shape {shape}, the first has {wanted}: leave it out with "
-            'where=, or take lists with collate="list"'
-        )
-
-
-def read_npy(path: Path, out: np.ndarray, unlike: Callable[[tuple[int, ...]], Exception]) -> None:
-    """Reads a `.npy` file straight into an array, where its type is that of the array."""
-    with path.open("rb", buffering=0) as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(file)
-        if shape != out.shape:
-            raise unlike(shape)
-        if dtype == out.dtype and not fortran and out.flags.c_contiguous:
-            view = memoryview(out.reshape(-1).view(np.uint8)).cast("B")  # pyright: ignore[reportArgumentType]
-            while len(view):
-                read_now = file.readinto(view)
-                if not read_now:
-                    raise InputError(f"{path} is cut short")
-                view = view[read_now:]
-            return
-    _put(path, np.load(path, allow_pickle=False), out)
-
-
-def _put(path: Path, found: np.ndarray, out: np.ndarray) -> None:
-    """Copies what a file holds, unless the type of the batch would cut it."""
-    try:
-        np.copyto(out, found, casting="same_kind")
-    except TypeError:
-        raise InputError(
-            f"{path.name} holds {found.dtype}, which {out.dtype} does not hold: take another dtype="
-        ) from None
-
-
-def _decoded(path: Path) -> np.ndarray:
-    """The array in a file, by its suffix."""
-    match path.suffix.lower():
-        case ".npy":
-            return np.load(path, allow_pickle=False)
-        case ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                if len(arrays.files) != 1:
-                    raise InputError(f"{path.name} holds {len(arrays.files)} arrays: give load=, which picks one")
-                return arrays[arrays.files[0]]
-        case ".parquet" | ".pq":
-            return pl.read_parquet(path, glob=False).to_numpy()
-        case ".csv":
-            return pl.read_csv(path, glob=False).to_numpy()
-        case ".png" | ".jpg" | ".jpeg" | ".tif" | ".tiff" | ".bmp" | ".gif" | ".webp":
-            return _image(path)
-        case suffix:
-            raise InputError(
-                f"files that end in {suffix!r} are not read by themselves: give load=, which makes an array of their bytes"
-            )
-
-
-def _image(path: Path) -> np.ndarray:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise InputError(f"{path.name} is an image: install Pillow, or give load=") from error
-    with Image.open(io.BytesIO(path.read_bytes())) as image:
-        return np.asarray(image)

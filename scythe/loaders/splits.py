@@ -13,8 +13,7 @@ import polars as pl
 from scythe.errors import ReadError
 from scythe.leaf.input_files import contents_of
 from scythe.loaders.hashing import hash_rows, shares
-from scythe.loaders.pinned import PinnedRun
-from scythe.loaders.sources import Rows
+from scythe.loaders.pinned import PinnedRun, Rows
 from scythe.names import ID_LEVELS
 
 

@@ -189,6 +189,10 @@ class RunKey:
     def output_file(self, field: str, name: str) -> str:
         return f"{self.path}/results/{composed(field)}/{name}"
 
+    def shard(self, name: str) -> str:
+        """A file that holds many output files; no field is called as its folder is."""
+        return f"{self.path}/results/_shards/{name}"
+
     def final(self, table: str) -> str:
         """The newest rows of a table, for people: another name of the newest gather's file."""
         return f"{self.path}/final/{table}.pq"

@@ -82,6 +82,8 @@ class RunPlan:
     #: What the random numbers of all inputs derive from.
     seed: int = 0
     max_errors: MaxErrors = None
+    #: The file outputs that go into shards.
+    pack: list[str] = field(default_factory=list[str])
 
     @property
     def objects(self) -> Objects:

@@ -54,9 +54,9 @@ class Tags:
     def name(self, file: Path) -> str:
         """A name for the content of a downloaded file."""
         if self.e_tag:
-            return _hashed(self.e_tag)[:16]
+            return hashed(self.e_tag)[:16]
         if self.last_modified:
-            return _hashed(f"{self.last_modified}-{file.stat().st_size}")[:16]
+            return hashed(f"{self.last_modified}-{file.stat().st_size}")[:16]
         with file.open("rb") as stream:  # the server says nothing of it: equal bytes are equal content
             return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
@@ -84,7 +84,7 @@ class Address:
     """The place of one address in the cache. All but `locked` is for whoever has its lock."""
 
     def __init__(self, uri: str, name: str) -> None:
-        self.folder = cache_folder() / _hashed(uri)[:32]
+        self.folder = cache_folder() / hashed(uri)[:32]
         self._state = self.folder.parent / _STATE / "known" / f"{self.folder.name}.json"
         #: The file's own name is kept, for programs that look at it.
         self._name = "".join(c for c in unquote(name) if c.isprintable()).lstrip(".").encode()[:200].decode(
@@ -115,7 +115,7 @@ class Address:
 
     def partial(self) -> Path:
         """A new file to download into; nobody else can read it."""
-        _private(self.folder)
+        private_folder(self.folder)
         path = self.folder / f".{uuid.uuid4().hex}.part"
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         return path
@@ -123,7 +123,7 @@ class Address:
     def keep(self, partial: Path, tags: Tags) -> Path:
         """Shows a downloaded file under its name, whole, and hands it to this process."""
         content = tags.name(partial)
-        _private(self.folder / content)
+        private_folder(self.folder / content)
         path = self.folder / content / self._name
         self._note(content)
         partial.replace(path)
@@ -151,7 +151,7 @@ class Address:
         handed.add(f"{self.folder.name}/{content}")
 
     def _remember(self, entry: Entry) -> None:
-        _private(self._state.parent)
+        private_folder(self._state.parent)
         staged = self._state.with_name(f".{uuid.uuid4().hex}")
         _write_private(staged, json.dumps(asdict(entry)).encode())
         staged.replace(self._state)
@@ -165,7 +165,7 @@ class _Handed:
 
     def __init__(self, folder: Path) -> None:
         users = folder / _STATE / "users"
-        _private(users)
+        private_folder(users)
         name = f"{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.path, self._known = users / f"{name}.marks", set[str]()
         self._alive = _file_lock(users / f"{name}.lock", thread_local=False)
@@ -301,8 +301,8 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 def _lock(folder: Path, name: str, seconds: float) -> Generator[None]:
     """One of 4,096 locks: files that are never many, so that none must ever be removed."""
     locks = folder / _STATE / "locks"
-    _private(locks)
-    with _file_lock(locks / f"{_hashed(name)[:3]}.lock", timeout=seconds):
+    private_folder(locks)
+    with _file_lock(locks / f"{hashed(name)[:3]}.lock", timeout=seconds):
         yield
 
 
@@ -319,7 +319,7 @@ def _file_lock(path: Path, **options: Any) -> FileLock:
     return FileLock(path, mode=0o600, **options)
 
 
-def _private(folder: Path) -> None:
+def private_folder(folder: Path) -> None:
     """Makes a folder that is its owner's alone, and those above it in the cache."""
     if folder.is_dir():
         return
@@ -327,7 +327,7 @@ def _private(folder: Path) -> None:
         if folder == cache_folder():
             folder.parent.mkdir(parents=True, exist_ok=True)
         else:
-            _private(folder.parent)
+            private_folder(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise FetchError(
@@ -340,7 +340,7 @@ def _write_private(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-def _hashed(text: str) -> str:
+def hashed(text: str) -> str:
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 

@@ -16,7 +16,9 @@ from urllib.parse import unquote, urlsplit
 
 from scythe.errors import FetchError, ScytheError
 from scythe.remote.cache import Address, Entry, Tags, cache_folder, keep_bounded
+from scythe.remote.packed import is_packed, packed
 from scythe.remote.schemes import is_in_bucket, is_remote, listed, split_object
+from scythe.remote.shards import content_of
 from scythe_catalog.redaction import holds_password, redacted
 
 if TYPE_CHECKING:
@@ -109,6 +111,8 @@ def _fetch(uri: str, use_cache: bool) -> Path:
     try:
         if not is_remote(uri):
             return _local(uri)
+        if is_packed(uri):
+            return _remote(uri, packed(uri).name, _shard, use_cache)
         name = _checked(uri).rstrip("/").rsplit("/", 1)[-1]
         return _remote(uri, name, _bucket if is_in_bucket(uri) else _web, use_cache)
     except FetchError:
@@ -162,6 +166,14 @@ def _remote(uri: str, name: str, download: Download, use_cache: bool) -> Path:
             partial.unlink(missing_ok=True)
     keep_bounded(settings.cache_size)
     return path
+
+
+def _shard(uri: str, known: Entry | None, target: Path, settings: FetchSettings) -> Tags | None:
+    """What lies in a shard never changes: what the cache has is not asked for again."""
+    if known is not None:
+        return None
+    target.write_bytes(content_of(packed(uri)))
+    return Tags(uri)
 
 
 def _web(url: str, known: Entry | None, target: Path, settings: FetchSettings) -> Tags | None:

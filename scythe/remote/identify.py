@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from scythe.errors import ScytheError
+from scythe.remote.packed import is_packed, packed
 from scythe.remote.schemes import is_in_bucket, split_object
 
 _AT_ONCE = 32
@@ -35,6 +36,9 @@ def identify(uris: Iterable[str]) -> dict[str, Identity]:
     silent: set[str] = set()
 
     def one(uri: str) -> Identity:
+        if is_packed(uri):
+            file = packed(uri)
+            return Identity(f"{file.crc32c:08x}", file.length)
         server = urlsplit(uri).netloc
         if server in silent:
             return _UNKNOWN

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+from scythe.remote.packed import is_packed
 from scythe_catalog.storage.provider import known_schemes
 
 WEB = ("http", "https")
@@ -21,8 +22,8 @@ def is_in_bucket(uri: str) -> bool:
 
 
 def is_remote(uri: str) -> bool:
-    """Whether an address names a file that has to be fetched."""
-    return scheme_of(uri) in WEB or is_in_bucket(uri)
+    """Whether an address names a file that has to be fetched: from elsewhere, or out of a shard."""
+    return scheme_of(uri) in WEB or is_in_bucket(uri) or is_packed(uri)
 
 
 def split_object(uri: str) -> tuple[str, str]:

@@ -6,8 +6,10 @@ Nothing else removes them, so that who reads an earlier snapshot finds its files
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+
+import pyarrow.parquet as pq
 
 from scythe.errors import FormatError, RunDamaged
 from scythe.gather.parts import SHOWN, number_of
@@ -17,7 +19,8 @@ from scythe.record.generations import catalog_of
 from scythe.record.layout import RunKey, gathers
 from scythe.record.results import read_result
 from scythe.settings import engine_settings
-from scythe_catalog.storage.objects import Objects
+from scythe_catalog.compute import pc
+from scythe_catalog.storage.objects import Found, Objects
 
 _YOUNG_SECONDS = 3600.0
 
@@ -66,15 +69,34 @@ def _collect(objects: Objects, key: RunKey, named: set[str], limit: float) -> Co
     kept = {table.key for table in result.tables.values()}
     kept |= {key.gathered_files(result.gather)} if result.gather is not None else set()
     parts = [found for found in objects.found(key.parts) if number_of(found.key.rsplit("/", 1)[-1]) <= result.attempt]
+    there = objects.found(gathers(key))
     gone = [
         found
-        for found in [*objects.found(gathers(key)), *parts]
+        for found in [*there, *parts]
         if found.key not in kept
         and not found.key.endswith(SHOWN)
         and objects.uri(found.key) not in named
         and found.modified.timestamp() < limit
     ]
+    gone += _unnamed_shards(
+        objects, key, result.attempt, {found.key for found in there} - {found.key for found in gone}, limit
+    )
     objects.delete([found.key for found in gone])
     if not {found.key for found in parts if not found.key.endswith(SHOWN)} - {found.key for found in gone}:
         objects.delete([found.key for found in parts])
     return Collected(len(gone), sum(found.size for found in gone))
+
+
+def _unnamed_shards(
+    objects: Objects, key: RunKey, attempt: int, gathered: Collection[str], limit: float
+) -> list[Found]:
+    """The shards that no file of the gathers names that are left; none while an attempt behind the last end has rows."""
+    shards = [found for found in objects.found(key.shard("").rstrip("/")) if found.modified.timestamp() < limit]
+    if not shards or any(number_of(name) > attempt for name in objects.files(key.parts)):
+        return []
+    named = set[str]()
+    for file in gathered:
+        if file.endswith("/packs.pq"):
+            with objects.reader(file) as stream:
+                named.update(pc.unique(pq.read_table(stream, columns=["shard"]).column("shard")).to_pylist())
+    return [found for found in shards if objects.uri(found.key) not in named]

@@ -19,6 +19,7 @@ import yaml
 from scythe.record.layout import RunKey
 from scythe.record.manifest import dump_yaml, with_texts
 from scythe.record.plan import RunPlan
+from scythe.remote.packed import PREFIX
 from scythe_catalog.compute import pc
 from scythe_catalog.iceberg.datafile import ROW_GROUP_ROWS, DataFileWriter, FieldIds, stored_field_ids, stored_schema
 from scythe_catalog.schema import TableSchema
@@ -33,30 +34,38 @@ class _Move:
 
     old: str
     objects: Objects
+    key: RunKey
     #: The files that have come along, as far as they were looked for.
     here: set[str]
 
     @property
     def pattern(self) -> str:
-        """What a reference to a file of any run below the old root begins with."""
-        return "^" + re.escape(self.old) + _RUN
+        """What a reference to a file of any run below the old root begins with; one to a file in a shard says so before."""
+        return f"^({re.escape(PREFIX)})?" + re.escape(self.old) + _RUN
 
     def text(self, value: str) -> str:
         """A reference, below the new root if it was one below the old and its file is there."""
-        if not re.match(self.pattern, value):
-            return value
-        followed = self.objects.root + value[len(self.old) :]
-        self._look([followed])
-        return followed if followed in self.here else value
+        return self.column(pa.chunked_array([[value]]))[0].as_py() if re.match(self.pattern, value) else value
 
-    def column(self, values: pa.ChunkedArray) -> pa.ChunkedArray:
-        """The same for a column of references."""
+    def column(self, values: pa.ChunkedArray, field: str | None = None) -> pa.ChunkedArray:
+        """The same for a column of references; of an output field, a file in a shard may have come along by itself."""
         inside = pc.match_substring_regex(values, self.pattern)
-        followed = pc.binary_join_element_wise(self.objects.root, pc.utf8_slice_codeunits(values, len(self.old)), "")
-        named = pc.unique(pc.filter(followed, inside))
+        packed = pc.starts_with(values, PREFIX)
+        plain = pc.if_else(packed, pc.utf8_slice_codeunits(values, len(PREFIX)), values)
+        followed = pc.binary_join_element_wise(self.objects.root, pc.utf8_slice_codeunits(plain, len(self.old)), "")
+        file = pc.if_else(packed, pc.replace_substring_regex(followed, r"\?[^?]*$", ""), followed)
+        named = pc.unique(pc.filter(file, inside))
         self._look(named.to_pylist())
         there = named.filter(pa.array([uri in self.here for uri in named.to_pylist()], pa.bool_()))
-        return pc.if_else(pc.and_(inside, pc.is_in(followed, there)), followed, values)
+        followed = pc.if_else(packed, pc.binary_join_element_wise(PREFIX, followed, ""), followed)
+        followed = pc.if_else(pc.and_(inside, pc.is_in(file, there)), followed, values)
+        left = pc.and_(packed, pc.equal(followed, values))
+        if field is None or not pc.any(left).as_py():
+            return followed
+        name = pc.replace_substring_regex(values, r"^.*&name=", "")
+        alone = pc.binary_join_element_wise(self.objects.uri(self.key.output_file(field, "")), name, "")
+        came = pa.array([uri in self.here for uri in alone.to_pylist()], pa.bool_())
+        return pc.if_else(pc.and_(left, came), alone, followed)
 
     def _look(self, uris: Iterable[str]) -> None:
         """Looks for files of other runs: those of the run itself were listed."""
@@ -72,7 +81,7 @@ def follow(objects: Objects, key: RunKey, files: Iterable[str]) -> None:
     plan = RunPlan.from_json(objects.read(key.plan), objects.uri(key.plan))
     if plan.root == objects.root:
         return
-    move = _Move(plan.root, objects, {objects.uri(found.key) for found in objects.found(key.path)})
+    move = _Move(plan.root, objects, key, {objects.uri(found.key) for found in objects.found(key.path)})
     for name in (key.manifest, key.input_artifacts, key.workflow_spec):
         _follow_yaml(objects, name, move)
     for name in (key.specs, *files):
@@ -100,7 +109,12 @@ def _follow_parquet(objects: Objects, key: str, move: _Move) -> None:
 def _any_follows(objects: Objects, key: str, names: list[str], move: _Move) -> bool:
     with objects.reader(key) as stream:
         table = pq.read_table(stream, columns=names)
-    return any(not move.column(column).equals(column) for column in table.columns)
+    return any(not move.column(column, name).equals(column) for name, column in zip(names, table.columns, strict=True))
+
+
+def stored_index(schema: pa.Schema) -> list[str]:
+    """The columns of a file that pandas reads back as a MultiIndex."""
+    return json.loads((schema.metadata or {}).get(b"pandas", b"{}")).get("index_columns", [])
 
 
 def rewrite(
@@ -113,7 +127,7 @@ def rewrite(
     columns: dict[str, _Move] | None = None,
 ) -> None:
     """Writes a Parquet file once more: with other field ids, or with file references below another root."""
-    index = json.loads((schema.metadata or {}).get(b"pandas", b"{}")).get("index_columns", [])
+    index = stored_index(schema)
     with objects.reader(source) as stream:
         batches = pq.ParquetFile(stream).iter_batches(ROW_GROUP_ROWS)
         with DataFileWriter(objects, target, schema, ids, index=index) as writer:
@@ -121,5 +135,5 @@ def rewrite(
                 table = pa.Table.from_batches([batch])
                 for name, move in (columns or {}).items():
                     at = table.schema.get_field_index(name)
-                    table = table.set_column(at, table.schema.field(at), move.column(table.column(at)))
+                    table = table.set_column(at, table.schema.field(at), move.column(table.column(at), name))
                 writer.write(table)

@@ -27,6 +27,8 @@ from scythe_catalog.storage.objects import Objects
 
 #: A file of a store: its key, its size [bytes], its tag.
 OBJECTS = {"key": pl.String, "size": pl.Int64, "tag": pl.String}
+#: A file in a shard: the key that it gets, that of the shard, where it lies there [bytes], and its checksum.
+INSIDE = {"key": pl.String, "inside": pl.String, "offset": pl.Int64, "length": pl.Int64, "crc32c": pl.Int64}
 _LINES = {**OBJECTS, "here": pl.Int64}
 
 
@@ -163,4 +165,4 @@ class Arrivals:
         staged.replace(self._ended)
 
 
-__all__ = ["OBJECTS", "Arrivals", "Ended"]
+__all__ = ["INSIDE", "OBJECTS", "Arrivals", "Ended"]

@@ -7,7 +7,7 @@ writes nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
@@ -18,7 +18,8 @@ from scythe.record.find import meant
 from scythe.record.layout import RunKey
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult
-from scythe.transfer.arrived import OBJECTS
+from scythe.remote.packed import PREFIX, taken_apart
+from scythe.transfer.arrived import INSIDE, OBJECTS
 from scythe_catalog.iceberg.datafile import stored_schema
 from scythe_catalog.iceberg.scan import scan_files
 from scythe_catalog.schema import TableSchema
@@ -28,6 +29,8 @@ _KEY = "sort_index"
 _REFS = "result_file_refs"
 #: Fewer files than this share of a run's are asked for one by one; of more, the folder is listed.
 _FEW = 0.02
+#: A shard comes whole where at least this share of its bytes is asked for, else file by file.
+_NEARLY_ALL = 0.9
 _OUTSIDE = r"(^|/)\.{0,2}(/|$)"
 
 
@@ -134,6 +137,10 @@ class Places:
         """A table of the run as far as it is; None where it has none of the name."""
         if self.result is not None:
             found = self.result.tables.get(name)
+            if (
+                found is not None and name == _REFS and "packs" in self.result.tables
+            ):  # here it may name single files of shards
+                return replace(self, local=self.source).scan(found.key)
             return self.scan(found.key) if found is not None else None
         plan = RunPlan.load(self.source, self.key)
         return (scan_parts(plan, name), plan.tables[name].schema) if name in plan.tables else None
@@ -155,25 +162,47 @@ def check(places: Places, asked: Asked) -> None:
     _rows(places, asked)
 
 
-def files_of(places: Places, asked: Asked) -> list[str]:
-    """The keys of the input and output files that are asked for: of the rows, and of the fields.
+def files_of(places: Places, asked: Asked) -> pl.DataFrame:
+    """The input and output files that are asked for, of the rows and of the fields: `key`, and how to get at those `INSIDE` a shard.
 
     Raises:
         TransferError: a reference leads out of its run.
     """
     if asked.fields == ():
-        return []
+        return pl.DataFrame(schema=INSIDE)
     rows, known = _rows(places, asked), set[str]()
-    found: list[pl.Series] = []
+    found: list[pl.DataFrame] = [pl.DataFrame(schema={"uri": pl.String, "field": pl.String})]
     for frame, schema in _with_files(places):
         files = [c.name for c in schema if c.kind.is_file and c.name not in known]
         known.update(files)
         fields = [name for name in files if asked.fields is None or name in asked.fields]
         if fields:
             kept = frame if rows is None else frame.join(rows, on=_KEY, how="semi")
-            uris = [kept.select(pl.col(name).cast(pl.String).alias("uri")) for name in fields]
-            found.append(pl.concat(uris).drop_nulls().unique().collect()["uri"])
-    return _keys(places, pl.concat(found)) if found else []
+            uris = [
+                kept.select(pl.col(name).cast(pl.String).alias("uri"), pl.lit(name).alias("field")) for name in fields
+            ]
+            found.append(pl.concat(uris).drop_nulls().unique().collect())
+    named = pl.concat(found)
+    alone = _keyed(places, named.filter(~pl.col("uri").str.starts_with(PREFIX)))
+    packed = named.filter(pl.col("uri").str.starts_with(PREFIX))
+    return (
+        pl.concat([alone, *([_inside(places, packed)] if packed.height else [])], how="diagonal")
+        .unique("key")
+        .sort("key")
+    )
+
+
+def _inside(places: Places, packed: pl.DataFrame) -> pl.DataFrame:
+    """The same of files in shards: shards that are wanted nearly whole, and single files of the others."""
+    files = packed.select("field").hstack(taken_apart(packed["uri"])).rename({"shard": "uri"})
+    files = _keyed(places, files).rename({"key": "inside"}).unique(["field", "name"])
+    sizes = pl.DataFrame([(f.key, f.size) for f in places.source.described(files["inside"].unique())], ["inside", "all"], orient="row")  # fmt: skip
+    wanted = files.group_by("inside").agg(pl.col("length").sum()).join(sizes, on="inside", how="left")
+    whole = wanted.filter(pl.col("length") >= pl.col("all") * _NEARLY_ALL)["inside"]
+    apart = files.filter(~pl.col("inside").is_in(whole.implode()))
+    keys = [places.key.output_file(field, name) for field, name in apart.select("field", "name").iter_rows()]
+    single = apart.with_columns(pl.Series("key", keys, pl.String))
+    return pl.concat([whole.to_frame("key"), single.select(*INSIDE)], how="diagonal")
 
 
 def _with_files(places: Places) -> list[tuple[pl.LazyFrame, TableSchema]]:
@@ -201,24 +230,26 @@ def _rows(places: Places, asked: Asked) -> pl.LazyFrame | None:
     return rows
 
 
-def _keys(places: Places, uris: pl.Series) -> list[str]:
-    """Keys of the files that lie in the run's own folder: here, or at the source."""
+def _keyed(places: Places, files: pl.DataFrame) -> pl.DataFrame:
+    """Those of some files (`uri`) that lie in the run's own folder, here or at the source, with their `key`."""
     own = pl.lit(None, pl.String)
     for root in (places.source.root, places.local.root):
         begins = pl.col("uri").str.starts_with(f"{root}/{places.key.path}/")
         own = pl.when(begins).then(pl.col("uri").str.slice(len(root) + 1)).otherwise(own)
-    keys = uris.to_frame("uri").select(own.alias("key")).drop_nulls().unique().sort("key")["key"]
-    if (outside := keys.filter(keys.str.contains(_OUTSIDE))).len():
+    found = files.with_columns(own.alias("key")).drop_nulls("key").drop("uri")
+    if (outside := found["key"].filter(found["key"].str.contains(_OUTSIDE))).len():
         raise TransferError(f"{places.key.path} names a file {outside[0]!r}, which leads out of its folder")
-    return keys.to_list()
+    return found
 
 
-def looked_up(source: Objects, key: RunKey, keys: Sequence[str], rows: int) -> pl.DataFrame:
-    """Sizes and tags of files of a run: few are asked for one by one, of many their folders are listed.
+def looked_up(source: Objects, key: RunKey, files: pl.DataFrame, rows: int) -> pl.DataFrame:
+    """Files of a run with their sizes and tags: few are asked for one by one, of many their folders are listed.
 
     Raises:
         TransferError: one is not there.
     """
+    inside = files.filter(pl.col("inside").is_not_null()) if "inside" in files.columns else pl.DataFrame(schema=INSIDE)
+    keys: list[str] = files.join(inside, on="key", how="anti")["key"].to_list()
     if len(keys) <= rows * _FEW:
         found = frame_of(source.described(keys))
     else:
@@ -231,7 +262,8 @@ def looked_up(source: Objects, key: RunKey, keys: Sequence[str], rows: int) -> p
             f"{source.uri(lost[0])}{more} is not there, though {key.path} names it: put it back, or leave it out with "
             "files= or where="
         )
-    return found
+    tag = pl.format("{} at {}", "crc32c", "offset")  # by which a file in a shard is known again
+    return pl.concat([found, inside.with_columns(pl.col("length").alias("size"), tag.alias("tag"))], how="diagonal")
 
 
 def _missing(what: str, name: str, there: Sequence[str]) -> str:

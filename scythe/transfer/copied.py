@@ -10,13 +10,13 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import polars as pl
 
 from scythe.errors import StorageError, StorageRefused, TransferError
-from scythe.transfer.arrived import Arrivals
+from scythe.transfer.arrived import INSIDE, OBJECTS, Arrivals
 from scythe_catalog.storage.objects import Objects
 
 #: A file up to this size [bytes] is one request.
@@ -30,6 +30,10 @@ class _File:
     key: str
     size: int
     tag: str | None
+    #: Of a file in a shard: which one, where it begins there, and its checksum.
+    inside: str | None = None
+    offset: int = 0
+    crc32c: int | None = None
 
 
 def bring(
@@ -54,7 +58,8 @@ def bring(
     """
     (arrivals.folder / "under-way").mkdir(parents=True, exist_ok=True)
     one = _Copy(source, arrivals, sha256, came)
-    given = [_File(*row) for row in files.select("key", "size", "tag").iter_rows()]
+    shape = pl.DataFrame(schema={**OBJECTS, **INSIDE}).select(f.name for f in fields(_File))
+    given = [_File(*row) for row in pl.concat([shape, files], how="diagonal").select(shape.columns).iter_rows()]
     pool = ThreadPoolExecutor(_SMALL_AT_ONCE)
     try:
         for done in [pool.submit(one.small, file) for file in given if file.size <= PART_BYTES]:
@@ -117,9 +122,13 @@ class _Copy:
 
     def _part(self, file: _File, start: int, stop: int) -> bytes:
         try:
+            if file.inside is not None:
+                return self.source.part(file.inside, file.offset + start, file.offset + stop, None)
             return self.source.part(file.key, start, stop, file.tag)
         except FileNotFoundError as error:
-            raise TransferError(f"{self.source.uri(file.key)} is gone: it was removed since it was listed") from error
+            raise TransferError(
+                f"{self.source.uri(file.inside or file.key)} is gone: it was removed since it was listed"
+            ) from error
         except StorageRefused:
             raise
         except StorageError as error:
@@ -133,9 +142,24 @@ class _Copy:
             )
 
     def _take(self, part: Path, file: _File) -> None:
+        if file.crc32c is not None and _crc32c(part) != file.crc32c:
+            part.unlink()
+            raise TransferError(
+                f"{self.source.uri(file.inside or file.key)} is not what it was: {file.key} in it is damaged"
+            )
         if (size := part.stat().st_size) != file.size:
             raise TransferError(f"{self.source.uri(file.key)}: got {size} of {file.size} bytes; do the same again")
         self.arrivals.take(part, file.key, file.size, file.tag)
+
+
+def _crc32c(path: Path) -> int:
+    from google_crc32c import extend
+
+    crc = 0
+    with path.open("rb") as stream:
+        while data := stream.read(PART_BYTES):
+            crc = extend(crc, data)
+    return crc
 
 
 __all__ = ["PART_BYTES", "bring"]

@@ -58,7 +58,7 @@ class Receiving:
         result = self._result(there)
         base = records_and_tables(there, self.key, result, self.asked)
         check(Places(self.source, self.local, self.key, result), self.asked)
-        files = pl.concat([base, self._files(result)])
+        files = pl.concat([base, self._files(result)], how="diagonal")
         return _got(files, self.arrivals.missing(files))
 
     def receive(self, progress: TransferProgress) -> Got:
@@ -103,9 +103,8 @@ class Receiving:
         return parse_result(raw, self.source.uri(self.key.result))
 
     def _files(self, result: RunResult | None) -> pl.DataFrame:
-        places = Places(self.source, self.local, self.key, result)
-        keys = files_of(places, self.asked)
-        return looked_up(self.source, self.key, keys, result.inputs if result is not None else len(keys))
+        files = files_of(Places(self.source, self.local, self.key, result), self.asked)
+        return looked_up(self.source, self.key, files, result.inputs if result is not None else files.height)
 
     def _tables_here(self, result: RunResult | None) -> tuple[str, ...] | None:
         """The tables that will be here: those that came before stay."""

@@ -38,8 +38,8 @@ class S3Url(AnyUrl):
 
 
 def _in_a_bucket(url: S3Url) -> S3Url:
-    """The URL, if there is a store for such addresses: S3, or one that another package brings."""
-    if url.scheme != "s3":
+    """The URL, if there is a store for such addresses: S3, or one that another package brings; or if it is of a packed file."""
+    if url.scheme != "s3" and not url.scheme.startswith("scythe+"):
         from scythe_catalog.storage.provider import known_schemes
 
         if url.scheme in ("http", "https", "file") or url.scheme not in known_schemes():

@@ -1,0 +1,286 @@
+"""Files as a group of a dataset, one a row: those of a batch are read at once, straight into one array."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from scythe.errors import InputError, NotFoundError
+from scythe.loaders.decoding import Npy, decoded, put
+from scythe.loaders.groups import File
+from scythe.loaders.pinned import PinnedRun, Rows
+from scythe.loaders.shards import BLOCK_BYTES, Blocks, Shard, opened
+from scythe.remote.fetch import fetch
+from scythe.remote.forks import check_fork
+from scythe.remote.packed import PREFIX, taken_apart
+from scythe.remote.published import published
+from scythe.remote.schemes import is_in_bucket, is_remote
+
+#: A bucket is waited for, a disk is not.
+_REMOTE_THREADS = 32
+
+
+@dataclass(frozen=True)
+class Packs:
+    """Where the files that lie in shards lie: number of the shard (-1: of its own), offset, length [bytes] of each row."""
+
+    addresses: list[str]
+    #: How far the files of each shard reach [bytes].
+    sizes: np.ndarray
+    shard: np.ndarray
+    offset: np.ndarray
+    length: np.ndarray
+
+    @classmethod
+    def of(cls, uris: pl.Series) -> Packs | None:
+        """Of the addresses of the rows; None where none is in a shard."""
+        if not uris.str.starts_with(PREFIX).any():
+            return None
+        found = taken_apart(uris)
+        addresses = found["shard"].drop_nulls().unique().sort().to_list()
+        place = {address: i for i, address in enumerate(addresses)}
+        shard = found["shard"].replace_strict(place, default=None, return_dtype=pl.Int64).fill_null(-1).to_numpy()
+        offset, length = (found[name].fill_null(0).to_numpy() for name in ("offset", "length"))
+        sizes = np.zeros(len(addresses), np.int64)
+        np.maximum.at(sizes, shard[shard >= 0], (offset + length)[shard >= 0])
+        return cls(addresses, sizes, shard, offset, length)
+
+    def blocks(self) -> np.ndarray:
+        """The block that each row begins in, by a number that grows along the shards."""
+        first = np.concatenate([[0], np.cumsum(self.sizes // BLOCK_BYTES + 1)])
+        return first[self.shard] + self.offset // BLOCK_BYTES
+
+
+@dataclass
+class Files:
+    """Files, one a row, read when they are asked for."""
+
+    name: str
+    group: File
+    runs: Sequence[PinnedRun]
+    rows: Rows
+    dtype: np.dtype
+    as_list: bool
+    names: tuple[str, ...] = ()
+    #: The address of each row's file.
+    uris: pl.Series = field(init=False, repr=False)
+    _lock: Any = field(init=False, default_factory=threading.RLock, repr=False)
+    _shards: dict[int, Shard] = field(init=False, default_factory=dict[int, Shard], repr=False)
+
+    def __post_init__(self) -> None:
+        places, found = [np.empty(0, np.int64)], [pl.Series("uri", [], pl.String)]
+        for i, run in enumerate(self.runs):
+            where, at = self.rows.of(i)
+            values = run.column(self.group.column)
+            if values is None or values.dtype != pl.String:
+                raise NotFoundError(f"{self.name}: {run.key.path} has no file column {self.group.column!r}")
+            places.append(where)
+            found.append(values[at].alias("uri"))
+        self.uris = pl.concat(found)[np.argsort(np.concatenate(places), kind="stable")]
+
+    @cached_property
+    def packs(self) -> Packs | None:
+        """Where those files lie that are in shards; None where none is."""
+        return Packs.of(self.uris)
+
+    @cached_property
+    def _paths(self) -> list[str | None]:
+        """The path of each row's file; None of one that lies elsewhere, or in a shard."""
+        local = self.uris.str.starts_with("file://")
+        return pl.select(pl.when(local).then(self.uris.str.strip_prefix("file://"))).to_series().to_list()
+
+    @cached_property
+    def _is_local(self) -> bool:
+        """Whether no file has to be waited for."""
+        return not any(
+            is_remote(uri)
+            for uri in self.uris.str.strip_prefix(PREFIX).str.extract("^([a-z0-9+]+://)").drop_nulls().unique()
+        )
+
+    @cached_property
+    def _own(self) -> tuple[str, ...]:
+        """What the addresses of files begin with that never change."""
+        return tuple(run.objects.uri(run.key.path) + "/" for run in self.runs if run.result is not None)
+
+    @cached_property
+    def _blocks(self) -> Blocks:
+        return Blocks()
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(
+            os.cpu_count() if self._is_local else _REMOTE_THREADS, thread_name_prefix="scythe-files"
+        )
+
+    @cached_property
+    def _first(self) -> tuple[np.ndarray, Npy | None]:
+        """The array of the first row, and how `.npy` files like it begin."""
+        array = self._read(0)
+        if self.group.load is not None or not self._named(0).endswith(".npy"):
+            return array, None
+        return array, Npy.of(self._content(0))
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """Of one row's array; None where rows differ."""
+        if self.as_list or not len(self.rows):
+            return None
+        with self._lock:
+            return self._first[0].shape
+
+    # --- batches ------------------------------------------------------------------------------------
+
+    def take(self, rows: np.ndarray) -> Any:
+        """The arrays of these rows, as one; a list where they may differ in shape."""
+        check_fork()
+        at = np.asarray(rows)
+        with self._lock:
+            pool = self._pool
+        if self.as_list:
+            self._fetch(at)
+            return list(pool.map(self._read, at.tolist()))
+        shape = self.shape or ()
+        form = self._first[1] if len(self.rows) else None
+        out = np.empty((len(at), *shape), form.dtype if form is not None else self.dtype)
+        self._fetch(at)
+        one = self._straight(form, out, at) if form is not None else self._decoded(out, at)
+        if self._is_local and form is not None:  # batches are read ahead by threads already
+            one(range(len(at)))
+        else:
+            list(pool.map(one, np.array_split(np.arange(len(at)), min(len(at), _REMOTE_THREADS) or 1)))
+        if out.dtype == self.dtype:
+            return out
+        made = np.empty(out.shape, self.dtype)
+        put(self._named(int(at[0])) if len(at) else "", out, made)
+        return made
+
+    def _straight(self, form: Npy, out: np.ndarray, at: np.ndarray) -> Callable[[Iterable[int]], None]:
+        """What reads files into their places without looking at more of each than its first bytes."""
+        raw = memoryview(out).cast("B")  # pyright: ignore[reportArgumentType]
+        header, whole, rows = form.header, form.bytes, at.tolist()
+        size = whole - len(header)
+        if (packs := self.packs) is not None:
+            numbers = packs.shard[at].tolist()
+            into = {n: self._shard(n).into for n in set(numbers) if n >= 0}
+            shards = [into.get(n) for n in numbers]
+            offsets, lengths = packs.offset[at].tolist(), packs.length[at].tolist()
+        else:
+            shards, offsets, lengths = [None] * len(at), rows, rows
+
+        def read(places: Iterable[int]) -> None:
+            head = bytearray(len(header))
+            for i in places:
+                buffers = [head, raw[i * size : (i + 1) * size]]
+                if (into := shards[i]) is not None:
+                    got = into(offsets[i], buffers) if lengths[i] == whole else 0
+                else:
+                    got = self._alone(rows[i], buffers, whole)
+                if got != whole or bytes(head) != header:
+                    self._into(rows[i], out[i])
+
+        return read
+
+    def _alone(self, row: int, buffers: Sequence[memoryview | bytearray], whole: int) -> int:
+        """Reads a file that lies in no shard into buffers; how many bytes there were."""
+        if (path := self._paths[row]) is not None:
+            try:
+                return _read_file(path, buffers)
+            except OSError:
+                return 0  # it is told by who looks closer
+        data = memoryview(self._content(row))
+        if len(data) == whole:
+            cut = len(buffers[0])
+            buffers[0][:], buffers[1][:] = data[:cut], data[cut:]
+        return len(data)
+
+    def _decoded(self, out: np.ndarray, at: np.ndarray) -> Callable[[Iterable[int]], None]:
+        def read(places: Iterable[int]) -> None:
+            for i in places:
+                self._into(int(at[i]), out[i])
+
+        return read
+
+    def _into(self, row: int, out: np.ndarray) -> None:
+        found = self._read(row)
+        if found.shape != out.shape:
+            raise InputError(
+                f"{self.name}: the file of {self._called(row)} has the shape {found.shape}, the first has {out.shape}: "
+                'leave it out with where=, or take lists with collate="list"'
+            )
+        put(self._named(row), found, out)
+
+    # --- single files -------------------------------------------------------------------------------
+
+    def _read(self, row: int) -> np.ndarray:
+        check_fork()
+        load = self.group.load
+        if load is None:
+            return decoded(self._named(row), self._content(row))
+        return np.asarray(load(fetch(self._uri(row)) if self.group.path else self._content(row)))
+
+    def _content(self, row: int) -> bytes:
+        packs, uri = self.packs, self._uri(row)
+        if packs is not None and (number := int(packs.shard[row])) >= 0:
+            data = bytearray(int(packs.length[row]))
+            got = self._shard(number).into(int(packs.offset[row]), [data])
+            if got != len(data):
+                raise InputError(
+                    f"{self.name}: the file of {self._called(row)} is cut short in {packs.addresses[number]}"
+                )
+            return bytes(data)
+        if is_in_bucket(uri) and uri.startswith(self._own):
+            return published(uri)
+        return fetch(uri).read_bytes()
+
+    def _fetch(self, rows: np.ndarray) -> None:
+        """Begins to fetch the blocks that these rows lie in."""
+        packs = self.packs
+        if packs is None or self._is_local:
+            return
+        numbers = packs.shard[rows]
+        for number in np.unique(numbers[numbers >= 0]).tolist():
+            of = rows[numbers == number]
+            self._shard(number).ready(packs.offset[of], packs.length[of])
+
+    def _shard(self, number: int) -> Shard:
+        found = self._shards.get(number)
+        if found is None:
+            assert self.packs is not None
+            with self._lock:
+                found = opened(self.packs.addresses[number], int(self.packs.sizes[number]), self._blocks)
+                found = self._shards.setdefault(number, found)
+        return found
+
+    def _uri(self, row: int) -> str:
+        uri = self.uris[row]
+        if uri is None:
+            raise NotFoundError(f"{self.name}: {self._called(row)} has no file")
+        return uri
+
+    def _named(self, row: int) -> str:
+        """The name of a row's file."""
+        return PurePath(self._uri(row).rsplit("&name=", 1)[-1]).name
+
+    def _called(self, row: int) -> str:
+        run = self.runs[self.rows.run[row]]
+        return f"input {run.sort_index[self.rows.at[row]]} of {run.key.path}"
+
+
+def _read_file(path: str, buffers: Sequence[memoryview | bytearray]) -> int:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        return os.preadv(handle, buffers, 0)
+    finally:
+        os.close(handle)
+
+
+__all__ = ["Files", "Packs"]

@@ -1,0 +1,181 @@
+"""Shards that samples are read from: on a disk by their positions, of a bucket by blocks that the cache keeps.
+
+Reads into memory that the caller gives. Knows neither rows nor arrays.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from scythe.errors import FetchError
+from scythe.remote.published import kept_file, published
+from scythe.remote.schemes import is_in_bucket
+from scythe.remote.shards import local_shard
+
+#: What is asked of a bucket at once. Ranges of single samples would cost a request each.
+BLOCK_BYTES = 2 * 1024 * 1024
+_FRESH_BYTES = 256 * 1024 * 1024
+_HANDLES = 128
+
+
+class Shard(Protocol):
+    """A file that holds many."""
+
+    def ready(self, offsets: np.ndarray, lengths: np.ndarray) -> None:
+        """Has what is to be read next fetched, all at once."""
+        ...
+
+    def into(self, offset: int, buffers: Sequence[memoryview | bytearray]) -> int:
+        """Reads bytes from an offset on into buffers, one after another; how many there were."""
+        ...
+
+
+class _Opened:
+    """A file that is open as long as anybody reads from it."""
+
+    def __init__(self, path: Path) -> None:
+        self.handle = -1
+        self.handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        if self.handle >= 0:
+            os.close(self.handle)
+
+
+class OnDisk:
+    """A shard on a disk of this machine."""
+
+    def __init__(self, address: str) -> None:
+        path = local_shard(address)
+        try:
+            self._file = _Opened(path)
+        except FileNotFoundError as error:
+            raise FetchError(f"the shard {path} does not exist") from error
+
+    def ready(self, offsets: np.ndarray, lengths: np.ndarray) -> None:
+        """Nothing: it is there."""
+
+    def into(self, offset: int, buffers: Sequence[memoryview | bytearray]) -> int:
+        return os.preadv(self._file.handle, buffers, offset)
+
+
+class InBucket:
+    """A shard in a bucket: its blocks, as they were fetched last, then as files of the cache."""
+
+    def __init__(self, address: str, size: int, blocks: Blocks) -> None:
+        self._address, self._size, self._blocks = address, size, blocks
+
+    def ready(self, offsets: np.ndarray, lengths: np.ndarray) -> None:
+        first, last = offsets // BLOCK_BYTES, (offsets + np.maximum(lengths, 1) - 1) // BLOCK_BYTES
+        if (first == last).all():
+            wanted = np.unique(first)
+        else:
+            wanted = np.unique(np.concatenate([np.arange(a, b + 1) for a, b in zip(first, last, strict=True)]))
+        self._blocks.ready((self._address, *self._range(int(number))) for number in wanted)
+
+    def _range(self, number: int) -> tuple[int, int]:
+        return number * BLOCK_BYTES, min((number + 1) * BLOCK_BYTES, self._size)
+
+    def into(self, offset: int, buffers: Sequence[memoryview | bytearray]) -> int:
+        done = 0
+        for buffer in buffers:
+            view = memoryview(buffer)
+            while view:
+                start, stop = self._range((offset + done) // BLOCK_BYTES)
+                count = min(len(view), stop - offset - done)
+                if count <= 0:
+                    return done
+                self._blocks.read(self._address, start, stop, offset + done - start, view[:count])
+                done, view = done + count, view[count:]
+        return done
+
+
+_Block = tuple[str, int, int]
+
+
+class Blocks:
+    """Blocks of shards in buckets. Those that were fetched last are in memory, others in files of the cache."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._fresh: OrderedDict[_Block, Future[bytes]] = OrderedDict()
+        self._fresh_bytes = 0
+        self._files: OrderedDict[_Block, _Opened] = OrderedDict()
+        self._pool = ThreadPoolExecutor(32, thread_name_prefix="scythe-blocks")
+
+    def ready(self, blocks: Iterable[_Block]) -> None:
+        """Begins to fetch those that are not here."""
+        for block in blocks:
+            with self._lock:
+                if block in self._fresh or block in self._files:
+                    continue
+            if not kept_file(*block).exists():
+                self._begun(block)
+
+    def read(self, address: str, start: int, stop: int, offset: int, into: memoryview) -> None:
+        """Copies bytes of a block, from an offset in it on."""
+        block = (address, start, stop)
+        with self._lock:
+            fresh = self._fresh.get(block)
+        if fresh is None:
+            opened = self._file(block)
+            if opened is not None and os.preadv(opened.handle, [into], offset) == len(into):
+                return
+            fresh = self._begun(block)
+        try:
+            into[:] = fresh.result()[offset : offset + len(into)]
+        except FetchError:
+            with self._lock:
+                if self._fresh.pop(block, None) is not None:  # the next one tries again
+                    self._fresh_bytes -= stop - start
+            raise
+
+    def _begun(self, block: _Block) -> Future[bytes]:
+        with self._lock:
+            if (known := self._fresh.get(block)) is not None:
+                return known
+            begun = self._fresh[block] = self._pool.submit(published, *block)
+            self._fresh_bytes += block[2] - block[1]
+            while self._fresh_bytes > _FRESH_BYTES and len(self._fresh) > 1:
+                (_, start, stop), _ = self._fresh.popitem(last=False)
+                self._fresh_bytes -= stop - start
+            return begun
+
+    def _file(self, block: _Block) -> _Opened | None:
+        with self._lock:
+            if (known := self._files.get(block)) is not None:
+                return known
+        try:
+            opened = _Opened(kept_file(*block))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        with self._lock:
+            self._files[block] = opened
+            if len(self._files) > _HANDLES:
+                self._files.popitem(last=False)  # closed once nobody reads from it
+        return opened
+
+
+def opened(address: str, size: int, blocks: Blocks) -> Shard:
+    """A shard, ready to be read.
+
+    Args:
+        address: Its address.
+        size: How far the files in it reach [bytes].
+        blocks: Those of all shards together.
+
+    Raises:
+        FetchError: there is none.
+    """
+    return InBucket(address, size, blocks) if is_in_bucket(address) else OnDisk(address)
+
+
+__all__ = ["BLOCK_BYTES", "Blocks", "Shard", "opened"]

@@ -1,0 +1,167 @@
+"""Packs the output files of a finished run: they are copied into shards, and a new end of the run names them there.
+
+The files by themselves stay, unless they are to go. Runs no function; can be repeated.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from scythe.define.schemas import PACKS
+from scythe.errors import NotFoundError, RunError
+from scythe.gather.packs import packs_of
+from scythe.gather.publish import Gathered, publish, record
+from scythe.leaf.shards import Shards
+from scythe.names import ID_LEVELS, file_names
+from scythe.record.attempts import check_newest
+from scythe.record.find import meant
+from scythe.record.generations import Generations, catalog_of
+from scythe.record.layout import RunKey
+from scythe.record.lease import Lease
+from scythe.record.plan import RunPlan
+from scythe.record.results import RunResult, TableResult, read_result
+from scythe.runs.moved import stored_index
+from scythe.settings import engine_settings
+from scythe_catalog.iceberg.datafile import DataFile, DataFileWriter, stored_field_ids
+from scythe_catalog.storage.objects import Objects
+
+_REFS, _PACKS = "result_file_refs", "packs"
+_ROWS, _AT_ONCE = 8192, 64
+
+
+@dataclass
+class Packed:
+    """What was packed."""
+
+    files: int = 0
+    bytes: int = 0
+    #: The keys of the files by themselves.
+    alone: list[str] = field(default_factory=list[str])
+
+
+def pack(objects: Objects, key: RunKey, fields: Sequence[str], *, delete: bool = False) -> Packed:
+    """Copies the output files of some fields into shards, and names them there; what is packed already stays as it is.
+
+    Args:
+        objects: The root.
+        key: The run.
+        fields: The file outputs.
+        delete: Remove the files by themselves, once nothing of the run names them any more.
+
+    Raises:
+        NotFoundError: the run has no such file output.
+        RunError: it is not finished, was downloaded without a table, or somebody works on it.
+    """
+    with Lease(objects, key, "inline") as lease:
+        result = read_result(objects, key)
+        if result is None or result.left_out:
+            raise RunError(f"{key.path} is not finished, or not here whole: resume it, or pack it where it came from")
+        return _Packing(objects, key, result).to_shards(fields, lease.number, delete=delete)
+
+
+class _Packing:
+    def __init__(self, objects: Objects, key: RunKey, result: RunResult) -> None:
+        self._objects, self._key, self._before = objects, key, result
+        self._catalog = catalog_of(objects, engine_settings().catalog)
+        self._plan = RunPlan.load(objects, key)
+        self._done = Packed()
+
+    def to_shards(self, fields: Sequence[str], attempt: int, *, delete: bool) -> Packed:
+        objects, key, before = self._objects, self._key, self._before
+        refs = before.tables.get(_REFS)
+        known = [name for name in refs.columns if name not in self._levels] if refs is not None else []
+        for name in fields:
+            if refs is None or name not in known:
+                raise NotFoundError(f"{key.path} has no file output {name!r}{meant(name, known)}")
+        assert refs is not None
+        gather, stems = f"{attempt:06d}-{uuid.uuid4().hex[:8]}", file_names({*before.tables, _PACKS})
+        keys = {name: key.gathered(gather, stem) for name, stem in stems.items()}
+        files = dict(Gathered.of(objects, before, key).files)
+        files[_REFS] = self._refs(refs, keys[_REFS], fields)
+        if not self._done.files:
+            return self._done
+        packs, files[_PACKS] = self._packs(keys[_REFS], keys[_PACKS], known)
+        tables = {**before.tables, _PACKS: packs}
+        for name in tables.keys() - {_REFS, _PACKS}:
+            objects.link(tables[name].key, keys[name])
+        named = {
+            n: t.model_copy(
+                update={"key": keys[n], "uri": objects.uri(keys[n]), "rows": files[n].rows, "bytes": files[n].bytes}
+            )
+            for n, t in tables.items()
+        }
+        result = before.model_copy(
+            update={"gather": gather, "attempt": attempt, "tables": named, "uris": {n: t.uri for n, t in named.items()}}
+        )
+        gathered = Gathered({n: replace(f, uri=objects.uri(keys[n])) for n, f in files.items()})
+        check_newest(objects, key, attempt)
+        record(objects, key, result, gathered)
+        publish(objects, self._catalog, key, result, gathered, [key.unpublished(gather)])
+        if delete:
+            objects.delete(self._done.alone)
+        return self._done
+
+    @property
+    def _levels(self) -> frozenset[str]:
+        """The columns of the table of files that are not files."""
+        return frozenset(c["name"] for c in self._plan.tables["scalars"].columns)
+
+    def _refs(self, table: TableResult, target: str, fields: Sequence[str]) -> DataFile:
+        """The table of files once more, with the addresses of files in shards."""
+        objects = self._objects
+        with objects.reader(table.key) as stream:
+            file = pq.ParquetFile(stream)
+            schema = file.schema_arrow
+            with DataFileWriter(
+                objects, target, schema, stored_field_ids(schema), index=stored_index(schema)
+            ) as writer:
+                shards = Shards(self._plan)
+                for batch in file.iter_batches(_ROWS):
+                    rows = pa.Table.from_batches([batch])
+                    for name in fields:
+                        at = schema.get_field_index(name)
+                        uris = list(self._packed(rows.column(name).to_pylist(), shards))
+                        rows = rows.set_column(at, schema.field(at), pa.array(uris, schema.field(at).type))
+                    writer.write(rows)
+                objects.publish_all(shards.close())
+        return writer.describe(self._catalog.table(self._key.experiment, table.catalog_table).iceberg.schema())
+
+    def _packed(self, uris: Sequence[str | None], shards: Shards) -> Iterator[str | None]:
+        objects, own = self._objects, self._objects.uri(self._key.path) + "/results/"
+        keys = [objects.key(uri) if uri is not None and uri.startswith(own) else None for uri in uris]
+        wanted = [key for key in keys if key is not None]
+        read = (
+            content for i in range(0, len(wanted), _AT_ONCE) for content in objects.read_all(wanted[i : i + _AT_ONCE])
+        )
+        for i, (uri, key) in enumerate(zip(uris, keys, strict=True)):
+            if key is None:
+                yield uri
+                continue
+            content = next(read)
+            self._done.files += 1
+            self._done.bytes += len(content)
+            self._done.alone.append(key)
+            yield shards.put(i, [content], key.rsplit("/", 1)[-1])
+            if shards.full:
+                objects.publish_all(shards.close())
+
+    def _packs(self, refs: str, target: str, columns: Sequence[str]) -> tuple[TableResult, DataFile]:
+        """The table that tells where the files lie, from that of files."""
+        objects = self._objects
+        table = Generations(self._catalog, self._key.experiment, objects).open(self._key, _PACKS, PACKS)
+        with objects.reader(refs) as stream:
+            rows = (pa.Table.from_batches([batch]) for batch in pq.ParquetFile(stream).iter_batches(_ROWS))
+            with DataFileWriter(objects, target, PACKS.arrow, table.ids, index=ID_LEVELS) as writer:
+                for packs in packs_of(rows, columns):
+                    writer.write(packs)
+        name, columns = table.iceberg.name()[-1], list(PACKS.names)
+        made = TableResult(uri=objects.uri(target), key=target, catalog_table=name, columns=columns, rows=0, bytes=0)
+        return made, writer.describe(table.iceberg.schema())
+
+
+__all__ = ["Packed", "pack"]

@@ -1,0 +1,346 @@
+"""Output files that are stored many together: a shard's bytes are the files, wherever the run, its root or its rows go."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+import scythe
+from scythe.allocate import BaseExperiment, ExperimentRun
+from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.cli import app
+from scythe.errors import AllocationError, FetchError, RegistrationError, StateError
+from scythe.gather import packs
+from scythe.leaf import shards
+from scythe.registry import ExperimentRegistry
+from scythe.remote.packed import Packed, packed, taken_apart
+from scythe.runs.garbage import collect
+from scythe.runs.rebuild import rebuild
+from scythe.settings import storage
+from scythe.utils.filesys import FileReference
+from tests.benches.folder_s3 import FolderS3, folder_s3
+
+
+class Wall(ExperimentInputSpec):
+    x: int
+
+
+class Heat(ExperimentOutputSpec):
+    y: float
+    hourly: FileReference
+    note: FileReference | None = None
+
+
+class Given(ExperimentInputSpec):
+    hourly: FileReference
+
+
+class Sum(ExperimentOutputSpec):
+    total: float
+
+
+def add(spec: Given) -> Sum:
+    return Sum(total=float(np.load(spec.hourly).sum()))
+
+
+def broken() -> dict[int, str]:
+    """What of the inputs fails, and how."""
+    return {
+        int(i): how for i, _, how in (part.partition(":") for part in os.environ.get("BROKEN", "").split(",") if part)
+    }
+
+
+def simulate(spec: Wall, tempdir: Path) -> Heat:
+    np.save(tempdir / "hourly.npy", np.full((3, 2), spec.x, np.float64))
+    note = tempdir / "note.txt"
+    note.write_text(f"note of {spec.x}" if spec.x % 2 else "")
+    match broken().get(spec.x):
+        case "raises":
+            raise ValueError("broken")
+        case "breaks its model":
+            return Heat.model_construct(y="no number", hourly=tempdir / "hourly.npy", note=note, dataframes={})
+        case _:
+            return Heat(y=spec.x, hourly=tempdir / "hourly.npy", note=note if spec.x % 3 else None)
+
+
+@pytest.fixture
+def walls(root: Path) -> BaseExperiment:
+    return BaseExperiment(ExperimentRegistry.Register(name="walls", retries=0, pack=True)(simulate))
+
+
+def allocated(walls: BaseExperiment, n: int = 20, **options: Any) -> ExperimentRun:
+    run, ref = walls.allocate(pl.DataFrame({"x": range(n)}), **{"engine": "inline", "max_errors": None, **options})
+    ref.result()
+    return run
+
+
+def check(n: int = 20, *, table: bool = True) -> None:
+    """Every file is what its function wrote, by `fetch`, by what `packs` says, and in a dataset."""
+    files = scythe.files("walls")
+    assert files["x"].to_list() == [x for x in range(n) if x not in broken()]
+    for x, hourly, note in files.select("x", "hourly", "note").iter_rows():
+        assert (np.load(scythe.fetch(hourly)) == x).all()
+        assert (scythe.fetch(note).read_text() if note else None) == content(x)
+    if table:
+        told = scythe.read("walls", table="packs")
+        where = {
+            (i, field): (shard, offset, length)
+            for i, field, shard, offset, length in told.select(
+                "sort_index", "field", "shard", "offset", "length"
+            ).iter_rows()
+        }
+        assert set(where) == {
+            (x, f) for x in files["x"] for f in ("hourly", "note") if f == "hourly" or content(x) is not None
+        }
+        for (x, field), (shard, offset, length) in where.items():
+            raw = storage().read(storage().key(shard))[offset : offset + length]
+            assert raw == content(x).encode() if field == "note" else (np.load(io.BytesIO(raw)) == x).all()
+    data = scythe.dataset("walls", x=["x"], y=scythe.File("hourly"))
+    for batch in data.batches(7, seed=3).at(1):
+        assert (batch["y"] == batch["x"][:, :, None]).all()
+        assert batch["y"].shape[1:] == (3, 2)
+
+
+def content(x: int) -> str | None:
+    return None if x % 3 == 0 else f"note of {x}" if x % 2 else ""
+
+
+def shard_files(run: ExperimentRun) -> list[str]:
+    return storage().files(run.key.shard("").rstrip("/"))
+
+
+@pytest.mark.parametrize("engine", ["inline", "local"])
+def test_files_of_a_packed_run_are_what_was_written_and_packs_says_where(walls: BaseExperiment, engine: str) -> None:
+    run = allocated(walls, engine=engine, chunk=4)
+    check()
+    assert len(shard_files(run)) == 1, "small shards are joined"
+    assert not (Path(storage().folder or "") / run.key.output_file("hourly", "")).exists()
+    assert scythe.files("walls").columns[-2:] == ["hourly", "note"]
+
+
+def test_an_input_that_fails_leaves_no_address_and_its_retry_joins_the_others(
+    walls: BaseExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BROKEN", "3:raises,4:breaks its model,19:raises")
+    run = allocated(walls, engine="local", workers=1, chunk=5)
+    check()
+    before = shard_files(run)
+    monkeypatch.delenv("BROKEN")
+    ref = run.retry_errors(engine="inline")
+    assert ref is not None
+    ref.result()
+    check()
+    assert set(before) < set(shard_files(run)), "what earlier rows name stays"
+
+
+def test_a_shard_is_cut_where_it_is_full(walls: BaseExperiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (shards, packs):
+        monkeypatch.setattr(module, "MOST_BYTES", 1000)
+    monkeypatch.setattr(packs, "_SMALL_BYTES", 500)
+    run = allocated(walls)
+    check()
+    assert len(shard_files(run)) > 3
+
+
+def test_some_fields_are_packed_where_they_are_named(root: Path) -> None:
+    walls = BaseExperiment(ExperimentRegistry.Register(name="walls")(simulate))
+    allocated(walls, pack=["hourly"])
+    files = scythe.files("walls")
+    assert files["hourly"].str.starts_with("scythe+file://").all()
+    assert files["note"].drop_nulls().str.starts_with("file://").all()
+    allocated(walls, version="keep")
+    assert scythe.files("walls")["hourly"].str.starts_with("file://").all()
+    with pytest.raises(AllocationError, match=r"'hours'.*hourly, note"):
+        walls.allocate(pl.DataFrame({"x": [1]}), pack=["hours"])
+    with pytest.raises(RegistrationError, match="must be True, False or a list"):
+        ExperimentRegistry.Register(name="others", pack="hourly")(simulate)
+
+
+def test_a_root_that_is_moved_takes_its_packed_files_along(
+    walls: BaseExperiment, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allocated(walls)
+    moved = root.with_name("elsewhere, with ? and %20")
+    root.rename(moved)
+    monkeypatch.setenv("SCYTHE_STORAGE_ROOT", str(moved))
+    rebuild(storage())
+    check()
+
+
+def test_a_download_takes_whole_shards_or_single_files_out_of_them(
+    walls: BaseExperiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = allocated(walls)
+    scythe.download("walls", tmp_path / "all")
+    few = scythe.download("walls", tmp_path / "few", files=["hourly"], where=pl.col("x") < 4)
+    again = scythe.download("walls", tmp_path / "few", files=["hourly"], where=pl.col("x") < 4)
+    assert (few.present, again.files) == (0, 0)
+    here = sorted(p.name for p in (tmp_path / "few" / run.key.path / "results").rglob("*") if p.is_file())
+    assert len(here) == 4
+    (Path(storage().folder or "") / run.key.shard(shard_files(run)[0])).rename(tmp_path / "gone.bin")
+    monkeypatch.setenv("SCYTHE_STORAGE_ROOT", str(tmp_path / "few"))
+    uris = scythe.files("walls")["hourly"]
+    assert [int(np.load(scythe.fetch(uri))[0, 0]) for uri in uris[:4]] == [0, 1, 2, 3]
+    with pytest.raises(FetchError, match="does not exist"):
+        scythe.fetch(uris[4])
+    monkeypatch.setenv("SCYTHE_STORAGE_ROOT", str(tmp_path / "all"))
+    check()
+
+
+def test_a_shard_that_was_changed_is_told(walls: BaseExperiment) -> None:
+    run = allocated(walls)
+    shard = Path(storage().folder or "") / run.key.shard(shard_files(run)[0])
+    raw = bytearray(shard.read_bytes())
+    raw[200] ^= 1
+    shard.write_bytes(raw)
+    with pytest.raises(FetchError, match="was changed or cut short"):
+        [scythe.fetch(uri) for uri in scythe.files("walls")["hourly"]]
+
+
+def test_packed_files_are_inputs_of_another_experiment(walls: BaseExperiment) -> None:
+    ExperimentRegistry.Register(name="sums")(add)
+    allocated(walls, 4)
+    BaseExperiment(add).allocate(scythe.files("walls").select("hourly"), engine="inline")[1].result()
+    assert scythe.read("sums")["total"].to_list() == [0.0, 6.0, 12.0, 18.0]
+
+
+# --- afterwards -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("delete", [False, True])
+def test_a_finished_run_is_packed_afterwards_and_its_files_stay_unless_told(root: Path, delete: bool) -> None:
+    walls = BaseExperiment(ExperimentRegistry.Register(name="walls")(simulate))
+    run = allocated(walls)
+    folder = root / run.key.output_file("hourly", "")
+    held = scythe.dataset("walls", x=["x"], y=scythe.File("hourly"))
+    for field in ("hourly", "note"):
+        said = CliRunner().invoke(app, ["pack", "walls", field, *(["--delete"] if delete else [])])
+        assert said.exit_code == 0, said.output
+        assert "packed" in said.output
+    check()
+    assert len(list(folder.glob("*"))) == (0 if delete else 20)
+    if not delete:
+        assert (held[2]["y"] == 2).all(), "a dataset of before reads what it was made of"
+    assert "packed 0 files" in CliRunner().invoke(app, ["pack", "walls", "hourly"]).output
+    missing = CliRunner().invoke(app, ["pack", "walls", "hourl"])
+    assert missing.exit_code
+    assert "did you mean 'hourly'" in str(missing.exception or missing.output)
+    rebuild(storage())
+    check()
+
+
+def test_a_packed_run_is_mended_after_it_was_packed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    walls = BaseExperiment(ExperimentRegistry.Register(name="walls", retries=0)(simulate))
+    monkeypatch.setenv("BROKEN", "5:raises")
+    run = allocated(walls, engine="local", workers=1)
+    assert CliRunner().invoke(app, ["pack", "walls", "hourly"]).exit_code == 0
+    monkeypatch.delenv("BROKEN")
+    ref = run.retry_errors(engine="inline")
+    assert ref is not None
+    ref.result()
+    check(table=False)
+    assert scythe.read("walls", table="packs").height == 19
+
+
+def test_shards_that_nothing_names_are_garbage(walls: BaseExperiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = allocated(walls)
+    mine = shard_files(run)
+    storage().write(run.key.shard("000000000000-0badcafe.bin"), b"of a process that died")
+    assert collect(storage()).files == 0, "it may be of one that is at work"
+    monkeypatch.setattr("scythe.runs.garbage._YOUNG_SECONDS", -10.0)
+    collect(storage())
+    assert shard_files(run) == mine
+    check()
+
+
+# --- addresses ------------------------------------------------------------------------------------------------
+
+
+@given(
+    st.text("abc /?&=%+-._é", min_size=1), st.integers(0, 2**50), st.integers(0, 2**40), st.integers(0, 2**32 - 1),
+    st.text("abc012-._+", min_size=1),
+)  # fmt: skip
+def test_an_address_says_what_it_was_made_of(path: str, offset: int, length: int, crc: int, name: str) -> None:
+    file = Packed(f"file:///{path}", offset, length, crc, name)
+    assert packed(file.uri) == file
+    assert taken_apart(pl.Series([None, file.uri, f"file:///{path}"])).row(1) == tuple(file)
+
+
+# --- a bucket -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def served(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """An S3 server that counts what it is asked for."""
+    with folder_s3(tmp_path / "s3") as server:
+        (tmp_path / "s3" / "bucket").mkdir(parents=True)
+        for name, value in {**server.environment, "SCYTHE_STORAGE_BUCKET": "bucket"}.items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+def epoch(batches: Any, number: int) -> list[int]:
+    found = list[int]()
+    for batch in batches.at(number):
+        assert (batch["y"] == batch["x"][:, :, None]).all()
+        found += batch["x"][:, 0].astype(int).tolist()
+    return found
+
+
+@pytest.mark.parametrize("pack", [True, False])
+def test_a_second_epoch_asks_the_bucket_for_nothing(served: FolderS3, walls: BaseExperiment, pack: bool) -> None:
+    run = allocated(walls, 40, pack=pack)
+    ds = scythe.dataset("walls", x=["x"], y=scythe.File("hourly"))
+    batches = ds.batches(8, seed=1)
+    assert ds.shapes["y"] == (3, 2)
+    served.counted.clear()
+    first = epoch(batches, 0)
+    asked = served.counted.copy()
+    assert asked["GET"] <= (len(shard_files(run)) if pack else 40)
+    served.counted.clear()
+    assert sorted(epoch(batches, 1)) == sorted(first) == list(range(40))
+    anew = scythe.dataset("walls", x=["x"], y=scythe.File("hourly"))
+    assert anew.shapes["y"] == (3, 2)
+    served.counted.clear()
+    epoch(anew.batches(8, seed=1), 2)
+    assert served.counted["GET"] == served.counted["HEAD"] == 0
+
+
+def test_a_chunk_of_packed_files_is_one_request(served: FolderS3, walls: BaseExperiment) -> None:
+    allocated(walls, 40, chunk=20, engine="local", workers=1)
+    assert len([path for path in served.written if "/results/" in path]) == 3, "two chunks, which are joined"
+    check(40)
+
+
+def test_windows_of_blocks_are_shuffled_within_and_can_be_gone_on_with(
+    served: FolderS3, walls: BaseExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("shards", "files", "batches"):
+        monkeypatch.setattr(f"scythe.loaders.{module}.BLOCK_BYTES", 512)
+    allocated(walls, 60)
+    ds = scythe.dataset("walls", x=["x"], y=scythe.File("hourly"))
+    batches = ds.batches(6, seed=1, memory=2048)
+    order = epoch(batches, 0)
+    assert sorted(order) == list(range(60))
+    assert order != epoch(batches, 1)
+    assert order == epoch(ds.batches(6, seed=1, memory=2048), 0)
+    near = np.abs(np.diff(order))
+    assert np.median(near) < np.median(np.abs(np.diff(epoch(ds.batches(6, seed=1), 0)))), "neighbours stay near"
+    state = batches.state(0, 4)
+    rest = [int(x) for batch in batches.resume(state) for x in batch["x"][:, 0]]
+    assert rest == order[24:]
+    with pytest.raises(StateError, match="memory"):
+        ds.batches(6, seed=1).resume(state)
+    monkeypatch.setattr("scythe.loaders.shards._FRESH_BYTES", 1024)
+    shutil.rmtree(os.environ["SCYTHE_CACHE_DIR"])
+    assert epoch(scythe.dataset("walls", x=["x"], y=scythe.File("hourly")).batches(6, seed=1, memory=2048), 0) == order
