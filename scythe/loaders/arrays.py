@@ -63,16 +63,16 @@ def _near(name: str, known: Sequence[str]) -> str:
 
 
 def numbers(values: pl.Series, dtype: np.dtype) -> np.ndarray:
-    """A column of numbers in the given type; what is missing is NaN.
+    """A column of numbers, to be put into an array of the given type; what is missing is NaN.
 
     Raises:
         InputError: the type has no place for a value: a fraction, or nothing, among whole numbers.
     """
-    if isinstance(values.dtype, pl.Boolean | pl.Null):
-        values = values.cast(pl.Float32)
-    if dtype.kind == "f":
-        return values.cast(pl.Float64).to_numpy().astype(dtype)
+    if not (values.dtype.is_float() or values.dtype.is_integer()):  # truth values, decimals, nothing at all
+        values = values.cast(pl.Float64)
     whole = values.to_numpy()
+    if dtype.kind == "f":
+        return whole
     with np.errstate(invalid="ignore"):
         made = whole.astype(dtype)
     if values.null_count() or not (made == whole).all():
@@ -91,3 +91,10 @@ def is_missing(values: pl.Series) -> np.ndarray:
     """Where a column has nothing: null, or not a number."""
     missing = values.is_null()
     return (missing | values.is_nan().fill_null(True) if values.dtype.is_float() else missing).to_numpy()
+
+
+def any_missing(values: pl.Series) -> bool:
+    """Whether a column has nothing anywhere."""
+    if values.null_count() or not len(values):
+        return values.null_count() > 0
+    return values.dtype.is_float() and bool(np.isnan(values.to_numpy().min()))  # the least of what holds a NaN is one

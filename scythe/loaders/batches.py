@@ -17,7 +17,7 @@ from scythe.loaders.files import Files
 from scythe.loaders.hashing import order_of, order_of_blocks
 from scythe.loaders.pinned import Pin
 from scythe.loaders.shards import BLOCK_BYTES
-from scythe.loaders.sources import Source
+from scythe.loaders.sources import Part, Source
 from scythe.loaders.stats import Stats
 
 #: The library whose arrays batches hold.
@@ -141,7 +141,14 @@ class Batches:
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(max(1, self.ahead), thread_name_prefix="scythe-batches")
+        # Threads that read from a disk would wait for one another, not for the disk.
+        waits = any(isinstance(files, Files) and not files.is_local for files, _ in self._wholes())
+        return ThreadPoolExecutor(self.ahead if waits else 1, thread_name_prefix="scythe-batches")
+
+    def _wholes(self) -> Iterator[tuple[Source, Any]]:
+        """The groups with all their rows, and the positions of those that are drawn."""
+        for source in self.dataset.sources.values():
+            yield (source.whole, source.positions) if isinstance(source, Part) else (source, slice(None))
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_pool"}
@@ -152,12 +159,10 @@ class Batches:
             return np.arange(len(self.dataset))
         if self.memory is None:
             return order_of(len(self.dataset), self.seed, epoch)
-        packs = [s.packs for s in self.dataset.sources.values() if isinstance(s, Files) and s.packs is not None]
-        if not packs:
-            raise ReadError(
-                "memory= shuffles blocks of packed files, and this dataset has no group of them: leave it out"
-            )
-        return order_of_blocks(packs[0].blocks(), self.memory // BLOCK_BYTES, self.seed, epoch)
+        for files, rows in self._wholes():
+            if isinstance(files, Files) and files.packs is not None:
+                return order_of_blocks(files.packs.blocks()[rows], self.memory // BLOCK_BYTES, self.seed, epoch)
+        raise ReadError("memory= shuffles blocks of packed files, and this dataset has no group of them: leave it out")
 
     def assembled(self, rows: np.ndarray) -> dict[str, Any]:
         """The groups of some rows as one batch."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -10,12 +10,11 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from scythe.errors import InputError, ReadError
-from scythe.loaders.arrays import check_column, is_missing
+from scythe.errors import ReadError
 from scythe.loaders.batches import Arrays, Batches, place_among
-from scythe.loaders.groups import Columns, File, Group
+from scythe.loaders.groups import Columns, Group
 from scythe.loaders.pinned import Pin, PinnedRun, Rows, at_pins, pinned
-from scythe.loaders.sources import Source, opened
+from scythe.loaders.sources import Loaded, Part, Source, load, opened
 from scythe.loaders.splits import Split, part_of, shares_of
 from scythe.loaders.stats import Stats, stats_of
 from scythe_catalog.storage.objects import Objects
@@ -59,7 +58,7 @@ class Dataset:
     #: Parts of splits, and rows by their positions, in the order in which they were taken.
     taken: tuple[Split | tuple[int, ...], ...] = ()
     _pinned: list[PinnedRun] | None = field(default=None, repr=False)
-    #: What it is the last step of `taken` of, in this process.
+    #: The same of all rows, in this process.
     _whole: Dataset | None = field(default=None, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -273,7 +272,7 @@ class Dataset:
         return replace(self, pins=list(pins), _pinned=None, _whole=None)
 
     def _of(self, taken: tuple[Split | tuple[int, ...], ...]) -> Dataset:
-        return replace(self, taken=taken, _pinned=self._runs, _whole=self)
+        return replace(self, taken=taken, _pinned=self._runs, _whole=self._root)
 
     # --- how it is made -------------------------------------------------------------------------------
 
@@ -298,79 +297,59 @@ class Dataset:
 
     @cached_property
     def _sources(self) -> dict[str, Source]:
-        as_list = self.collate == "list"
+        if (positions := self._positions) is not None:
+            return {name: Part(source, positions) for name, source in self._root._sources.items()}
+        loaded, as_list = self._loaded, self.collate == "list"
         return {
-            name: opened(name, group, self._runs, self._rows, self.dtype, as_list=as_list)
+            name: loaded.arrays[name]
+            if isinstance(group, Columns)
+            else opened(name, group, self._runs, loaded.rows, self.dtype, as_list=as_list)
             for name, group in self.groups.items()
         }
+
+    @property
+    def _root(self) -> Dataset:
+        """The dataset of all rows, which its parts share their memory with."""
+        if not self.taken:
+            return self
+        if self._whole is None:
+            object.__setattr__(self, "_whole", replace(self, taken=(), _pinned=self._pinned))
+        assert self._whole is not None
+        return self._whole
+
+    @cached_property
+    def _loaded(self) -> Loaded:
+        return load(self.groups, self._runs, self.where, self.dtype, self.missing)
+
+    @cached_property
+    def _positions(self) -> np.ndarray | None:
+        """Where its rows stand among those of the whole; None where it is the whole."""
+        if not self.taken:
+            return None
+        positions = np.arange(len(self._root._loaded.rows))
+        for step in self.taken:
+            kept = (
+                np.array(step, np.int64)
+                if isinstance(step, tuple)
+                else part_of(self._root._share(step.by)[positions], step)
+            )
+            positions = positions[kept]
+        return positions
+
+    @cached_property
+    def _rows(self) -> Rows:
+        rows, positions = self._root._loaded.rows, self._positions
+        return rows if positions is None else Rows(rows.run[positions], rows.at[positions])
 
     @cached_property
     def _shares(self) -> dict[tuple[str, ...] | None, np.ndarray]:
         return {}
-
-    @cached_property
-    def _rows(self) -> Rows:
-        if self._whole is not None:
-            return _taken(self._whole._rows, self.taken[-1], self._whole._share)
-        runs, ats = list[np.ndarray](), list[np.ndarray]()
-        for i, run in enumerate(self._runs):
-            at = self._complete(run, self._chosen(run))
-            runs.append(np.full(len(at), i, np.int32))
-            ats.append(at)
-        rows = Rows(np.concatenate(runs), np.concatenate(ats))
-        for step in self.taken:
-            rows = _taken(rows, step, lambda by, rows=rows: shares_of(rows, self._runs, by))
-        return rows
 
     def _share(self, by: tuple[str, ...] | None) -> np.ndarray:
         """What its rows are split by, made once for all parts."""
         if by not in self._shares:
             self._shares[by] = shares_of(self._rows, self._runs, by)
         return self._shares[by]
-
-    def _chosen(self, run: PinnedRun) -> np.ndarray:
-        """Positions of the rows of a run that `where` takes."""
-        if self.where is None:
-            return np.arange(len(run.sort_index))
-        names = self.where.meta.root_names()
-        for name in names:
-            check_column(self._runs, name, "where")
-        columns = {name: run.column(name) for name in names}
-        frame = pl.DataFrame(
-            {n: v if v is not None else pl.Series([None] * len(run.sort_index)) for n, v in columns.items()}
-        )
-        taken = frame.select(self.where.alias("_")).to_series()
-        if taken.dtype != pl.Boolean:
-            raise ReadError(f"where= gives {taken.dtype}, not true or false for each row")
-        return np.flatnonzero(taken.fill_null(False).to_numpy())
-
-    def _complete(self, run: PinnedRun, at: np.ndarray) -> np.ndarray:
-        """Those of the rows that miss nothing; or refuses."""
-        wanted = [(g, c) for g, group in self.groups.items() if isinstance(group, Columns) for c in group.names]
-        wanted += [(g, group.column) for g, group in self.groups.items() if isinstance(group, File)]
-        lacking = np.zeros(len(at), bool)
-        for group, column in dict.fromkeys(wanted):
-            values = run.column(column)
-            if values is None and any(other.table_of(column) for other in self._runs):
-                missing = np.ones(len(at), bool)
-            elif values is None:
-                continue  # no run has it: told when the group is opened
-            else:
-                missing = is_missing(values[at])
-            if missing.any() and self.missing == "raise":
-                first = int(run.sort_index[at[np.flatnonzero(missing)[0]]])
-                raise InputError(
-                    f"{group}: {column!r} is missing in {int(missing.sum()):,} rows of {run.key.path} (input {first} the first): "
-                    'leave them out with missing="drop", or with where='
-                )
-            lacking |= missing
-        return at[~lacking]
-
-
-def _taken(rows: Rows, step: Split | tuple[int, ...], share: Callable[[tuple[str, ...] | None], np.ndarray]) -> Rows:
-    """The rows that a step takes; `share` tells by what rows are split."""
-    kept = np.array(step, np.int64) if isinstance(step, tuple) else part_of(share(step.by), step)
-    return Rows(rows.run[kept], rows.at[kept])
 
 
 def _told(shape: tuple[int, ...] | None) -> str:

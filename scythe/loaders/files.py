@@ -18,7 +18,7 @@ from scythe.errors import InputError, NotFoundError
 from scythe.loaders.decoding import Npy, decoded, put
 from scythe.loaders.groups import File
 from scythe.loaders.pinned import PinnedRun, Rows
-from scythe.loaders.shards import BLOCK_BYTES, Blocks, Shard, opened
+from scythe.loaders.shards import BLOCK_BYTES, Blocks, OnDisk, Shard, opened
 from scythe.remote.fetch import fetch
 from scythe.remote.forks import check_fork
 from scythe.remote.packed import PREFIX, taken_apart
@@ -99,7 +99,7 @@ class Files:
         return pl.select(pl.when(local).then(self.uris.str.strip_prefix("file://"))).to_series().to_list()
 
     @cached_property
-    def _is_local(self) -> bool:
+    def is_local(self) -> bool:
         """Whether no file has to be waited for."""
         return not any(
             is_remote(uri)
@@ -118,7 +118,7 @@ class Files:
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(
-            os.cpu_count() if self._is_local else _REMOTE_THREADS, thread_name_prefix="scythe-files"
+            os.cpu_count() if self.is_local else _REMOTE_THREADS, thread_name_prefix="scythe-files"
         )
 
     @cached_property
@@ -153,7 +153,7 @@ class Files:
         out = np.empty((len(at), *shape), form.dtype if form is not None else self.dtype)
         self._fetch(at)
         one = self._straight(form, out, at) if form is not None else self._decoded(out, at)
-        if self._is_local and form is not None:  # batches are read ahead by threads already
+        if self.is_local and form is not None:  # batches are read ahead by threads already
             one(range(len(at)))
         else:
             list(pool.map(one, np.array_split(np.arange(len(at)), min(len(at), _REMOTE_THREADS) or 1)))
@@ -170,18 +170,28 @@ class Files:
         size = whole - len(header)
         if (packs := self.packs) is not None:
             numbers = packs.shard[at].tolist()
-            into = {n: self._shard(n).into for n in set(numbers) if n >= 0}
-            shards = [into.get(n) for n in numbers]
+            known = {n: self._shard(n) for n in set(numbers) if n >= 0}
+            shards = [known.get(n) for n in numbers]
             offsets, lengths = packs.offset[at].tolist(), packs.length[at].tolist()
         else:
             shards, offsets, lengths = [None] * len(at), rows, rows
 
+        flat = out.reshape(len(at), -1).view(np.uint8)
+
         def read(places: Iterable[int]) -> None:
             head = bytearray(len(header))
             for i in places:
+                shard, begin = shards[i], offsets[i]
+                if isinstance(shard, OnDisk):
+                    body = begin + len(header)
+                    if lengths[i] == whole and shard.map[begin:body] == header:
+                        flat[i] = shard.bytes[body : begin + whole]
+                    else:
+                        self._into(rows[i], out[i])
+                    continue
                 buffers = [head, raw[i * size : (i + 1) * size]]
-                if (into := shards[i]) is not None:
-                    got = into(offsets[i], buffers) if lengths[i] == whole else 0
+                if shard is not None:
+                    got = shard.into(begin, buffers) if lengths[i] == whole else 0
                 else:
                     got = self._alone(rows[i], buffers, whole)
                 if got != whole or bytes(head) != header:
@@ -244,7 +254,7 @@ class Files:
     def _fetch(self, rows: np.ndarray) -> None:
         """Begins to fetch the blocks that these rows lie in."""
         packs = self.packs
-        if packs is None or self._is_local:
+        if packs is None or self.is_local:
             return
         numbers = packs.shard[rows]
         for number in np.unique(numbers[numbers >= 0]).tolist():

@@ -21,10 +21,14 @@ _WITHIN = 0x5CE5E
 def splitmix64(values: np.ndarray) -> np.ndarray:
     """A number of 64 bits for each number of 64 bits, every bit of which depends on all."""
     with np.errstate(over="ignore"):
-        z = values.astype(np.uint64) + _GOLDEN
-        z = (z ^ (z >> np.uint64(30))) * _ONE
-        z = (z ^ (z >> np.uint64(27))) * _TWO
-        return z ^ (z >> np.uint64(31))
+        z = values.astype(np.uint64)  # a copy, which is worked on in place
+        shifted = np.empty_like(z)
+        z += _GOLDEN
+        for bits, factor in ((30, _ONE), (27, _TWO)):
+            z ^= np.right_shift(z, np.uint64(bits), out=shifted)
+            z *= factor
+        z ^= np.right_shift(z, np.uint64(31), out=shifted)
+        return z
 
 
 def hash_of(text: str) -> np.uint64:
@@ -94,7 +98,8 @@ def order_of(rows: int, seed: int, epoch: int) -> np.ndarray:
         drawn = splitmix64(np.arange(rows, dtype=np.uint64) * _GOLDEN + splitmix64(np.array([start]))[0])
     if rows > _PACKED:
         return np.argsort(drawn, kind="stable")
-    positions = np.arange(rows, dtype=np.uint64)
-    packed = (drawn & ~np.uint64(_PACKED - 1)) | positions
-    packed.sort()
-    return (packed & np.uint64(_PACKED - 1)).astype(np.int64)
+    drawn &= ~np.uint64(_PACKED - 1)
+    drawn |= np.arange(rows, dtype=np.uint64)
+    drawn.sort()
+    drawn &= np.uint64(_PACKED - 1)
+    return drawn.view(np.int64)

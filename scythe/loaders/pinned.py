@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -104,6 +105,36 @@ class PinnedRun:
     def sort_index(self) -> np.ndarray:
         """The `sort_index` of each good row."""
         return self.scan("scalars").select("sort_index").collect()["sort_index"].to_numpy()
+
+    @property
+    def height(self) -> int:
+        """How many good rows it has."""
+        return self.result.tables["scalars"].rows if self.result is not None else len(self.sort_index)
+
+    def blocks(self, names: Sequence[str], rows: int) -> Iterator[tuple[int, pl.DataFrame]]:
+        """Columns of the good rows, so many rows at a time, each with the position of its first; one that the run lacks is null."""
+        together = list(dict.fromkeys(name for name in names if self.table_of(name) == "scalars"))
+        alone = {name: self.column(name) for name in dict.fromkeys(names) if name not in together}
+        frame = self.scan("scalars").select(together)
+        starts = range(0, self.height, rows)
+
+        def block(start: int) -> pl.DataFrame:
+            count = min(rows, self.height - start)
+            read = frame.slice(start, count).collect() if together else pl.DataFrame({"": range(count)})
+            return read.with_columns(
+                (values.slice(start, count) if values is not None else pl.Series([None] * count, dtype=pl.Null)).alias(
+                    name
+                )
+                for name, values in alone.items()
+            )
+
+        with ThreadPoolExecutor(1) as ahead:  # the next is read while this one is used
+            waiting = ahead.submit(block, 0) if starts else None
+            for start in starts:
+                assert waiting is not None
+                now = waiting.result()
+                waiting = ahead.submit(block, start + rows) if start + rows < self.height else None
+                yield start, now
 
     def columns(self, names: Sequence[str]) -> dict[str, pl.Series | None]:
         """The values of columns, those of the scalars read together."""

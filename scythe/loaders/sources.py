@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
 
-from scythe.errors import InputError, NotFoundError
-from scythe.loaders.arrays import categories, is_missing, numbers, one_hot
+from scythe.errors import InputError, NotFoundError, ReadError
+from scythe.loaders.arrays import any_missing, categories, check_column, is_missing, numbers, one_hot
 from scythe.loaders.files import Files
 from scythe.loaders.groups import Columns, File, Frame, Group
 from scythe.loaders.pinned import PinnedRun, Rows
+
+#: Rows of a run that are read at once.
+_BLOCK_ROWS = 512 * 1024
+_CACHED_ROWS = 8 * 1024
 
 
 class Source(Protocol):
@@ -35,18 +39,18 @@ class Source(Protocol):
 
 
 def opened(name: str, group: Group, runs: Sequence[PinnedRun], rows: Rows, dtype: np.dtype, *, as_list: bool) -> Source:
-    """A group, ready to be drawn from.
+    """A group of files or frames, ready to be drawn from; columns come with the rows (`load`).
 
     Raises:
         NotFoundError, InputError: something in it is not there, or no number.
     """
     match group:
-        case Columns():
-            return _columns(name, group, runs, rows, dtype)
         case Frame():
             return _frame(name, group, runs, rows, dtype, as_list=as_list)
         case File():
             return Files(name, group, runs, rows, dtype, as_list)
+        case Columns():
+            raise TypeError(name)
 
 
 @dataclass(frozen=True)
@@ -66,29 +70,156 @@ class Array:
         return self.values[rows]
 
 
-def _columns(name: str, group: Columns, runs: Sequence[PinnedRun], rows: Rows, dtype: np.dtype) -> Array:
-    hot = {column: categories(runs, column, name) for column in group.names}
-    names: list[str] = []
-    for column, values in hot.items():
-        names += [column] if values is None else [f"{column}={value}" for value in values]
-    out = np.empty((len(rows), len(names)), dtype)
+@dataclass(frozen=True)
+class Part:
+    """Some rows of a group, which shares its memory."""
+
+    whole: Source
+    positions: np.ndarray
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.whole.names
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        return self.whole.shape
+
+    def take(self, rows: np.ndarray) -> Any:
+        return self.whole.take(self.positions[rows])
+
+
+# --- columns, and which rows there are ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The rows of a dataset, and its groups of columns."""
+
+    rows: Rows
+    arrays: Mapping[str, Array]
+
+
+@dataclass
+class _Filling:
+    """A group of columns on its way: its array is as long as all runs, and filled from its beginning."""
+
+    group: Columns
+    #: Column -> its values, where it is shown one-hot.
+    hot: Mapping[str, tuple[str, ...] | None]
+    out: np.ndarray
+
+    @classmethod
+    def of(cls, name: str, group: Columns, runs: Sequence[PinnedRun], rows: int, dtype: np.dtype) -> _Filling:
+        hot = {column: categories(runs, column, name) for column in group.names}
+        width = sum(1 if values is None else len(values) for values in hot.values())
+        return cls(group, hot, np.empty((rows, width), dtype))
+
+    def fill(self, start: int, frame: pl.DataFrame) -> None:
+        parts = [
+            numbers(frame[column], self.out.dtype)[:, None]
+            if values is None
+            else one_hot(frame[column], values, self.out.dtype)
+            for column, values in self.hot.items()
+        ]
+        edges = np.cumsum([0, *(part.shape[1] for part in parts)]).tolist()
+        for row in range(0, frame.height, _CACHED_ROWS):  # what is written again for the next column is near by then
+            rows = slice(row, min(row + _CACHED_ROWS, frame.height))
+            into = self.out[start + rows.start : start + rows.stop]
+            for part, begin, end in zip(parts, edges[:-1], edges[1:], strict=True):
+                into[:, begin:end] = part[rows]
+
+    def array(self, rows: int) -> Array:
+        """The group, which came to so many rows."""
+        names: list[str] = []
+        for column, values in self.hot.items():
+            names += [column] if values is None else [f"{column}={value}" for value in values]
+        fixed = tuple(flag for v in self.hot.values() for flag in ([False] if v is None else [True] * len(v)))
+        values = self.out[:rows]
+        alone = self.group.alone and len(names) == 1
+        return Array(tuple(names), values[:, 0] if alone else values, fixed)
+
+
+def load(
+    groups: Mapping[str, Group], runs: Sequence[PinnedRun], where: pl.Expr | None, dtype: np.dtype, missing: str
+) -> Loaded:
+    """The rows that `where` takes and that miss nothing, and the columns of the groups, read once, block by block.
+
+    Raises:
+        NotFoundError: a column that is not there.
+        InputError: a column that is no number, or rows that miss a value.
+        ReadError: `where` is no condition.
+    """
+    asked = where.meta.root_names() if where is not None else []
+    for name in asked:
+        check_column(runs, name, "where")
+    total = sum(run.height for run in runs)
+    columns = {n: g for n, g in groups.items() if isinstance(g, Columns)}
+    filling = {name: _Filling.of(name, group, runs, total, dtype) for name, group in columns.items()}
+    needed = [(name, column) for name, group in columns.items() for column in group.names]
+    needed += [
+        (name, g.column)
+        for name, g in groups.items()
+        if isinstance(g, File) and any(r.table_of(g.column) for r in runs)
+    ]
+    of, ats, done = list[np.ndarray](), list[np.ndarray](), 0
     for i, run in enumerate(runs):
-        where, at = rows.of(i)
-        whole = len(where) == len(rows)
-        j = 0
-        for column, values in hot.items():
-            series = run.column(column)
-            series = series[at] if series is not None else pl.Series([None] * len(at), dtype=pl.Float64)
-            made = numbers(series, dtype)[:, None] if values is None else one_hot(series, values, dtype)
-            if whole:
-                out[:, j : j + made.shape[1]] = made
-            else:
-                out[where, j : j + made.shape[1]] = made
-            j += made.shape[1]
-    fixed = tuple(flag for values in hot.values() for flag in ([False] if values is None else [True] * len(values)))
-    if group.alone and len(names) == 1:
-        return Array(tuple(names), out[:, 0], fixed)
-    return Array(tuple(names), out, fixed)
+        lacking = _Lacking(run, missing == "raise")
+        for start, frame in run.blocks([*asked, *(column for _, column in needed)], _BLOCK_ROWS):
+            kept, at = _kept(frame, np.arange(start, start + frame.height), where, needed, lacking)
+            for fill in filling.values():
+                fill.fill(done, kept)
+            of.append(np.full(len(at), i, np.int32))
+            ats.append(at)
+            done += len(at)
+        lacking.told()
+    rows = Rows(np.concatenate([np.empty(0, np.int32), *of]), np.concatenate([np.empty(0, np.int64), *ats]))
+    return Loaded(rows, {name: fill.array(done) for name, fill in filling.items()})
+
+
+def _kept(
+    frame: pl.DataFrame, at: np.ndarray, where: pl.Expr | None, needed: Sequence[tuple[str, str]], lacking: _Lacking
+) -> tuple[pl.DataFrame, np.ndarray]:
+    """The rows of a block, and their positions, that `where` takes and that miss nothing."""
+    if where is not None:
+        taken = frame.select(where.alias("_")).to_series()
+        if taken.dtype != pl.Boolean:
+            raise ReadError(f"where= gives {taken.dtype}, not true or false for each row")
+        taken = taken.fill_null(False)
+        frame, at = frame.filter(taken), at[taken.to_numpy()]
+    gone = np.zeros(frame.height, bool)
+    for group, column in needed:
+        if any_missing(frame[column]):
+            absent = is_missing(frame[column])
+            lacking.add(group, column, at[absent])
+            gone |= absent
+    return (frame.filter(pl.Series(~gone)), at[~gone]) if gone.any() else (frame, at)
+
+
+@dataclass
+class _Lacking:
+    """The rows of a run that miss a value, where they are to be refused."""
+
+    run: PinnedRun
+    refused: bool
+    found: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict[tuple[str, str], tuple[int, int]])
+
+    def add(self, group: str, column: str, at: np.ndarray) -> None:
+        count, first = self.found.get((group, column), (0, int(at[0])))
+        self.found[group, column] = count + len(at), first
+
+    def told(self) -> None:
+        """Nothing where no row misses anything, or may.
+
+        Raises:
+            InputError: one does.
+        """
+        for (group, column), (count, first) in self.found.items():
+            if self.refused:
+                raise InputError(
+                    f"{group}: {column!r} is missing in {count:,} rows of {self.run.key.path} (input {self.run.sort_index[first]} "
+                    'the first): leave them out with missing="drop", or with where='
+                )
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,8 @@ def shares_of(rows: Rows, runs: Sequence[PinnedRun], by: tuple[str, ...] | None)
         absent = [name for name, values in columns.items() if values is None]
         if by is not None and absent:
             raise ReadError(f"by={absent[0]!r}: {run.key.path} has no such column")
-        found = {name: values[at] for name, values in columns.items() if values is not None}
+        whole = len(at) == len(run.sort_index)
+        found = {name: values if whole else values[at] for name, values in columns.items() if values is not None}
         found |= {name: _by_content(run, values) for name, values in found.items() if _is_file(run, name)}
         share[where] = shares(hash_rows(found, len(at)))
     return share

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from scythe.errors import StateError
-from scythe.loaders.sources import Array, Slices, Source
+from scythe.loaders.sources import Array, Part, Slices, Source
 
 _BLOCK = 1 << 16
 
@@ -107,6 +107,8 @@ def stats_of(sources: Mapping[str, Source], rows: np.ndarray) -> Stats:
 
 
 def _columns(source: Source, rows: np.ndarray) -> Iterator[tuple[str, ColumnStats]]:
+    if isinstance(source, Part):
+        source, rows = source.whole, source.positions[rows]
     assert isinstance(source, Array | Slices)
     width = len(source.names)
     count = 0
