@@ -74,24 +74,29 @@ def forgetful_registry() -> Iterator[None]:
 
 
 #: Files and folders that take a minute or more, the longest first: what is begun last must be short.
-_LONG = tuple(
-    f"tests/{name}"
-    for name in (
-        "test_s3_faults.py", "lifecycle", "test_s3.py", "hatchet", "test_local_engine.py", "test_docs.py",
-        "test_configured_catalogs.py", "test_house.py", "test_faults.py", "catalog/test_conformance.py", "catalog/test_races.py",
-    )
+_WAITING = ("test_s3_faults.py", "hatchet", "test_local_engine.py", "test_faults.py", "test_configured_catalogs.py")
+_COMPUTING = (
+    "lifecycle", "test_s3.py", "test_docs.py", "test_house.py", "catalog/test_conformance.py", "catalog/test_races.py", "test_download.py",
+    "typing", "test_results.py", "test_docstrings.py",
 )  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first, so that all processes end at about the same time."""
+    """Long files first, and those that wait for servers, processes and clocks among those that compute, but none of them last."""
+    folder = "tests/"
 
-    def place(item: pytest.Item) -> int:
-        return next((i for i, long in enumerate(_LONG) if item.nodeid.startswith(long)), len(_LONG))
+    def place(file: str, long: tuple[str, ...]) -> int:
+        return next((i for i, name in enumerate(long) if file.startswith(folder + name)), len(long))
 
-    items.sort(key=place)
+    files = dict.fromkeys(item.nodeid.partition("::")[0] for item in items)
+    waiting = sorted((f for f in files if place(f, _WAITING) < len(_WAITING)), key=lambda f: place(f, _WAITING))
+    computing = sorted((f for f in files if f not in waiting), key=lambda f: place(f, _COMPUTING))
+    order = {f: 0.75 * i / len(waiting) for i, f in enumerate(waiting)} | {
+        f: i / len(computing) for i, f in enumerate(computing)
+    }
+    items.sort(key=lambda item: order[item.nodeid.partition("::")[0]])
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Two processes more than cores: the tests wait for servers and workers about as often as they compute."""
-    return (os.cpu_count() or 1) + 2
+    """Three processes more than cores: the tests wait for servers and workers about as often as they compute."""
+    return (os.cpu_count() or 1) + 3

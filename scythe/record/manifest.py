@@ -78,7 +78,7 @@ def read_manifest(objects: Objects, key: RunKey) -> Mapping[str, Any]:
     """
     raw, where = objects.read(key.manifest), objects.uri(key.manifest)
     try:
-        found = yaml.safe_load(raw)
+        found = load_yaml(raw)
     except (yaml.YAMLError, ValueError) as error:
         what = str(error).splitlines()[0]
         raise RunDamaged(f"{where} is no YAML ({what}): it was damaged after it was written") from error
@@ -109,6 +109,15 @@ def record_trigger(objects: Objects, key: RunKey, workflow_run_id: str) -> str:
         manifest["workflow_run_id"] = workflow_run_id
         objects.write(key.manifest, dump_yaml(manifest, sort_keys=False))
     return str(manifest["workflow_run_id"])
+
+
+def load_yaml(raw: bytes) -> Any:
+    """What a YAML file holds, read by libyaml where PyYAML has it: ten times as fast.
+
+    Raises:
+        yaml.YAMLError, ValueError: it is none.
+    """
+    return yaml.load(raw, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def dump_yaml(data: Any, *, sort_keys: bool = True) -> bytes:

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
 from scythe.record.layout import RunKey
-from scythe.record.manifest import dump_yaml, with_texts
+from scythe.record.manifest import dump_yaml, load_yaml, with_texts
 from scythe.record.plan import RunPlan
 from scythe.remote.packed import PREFIX
 from scythe_catalog.compute import pc
@@ -91,7 +90,7 @@ def follow(objects: Objects, key: RunKey, files: Iterable[str]) -> None:
 
 def _follow_yaml(objects: Objects, key: str, move: _Move) -> None:
     try:
-        content = yaml.safe_load(objects.read(key))
+        content = load_yaml(objects.read(key))
     except FileNotFoundError:
         return
     followed = with_texts(content, move.text)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import functools
 import json
 import random
 import time
@@ -192,7 +193,7 @@ class Table:
         while True:
             with _queue(table.location()):
                 table = table.refresh()
-                tx, base = table.transaction(), table.metadata_location
+                tx, base = _transaction()(table), table.metadata_location
                 try:
                     if not change(table, tx):
                         _mend_hint(table)
@@ -207,6 +208,24 @@ class Table:
                         raise CommitConflict(f"no commit to {'.'.join(table.name())} went through: {error}") from error
             time.sleep(random.uniform(0, pause))
             pause = min(pause * 1.6, 1.0)
+
+
+@functools.cache
+def _transaction() -> type[Transaction]:
+    """A transaction of PyIceberg's that makes its metadata once a change: it would at every look, twenty times a commit."""
+    from pyiceberg.table import Transaction
+    from pyiceberg.table.metadata import TableMetadata
+
+    class Transacted(Transaction):
+        _made: tuple[object, TableMetadata] | None = None
+
+        @property
+        def table_metadata(self) -> TableMetadata:
+            if self._made is None or self._made[0] is not self._updates:
+                self._made = self._updates, super().table_metadata
+            return self._made[1]
+
+    return Transacted
 
 
 @contextlib.contextmanager
