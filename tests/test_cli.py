@@ -21,6 +21,8 @@ from scythe.cli.app import names_like
 from scythe.errors import AllocationError
 from scythe.record.attempts import attempts
 from scythe.registry import ExperimentRegistry
+from scythe.runs.usage import usage
+from scythe.settings import storage
 
 # Worker processes cannot import this module by its name, which pytest made up.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -109,6 +111,8 @@ def test_ls_lists_the_experiments(root: Path, cli: CLI) -> None:
     allocated()
     allocated(1)
 
+    assert json.loads(cli("ls", "--sizes", "--json")[1])[0]["bytes"] == usage(storage())["total"][0]
+    assert " kB" in cli("ls", "--sizes")[1]
     code, out, _ = cli("ls")
 
     head, row = out.splitlines()

@@ -24,7 +24,12 @@ _SHOWN_ERRORS = _SHOWN_SLOWEST = 5
 
 
 @app.command("ls")
-def list_experiments(json: Json = False) -> None:
+def list_experiments(
+    sizes: Annotated[
+        bool, typer.Option("--sizes", help="What all files of each take, which are listed for it.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """Lists the experiments of the root, which it names."""
     from scythe.settings import storage
 
@@ -35,7 +40,19 @@ def list_experiments(json: Json = False) -> None:
             "SCYTHE_STORAGE_ROOT (SCYTHE_STORAGE_BUCKET for a bucket)"
         )
     say(link_of(objects.root), err=True)
-    show_table(scythe.list_experiments(), "no experiments yet", json=json)
+    experiments = scythe.list_experiments()
+    if sizes:
+        import polars as pl
+
+        from scythe.runs.usage import usage
+
+        experiments = experiments.join(
+            usage(objects).select("name", pl.col("total").alias("bytes")), on="name", how="left"
+        )
+        if not json:
+            size = pl.col("bytes").map_elements(bytes_of, return_dtype=pl.String)
+            experiments = experiments.with_columns(size.alias("size")).drop("bytes")
+    show_table(experiments, "no experiments yet", json=json)
 
 
 @app.command("runs")

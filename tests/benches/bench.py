@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import shutil
 import statistics
 import subprocess
@@ -19,15 +20,24 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 PYTHON = sys.executable
+#: Whether nothing else had been running for a minute.
+IDLE = os.getloadavg()[0] < 1
 
 
-def in_turn(n: int, ways: list[str], rounds: int) -> dict[str, float]:
-    """Median seconds of each way, measured A B C A B C ..., with what each said of itself."""
+def children() -> float:
+    """CPU seconds of all processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def in_turn(n: int, ways: list[str], rounds: int) -> dict[str, tuple[float, float]]:
+    """Median seconds of each way, and of CPU, measured A B C A B C ..., with what each said of itself."""
     seconds: dict[str, list[float]] = {way: [] for way in ways}
+    cpu: dict[str, list[float]] = {way: [] for way in ways}
     for i in range(rounds):
         for way in ways:
             folder = Path(tempfile.mkdtemp(prefix="bench-"))
-            began = time.perf_counter()
+            began, used = time.perf_counter(), children()
             done = subprocess.run(
                 [PYTHON, str(HERE / "contender.py"), way, str(n), str(folder)],
                 capture_output=True,
@@ -35,27 +45,33 @@ def in_turn(n: int, ways: list[str], rounds: int) -> dict[str, float]:
                 check=False,
             )
             seconds[way].append(time.perf_counter() - began)
+            cpu[way].append(children() - used)
             shutil.rmtree(folder)
             assert done.returncode == 0, done.stderr
             print(
                 f"  round {i + 1} {way:<14} {seconds[way][-1]:7.2f} s   {', '.join(done.stderr.split(chr(10))).strip(', ')}"
             )
-    return {way: statistics.median(s) for way, s in seconds.items()}
+    return {way: (statistics.median(s), statistics.median(cpu[way])) for way, s in seconds.items()}
+
+
+def told(n: int, medians: dict[str, tuple[float, float]]) -> None:
+    """Prints the medians; ratios where nothing else had been running, for those of a busy machine are not worth printing."""
+    for way, (wall, cpu) in medians.items():
+        ratio = (
+            f", {wall / medians['joblib'][0]:.2f} x joblib, {cpu / medians['joblib'][1]:.2f} x its CPU" if IDLE else ""
+        )
+        print(f"{n:,} inputs, {way}: {wall:.2f} s, {cpu:.1f} s of CPU{ratio}")
 
 
 def throughput() -> None:
     """A million inputs, from the start of the process to a table that can be read."""
-    ways = ["scythe", "joblib", "scythe-models", "executor"]
-    medians = in_turn(1_000_000, ways, 3)
-    for way in ways:
-        print(f"1,000,000 inputs, {way}: {medians[way]:.1f} s, {medians[way] / medians['joblib']:.2f} x joblib")
+    ways = ["scythe", "joblib", "scythe-models", "joblib-auto", "executor"]
+    told(1_000_000, in_turn(1_000_000, ways, 3))
 
 
 def small() -> None:
     """Ten thousand inputs."""
-    medians = in_turn(10_000, ["scythe", "joblib", "executor"], 5)
-    for way, median in medians.items():
-        print(f"10,000 inputs, {way}: {median:.2f} s, joblib {median - medians['joblib']:+.2f} s")
+    told(10_000, in_turn(10_000, ["scythe", "joblib", "executor"], 5))
 
 
 def runs() -> None:
@@ -131,7 +147,9 @@ BENCHES = {"throughput": throughput, "small": small, "runs": runs, "import": imp
 
 
 def main() -> None:
-    print(f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores")
+    print(
+        f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.2f}"
+    )
     for name in sys.argv[1:] or BENCHES:
         print(f"\n{name}: {(BENCHES[name].__doc__ or '').strip()}")
         BENCHES[name]()

@@ -29,6 +29,8 @@ from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, Ex
 FILES, HOURS, BATCH = 6000, 8760, 64
 ROWS, BIG_BATCH = 10_000_000, 8192
 DELAY = 0.02
+#: Whether nothing else had been running for a minute: ratios of a busy machine are not worth printing.
+IDLE = os.getloadavg()[0] < 1
 
 
 class Wall(ExperimentInputSpec):
@@ -97,16 +99,11 @@ def in_turn(
     for way, (wall, used) in best.items():
         shares = (
             f", {against} takes {best[against][0] / wall:.2f} of its wall and {best[against][1] / used:.2f} of its CPU"
-            if is_idle()
+            if IDLE
             else ""
         )
         print(f"  {way:<22} {wall * 1e3:9.1f} ms, {used * 1e3:9.1f} ms of CPU{shares if way != against else ''}")
     return best
-
-
-def is_idle() -> bool:
-    """Whether nothing else had been running for a minute: ratios of a busy machine are not worth printing."""
-    return os.getloadavg()[0] < (os.cpu_count() or 1)
 
 
 @contextmanager
@@ -190,7 +187,7 @@ def bucket() -> None:
                     for name in ("plain", "packed"):
                         made(name, FILES)
                     continue
-                _sequential(f"{folder}/s3/bucket")
+                _sequential()
                 for name, options in (("plain", {}), ("packed", {}), ("packed", {"memory": 64 << 20})):
                     shutil.rmtree(folder / "cache", ignore_errors=True)
                     data = dataset(name)
@@ -217,22 +214,20 @@ def bucket() -> None:
             os.environ.pop(name)
 
 
-def _sequential(folder: str) -> None:
+def _sequential() -> None:
     """All bytes of the shards in ranges of 8 MB, eight at once: what the network gives."""
     from concurrent.futures import ThreadPoolExecutor
 
     from scythe_catalog.storage.objects import Objects
 
     objects = Objects.at("s3://bucket")
-    shards = [found for found in objects.found(next(iter(objects.folders())) and "packed") if "/_shards/" in found.key]
+    shards = [found for found in objects.found("packed") if "/_shards/" in found.key]
     parts = [(f.key, i, min(i + (8 << 20), f.size)) for f in shards for i in range(0, f.size, 8 << 20)]
     began = time.perf_counter()
     with ThreadPoolExecutor(8) as pool:
         size = sum(len(data) for data in pool.map(lambda part: objects.part(*part, None), parts))
     took = time.perf_counter() - began
-    print(
-        f"  ranges of 8 MB, one after another: {size / took / (HOURS * 4):9,.0f} samples/s ({size / 1e6:,.0f} MB of {folder})"
-    )
+    print(f"  ranges of 8 MB, one after another: {size / took / (HOURS * 4):9,.0f} samples/s ({size / 1e6:,.0f} MB)")
 
 
 @contextmanager

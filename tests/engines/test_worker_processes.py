@@ -22,8 +22,13 @@ import scythe
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.engines.pool import cores, logs
+from scythe.engines.pool.job import pool_job
+from scythe.engines.pool.pool import Chunk, Done, Pool
 from scythe.errors import SettingsError
-from scythe.registry import ExperimentRegistry
+from scythe.record.plan import RunPlan
+from scythe.registry import ExperimentRegistry, experiment_of
+from scythe.settings import storage
+from tests.cluster import wait_for
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -335,3 +340,27 @@ def test_a_number_of_cores_that_python_was_told_counts(root: Path) -> None:
             [sys.executable, *command, program], env={**os.environ, **environment}, capture_output=True, text=True, check=True
         )  # fmt: skip
         assert done.stdout.strip() == "7"
+
+
+# --- how far they are ---------------------------------------------------------------------------------------
+
+
+def double(spec: Tick) -> Seen:
+    return Seen(found=2 * spec.n)
+
+
+def test_inputs_of_a_chunk_that_is_on_its_way_back_count_as_done_and_are_counted_once(root: Path) -> None:
+    ExperimentRegistry.Register(name="double", retries=0)(double)
+    run, ref = BaseExperiment("double").allocate(pl.DataFrame({"n": range(9)}), engine="inline")
+    ref.result()
+    job = pool_job(RunPlan.load(storage(), run.key), experiment_of("double"))
+    with Pool(1) as pool:
+        for rows in (range(5), range(5, 9)):
+            pool.submit(Chunk(rows), job)
+        wait_for(lambda: pool.running() == 9)  # nobody has asked what came back
+        done, left = 0, [9]
+        while done < 9:
+            done += sum(event.chunk.size for event in pool.poll(1.0) if isinstance(event, Done))
+            left.append(pool.running())
+            assert done + left[-1] == 9
+        assert left == sorted(left, reverse=True)

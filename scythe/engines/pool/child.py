@@ -36,8 +36,12 @@ from scythe.terminal.console import tell
 if TYPE_CHECKING:
     from scythe.leaf.printed import Printed
 
-POSITION = struct.Struct("qqd")  # the input that is running (-1: none), which try, and when it began (time.monotonic)
+#: The input that is running (-1: none), which try, and when it began (time.monotonic); how many inputs of its chunk lie behind,
+#: and the how many-th chunk of the process it is, from 1.
+POSITION = struct.Struct("qqdqq")
 _PARENT_CHECK_SECONDS = 0.5
+#: In place of an input: none runs yet of the chunk that begins.
+_BEGINS = -2
 _PASS_ON_SECONDS = 0.25
 
 
@@ -131,6 +135,7 @@ def _serve(connection: Connection, tell: Callable[[int, int], None], printed: Pr
             _freeze()
             continue
         rows, attempts = message
+        tell(_BEGINS, 0)
         printed.take()  # what was printed until now is no input's
         began, ran_before = time.perf_counter(), life.ran
         try:
@@ -232,15 +237,23 @@ def _teller(path: Path) -> Callable[[int, int], None]:
     with path.open("r+b") as file:
         shared = mmap.mmap(file.fileno(), POSITION.size)
     pack, clock, forked = POSITION.pack_into, time.monotonic, False
+    behind = number = 0
 
     def leave() -> None:
         nonlocal forked
         forked = True
 
     def tell(i: int, attempt: int) -> None:
+        nonlocal behind, number
         if forked:
             _end_of_fork()
-        pack(shared, 0, i, attempt, clock())
+        if i >= 0:
+            behind = i
+        elif i == _BEGINS:
+            behind, number = 0, number + 1
+        else:
+            behind += 1
+        pack(shared, 0, max(i, -1), attempt, clock(), behind, number)
 
     os.register_at_fork(after_in_child=leave)
     return tell

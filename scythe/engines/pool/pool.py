@@ -129,6 +129,8 @@ class _Worker:
         return f"{self.path}-tmp"
 
     chunks: deque[tuple[Job, Chunk]] = field(default_factory=deque[tuple[Job, Chunk]])
+    #: How many chunks have come back from its process.
+    back: int = 0
     #: The job that its process knows.
     job: Job | None = None
     ready: bool = False
@@ -138,8 +140,20 @@ class _Worker:
 
     def position(self) -> tuple[int | None, int, float]:
         """The input that runs, which try of its process it is, and for how long it has run in seconds."""
-        i, tries, since = POSITION.unpack_from(self.shared, 0)
+        i, tries, since, _, _ = POSITION.unpack_from(self.shared, 0)
         return (i, tries, time.monotonic() - since) if i >= 0 else (None, 1, 0.0)
+
+    def passed(self) -> int:
+        """How many inputs lie behind it, of those chunks that are not back yet."""
+        _, _, _, behind, number = POSITION.unpack_from(self.shared, 0)
+        on_their_way = [chunk.size for _, chunk in self.chunks][: max(0, number - self.back)]
+        *whole, under_way = on_their_way or [0]
+        return sum(whole) + min(behind, under_way)
+
+    def taken_back(self) -> tuple[Job, Chunk]:
+        """Its first chunk, which has come back."""
+        self.back += 1
+        return self.chunks.popleft()
 
 
 class Pool:
@@ -174,7 +188,7 @@ class Pool:
         os.mkdir(f"{path}-tmp")  # noqa: PTH102 - its name is text for the process that gets it
         self._started += 1
         with open(path, "w+b") as file:  # noqa: PTH123 - a file descriptor is what mmap takes
-            file.write(POSITION.pack(-1, 0, 0.0))
+            file.write(POSITION.pack(-1, 0, 0.0, 0, 0))
             file.flush()
             position = mmap.mmap(file.fileno(), POSITION.size)
         ours, theirs = (beyond_standard(end.detach()) for end in socket.socketpair())
@@ -219,12 +233,7 @@ class Pool:
 
     def running(self) -> int:
         """How many inputs lie behind the positions of chunks that are not back yet."""
-        passed = 0
-        for worker in self._workers:
-            i, _, _ = worker.position()
-            if i is not None and worker.chunks and i < worker.chunks[0][1].size:
-                passed += i
-        return passed
+        return sum(worker.passed() for worker in self._workers)
 
     def poll(self, timeout: float, wake: Any = None) -> list[Event]:
         """Waits until something happened, or `wake` can be read, at most `timeout` seconds.
@@ -257,17 +266,17 @@ class Pool:
                 worker.ready, self._false_starts = True, 0
             case "done":
                 result, seconds = content
-                return [Done(worker.chunks.popleft()[1], result, seconds)]
+                return [Done(worker.taken_back()[1], result, seconds)]
             case "spent":
                 return [self._renew(worker, *content)]
             case "log":
                 return [Logged(worker.chunks[0][1] if worker.chunks else None, logs.rebuilt(content))]
             case "broken" if worker.chunks:
                 error = RunError(f"a worker process failed outside the experiment's function:\n{content}")
-                return [Broken(worker.chunks.popleft()[1], error)]
+                return [Broken(worker.taken_back()[1], error)]
             case "storage" | "refused":
                 error = StorageError(content) if kind == "storage" else StorageRefused(content)
-                return [Broken(worker.chunks.popleft()[1], error)]
+                return [Broken(worker.taken_back()[1], error)]
             case _:
                 raise RunError(f"a worker process cannot start:\n{content}")
         return []
