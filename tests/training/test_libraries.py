@@ -131,6 +131,7 @@ def trained(
     root: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[str, str], str]]:
     """Runs an epoch in a process of its own, of a run in a folder or a bucket; gives what it printed."""
+    needs("torch")
     folder = Path.cwd()
     for name, code in (
         ("walls.py", _SIMULATED),
@@ -166,7 +167,6 @@ def trained(
 def test_workers_read_a_whole_epoch_or_say_at_once_that_they_were_forked(
     trained: Callable[[str, str], str], what: str
 ) -> None:
-    needs("torch")
     for context in ("forkserver", "spawn"):
         assert trained(context, what) == "epoch True"
     word, _, rest = trained("fork", what).partition(" ")
