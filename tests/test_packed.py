@@ -207,6 +207,17 @@ def test_a_shard_that_was_changed_is_told(walls: BaseExperiment) -> None:
         [scythe.fetch(uri) for uri in scythe.files("walls")["hourly"]]
 
 
+@pytest.mark.parametrize("pack", [True, False])
+def test_a_file_that_is_gone_is_named_by_its_row_and_its_input(walls: BaseExperiment, pack: bool) -> None:
+    run = allocated(walls, pack=pack)
+    data = scythe.dataset("walls", x=["x"], y=scythe.File("hourly"))
+    assert data[3]["y"].shape == (3, 2)
+    anew = scythe.dataset("walls", x=["x"], y=scythe.File("hourly"))
+    shutil.rmtree(Path(storage().folder or "") / run.key.path / "results")
+    with pytest.raises(FetchError, match=rf"y: the file of row \d+, input \d+ of {run.key.path}: .*does not exist"):
+        anew.batches(4).at(0)[0]
+
+
 def test_packed_files_are_inputs_of_another_experiment(walls: BaseExperiment) -> None:
     ExperimentRegistry.Register(name="sums")(add)
     allocated(walls, 4)

@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePath
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
 
-from scythe.errors import InputError, NotFoundError
+from scythe.errors import FetchError, InputError, NotFoundError
 from scythe.loaders.decoding import Npy, decoded, put
 from scythe.loaders.groups import File
 from scythe.loaders.pinned import PinnedRun, Rows
@@ -24,6 +24,8 @@ from scythe.remote.forks import check_fork
 from scythe.remote.packed import PREFIX, taken_apart
 from scythe.remote.published import published
 from scythe.remote.schemes import is_in_bucket, is_remote
+
+T = TypeVar("T")
 
 #: A bucket is waited for, a disk is not.
 _REMOTE_THREADS = 32
@@ -170,7 +172,9 @@ class Files:
         size = whole - len(header)
         if (packs := self.packs) is not None:
             numbers = packs.shard[at].tolist()
-            known = {n: self._shard(n) for n in set(numbers) if n >= 0}
+            known = {
+                n: self._told(rows[numbers.index(n)], lambda _, n=n: self._shard(n)) for n in set(numbers) if n >= 0
+            }
             shards = [known.get(n) for n in numbers]
             offsets, lengths = packs.offset[at].tolist(), packs.length[at].tolist()
         else:
@@ -235,9 +239,20 @@ class Files:
         load = self.group.load
         if load is None:
             return decoded(self._named(row), self._content(row))
-        return np.asarray(load(fetch(self._uri(row)) if self.group.path else self._content(row)))
+        given = self._told(row, lambda row: fetch(self._uri(row))) if self.group.path else self._content(row)
+        return np.asarray(load(given))
 
     def _content(self, row: int) -> bytes:
+        return self._told(row, self._bytes)
+
+    def _told(self, row: int, get: Callable[[int], T]) -> T:
+        """What is got for a row; an error says for which."""
+        try:
+            return get(row)
+        except FetchError as error:
+            raise FetchError(f"{self.name}: the file of row {row}, {self._called(row)}: {error}") from error
+
+    def _bytes(self, row: int) -> bytes:
         packs, uri = self.packs, self._uri(row)
         if packs is not None and (number := int(packs.shard[row])) >= 0:
             data = bytearray(int(packs.length[row]))
