@@ -36,7 +36,7 @@ from scythe.terminal.console import tell
 if TYPE_CHECKING:
     from scythe.leaf.printed import Printed
 
-#: The input that is running (-1: none), which try, and when it began (time.monotonic); how many inputs of its chunk lie behind,
+#: The input that is running (below 0: none), which try, and when it began (time.monotonic); how many inputs of its chunk lie behind,
 #: and the how many-th chunk of the process it is, from 1.
 POSITION = struct.Struct("qqdqq")
 _PARENT_CHECK_SECONDS = 0.5
@@ -253,7 +253,7 @@ def _teller(path: Path) -> Callable[[int, int], None]:
             behind, number = 0, number + 1
         else:
             behind += 1
-        pack(shared, 0, max(i, -1), attempt, clock(), behind, number)
+        pack(shared, 0, i, attempt, clock(), behind, number)
 
     os.register_at_fork(after_in_child=leave)
     return tell
