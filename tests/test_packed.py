@@ -19,12 +19,14 @@ import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.cli import app
-from scythe.errors import AllocationError, FetchError, RegistrationError, StateError
+from scythe.errors import AllocationError, FetchError, RegistrationError, RunError, StateError
 from scythe.gather import packs
+from scythe.gather.final import Gather
 from scythe.leaf import shards
 from scythe.registry import ExperimentRegistry
 from scythe.remote.packed import Packed, packed, taken_apart
 from scythe.runs.garbage import collect
+from scythe.runs.pack import pack
 from scythe.runs.rebuild import rebuild
 from scythe.settings import storage
 from scythe.utils.filesys import FileReference
@@ -272,6 +274,47 @@ def test_shards_that_nothing_names_are_garbage(walls: BaseExperiment, monkeypatc
     collect(storage())
     assert shard_files(run) == mine
     check()
+
+
+def test_shards_of_a_download_without_the_table_that_names_them_are_no_garbage(
+    walls: BaseExperiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allocated(walls)
+    scythe.download("walls", tmp_path / "some", tables=["scalars", "result_file_refs"])
+    monkeypatch.setenv("SCYTHE_STORAGE_ROOT", str(tmp_path / "some"))
+    monkeypatch.setattr("scythe.runs.garbage._YOUNG_SECONDS", -10.0)
+    collect(storage())
+    check(table=False)
+
+
+def test_what_a_retry_that_died_has_done_is_not_lost_by_packing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    walls = BaseExperiment(ExperimentRegistry.Register(name="walls", retries=0)(simulate))
+    monkeypatch.setenv("BROKEN", "3:raises,5:raises")
+    run = allocated(walls, engine="local", workers=1)
+    monkeypatch.delenv("BROKEN")
+    with monkeypatch.context() as dying:
+        dying.setattr(Gather, "finish", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run.retry_errors(engine="inline")
+    with pytest.raises(RunError, match="resume it first"):
+        pack(storage(), run.key, ["hourly"])
+    run.resume(engine="inline").result()
+    pack(storage(), run.key, ["hourly", "note"])
+    check()
+
+
+def interrupted(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_empty_files_alone_in_a_shard_are_read_and_no_rows_are_no_files(root: Path) -> None:
+    walls = BaseExperiment(ExperimentRegistry.Register(name="walls", pack=["note"])(simulate))
+    walls.allocate(pl.DataFrame({"x": [2, 4]}), engine="inline")[1].result()
+    size = scythe.File("note", load=lambda content: np.array([len(content)]))
+    data = scythe.dataset("walls", y=size)
+    assert [data[i]["y"].item() for i in range(2)] == [0, 0]
+    allocated(walls, 3, pack=["hourly"])
+    assert scythe.dataset("walls", y=scythe.File("hourly")).sources["y"].take(np.arange(0)).shape == (0, 3, 2)
 
 
 # --- addresses ------------------------------------------------------------------------------------------------

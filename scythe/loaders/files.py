@@ -151,6 +151,8 @@ class Files:
             self._fetch(at)
             return list(pool.map(self._read, at.tolist()))
         shape = self.shape or ()
+        if not len(at):
+            return np.empty((0, *shape), self.dtype)
         form = self._first[1] if len(self.rows) else None
         out = np.empty((len(at), *shape), form.dtype if form is not None else self.dtype)
         self._fetch(at)

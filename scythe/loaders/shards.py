@@ -58,7 +58,8 @@ class OnDisk:
         path = local_shard(address)
         try:
             with path.open("rb") as file:
-                self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                empty = os.fstat(file.fileno()).st_size == 0  # nothing to map: all files in it are empty
+                self.map = b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except FileNotFoundError as error:
             raise FetchError(f"the shard {path} does not exist") from error
         #: Its bytes; to copy them lets other threads run.

@@ -78,9 +78,9 @@ def _collect(objects: Objects, key: RunKey, named: set[str], limit: float) -> Co
         and objects.uri(found.key) not in named
         and found.modified.timestamp() < limit
     ]
-    gone += _unnamed_shards(
-        objects, key, result.attempt, {found.key for found in there} - {found.key for found in gone}, limit
-    )
+    if not result.left_out:  # the table that names the shards may be what did not come along
+        left = {found.key for found in there} - {found.key for found in gone}
+        gone += _unnamed_shards(objects, key, result.attempt, left, limit)
     objects.delete([found.key for found in gone])
     if not {found.key for found in parts if not found.key.endswith(SHOWN)} - {found.key for found in gone}:
         objects.delete([found.key for found in parts])

@@ -61,7 +61,7 @@ class _Move:
         left = pc.and_(packed, pc.equal(followed, values))
         if field is None or not pc.any(left).as_py():
             return followed
-        name = pc.replace_substring_regex(values, r"^.*&name=", "")
+        name = pc.replace_substring(pc.replace_substring_regex(values, r"^.*&name=", ""), "%2B", "+")
         alone = pc.binary_join_element_wise(self.objects.uri(self.key.output_file(field, "")), name, "")
         came = pa.array([uri in self.here for uri in alone.to_pylist()], pa.bool_())
         return pc.if_else(pc.and_(left, came), alone, followed)

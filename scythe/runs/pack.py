@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from scythe.define.schemas import PACKS
 from scythe.errors import NotFoundError, RunError
 from scythe.gather.packs import packs_of
+from scythe.gather.parts import stored_parts
 from scythe.gather.publish import Gathered, publish, record
 from scythe.leaf.shards import Shards
 from scythe.names import ID_LEVELS, file_names
@@ -55,12 +56,16 @@ def pack(objects: Objects, key: RunKey, fields: Sequence[str], *, delete: bool =
 
     Raises:
         NotFoundError: the run has no such file output.
-        RunError: it is not finished, was downloaded without a table, or somebody works on it.
+        RunError: it is not finished, was downloaded without a table, or somebody works on it or died at it.
     """
     with Lease(objects, key, "inline") as lease:
         result = read_result(objects, key)
         if result is None or result.left_out:
             raise RunError(f"{key.path} is not finished, or not here whole: resume it, or pack it where it came from")
+        if stored_parts(RunPlan.load(objects, key), after=result.attempt):  # a new end would supersede them unread
+            raise RunError(
+                f"{key.path} was gone on with by a process that died: resume it first, to keep what that did"
+            )
         return _Packing(objects, key, result).to_shards(fields, lease.number, delete=delete)
 
 
