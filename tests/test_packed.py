@@ -244,7 +244,8 @@ def test_a_finished_run_is_packed_afterwards_and_its_files_stay_unless_told(root
     assert len(list(folder.glob("*"))) == (0 if delete else 20)
     if not delete:
         assert (held[2]["y"] == 2).all(), "a dataset of before reads what it was made of"
-    assert "packed 0 files" in CliRunner().invoke(app, ["pack", "walls", "hourly"]).output
+    assert "packed 0 files" in CliRunner().invoke(app, ["pack", "walls", "hourly", "--delete"]).output
+    assert list(folder.glob("*")) == [], "what an earlier call has left goes, too"
     missing = CliRunner().invoke(app, ["pack", "walls", "hourl"])
     assert missing.exit_code
     assert "did you mean 'hourly'" in str(missing.exception or missing.output)

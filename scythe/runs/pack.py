@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,7 +32,7 @@ from scythe_catalog.iceberg.datafile import DataFile, DataFileWriter, stored_fie
 from scythe_catalog.storage.objects import Objects
 
 _REFS, _PACKS = "result_file_refs", "packs"
-_ROWS, _AT_ONCE = 8192, 64
+_ROWS, _AT_ONCE = 8192, 16
 
 
 @dataclass
@@ -41,8 +41,6 @@ class Packed:
 
     files: int = 0
     bytes: int = 0
-    #: The keys of the files by themselves.
-    alone: list[str] = field(default_factory=list[str])
 
 
 def pack(objects: Objects, key: RunKey, fields: Sequence[str], *, delete: bool = False) -> Packed:
@@ -66,7 +64,15 @@ def pack(objects: Objects, key: RunKey, fields: Sequence[str], *, delete: bool =
             raise RunError(
                 f"{key.path} was gone on with by a process that died: resume it first, to keep what that did"
             )
-        return _Packing(objects, key, result).to_shards(fields, lease.number, delete=delete)
+        if _PACKS in result.tables and not {*PACKS.names} <= {*result.tables[_PACKS].columns}:
+            raise RunError(
+                f"{key.path} has a dataframe named {_PACKS!r}, as older runs may: its files cannot be packed"
+            )
+        done = _Packing(objects, key, result).to_shards(fields, lease.number)
+        if delete:  # of an earlier call, too
+            for name in fields:
+                objects.delete_folder(key.output_file(name, "").rstrip("/"))
+        return done
 
 
 class _Packing:
@@ -76,7 +82,7 @@ class _Packing:
         self._plan = RunPlan.load(objects, key)
         self._done = Packed()
 
-    def to_shards(self, fields: Sequence[str], attempt: int, *, delete: bool) -> Packed:
+    def to_shards(self, fields: Sequence[str], attempt: int) -> Packed:
         objects, key, before = self._objects, self._key, self._before
         refs = before.tables.get(_REFS)
         known = [name for name in refs.columns if name not in self._levels] if refs is not None else []
@@ -107,8 +113,6 @@ class _Packing:
         check_newest(objects, key, attempt)
         record(objects, key, result, gathered)
         publish(objects, self._catalog, key, result, gathered, [key.unpublished(gather)])
-        if delete:
-            objects.delete(self._done.alone)
         return self._done
 
     @property
@@ -150,7 +154,6 @@ class _Packing:
             content = next(read)
             self._done.files += 1
             self._done.bytes += len(content)
-            self._done.alone.append(key)
             yield shards.put(i, [content], key.rsplit("/", 1)[-1])
             if shards.full:
                 objects.publish_all(shards.close())
