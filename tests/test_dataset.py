@@ -23,6 +23,7 @@ from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import ForkError, InputError, NotFoundError, ReadError, StateError
 from scythe.loaders.batches import Batches
+from scythe.loaders.decoding import put
 from scythe.loaders.hashing import hash_rows, order_of, splitmix64
 from scythe.registry import ExperimentRegistry
 from scythe.remote import forks
@@ -158,6 +159,15 @@ def test_no_value_is_cut_by_the_type_of_the_arrays(ten: ExperimentRun) -> None:
     with pytest.raises(InputError, match="holds float32, which int32 does not hold"):
         scythe.dataset("heat", y=scythe.File("hourly"), dtype="int32").batches(2).at(0)[0]
     assert scythe.dataset("heat", y="storeys", dtype="int16")[1]["y"] == 2
+
+
+def test_no_value_becomes_infinite_in_the_type_of_the_arrays(house: BaseExperiment) -> None:
+    allocated(house, specs(2).with_columns(storeys=pl.Series([1, 70_000])), "bumpmajor")
+    assert scythe.dataset("heat", y="storeys")[1]["y"] == 70_000
+    with pytest.raises(InputError, match="'storeys' has values beyond what float16 reaches: take a wider one"):
+        scythe.dataset("heat", x=["r_value", "storeys"], dtype="float16").shapes["x"]
+    with pytest.raises(InputError, match=r"a\.npy holds float64, which float32 does not hold"):
+        put("a.npy", np.array([1e39]), np.empty(1, np.float32))
 
 
 def test_a_dataframe_that_misses_values_is_refused_by_name(

@@ -80,6 +80,21 @@ def numbers(values: pl.Series, dtype: np.dtype) -> np.ndarray:
     return made
 
 
+def assign(out: np.ndarray, values: np.ndarray, what: str) -> None:
+    """Puts values into an array, unless its type has no place for one of them.
+
+    Raises:
+        InputError: a number is beyond what the type reaches, and would be infinite.
+    """
+    try:
+        with np.errstate(over="raise"):
+            np.copyto(out, values, casting="same_kind" if out.dtype.kind == "f" else "unsafe")
+    except FloatingPointError:
+        raise InputError(
+            f"{what} has values beyond what {out.dtype} reaches: take a wider one, as dtype='float64'"
+        ) from None
+
+
 def one_hot(values: pl.Series, order: Sequence[str], dtype: np.dtype) -> np.ndarray:
     """A column a value: 1 where it is that."""
     place = {value: i for i, value in enumerate(order)}

@@ -80,8 +80,9 @@ def put(name: str, found: np.ndarray, out: np.ndarray) -> None:
         InputError: it would.
     """
     try:
-        np.copyto(out, found, casting="same_kind")
-    except TypeError:
+        with np.errstate(over="raise"):
+            np.copyto(out, found, casting="same_kind")
+    except (TypeError, FloatingPointError):
         raise InputError(f"{name} holds {found.dtype}, which {out.dtype} does not hold: take another dtype=") from None
 
 

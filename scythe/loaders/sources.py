@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from scythe.errors import InputError, NotFoundError, ReadError
-from scythe.loaders.arrays import any_missing, categories, check_column, is_missing, numbers, one_hot
+from scythe.loaders.arrays import any_missing, assign, categories, check_column, is_missing, numbers, one_hot
 from scythe.loaders.files import Files
 from scythe.loaders.groups import Columns, File, Frame, Group
 from scythe.loaders.pinned import PinnedRun, Rows
@@ -126,8 +126,8 @@ class _Filling:
         for row in range(0, frame.height, _CACHED_ROWS):  # what is written again for the next column is near by then
             rows = slice(row, min(row + _CACHED_ROWS, frame.height))
             into = self.out[start + rows.start : start + rows.stop]
-            for part, begin, end in zip(parts, edges[:-1], edges[1:], strict=True):
-                into[:, begin:end] = part[rows]
+            for column, part, begin, end in zip(self.hot, parts, edges[:-1], edges[1:], strict=True):
+                assign(into[:, begin:end], part[rows], repr(column))
 
     def array(self, rows: int) -> Array:
         """The group, which came to so many rows."""
@@ -258,7 +258,7 @@ def _frame(name: str, group: Frame, runs: Sequence[PinnedRun], rows: Rows, dtype
                     f"{name}: {column!r} of {group.table!r} is missing in {int(missing.sum()):,} rows of {run.key.path} (of input "
                     f"{at_fault} first): fill it in the function, or leave these inputs out with where="
                 )
-            values[:, j] = numbers(table[column], dtype)
+            assign(values[:, j], numbers(table[column], dtype), f"{name}: {column!r} of {group.table!r}")
         keys, wanted = table["sort_index"].to_numpy(), run.sort_index[at]
         start = np.searchsorted(keys, wanted, "left")
         first[where], lengths[where] = base + start, np.searchsorted(keys, wanted, "right") - start

@@ -99,7 +99,7 @@ class Progress:
         """`done` inputs have come to an end, `failed` of them in an error; `notice` says why no others do."""
         if self._quiet:
             return
-        # Of a chunk that is run again, and of one whose result is on its way, less is known for a while than was before.
+        # Of a chunk that is run again less is known for a while than was before.
         done = self._done = max(done, self._done)
         if self._before is None:
             self._before = done
