@@ -6,6 +6,7 @@ import contextlib
 import heapq
 import json
 import math
+import pickle
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -373,6 +374,23 @@ def test_the_rows_of_an_input_come_out_of_a_task_as_they_went_in(carried: tuple[
     assert found.first == result.first == list(KINDS).index(kind)
     same(rows_of(plan, found), rows_of(plan, result))
     assert packed["seconds"] == pytest.approx(rows_of(plan, result)["tasks"][0]["seconds"].sum())
+
+
+def test_the_rows_of_a_few_inputs_travel_between_processes_without_those_of_others() -> None:
+    many = pa.table({"text": [f"{i:100}" for i in range(10_000)], "nested": [[{"n": i}] for i in range(10_000)]})
+    dictionary = many.slice(10, 30).select(["text"]).cast(pa.schema([("text", pa.dictionary(pa.int8(), pa.string()))]))
+    few = many.slice(5000, 3).replace_schema_metadata({"kept": "yes"})
+    result = ChunkResult(3, 1, [("scalars", few), ("mine", dictionary), ("mine", few.slice(0, 0))])
+
+    data = pickle.dumps(result, pickle.HIGHEST_PROTOCOL)
+    found = pickle.loads(data)
+
+    assert len(data) < 10_000
+    assert (found.rows, found.errors) == (3, 1)
+    assert [name for name, _ in found.tables] == ["scalars", "mine", "mine"]
+    for (_, there), (_, here) in zip(found.tables, result.tables, strict=True):
+        assert there.schema.equals(here.schema, check_metadata=True)
+        assert there.equals(here)
 
 
 def test_few_rows_travel_in_the_output_and_many_as_a_part_of_the_run(carried: tuple[Leaf, RunPlan]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import pyarrow as pa
@@ -79,9 +79,11 @@ def columns_of(row: type[Row]) -> tuple[Column, ...]:
 
 def table_of(row: type[Row], rows: Iterable[Row]) -> pa.Table:
     """Rows as a table."""
-    given: list[tuple[Any, ...]] = list(zip(*rows, strict=True)) or [()] * len(row._fields)
-    columns = columns_of(row)
-    return pa.table(
-        [pa.array(values, c.kind.storage) for values, c in zip(given, columns, strict=True)],
-        names=[c.name for c in columns],
-    )
+    given: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * len(row._fields)
+    return table_by_column(row, dict(zip(row._fields, given, strict=True)))
+
+
+def table_by_column(row: type[Row], values: Mapping[str, Any]) -> pa.Table:
+    """A table of such rows by column (a sequence or an array each), of those columns that are given."""
+    columns = [c for c in columns_of(row) if c.name in values]
+    return pa.table([pa.array(values[c.name], c.kind.storage) for c in columns], names=[c.name for c in columns])

@@ -41,6 +41,7 @@ Before = Callable[[int, ExperimentInputSpec], None]
 Take = Callable[[int, ExperimentInputSpec, Any, Place], None]
 
 _NOTHING = object()
+_NO_PLACE = Place(None, None)
 _clock = time.perf_counter
 
 
@@ -100,6 +101,8 @@ class Calls:
         self._working: str | None = None
         self._relative = bool(work.schemas.file_outputs)
         self._names = work.schemas.file_inputs if work.experiment.options.auto_fetch_files else ()
+        #: Its inputs have neither files nor a folder of their own: nothing is to be done around a call.
+        self._bare = not self._names and not work.experiment.wants_tempdir
 
     def specs(self, start: int = 0) -> Iterator[ExperimentInputSpec]:
         """The inputs from this one on as models, one at a time, with local copies of their files."""
@@ -153,7 +156,9 @@ class Calls:
             self.printed.held = self.around.trusted
         for i in range(start, stop):
             if life is not None:
-                life.begin(i, most)
+                if most is not None:
+                    life.give_way(i, most)
+                life.ran += 1
             tried = self.run(i, next(specs), tell, before)
             if printed is not None and (row := printed.take()) is not None:
                 tried = tried._replace(printed=row)
@@ -179,19 +184,23 @@ class Calls:
 
     def run(self, i: int, spec: ExperimentInputSpec, tell: Tell | None, before: int) -> Tried:
         """Tries one input, and again after an exception, as often as its experiment says."""
-        tries = max(1, self.work.experiment.options.retries + 1 - before)
         began, started = time.time(), _clock()
         failure, self.tries = None, 1
         while True:
             try:
-                self.once(i, spec, tell)
+                if self._bare:
+                    output = (self.timed if self.around.trusted else self.called)(tell, i, spec, {})
+                    self.take(i, spec, output, Place(None, self._working) if self._relative else _NO_PLACE)
+                else:
+                    self.once(i, spec, tell)
                 if self.life is not None:
                     self.life.worked = True
                 break
             except BaseException as error:  # noqa: BLE001 - whatever the function raises (SystemExit too) becomes a row
                 if self.life is not None:
                     self.life.failed(i, before + self.tries - 1, error)
-                if self.tries == tries or is_final(error, self.work.experiment.output_model):
+                tries = self.work.experiment.options.retries + 1 - before
+                if self.tries >= tries or is_final(error, self.work.experiment.output_model):
                     failure = self._told(i, error, before, tell)
                     break
             self.tries += 1

@@ -167,7 +167,7 @@ class Leaf:
         """The result of an input whose process died or was killed."""
         chunk = ChunkBuilder(self._work_of(self.experiment.target), self.inputs(range(row, row + 1)))
         chunk.keep(0, Tried(failure.attempts, seconds, began, failure, printed=printed))
-        chunk.tasks[0] = chunk.tasks[0]._replace(worker=worker)
+        chunk.worker = worker
         return chunk.result(upto=1)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 from typing import Any
 
 _EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
@@ -32,17 +31,17 @@ class Life:
     """What one worker process has run by now, and how much it may."""
 
     def __init__(self) -> None:
+        #: How many inputs it has begun.
         self.ran = 0
         #: Whether an input has come to an end that was not exhaustion: where none has, a fresh process is no help.
         self.worked = False
         #: Given up for the results of what has been run: they need handles, too.
         self._spare = [os.open(os.devnull, os.O_RDONLY) for _ in range(_SPARE_HANDLES)]
 
-    def begin(self, at: int, most: int | None) -> None:
-        """Counts an input; raises Spent where the process has run as many as it may."""
-        if self.ran >= (most or sys.maxsize):
+    def give_way(self, at: int, most: int) -> None:
+        """Raises Spent where the process has run as many inputs as it may."""
+        if self.ran >= most:
             raise Spent(at)
-        self.ran += 1
 
     def failed(self, at: int, tries: int, error: BaseException) -> None:
         """Raises Spent where an input failed of what others have left behind."""

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from pydantic import ValidationError
 
 from scythe.base import ExperimentInputSpec
 from scythe.define import features
-from scythe.define.bookkeeping import ErrorRow, LogRow, TaskRow, table_of
+from scythe.define.bookkeeping import ErrorRow, LogRow, TaskRow, table_by_column, table_of
 from scythe.define.schemas import LOGS, check_result
 from scythe.errors import DataError, OutputError
 from scythe.leaf import dataframes
@@ -46,6 +47,21 @@ class ChunkResult:
         tasks = next((table for name, table in self.tables if name == "tasks"), None)
         return tasks.column("sort_index")[0].as_py() if tasks is not None and tasks.num_rows else None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Pickled as it is, a slice of a table takes all rows of the table with it.
+        return _loaded, (self.rows, self.errors, [(name, _as_stream(table)) for name, table in self.tables])
+
+
+def _as_stream(table: pa.Table) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return sink.getvalue()
+
+
+def _loaded(rows: int, errors: int, streams: list[tuple[str, pa.Buffer]]) -> ChunkResult:
+    return ChunkResult(rows, errors, [(name, pa.ipc.open_stream(stream).read_all()) for name, stream in streams])
+
 
 class ChunkBuilder:
     """Collects what the inputs of one chunk come to while they run, and makes it a `ChunkResult`."""
@@ -59,7 +75,8 @@ class ChunkBuilder:
         #: Computed features that `specs.pq` does not hold, by input.
         self.features: dict[int, dict[str, Any]] = {}
         unknown = any(c.name not in rows.column_names for c in work.schemas.computed)
-        self.tasks: list[TaskRow] = []
+        self.tried: list[Tried] = []
+        self.worker = work.worker
         self.printed: dict[int, LogRow] = {}
         self.files = OutputFiles(work.plan, work.schemas.file_outputs)
         #: What is done right before the function is called.
@@ -71,11 +88,11 @@ class ChunkBuilder:
             self.failures[i] = tried.failure
         if tried.printed is not None:
             self.printed[i] = tried.printed
-        self.tasks.append(TaskRow(tried.attempts, tried.seconds, self.work.worker, int(tried.began * 1e6)))
+        self.tried.append(tried)
 
     def forget(self, start: int) -> None:
         """Drops what was kept of the inputs from this one on: they are run again."""
-        del self.tasks[start:]
+        del self.tried[start:]
         self.features = {i: found for i, found in self.features.items() if i < start}
         self.failures = {i: failure for i, failure in self.failures.items() if i < start}
         self.printed = {i: row for i, row in self.printed.items() if i < start}
@@ -85,13 +102,14 @@ class ChunkBuilder:
     def take(self, i: int, spec: ExperimentInputSpec, output: Any, place: Place) -> None:
         """Checks what the function returned, moves its files, and keeps the rest for `result`."""
         check_result(output, self.work.experiment.output_model)
-        frames = dataframes.prepare(output.dataframes) if output.dataframes else []
+        frames = dataframes.prepare(output.dataframes) if output.dataframes else ()
         for name, frame in frames:
             dataframes.check_clashes(name, frame, self.work.schemas.levels.names)
         if self.files.names:
             output = self.files.take(i, output, self.run_id(i), place)
         self.values[i] = self.pick(output)
-        self.frames += [(i, name, frame) for name, frame in frames]
+        for name, frame in frames:
+            self.frames.append((i, name, frame))
 
     def features_of(self, i: int, spec: ExperimentInputSpec) -> None:
         """Keeps the computed features of an input."""
@@ -146,7 +164,7 @@ class ChunkBuilder:
         for r in named or range(len(good)):
             rule = "; ".join(f"{p.column}: {p.rule}" for p in problems if r in p.rows) or str(error)
             i = good[r]
-            attempts = self.tasks[i].attempts
+            attempts = self.tried[i].attempts
             self.failures[i] = Failure.of(OutputError(f"the output breaks its own model: {rule}"), attempts)
 
     def with_features(self, inputs: pa.Table) -> pa.Table:
@@ -171,7 +189,10 @@ class ChunkBuilder:
         return side_by_side(LOGS, inputs.take(pa.array(order)).select(list(ID_LEVELS)), logs)
 
     def task_rows(self, inputs: pa.Table) -> pa.Table:
-        tasks = table_of(TaskRow, self.tasks)
+        attempts, seconds, began, *_ = zip(*self.tried, strict=True) if self.tried else ((), (), ())
+        start = (np.array(began, np.float64) * 1e6).astype(np.int64)
+        worker = [self.worker] * len(self.tried)
+        tasks = table_by_column(TaskRow, {"attempts": attempts, "seconds": seconds, "worker": worker, "start": start})
         return side_by_side(self.work.schemas.tables["tasks"], inputs.select(list(ID_LEVELS)), tasks)
 
 

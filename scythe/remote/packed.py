@@ -5,10 +5,11 @@ Makes and takes apart addresses, one or a column of them. Reads no file.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qs, quote
 
-import polars as pl
+if TYPE_CHECKING:
+    import polars as pl
 
 PREFIX = "scythe+"
 _PATTERN = (
@@ -60,6 +61,8 @@ def packed(uri: str) -> Packed:
 
 def taken_apart(uris: pl.Series) -> pl.DataFrame:
     """`shard, offset, length, crc32c, name` of each address of a column; all null where it is none of a file in a shard."""
+    import polars as pl  # a worker process, which never has a column of them, starts sooner without it
+
     found = uris.cast(pl.String).str.extract_groups(_PATTERN).struct.unnest()
     return found.with_columns(
         pl.col("offset", "length").cast(pl.Int64),

@@ -36,12 +36,12 @@ from scythe.terminal.console import tell
 if TYPE_CHECKING:
     from scythe.leaf.printed import Printed
 
-#: The input that is running (below 0: none), which try, and when it began (time.monotonic); how many inputs of its chunk lie behind,
+#: The input that runs (below 0: none), which try, and when it began (time.monotonic); which one of its chunk has begun last,
 #: and the how many-th chunk of the process it is, from 1.
 POSITION = struct.Struct("qqdqq")
 _PARENT_CHECK_SECONDS = 0.5
-#: In place of an input: none runs yet of the chunk that begins.
-_BEGINS = -2
+#: In place of an input: none runs yet of the chunk that begins; the last one that ran has ended.
+_BEGINS, ENDED = -2, -1
 _PASS_ON_SECONDS = 0.25
 
 
@@ -147,7 +147,7 @@ def _serve(connection: Connection, tell: Callable[[int, int], None], printed: Pr
             fresh_may_help = is_exhaustion(error) and (ran_before or len(rows) > 1)
             message = ("spent", (None, 0, None, 0.0)) if fresh_may_help else _failed(error)
         finally:
-            tell(-1, 0)
+            tell(ENDED, 0)
         try:
             _send(connection, *message)
         except OSError:
@@ -237,23 +237,24 @@ def _teller(path: Path) -> Callable[[int, int], None]:
     with path.open("r+b") as file:
         shared = mmap.mmap(file.fileno(), POSITION.size)
     pack, clock, forked = POSITION.pack_into, time.monotonic, False
-    behind = number = 0
+    running = memoryview(shared).cast("q")
+    number = 0
 
     def leave() -> None:
         nonlocal forked
         forked = True
 
     def tell(i: int, attempt: int) -> None:
-        nonlocal behind, number
+        nonlocal number
         if forked:
             _end_of_fork()
         if i >= 0:
-            behind = i
+            pack(shared, 0, i, attempt, clock(), i, number)
         elif i == _BEGINS:
-            behind, number = 0, number + 1
+            number += 1
+            pack(shared, 0, i, 0, clock(), 0, number)
         else:
-            behind += 1
-        pack(shared, 0, i, attempt, clock(), behind, number)
+            running[0] = i
 
     os.register_at_fork(after_in_child=leave)
     return tell

@@ -26,7 +26,7 @@ from typing import Any, Self
 
 from scythe.define.bookkeeping import LogRow
 from scythe.engines.pool import logs
-from scythe.engines.pool.child import POSITION, Job
+from scythe.engines.pool.child import ENDED, POSITION, Job
 from scythe.engines.pool.cores import thread_limits
 from scythe.engines.pool.leftovers import PoolFolder, sweep_dead
 from scythe.engines.pool.processes import beyond_standard, fill_standard_handles, start_python
@@ -145,10 +145,10 @@ class _Worker:
 
     def passed(self) -> int:
         """How many inputs lie behind it, of those chunks that are not back yet."""
-        _, _, _, behind, number = POSITION.unpack_from(self.shared, 0)
+        i, _, _, last, number = POSITION.unpack_from(self.shared, 0)
         on_their_way = [chunk.size for _, chunk in self.chunks][: max(0, number - self.back)]
         *whole, under_way = on_their_way or [0]
-        return sum(whole) + min(behind, under_way)
+        return sum(whole) + min(last + (i == ENDED), under_way)
 
     def taken_back(self) -> tuple[Job, Chunk]:
         """Its first chunk, which has come back."""
