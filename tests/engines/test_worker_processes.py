@@ -5,9 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import os
+import resource
+import signal
+import statistics
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +32,7 @@ from scythe.errors import SettingsError
 from scythe.record.plan import RunPlan
 from scythe.registry import ExperimentRegistry, experiment_of
 from scythe.settings import storage
-from tests.cluster import wait_for
+from tests.cluster import descendants, wait_for
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -40,6 +44,10 @@ class Tick(ExperimentInputSpec):
 class Seen(ExperimentOutputSpec):
     found: int
     text: str = ""
+
+
+class Marked(Tick):
+    mark: str
 
 
 def finish(function: Callable[..., Any], n: int, **how: Any) -> pl.DataFrame:
@@ -364,3 +372,65 @@ def test_inputs_of_a_chunk_that_is_on_its_way_back_count_as_done_and_are_counted
             left.append(pool.running())
             assert done + left[-1] == 9
         assert left == sorted(left, reverse=True)
+
+
+# --- what they are forked from ------------------------------------------------------------------------------
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="worker processes are forked on Linux alone")
+
+
+def origin(spec: Tick) -> Seen:
+    if spec.n % 10 == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Seen(
+        found=os.getppid(), text=f"{os.getpid()} {os.getsid(0)} {resource.getrusage(resource.RUSAGE_SELF).ru_utime}"
+    )
+
+
+@on_linux
+def test_a_process_that_takes_the_place_of_a_dead_one_is_forked_of_what_is_loaded_already(root: Path) -> None:
+    ExperimentRegistry.Register(name="origin", retries=0)(origin)
+    _, ref = BaseExperiment("origin").allocate(
+        pl.DataFrame({"n": range(60)}), engine="local", workers=2, chunk=5, max_errors=None
+    )
+    assert ref.result(timeout=100).errors == 6
+
+    rows = scythe.read("origin")
+    processes = [text.split() for text in rows["text"]]
+    assert len(set(rows["found"])) == 1  # one process forks all
+    assert os.getpid() not in set(rows["found"])
+    assert len({pid for pid, _, _ in processes}) >= 7
+    assert all(pid == session for pid, session, _ in processes)  # so that it can be killed with all that it has started
+    # The CPU time of a process counts from its fork: loading anew would take several times as long.
+    assert statistics.median(float(seconds) for _, _, seconds in processes) < 0.2
+    assert not Path(f"/proc/{rows['found'][0]}").exists()
+
+
+def parricide(spec: Marked) -> Seen:
+    if spec.n == 5 and not Path(spec.mark).exists():
+        Path(spec.mark).touch()
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)  # its own end comes with that of its parent
+    return Seen(found=spec.n)
+
+
+@on_linux
+def test_a_run_goes_on_where_the_process_that_its_processes_are_forked_from_is_killed(
+    root: Path, tmp_path: Path
+) -> None:
+    ExperimentRegistry.Register(name="parricide", retries=2)(parricide)
+    specs = pl.DataFrame({"n": range(12), "mark": str(tmp_path / "mark")})
+
+    _, ref = BaseExperiment("parricide").allocate(specs, engine="local", workers=2, chunk=1)
+
+    assert ref.result(timeout=100).errors == 0
+    assert (tmp_path / "mark").exists()
+    assert sorted(scythe.read("parricide")["found"]) == list(range(12))
+
+
+@on_linux
+def test_a_pool_that_is_closed_before_its_processes_are_there_leaves_none(root: Path) -> None:
+    before = set(descendants(os.getpid()))
+    with Pool(3):
+        pass
+    wait_for(lambda: set(descendants(os.getpid())) <= before)

@@ -16,7 +16,6 @@ import pickle
 import shutil
 import signal
 import socket
-import subprocess
 import time
 from collections import deque
 from collections.abc import Container
@@ -28,13 +27,13 @@ from scythe.define.bookkeeping import LogRow
 from scythe.engines.pool import logs
 from scythe.engines.pool.child import ENDED, POSITION, Job
 from scythe.engines.pool.cores import thread_limits
+from scythe.engines.pool.fork_server import ForkServer, Process
 from scythe.engines.pool.leftovers import PoolFolder, sweep_dead
-from scythe.engines.pool.processes import beyond_standard, fill_standard_handles, start_python
+from scythe.engines.pool.processes import beyond_standard, fill_standard_handles
 from scythe.errors import RunError, StorageError, StorageRefused
 from scythe.leaf.printed import Remains, remains
 from scythe.record.plan import Positions
 
-_PROGRAM = "from scythe.engines.pool.child import main; main({fd}, {parent})"
 _MAX_FALSE_STARTS = 3
 
 
@@ -117,7 +116,7 @@ Event = Done | Died | Renewed | Broken | Logged
 
 @dataclass
 class _Worker:
-    process: subprocess.Popen[bytes]
+    process: Process
     link: connection.Connection[Any, Any]
     shared: mmap.mmap
     #: What the names of its files begin with.
@@ -167,7 +166,7 @@ class Pool:
         sweep_dead()
         self._folder = PoolFolder()
         self._started = self._false_starts = 0
-        self._environment = {**os.environ, **thread_limits(size, os.environ)}
+        self._server = ForkServer(output, {**os.environ, **thread_limits(size, os.environ)})
         self._cwd = _working_folder()
         self._workers: list[_Worker] = []
         try:
@@ -193,14 +192,7 @@ class Pool:
             position = mmap.mmap(file.fileno(), POSITION.size)
         ours, theirs = (beyond_standard(end.detach()) for end in socket.socketpair())
         try:
-            process = start_python(
-                _PROGRAM.format(fd=theirs, parent=os.getpid()),
-                pass_fds=[theirs],
-                stdin=subprocess.DEVNULL,
-                stdout=self._output,
-                stderr=self._output,
-                env=self._environment,
-            )
+            process = self._server.start(theirs)
         except BaseException:
             os.close(ours)
             raise
@@ -318,7 +310,7 @@ class Pool:
         self._replace(worker, again=True)
         return Renewed(work, at or 0, result, again, seconds)
 
-    def _replace(self, worker: _Worker, *, again: bool) -> tuple[int, Remains]:
+    def _replace(self, worker: _Worker, *, again: bool) -> tuple[int | None, Remains]:
         """Starts a fresh process in a worker's place, which goes on with its chunks; the old one's exit code and last words."""
         _kill(worker)
         shutil.rmtree(worker.tempdir, ignore_errors=True)
@@ -342,6 +334,7 @@ class Pool:
             worker.process.wait()
             worker.link.close()
             remains(worker.path, self._output)
+        self._server.close()
         self._folder.remove()
 
 
@@ -364,8 +357,14 @@ def _send(worker: _Worker, message: Any) -> None:
 
 def _kill(worker: _Worker) -> None:
     worker.killed = True
+    pid = worker.process.pid
+    if pid is None:
+        return
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(worker.process.pid, signal.SIGKILL)
+        try:
+            os.killpg(pid, signal.SIGKILL)
+        except ProcessLookupError:  # it has just been forked, and has no group of its own yet
+            os.kill(pid, signal.SIGKILL)
 
 
 def _working_folder() -> str:
