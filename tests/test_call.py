@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -166,6 +167,9 @@ def test_no_input_finds_what_an_earlier_one_left(
         home = tmp_path_factory.mktemp("home")
         patch.setenv("SCYTHE_STORAGE_ROOT", str(tmp_path_factory.mktemp("root")))
         patch.chdir(home)
+        patch.setattr(
+            sys, "unraisablehook", lambda *_: None
+        )  # an alarm may go off in a destructor, where nobody hears it
         # The limit of this test is a timer of its own, which Scythe leaves alone.
         limit = signal.setitimer(signal.ITIMER_REAL, 0)
         alarm = signal.signal(signal.SIGALRM, signal.SIG_DFL)

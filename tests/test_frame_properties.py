@@ -11,7 +11,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from polars.testing.parametric import dataframes as polars_frames
 
@@ -19,7 +19,7 @@ import scythe
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import OutputError
-from scythe.gather.merge import Source
+from scythe.gather.merge import Source, merged
 from scythe.gather.reconcile import Dataframe
 from scythe.leaf.dataframes import check_clashes, prepare, stack
 from scythe.registry import ExperimentRegistry
@@ -28,6 +28,7 @@ from scythe_catalog.schema import TableSchema
 Typed = tuple[pa.DataType, st.SearchStrategy[Any]]
 
 LEVELS = pa.schema([("experiment_id", pa.string()), ("sort_index", pa.int64()), ("size", pa.int64())])
+LEVELS_TYPED = TableSchema.from_arrow(LEVELS)
 #: Names that files, readers or we might stumble over.
 NAMES = st.sampled_from(
     ["v", "V", "v.a", "v.element", "a", "A", "é", "e\u0301", "version", "run_datetime", "sort_index", "Size", "size",
@@ -170,9 +171,9 @@ def together(frames: list[Any]) -> tuple[dict[int, list[dict[str, Any]]], dict[i
     pieces = [(t.schema, Source.of(t)) for _, t in stack(taken, levels)]
     rows: dict[int, list[dict[str, Any]]] = {i: [] for i, _, _ in taken}
     if pieces:
-        over = Dataframe.of(pieces, TableSchema.from_arrow(LEVELS))
+        over = Dataframe.of(pieces, LEVELS_TYPED)
         refused |= over.misfits
-        for table in over.rows(np.array(sorted(over.misfits), np.int64)):
+        for table in merged(over.sources(np.array(sorted(over.misfits), np.int64), over.typed(LEVELS_TYPED).arrow)):
             found = {name: kind.load(table.column(name).to_pylist()) for name, kind in over.kinds.items()}
             for row in range(table.num_rows):
                 rows[found["sort_index"][row]].append({name: column[row] for name, column in found.items()})
@@ -281,6 +282,9 @@ WHOLE = settings(
 
 @given(frames=st.lists(arrow_frames(), min_size=2, max_size=4))
 @WHOLE
+@example(
+    frames=[pa.table({"v": pa.nulls(0)}), pa.table({"v": pa.array([{}], pa.map_(pa.string(), pa.list_(pa.null())))})]
+)
 def test_a_run_with_any_frames_ends_and_every_reader_shows_the_values(root: Path, frames: list[pa.Table]) -> None:
     file, failures = run("anything", frames)
 

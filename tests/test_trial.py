@@ -121,14 +121,15 @@ def test_the_command_reads_columns_as_all_rows_have_them(bend: Any, name: str, l
 
 def test_a_trial_that_is_interrupted_leaves_nothing_and_names_no_run_to_go_on_with(root: Path) -> None:
     script = (
-        "import tempfile; tempfile.tempdir = 'temp'\n"
+        "import os, tempfile; tempfile.tempdir = 'temp'\n"
+        "os.environ['CALLER'] = str(os.getpid())\n"
         "from scythe import *\n"
         "class Nap(ExperimentInputSpec): n: int\n"
         "class Rest(ExperimentOutputSpec): y: int\n"
         "@ExperimentRegistry.Register()\n"
         "def nap(spec: Nap) -> Rest:\n"
         "    import os, signal, time\n"
-        "    os.kill(os.getppid(), signal.SIGINT); time.sleep(600)\n"
+        "    os.kill(int(os.environ['CALLER']), signal.SIGINT); time.sleep(600)\n"
         "BaseExperiment(nap).try_out([{'n': 1}])\n"
     )
     Path("temp").mkdir()

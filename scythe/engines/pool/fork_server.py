@@ -24,12 +24,16 @@ from scythe.errors import RunError
 from scythe.terminal.console import tell
 
 _FORKS = sys.platform == "linux"
-_LOADED = "import os; from scythe.engines.pool import child, fork_server; import scythe.leaf.leaf; "
-_SERVE = "link = fork_server.serve({fd}, {parent}); link is None or child.main(link, os.getppid())"
+_LOADED = (
+    "import os; from scythe.engines.pool import child, fork_server; import scythe.leaf.leaf, scythe.gather.payload; "
+)
+_SERVE = "link = fork_server.serve({fd}, {parent}); os._exit(0) if link is None else child.main(link, os.getppid())"
 _ALONE = "from scythe.engines.pool.child import main; main({fd}, {parent})"
 #: What is told of a process: its number when it was forked, and its exit code when it has ended.
 _WORD = struct.Struct("q")
 _PARENT_CHECK_SECONDS = 0.5
+#: So long the fork server may take to end by itself, so that the CPU time of what it forked counts as its parent's children's.
+_END_SECONDS = 5.0
 
 
 class Process(Protocol):
@@ -104,8 +108,11 @@ class ForkServer:
         if self._control is not None:
             self._control.close()
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+            try:
+                self._process.wait(_END_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
         self._control = self._process = None
 
 
@@ -164,6 +171,8 @@ def serve(fd: int, parent: int) -> int | None:
         if control.fileno() in ready:
             asked, handles, _, _ = socket.recv_fds(control, 1, 2)
             if not asked:
+                for pid in forked.values():
+                    os.waitpid(pid, os.WNOHANG)
                 return None
             link, told = handles
             pid = _fork()

@@ -49,7 +49,9 @@ class List(Kind):
     def polars(self) -> pl.DataType:
         import polars as pl
 
-        return pl.List(self.item.polars())
+        item = self.item.polars()
+        # Polars casts no list to one of nulls: it leaves the list as it is, and in a map it fails.
+        return pl.List(pl.String if item == pl.Null else item)
 
     def dump(self, values: Values) -> Values:
         dump = self.item.dump
