@@ -1,6 +1,7 @@
 """The pure parts between functions and files: merging sorted rows, who covers which input, how inputs are handed out."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from scythe.engines.pool.chunks import ChunkQueue
 from scythe.engines.pool.pool import Chunk
 from scythe.gather.coverage import Coverage
-from scythe.gather.merge import Source, merged, rebatched, sorted_rows, without
+from scythe.gather.merge import Source, merged, pieces, rebatched, sorted_rows, without
+from scythe_catalog.iceberg.datafile import StoredFile
 
 
 def table(rows: list[tuple[int, int]]) -> pa.Table:
@@ -69,6 +71,27 @@ def test_sources_can_be_merged_again(split: tuple[list[tuple[int, int]], list[So
     _, sources = split
 
     assert rows_of(merged(sources)) == rows_of(merged(sources))
+
+
+@given(split_rows(), st.integers(1, 20), st.data())
+def test_files_are_taken_whole_where_nothing_else_lies_between_their_rows(
+    split: tuple[list[tuple[int, int]], list[Source]], rows: int, data: st.DataObject
+) -> None:
+    every, sources = split
+    held = {str(i): rows_of(source.batches()) for i, source in enumerate(sources)}
+    filed = data.draw(st.lists(st.booleans(), min_size=len(sources), max_size=len(sources)))
+    stored = [
+        replace(source, stored=StoredFile(str(i), len(held[str(i)]), {})) if as_file else source
+        for i, (source, as_file) in enumerate(zip(sources, filed, strict=True))
+    ]
+
+    found = list(pieces(stored, rows))
+
+    whole = [piece for piece in found if isinstance(piece, StoredFile)]
+    assert [row for p in found for row in (held[p.key] if isinstance(p, StoredFile) else rows_of(iter([p])))] == every
+    for i, source in enumerate(sources):
+        alone = all(o is source or o.last < source.first or o.first > source.last for o in sources)
+        assert (str(i) in {piece.key for piece in whole}) == (filed[i] and alone and 4 * len(held[str(i)]) >= rows)
 
 
 @given(split_rows(), st.integers(1, 20))

@@ -186,7 +186,11 @@ class LocalJob:
     def _drive(self, collector: Collector, progress: Progress) -> None:
         plan, experiment = self.plan, self._launch.experiment
         chunks = ChunkQueue(self._launch.open_ranges, self._workers, plan.chunk)
-        job, in_flight, out = pool_job(plan, experiment), 0, 0  # chunks and inputs on their way
+        job, in_flight, out = (
+            pool_job(plan, experiment, attempt=self._lease.number),
+            0,
+            0,
+        )  # chunks and inputs on their way
         with Leaf(plan, experiment) as leaf, progress, Pool(self._workers, progress.output) as pool:
             pool.prepare(job)
             while chunks.remaining or in_flight:
@@ -205,12 +209,12 @@ class LocalJob:
                         case Done(work, result, seconds):
                             in_flight, out = in_flight - 1, out - work.size
                             chunks.measured(work.size, seconds)
-                            collector.add(result)
+                            collector.add(*result)
                         case Renewed(_, done, result, again, seconds):
                             in_flight, out = in_flight + len(again) - 1, out - done
                             if result is not None:
                                 chunks.measured(done, seconds)
-                                collector.add(result)
+                                collector.add(*result)
                         case Died():
                             in_flight, out = in_flight - 1, out - event.chunk.size
                             what = after(event, experiment.options.retries)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
+from collections.abc import Iterable
 
 from obstore.exceptions import BaseError
 
@@ -17,7 +18,7 @@ from scythe.gather.coverage import Coverage
 from scythe.gather.error_kinds import ErrorKinds, News
 from scythe.gather.error_limit import ErrorLimit
 from scythe.gather.final import Gather, coverage_of
-from scythe.gather.parts import Part, Rows, record_shown, stored_parts, write_part
+from scythe.gather.parts import Part, PartFile, Rows, record_shown, stored_parts, write_part
 from scythe.gather.publish import settle
 from scythe.leaf.rows import ChunkResult
 from scythe.record.generations import catalog_of
@@ -54,15 +55,15 @@ class Collector:
         #: What is to be told about errors of a kind that had not been seen before; who tells it empties it.
         self.news: list[News] = []
 
-    def add(self, result: ChunkResult) -> None:
-        """Takes over the rows of a chunk, and flushes what has been held long enough.
+    def add(self, result: ChunkResult, files: Iterable[PartFile] = ()) -> None:
+        """Takes over the rows of a chunk and the files that hold more of them, and flushes what has been held long enough.
 
         Raises:
             TooManyErrors: more inputs failed than the run may have; the rows were taken over.
         """
         if not self.is_new(result.first):
             return
-        self._held.add(result)
+        self._held.add(result, files)
         self.rows += result.rows
         self.errors += result.errors
         for name, table in result.tables:

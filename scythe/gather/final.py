@@ -23,7 +23,7 @@ from scythe.errors import CatalogError, OutputError, RunError, TableNotFound
 from scythe.gather.coverage import Coverage
 from scythe.gather.dataframe_rule import check_dataframe, record_dataframe
 from scythe.gather.error_kinds import ErrorKinds
-from scythe.gather.merge import KEY, Source, keys_of, merged, rebatched, without
+from scythe.gather.merge import KEY, Source, keys_of, merged, pieces, rebatched, without
 from scythe.gather.packs import Moves, join_small, packs_of, shards_in
 from scythe.gather.parts import Part, PartFile, number_of, schema_of, source_of, stored_parts
 from scythe.gather.publish import Gathered, publish, record, settle
@@ -35,7 +35,7 @@ from scythe.record.generations import Generations, catalog_of
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult, TableResult, read_result
 from scythe_catalog.iceberg.catalog import Catalog
-from scythe_catalog.iceberg.datafile import ROW_GROUP_ROWS, DataFile, DataFileWriter
+from scythe_catalog.iceberg.datafile import ROW_GROUP_ROWS, DataFile, DataFileWriter, StoredFile
 from scythe_catalog.iceberg.tables import Table
 from scythe_catalog.schema import TableSchema
 from scythe_catalog.schema.kinds import known_part
@@ -159,7 +159,7 @@ class Gather:
                 written[name] = _Written(table, file, schema.names)
         for name, frame in frames.items():
             table = generations.open(self.plan.key, name, typed[name])
-            rows = rebatched(frame.rows(dropped), ROW_GROUP_ROWS)
+            rows = pieces(frame.sources(dropped, typed[name].arrow), ROW_GROUP_ROWS)
             file = self._publish(name, typed[name].arrow, table, frame.index, rows)
             untold = any(known_part(column.kind) != column.kind for column in typed[name])
             written[name] = _Written(table, file, typed[name].names, untold)
@@ -255,13 +255,21 @@ class Gather:
     # --- files --------------------------------------------------------------------------------------
 
     def _publish(
-        self, name: str, schema: pa.Schema, table: Table, index: list[str] | tuple[str, ...], rows: Iterator[pa.Table]
+        self,
+        name: str,
+        schema: pa.Schema,
+        table: Table,
+        index: list[str] | tuple[str, ...],
+        rows: Iterator[pa.Table | StoredFile],
     ) -> DataFile:
         """Writes the rows of a table into a file of this gather's own name."""
         key = self.plan.key.gathered(self._gather, self._stems[name])
         with DataFileWriter(self.objects, key, schema, table.ids, index=index) as writer:
-            for batch in rows:
-                writer.write(batch)
+            for piece in rows:
+                if isinstance(piece, StoredFile):
+                    writer.copy(piece)
+                else:
+                    writer.write(piece)
         return writer.describe(table.iceberg.schema())
 
     def _result(self, written: dict[str, _Written], attempt: int, began: dt.datetime) -> RunResult:

@@ -12,7 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from scythe_catalog.iceberg.datafile import StoredFile
+
 KEY = "sort_index"
+#: A file whose row groups would be smaller than this share of a good one is encoded anew, with its neighbours.
+_LEAST_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -22,10 +26,14 @@ class Source:
     first: int
     last: int
     batches: Callable[[], Iterator[pa.Table]]
+    #: The file that holds just these rows, in this order, where there is one.
+    stored: StoredFile | None = None
 
     @property
     def empty(self) -> bool:
         """Whether there are no rows at all."""
+        if self.stored is not None:
+            return self.stored.rows == 0
         return self.last < self.first or not any(table.num_rows for table in self.batches())
 
     @classmethod
@@ -99,6 +107,35 @@ def merged(sources: Iterable[Source]) -> Iterator[pa.Table]:
         yield slices[0] if len(slices) == 1 else sorted_rows(pa.concat_tables(slices))
 
 
+def pieces(sources: Iterable[Source], rows: int) -> Iterator[pa.Table | StoredFile]:
+    """All rows of all sources in the order of `sort_index`: whole files as they are, and between them tables of about `rows` rows.
+
+    A file is taken as it is where no other source has rows of its range, and it has rows enough for a reader's liking.
+    """
+    waiting: list[Source] = []
+    for together in _overlapping(sources):
+        stored = together[0].stored
+        if len(together) > 1 or stored is None or stored.rows < rows * _LEAST_SHARE:
+            waiting += together
+            continue
+        yield from rebatched(merged(waiting), rows)
+        waiting.clear()
+        yield stored
+    yield from rebatched(merged(waiting), rows)
+
+
+def _overlapping(sources: Iterable[Source]) -> Iterator[list[Source]]:
+    """The sources in groups that share no part of their ranges with one another, lowest first."""
+    group: list[Source] = []
+    for source in sorted((s for s in sources if s.last >= s.first), key=lambda s: s.first):
+        if group and source.first > max(s.last for s in group):
+            yield group
+            group = []
+        group.append(source)
+    if group:
+        yield group
+
+
 def without(tables: Iterable[pa.Table], dropped: np.ndarray) -> Iterator[pa.Table]:
     """The rows whose `sort_index` is not among `dropped` (sorted)."""
     for table in tables:
@@ -130,4 +167,4 @@ def rebatched(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
         yield pa.concat_tables(held)
 
 
-__all__ = ["KEY", "Source", "keys_of", "merged", "rebatched", "sorted_rows", "without"]
+__all__ = ["KEY", "Source", "keys_of", "merged", "pieces", "rebatched", "sorted_rows", "without"]

@@ -22,11 +22,13 @@ from scythe.leaf.rows import ChunkResult
 from scythe.record.format import dump, parse
 from scythe.record.layout import RunKey
 from scythe.record.plan import RunPlan
-from scythe_catalog.iceberg.datafile import DataFile, DataFileWriter
+from scythe_catalog.iceberg.datafile import DataFile, DataFileWriter, StoredFile
 from scythe_catalog.names import folded
 from scythe_catalog.storage.objects import Objects
 
 _READ_ROWS = 64 * 1024
+#: A dataframe of a chunk that is larger is not sent from process to process.
+_APART_BYTES = 1024 * 1024
 #: What the records of shown files end with.
 SHOWN = ".shown"
 
@@ -114,10 +116,13 @@ class Rows:
 
     def __init__(self) -> None:
         self._tables: dict[str, list[list[pa.Table]]] = defaultdict(list)
+        #: Those that stand in files of their own already.
+        self.files: list[PartFile] = []
         self.rows = self.errors = self.bytes = 0
 
-    def add(self, result: ChunkResult) -> None:
-        """Takes over the rows of a chunk."""
+    def add(self, result: ChunkResult, files: Iterable[PartFile] = ()) -> None:
+        """Takes over the rows of a chunk, and the files that hold more of them."""
+        self.files += files
         for name, table in result.tables:
             self._alike(name, table.schema).append(table)
             self.bytes += table.nbytes
@@ -133,7 +138,7 @@ class Rows:
         return found
 
     def __bool__(self) -> bool:
-        return bool(self._tables)
+        return bool(self._tables or self.files)
 
     def tables(self) -> Iterator[tuple[str, pa.Table]]:
         """One table a name and schema, sorted by `sort_index`."""
@@ -144,27 +149,46 @@ class Rows:
     def clear(self) -> None:
         """Forgets everything."""
         self._tables.clear()
+        self.files.clear()
         self.rows = self.errors = self.bytes = 0
 
 
 def write_part(plan: RunPlan, name: str, rows: Rows) -> Part:
     """Writes everything in `rows` as one part; afterwards it survives the death of this process."""
-    files: list[PartFile] = []
+    files = [*_written(plan, name, rows.tables()), *rows.files]
+    part = Part(name, rows.rows, rows.errors, tuple(files))
+    plan.objects.write(f"{plan.key.parts}/{name}.json", part.to_json())
+    return part
+
+
+def write_apart(plan: RunPlan, name: str, result: ChunkResult) -> tuple[ChunkResult, list[PartFile]]:
+    """Writes the large dataframes of users' own to files, which count once a part names them; gives the rest, and the files."""
+    large = [(n, t) for n, t in result.tables if n not in plan.tables and t.nbytes > _APART_BYTES]
+    if not large:
+        return result, []
+    rest = [(n, t) for n, t in result.tables if not any(t is written for _, written in large)]
+    return ChunkResult(result.rows, result.errors, rest), list(_written(plan, name, large))
+
+
+def _written(plan: RunPlan, name: str, tables: Iterable[tuple[str, pa.Table]]) -> Iterator[PartFile]:
     count: dict[str, int] = defaultdict(int)
-    for table_name, table in rows.tables():
+    for table_name, table in tables:
         if table.num_rows == 0 and table_name in plan.tables:
             continue
         key = f"{plan.key.parts}/{name}-{table_name}-{count[folded(table_name)]}.pq"
         count[folded(table_name)] += 1
-        ids = plan.tables[table_name].ids if table_name in plan.tables else None
-        with DataFileWriter(plan.objects, key, table.schema, ids) as writer:
+        planned = plan.tables.get(table_name)
+        ids, schema = (planned.ids, table.schema) if planned is not None else (None, _open(table.schema))
+        with DataFileWriter(plan.objects, key, schema, ids) as writer:
             writer.write(table)
         keys = table.column(KEY).to_numpy()
         first, last = (int(keys[0]), int(keys[-1])) if len(keys) else (0, -1)
-        files.append(PartFile(table_name, key, first, last, writer.describe().to_json()))
-    part = Part(name, rows.rows, rows.errors, tuple(files))
-    plan.objects.write(f"{plan.key.parts}/{name}.json", part.to_json())
-    return part
+        yield PartFile(table_name, key, first, last, writer.describe().to_json())
+
+
+def _open(schema: pa.Schema) -> pa.Schema:
+    """The schema with columns that may be null, as those of a dataframe are over all inputs."""
+    return pa.schema([f.with_nullable(True) for f in schema], schema.metadata)
 
 
 def source_of(objects: Objects, file: PartFile) -> Source:
@@ -175,7 +199,9 @@ def source_of(objects: Objects, file: PartFile) -> Source:
             for batch in pq.ParquetFile(stream).iter_batches(_READ_ROWS):
                 yield pa.Table.from_batches([batch])
 
-    return Source(file.first, file.last, batches)
+    told = file.data_file
+    stored = StoredFile(file.key, told.rows, told.nans) if told.nans is not None else None
+    return Source(file.first, file.last, batches, stored)
 
 
 def schema_of(objects: Objects, file: PartFile) -> pa.Schema:

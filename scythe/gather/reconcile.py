@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 
 from scythe.errors import SchemaError
-from scythe.gather.merge import KEY, Source, keys_of, merged, without
+from scythe.gather.merge import KEY, Source, keys_of, without
 from scythe.leaf.dataframes import INDEX_KEY
 from scythe_catalog.schema import Column, TableSchema, joined, loses, refitted, same_names
 from scythe_catalog.schema.kinds import Kind
@@ -49,17 +50,21 @@ class Dataframe:
         columns = (levels[n] if n in levels else Column(n, kind, True) for n, kind in self.kinds.items())
         return TableSchema(tuple(columns)).relaxed()
 
-    def rows(self, dropped: np.ndarray) -> Iterator[pa.Table]:
-        """All rows in the order of `sort_index`, in the common types, without the inputs in `dropped` (sorted)."""
+    def sources(self, dropped: np.ndarray, schema: pa.Schema) -> Iterator[Source]:
+        """The rows of each fragment in the common types, those of `schema`, without the inputs in `dropped` (sorted)."""
+        for own, source in self.fragments:
+            same = own.equals(schema, check_metadata=False) and not _within(dropped, source)
+            yield source if same else replace(source, batches=partial(self._in_common, source, dropped), stored=None)
 
-        def in_common(source: Source) -> Source:
-            def batches() -> Iterator[pa.Table]:
-                for table in without(source.batches(), dropped):
-                    yield promoted(table, self.kinds)
+    def _in_common(self, source: Source, dropped: np.ndarray) -> Iterator[pa.Table]:
+        for table in without(source.batches(), dropped):
+            yield promoted(table, self.kinds)
 
-            return replace(source, batches=batches)
 
-        return merged(in_common(source) for _, source in self.fragments)
+def _within(keys: np.ndarray, source: Source) -> bool:
+    """Whether a source may have rows of some of these keys (sorted)."""
+    low, high = np.searchsorted(keys, [source.first, source.last + 1])
+    return bool(low < high)
 
 
 class _Joining:

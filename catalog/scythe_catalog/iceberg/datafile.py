@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scythe_catalog.compute import pc
+from scythe_catalog.iceberg.joined import JoinedFile
 from scythe_catalog.schema.kinds import Kind, known_part
 from scythe_catalog.schema.table_schema import SCHEMA_KEY, TableSchema
 from scythe_catalog.storage.objects import Objects
@@ -44,6 +47,8 @@ class DataFile:
     bytes: int
     #: Iceberg's own statistics (null counts, lower and upper bounds, ...) in its argument names.
     statistics: dict[str, Any] = field(default_factory=dict[str, Any])
+    #: How many NaN each column of floats has: Parquet's footer does not tell, and its bounds pass over them. None: not counted.
+    nans: dict[str, int] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; bounds are base64."""
@@ -52,11 +57,20 @@ class DataFile:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The data file that `to_json` wrote."""
-        return cls(data["uri"], data["rows"], data["bytes"], dict(data["statistics"]))
+        return cls(data["uri"], data["rows"], data["bytes"], dict(data["statistics"]), data.get("nans"))
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A Parquet file of the same storage whose rows can be copied as they are; NaN by column of floats."""
+
+    key: str
+    rows: int
+    nans: Mapping[str, int]
 
 
 class DataFileWriter:
-    """Streams tables into one Parquet file; it appears under its key when the writer closes, or not at all.
+    """Streams tables and files into one Parquet file; it appears under its key when the writer closes, or not at all.
 
     `index` names the leading columns that `pandas.read_parquet` is to make a MultiIndex of.
     """
@@ -69,22 +83,67 @@ class DataFileWriter:
         self.schema = with_field_ids(schema, ids or {}).with_metadata(metadata)
         self.rows = 0
         self._objects, self._key = objects, key
-        self._footer: list[pq.FileMetaData] = []
+        self._footer: pq.FileMetaData | None = None
         self._bytes = 0
-        #: How many NaN each column of floats has: Parquet's footer does not tell, and its bounds pass over them.
         self._nans = {f.name: 0 for f in schema if pa.types.is_floating(f.type)}
-        self._staged = objects.staging_file("part.pq")
-        self._parquet = pq.ParquetWriter(
-            self._staged, self.schema, compression="zstd", compression_level=1,
-            use_dictionary=_dictionary_columns(schema), metadata_collector=self._footer,
-        )  # fmt: skip
+        self._dictionaries = _dictionary_columns(schema)
+        #: Rows that are being encoded; and, once the first file was copied, the file that all come to stand in.
+        self._encoded: tuple[Path, pq.ParquetWriter] | None = None
+        self._joined: tuple[Path, JoinedFile] | None = None
 
     def write(self, table: pa.Table) -> None:
         """Appends rows, whose columns must be those of the schema in name, type and order."""
-        self._parquet.write_table(table.replace_schema_metadata(None).cast(self.schema), ROW_GROUP_ROWS)
+        _, parquet = self._encoding()
+        parquet.write_table(table.replace_schema_metadata(None).cast(self.schema), ROW_GROUP_ROWS)
         self.rows += table.num_rows
         for name in self._nans:
             self._nans[name] += pc.sum(pc.is_nan(table.column(name))).as_py() or 0
+
+    def copy(self, file: StoredFile) -> None:
+        """Appends all rows of a file of the same storage, by its bytes; its columns must be those of the schema."""
+        joined = self._joining()
+        with self._objects.reader(file.key) as source:
+            joined.append(source)
+        self.rows += file.rows
+        for name in self._nans:
+            self._nans[name] += file.nans[name]
+
+    def _encoding(self) -> tuple[Path, pq.ParquetWriter]:
+        if self._encoded is None:
+            staged = self._objects.staging_file("part.pq")
+            self._encoded = staged, self._parquet(staged)
+        return self._encoded
+
+    def _parquet(self, where: Any) -> pq.ParquetWriter:
+        return pq.ParquetWriter(
+            where, self.schema, compression="zstd", compression_level=1, use_dictionary=self._dictionaries
+        )
+
+    def _joining(self) -> JoinedFile:
+        """The file that all come to stand in, with what has been encoded until now."""
+        if self._joined is None:
+            path = self._objects.staging_file("joined.pq")
+            self._joined = path, JoinedFile(path)
+        if self._encoded is not None:
+            (staged, parquet), self._encoded = self._encoded, None
+            try:
+                parquet.close()
+                with staged.open("rb") as source:
+                    self._joined[1].append(source)
+            finally:
+                self._objects.discard(staged)
+        return self._joined[1]
+
+    def _close(self) -> Path:
+        """The file, whole."""
+        if self._joined is None:
+            staged, parquet = self._encoding()
+            parquet.close()
+            return staged
+        joined, empty = self._joining(), io.BytesIO()
+        self._parquet(empty).close()
+        joined.close(empty.getvalue())
+        return self._joined[0]
 
     def __enter__(self) -> Self:
         return self
@@ -93,20 +152,30 @@ class DataFileWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if kind is not None:
-                with contextlib.suppress(Exception):  # the error that brought us here says more than its consequence
-                    self._parquet.close()
-            else:
-                self._parquet.close()
-                self._bytes = self._staged.stat().st_size
-                self._objects.publish(self._staged, self._key)
+            if kind is None:
+                staged = self._close()
+                self._footer, self._bytes = pq.read_metadata(staged), staged.stat().st_size
+                self._objects.publish(staged, self._key)
         finally:
-            self._objects.discard(self._staged)
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """Removes what is staged."""
+        if self._encoded is not None:
+            staged, parquet = self._encoded
+            with contextlib.suppress(Exception):  # an error that brought us here says more than its consequence
+                parquet.close()
+            self._objects.discard(staged)
+        if self._joined is not None:
+            path, joined = self._joined
+            joined.abandon()
+            self._objects.discard(path)
 
     def describe(self, iceberg: Schema | None = None) -> DataFile:
         """The file as it was written; with statistics where the table's Iceberg schema is given."""
-        found = _statistics(self._footer[0], iceberg, self._nans)
-        return DataFile(self._objects.uri(self._key), self.rows, self._bytes, found)
+        assert self._footer is not None
+        found = _statistics(self._footer, iceberg, self._nans)
+        return DataFile(self._objects.uri(self._key), self.rows, self._bytes, found, dict(self._nans))
 
 
 def _dictionary_columns(schema: pa.Schema) -> Any:
@@ -118,8 +187,9 @@ def read_description(objects: Objects, key: str, iceberg: Schema | None = None) 
     """Describes a Parquet file that is already there, from its footer."""
     with objects.reader(key) as source:
         file = pq.ParquetFile(source)
-        found = _statistics(file.metadata, iceberg, _nans(file) if iceberg is not None else {})
-        return DataFile(objects.uri(key), file.metadata.num_rows, objects.size(key), found)
+        nans = _nans(file) if iceberg is not None else None
+        found = _statistics(file.metadata, iceberg, nans or {})
+        return DataFile(objects.uri(key), file.metadata.num_rows, objects.size(key), found, nans)
 
 
 def _nans(file: pq.ParquetFile) -> dict[str, int]:

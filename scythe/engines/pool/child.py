@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 import traceback
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -49,13 +50,15 @@ _PASS_ON_SECONDS = 0.25
 class Job:
     """A run as worker processes know it: its plan, its function, the limit of one input in seconds.
 
-    With `parts`, the name of parts that they write, they send back what a Hatchet task returns; else rows.
+    With `parts`, the name of parts that they write, they send back what a Hatchet task returns; else rows, and the
+    files of an `attempt` that they have written large dataframes to.
     """
 
     plan: bytes
     experiment: bytes
     time_limit: float | None
     parts: str | None = None
+    attempt: int = 0
     #: How the bucket is reached; it holds secrets, and travels through the pool's pipe alone.
     reach: Any = field(default=None, repr=False)
     #: Lines of code that no file holds, for tracebacks.
@@ -193,8 +196,10 @@ def _bound(experiment: bytes) -> tuple[Any, Callable[..., Any]]:
 
 def _runner(job: Job, tell: Callable[[int, int], None], life: Life, printed: Printed) -> Callable[..., Any]:
     """What runs chunks of a job; a job that cannot be loaded is told with the first of them."""
+    from scythe.gather.parts import write_apart
     from scythe.gather.payload import Packing
     from scythe.leaf.leaf import Leaf
+    from scythe.leaf.rows import ChunkResult
     from scythe.record.plan import RunPlan
     from scythe_catalog.storage.reach import take_over
 
@@ -204,6 +209,12 @@ def _runner(job: Job, tell: Callable[[int, int], None], life: Life, printed: Pri
         leaf = Leaf(RunPlan.from_json(job.plan), experiment, call)
         take_over(leaf.plan.root, job.reach)
         packing = Packing(leaf.plan, job.parts) if job.parts is not None else None
+
+        def packed(result: ChunkResult) -> Any:
+            if packing is not None:
+                return packing.pack(result)
+            return write_apart(leaf.plan, f"{job.attempt:06d}-{uuid.uuid4().hex}", result)
+
     except BaseException as error:  # noqa: BLE001 - told to the user, as an error outside of the function
         failed = error
 
@@ -216,10 +227,10 @@ def _runner(job: Job, tell: Callable[[int, int], None], life: Life, printed: Pri
         try:
             result = leaf.run(rows, attempts_before=attempts, tell=tell, life=life, printed=printed)
         except Spent as spent:
-            if packing is not None and spent.result is not None:
-                spent.result = packing.pack(spent.result)
+            if spent.result is not None:
+                spent.result = packed(spent.result)
             raise
-        return packing.pack(result) if packing is not None else result
+        return packed(result)
 
     return run
 

@@ -12,10 +12,10 @@ from scythe.record.plan import RunPlan
 from scythe_catalog.storage.reach import hand_over, renewed
 
 
-def pool_job(plan: RunPlan, experiment: Experiment, parts: str | None = None) -> Job:
+def pool_job(plan: RunPlan, experiment: Experiment, parts: str | None = None, *, attempt: int = 0) -> Job:
     """What a worker process needs to serve chunks of a run; it goes to processes of this machine alone."""
     limit = experiment.options.execution_seconds
-    return Job(plan.to_json(), packed(experiment), limit, parts, hand_over(plan.root), lines_in_memory())
+    return Job(plan.to_json(), packed(experiment), limit, parts, attempt, hand_over(plan.root), lines_in_memory())
 
 
 def kept_up(job: Job, plan: RunPlan) -> Job:
