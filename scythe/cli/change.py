@@ -177,14 +177,18 @@ def cache(
 
 
 @app.command("gc")
-def gc() -> None:
-    """Removes the files of earlier gathers that neither a run's result nor a snapshot of a table names any more."""
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only says what it would remove.")] = False,
+) -> None:
+    """Removes the files that nothing names any more: those of earlier gathers, and old metadata of tables."""
     from scythe.runs.garbage import collect
     from scythe.settings import storage
 
     objects = storage()
-    found = collect(objects, say)
-    say(f"removed from {objects.root}: {counted(found.files, 'file')}, {bytes_of(found.bytes)}")
+    found = collect(objects, say, dry_run=dry_run)
+    say(
+        f"{'would be ' if dry_run else ''}removed from {objects.root}: {counted(found.files, 'file')}, {bytes_of(found.bytes)}"
+    )
 
 
 @app.command("worker")

@@ -82,23 +82,24 @@ def publish(
 
 
 def _publish_once(objects: Objects, catalog: Catalog, key: RunKey, result: RunResult, gathered: Gathered) -> None:
-    for name, found in result.tables.items():
+    def show(name: str) -> None:
         file = gathered.files[name]
-        table = catalog.table(key.experiment, found.catalog_table)
+        table = catalog.table(key.experiment, result.tables[name].catalog_table)
         table.replace([file] if file.rows else [], key.partition, forget=f"{key.path}/")
-    for name in gathered.left:
-        try:
+
+    def leave(name: str) -> None:
+        with contextlib.suppress(TableNotFound):
             catalog.table(key.experiment, name).replace([], key.partition, forget=f"{key.path}/")
-        except TableNotFound:
-            continue
+
+    objects.each(show, result.tables)
+    objects.each(leave, gathered.left)
     if result.gather is not None and objects.exists(key.manifest):
         _show(objects, key, result)
 
 
 def _show(objects: Objects, key: RunKey, result: RunResult) -> None:
     names = file_names(result.tables)
-    for name, found in result.tables.items():
-        objects.link(found.key, key.final(names[name]))
+    objects.each(lambda name: objects.link(result.tables[name].key, key.final(names[name])), result.tables)
     shown = {key.final(stem) for stem in names.values()}
     folder = key.final("").rsplit("/", 1)[0]
     objects.delete([k for f in objects.files(folder) if (k := f"{folder}/{f}") not in shown])

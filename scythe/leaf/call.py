@@ -5,6 +5,7 @@ Hands what the function returned to whoever keeps it. Makes no table, and knows 
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -252,6 +253,8 @@ class Calls:
             self.take(i, spec, output, Place(Path(folder.name) if folder else None, self._working))
         finally:
             if folder is not None:
+                with suppress(OSError):  # it is empty where all that was in it is an output
+                    os.rmdir(folder.name)  # noqa: PTH106 - after each input
                 folder.cleanup()
             if token is not None:
                 running_on.reset(token)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,7 @@ class ChunkBuilder:
         for name, frame in frames:
             dataframes.check_clashes(name, frame, self.work.schemas.levels.names)
         if self.files.names:
-            output = self.files.take(i, output, self.run_id(i), place)
+            output = self.files.take(i, output, self.run_ids[i], place)
         self.values[i] = self.pick(output)
         for name, frame in frames:
             self.frames.append((i, name, frame))
@@ -116,9 +117,10 @@ class ChunkBuilder:
         if i not in self.features:
             self.features[i] = features.evaluate(spec, self.work.schemas.computed)
 
-    def run_id(self, i: int) -> str:
-        """What the output files of an input are named by."""
-        return run_ids(self.work.plan.key.path, self.rows.column("sort_index").slice(i, 1))[0].as_py()
+    @cached_property
+    def run_ids(self) -> list[str]:
+        """What the output files of each input are named by."""
+        return run_ids(self.work.plan.key.path, self.rows.column("sort_index")).to_pylist()
 
     # --- rows ---------------------------------------------------------------------------------------
 

@@ -1,13 +1,14 @@
-"""Removes files of runs that nothing names any more, neither a run's result nor a snapshot of a table.
+"""Removes files that nothing names any more: of runs neither a result nor a snapshot, of tables neither they nor their snapshots.
 
-These are what earlier gathers have written, and what was shown while a run went on that has ended.
-Nothing else removes them, so that who reads an earlier snapshot finds its files. Never touches what is newer than an hour.
+Of runs these are what earlier gathers have written, and what was shown while a run went on that has ended. Nothing else removes
+them, so that who reads an earlier snapshot finds its files. Never touches what is newer than an hour, of metadata than a day.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Self
 
 import pyarrow.parquet as pq
 
@@ -32,26 +33,38 @@ class Collected:
     files: int = 0
     bytes: int = 0
 
+    @classmethod
+    def of(cls, found: Collection[Found]) -> Self:
+        """What these objects come to."""
+        return cls(len(found), sum(one.size for one in found))
+
     def __add__(self, other: Collected) -> Collected:
         return Collected(self.files + other.files, self.bytes + other.bytes)
 
 
-def collect(objects: Objects, said: Callable[[str], None] = lambda _: None) -> Collected:
-    """Removes, of every run of a root, the files that nothing names any more; how many, and how large.
+def collect(objects: Objects, said: Callable[[str], None] = lambda _: None, *, dry_run: bool = False) -> Collected:
+    """Removes, of every run and every table of a root, the files that nothing names any more; how many, and how large.
 
     Args:
         objects: The root.
-        said: Told a line about each run of which something was removed, or that cannot be looked through.
+        said: Told a line about each run or table of which something was removed, or that cannot be looked through.
+        dry_run: Removes nothing.
     """
     catalog = catalog_of(objects, engine_settings().catalog)
-    total, limit = Collected(), store_time(objects) - _YOUNG_SECONDS
+    now, total = store_time(objects), Collected()
+    limit = now - _YOUNG_SECONDS
     for experiment in experiment_names(objects):
         named: set[str] = set()
         for name in catalog.tables(experiment):
-            named |= catalog.table(experiment, name).named_files()
+            table = catalog.table(experiment, name)
+            named |= table.named_files()
+            gone = Collected.of(table.tidy(now, dry_run=dry_run))
+            if gone.files:
+                said(f"the table {name} of {experiment}: {gone.files} files of metadata, {gone.bytes / 1e6:,.1f} MB")
+            total += gone
         for key in run_keys(objects, experiment):
             try:
-                found = _collect(objects, key, named, limit)
+                found = _collect(objects, key, named, limit, dry_run=dry_run)
             except (RunDamaged, FormatError) as error:
                 said(f"{key.path} is left as it is: {error}")
                 continue
@@ -61,7 +74,7 @@ def collect(objects: Objects, said: Callable[[str], None] = lambda _: None) -> C
     return total
 
 
-def _collect(objects: Objects, key: RunKey, named: set[str], limit: float) -> Collected:
+def _collect(objects: Objects, key: RunKey, named: set[str], limit: float, *, dry_run: bool) -> Collected:
     last = latest_attempt(objects, key, exact=True)
     result = read_result(objects, key)
     if result is None or (last is not None and last.alive):
@@ -81,10 +94,11 @@ def _collect(objects: Objects, key: RunKey, named: set[str], limit: float) -> Co
     if not result.left_out:  # the table that names the shards may be what did not come along
         left = {found.key for found in there} - {found.key for found in gone}
         gone += _unnamed_shards(objects, key, result.attempt, left, limit)
-    objects.delete([found.key for found in gone])
-    if not {found.key for found in parts if not found.key.endswith(SHOWN)} - {found.key for found in gone}:
-        objects.delete([found.key for found in parts])
-    return Collected(len(gone), sum(found.size for found in gone))
+    if not dry_run:
+        objects.delete([found.key for found in gone])
+        if not {found.key for found in parts if not found.key.endswith(SHOWN)} - {found.key for found in gone}:
+            objects.delete([found.key for found in parts])
+    return Collected.of(gone)
 
 
 def _unnamed_shards(

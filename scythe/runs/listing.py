@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from scythe.define.typed import Named
-from scythe.gather.status import counts_of, look_at
+from scythe.gather.status import Counts, Look, counts_of, look_at
 from scythe.names import is_name
 from scythe.record import layout
 from scythe.record.find import (
@@ -21,6 +21,7 @@ from scythe.record.find import (
     version_names,
     versions_of,
 )
+from scythe.record.layout import RunKey
 from scythe.record.manifest import label_of, manifest_told
 from scythe.settings import storage
 
@@ -84,9 +85,13 @@ def list_runs(experiment: Named, *, tag: str | None = None) -> pl.DataFrame:
     versions = version_names(objects, name) if left else versions_of(objects, name)
     keys = left | set(run_keys(objects, name, versions))
     found: list[tuple[Any, ...]] = []
-    for key in taken.ordered(keys):
+
+    def told(key: RunKey) -> tuple[Look, Counts, str | None, list[str]]:
         look, counts = counts_of(objects, key, look_at(objects, key))
-        note, tags = label_of(look.manifest or manifest_told(objects, key))
+        return look, counts, *label_of(look.manifest or manifest_told(objects, key))
+
+    ordered = taken.ordered(keys)
+    for key, (look, counts, note, tags) in zip(ordered, objects.each(told, ordered), strict=True):
         if tag is not None and tag not in tags:
             continue
         size = sum(table.bytes for table in look.result.tables.values()) if look.result is not None else None

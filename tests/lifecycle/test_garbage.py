@@ -135,3 +135,18 @@ def test_files_that_were_shown_while_a_run_went_on_are_removed_by_gc_once_no_sna
     collect(storage())
     assert parts_of(run) == []
     assert len(scythe.read("weigh", run=run)) == 200
+
+
+def test_a_dry_run_says_what_would_be_removed_and_removes_nothing(retried: ExperimentRun) -> None:
+    with dying(8), pytest.raises(Dead):
+        retried.retry_errors(engine="inline")
+    there = aged(retried)
+    said: list[str] = []
+
+    told = collect(storage(), said.append, dry_run=True)
+
+    assert told.files
+    assert told.bytes
+    assert said
+    assert aged(retried) == there
+    assert collect(storage()) == told

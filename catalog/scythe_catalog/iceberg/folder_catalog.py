@@ -123,7 +123,7 @@ class FolderCatalog(MetastoreCatalog, NoopCatalog):
         if current is not None and staged.metadata == current.metadata:
             return _response(current.metadata, current.metadata_location)
         version = 1 + (self._version_of(current.metadata_location) if current else 0)
-        if not self._publish(namespace, name, version, staged.metadata):
+        if not self._publish(namespace, name, version, staged.metadata) or self._came_late(namespace, name, version):
             raise CommitFailedException(f"version {version} of {namespace}.{name} was committed by another writer")
         location = self.objects.uri(self._key(namespace, name, f"v{version}.metadata.json"))
         return _response(staged.metadata, location)
@@ -244,6 +244,18 @@ class FolderCatalog(MetastoreCatalog, NoopCatalog):
         if not self.objects.create(self._key(namespace, name, f"v{version}.metadata.json"), raw):
             return False
         self._raise_hint(namespace, name, version)
+        return True
+
+    def _came_late(self, namespace: str, name: str, version: int) -> bool:
+        """Whether a version that was just created had been there before: it is taken back.
+
+        Old versions are removed after a day; a committer that has slept for as long finds the name of its own free.
+        """
+        if self._hinted(namespace, name) <= version or self.objects.exists(
+            self._key(namespace, name, f"v{version + 1}.metadata.json")
+        ):
+            return False
+        self.objects.delete([self._key(namespace, name, f"v{version}.metadata.json")])
         return True
 
     def _raise_hint(self, namespace: str, name: str, version: int) -> None:

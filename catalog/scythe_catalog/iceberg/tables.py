@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 from scythe_catalog.errors import CatalogError, CommitConflict
 from scythe_catalog.iceberg.datafile import DataFile, field_ids
 from scythe_catalog.iceberg.partition import EPOCH, Partition, data_file, files_of, swap
+from scythe_catalog.iceberg.upkeep import OLD_SECONDS, unneeded
 from scythe_catalog.schema.compare import clashes, united
 from scythe_catalog.schema.table_schema import SCHEMA_KEY, TableSchema
-from scythe_catalog.storage.objects import Objects
+from scythe_catalog.storage.objects import Found, Objects
 
 if TYPE_CHECKING:
     import pyiceberg.table
@@ -152,6 +153,13 @@ class Table:
                     found |= {entry.data_file.file_path for entry in entries}
         return found
 
+    def tidy(self, now: float, *, dry_run: bool = False) -> list[Found]:
+        """Removes the metadata files that neither the table nor a snapshot of it names, and that are old by the store's time; gives them."""
+        gone = unneeded(self.iceberg, now)
+        if not dry_run:
+            Objects.at(self.iceberg.location()).delete([found.key for found in gone])
+        return gone
+
     def files(self, partition: Partition) -> list[str]:
         """URIs of the data files of a partition."""
         return sorted(files_of(self.iceberg, partition))
@@ -185,6 +193,7 @@ class Table:
 
     def _commit(self, change: Callable[[pyiceberg.table.Table, Transaction], bool]) -> Table:
         """Loads, changes and commits, again and again until no other committer was faster."""
+        from obstore.exceptions import BaseError
         from pyiceberg.exceptions import CommitFailedException, ValidationException
 
         table = self.iceberg
@@ -192,14 +201,23 @@ class Table:
         pause = 0.01
         while True:
             with _queue(table.location()):
+                began = time.time()
                 table = table.refresh()
                 tx, base = _transaction()(table), table.metadata_location
                 try:
                     if not change(table, tx):
                         _mend_hint(table)
                         return Table(table)
-                    _expire(table, tx)
-                    return Table(tx.commit_transaction())
+                    expired = _expire(table, tx)
+                    if (
+                        time.time() - began > OLD_SECONDS / 2
+                    ):  # its machine has slept: what it wrote may be removed by now
+                        raise CommitFailedException("it took too long")
+                    committed = tx.commit_transaction()
+                    if expired:
+                        with contextlib.suppress(OSError, BaseError, CatalogError):  # it can be done the next time
+                            Table(committed).tidy(time.time())
+                    return Table(committed)
                 except (CommitFailedException, ValidationException, ValueError) as error:
                     # What a change refers to (a snapshot, say) may be gone since the load: no error of its own then.
                     if isinstance(error, ValueError) and table.refresh().metadata_location == base:
@@ -267,10 +285,12 @@ def _mend_hint(table: pyiceberg.table.Table) -> None:
         table.catalog.mend_hint(table)
 
 
-def _expire(table: pyiceberg.table.Table, tx: Transaction) -> None:
-    """Drops all but the newest snapshots from the metadata, now and then, so that commits keep their price."""
+def _expire(table: pyiceberg.table.Table, tx: Transaction) -> bool:
+    """Drops all but the newest snapshots from the metadata, now and then, so that commits keep their price; whether it did."""
     from pyiceberg.table.update.snapshot import ExpireSnapshots
 
     snapshots = sorted(table.metadata.snapshots, key=lambda s: s.sequence_number or 0)
     if len(snapshots) > _MANY_SNAPSHOTS:
         ExpireSnapshots(tx).by_ids([s.snapshot_id for s in snapshots[:-_KEPT_SNAPSHOTS]]).commit()
+        return True
+    return False

@@ -27,6 +27,8 @@ T = TypeVar("T")
 #: An object in a bucket has 10,000 parts at most.
 _MAX_PARTS = 9_000
 _AT_ONCE = 32
+#: Where each is a few small requests, one after the other.
+_LOOKS_AT_ONCE = 128
 #: In which of an object's headers the call that made it left its name.
 _MAKER = "scythe-maker"
 
@@ -52,6 +54,9 @@ class Bucket(Objects):
 
     def read_all(self, keys: Iterable[str]) -> list[bytes]:
         return _at_once(self.read, keys)
+
+    def each(self, look: Callable[[A], T], at: Iterable[A]) -> list[T]:
+        return _at_once(look, at, _LOOKS_AT_ONCE)
 
     def reader(self, key: str) -> BinaryIO:
         return cast(BinaryIO, RangedFile.open(self.provider, key))
@@ -182,10 +187,10 @@ def _found(meta: obstore.ObjectMeta) -> Found:
     return Found(meta["path"], meta["size"], meta["last_modified"], meta["e_tag"])
 
 
-def _at_once(call: Callable[[A], T], arguments: Iterable[A]) -> list[T]:
+def _at_once(call: Callable[[A], T], arguments: Iterable[A], most: int = _AT_ONCE) -> list[T]:
     """All results in order, many calls at a time."""
     given = list(arguments)
     if len(given) < 2:
         return [call(one) for one in given]
-    with ThreadPoolExecutor(min(_AT_ONCE, len(given))) as pool:
+    with ThreadPoolExecutor(min(most, len(given))) as pool:
         return list(pool.map(call, given))

@@ -10,15 +10,18 @@ from __future__ import annotations
 import datetime as dt
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO, ClassVar, TypeVar
 
 from scythe_catalog.errors import CatalogError
 from scythe_catalog.storage import staging
 from scythe_catalog.storage.provider import known_schemes
+
+A = TypeVar("A")
+T = TypeVar("T")
 
 _FOLDER, _BUCKET = "scythe_catalog.storage.folder", "scythe_catalog.storage.bucket"
 
@@ -89,6 +92,10 @@ class Objects(ABC):
     def read_all(self, keys: Iterable[str]) -> list[bytes]:
         """Many small objects, in parallel over a network."""
         return [self.read(key) for key in keys]
+
+    def each(self, look: Callable[[A], T], at: Iterable[A]) -> list[T]:
+        """What `look` gives for each of many things of which it reads a few small objects, in order; in parallel over a network."""
+        return [look(one) for one in at]
 
     @abstractmethod
     def reader(self, key: str) -> BinaryIO:
