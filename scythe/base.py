@@ -219,27 +219,33 @@ class ExperimentInputSpec(BaseModel):
             import pandas as pd
         except ImportError as error:
             raise ImportError("make_multiindex needs pandas: pip install pandas") from error
-        levels: dict[str, list[Any]] = {
-            name: [value] * n_rows
+        own = {
+            name: [value]
             for name, value in index_values(self, self.computed_features).items()
             if name not in additional_excludes
         }
-        for name, values in _additional(additional_index_data, n_rows).items():
-            if name in levels:
-                raise ValueError(f"the index level {name!r} stands twice: rename it in additional_index_data")
-            levels[name] = values
+        more = _additional(additional_index_data, n_rows)
+        twice = next((name for name in more if name in own), None)
+        if twice is not None:
+            raise ValueError(f"the index level {twice!r} stands twice: rename it in additional_index_data")
         if include_sort_subindex:
-            if "sort_subindex" in levels:
+            if "sort_subindex" in own or "sort_subindex" in more:
                 raise ValueError("the index level 'sort_subindex' stands twice: pass include_sort_subindex=False")
-            levels["sort_subindex"] = list(range(n_rows))
-        return pd.MultiIndex.from_arrays(list(levels.values()), names=list(levels))
+            more["sort_subindex"] = range(n_rows)
+        # The levels of one row, repeated: to look at n_rows equal values takes longer than most functions do.
+        rows = [pd.MultiIndex.from_arrays(list(v.values())) if v else None for v in (own, more)]
+        levels = [level for index in rows if index is not None for level in index.levels]
+        codes = [
+            c.repeat(n_rows) if index is rows[0] else c for index in rows if index is not None for c in index.codes
+        ]
+        return pd.MultiIndex(levels, codes, names=[*own, *more], verify_integrity=False)
 
 
-def _additional(data: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None, n_rows: int) -> dict[str, list[Any]]:
+def _additional(data: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None, n_rows: int) -> dict[str, Sequence[Any]]:
     if data is None:
         return {}
     if isinstance(data, Mapping):
-        columns: dict[str, list[Any]] = {}
+        columns: dict[str, Sequence[Any]] = {}
         for name, value in data.items():
             if isinstance(value, list | tuple):
                 if len(value) != n_rows:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 import scythe
 from scythe.allocate import BaseExperiment
-from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.base import ExperimentInputSpec, ExperimentOutputSpec, index_values
 from scythe.registry import ExperimentRegistry
 from scythe.utils.filesys import FileReference
 
@@ -240,3 +240,25 @@ def test_computed_features_are_levels_of_every_table_of_the_run(root: Path) -> N
         assert pd.read_parquet(ref.result().uris[table]).index.names == [*IDS, "x", "square", "parity"]
     assert scythe.read("f")["square"].to_list() == [0, 1, 4]
     assert scythe.read("f", table="t")["parity"].to_list() == ["even", "even", "odd", "odd", "even", "even"]
+
+
+def test_an_index_is_that_which_pandas_makes_of_its_rows_and_one_without_rows_has_its_types() -> None:
+    class Wall(ExperimentInputSpec):
+        name: str = "north"
+        area: float = 2.5
+        gap: float | None = None
+        built: dt.date = dt.date(1990, 1, 1)
+
+    spec = Wall(experiment_id="walls/v1", sort_index=3)
+    more = {"month": [5, 7, 5], "where": "attic"}
+    own = {**index_values(spec, {}), "where": "attic"}
+    named = [n for n in own if n != "where"]
+
+    found = spec.make_multiindex(more, n_rows=3)
+
+    columns = [[own[n]] * 3 for n in named] + [[5, 7, 5], ["attic"] * 3, [0, 1, 2]]
+    expected = pd.MultiIndex.from_arrays(columns, names=[*named, "month", "where", "sort_subindex"])
+    pd.testing.assert_index_equal(found, expected)
+    empty = spec.make_multiindex(n_rows=0)
+    assert len(empty) == 0
+    assert [level.dtype for level in empty.levels] == [level.dtype for level in spec.make_multiindex(n_rows=2).levels]

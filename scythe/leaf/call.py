@@ -6,13 +6,14 @@ Hands what the function returned to whoever keeps it. Makes no table, and knows 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import pyarrow as pa
 
@@ -102,6 +103,9 @@ class Calls:
         self._working: str | None = None
         self._relative = bool(work.schemas.file_outputs)
         self._names = work.schemas.file_inputs if work.experiment.options.auto_fetch_files else ()
+        #: The folder of the folders of inputs, and how many were made.
+        self._folders: tempfile.TemporaryDirectory[str] | None = None
+        self._made = 0
         #: Its inputs have neither files nor a folder of their own: nothing is to be done around a call.
         self._bare = not self._names and not work.experiment.wants_tempdir
 
@@ -237,27 +241,49 @@ class Calls:
         if self.unfetched is not None:
             raise self.unfetched
         token = running_on.set((spec, self.given)) if self.given else None
-        folder: tempfile.TemporaryDirectory[str] | None = None
+        folder: str | None = None
         try:
             local = self._ready(spec) if self.given else None
             more: dict[str, Any] = {}
             if experiment.wants_tempdir:
-                folder = tempfile.TemporaryDirectory(prefix="scythe-", ignore_cleanup_errors=True)
-                more["tempdir"] = tempdir = Path(folder.name)
+                folder = self._folder(i)
+                more["tempdir"] = tempdir = Path(folder)
                 if experiment.options.local_file_location == "copied-to-tempdir" and self.given:
                     spec, local = self.copied(spec, tempdir), None
             if local:
                 output = self._with_whole_files(local, lambda: self.called(tell, i, spec, more))
             else:
                 output = self.called(tell, i, spec, more)
-            self.take(i, spec, output, Place(Path(folder.name) if folder else None, self._working))
+            self.take(i, spec, output, Place(folder, self._working))
         finally:
             if folder is not None:
-                with suppress(OSError):  # it is empty where all that was in it is an output
-                    os.rmdir(folder.name)  # noqa: PTH106 - after each input
-                folder.cleanup()
+                try:
+                    os.rmdir(folder)  # noqa: PTH106 - after each input; it is empty where all that was in it is an output
+                except OSError:
+                    shutil.rmtree(folder, ignore_errors=True)
             if token is not None:
                 running_on.reset(token)
+
+    def _folder(self, i: int) -> str:
+        """A new folder for one try of an input, within one for all inputs of the chunk."""
+        if self._folders is None:
+            self._folders = tempfile.TemporaryDirectory(prefix="scythe-", ignore_cleanup_errors=True)
+        self._made += 1
+        folder = f"{self._folders.name}/{self._made}"
+        os.mkdir(folder, 0o700)  # noqa: PTH102 - for each input
+        return folder
+
+    def close(self) -> None:
+        """Removes what is left of the folders of inputs (what was made read-only, say)."""
+        if self._folders is not None:
+            self._folders.cleanup()
+            self._folders = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _ready(self, spec: ExperimentInputSpec) -> dict[str, Path]:
         """The local files of an input by URI, each as it was at allocation."""
@@ -336,8 +362,6 @@ class Calls:
 
     def copied(self, spec: ExperimentInputSpec, tempdir: Path) -> ExperimentInputSpec:
         """The spec with its files copied into the input's own folder."""
-        import shutil
-
         spec = spec.model_copy()
         for name in self.work.schemas.file_inputs:
             source = vars(spec)[name]

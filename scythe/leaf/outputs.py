@@ -14,6 +14,7 @@ import shutil
 import stat
 from collections import Counter
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -45,7 +46,7 @@ _KINDS = (
 class Place(NamedTuple):
     """Where a function was called: the folder of its own, if it has one, and the working folder that it left."""
 
-    tempdir: Path | None
+    tempdir: str | None
     working: str | None
 
 
@@ -57,6 +58,8 @@ class OutputFiles:
         self._plan, self._objects = plan, plan.objects
         self._staged: dict[int, dict[str, Path]] = {}
         self._shards = Shards(plan)
+        self._first: str | None = None
+        self._waited = 0
 
     def take(self, i: int, output: ExperimentOutputSpec, run_id: str, place: Place) -> ExperimentOutputSpec:
         """The output with URIs in place of paths; its files are what they were at this moment.
@@ -67,17 +70,16 @@ class OutputFiles:
         self._drop(i)
         uris: dict[str, str] = {}
         staged = self._staged[i] = {}
-        paths = {name: _file(name, value, place.working) for name, value in self._local(output)}
-        named = Counter(paths.values())
-        for name, path in paths.items():
+        paths = {name: _file(name, value, place) for name, value in self._local(output)}
+        named = Counter(path for path, _ in paths.values())
+        for name, (path, own) in paths.items():
             suffix = _suffix(path)
             if name in self._plan.pack:
                 uris[name] = self._shards.put(i, blocks_of(path), run_id + suffix)
                 continue
             key = self._plan.key.output_file(name, run_id + suffix)
-            waiting = self._objects.staging_file(f"{name[:40]}{suffix}")
+            waiting = self._waiting(suffix)
             staged[key], uris[name] = waiting, self._objects.uri(key)
-            own = place.tempdir is not None and path.is_relative_to(place.tempdir.resolve())
             if not (own and named[path] == 1 and _moved(path, waiting)):
                 shutil.copyfile(path, waiting)
         return output.model_copy(update=uris) if uris else output
@@ -89,8 +91,20 @@ class OutputFiles:
         wanted = [(path, key) for i in keep for key, path in self._staged.get(i, {}).items()]
         for i in set(self._staged) - set(keep):
             self._drop(i)
-        self._objects.publish_all([*wanted, *self._shards.close()])
+        try:
+            self._objects.publish_all([*wanted, *self._shards.close()])
+        finally:
+            if self._first is not None:
+                self._objects.discard(Path(self._first))
         self._staged.clear()
+        self._first = None
+
+    def _waiting(self, suffix: str) -> Path:
+        """Where a file waits: beside the first of the chunk, so that the staging folder is looked for once."""
+        if self._first is None:
+            self._first = str(self._objects.staging_file("output"))
+        self._waited += 1
+        return Path(f"{self._first}-{self._waited}{suffix}")
 
     def forget(self, start: int) -> None:
         """Drops the files of the inputs from this one on."""
@@ -113,9 +127,13 @@ class OutputFiles:
             self._objects.discard(path)
 
 
-def _file(name: str, value: str, working: str | None) -> Path:
-    """The ordinary file that a value names, symbolic links followed."""
-    path = _path(name, value, working)
+def _file(name: str, value: str, place: Place) -> tuple[Path, bool]:
+    """The ordinary file that a value names, symbolic links followed; and whether it lies in the input's own folder."""
+    if place.tempdir is not None and os.path.dirname(value) == place.tempdir:  # noqa: PTH120 - for each file
+        with suppress(OSError, ValueError):
+            if stat.S_ISREG(os.lstat(value).st_mode):
+                return Path(value), True
+    path = _path(name, value, place.working)
     what = f"the output file {name}={value!r}"
     try:
         found = path.resolve(strict=True)
@@ -127,7 +145,7 @@ def _file(name: str, value: str, working: str | None) -> Path:
         raise OutputError(f"{what} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if not stat.S_ISREG(mode):
         raise OutputError(f"{what} {next((words for is_kind, words in _KINDS if is_kind(mode)), 'is no file')}")
-    return found
+    return found, place.tempdir is not None and found.is_relative_to(Path(place.tempdir).resolve())
 
 
 def _path(name: str, value: str, working: str | None) -> Path:
@@ -168,7 +186,8 @@ def _moved(path: Path, target: Path) -> bool:
         return False
     mask = os.umask(0o077)
     os.umask(mask)
-    target.chmod(0o666 & ~mask)
+    if stat.S_IMODE(found.st_mode) != 0o666 & ~mask:
+        target.chmod(0o666 & ~mask)
     os.utime(target)
     return True
 

@@ -110,8 +110,9 @@ class Folder(Objects):
             return staging.below(self.folder, name)
 
     def publish_all(self, files: Iterable[tuple[Path, str]]) -> None:
-        with disk.spoken(self.folder, "written"):
-            disk.show_all((staged, self.folder / key) for staged, key in files)
+        folder = self.folder
+        with disk.spoken(folder, "written"):
+            disk.show_all((staged, folder / key) for staged, key in files)
 
     def link(self, source: str, target: str) -> None:
         with disk.spoken(self.folder / target, "written"):
