@@ -172,7 +172,7 @@ class Gather:
         """The catalog's table that the run was allocated for, or another where that is gone."""
         try:
             table = self._catalog.table(self.plan.key.experiment, self.plan.tables[name].catalog_table)
-            if all(column.name in table.schema for column in schema):
+            if set(schema.names) <= set(table.schema.names):
                 return table
         except TableNotFound:
             pass  # it was dropped since

@@ -121,11 +121,14 @@ def load_yaml(raw: bytes) -> Any:
 
 
 def dump_yaml(data: Any, *, sort_keys: bool = True) -> bytes:
-    """YAML in block style, in UTF-8."""
-    text = yaml.safe_dump(data, sort_keys=sort_keys, allow_unicode=True)
-    if redacted(text) != text:
-        text = yaml.safe_dump(with_texts(data, redacted), sort_keys=sort_keys, allow_unicode=True)
-    return text.encode()
+    """YAML in block style, in UTF-8; by libyaml where PyYAML has it, for PyYAML's own writer loses U+0085."""
+
+    def dumped(what: Any) -> str:
+        dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+        return yaml.dump(what, Dumper=dumper, sort_keys=sort_keys, allow_unicode=True)
+
+    text = dumped(data)
+    return (dumped(with_texts(data, redacted)) if redacted(text) != text else text).encode()
 
 
 def with_texts(data: Any, changed: Callable[[str], str]) -> Any:

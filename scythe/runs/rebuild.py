@@ -233,7 +233,7 @@ class _Experiment:
         schema = TableSchema.from_arrow(stored)
         try:
             table = self.catalog.table(self.name, recorded)
-            if table.can_hold(schema) and all(c.name in table.schema for c in schema):
+            if table.can_hold(schema) and set(schema.names) <= set(table.schema.names):
                 return table
         except TableNotFound:
             pass  # the catalog was lost, wholly or in part
