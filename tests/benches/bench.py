@@ -1,4 +1,4 @@
-"""The benchmark: `python tests/benches/bench.py [throughput small runs import read]`; all of them without a name.
+"""The benchmark: `python -m tests.benches [throughput small frames files wide runs import read]`; all of them without a name.
 
 Figures are whole processes and ratios within one run, each way in turn, the medians of several rounds:
 absolute times on a shared machine say little.
@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 PYTHON = sys.executable
@@ -54,11 +55,11 @@ def in_turn(n: int, ways: list[str], rounds: int) -> dict[str, tuple[float, floa
     return {way: (statistics.median(s), statistics.median(cpu[way])) for way, s in seconds.items()}
 
 
-def told(n: int, medians: dict[str, tuple[float, float]]) -> None:
+def told(n: int, medians: dict[str, tuple[float, float]], against: str = "joblib") -> None:
     """Prints the medians; ratios where nothing else had been running, for those of a busy machine are not worth printing."""
     for way, (wall, cpu) in medians.items():
         ratio = (
-            f", {wall / medians['joblib'][0]:.2f} x joblib, {cpu / medians['joblib'][1]:.2f} x its CPU" if IDLE else ""
+            f", {wall / medians[against][0]:.2f} x joblib, {cpu / medians[against][1]:.2f} x its CPU" if IDLE else ""
         )
         print(f"{n:,} inputs, {way}: {wall:.2f} s, {cpu:.1f} s of CPU{ratio}")
 
@@ -72,6 +73,53 @@ def throughput() -> None:
 def small() -> None:
     """Ten thousand inputs."""
     told(10_000, in_turn(10_000, ["scythe", "joblib", "executor"], 5))
+
+
+def frames() -> None:
+    """1,500 inputs that give a dataframe of 8,760 x 5 each."""
+    told(1_500, in_turn(1_500, ["frames", "frames-joblib"], 3), "frames-joblib")
+
+
+def files() -> None:
+    """30,000 inputs that give a file of 35 KB each."""
+    told(30_000, in_turn(30_000, ["files", "files-joblib"], 3), "files-joblib")
+
+
+def wide() -> None:
+    """Ten inputs with 200 and with 1,000 output fields."""
+    os.environ["SCYTHE_STORAGE_ROOT"] = folder = tempfile.mkdtemp(prefix="bench-")
+    from pydantic import create_model
+
+    from scythe.allocate import BaseExperiment
+    from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+    from scythe.registry import ExperimentRegistry
+
+    cost: dict[int, float] = {}
+    for columns in (200, 1000):
+        values = {f"y{i}": 1.0 for i in range(columns)}
+        output: Any = create_model("Wide", __base__=ExperimentOutputSpec, **dict.fromkeys(values, (float, ...)))
+
+        class Spread:
+            """Gives a number a column."""
+
+            def __init__(self, model: Any = output, given: dict[str, float] = values) -> None:
+                self.made = model(**given)
+
+            def run(self, spec: Any) -> Any:
+                return self.made
+
+        Spread.run.__annotations__ |= {"spec": ExperimentInputSpec, "return": output}
+        spread = Spread
+        experiment = BaseExperiment(ExperimentRegistry.Register(name=f"spread{columns}")(spread))
+        seconds: list[float] = []
+        for _ in range(6):
+            began = time.process_time()
+            experiment.allocate([ExperimentInputSpec() for _ in range(10)], engine="inline")[1].result()
+            seconds.append(time.process_time() - began)
+        cost[columns] = statistics.median(seconds[1:])
+        print(f"10 inputs, {columns} output fields: {cost[columns]:.2f} s of CPU")
+    print(f"{cost[1000] / cost[200]:.1f} x")
+    shutil.rmtree(folder)
 
 
 def runs() -> None:
@@ -143,7 +191,10 @@ def read() -> None:
     shutil.rmtree(folder)
 
 
-BENCHES = {"throughput": throughput, "small": small, "runs": runs, "import": imports, "read": read}
+BENCHES: dict[str, Callable[[], None]] = {
+    "throughput": throughput, "small": small, "frames": frames, "files": files, "wide": wide, "runs": runs,
+    "import": imports, "read": read,
+}  # fmt: skip
 
 
 def main() -> None:

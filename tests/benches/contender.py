@@ -104,6 +104,23 @@ def by_executor(n: int, folder: Path) -> int:
     return write(specs, outputs, folder / "results.pq")
 
 
+def with_outputs(way: str, n: int, folder: Path) -> int:
+    """Inputs of which each gives a dataframe, or a file."""
+    import outputs
+
+    match way:
+        case "frames":
+            return outputs.by_scythe(outputs.framed, "hourly", n, folder) // outputs.HOURS
+        case "frames-joblib":
+            return outputs.frames_by_joblib(n, folder) // outputs.HOURS
+        case "files":
+            return outputs.by_scythe(outputs.filed, "scalars", n, folder)
+        case "files-joblib":
+            return outputs.files_by_joblib(n, folder)
+        case _:
+            raise ValueError(way)
+
+
 def main() -> None:
     way, n, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
     folder.mkdir(parents=True, exist_ok=True)
@@ -114,8 +131,10 @@ def main() -> None:
             rows = by_joblib_chunks(n, folder)
         case "joblib-auto":
             rows = by_joblib(n, folder)
-        case _:
+        case "executor":
             rows = by_executor(n, folder)
+        case _:
+            rows = with_outputs(way, n, folder)
     assert rows == n, f"{rows} rows of {n}"
     print(f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MB", file=sys.stderr)
 

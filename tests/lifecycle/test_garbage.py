@@ -11,9 +11,11 @@ import pytest
 import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.engines.hatchet.client.ref import HatchetRef
 from scythe.gather import collect as gathering
 from scythe.record.generations import catalog_of
 from scythe.record.layout import gathers
+from scythe.record.plan import RunPlan
 from scythe.registry import ExperimentRegistry
 from scythe.runs.garbage import collect
 from scythe.settings import storage
@@ -150,3 +152,28 @@ def test_a_dry_run_says_what_would_be_removed_and_removes_nothing(retried: Exper
     assert said
     assert aged(retried) == there
     assert collect(storage()) == told
+
+
+def test_who_waits_on_a_cluster_publishes_a_result_whose_root_was_killed_before_it_could(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @ExperimentRegistry.Register(name="weigh")
+    def weigh(spec: Part) -> Weight:
+        return Weight(y=spec.x)
+
+    def killed(*_: object) -> None:
+        raise Dead
+
+    with monkeypatch.context() as patch:
+        patch.setattr("scythe.gather.final.publish", killed)
+        with pytest.raises(Dead):
+            BaseExperiment(experiment="weigh").allocate(pl.DataFrame({"x": [1, 2]}), engine="inline")
+    run = scythe.open_run("weigh")
+    final = Path(run.uri.removeprefix("file://")) / "final"
+    assert run.result is not None
+    assert not final.exists()
+
+    HatchetRef(RunPlan.load(run.objects, run.key), None, "root", 1)._settle()
+
+    assert {path.name for path in final.iterdir()} == {"scalars.pq", "errors.pq", "tasks.pq"}
+    assert len(scythe.read("weigh")) == 2

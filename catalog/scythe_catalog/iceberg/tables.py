@@ -68,15 +68,17 @@ class Table:
             if clash:
                 raise CatalogError(f"{'.'.join(table.name())} cannot hold the new columns:\n  " + "\n  ".join(clash))
             wide = united(current, schema)
-            if wide == current and all(table.properties.get(k) == v for k, v in (properties or {}).items()):
-                return False
-            with tx.update_schema() as update:
-                update.union_by_name(iceberg_schema(wide))
-                for column in wide:
-                    if column.nullable and column.name in current and not current[column.name].nullable:
-                        update.make_column_optional(column.name)
-            tx.set_properties({SCHEMA_KEY: json.dumps(wide.to_json()), **(properties or {})})
-            return True
+            told = {k: v for k, v in (properties or {}).items() if table.properties.get(k) != v}
+            if wide != current:
+                with tx.update_schema() as update:
+                    update.union_by_name(iceberg_schema(wide))
+                    for column in wide:
+                        if column.nullable and column.name in current and not current[column.name].nullable:
+                            update.make_column_optional(column.name)
+                told[SCHEMA_KEY] = json.dumps(wide.to_json())
+            if told:
+                tx.set_properties(told)
+            return bool(told)
 
         return self._commit(change)
 

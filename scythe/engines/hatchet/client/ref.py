@@ -15,10 +15,12 @@ from scythe.engines.hatchet.client.outlook import Watch
 from scythe.engines.hatchet.connection import connect, on_loop
 from scythe.engines.hatchet.errors import is_of_the_network, told
 from scythe.engines.hatchet.fleet import cancel_all, cancel_runs
-from scythe.errors import RunCancelled, RunError, TooManyErrors
+from scythe.errors import RunCancelled, RunError, ScytheError, TooManyErrors
 from scythe.gather.error_limit import stopped
+from scythe.gather.publish import is_unpublished, settle
 from scythe.record.attempt_plan import Ended, progress_of
 from scythe.record.attempts import latest_attempt
+from scythe.record.generations import catalog_of
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult, read_result
 from scythe.terminal.console import tell
@@ -110,10 +112,19 @@ class HatchetRef(_Ref):
         answer, seen = asyncio.ensure_future(self._answer()), asyncio.ensure_future(self._seen())
         try:
             await asyncio.wait({answer, seen}, return_when=asyncio.FIRST_COMPLETED)
-            return await (answer if answer.done() else seen)
+            result = await (answer if answer.done() else seen)
         finally:
             answer.cancel()
             seen.cancel()
+        await asyncio.to_thread(self._settle)
+        return result
+
+    def _settle(self) -> None:
+        """Publishes the result where its root was killed before it could; another root may do so later as well."""
+        plan = self.plan
+        with contextlib.suppress(OSError, BaseError, ScytheError):  # the result is there all the same
+            if is_unpublished(plan.objects, plan.key):
+                settle(plan.objects, catalog_of(plan.objects, plan.catalog), plan.key)
 
     async def _seen(self) -> RunResult:
         """The result, once it lies in the run's folder and nobody works on the run: an engine may never tell.
