@@ -76,6 +76,9 @@ class OutputFiles:
             suffix = _suffix(path)
             if name in self._plan.pack:
                 uris[name] = self._shards.put(i, blocks_of(path), run_id + suffix)
+                if own and named[path] == 1:  # its folder goes next, and at once where it is empty
+                    with suppress(OSError):
+                        path.unlink()
                 continue
             key = self._plan.key.output_file(name, run_id + suffix)
             waiting = self._waiting(suffix)

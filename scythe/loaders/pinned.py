@@ -120,7 +120,8 @@ class PinnedRun:
 
         def block(start: int) -> pl.DataFrame:
             count = min(rows, self.height - start)
-            read = frame.slice(start, count).collect() if together else pl.DataFrame({"": range(count)})
+            # In one piece, or each look at a column as an array would copy it.
+            read = frame.slice(start, count).collect().rechunk() if together else pl.DataFrame({"": range(count)})
             return read.with_columns(
                 (values.slice(start, count) if values is not None else pl.Series([None] * count, dtype=pl.Null)).alias(
                     name

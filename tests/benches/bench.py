@@ -1,4 +1,5 @@
 """The benchmark: `python -m tests.benches [throughput small frames files wide runs import read]`; all of them without a name.
+The name of an `.svg` file among them gets a picture of what was compared.
 
 Figures are whole processes and ratios within one run, each way in turn, the medians of several rounds:
 absolute times on a shared machine say little.
@@ -55,8 +56,13 @@ def in_turn(n: int, ways: list[str], rounds: int) -> dict[str, tuple[float, floa
     return {way: (statistics.median(s), statistics.median(cpu[way])) for way, s in seconds.items()}
 
 
-def told(n: int, medians: dict[str, tuple[float, float]], against: str = "joblib") -> None:
+#: What was measured until now: job, Scythe's seconds, those by hand.
+JOBS: list[tuple[str, float, float]] = []
+
+
+def told(n: int, medians: dict[str, tuple[float, float]], against: str = "joblib", what: str = "") -> None:
     """Prints the medians; ratios where nothing else had been running, for those of a busy machine are not worth printing."""
+    JOBS.append((f"{n:,} inputs{what}", next(iter(medians.values()))[0], medians[against][0]))
     for way, (wall, cpu) in medians.items():
         ratio = (
             f", {wall / medians[against][0]:.2f} x joblib, {cpu / medians[against][1]:.2f} x its CPU" if IDLE else ""
@@ -77,12 +83,12 @@ def small() -> None:
 
 def frames() -> None:
     """1,500 inputs that give a dataframe of 8,760 x 5 each."""
-    told(1_500, in_turn(1_500, ["frames", "frames-joblib"], 3), "frames-joblib")
+    told(1_500, in_turn(1_500, ["frames", "frames-joblib"], 3), "frames-joblib", ", a dataframe each")
 
 
 def files() -> None:
     """30,000 inputs that give a file of 35 KB each."""
-    told(30_000, in_turn(30_000, ["files", "files-joblib"], 3), "files-joblib")
+    told(30_000, in_turn(30_000, ["files", "files-joblib"], 3), "files-joblib", ", a file each")
 
 
 def wide() -> None:
@@ -201,9 +207,13 @@ def main() -> None:
     print(
         f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.2f}"
     )
-    for name in sys.argv[1:] or BENCHES:
+    for name in [name for name in sys.argv[1:] if not name.endswith(".svg")] or BENCHES:
         print(f"\n{name}: {(BENCHES[name].__doc__ or '').strip()}")
         BENCHES[name]()
+    for path in [name for name in sys.argv[1:] if name.endswith(".svg")]:
+        from tests.benches.picture import drawn
+
+        Path(path).write_text(drawn(JOBS))
 
 
 if __name__ == "__main__":
