@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from pathlib import Path
@@ -30,6 +31,7 @@ from scythe.settings import storage
 from scythe.utils.filesys import FileReference
 from scythe_catalog.storage.objects import Objects
 from scythe_catalog.storage.s3 import S3
+from tests.benches.folder_s3 import FolderS3
 from tests.s3_server import KEY, REGION, SECRET, S3Server, s3_server
 
 PART = 8 * 1024 * 1024
@@ -638,3 +640,38 @@ def test_a_run_that_cannot_be_finished_for_want_of_the_bucket_says_so_and_goes_o
     run = scythe.open_run("simulate")
     assert run.status == "incomplete"
     assert run.resume(engine="inline").result().rows == 2
+
+
+class Whole(ExperimentInputSpec):
+    x: float
+
+
+class Half(ExperimentOutputSpec):
+    y: float
+
+
+def halve(spec: Whole) -> Half:
+    return Half(y=spec.x / 2)
+
+
+def test_a_run_asks_a_bucket_for_no_more_than_it_has_to_know(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "served" / "bucket").mkdir(parents=True)
+    server = FolderS3(tmp_path / "served")
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("SCYTHE_STORAGE_BUCKET", "bucket")
+        experiment = BaseExperiment(ExperimentRegistry.Register(name="asks")(halve))
+        asked: list[int] = []
+        for _ in range(4):
+            server.counted.clear()
+            experiment.allocate(pl.DataFrame({"x": [1.0]}), engine="inline", version="bumppatch")
+            asked.append(sum(n for method, n in server.counted.items() if method != "bytes"))
+        assert asked[-1] == asked[-2]  # the same for each run
+        assert asked[-1] <= 125
+    finally:
+        server.shutdown()
+        server.server_close()

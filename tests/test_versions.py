@@ -17,9 +17,11 @@ from pydantic import Field, create_model
 import scythe
 from scythe.allocate import BaseExperiment, SemVer
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.errors import VersionError
+from scythe.errors import AllocationError, VersionError
+from scythe.record.generations import catalog_of
 from scythe.record.versions import STRATEGIES, allowed_between, next_version, parse_folders
 from scythe.registry import ExperimentRegistry
+from scythe.settings import storage
 from scythe_catalog.schema import Difference, Severity
 from scythe_catalog.schema.compare import Change
 
@@ -365,3 +367,38 @@ def test_what_a_version_was_is_recorded_where_it_is_reserved(root: Path) -> None
 
     assert [c["name"] for c in recorded["input"]][-1] == "x"
     assert [c["name"] for c in recorded["output"]] == ["y"]
+
+
+def test_an_allocation_that_fails_leaves_the_tables_of_the_catalog_as_they_were(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Wall(ExperimentInputSpec):
+        x: int = 0
+
+    def registered(*columns: str) -> BaseExperiment:
+        output: Any = create_model("Heat", __base__=ExperimentOutputSpec, **dict.fromkeys(columns, (float, 0.0)))
+        ExperimentRegistry._experiments.clear()
+
+        class Heat:
+            def run(self, spec: Any) -> Any:
+                return output()
+
+        Heat.run.__annotations__ |= {"spec": Wall, "return": output}
+        return BaseExperiment(ExperimentRegistry.Register(name="heat")(Heat))
+
+    def full(*_: object, **__: object) -> bytes:
+        raise OSError(28, "No space left on device")
+
+    registered("y").allocate([Wall()], engine="inline")[1].result()
+    table = lambda: catalog_of(storage()).table("heat", "scalars")  # noqa: E731
+    before = table()
+    with monkeypatch.context() as patch:
+        patch.setattr("scythe.allocate.store.make_manifest", full)
+        with pytest.raises(AllocationError, match="No space left"):
+            registered("y", "z").allocate([Wall()], engine="inline", version="bumpminor")
+
+    after = table()
+    assert after.schema.names == before.schema.names
+    assert after.iceberg.properties == before.iceberg.properties
+    registered("y", "z").allocate([Wall()], engine="inline", version="bumpminor")[1].result()
+    assert scythe.read("heat")["z"].to_list() == [0.0]

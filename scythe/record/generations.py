@@ -47,10 +47,13 @@ class Generations:
         self.catalog, self.experiment, self._objects = catalog, experiment, objects
         #: What `open` has changed: each table before (None: it is new) and after.
         self._changed: list[tuple[Table | None, Table]] = []
+        self._names: list[str] | None = None
 
     def names(self) -> list[str]:
-        """The names of all tables in the catalog, sorted."""
-        return self.catalog.tables(self.experiment)
+        """The names of all tables in the catalog, sorted; as they were when they were first asked for, or one was made since."""
+        if self._names is None:
+            self._names = self.catalog.tables(self.experiment)
+        return self._names
 
     def of(self, table: str) -> list[Table]:
         """The generations of a table, oldest first."""
@@ -97,6 +100,7 @@ class Generations:
         for _ in range(_TRIES - 1):
             with contextlib.suppress(CatalogError):
                 return self._open(table, schema, major)
+            self._names = None
         return self._open(table, schema, major)
 
     def _open(self, table: str, schema: TableSchema, major: int) -> Table:
@@ -113,6 +117,7 @@ class Generations:
         properties = {_TABLE: table, _MAJORS: json.dumps([major]), _FORMAT: str(FORMAT)}
         taken = {*map(folded, names), *_TAKEN}
         name = next(free for free in _candidates(table, len(opened) + 1) if folded(free) not in taken)
+        self._names = None
         made = self.catalog.create(self.experiment, name, schema, PARTITION, properties)
         if made is None:
             raise CatalogError(f"the table {self.experiment}.{name} was made by another process meanwhile")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import lru_cache
 from typing import Any
 
 from pyiceberg.io import FileIO, InputFile, InputStream, OutputFile, OutputStream
@@ -21,6 +22,15 @@ def _split(location: str) -> tuple[Objects, str]:
     return Objects.at(folder or "/"), name
 
 
+def _read(location: str) -> bytes:
+    objects, key = _split(location)
+    return objects.read(key)
+
+
+#: Manifests, and lists of them, have names of their own: a commit looks at one several times.
+_never_changed = lru_cache(maxsize=64)(_read)
+
+
 class _Input(InputFile):
     def __len__(self) -> int:
         objects, key = _split(self.location)
@@ -31,8 +41,8 @@ class _Input(InputFile):
         return objects.exists(key)
 
     def open(self, seekable: bool = True) -> InputStream:
-        objects, key = _split(self.location)
-        return io.BytesIO(objects.read(key))  # pyright: ignore[reportReturnType]
+        read = _never_changed if self.location.endswith(".avro") else _read
+        return io.BytesIO(read(self.location))  # pyright: ignore[reportReturnType]
 
 
 class _Output(OutputFile):

@@ -123,7 +123,7 @@ class FolderCatalog(MetastoreCatalog, NoopCatalog):
         if current is not None and staged.metadata == current.metadata:
             return _response(current.metadata, current.metadata_location)
         version = 1 + (self._version_of(current.metadata_location) if current else 0)
-        if not self._publish(namespace, name, version, staged.metadata) or self._came_late(namespace, name, version):
+        if not self._publish(namespace, name, version, staged.metadata):
             raise CommitFailedException(f"version {version} of {namespace}.{name} was committed by another writer")
         location = self.objects.uri(self._key(namespace, name, f"v{version}.metadata.json"))
         return _response(staged.metadata, location)
@@ -135,7 +135,9 @@ class FolderCatalog(MetastoreCatalog, NoopCatalog):
 
     def list_tables(self, namespace: str | Identifier) -> list[Identifier]:
         folder = self.identifier_to_database(namespace, NoSuchNamespaceError)
-        return [(folder, t) for t in self.objects.folders(folder) if self._is_table(folder, t)]
+        names = self.objects.folders(folder)
+        there = self.objects.each(lambda name: self._is_table(folder, name), names)
+        return [(folder, name) for name, is_table in zip(names, there, strict=True) if is_table]
 
     def _is_table(self, namespace: str, name: str) -> bool:
         # Asked by name, not listed: the folder of a table that was committed to often holds thousands of files.
@@ -243,27 +245,30 @@ class FolderCatalog(MetastoreCatalog, NoopCatalog):
         raw = metadata.model_dump_json(exclude_none=True).encode()
         if not self.objects.create(self._key(namespace, name, f"v{version}.metadata.json"), raw):
             return False
-        self._raise_hint(namespace, name, version)
+        hinted = self._hinted(namespace, name)
+        if hinted > version and self._came_late(namespace, name, version):
+            return False
+        self._raise_hint(namespace, name, version, hinted)
         return True
 
     def _came_late(self, namespace: str, name: str, version: int) -> bool:
-        """Whether a version that was just created had been there before: it is taken back.
+        """Whether a version that was just created, behind the one that is hinted at, had been there before: it is taken back.
 
         Old versions are removed after a day; a committer that has slept for as long finds the name of its own free.
         """
-        if self._hinted(namespace, name) <= version or self.objects.exists(
-            self._key(namespace, name, f"v{version + 1}.metadata.json")
-        ):
+        if self.objects.exists(self._key(namespace, name, f"v{version + 1}.metadata.json")):
             return False
         self.objects.delete([self._key(namespace, name, f"v{version}.metadata.json")])
         return True
 
-    def _raise_hint(self, namespace: str, name: str, version: int) -> None:
+    def _raise_hint(self, namespace: str, name: str, version: int, hinted: int | None = None) -> None:
         """A racer may write an older hint after ours: look again, and write until it is not behind."""
-        while self._hinted(namespace, name) < version:
+        hinted = self._hinted(namespace, name) if hinted is None else hinted
+        while hinted < version:
             self.objects.write(self._key(namespace, name, _HINT), str(version).encode())
             while self.objects.exists(self._key(namespace, name, f"v{version + 1}.metadata.json")):
                 version += 1
+            hinted = self._hinted(namespace, name)
 
 
 def _response(metadata: TableMetadata, location: str) -> CommitTableResponse:

@@ -7,13 +7,14 @@ both are one snapshot, and both may race with other processes. Reading is `scan`
 from __future__ import annotations
 
 import contextlib
+import copy
 import datetime as dt
 import functools
 import json
 import random
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from scythe_catalog.errors import CatalogError, CommitConflict
@@ -32,13 +33,17 @@ LEDGER = "scythe.committed."
 _KEPT_SNAPSHOTS, _MANY_SNAPSHOTS = 5, 20
 _PATIENCE_SECONDS = 300.0
 _QUEUE_SECONDS = 5.0
+#: A table that was loaded so shortly ago is not loaded anew for a first try: whoever was faster makes that fail.
+_FRESH_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Table:
-    """One Iceberg table as it was when it was loaded; every commit starts from a fresh load."""
+    """One Iceberg table as it was when it was loaded; every commit starts from a load that is not a second old."""
 
     iceberg: pyiceberg.table.Table
+    #: When that was (time.monotonic).
+    loaded: float = field(default_factory=time.monotonic, compare=False)
 
     @property
     def schema(self) -> TableSchema:
@@ -62,13 +67,16 @@ class Table:
 
         from scythe_catalog.iceberg.types import iceberg_schema
 
+        if united(self.schema, schema) == self.schema and not _untold(self.iceberg, properties):
+            return self
+
         def change(table: pyiceberg.table.Table, tx: Transaction) -> bool:
             current = Table(table).schema
             clash = clashes(current, schema)
             if clash:
                 raise CatalogError(f"{'.'.join(table.name())} cannot hold the new columns:\n  " + "\n  ".join(clash))
             wide = united(current, schema)
-            told = {k: v for k, v in (properties or {}).items() if table.properties.get(k) != v}
+            told = _untold(table, properties)
             if wide != current:
                 with tx.update_schema() as update:
                     update.union_by_name(iceberg_schema(wide))
@@ -189,8 +197,8 @@ class Table:
         from pyiceberg.types import TimestamptzType
 
         schema = self.iceberg.schema()
-        for i, field in enumerate(self.iceberg.spec().fields):
-            instant = isinstance(schema.find_field(field.source_id).field_type, TimestamptzType)
+        for i, part in enumerate(self.iceberg.spec().fields):
+            instant = isinstance(schema.find_field(part.source_id).field_type, TimestamptzType)
             yield EPOCH + dt.timedelta(microseconds=record[i]) if instant else record[i]
 
     def _commit(self, change: Callable[[pyiceberg.table.Table, Transaction], bool]) -> Table:
@@ -198,13 +206,15 @@ class Table:
         from obstore.exceptions import BaseError
         from pyiceberg.exceptions import CommitFailedException, ValidationException
 
-        table = self.iceberg
+        table = copy.copy(self.iceberg)  # PyIceberg's changes when it is loaded anew, or committed to
+        fresh = time.monotonic() - self.loaded < _FRESH_SECONDS
         deadline = time.monotonic() + _PATIENCE_SECONDS
         pause = 0.01
         while True:
             with _queue(table.location()):
                 began = time.time()
-                table = table.refresh()
+                table = table if fresh else table.refresh()
+                fresh = False
                 tx, base = _transaction()(table), table.metadata_location
                 try:
                     if not change(table, tx):
@@ -228,6 +238,11 @@ class Table:
                         raise CommitConflict(f"no commit to {'.'.join(table.name())} went through: {error}") from error
             time.sleep(random.uniform(0, pause))
             pause = min(pause * 1.6, 1.0)
+
+
+def _untold(table: pyiceberg.table.Table, properties: Mapping[str, str] | None) -> dict[str, str]:
+    """Those properties that a table does not have."""
+    return {k: v for k, v in (properties or {}).items() if table.properties.get(k) != v}
 
 
 @functools.cache
