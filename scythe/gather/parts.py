@@ -167,7 +167,8 @@ def write_apart(plan: RunPlan, name: str, result: ChunkResult) -> tuple[ChunkRes
     if not large:
         return result, []
     rest = [(n, t) for n, t in result.tables if not any(t is written for _, written in large)]
-    return ChunkResult(result.rows, result.errors, rest), list(_written(plan, name, large))
+    files = list(_written(plan, name, ((n, sorted_rows(t)) for n, t in large)))
+    return ChunkResult(result.rows, result.errors, rest), files
 
 
 def _written(plan: RunPlan, name: str, tables: Iterable[tuple[str, pa.Table]]) -> Iterator[PartFile]:
