@@ -144,7 +144,11 @@ def serve(fd: int, parent: int) -> int | None:
     """Forks a process for each request, until the parent hangs up or is gone; in such a process, gives the link that it serves."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, _carry_on)
-    control = socket.socket(fileno=fd)
+    with socket.socket(fileno=fd) as control:
+        return _serve(control, parent)
+
+
+def _serve(control: socket.socket, parent: int) -> int | None:
     woken, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
     gc.collect()
@@ -179,7 +183,6 @@ def serve(fd: int, parent: int) -> int | None:
             if pid == 0:
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                control.close()
                 for other in (woken, waker, told, *forked):
                     os.close(other)
                 os.setsid()

@@ -80,7 +80,7 @@ class HatchetRef(_Ref):
                         f'\nScythe: {path} goes on on the cluster; wait for it again with: scythe resume "{path}", '
                         f'stop it with: scythe cancel "{path}"'
                     )
-                    raise
+                    raise KeyboardInterrupt from None
                 else:
                     progress.update(result.inputs, result.errors)
                     progress.draw()
