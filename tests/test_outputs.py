@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -78,18 +80,27 @@ def test_the_content_behind_a_link_is_stored(root: Path) -> None:
     assert "cannot be read" in str(found["loop"])
 
 
-def test_one_file_under_two_fields_is_stored_twice(root: Path) -> None:
+@pytest.mark.parametrize("temp", ["there", "behind a link"])
+def test_one_file_under_two_fields_is_stored_twice(
+    root: Path, tmp_path: Path, temp: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "behind a link").symlink_to("there")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / temp))
+
     def both(input_spec: Case, tempdir: Path) -> Report:
         (tempdir / "r.csv").write_text("1")
         (tempdir / "s.csv").symlink_to("r.csv")
-        other = "s.csv" if input_spec.kind == "link" else "r.csv"
-        return Report(report=tempdir / "r.csv", copy_of_it=tempdir / other)
+        os.chdir(tempdir)
+        other = {"link": tempdir / "s.csv", "relative": Path("r.csv"), "dots": tempdir / "x" / ".." / "r.csv"}
+        (tempdir / "x").mkdir()
+        return Report(report=tempdir / "r.csv", copy_of_it=other.get(input_spec.kind, tempdir / "r.csv"))
 
-    stored(both, "same", "link")
+    stored(both, "same", "link", "relative", "dots")
     files = scythe.files(both)
     uris = [uri for column in ("report", "copy_of_it") for uri in files[column]]
-    assert len(set(uris)) == 4
-    assert [Path(uri.removeprefix("file://")).read_text() for uri in uris] == ["1"] * 4
+    assert len(set(uris)) == 8
+    assert [Path(uri.removeprefix("file://")).read_text() for uri in uris] == ["1"] * 8
 
 
 def test_files_outside_of_the_tempdir_are_copied_and_stay_as_they_are(root: Path, tmp_path: Path) -> None:

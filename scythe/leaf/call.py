@@ -106,6 +106,7 @@ class Calls:
         #: The folder of the folders of inputs, and how many were made.
         self._folders: tempfile.TemporaryDirectory[str] | None = None
         self._made = 0
+        self._real = ""
         #: Its inputs have neither files nor a folder of their own: nothing is to be done around a call.
         self._bare = not self._names and not work.experiment.wants_tempdir
 
@@ -254,7 +255,8 @@ class Calls:
                 output = self._with_whole_files(local, lambda: self.called(tell, i, spec, more))
             else:
                 output = self.called(tell, i, spec, more)
-            self.take(i, spec, output, Place(folder, self._working))
+            real = f"{self._real}/{self._made}" if folder else None
+            self.take(i, spec, output, Place(folder, self._working, real))
         finally:
             if folder is not None:
                 try:
@@ -268,6 +270,7 @@ class Calls:
         """A new folder for one try of an input, within one for all inputs of the chunk."""
         if self._folders is None:
             self._folders = tempfile.TemporaryDirectory(prefix="scythe-", ignore_cleanup_errors=True)
+            self._real = os.path.realpath(self._folders.name)
         self._made += 1
         folder = f"{self._folders.name}/{self._made}"
         os.mkdir(folder, 0o700)  # noqa: PTH102 - for each input

@@ -48,6 +48,8 @@ class Place(NamedTuple):
 
     tempdir: str | None
     working: str | None
+    #: The former with symbolic links followed.
+    real: str | None = None
 
 
 class OutputFiles:
@@ -135,7 +137,7 @@ def _file(name: str, value: str, place: Place) -> tuple[Path, bool]:
     if place.tempdir is not None and os.path.dirname(value) == place.tempdir:  # noqa: PTH120 - for each file
         with suppress(OSError, ValueError):
             if stat.S_ISREG(os.lstat(value).st_mode):
-                return Path(value), True
+                return Path(f"{place.real}/{os.path.basename(value)}"), True  # noqa: PTH119
     path = _path(name, value, place.working)
     what = f"the output file {name}={value!r}"
     try:
@@ -148,7 +150,7 @@ def _file(name: str, value: str, place: Place) -> tuple[Path, bool]:
         raise OutputError(f"{what} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if not stat.S_ISREG(mode):
         raise OutputError(f"{what} {next((words for is_kind, words in _KINDS if is_kind(mode)), 'is no file')}")
-    return found, place.tempdir is not None and found.is_relative_to(Path(place.tempdir).resolve())
+    return found, place.real is not None and found.is_relative_to(place.real)
 
 
 def _path(name: str, value: str, working: str | None) -> Path:

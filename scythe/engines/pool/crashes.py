@@ -57,4 +57,6 @@ def _cause(code: int | None) -> str:
     if code is not None and code < 0:
         name = signal.Signals(-code).name if -code in _NAMED else f"signal {-code}"
         return f"of {name}" + (": the system may be out of memory" if name == "SIGKILL" else "")
+    if code is None:
+        return "with the process that it was forked from, which was killed: the system may be out of memory"
     return f"with exit code {code}"

@@ -122,7 +122,8 @@ class _Forked:
     def __init__(self, told: int) -> None:
         self._told = told
         self._pid: int | None = None
-        self._heard = False
+        self._heard = self._over = False
+        self._code: int | None = None
 
     @property
     def pid(self) -> int | None:
@@ -131,9 +132,13 @@ class _Forked:
         return self._pid
 
     def wait(self) -> int | None:
-        code = self._next() if self.pid is not None else None
-        os.close(self._told)
-        return code
+        if not self._over:
+            try:
+                self._code = self._next() if self.pid is not None else None
+            finally:
+                self._over = True
+                os.close(self._told)
+        return self._code
 
     def _next(self) -> int | None:
         word = os.read(self._told, _WORD.size)
@@ -144,6 +149,7 @@ def serve(fd: int, parent: int) -> int | None:
     """Forks a process for each request, until the parent hangs up or is gone; in such a process, gives the link that it serves."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, _carry_on)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})  # whoever has started the caller may have blocked it
     with socket.socket(fileno=fd) as control:
         return _serve(control, parent)
 

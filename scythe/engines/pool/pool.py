@@ -35,6 +35,8 @@ from scythe.leaf.printed import Remains, remains
 from scythe.record.plan import Positions
 
 _MAX_FALSE_STARTS = 3
+#: So often, for each process, the one that they are forked from may be killed at no cost to an input: one of them may do it.
+_MAX_ORPHANS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +167,7 @@ class Pool:
         self._output = output
         sweep_dead()
         self._folder = PoolFolder()
-        self._started = self._false_starts = 0
+        self._started = self._false_starts = self._orphans = 0
         self._server = ForkServer(output, {**os.environ, **thread_limits(size, os.environ)})
         self._cwd = _working_folder()
         self._workers: list[_Worker] = []
@@ -287,6 +289,15 @@ class Pool:
         """Replaces a dead worker; its first chunk is reported, the others are handed out again."""
         at, tries, seconds = worker.position()
         name = f"{socket.gethostname()}:{worker.process.pid}"
+        _kill(worker)
+        if worker.process.wait() is None and worker.chunks and self._orphans < _MAX_ORPHANS * self.size:
+            # The process that it was forked from was killed: its inputs have no part in that.
+            self._orphans += 1
+            job, work = worker.chunks[0]
+            again = Chunk(work.rows, work.attempts)
+            worker.chunks[0] = (job, again)
+            self._replace(worker, again=True)
+            return [Renewed(work, 0, None, [again], 0.0)]
         first = worker.chunks.popleft()[1] if worker.chunks else None
         code, left = self._replace(worker, again=first is not None and first.size > 1)
         if first is None:
@@ -314,6 +325,8 @@ class Pool:
         """Starts a fresh process in a worker's place, which goes on with its chunks; the old one's exit code and last words."""
         _kill(worker)
         shutil.rmtree(worker.tempdir, ignore_errors=True)
+        place = self._workers.index(worker)
+        del self._workers[place]  # whatever keeps a fresh one from being started: this one has ended
         code = worker.process.wait()
         left = remains(worker.path, self._output, again=again)
         worker.link.close()
@@ -321,21 +334,26 @@ class Pool:
             self._false_starts += 1
             if self._false_starts > _MAX_FALSE_STARTS * self.size:
                 raise RunError(f"worker processes die before they are ready (exit code {code}): see their output above")
-        self._workers[self._workers.index(worker)] = fresh = self._start()
+        fresh = self._start()
+        self._workers.insert(place, fresh)
         for job, work in worker.chunks:
             _give(fresh, work, job)
         return code, left
 
     def close(self) -> None:
         """Kills all workers and what they started."""
-        for worker in self._workers:
-            _kill(worker)
-        for worker in self._workers:
-            worker.process.wait()
-            worker.link.close()
-            remains(worker.path, self._output)
-        self._server.close()
-        self._folder.remove()
+        with contextlib.ExitStack() as last:  # each, whatever becomes of the others; the last one named is done first
+            last.callback(self._folder.remove)
+            last.callback(self._server.close)
+            for worker in self._workers:
+                last.callback(self._ended, worker)
+            for worker in self._workers:
+                _kill(worker)
+
+    def _ended(self, worker: _Worker) -> None:
+        worker.process.wait()
+        worker.link.close()
+        remains(worker.path, self._output)
 
 
 def _give(worker: _Worker, work: Chunk, job: Job) -> None:
