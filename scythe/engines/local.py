@@ -186,11 +186,8 @@ class LocalJob:
     def _drive(self, collector: Collector, progress: Progress) -> None:
         plan, experiment = self.plan, self._launch.experiment
         chunks = ChunkQueue(self._launch.open_ranges, self._workers, plan.chunk)
-        job, in_flight, out = (
-            pool_job(plan, experiment, attempt=self._lease.number),
-            0,
-            0,
-        )  # chunks and inputs on their way
+        job = pool_job(plan, experiment, attempt=self._lease.number)
+        in_flight = out = 0  # chunks and inputs on their way
         with Leaf(plan, experiment) as leaf, progress, Pool(self._workers, progress.output) as pool:
             pool.prepare(job)
             while chunks.remaining or in_flight:

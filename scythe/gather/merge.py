@@ -127,11 +127,13 @@ def pieces(sources: Iterable[Source], rows: int) -> Iterator[pa.Table | StoredFi
 def _overlapping(sources: Iterable[Source]) -> Iterator[list[Source]]:
     """The sources in groups that share no part of their ranges with one another, lowest first."""
     group: list[Source] = []
+    last = -1
     for source in sorted((s for s in sources if s.last >= s.first), key=lambda s: s.first):
-        if group and source.first > max(s.last for s in group):
+        if group and source.first > last:
             yield group
             group = []
         group.append(source)
+        last = source.last if len(group) == 1 else max(last, source.last)
     if group:
         yield group
 

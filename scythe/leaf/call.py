@@ -194,11 +194,7 @@ class Calls:
         failure, self.tries = None, 1
         while True:
             try:
-                if self._bare:
-                    output = (self.timed if self.around.trusted else self.called)(tell, i, spec, {})
-                    self.take(i, spec, output, Place(None, self._working) if self._relative else _NO_PLACE)
-                else:
-                    self.once(i, spec, tell)
+                self.once(i, spec, tell)
                 if self.life is not None:
                     self.life.worked = True
                 break
@@ -238,6 +234,10 @@ class Calls:
 
     def once(self, i: int, spec: ExperimentInputSpec, tell: Tell | None) -> None:
         """Calls the function and takes over what it returned."""
+        if self._bare:
+            output = (self.timed if self.around.trusted else self.called)(tell, i, spec, {})
+            self.take(i, spec, output, Place(None, self._working) if self._relative else _NO_PLACE)
+            return
         experiment = self.work.experiment
         if self.unfetched is not None:
             raise self.unfetched

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import cloudpickle
@@ -60,7 +61,7 @@ def hourly(spec: Case) -> Answer:
 
 
 @pytest.fixture
-def run_of(root: Path) -> object:
+def run_of(root: Path) -> Callable[..., ExperimentRun]:
     ExperimentRegistry.Register(name="hourly", retries=1)(hourly)
 
     def run_of(*kinds: str, engine: str = "local", chunk: int | None = 2) -> ExperimentRun:
@@ -86,14 +87,14 @@ def shown() -> pl.DataFrame:
 
 
 def test_they_are_those_of_any_engine_and_are_copied_as_the_workers_wrote_them(
-    run_of: object, monkeypatch: pytest.MonkeyPatch
+    run_of: Callable[..., ExperimentRun], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kinds = ["plain", "gaps", "plain", "plain", "gaps", "plain"]
-    run_of(*kinds, engine="inline")  # pyright: ignore[reportCallIssue]
+    run_of(*kinds, engine="inline")
     expected = shown()
     copied = taken_whole(monkeypatch)
 
-    run = run_of(*kinds)  # pyright: ignore[reportCallIssue]
+    run = run_of(*kinds)
 
     assert sorted(file.rows for file in copied) == [2 * ROWS] * 3
     assert shown().equals(expected)
@@ -104,11 +105,11 @@ def test_they_are_those_of_any_engine_and_are_copied_as_the_workers_wrote_them(
 
 
 def test_what_does_not_fit_as_it_is_is_encoded_anew_beside_what_is_copied(
-    run_of: object, monkeypatch: pytest.MonkeyPatch
+    run_of: Callable[..., ExperimentRun], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copied = taken_whole(monkeypatch)
 
-    run_of("plain", "plain", "whole numbers", "whole numbers", "plain", "few rows", "another column", "plain", "plain", "plain")  # pyright: ignore[reportCallIssue]  # fmt: skip
+    run_of("plain", "plain", "whole numbers", "whole numbers", "plain", "few rows", "another column", "plain", "plain", "plain")  # fmt: skip
 
     rows = shown()
     assert sorted(file.rows for file in copied) == [ROWS, ROWS + 3, 2 * ROWS, 2 * ROWS]
@@ -120,8 +121,8 @@ def test_what_does_not_fit_as_it_is_is_encoded_anew_beside_what_is_copied(
     assert scythe.read("hourly", table="errors")["n"].to_list() == [6]
 
 
-def test_a_process_that_dies_and_a_retry_double_nothing(run_of: object) -> None:
-    run_of("plain", "plain", "dies once", "plain", "another column", "plain")  # pyright: ignore[reportCallIssue]
+def test_a_process_that_dies_and_a_retry_double_nothing(run_of: Callable[..., ExperimentRun]) -> None:
+    run_of("plain", "plain", "dies once", "plain", "another column", "plain")
     assert shown().group_by("n").len().sort("n").rows() == [(n, ROWS) for n in (0, 1, 2, 3, 5)]
 
     run = scythe.open_run("hourly")
@@ -130,7 +131,7 @@ def test_a_process_that_dies_and_a_retry_double_nothing(run_of: object) -> None:
     assert shown().group_by("n").len().sort("n").rows() == [(n, ROWS) for n in (0, 1, 2, 3, 5)]
 
 
-def test_the_memory_of_the_caller_does_not_grow_with_them(run_of: object) -> None:
+def test_the_memory_of_the_caller_does_not_grow_with_them(run_of: Callable[..., ExperimentRun]) -> None:
     pool = pa.default_memory_pool()
     before = pool.bytes_allocated()
     peak = 0
@@ -143,7 +144,7 @@ def test_the_memory_of_the_caller_does_not_grow_with_them(run_of: object) -> Non
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parts.Rows, "add", watched)
-        run = run_of(*["plain"] * 24)  # pyright: ignore[reportCallIssue]
+        run = run_of(*["plain"] * 24)
 
     path = run.result.uris["hourly"].removeprefix("file://")  # type: ignore[union-attr]
     assert pq.read_metadata(path).num_rows == 24 * ROWS

@@ -477,3 +477,19 @@ def test_where_no_process_can_be_forked_the_run_says_so_and_leaves_nothing(root:
     assert "cannot be forked" in done.stderr
     assert "RunError: worker processes die before they are ready" in done.stderr
     assert list((tmp_path / "temp").iterdir()) == []
+
+
+@on_linux
+def test_no_number_of_a_process_is_signalled_again_once_it_may_be_anothers(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signalled: list[int] = []
+    killpg = os.killpg
+    monkeypatch.setattr(os, "killpg", lambda pid, number: (signalled.append(pid), killpg(pid, number))[1])
+    ExperimentRegistry.Register(name="origin", retries=0)(origin)
+
+    specs = pl.DataFrame({"n": range(30)})
+    BaseExperiment("origin").allocate(specs, engine="local", workers=2, chunk=1, max_errors=None)[1].result(timeout=100)
+
+    assert len(signalled) >= 5  # three that died, two at the end
+    assert len(signalled) == len(set(signalled))

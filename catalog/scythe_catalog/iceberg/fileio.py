@@ -28,7 +28,7 @@ def _read(location: str) -> bytes:
 
 
 #: Manifests, and lists of them, have names of their own: a commit looks at one several times.
-_never_changed = lru_cache(maxsize=64)(_read)
+_read_once = lru_cache(maxsize=64)(_read)
 
 
 class _Input(InputFile):
@@ -41,7 +41,7 @@ class _Input(InputFile):
         return objects.exists(key)
 
     def open(self, seekable: bool = True) -> InputStream:
-        read = _never_changed if self.location.endswith(".avro") else _read
+        read = _read_once if self.location.endswith(".avro") else _read
         return io.BytesIO(read(self.location))  # pyright: ignore[reportReturnType]
 
 

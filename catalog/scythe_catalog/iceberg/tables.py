@@ -33,7 +33,7 @@ LEDGER = "scythe.committed."
 _KEPT_SNAPSHOTS, _MANY_SNAPSHOTS = 5, 20
 _PATIENCE_SECONDS = 300.0
 _QUEUE_SECONDS = 5.0
-#: A table that was loaded so shortly ago is not loaded anew for a first try: whoever was faster makes that fail.
+#: A table over a network that was loaded so shortly ago is not loaded anew for a first try: whoever was faster makes that fail.
 _FRESH_SECONDS = 1.0
 
 
@@ -207,7 +207,9 @@ class Table:
         from pyiceberg.exceptions import CommitFailedException, ValidationException
 
         table = copy.copy(self.iceberg)  # PyIceberg's changes when it is loaded anew, or committed to
-        fresh = time.monotonic() - self.loaded < _FRESH_SECONDS
+        # In a folder the load is cheap, and is done when the queue is over.
+        remote = Objects.at(table.location()).folder is None
+        fresh = remote and time.monotonic() - self.loaded < _FRESH_SECONDS
         deadline = time.monotonic() + _PATIENCE_SECONDS
         pause = 0.01
         while True:

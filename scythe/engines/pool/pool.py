@@ -374,6 +374,9 @@ def _send(worker: _Worker, message: Any) -> None:
 
 
 def _kill(worker: _Worker) -> None:
+    """Kills a process and its group, once: when it has been waited for, its number may be another's."""
+    if worker.killed:
+        return
     worker.killed = True
     pid = worker.process.pid
     if pid is None:
