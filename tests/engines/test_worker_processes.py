@@ -5,13 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import os
-import resource
-import signal
-import statistics
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,7 +28,8 @@ from scythe.errors import SettingsError
 from scythe.record.plan import RunPlan
 from scythe.registry import ExperimentRegistry, experiment_of
 from scythe.settings import storage
-from tests.cluster import descendants, wait_for
+from tests.cluster import wait_for
+from tests.engines.a_script import run_script
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -58,37 +55,6 @@ def finish(function: Callable[..., Any], n: int, **how: Any) -> pl.DataFrame:
     result = ref.result(timeout=100)
     assert result.errors == 0, scythe.read(function.__name__, table="errors")["traceback"].to_list()
     return scythe.read(function.__name__).sort("sort_index")
-
-
-def run_script(text: str, *flags: str, **how: Any) -> subprocess.CompletedProcess[str]:
-    Path("script.py").write_text(SCRIPT + text)
-    return subprocess.run(
-        [sys.executable, *flags, "script.py"], capture_output=True, text=True, timeout=120, check=False, **how
-    )
-
-
-SCRIPT = """
-import os, sys
-import polars as pl
-import scythe
-from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
-
-class Tick(ExperimentInputSpec):
-    n: int
-
-class Seen(ExperimentOutputSpec):
-    text: str
-
-@ExperimentRegistry.Register(retries=0)
-def look(spec: Tick) -> Seen:
-    flags = sys.flags
-    return Seen(text=f"{flags.optimize} {flags.dont_write_bytecode} {flags.utf8_mode} {sys.warnoptions}")
-
-def go(**how):
-    ref = BaseExperiment(look).allocate(pl.DataFrame({"n": [1, 2]}), engine="local", workers=1, **how)[1]
-    return ref.result(timeout=100)
-
-"""
 
 
 # --- how it starts ----------------------------------------------------------------------------------
@@ -372,124 +338,3 @@ def test_inputs_of_a_chunk_that_is_on_its_way_back_count_as_done_and_are_counted
             left.append(pool.running())
             assert done + left[-1] == 9
         assert left == sorted(left, reverse=True)
-
-
-# --- what they are forked from ------------------------------------------------------------------------------
-
-on_linux = pytest.mark.skipif(sys.platform != "linux", reason="worker processes are forked on Linux alone")
-
-
-def origin(spec: Tick) -> Seen:
-    if spec.n % 10 == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return Seen(
-        found=os.getppid(), text=f"{os.getpid()} {os.getsid(0)} {resource.getrusage(resource.RUSAGE_SELF).ru_utime}"
-    )
-
-
-@on_linux
-def test_a_process_that_takes_the_place_of_a_dead_one_is_forked_of_what_is_loaded_already(root: Path) -> None:
-    ExperimentRegistry.Register(name="origin", retries=0)(origin)
-    _, ref = BaseExperiment("origin").allocate(
-        pl.DataFrame({"n": range(60)}), engine="local", workers=2, chunk=5, max_errors=None
-    )
-    assert ref.result(timeout=100).errors == 6
-
-    rows = scythe.read("origin")
-    processes = [text.split() for text in rows["text"]]
-    assert len(set(rows["found"])) == 1  # one process forks all
-    assert os.getpid() not in set(rows["found"])
-    assert len({pid for pid, _, _ in processes}) >= 4
-    assert all(pid == session for pid, session, _ in processes)  # so that it can be killed with all that it has started
-    # The CPU time of a process counts from its fork: loading anew would take several times as long.
-    assert statistics.median(float(seconds) for _, _, seconds in processes) < 0.2
-    assert not Path(f"/proc/{rows['found'][0]}").exists()
-
-
-def parricide(spec: Marked) -> Seen:
-    if spec.n == 5 and not Path(spec.mark).exists():
-        Path(spec.mark).touch()
-        os.kill(os.getppid(), signal.SIGKILL)
-        time.sleep(60)  # its own end comes with that of its parent
-    return Seen(found=spec.n)
-
-
-@on_linux
-def test_a_run_goes_on_where_the_process_that_its_processes_are_forked_from_is_killed(
-    root: Path, tmp_path: Path
-) -> None:
-    ExperimentRegistry.Register(name="parricide", retries=0)(parricide)  # and no input pays for it
-    specs = pl.DataFrame({"n": range(12), "mark": str(tmp_path / "mark")})
-
-    _, ref = BaseExperiment("parricide").allocate(specs, engine="local", workers=2, chunk=1)
-
-    assert ref.result(timeout=100).errors == 0
-    assert (tmp_path / "mark").exists()
-    assert sorted(scythe.read("parricide")["found"]) == list(range(12))
-
-
-@on_linux
-def test_a_pool_that_is_closed_before_its_processes_are_there_leaves_none(root: Path) -> None:
-    before = set(descendants(os.getpid()))
-    with Pool(3):
-        pass
-    wait_for(lambda: set(descendants(os.getpid())) <= before)
-
-
-BLOCKED = """
-import signal
-signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT})
-os.environ["SCYTHE_STORAGE_ROOT"] = "here"
-
-@ExperimentRegistry.Register(name="die", retries=0)
-def die(spec: Tick) -> Seen:
-    if spec.n == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return Seen(text="")
-
-ref = BaseExperiment(die).allocate(pl.DataFrame({"n": range(4)}), engine="local", workers=2, chunk=1)[1]
-print(ref.result().errors)
-"""
-
-
-def test_signals_that_the_caller_was_started_without_are_heard_by_those_who_need_them(root: Path) -> None:
-    assert run_script(BLOCKED).stdout == "1\n"
-
-
-FULL = """
-import os, sys
-if "fork_server" in " ".join(sys.orig_argv):
-    def fork():
-        raise BlockingIOError(11, "Resource temporarily unavailable")
-    os.fork = fork
-"""
-
-
-@on_linux
-def test_where_no_process_can_be_forked_the_run_says_so_and_leaves_nothing(root: Path, tmp_path: Path) -> None:
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(FULL)
-    (tmp_path / "temp").mkdir()
-    there = {**os.environ, "PYTHONPATH": f"{tmp_path / 'site'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-
-    done = run_script("\ngo()\n", env={**there, "TMPDIR": str(tmp_path / "temp")})
-
-    assert "cannot be forked" in done.stderr
-    assert "RunError: worker processes die before they are ready" in done.stderr
-    assert list((tmp_path / "temp").iterdir()) == []
-
-
-@on_linux
-def test_no_number_of_a_process_is_signalled_again_once_it_may_be_anothers(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    signalled: list[int] = []
-    killpg = os.killpg
-    monkeypatch.setattr(os, "killpg", lambda pid, number: (signalled.append(pid), killpg(pid, number))[1])
-    ExperimentRegistry.Register(name="origin", retries=0)(origin)
-
-    specs = pl.DataFrame({"n": range(30)})
-    BaseExperiment("origin").allocate(specs, engine="local", workers=2, chunk=1, max_errors=None)[1].result(timeout=100)
-
-    assert len(signalled) >= 5  # three that died, two at the end
-    assert len(signalled) == len(set(signalled))

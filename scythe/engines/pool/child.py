@@ -79,6 +79,7 @@ def main(fd: int, parent: int) -> None:
     try:
         setup: dict[str, Any] = pickle.loads(connection.recv_bytes())
         _print_at_once()
+        _take_environment(setup["environment"])
         tempfile.tempdir = os.environ["TMPDIR"] = setup["tempdir"]
         with contextlib.suppress(OSError):  # the folder is gone: then it is the one that was inherited
             os.chdir(setup["cwd"])
@@ -94,6 +95,13 @@ def main(fd: int, parent: int) -> None:
         _send(connection, "broken", _told(error))
         return
     _serve(connection, tell, printed)
+
+
+def _take_environment(environment: dict[str, str]) -> None:
+    """The process that this one was forked from may have been started before some of it was set."""
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
+    os.environ.update({name: value for name, value in environment.items() if os.environ.get(name) != value})
 
 
 def _print_at_once() -> None:

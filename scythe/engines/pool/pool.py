@@ -27,7 +27,7 @@ from scythe.define.bookkeeping import LogRow
 from scythe.engines.pool import logs
 from scythe.engines.pool.child import ENDED, POSITION, Job
 from scythe.engines.pool.cores import thread_limits
-from scythe.engines.pool.fork_server import ForkServer, Process
+from scythe.engines.pool.fork_server import Process, fork_server, keep
 from scythe.engines.pool.leftovers import PoolFolder, sweep_dead
 from scythe.engines.pool.processes import beyond_standard, fill_standard_handles
 from scythe.errors import RunError, StorageError, StorageRefused
@@ -168,7 +168,8 @@ class Pool:
         sweep_dead()
         self._folder = PoolFolder()
         self._started = self._false_starts = self._orphans = 0
-        self._server = ForkServer(output, {**os.environ, **thread_limits(size, os.environ)})
+        self._environment = {**os.environ, **thread_limits(size, os.environ)}
+        self._server = fork_server(self._environment)
         self._cwd = _working_folder()
         self._workers: list[_Worker] = []
         try:
@@ -194,7 +195,7 @@ class Pool:
             position = mmap.mmap(file.fileno(), POSITION.size)
         ours, theirs = (beyond_standard(end.detach()) for end in socket.socketpair())
         try:
-            process = self._server.start(theirs)
+            process = self._server.start(theirs, self._output)
         except BaseException:
             os.close(ours)
             raise
@@ -202,7 +203,13 @@ class Pool:
             os.close(theirs)
         link: connection.Connection[Any, Any] = connection.Connection(ours)
         worker = _Worker(process, link, position, path)
-        setup = {"cwd": self._cwd, "position": path, "tempdir": worker.tempdir, "log_levels": logs.levels()}
+        setup = {
+            "cwd": self._cwd,
+            "environment": self._environment,
+            "position": path,
+            "tempdir": worker.tempdir,
+            "log_levels": logs.levels(),
+        }
         _send(worker, setup)
         return worker
 
@@ -344,7 +351,7 @@ class Pool:
         """Kills all workers and what they started."""
         with contextlib.ExitStack() as last:  # each, whatever becomes of the others; the last one named is done first
             last.callback(self._folder.remove)
-            last.callback(self._server.close)
+            last.callback(self._server.close if self._false_starts or self._orphans else lambda: keep(self._server))
             for worker in self._workers:
                 last.callback(self._ended, worker)
             for worker in self._workers:

@@ -6,15 +6,20 @@ give a child a process group of its own.
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import fcntl
 import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from scythe.errors import RunError
 
 _FIRST_FREE = 3
+#: What /proc/self/status says of what a child gets.
+_INHERITED = ("Umask", "Uid", "Gid", "Groups", "SigBlk", "SigIgn", "Cap", "NoNewPrivs", "Seccomp", "Cpus_", "Mems_")
 _PREAMBLE = "import sys; sys.path[:] = {path!r}; "
 
 
@@ -50,6 +55,18 @@ def start_python(
         raise RunError(f"a worker process cannot be started ({sys.executable}): {error}") from error
 
 
+def inherited() -> object:
+    """All that a process has from the one that starts it, beside its environment, its handles and its working folder."""
+    facts = [os.getpid(), sys.executable, sys.path, _flags(), os.getpriority(os.PRIO_PROCESS, 0)]
+    for name in ("limits", "cgroup", "oom_score_adj"):
+        with contextlib.suppress(OSError):
+            facts.append(Path(f"/proc/self/{name}").read_text())
+    with contextlib.suppress(OSError):  # of the thread: it may have cores of its own, and block signals
+        lines = Path("/proc/thread-self/status").read_text().splitlines()
+        facts.append([line for line in lines if line.startswith(_INHERITED)])
+    return copy.deepcopy(facts)
+
+
 def _flags() -> list[str]:
     """The interpreter's own flags (-O, -W, -X, ...), as `multiprocessing` hands them on."""
     return subprocess._args_from_interpreter_flags()  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
@@ -68,7 +85,7 @@ def fill_standard_handles() -> None:
     """Opens standard handles that are closed on nothing: else a file of a run would get the number of one."""
     for fd in range(_FIRST_FREE):
         if not is_open(fd):
-            os.open(os.devnull, os.O_RDWR)  # it gets the lowest number that is free
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number that is free
 
 
 def beyond_standard(fd: int) -> int:
