@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from botocore.loaders import JSONFileLoader
 from hypothesis import HealthCheck, settings
 
 from tests.postgres_server import postgres_server
@@ -14,6 +16,9 @@ from tests.s3_server import S3Server, s3_server
 
 settings.register_profile("scythe", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("scythe")
+
+# Each test with a bucket has a session of its own, which would parse the same megabytes of service models.
+JSONFileLoader.load_file = functools.cache(JSONFileLoader.load_file)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import polars as pl
@@ -68,6 +69,10 @@ def test_however_the_rows_come_the_counts_are_the_same(rows: list[tuple[str, int
     for start in range(0, len(messages), size):
         piecewise.add(errors(messages[start : start + size], first=start))
     assert piecewise.all() == whole.all()
+    apart = [ErrorKinds() for _ in range(3)]
+    for start in range(0, len(messages), size):
+        apart[start // size % 3].add(errors(messages[start : start + size], first=start))
+    assert ErrorKinds(*(json.loads(json.dumps(one.told())) for one in apart)).all() == whole.all()
     assert sum(kind.count for kind in whole.all()) == len(rows)
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from obstore.exceptions import BaseError
 
@@ -18,7 +19,7 @@ from scythe.gather.coverage import Coverage
 from scythe.gather.error_kinds import ErrorKinds, News
 from scythe.gather.error_limit import ErrorLimit
 from scythe.gather.final import Gather, coverage_of
-from scythe.gather.parts import Part, PartFile, Rows, record_shown, stored_parts, write_part
+from scythe.gather.parts import Part, PartFile, Rows, parts_named, record_shown, stored_parts, write_part
 from scythe.gather.publish import settle
 from scythe.leaf.rows import ChunkResult
 from scythe.record.generations import catalog_of
@@ -29,6 +30,8 @@ from scythe_catalog.storage.objects import reason
 _FIRST_FLUSH_SECONDS = 10.0
 _FLUSH_SHARE = 0.02
 _MAX_HELD_BYTES = 64 * 1024 * 1024
+#: So many kinds of errors are told of while the work goes on; the result has them all.
+_TOLD_KINDS = 50
 
 
 class Collector:
@@ -101,6 +104,21 @@ class Collector:
             self.flush()
         self.limit.check_part(part.rows, part.errors, self._kinds)
 
+    def account(self) -> dict[str, Any]:
+        """How many inputs have come in and how those failed that did, as plain data for others."""
+        told = {"news": self.news[:_TOLD_KINDS], "kinds": self._kinds.told(_TOLD_KINDS)}
+        return {"rows": self.rows, "errors": self.errors, **told}
+
+    def check_with(self, accounts: Sequence[Mapping[str, Any]]) -> None:
+        """Looks at the limit with what others that work on the attempt tell of themselves.
+
+        Raises:
+            TooManyErrors: together more inputs have failed than the run may have.
+        """
+        rows, errors = (sum(account[name] for account in accounts) for name in ("rows", "errors"))
+        kinds = ErrorKinds(self._kinds.told(), *(account.get("kinds", ()) for account in accounts))
+        self.limit.check_with(rows, errors, kinds)
+
     def flush(self, *, show: bool = True) -> None:
         """Makes what is held survive this process, and with `show` visible to readers of the catalog."""
         started = time.monotonic()
@@ -112,6 +130,16 @@ class Collector:
             self._show()
         took = time.monotonic() - started
         self._next_flush = time.monotonic() + max(_FIRST_FLUSH_SECONDS, took / _FLUSH_SHARE)
+
+    def hand_over(self) -> list[str]:
+        """Makes what is held survive this process; the names of the parts that readers do not see yet, for another to show."""
+        self.flush(show=False)
+        parts, self._unshown = self._unshown, []
+        return [part.name for part in parts]
+
+    def show_later(self, names: Iterable[str]) -> None:
+        """Shows parts that others have counted, when it is time to show one's own."""
+        self._unshown += parts_named(self.plan, names)
 
     def keep(self, error: BaseException) -> None:
         """`flush`, where an error ends the work: that is what is told, and what keeps this from succeeding is a note on it."""

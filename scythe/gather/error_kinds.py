@@ -33,8 +33,25 @@ class News(NamedTuple):
 class ErrorKinds:
     """The kinds of errors that have been seen, with their counts."""
 
-    def __init__(self) -> None:
+    def __init__(self, *told: Iterable[Any]) -> None:
+        """None yet, or all that others have `told`, together."""
         self._found: dict[tuple[str, str, str], ErrorKind] = {}
+        for of_one in told:
+            for key, plain in of_one:
+                self._add(tuple(key), ErrorKind.model_validate(plain))
+
+    def told(self, most: int | None = None) -> list[Any]:
+        """The most frequent kinds as plain data, for another to count them in."""
+        found = sorted(self._found.items(), key=lambda item: -item[1].count)[:most]
+        return [[list(key), kind.model_dump()] for key, kind in found]
+
+    def _add(self, key: tuple[str, str, str], kind: ErrorKind) -> None:
+        known = self._found.get(key)
+        if known is None:
+            self._found[key] = kind
+        else:
+            first = min(known, kind, key=lambda one: one.first)
+            self._found[key] = first.model_copy(update={"count": known.count + kind.count})
 
     def add(self, errors: pa.Table) -> list[News]:
         """Counts rows of `errors`; gives the first of each kind that is new."""

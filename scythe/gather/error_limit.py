@@ -26,26 +26,37 @@ class ErrorLimit:
             TooManyErrors: it is more than the run may have.
         """
         self._rows, self._errors = self._rows + rows, self._errors + errors
+        self._judge(self._rows, self._errors, kinds)
+
+    def check_with(self, rows: int, errors: int, kinds: ErrorKinds) -> None:
+        """The same with as many inputs that others have finished until now, `kinds` being those of all.
+
+        Raises:
+            TooManyErrors: together it is more than the run may have.
+        """
+        self._judge(self._rows + rows, self._errors + errors, kinds)
+
+    def _judge(self, rows: int, errors: int, kinds: ErrorKinds) -> None:
         if self._passed:
             return
         found = kinds.all()
         what = f"{found[0].name}: {found[0].message}" if found else "errors that `scythe errors` shows"
         if self._most == "alike":
-            if self._rows or len(found) > 1:
+            if rows or len(found) > 1:
                 self._passed = True
-            elif self._errors >= FIRST_INPUTS:
+            elif errors >= FIRST_INPUTS and sum(kind.count for kind in found) == errors:
                 raise TooManyErrors(
-                    self._told(f"the first {self._errors:,} inputs that finished have all failed alike: {what}")
+                    self._told(f"the first {errors:,} inputs that finished have all failed alike: {what}")
                 )
-        elif isinstance(self._most, float) and self._errors > self._most * self._inputs:
+        elif isinstance(self._most, float) and errors > self._most * self._inputs:
             raise TooManyErrors(
                 self._told(
-                    f"{self._errors:,} inputs have failed, more than {self._most:.3g} of all, most of them with {what}"
+                    f"{errors:,} inputs have failed, more than {self._most:.3g} of all, most of them with {what}"
                 )
             )
-        elif isinstance(self._most, int) and self._errors > self._most:
+        elif isinstance(self._most, int) and errors > self._most:
             raise TooManyErrors(
-                self._told(f"{self._errors:,} inputs have failed, more than {self._most:,}, most of them with {what}")
+                self._told(f"{errors:,} inputs have failed, more than {self._most:,}, most of them with {what}")
             )
 
     def check_part(self, rows: int, errors: int, kinds: ErrorKinds) -> None:

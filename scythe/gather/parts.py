@@ -89,10 +89,14 @@ def stored_parts(plan: RunPlan, after: int = 0) -> list[Part]:
 
     What an attempt writes when a later one has ended already came too late: it counts for nothing.
     """
-    objects, folder = plan.objects, plan.key.parts
-    names = [n for n in objects.files(folder) if n.endswith(".json") and number_of(n) > after]
-    found = objects.read_all(f"{folder}/{n}" for n in names)
-    return [Part.from_json(raw, objects.uri(f"{folder}/{n}")) for n, raw in zip(names, found, strict=True)]
+    names = [n for n in plan.objects.files(plan.key.parts) if n.endswith(".json") and number_of(n) > after]
+    return parts_named(plan, (name.removesuffix(".json") for name in names))
+
+
+def parts_named(plan: RunPlan, names: Iterable[str]) -> list[Part]:
+    """The parts of a run with these names."""
+    objects, keys = plan.objects, [f"{plan.key.parts}/{name}.json" for name in names]
+    return [Part.from_json(raw, objects.uri(key)) for key, raw in zip(keys, objects.read_all(keys), strict=True)]
 
 
 def record_shown(objects: Objects, key: RunKey, files: Sequence[PartFile], by: str) -> None:

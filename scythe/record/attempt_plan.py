@@ -130,16 +130,22 @@ class Ended:
     news: tuple[tuple[str, str], ...] = ()
 
 
+def accounts(objects: Objects, key: RunKey, prefix: str = "") -> dict[str, dict[str, Any]]:
+    """What the nodes of attempts tell of themselves, by their names, those that begin so: every two seconds at best."""
+    names = [name for name in objects.files(key.progress) if name.startswith(prefix)]
+    told = objects.read_all(f"{key.progress}/{name}" for name in names)
+    return {name.removesuffix(".json"): parse(raw, key.progress) for name, raw in zip(names, told, strict=True)}
+
+
 def progress_of(objects: Objects, key: RunKey, inputs: int) -> Ended:
     """How far the last attempt on a run of `inputs` is, the attempts before it counted in."""
     number = last_attempt_planned(objects, key)
     if not number:
         return Ended(0, 0)
-    attempt, names = load_attempt_plan(objects, key, number), objects.files(key.progress)
-    told = [parse(raw, key.progress) for raw in objects.read_all(f"{key.progress}/{n}" for n in names)]
-    now = [t for name, t in zip(names, told, strict=True) if name.startswith(f"{number:06d}-")]
+    attempt, told = load_attempt_plan(objects, key, number), accounts(objects, key)
+    now = [account for name, account in told.items() if name.startswith(f"{number:06d}-")]
     # An attempt on what failed runs those inputs again; any other leaves the errors of the attempts before.
-    failed = sum(t["errors"] for t in (told if attempt.show else now))
+    failed = sum(account["errors"] for account in (told.values() if attempt.show else now))
     done = inputs - attempt.n + sum(t["rows"] + t["errors"] for t in now)
     news = {kind: text for t in reversed(now) for kind, text in t.get("news", ())}
     return Ended(min(done, inputs), min(failed, inputs), tuple(news.items()))

@@ -115,7 +115,7 @@ def test_signals_that_the_caller_was_started_without_are_heard_by_those_who_need
 
 FULL = """
 import os, sys
-if "fork_server" in " ".join(sys.orig_argv):
+if "forking.serve" in " ".join(sys.orig_argv):
     def fork():
         raise BlockingIOError(11, "Resource temporarily unavailable")
     os.fork = fork

@@ -60,6 +60,9 @@ def obey(spec: Order) -> Value:
         case "is killed, then works":
             if call == 1:
                 os.kill(os.getpid(), signal.SIGKILL)
+        case "waits, then raises":
+            wait_for_gate(spec)
+            raise ValueError(f"call {call}")
         case "raises at length":
             raise ValueError("x" * 5_000_000)
         case "gives a large frame":

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 import pytest
 
 import scythe
 from scythe.errors import TooManyErrors
+from scythe.record.attempt_plan import progress_of
+from scythe.scatter_gather import RecursionMap
 from tests.cluster import PATIENCE, wait_for
 from tests.hatchet.sites import Site, calls, check
 
@@ -107,3 +110,33 @@ def test_a_mistake_that_all_inputs_share_stops_the_run_after_a_few(main: Site) -
     assert 20 <= scythe.read(run.experiment, table="tasks", run=run).height <= 64
     result = run.resume(max_errors=None).result(timeout=PATIENCE)
     assert (result.rows, result.errors, result.error_kinds[0].count) == (0, 150, 150)
+
+
+@pytest.mark.parametrize(
+    ("most", "said"),
+    [(25, "[34]. inputs have failed, more than 25, most"), ("alike", "first .. inputs .* failed alike")],
+)
+def test_how_many_inputs_may_fail_holds_for_all_nodes_of_a_tree_together(main: Site, most: Any, said: str) -> None:
+    _, specs = main.orders(*["raises"] * 40)  # ten for each node
+    run, ref = main.allocate("obey", specs, recursion_map=RecursionMap(factor=4, max_depth=1), chunk=5, max_errors=most)
+
+    with pytest.raises(TooManyErrors, match=f"(?s){said}.*ValueError: call"):
+        ref.result(timeout=PATIENCE)
+
+    wait_for(lambda: run.status == "incomplete", timeout=PATIENCE)
+
+
+def test_a_node_whose_inputs_all_fail_stops_no_run_in_which_others_do_well(main: Site) -> None:
+    fates = (["waits, then raises"] + ["fine"] * 3) * 25  # every fourth is of one node
+    scratch, specs = main.orders(*fates)
+    shape = RecursionMap(factor=4, max_depth=1)
+
+    run, ref = main.allocate("obey", specs, recursion_map=shape, chunk=25, max_errors="alike")
+    wait_for(lambda: progress_of(run.objects, run.key, run.inputs).done == 75, timeout=PATIENCE)
+    wait_for(
+        lambda: scythe.read(run.experiment, run=run).height == 75, timeout=PATIENCE
+    )  # the root shows what they have
+    (scratch / "gate").touch()
+
+    result = ref.result(timeout=PATIENCE)
+    assert (result.rows, result.errors) == (75, 25)

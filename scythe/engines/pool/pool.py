@@ -168,9 +168,9 @@ class Pool:
         sweep_dead()
         self._folder = PoolFolder()
         self._started = self._false_starts = self._orphans = 0
-        self._environment = {**os.environ, **thread_limits(size, os.environ)}
-        self._server = fork_server(self._environment)
-        self._cwd = _working_folder()
+        environment = {**os.environ, **thread_limits(size, os.environ)}
+        self._setup = {"cwd": _working_folder(), "environment": environment}
+        self._server = fork_server(environment)
         self._workers: list[_Worker] = []
         try:
             for _ in range(size):
@@ -203,14 +203,8 @@ class Pool:
             os.close(theirs)
         link: connection.Connection[Any, Any] = connection.Connection(ours)
         worker = _Worker(process, link, position, path)
-        setup = {
-            "cwd": self._cwd,
-            "environment": self._environment,
-            "position": path,
-            "tempdir": worker.tempdir,
-            "log_levels": logs.levels(),
-        }
-        _send(worker, setup)
+        own = {"position": path, "tempdir": worker.tempdir, "log_levels": logs.levels()}
+        _send(worker, {**self._setup, **own})
         return worker
 
     def prepare(self, job: Job) -> None:

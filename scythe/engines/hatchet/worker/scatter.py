@@ -15,7 +15,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from hatchet_sdk import DurableContext
@@ -36,7 +36,7 @@ from scythe.gather.error_limit import FIRST_INPUTS
 from scythe.gather.parts import Part
 from scythe.gather.payload import Packed
 from scythe.leaf.rows import ChunkResult
-from scythe.record.attempt_plan import is_alone, load_shape, store_alone, store_shape
+from scythe.record.attempt_plan import accounts, is_alone, load_shape, store_alone, store_shape
 from scythe.record.layout import RunKey
 from scythe.record.lease import Lease
 from scythe.scatter_gather import Node, RecursionMap, Shape, choose
@@ -51,8 +51,6 @@ _MAX_PROBES = 64
 _PROBE_SECONDS = 5.0
 _LOOK_SECONDS = 1.0
 _PROGRESS_SECONDS = 2.0
-#: So many kinds of errors a node tells of while it works; the result has them all.
-_NEWS = 50
 
 
 def scatter_function(
@@ -90,11 +88,10 @@ def scatter_function(
         loaded = await loader.attempt(payload, experiment)
         node = node_class(payload, tasks(), loaded, stopping, context.retry_count)
         if await node.is_given_up():
-            return {"rows": 0, "errors": 0}
+            return {"parts": []}
         await node.take_up()
         await node.run()
-        await in_thread(node.collector.flush)
-        return {"rows": node.collector.rows, "errors": node.collector.errors}
+        return {"parts": await in_thread(node.collector.hand_over)}
 
     return scatter
 
@@ -135,7 +132,9 @@ class WorkingNode:
         self._name = f"{attempt.number:06d}-node-{'_'.join(map(str, self.payload.path)) or 'root'}"
         # A try that the engine has given up may not know it yet: each names its parts for itself.
         prefix = f"{self._name}-{uuid.uuid4().hex[:8]}"
-        self.collector = NodeCollector(run.plan, run.experiment, attempt.number, prefix=prefix, show=attempt.show)
+        # How many inputs may fail holds for the whole tree: its root counts.
+        plan = replace(run.plan, max_errors=None) if self.payload.path else run.plan
+        self.collector = NodeCollector(plan, run.experiment, attempt.number, prefix=prefix, show=attempt.show)
         self._progress = f"{run.plan.key.progress}/{self._name}.json"
         self._told = 0.0
         self.children = Children(metadata(self.payload.run, self.payload.turn, root=False))
@@ -194,7 +193,7 @@ class WorkingNode:
             node = shape.root(self.loaded.attempt.n)
             for k in self.payload.path:
                 node = node.child(k, shape.factor)
-            nodes = len(node.children(shape.tree))
+            nodes = in_tree = len(node.children(shape.tree))
             if nodes and await self._in_store(is_alone, self.payload.path):
                 nodes = 0
             await (self._trigger_nodes(nodes) if nodes else self._trigger_leaves(shape, node))
@@ -206,8 +205,11 @@ class WorkingNode:
                     nodes = 0
                 if self.collector.is_due:
                     await in_thread(self.collector.flush)
-                await self._tell()
+                if await self._tell() and nodes:
+                    await self._check_tree()
             await self._tell(last=True)
+            if in_tree:
+                await self._check_tree()
         except BaseException as error:
             await self._give_up()
             cancelled = isinstance(error, asyncio.CancelledError) and not self.stopping.is_set
@@ -270,6 +272,7 @@ class WorkingNode:
 
     async def _accept(self, arrived: list[tuple[Any, Outcome]]) -> None:
         packed: list[Packed] = []
+        parts: list[str] = []
         failed: RunError | None = None
         for _, output in arrived:
             if isinstance(output, BaseException):
@@ -278,11 +281,13 @@ class WorkingNode:
                 failed = RunError(f"a task of {self.payload.run} was cancelled, or waited too long for a worker")
             else:
                 packed += output.get("pieces", ())
-        await in_thread(lambda: self._take(packed))
+                parts += output.get("parts", ())
+        await in_thread(lambda: self._take(packed, parts))
         if failed is not None:
             raise failed
 
-    def _take(self, packed: list[Packed]) -> None:
+    def _take(self, packed: list[Packed], parts: list[str]) -> None:
+        self.collector.show_later(parts)
         for one in packed:
             found = self.loaded.prepared.packing.unpack(one)
             if isinstance(found, Part):
@@ -298,15 +303,29 @@ class WorkingNode:
         with contextlib.suppress(OSError, BaseError, asyncio.CancelledError):
             await in_thread(self.collector.flush)
 
-    async def _tell(self, *, last: bool = False) -> None:
-        """Writes how far the node is, for clients that wait."""
-        if not last and time.monotonic() - self._told < _PROGRESS_SECONDS:
+    async def _check_tree(self) -> None:
+        """Counts what all nodes below tell of themselves.
+
+        Raises:
+            TooManyErrors: together more inputs have failed than the run may have.
+        """
+        plan = self.loaded.prepared.plan
+        if plan.max_errors is None or self.payload.path:
             return
+        nodes = self._name.removesuffix("root")
+        with contextlib.suppress(OSError, BaseError):  # they are looked at again
+            told = await asyncio.to_thread(accounts, plan.objects, plan.key, nodes)
+            self.collector.check_with([account for name, account in told.items() if name != self._name])
+
+    async def _tell(self, *, last: bool = False) -> bool:
+        """Writes how far the node is, for those who wait for it; whether it was time to do so."""
+        if not last and time.monotonic() - self._told < _PROGRESS_SECONDS:
+            return False
         self._told = time.monotonic()
-        collector = self.collector
-        done = json.dumps({"rows": collector.rows, "errors": collector.errors, "news": collector.news[:_NEWS]}).encode()
-        with contextlib.suppress(OSError, BaseError):  # a client that sees less is no reason to fail
-            await asyncio.to_thread(self.loaded.prepared.plan.objects.write, self._progress, done)
+        with contextlib.suppress(OSError, BaseError):  # who sees less is no reason to fail
+            account = json.dumps(self.collector.account()).encode()
+            await asyncio.to_thread(self.loaded.prepared.plan.objects.write, self._progress, account)
+        return True
 
 
 def _measure(found: ChunkResult | Part, seconds: float, into: dict[str, list[tuple[float, float]]]) -> None:
