@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,9 +14,12 @@ import polars as pl
 import pytest
 
 from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
+from scythe.allocate import artifacts
 from scythe.record.results import ErrorKind
+from scythe.terminal import phase
 from scythe.terminal.progress import Progress
 from scythe.terminal.progress import _bar as progress_bar
+from scythe.utils.filesys import FileReference
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -68,3 +72,57 @@ def test_a_dataframe_that_fits_no_other_is_told_at_the_end(root: Path, capfd: py
     said: Any = capfd.readouterr().err
     assert "odd_frame v1.0.0: 1 error: OutputError " in said
     assert "hours" in said
+
+
+class Filed(ExperimentInputSpec):
+    weather: FileReference
+
+
+def length(spec: Filed) -> Value:
+    return Value(y=spec.weather.stat().st_size)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownArgumentType]
+
+
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def allocate_files(folder: Path) -> None:
+    ExperimentRegistry.Register(retries=0)(length)
+    for i in range(5):
+        (folder / f"{i}.txt").write_text("x" * i)
+    BaseExperiment(length).allocate(
+        pl.DataFrame({"weather": [str(folder / f"{i}.txt") for i in (0, 1, 2, 3, 4, 4)]}), engine="inline"
+    )
+
+
+def test_a_long_allocation_tells_what_it_is_at_and_a_short_one_nothing(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", quick := Screen())
+    allocate_files(tmp_path)
+    assert "input" not in quick.getvalue()
+
+    monkeypatch.setattr(artifacts, "_QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(phase, "Timer", at_once)
+    monkeypatch.setattr(sys, "stderr", shown := Screen())
+    allocate_files(tmp_path)
+
+    said = shown.getvalue()
+    steps = ("checking the inputs", "reading 5 input files", "storing 5 input files", "storing the inputs")
+    assert [step for step in steps if step in said] == list(steps)
+    assert [said.index(step) for step in steps] == sorted(said.index(step) for step in steps)
+    assert "10/10 bytes" in said
+
+
+def test_where_there_is_no_terminal_a_long_step_is_one_line(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(phase, "Timer", at_once)
+    allocate_files(tmp_path)
+    assert capfd.readouterr().err.splitlines()[:2] == ["checking the inputs …", "storing the inputs …"]
+
+
+def at_once(_: float, show: Callable[[], None]) -> SimpleNamespace:
+    """A timer of no time."""
+    return SimpleNamespace(start=show, cancel=lambda: None)

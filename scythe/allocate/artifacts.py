@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,10 +15,15 @@ from scythe.leaf.input_files import InputFile, write_record
 from scythe.record.layout import RunKey
 from scythe.remote.fetch import fetch_all
 from scythe.remote.identify import identify
+from scythe.terminal.transfer import TransferProgress
 from scythe_catalog.names import folded
 from scythe_catalog.redaction import redacted
 from scythe_catalog.storage.objects import Objects
 
+#: Files that are read at once: the disk may be at the other end of a network.
+_READERS = 16
+#: What is over sooner shows no progress.
+_QUIET_SECONDS = 0.7
 #: File systems take 255; a hash and a suffix may follow.
 _NAME_BYTES = 200
 
@@ -36,9 +43,12 @@ def store_artifacts(
     listed: dict[str, list[str]] = {}
     copies: dict[str, Path] = {}
     found: list[InputFile] = []
+    digest_of = _digests(
+        path for field, local in inputs.local_files.items() for path in (local | remote[field]).values()
+    )
     for field, local in inputs.local_files.items():
         files = local | remote[field]
-        digests = {text: _digest(path) for text, path in files.items()}
+        digests = {text: digest_of[path] for text, path in files.items()}
         keys = _keys(files, digests, key, field)
         copies |= {target: files[text] for text, target in keys.items()}
         uris = {text: objects.uri(target) for text, target in keys.items()}
@@ -49,7 +59,8 @@ def store_artifacts(
             for text, path in files.items()
         ]
         listed[field] = sorted({*uris.values(), *(u for u in inputs.remote_files[field] if u not in uris)})
-    objects.take_in((path, target) for target, path in copies.items())
+    with _progress(f"storing {len(copies):,} input files", copies.values()) as progress:
+        objects.take_in(((path, target) for target, path in copies.items()), lambda path: progress.came(_size(path)))
     if inputs.local_files:
         stay = [(field, uri) for field, all_ in inputs.remote_files.items() for uri in all_ if uri not in remote[field]]
         known = identify(uri for _, uri in stay)
@@ -74,9 +85,28 @@ def _fetched(inputs: Inputs, everything: bool) -> dict[str, dict[str, Path]]:
     return found
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _digests(paths: Iterable[Path]) -> dict[Path, str]:
+    """The sha256 of each file, which is read once, many at once."""
+    each = list(dict.fromkeys(paths))
+    with _progress(f"reading {len(each):,} input files", each) as progress, ThreadPoolExecutor(_READERS) as threads:
+
+        def digest(path: Path) -> str:
+            with path.open("rb") as stream:
+                found = hashlib.file_digest(stream, "sha256").hexdigest()
+            progress.came(_size(path))
+            return found
+
+        return dict(zip(each, threads.map(digest, each), strict=True))
+
+
+def _progress(title: str, paths: Collection[Path]) -> TransferProgress:
+    progress = TransferProgress(title, quiet=_QUIET_SECONDS, transient=True)
+    progress.expect(sum(map(_size, paths)))
+    return progress
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
 
 
 def _keys(files: dict[str, Path], digests: dict[str, str], key: RunKey, field: str) -> dict[str, str]:

@@ -22,6 +22,7 @@ from scythe.define.features import with_features
 from scythe.errors import DataError, InputError
 from scythe.names import ID_LEVELS
 from scythe.remote.schemes import is_remote
+from scythe.terminal.phase import Phase
 from scythe_catalog.compute import pc
 from scythe_catalog.redaction import holds_password
 from scythe_catalog.schema import Column, Frame, check_bounds, conform, models_to_arrow
@@ -52,6 +53,11 @@ def prepare_inputs(specs: Any, experiment: Experiment, *, overwrite_sort_index: 
     Raises:
         InputError: none at all, another model, a frame that does not fit, a rule broken, a file that is missing.
     """
+    with Phase("checking the inputs"):
+        return _prepared(specs, experiment, overwrite_sort_index)
+
+
+def _prepared(specs: Any, experiment: Experiment, overwrite_sort_index: bool) -> Inputs:
     single = isinstance(specs, BaseModel)
     try:
         given, models = _given(specs, experiment)

@@ -21,6 +21,7 @@ from scythe.record.plan import MaxErrors, RunPlan, TablePlan
 from scythe.record.provenance import begin
 from scythe.record.reserve import give_number, next_number
 from scythe.scatter_gather import RecursionMap
+from scythe.terminal.phase import Phase
 from scythe_catalog.iceberg.datafile import DataFileWriter
 from scythe_catalog.schema import arrow_to_models
 from scythe_catalog.storage.objects import Objects
@@ -52,7 +53,8 @@ def store_run(
         at = table.schema.get_field_index("experiment_id")
         table = table.set_column(at, table.schema.field(at), pa.repeat(pa.scalar(key.path), table.num_rows))
     metadata = {**(table.schema.metadata or {}), IO_SCHEMAS: json.dumps(experiment.schemas.to_json())}
-    with DataFileWriter(objects, key.specs, table.schema.with_metadata(metadata), None) as writer:
+    schema = table.schema.with_metadata(metadata)
+    with Phase("storing the inputs"), DataFileWriter(objects, key.specs, schema, None) as writer:
         writer.write(table)
     objects.write(key.io_spec, io_spec(experiment))
     objects.write(key.input_artifacts, dump_yaml({"files": artifacts}))

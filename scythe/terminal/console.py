@@ -22,10 +22,11 @@ def is_terminal(stream: object) -> bool:
         return False
 
 
-def bar_of(*columns: Any) -> Any:
-    """A bar of rich with these columns, not begun yet."""
+def bar_of(*columns: Any, transient: bool = False) -> Any:
+    """A bar of rich with these columns, not begun yet; a transient one goes when it stops."""
     from rich.console import Console
     from rich.progress import Progress
 
     # The stream as it is: rich would else ask for it again at each line, and get the one that writes above the bar.
-    return Progress(*columns, console=Console(file=sys.stderr), redirect_stdout=False, redirect_stderr=False)
+    console = Console(file=sys.stderr)
+    return Progress(*columns, console=console, redirect_stdout=False, redirect_stderr=False, transient=transient)

@@ -129,25 +129,45 @@ def wide() -> None:
 
 
 def runs() -> None:
-    """What the 1,000th run of an experiment costs, against the 10th."""
+    """What an experiment costs that has 10, 100 and 1,000 runs of ten inputs: one more run, reading, listing, room."""
     os.environ["SCYTHE_STORAGE_ROOT"] = folder = tempfile.mkdtemp(prefix="bench-")
     sys.path.insert(0, str(HERE))
     from building import sample, simulate_energy
 
+    import scythe
     from scythe.allocate import BaseExperiment
 
     experiment, specs = BaseExperiment(experiment=simulate_energy), sample(10)
-    seconds: list[float] = []
-    for _ in range(1010):
-        began = time.perf_counter()
-        _, ref = experiment.allocate(specs, version="bumppatch", engine="inline")
-        ref.result()
-        seconds.append(time.perf_counter() - began)
-    early, late = statistics.median(seconds[5:16]), statistics.median(seconds[990:1010])
-    print(
-        f"one run, the 10th {early * 1000:.0f} ms, the 1,000th {late * 1000:.0f} ms: {late / early:.2f} x (medians around it)"
-    )
+
+    def one_run() -> None:
+        experiment.allocate(specs, version="bumppatch", engine="inline")[1].result()
+
+    print("runs  one more  read newest  read all  list_runs  catalog")
+    done = 0
+    for many in (10, 100, 1000):
+        for _ in range(many - done - 5):
+            one_run()
+        done = many
+        steps: list[Callable[[], object]] = [
+            one_run,
+            lambda: scythe.read("simulate_energy"),
+            lambda: scythe.read("simulate_energy", "all", run="all"),
+            lambda: scythe.list_runs("simulate_energy"),
+        ]
+        shown = [f"{1000 * median_seconds(step, 5):6.0f} ms" for step in steps]
+        room = sum(path.stat().st_size for path in Path(folder, "_catalog").rglob("*") if path.is_file())
+        print(f"{many:5,} {shown[0]:>9} {shown[1]:>12} {shown[2]:>9} {shown[3]:>10} {room / 1e6:5.1f} MB")
     shutil.rmtree(folder)
+
+
+def median_seconds(action: Callable[[], object], times: int) -> float:
+    """The median of the wall seconds of so many calls."""
+    found: list[float] = []
+    for _ in range(times):
+        began = time.perf_counter()
+        action()
+        found.append(time.perf_counter() - began)
+    return statistics.median(found)
 
 
 def imports() -> None:
@@ -182,15 +202,8 @@ def read() -> None:
     run, ref = experiment.allocate(sample(1_000_000))
     uri = ref.result().uris["scalars"]
 
-    def timed(action: Callable[[], object]) -> float:
-        found: list[float] = []
-        for _ in range(7):
-            began = time.perf_counter()
-            action()
-            found.append(time.perf_counter() - began)
-        return statistics.median(found)
-
-    plain, ours = timed(lambda: pl.read_parquet(uri)), timed(lambda: scythe.read("simulate_energy", run.version))
+    plain = median_seconds(lambda: pl.read_parquet(uri), 7)
+    ours = median_seconds(lambda: scythe.read("simulate_energy", run.version), 7)
     print(
         f"1,000,000 rows among 100 runs: read {ours:.3f} s, pl.read_parquet {plain:.3f} s: {ours / plain:.2f} x, {ours - 1.3 * plain:+.3f} s over 1.3 x"
     )

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from polars.testing import assert_frame_equal
 
+import scythe
 from scythe.allocate import ExperimentRun
 from tests.cluster import PATIENCE, wait_for
 from tests.hatchet.sites import Site, check, folder_of
@@ -64,6 +65,18 @@ def test_rows_files_and_catalog_are_those_of_the_local_engine(main: Site, n: int
     for path, x in zip(refs["report"], refs["x"], strict=True):
         assert Path(path.removeprefix("file://")).read_text() == f"{x} {'ab'[int(x) % 2]}"
         assert there.experiment_id in path
+
+
+def test_files_that_a_cluster_packs_are_what_was_written_in_few_shards(main: Site) -> None:
+    run, ref = main.allocate("everything", rich(main, 12), chunk=4, pack=True)
+    assert ref.result(timeout=PATIENCE).rows == 11  # the fourth raises
+
+    refs = scythe.read(run.experiment, table="result_file_refs", run=run)
+    for uri, x in zip(refs["report"], refs["x"], strict=True):
+        assert scythe.fetch(uri).read_text() == f"{x} {'ab'[int(x) % 2]}"
+    where = scythe.read(run.experiment, table="packs", run=run)
+    assert where.height == 11
+    assert where["shard"].n_unique() <= 3
 
 
 def test_an_output_far_above_hatchets_limit_is_a_row_like_any_other(main: Site) -> None:

@@ -142,8 +142,13 @@ class Bucket(Objects):
 
         self._tried(attempt)
 
-    def take_in(self, files: Iterable[tuple[Path, str]]) -> None:
-        _at_once(lambda pair: self.upload(*pair), files)
+    def take_in(self, files: Iterable[tuple[Path, str]], came: Callable[[Path], None] | None = None) -> None:
+        def copy(pair: tuple[Path, str]) -> None:
+            self.upload(*pair)
+            if came is not None:
+                came(pair[0])
+
+        _at_once(copy, files)
 
     def staging_file(self, name: str) -> Path:
         return staging.private(name)

@@ -6,13 +6,17 @@ import contextlib
 import errno
 import shutil
 import stat
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from scythe_catalog.storage import disk, staging
 from scythe_catalog.storage.objects import Found, Objects
+
+#: Files that are copied at once: a disk may be at the other end of a network.
+_COPIES = 8
 
 
 @dataclass(frozen=True)
@@ -94,12 +98,20 @@ class Folder(Objects):
         finally:
             staging.drop(staged)
 
-    def take_in(self, files: Iterable[tuple[Path, str]]) -> None:
+    def take_in(self, files: Iterable[tuple[Path, str]], came: Callable[[Path], None] | None = None) -> None:
         staged: list[tuple[Path, str]] = []
+
+        def copy(pair: tuple[Path, Path]) -> None:
+            shutil.copyfile(*pair)
+            if came is not None:
+                came(pair[0])
+
         try:
-            for path, key in files:
-                staged.append((self.staging_file(path.name), key))
-                shutil.copyfile(path, staged[-1][0])
+            given = list(files)
+            staged += [(self.staging_file(path.name), key) for path, key in given]
+            with ThreadPoolExecutor(_COPIES) as threads:
+                for _ in threads.map(copy, [(path, at) for (path, _), (at, _) in zip(given, staged, strict=True)]):
+                    pass
             self.publish_all(staged)
         finally:
             for path, _ in staged:

@@ -177,8 +177,11 @@ class Objects(ABC):
         self.take_in([(path, key)])
 
     @abstractmethod
-    def take_in(self, files: Iterable[tuple[Path, str]]) -> None:
-        """Copies many local files, (path, key) pairs, which stay where they are; each is whole or absent."""
+    def take_in(self, files: Iterable[tuple[Path, str]], came: Callable[[Path], None] | None = None) -> None:
+        """Copies many local files at once, (path, key) pairs, which stay where they are; each is whole or absent.
+
+        `came` hears of each that was copied, from any thread.
+        """
 
     @abstractmethod
     def staging_file(self, name: str) -> Path:
