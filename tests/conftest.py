@@ -18,7 +18,7 @@ settings.register_profile("scythe", deadline=None, suppress_health_check=[Health
 settings.load_profile("scythe")
 
 # Each test with a bucket has a session of its own, which would parse the same megabytes of service models.
-JSONFileLoader.load_file = functools.cache(JSONFileLoader.load_file)
+JSONFileLoader.load_file = staticmethod(functools.cache(JSONFileLoader().load_file))
 
 
 @pytest.fixture
