@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from scythe.remote.fetch import fetch
     from scythe.reporting.verb import report
     from scythe.runs.open import open_run
+    from scythe.sampling.sensitivity import sensitivity
+    from scythe.sampling.verb import sample
     from scythe.transfer.verbs import download, upload
     from scythe.utils.filesys import FileReference, OptionalFileReference
 
@@ -46,6 +48,8 @@ _NAMES = {
     "scythe.remote.fetch": ("fetch",),
     "scythe.reporting.verb": ("report",),
     "scythe.runs.open": ("open_run",),
+    "scythe.sampling.sensitivity": ("sensitivity",),
+    "scythe.sampling.verb": ("sample",),
     "scythe.transfer.verbs": ("download", "upload"),
     "scythe.utils.filesys": ("FileReference", "OptionalFileReference"),
 }
@@ -77,7 +81,9 @@ __all__ = [
     "read",
     "report",
     "rows",
+    "sample",
     "scan",
+    "sensitivity",
     "upload",
 ]
 

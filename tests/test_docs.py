@@ -48,6 +48,8 @@ PAGE_OF = {
     "dataset": "dataset",
     "rows": "rows",
     "report": "report",
+    "sample": "sample",
+    "sensitivity": "sample",
     "download": "download",
     "upload": "download",
     "fetch": "download",

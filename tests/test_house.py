@@ -65,7 +65,7 @@ def test_arrays_are_made_without_pandas_until_somebody_imports_it() -> None:
 
 #: Names that users have in their code: the specification's, those of its later versions, and what is public beside them.
 PUBLIC = """
-scythe.__version__ scythe.read scythe.scan scythe.files scythe.dataset scythe.Dataset scythe.File scythe.Frame scythe.Stats scythe.rows scythe.list_experiments scythe.list_runs scythe.open_run scythe.report
+scythe.__version__ scythe.read scythe.scan scythe.files scythe.dataset scythe.Dataset scythe.File scythe.Frame scythe.Stats scythe.rows scythe.list_experiments scythe.list_runs scythe.open_run scythe.report scythe.sample scythe.sensitivity
 scythe.download scythe.upload scythe.fetch
 scythe.BaseExperiment scythe.ExperimentInputSpec scythe.ExperimentOutputSpec scythe.ExperimentRegistry scythe.FileRefs
 scythe.FileReference scythe.OptionalFileReference scythe.ScytheError scythe.EngineOptions scythe.LocalOptions scythe.HatchetOptions

@@ -22,6 +22,7 @@ from scythe.define.features import with_features
 from scythe.errors import DataError, InputError
 from scythe.names import ID_LEVELS
 from scythe.remote.schemes import is_remote
+from scythe.sampling.drawn import how_drawn
 from scythe.terminal.phase import Phase
 from scythe_catalog.compute import pc
 from scythe_catalog.redaction import holds_password
@@ -45,6 +46,8 @@ class Inputs:
     remote_files: dict[str, list[str]]
     #: Whether any input carries values beyond its fields.
     extra: bool = False
+    #: How `scythe.sample` has drawn them, where it has.
+    sampled: dict[str, Any] | None = None
 
 
 def prepare_inputs(specs: Any, experiment: Experiment, *, overwrite_sort_index: bool) -> Inputs:
@@ -75,7 +78,7 @@ def _prepared(specs: Any, experiment: Experiment, overwrite_sort_index: bool) ->
     table, dense = _sorted(table)
     table, computed = with_features(table, experiment)
     extra = experiment.schemas.input.extra_column in table.column_names
-    return Inputs(table, single, dense, computed, local, remote, extra)
+    return Inputs(table, single, dense, computed, local, remote, extra, how_drawn(specs))
 
 
 def _given(specs: Any, experiment: Experiment) -> tuple[Frame | None, list[BaseModel]]:

@@ -90,7 +90,7 @@ def store_run(
         objects.write(key.provenance(0), made_by.to_json())
         manifest = make_manifest(
             objects, key, experiment, inputs=table.num_rows, made_by=made_by, workflow_run_id=run_id,
-            number=place, seed=seed, note=note, tags=tags,
+            number=place, seed=seed, note=note, tags=tags, sampled=inputs.sampled,
         )  # fmt: skip
         objects.write(key.manifest, manifest)
         give_number(objects, key, place)

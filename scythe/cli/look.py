@@ -14,6 +14,7 @@ from scythe.cli.app import Json, Name, app, experiments_like, names_like
 from scythe.cli.shown import bytes_of, counted, link_of, say, show_table
 from scythe.errors import NotFoundError, ScytheError
 from scythe.names import ID_LEVELS, file_names
+from scythe.sampling.drawn import told
 
 if TYPE_CHECKING:
     import polars as pl
@@ -190,6 +191,8 @@ def _made_by(run: ExperimentRun, manifest: Mapping[str, Any]) -> Iterator[tuple[
         yield "note", run.note
     if run.tags:
         yield "tags", " ".join(run.tags)
+    if isinstance(manifest.get("sampled"), dict):
+        yield "inputs", told(manifest["sampled"])
     found = run.objects.found(run.key.path)
     yield "size", f"{bytes_of(sum(one.size for one in found))} in {counted(len(found), 'file')}"
     if manifest.get("git_commit"):

@@ -38,6 +38,7 @@ def make_manifest(
     seed: int,
     note: str | None = None,
     tags: Sequence[str] = (),
+    sampled: Mapping[str, Any] | None = None,
 ) -> bytes:
     """`manifest.yml` of a run that is about to start, its keys in the order of the specification.
 
@@ -62,6 +63,7 @@ def make_manifest(
             "seed": seed,
             "note": note,
             "tags": list(tags),
+            "sampled": dict(sampled) if sampled is not None else None,
             FORMAT_KEY: FORMAT,
         },
         sort_keys=False,

@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from polars import selectors as cs
 
-from scythe.errors import NotFoundError
+from scythe.errors import InputError, NotFoundError, ReadError
 from scythe.gather.error_kinds import ErrorKinds, alike
 from scythe.gather.status import Counts, Look, counts_of, look_at
 from scythe.names import ID_LEVELS
 from scythe.record.manifest import label_of, read_manifest
 from scythe.reporting.bands import bands
-from scythe.reporting.facts import Band, Failures, Kind, Picture, Relations, RunFacts, Spread, Times, Variable
+from scythe.reporting.facts import Band, Failures, Indices, Kind, Picture, Relations, RunFacts, Spread, Times, Variable
 from scythe.reporting.failures import failures
 from scythe.reporting.gallery import image_columns, pictures
 from scythe.reporting.origin import numbers_of, origin_of
@@ -26,6 +27,7 @@ from scythe.reporting.tables import MOST_CELLS, MOST_ROWS, READ_FAILURES, Tables
 from scythe.reporting.times import machine, seconds_spread
 from scythe.runs.failing import in_common
 from scythe.runs.run import ExperimentRun
+from scythe.sampling.sensitivity import is_plan, of_run
 from scythe_catalog.schema import TableSchema
 
 MOST_COLUMNS, MOST_SPREADS = 80, 40
@@ -51,7 +53,7 @@ def facts_of(run: ExperimentRun) -> RunFacts:
     tables = Tables(run, look.result)
     manifest = _manifest(run)
     schemas = tables.schemas() if look.status != "allocating" else {}
-    values = _values(tables, *variables(schemas))
+    values, indices = _values(tables, *variables(schemas)), _indices(run, manifest, tables)
     tasks = _tasks(tables, schemas)
     seconds = seconds_spread(tasks) if tasks is not None and tasks.height else None
     return RunFacts(
@@ -71,6 +73,7 @@ def facts_of(run: ExperimentRun) -> RunFacts:
         _pictures(tables, schemas),
         origin_of(run, look, manifest),
         tuple(tables.notes),
+        indices,
     )
 
 
@@ -84,6 +87,24 @@ def _manifest(run: ExperimentRun) -> Mapping[str, Any]:
         return read_manifest(run.objects, run.key)
     except READ_FAILURES:  # the run's status tells
         return {}
+
+
+def _indices(run: ExperimentRun, manifest: Mapping[str, Any], tables: Tables) -> Indices | None:
+    if not is_plan(manifest.get("sampled")):
+        return None
+    try:
+        found = of_run(run.objects, run.key)
+    except (ReadError, InputError) as error:
+        tables.note("relations", f"No sensitivity analysis: {error}.")
+        return None
+    rows = found.with_columns(
+        cs.float().map_batches(lambda s: pl.Series([_index(v) for v in s], dtype=pl.String))
+    ).rows()
+    return Indices(tuple(found.columns), tuple(rows))
+
+
+def _index(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
 
 
 # --- inputs and outputs -----------------------------------------------------------------------------------

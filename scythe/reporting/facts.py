@@ -230,6 +230,14 @@ class Origin:
 
 
 @dataclass(frozen=True)
+class Indices:
+    """What a sensitivity analysis says, of inputs that are a plan for one."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
 class RunFacts:
     """All that a report tells of one run."""
 
@@ -251,6 +259,7 @@ class RunFacts:
     origin: Origin
     #: What was left out, drawn from a part of the rows, or could not be read: section -> sentences.
     notes: tuple[tuple[str, str], ...] = ()
+    indices: Indices | None = None
 
     def notes_of(self, section: str) -> tuple[str, ...]:
         """The sentences that belong to a section."""

@@ -171,7 +171,7 @@ def _stats(one: Spread, drawn: bool) -> str:
 def _relations(run: RunFacts) -> tuple[str, str]:
     told = run.relations
     if not told.drawn:
-        return "", ""
+        return "", _sensitivity(run)
     measures = {one.measure for one in told.drawn} | {cell[0] for row in told.table for cell in row if cell is not None}
     lead = (
         "Each output against each input, the strongest first. ρ is Spearman's rank correlation, from −1 to 1: how far the "
@@ -183,11 +183,25 @@ def _relations(run: RunFacts) -> tuple[str, str]:
             "V is Cramér's, of two categories."
         )
     lead += " Lines: median, and dashed the band of 5 to 95 %."
-    body = _matrix(told) if len(told.inputs) > 1 and told.outputs else ""
+    body = _sensitivity(run)
+    body += _matrix(told) if len(told.inputs) > 1 and told.outputs else ""
     body += _grid(map(_relation, told.drawn))
     if told.pairs > len(told.drawn):
         body += _lead(f"{told.pairs - len(told.drawn):,} weaker pairs are not drawn.")
     return lead, body
+
+
+def _sensitivity(run: RunFacts) -> str:
+    if run.indices is None:
+        return ""
+    what = (
+        "Sensitivity analysis (SALib). first: the share of the output's variance that an input explains alone; total: with all that it does "
+        "together with others; each with the ends of its 95 % interval."
+        if "total" in run.indices.columns
+        else "Sensitivity analysis by Morris's method (SALib). mu_star: the mean absolute effect of an input on the output, with the ends of its "
+        "95 % interval; sigma: how much the effect differs from place to place."
+    )
+    return _lead(what) + _table(run.indices.columns, run.indices.rows)
 
 
 def _matrix(told: Relations) -> str:

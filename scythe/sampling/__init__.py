@@ -1,0 +1,1 @@
+"""Design of experiments: inputs of a model drawn from the bounds that its fields declare."""

@@ -1,0 +1,143 @@
+"""What a field may be, as a function of a number from 0 to 1: a range, whole numbers, choices, a distribution, one value.
+
+Knows no model, and draws no numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from scythe_catalog.schema.kinds import Kind
+
+
+class Domain(Protocol):
+    """The values of one field."""
+
+    def at(self, u: np.ndarray) -> pa.Array:
+        """The values at places from 0 to below 1, in the type in which a table stores them."""
+        ...
+
+    def levels(self, count: int) -> pa.Array:
+        """`count` values for a grid, evenly spread from end to end; all of them where there are fewer, or where they have no order."""
+        ...
+
+    @property
+    def varies(self) -> bool:
+        """Whether there is more than one value."""
+        ...
+
+
+@dataclass(frozen=True)
+class Range:
+    """Floats from `low` to `high`, both included."""
+
+    low: float
+    high: float
+    kind: Kind
+
+    def at(self, u: np.ndarray) -> pa.Array:
+        values = self.low + u * (self.high - self.low)
+        return pa.array(np.clip(values, self.low, self.high)).cast(self.kind.storage)
+
+    def levels(self, count: int) -> pa.Array:
+        middle = [self.low + (self.high - self.low) / 2]
+        return pa.array(np.linspace(self.low, self.high, count) if count > 1 else middle).cast(self.kind.storage)
+
+    @property
+    def varies(self) -> bool:
+        return self.low < self.high
+
+
+@dataclass(frozen=True)
+class Whole:
+    """`low`, `low + step`, ... up to `high`: whole numbers, or dates and times by their storage in whole units."""
+
+    low: int
+    high: int
+    kind: Kind
+    step: int = 1
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return (self.high - self.low) // self.step + 1
+
+    def at(self, u: np.ndarray) -> pa.Array:
+        places = np.minimum((u * self.count).astype(np.int64), self.count - 1)
+        return self._stored(places)
+
+    def levels(self, count: int) -> pa.Array:
+        if count >= self.count:
+            return self._stored(np.arange(self.count))
+        spread = np.linspace(0, self.count - 1, count) if count > 1 else np.array([(self.count - 1) / 2])
+        return self._stored(np.round(spread).astype(np.int64))
+
+    def _stored(self, places: np.ndarray) -> pa.Array:
+        values = self.low + places * self.step
+        storage = self.kind.storage
+        if pa.types.is_date32(storage):
+            return pa.array(values.astype(np.int32)).cast(storage)
+        return pa.array(values).cast(storage)
+
+    @property
+    def varies(self) -> bool:
+        return self.count > 1
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of these values, each as often as the others."""
+
+    values: pa.Array
+
+    def at(self, u: np.ndarray) -> pa.Array:
+        count = len(self.values)
+        return self.values.take(pa.array(np.minimum((u * count).astype(np.int64), count - 1)))
+
+    def levels(self, count: int) -> pa.Array:
+        return self.values
+
+    @property
+    def varies(self) -> bool:
+        return len(self.values) > 1
+
+
+@dataclass(frozen=True)
+class Distributed:
+    """A frozen distribution of SciPy, cut off where the field's bounds are."""
+
+    distribution: Any
+    low: float
+    high: float
+    kind: Kind
+
+    def at(self, u: np.ndarray) -> pa.Array:
+        first, last = (float(self.distribution.cdf(end)) for end in (self._before, self.high))
+        values = np.asarray(self.distribution.ppf(first + u * (last - first)), dtype=float)
+        values = np.clip(values, self.low, self.high)
+        return pa.array(values.astype(np.int64) if self._whole else values).cast(self.kind.storage)
+
+    def levels(self, count: int) -> pa.Array:
+        return self.at((np.arange(count) + 0.5) / count)
+
+    @property
+    def mass(self) -> float:
+        """How much of the distribution lies within the bounds, from 0 to 1."""
+        return float(self.distribution.cdf(self.high) - self.distribution.cdf(self._before))
+
+    @property
+    def _before(self) -> float:
+        """What lies just below the lowest value: of whole numbers the one before."""
+        return self.low - 1 if self._whole else self.low
+
+    @property
+    def _whole(self) -> bool:
+        return pa.types.is_integer(self.kind.storage)
+
+    @property
+    def varies(self) -> bool:
+        return True

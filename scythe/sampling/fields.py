@@ -1,0 +1,180 @@
+"""The domain of each field of a model: from its bounds, its choices and its default, and what the caller says of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from scythe.errors import DataError, InputError
+from scythe.names import ID_LEVELS
+from scythe.sampling.domains import Choice, Distributed, Domain, Range, Whole
+from scythe_catalog.schema import Column, TableSchema, check_bounds, compile_model
+from scythe_catalog.schema.kinds import Category, Int, Kind
+
+_ENDS = ("ge", "gt", "le", "lt")
+
+
+def domains_of(model: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Domain]:
+    """The domain of each field but the identifiers, in the model's order.
+
+    Raises:
+        InputError: a field that is not the model's, one that nothing bounds, or a value that does not fit.
+    """
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):  # pyright: ignore[reportUnnecessaryIsInstance] - a user may give anything
+        raise InputError(f"scythe.sample takes an input model, such as BuildingInput, not {model!r}")
+    compiled = compile_model(model)
+    columns = {column.name: column for column in compiled.fields if column.name not in ID_LEVELS}
+    unknown = [name for name in given if name not in columns]
+    if unknown:
+        raise InputError(f"{model.__name__} has no field {unknown[0]!r}; it has {', '.join(columns)}")
+    return {
+        name: _given(model, column, given[name]) if name in given else _own(model, column, model.model_fields[name])
+        for name, column in columns.items()
+    }
+
+
+def _own(model: type[BaseModel], column: Column, field: FieldInfo) -> Domain:
+    """What the model says of a field."""
+    choices = _choices(column.kind)
+    if choices is not None:
+        return Choice(choices)
+    ends = _ends(column)
+    if ends is not None and None not in ends:
+        return _between(model, column, *ends)
+    if not field.is_required() and field.default_factory is None:
+        return Choice(_stored(model, column, [field.default]))
+    raise InputError(
+        f"{model.__name__}.{column.name} has neither bounds on both sides nor a default, so that nothing says what to draw: "
+        f"give Field(ge=…, le=…), or here {column.name}=(low, high), a list of choices, one value or a distribution"
+    )
+
+
+def _given(model: type[BaseModel], column: Column, told: Any) -> Domain:
+    """What the caller says of a field."""
+    if callable(getattr(told, "ppf", None)) and callable(getattr(told, "cdf", None)):
+        return _distributed(model, column, told)
+    if isinstance(told, tuple):
+        if len(told) != 2 or _ends(column) is None:  # pyright: ignore[reportUnknownArgumentType]
+            raise InputError(
+                f"{model.__name__}.{column.name} is a {column.kind.describe()}: {column.name}={told!r} is no range; "
+                "give (low, high) for numbers, dates and times, and a list of choices for all else"
+            )
+        array = _stored(model, column, list(told))  # pyright: ignore[reportUnknownArgumentType]
+        low, high = _plain(array)
+        if low > high:
+            raise InputError(f"{column.name}={told!r}: the first end is above the second")
+        return _between(model, column, low, high)
+    if isinstance(told, Iterable) and not isinstance(told, str | bytes | Mapping | BaseModel):
+        values = list(told)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        if not values:
+            raise InputError(f"{column.name}=[] leaves nothing to choose from")
+        return Choice(_stored(model, column, values))
+    return Choice(_stored(model, column, [told]))
+
+
+def _choices(kind: Kind) -> pa.Array | None:
+    """All values of a kind that has a list of them."""
+    if pa.types.is_boolean(kind.storage):
+        return pa.array([False, True])
+    values = kind.values if isinstance(kind, Category) else kind.choices if isinstance(kind, Int) else None
+    return pa.array(list(values), kind.storage) if values else None
+
+
+def _ends(column: Column) -> tuple[Any, Any] | None:
+    """The lowest and the highest value that the bounds allow, None for an end that there is not; None where it has no order."""
+    storage = column.kind.storage
+    if not (pa.types.is_float64(storage) or _is_whole(storage)):
+        return None
+    low = high = None
+    for rule in _ENDS:
+        if rule not in column.bounds:
+            continue
+        end = _bound(column, rule)
+        if rule in ("ge", "gt"):
+            low = end if low is None else max(low, end)
+        else:
+            high = end if high is None else min(high, end)
+    return low, high
+
+
+def _bound(column: Column, rule: str) -> Any:
+    """A bound as the first value that keeps it."""
+    bound, storage = column.bounds[rule], column.kind.storage
+    if pa.types.is_float64(storage):
+        value = float(bound)
+        return math.nextafter(value, math.inf if rule == "gt" else -math.inf) if rule in ("gt", "lt") else value
+    if isinstance(bound, float):
+        value = math.ceil(bound) if rule in ("ge", "gt") else math.floor(bound)
+        open_end = rule in ("gt", "lt") and bound.is_integer()
+    else:
+        (value,) = _plain(column.kind.array([bound]))
+        open_end = rule in ("gt", "lt")
+    return value + (1 if rule == "gt" else -1) * open_end
+
+
+def _is_whole(storage: pa.DataType) -> bool:
+    t = pa.types
+    return t.is_integer(storage) or t.is_date32(storage) or t.is_timestamp(storage) or t.is_time64(storage)
+
+
+def _plain(array: pa.Array) -> list[Any]:
+    """Numbers, dates and times as the numbers that they are stored as."""
+    storage = array.type
+    if pa.types.is_date32(storage):
+        array = array.cast(pa.int32())
+    elif not (pa.types.is_floating(storage) or pa.types.is_integer(storage)):
+        array = array.cast(pa.int64())
+    return array.to_pylist()
+
+
+def _between(model: type[BaseModel], column: Column, low: Any, high: Any) -> Domain:
+    declared = model.model_fields[column.name].metadata
+    multiple = next((m.multiple_of for m in declared if getattr(m, "multiple_of", None) is not None), None)
+    if low > high:
+        raise InputError(f"{model.__name__}.{column.name}: its bounds leave no value")
+    if not pa.types.is_float64(column.kind.storage):
+        step = int(multiple) if multiple else 1
+        first = -(-low // step) * step
+        if first > high:
+            raise InputError(f"{model.__name__}.{column.name}: there is no multiple of {multiple} within its bounds")
+        return Whole(first, high, column.kind, step)
+    if not math.isfinite(low) or not math.isfinite(high):
+        raise InputError(f"{model.__name__}.{column.name}: nothing can be drawn between {low} and {high}")
+    if multiple:
+        lattice = np.arange(math.ceil(low / multiple), math.floor(high / multiple) + 1) * multiple
+        return Choice(pa.array(lattice))
+    return Range(float(low), float(high), column.kind)
+
+
+def _distributed(model: type[BaseModel], column: Column, told: Any) -> Domain:
+    ends = _ends(column)
+    if ends is None or not (pa.types.is_float64(column.kind.storage) or pa.types.is_integer(column.kind.storage)):
+        raise InputError(
+            f"{model.__name__}.{column.name} is a {column.kind.describe()}, which has no distribution: give a list of choices"
+        )
+    low, high = (given if given is not None else end for given, end in zip(ends, told.support(), strict=True))
+    found = Distributed(told, low, high, column.kind)
+    if not found.mass > 0:
+        raise InputError(
+            f"{model.__name__}.{column.name}: the distribution has nothing between {low} and {high}, the field's bounds"
+        )
+    return found
+
+
+def _stored(model: type[BaseModel], column: Column, values: list[Any]) -> pa.Array:
+    """Values of a field as a table stores them; raises InputError, naming the first that does not fit."""
+    nulls = any(value is None for value in values)
+    try:
+        if nulls and not column.nullable:
+            raise ValueError("None is not one of its values")
+        array = column.kind.array(values)
+        check_bounds(pa.table({column.name: array}), TableSchema((column,)), what=model.__name__)
+    except (ValueError, TypeError, OverflowError, pa.ArrowException, DataError) as error:
+        raise InputError(f"{model.__name__}.{column.name}: {error}") from None
+    return array

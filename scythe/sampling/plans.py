@@ -1,0 +1,77 @@
+"""Plans for a sensitivity analysis, by SALib: points of the unit cube, and what it makes of the results. Knows no fields."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from scythe.errors import InputError
+
+PLANS = ("morris", "saltelli")
+#: Levels of Morris's grid, as SALib has them.
+_LEVELS = 4
+
+
+def unit_plan(method: str, names: Sequence[str], n: int, seed: int) -> np.ndarray:
+    """The points of a plan, (rows, fields) from 0 to below 1.
+
+    Raises:
+        InputError: nothing varies, or SALib is not installed.
+    """
+    if not names:
+        raise InputError(f"{method!r}: no field varies")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # n need be no power of two
+        if method == "morris":
+            found = _salib("sample.morris").sample(_problem(names), n, num_levels=_LEVELS, seed=seed)
+        else:
+            found = _salib("sample.sobol").sample(_problem(names), n, calc_second_order=False, seed=seed)
+    return np.minimum(found, np.nextafter(1.0, 0.0))
+
+
+def mark_of(points: np.ndarray) -> str:
+    """What tells one plan from another: another version of SALib may draw other points."""
+    return hashlib.sha256(np.round(points, 9).astype("<f8").tobytes()).hexdigest()[:16]
+
+
+def library() -> str:
+    """The version of SALib."""
+    return version("SALib")
+
+
+def effects(
+    method: str, names: Sequence[str], points: np.ndarray, results: np.ndarray, seed: int
+) -> dict[str, np.ndarray]:
+    """What SALib tells of one output: a number a field for each name of an index.
+
+    Raises:
+        InputError: SALib is not installed.
+    """
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        if method == "morris":
+            found = _salib("analyze.morris").analyze(_problem(names), points, results, num_levels=_LEVELS, seed=seed)
+            told = {"mu_star": "mu_star", "mu_star_conf": "mu_star_conf", "sigma": "sigma"}
+        else:
+            found = _salib("analyze.sobol").analyze(_problem(names), results, calc_second_order=False, seed=seed)
+            told = {"first": "S1", "first_conf": "S1_conf", "total": "ST", "total_conf": "ST_conf"}
+    return {name: np.asarray(found[key], dtype=float) for name, key in told.items()}
+
+
+def _problem(names: Sequence[str]) -> dict[str, Any]:
+    return {"num_vars": len(names), "names": list(names), "bounds": [[0.0, 1.0]] * len(names)}
+
+
+def _salib(module: str) -> Any:
+    try:
+        return import_module(f"SALib.{module}")
+    except ImportError as error:
+        raise InputError(
+            f"plans for a sensitivity analysis are SALib's, which cannot be imported ({error}): pip install SALib"
+        ) from None

@@ -1,0 +1,58 @@
+"""Points of the unit cube: Sobol, Halton, Latin hypercubes, random ones, by scipy.stats.qmc. Knows no fields."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from scythe.errors import InputError
+
+#: Those that have a next point.
+SEQUENCES = ("sobol", "halton")
+METHODS = (*SEQUENCES, "lhs", "random")
+
+
+class Points:
+    """Points of `dimensions` numbers from 0 to below 1, the next ones with each call.
+
+    Of a sequence it does not matter how many are drawn at once; each call of "lhs" is a hypercube of its own.
+    """
+
+    def __init__(self, method: str, dimensions: int, seed: int) -> None:
+        """Raises InputError where SciPy is not installed, or has no such sequence of so many dimensions."""
+        self._dimensions = dimensions
+        self._generator = np.random.Generator(np.random.PCG64(seed))
+        self._engine = _engine(method, dimensions, self._generator) if method != "random" and dimensions else None
+
+    def skip(self, count: int) -> None:
+        """Leaves out the next points."""
+        if self._engine is not None and count:
+            self._engine.fast_forward(count)
+
+    def draw(self, count: int) -> np.ndarray:
+        """The next points; (count, dimensions), float64."""
+        if self._engine is None:
+            return self._generator.random((count, self._dimensions))
+        with warnings.catch_warnings():
+            # Any number of points may be asked for; those of Sobol are most even in powers of two.
+            warnings.simplefilter("ignore", UserWarning)
+            return np.minimum(self._engine.random(count), np.nextafter(1.0, 0.0))
+
+
+def _engine(method: str, dimensions: int, generator: np.random.Generator) -> Any:
+    try:
+        from scipy.stats import qmc
+    except ImportError as error:
+        raise InputError(
+            f'method="{method}" is SciPy\'s, which cannot be imported ({error}): pip install scipy'
+        ) from None
+    made: Any = {"sobol": qmc.Sobol, "halton": qmc.Halton, "lhs": qmc.LatinHypercube}[method]
+    try:
+        try:
+            return made(dimensions, rng=generator)
+        except TypeError:  # before SciPy 1.15
+            return made(dimensions, seed=generator)
+    except ValueError as error:
+        raise InputError(f'method="{method}" with {dimensions} fields that vary: {error}') from None

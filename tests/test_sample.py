@@ -1,0 +1,269 @@
+"""Inputs are drawn within what their model declares, the same ones wherever it is done, and a run says how they came about."""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+import hashlib
+import math
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import cloudpickle
+import numpy as np
+import polars as pl
+import pytest
+import scipy.stats
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import Field
+from typer.testing import CliRunner
+
+import scythe
+from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
+from scythe.cli import app
+from scythe.errors import InputError, ReadError
+from scythe.names import ID_LEVELS
+from scythe.sampling import plans
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+DRAWN = ("sobol", "halton", "lhs", "random")
+
+
+class Site(enum.Enum):
+    BOSTON = "boston"
+    OSLO = "oslo"
+
+
+class Wide(ExperimentInputSpec):
+    r_value: float = Field(ge=1, le=8)
+    share: float = Field(gt=0, lt=1)
+    storeys: int = Field(gt=0, lt=6)
+    width: int = Field(ge=5, le=100, multiple_of=10)
+    site: Site
+    glazing: Literal["double", "triple"]
+    panes: Literal[2, 3]
+    shaded: bool
+    day: dt.date = Field(ge=dt.date(2024, 2, 27), le=dt.date(2024, 3, 2))
+    moment: dt.datetime = Field(ge=dt.datetime(2024, 1, 1), lt=dt.datetime(2025, 1, 1))
+    note: str | None = None
+    tags: list[str] = ["a"]  # noqa: RUF012 - pydantic copies it
+
+
+class Angles(ExperimentInputSpec):
+    a: float = Field(ge=-math.pi, le=math.pi)
+    b: float = Field(ge=-math.pi, le=math.pi)
+    c: float = Field(ge=-math.pi, le=math.pi)
+
+
+class Value(ExperimentOutputSpec):
+    y: float
+    same: int = 7
+
+
+def ishigami(spec: Angles) -> Value:
+    return Value(y=math.sin(spec.a) + 7 * math.sin(spec.b) ** 2 + 0.1 * spec.c**4 * math.sin(spec.a))
+
+
+def brittle(spec: Angles) -> Value:
+    if spec.a > 3:
+        raise ValueError("too far")
+    return ishigami(spec)
+
+
+# --- what is drawn ------------------------------------------------------------------------------------------
+
+
+@given(st.sampled_from(DRAWN), st.integers(1, 60), st.integers(0, 2**32))
+def test_every_row_is_an_input_of_the_model(method: Any, n: int, seed: int) -> None:
+    specs = scythe.sample(Wide, n, method, seed=seed)
+
+    assert specs.height == n
+    assert specs.columns == [name for name in Wide.model_fields if name not in ID_LEVELS]
+    models = [Wide.model_validate(row) for row in specs.with_columns(pl.col("site").cast(pl.String).str.to_lowercase()).to_dicts()]  # fmt: skip
+    assert all(model.note is None and model.tags == ["a"] for model in models)
+
+
+@pytest.mark.parametrize("method", DRAWN)
+def test_all_that_a_field_may_be_is_drawn(method: Any) -> None:
+    specs = scythe.sample(Wide, 4000, method)
+
+    assert sorted(specs["storeys"].unique()) == [1, 2, 3, 4, 5]
+    assert sorted(specs["width"].unique()) == list(range(10, 101, 10))
+    assert specs["day"].n_unique() == 5
+    assert (specs["day"].min(), specs["day"].max()) == (dt.date(2024, 2, 27), dt.date(2024, 3, 2))
+    for name in ("site", "glazing", "panes", "shaded"):
+        counts = specs[name].value_counts()["count"]
+        assert (counts.len(), counts.min() > 1800) == (2, True), name  # pyright: ignore[reportOptionalOperand, reportOperatorIssue]
+    assert abs(float(specs["r_value"].mean()) - 4.5) < 0.15  # pyright: ignore[reportArgumentType]
+    correlation = specs.select(pl.corr("r_value", "share")).item()
+    assert abs(correlation) < 0.05
+
+
+@given(st.sampled_from(["sobol", "halton"]), st.integers(0, 40), st.integers(1, 40), st.booleans())
+def test_a_sequence_goes_on_where_it_ended(method: Any, first: int, more: int, constrained: bool) -> None:
+    how: dict[str, Any] = {"constraint": pl.col("r_value") < 4} if constrained else {}
+    whole = scythe.sample(Wide, first + more, method, seed=3, **how)
+    assert scythe.sample(Wide, more, method, seed=3, skip=first, **how).equals(whole[first:])
+
+
+#: What was drawn when this was written: another machine, NumPy or SciPy must draw the same.
+MARKS = {"sobol": "a8a4ee99a6a3", "halton": "cce3ea803aa1", "lhs": "1251aacc22b3", "random": "8c0085e09116"}
+
+
+@pytest.mark.parametrize("method", DRAWN)
+def test_a_seed_gives_the_same_rows_wherever_they_are_drawn(method: Any) -> None:
+    specs = scythe.sample(Angles, 1000, method, seed=1)
+    rounded = np.round(specs.to_numpy(), 9) + 0.0
+    assert hashlib.sha256(rounded.astype("<f8").tobytes()).hexdigest()[:12] == MARKS[method]
+    assert not scythe.sample(Angles, 1000, method, seed=2).equals(specs)
+
+
+def test_what_is_said_of_a_field_narrows_chooses_fixes_and_distributes() -> None:
+    normal = scipy.stats.norm(0.9, 0.2)
+    specs = scythe.sample(
+        Wide, 3000, r_value=(2, 3), site=[Site.OSLO], glazing="triple", share=normal, day=(dt.date(2024, 3, 1), dt.date(2024, 3, 2)),
+        storeys=scipy.stats.poisson(2), note=["x", None], tags=[["b"], []],
+    )  # fmt: skip
+
+    assert specs["r_value"].is_between(2, 3).all()
+    assert specs["site"].cast(pl.String).str.to_lowercase().unique().to_list() == ["oslo"]
+    assert specs["glazing"].unique().to_list() == ["triple"]
+    assert specs["day"].n_unique() == 2
+    assert sorted(specs["note"].unique(), key=str) == [None, "x"]
+    assert specs["tags"].n_unique() == 2
+    assert specs["share"].is_between(0, 1, closed="none").all()
+    cut = scipy.stats.truncnorm((0 - 0.9) / 0.2, (1 - 0.9) / 0.2, 0.9, 0.2)
+    assert scipy.stats.kstest(specs["share"].to_numpy(), cut.cdf).pvalue > 0.01
+    shares = specs["storeys"].value_counts().sort("storeys")["count"] / 3000
+    mass = scipy.stats.poisson(2).pmf(range(1, 6))
+    np.testing.assert_allclose(shares.to_numpy(), mass / mass.sum(), atol=0.02)
+
+
+def test_a_constraint_leaves_rows_out_and_others_come_in_their_place(capfd: pytest.CaptureFixture[str]) -> None:
+    for method in DRAWN:
+        specs = scythe.sample(Angles, 500, method, constraint=pl.col("a") > pl.col("b"))
+        assert (specs.height, specs.filter(pl.col("a") <= pl.col("b")).height) == (500, 0)
+    assert "the constraint keeps 5" in capfd.readouterr().err
+    with pytest.raises(InputError, match="the constraint keeps 0 of 1,"):
+        scythe.sample(Angles, 5, constraint=pl.col("a") > 4)
+    with pytest.raises(InputError, match=r"cannot be evaluated.*nothing"):
+        scythe.sample(Angles, 5, constraint=pl.col("nothing") > 4)
+
+
+def test_a_grid_is_all_combinations_of_levels() -> None:
+    grid = scythe.sample(Angles, {"a": 3, "b": 2, "c": 1}, "grid")
+    assert grid["a"].unique().sort().to_list() == pytest.approx([-math.pi, 0, math.pi])
+    assert grid["c"].unique().to_list() == [0]
+    assert grid.height == grid.n_unique() == 6
+    chosen = scythe.sample(Wide, 2, "grid", day=dt.date(2024, 3, 1), moment=dt.datetime(2024, 5, 5))
+    assert chosen.height == 2**8
+    assert chosen["storeys"].unique().sort().to_list() == [1, 5]
+
+
+class Open(ExperimentInputSpec):
+    area: float = Field(ge=0)
+    name: str = "a"
+
+
+@pytest.mark.parametrize(
+    ("draw", "said"),
+    [
+        (lambda: scythe.sample(Open, 3), r"Open.area has neither bounds on both sides nor a default.*area=\(low, high\)"),
+        (lambda: scythe.sample(Open, 3, area=(-1, 2)), r"Open.area: .*must be >= 0"),
+        (lambda: scythe.sample(Open, 3, area="x"), "Open.area: 'x' is not a number"),
+        (lambda: scythe.sample(Open, 3, area=(2, 1)), "the first end is above the second"),
+        (lambda: scythe.sample(Open, 3, area=scipy.stats.norm(-50, 1)), "nothing between 0.0 and inf"),
+        (lambda: scythe.sample(Open, 3, area=[], name="b"), "nothing to choose from"),
+        (lambda: scythe.sample(Open, 3, area=1, name=("a", "b")), "Open.name is a .*no range.*a list of choices"),
+        (lambda: scythe.sample(Open, 3, area=1, surface=2), "no field 'surface'; it has area, name"),
+        (lambda: scythe.sample(Wide, 3, glazing="single"), "Wide.glazing: 'single' is not one of its values"),
+        (lambda: scythe.sample(Wide, 3, "sobel"), "method='sobel': there are sobol, halton"),  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+        (lambda: scythe.sample(Wide, 0), "n=0: give a whole number above 0"),
+        (lambda: scythe.sample(Wide, 3, "lhs", skip=1), "skip=1: 'lhs' has no next row"),
+        (lambda: scythe.sample(Wide, {"storey": 1}, "grid"), "no field 'storey'"),
+        (lambda: scythe.sample(Angles, {"a": 1}, "grid"), "does not say how many levels 'b' has"),
+        (lambda: scythe.sample(Angles, 4, "morris", constraint=pl.col("a") > 0), "no row may be left out"),
+        (lambda: scythe.sample("Wide", 3), "takes an input model"),  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    ],
+)  # fmt: skip
+def test_what_cannot_be_drawn_is_refused_by_name(draw: Any, said: str) -> None:
+    with pytest.raises(InputError, match=f"(?s){said}"):
+        draw()
+
+
+# --- what a run says of it ----------------------------------------------------------------------------------
+
+
+def run_of(function: Any, specs: pl.DataFrame, engine: Any = "inline") -> Any:
+    ExperimentRegistry.Register(retries=0)(function)
+    run, ref = BaseExperiment(function).allocate(specs, engine=engine, version="bumppatch")
+    ref.result()
+    return run
+
+
+def test_a_run_says_how_its_inputs_were_drawn_and_whether_they_were_changed(root: Path) -> None:
+    def sampled(specs: pl.DataFrame) -> Any:
+        run = run_of(ishigami, specs)
+        return yaml.safe_load((root / run.key.manifest).read_text())["sampled"], CliRunner().invoke(app, ["show", run.experiment_id]).output  # fmt: skip
+
+    drawn = scythe.sample(Angles, 20, seed=5, skip=3, constraint=pl.col("a") > 0)
+    how, shown = sampled(drawn)
+    assert (how["method"], how["seed"], how["skip"], how["model"]) == ("sobol", 5, 3, "Angles")
+    assert "sampled: sobol, seed 5, skip 3, where " in shown
+    how, shown = sampled(drawn.filter(pl.col("b") > 0))
+    assert how["changed"] is True
+    assert "; then changed" in shown
+    how, _ = sampled(drawn.reverse())
+    assert how["changed"] is True
+    how, shown = sampled(pl.DataFrame({"a": [0.5], "b": [0.5], "c": [0.5]}))
+    assert how is None
+    assert "sampled" not in shown
+
+
+# --- what matters -------------------------------------------------------------------------------------------
+
+
+def test_sobols_indices_are_those_that_are_known(root: Path) -> None:
+    run_of(ishigami, scythe.sample(Angles, 512, "saltelli"))
+
+    found = scythe.sensitivity("ishigami")
+
+    assert found.columns == ["output", "input", "first", "first_low", "first_high", "total", "total_low", "total_high"]
+    y = {row["input"]: row for row in found.filter(output="y").to_dicts()}
+    for name, first, total in (("a", 0.3139, 0.5576), ("b", 0.4424, 0.4424), ("c", 0.0, 0.2437)):
+        assert y[name]["first_low"] - 0.02 < first < y[name]["first_high"] + 0.02
+        assert y[name]["total_low"] - 0.02 < total < y[name]["total_high"] + 0.02
+    assert found.filter(output="same")["total"].null_count() == 3
+
+
+def test_morris_tells_what_matters_least(root: Path) -> None:
+    run = run_of(ishigami, scythe.sample(Angles, 40, "morris", b=0.3))
+    found = scythe.sensitivity("ishigami", run=run.key.folder).filter(output="y")
+    assert found.columns == ["output", "input", "mu_star", "mu_star_low", "mu_star_high", "sigma"]
+    assert sorted(found["input"]) == ["a", "c"]
+
+
+def test_indices_that_would_mean_nothing_are_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_of(ishigami, scythe.sample(Angles, 20))
+    with pytest.raises(ReadError, match=r"are no plan.*saltelli"):
+        scythe.sensitivity("ishigami")
+    run_of(brittle, scythe.sample(Angles, 32, "saltelli"), "local")
+    with pytest.raises(ReadError, match=r"of the 160 inputs of brittle/.* have no result.*retry what failed"):
+        scythe.sensitivity("brittle")
+    run_of(ishigami, scythe.sample(Angles, 32, "saltelli"))
+    monkeypatch.setattr(plans, "mark_of", lambda points: "another")  # pyright: ignore[reportUnknownLambdaType]
+    with pytest.raises(ReadError, match=r"drawn by SALib .*other points"):
+        scythe.sensitivity("ishigami")
+
+
+def test_the_report_of_a_plan_has_its_indices(root: Path) -> None:
+    whole = run_of(ishigami, scythe.sample(Angles, 64, "saltelli"))
+    page = scythe.report(whole, to="whole.html").read_text(encoding="utf-8")
+    assert "Sensitivity analysis (SALib)" in page
+    failed = run_of(brittle, scythe.sample(Angles, 64, "saltelli"), "local")
+    page = scythe.report(failed, to="failed.html").read_text(encoding="utf-8")
+    assert "No sensitivity analysis: " in page
