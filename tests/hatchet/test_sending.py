@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,8 +20,9 @@ import pytest
 from hatchet_sdk.clients.dispatcher import action_listener
 from hatchet_sdk.clients.dispatcher.dispatcher import DispatcherClient
 from hatchet_sdk.contracts.dispatcher_pb2 import STEP_EVENT_TYPE_COMPLETED, STEP_EVENT_TYPE_STARTED
+from hatchet_sdk.worker.worker import Worker as SdkWorker
 
-from scythe.engines.hatchet import connection, sending
+from scythe.engines.hatchet import connection, sdk, sending
 from scythe.engines.hatchet.client import ref
 from scythe.engines.hatchet.worker import alive, children
 
@@ -62,6 +64,27 @@ def test_the_sdk_is_the_one_that_this_was_written_for() -> None:
         "self", "action", "event_type", "payload", "should_not_retry", "retry_after_ms",
     ]  # fmt: skip
     assert isinstance(action_listener.DEFAULT_ACTION_LISTENER_RETRY_COUNT, int)
+
+
+LISTENING = """
+import sys
+from pathlib import Path
+loaded = "hatchet_sdk" in sys.modules
+from hatchet_sdk.clients.rest.models.worker import Worker
+Path({path!r}).write_text(f"{{loaded}} {{Worker.__pydantic_complete__}} {{Worker.model_json_schema()['type']}}")
+"""
+
+
+def test_the_process_in_which_the_sdk_listens_builds_no_validator_that_is_not_used(tmp_path: Path) -> None:
+    assert "self._ctx.Process(" in inspect.getsource(SdkWorker._start_action_listener)
+    worker = SimpleNamespace()
+    sdk.listens_lightly(worker)
+
+    process = worker._ctx.Process(target=exec, args=(LISTENING.format(path=str(tmp_path / "said")),))
+    process.start()
+    process.join(60)
+
+    assert (tmp_path / "said").read_text() == "True False object"
 
 
 def test_the_process_in_which_the_sdk_sends_is_set_up_with_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from scythe.define.code import code_hash
 from scythe.define.experiment import Experiment
 from scythe.engines.hatchet.connection import check, connect, on_loop
 from scythe.engines.hatchet.fleet import active_workers
+from scythe.engines.hatchet.sdk import listens_lightly
 from scythe.engines.hatchet.tasks import NAME_LABEL, PROCESS_LABEL, SLOTS_LABEL, Tasks, declare
 from scythe.engines.hatchet.worker.included import ForeignNode
 from scythe.engines.hatchet.worker.leaves import leaf_function
@@ -121,6 +122,7 @@ def _serve(
         # The worker takes labels as a dict, and warns of labels that are one.
         warnings.simplefilter("ignore", DeprecationWarning)
         worker = connect().worker(name, labels=labels, workflows=list(workflows), **slots)  # pyright: ignore[reportArgumentType]
+    listens_lightly(worker)
     for number in (signal.SIGTERM, signal.SIGINT):
         _tell_first(number, stopping, on_stop)
     worker.start()
