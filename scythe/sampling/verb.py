@@ -64,9 +64,9 @@ def sample(
 
     Examples:
         >>> import scythe
-        >>> specs = scythe.sample(BuildingInput, 4, setpoint=(18.0, 22.0), economizer="NoEconomizer")
+        >>> specs = scythe.sample(BuildingInput, 4, r_value=[2.0, 4.0], setpoint=(18.0, 22.0))
         >>> specs.columns, specs.height
-        (['r_value', 'setpoint', 'economizer'], 4)
+        (['r_value', 'setpoint'], 4)
         >>> bool(specs["setpoint"].is_between(18, 22).all())
         True
     """
