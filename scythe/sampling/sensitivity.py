@@ -45,6 +45,7 @@ def sensitivity(experiment: Named, version: AskedVersion = None, *, run: AskedRu
 
     Examples:
         >>> import scythe
+        >>> from scythe import BaseExperiment
         >>> specs = scythe.sample(BuildingInput, 32, "saltelli", r_value=(1, 8), setpoint=(18, 22))
         >>> run, ref = BaseExperiment(simulate_energy).allocate(specs, "bumpminor", engine="inline")
         >>> _ = ref.result()

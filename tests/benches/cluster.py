@@ -1,4 +1,4 @@
-"""The cluster's benchmark: `python tests/benches/cluster.py [leaves shape naps many files]`; all without a name.
+"""The cluster's benchmark: `python tests/benches/cluster.py [leaves shape naps trees many files]`; all without a name.
 
 On the engine that HATCHET_CLIENT_TOKEN names, else on the stand-in of the tests; `files` wants an S3
 server that is fast enough to tell, at AWS_ENDPOINT_URL with SCYTHE_STORAGE_BUCKET. Ratios are within one
@@ -23,7 +23,7 @@ import polars as pl
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
-SLOTS = {"leaves": 32, "many": 32, "shape": 8, "naps": 8}  # functions at once
+SLOTS = {"leaves": 32, "many": 32, "shape": 8, "naps": 8, "trees": 16}  # functions at once
 BARE_SLOTS = (SLOTS["leaves"], 2 * SLOTS["leaves"])
 ALLOCATED: list[float] = []
 FILE_ROUNDS = 1  # boto3 takes minutes
@@ -121,6 +121,25 @@ def naps() -> None:
         print(f"1,023 naps of 0.5 s on {slots} slots, {name}: {took:.1f} s, ideal {ideal:.1f} s{limit}", flush=True)
 
 
+def trees() -> None:
+    """127 inputs of a tenth of a second on 16 slots, one task each: flat, and in trees of four shapes; three rounds in turn."""
+    import on_hatchet
+
+    from scythe.scatter_gather import RecursionMap
+
+    shapes = {"flat": (2, 0), "64/1": (64, 1), "8/2": (8, 2), "4/3": (4, 3), "2/6": (2, 6)}
+    seconds: dict[str, list[float]] = {name: [] for name in shapes}
+    for _ in range(3):
+        for name, (factor, depth) in shapes.items():
+            tree = RecursionMap(factor=factor, max_depth=depth)
+            options = {"engine": "hatchet", "chunk": 1, "recursion_map": tree}
+            seconds[name].append(scythe_run(on_hatchet.bench_nap, [0.1] * 127, **options))
+    flat = statistics.median(seconds["flat"])
+    for name, found in seconds.items():
+        took = statistics.median(found)
+        print(f"127 naps of 0.1 s on 16 slots, {name}: {took:.1f} s, {took / flat:.1f} x flat (limit 1.5)", flush=True)
+
+
 def files() -> None:
     """10,000 small files up to a bucket, and back, against boto3 in 16 threads."""
     import boto3
@@ -180,7 +199,7 @@ def warm_up(slots: int) -> None:
         scythe_run(function, [0.01] * 4 * slots, engine="hatchet", chunk=1)
 
 
-CLUSTER: dict[str, Callable[[], None]] = {"leaves": leaves, "many": many, "shape": shape, "naps": naps}
+CLUSTER: dict[str, Callable[[], None]] = {"leaves": leaves, "many": many, "shape": shape, "naps": naps, "trees": trees}
 
 
 def main(names: list[str]) -> None:

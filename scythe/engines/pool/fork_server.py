@@ -174,9 +174,9 @@ def fork_server(environment: Mapping[str, str]) -> ForkServer:
 
 def keep(server: ForkServer) -> None:
     """Leaves it, with none of its processes alive, to the next pool; it ends by itself where none comes."""
-    while (other := _taken()) is not None:
-        other.close()
     _KEPT.append(server)
+    while len(_KEPT) > 1 and (other := _taken()) is not None:
+        other.close()
 
 
 def _taken() -> ForkServer | None:
