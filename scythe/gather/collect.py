@@ -83,7 +83,7 @@ class Collector:
 
     def take_up(self, prefix: str) -> None:
         """Goes on where others have died, whose parts' names begin so: what is in them is not taken over again."""
-        own = [part for part in stored_parts(self.plan) if part.name.startswith(prefix)]
+        own = stored_parts(self.plan, prefix=prefix)
         coverage = coverage_of(self.plan, own)
         self._before = coverage if own else None
         for part in own:

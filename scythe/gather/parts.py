@@ -84,12 +84,16 @@ def number_of(name: str) -> int:
     return int(digits) if digits.isdecimal() else 0
 
 
-def stored_parts(plan: RunPlan, after: int = 0) -> list[Part]:
-    """The parts of a run that are whole, oldest first; those alone that attempts behind `after` have written.
+def stored_parts(plan: RunPlan, after: int = 0, prefix: str = "") -> list[Part]:
+    """The parts of a run that are whole, oldest first; those alone that attempts behind `after` have written, and that are called so.
 
     What an attempt writes when a later one has ended already came too late: it counts for nothing.
     """
-    names = [n for n in plan.objects.files(plan.key.parts) if n.endswith(".json") and number_of(n) > after]
+    names = [
+        n
+        for n in plan.objects.files(plan.key.parts)
+        if n.startswith(prefix) and n.endswith(".json") and number_of(n) > after
+    ]
     return parts_named(plan, (name.removesuffix(".json") for name in names))
 
 
