@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import random
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ import scythe
 from scythe import FileReference, OptionalFileReference
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.errors import InputError
 from scythe.registry import ExperimentRegistry
 from scythe.settings import storage
 from scythe_catalog.storage.objects import Objects
@@ -252,3 +254,31 @@ def test_a_run_in_which_no_input_names_a_file_is_allocated_and_its_record_of_fil
     assert ref.result().rows == 1
     record = tmp_path / run.experiment_id / "scatter-gather" / "input" / "artifacts.pq"
     assert pq.read_table(record).num_rows == 0
+
+
+def test_a_file_that_goes_or_changes_while_it_is_stored_is_an_input_error_that_names_it(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [tmp_path / f"{i}.txt" for i in range(3)]
+    for file in files:
+        file.write_text("x")
+    ExperimentRegistry.Register(retries=0)(act)
+    copied = shutil.copyfile
+
+    def changes(source: Path, target: Path) -> object:
+        done = copied(source, target)
+        if source == files[1]:
+            source.write_text("longer")
+        return done
+
+    def goes(source: Path, target: Path) -> object:
+        done = copied(source, target)
+        if source == files[2]:
+            source.unlink()
+        return done
+
+    for change, said in ((changes, "1.txt' was changed while it was stored"), (goes, "2.txt' was there a moment ago")):
+        monkeypatch.setattr(shutil, "copyfile", change)
+        with pytest.raises(InputError, match=said):
+            BaseExperiment(act).allocate([site(file) for file in files], engine="inline")
+    assert scythe.list_experiments().is_empty()

@@ -8,7 +8,7 @@ import hashlib
 import math
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import cloudpickle
 import numpy as np
@@ -175,7 +175,7 @@ class Open(ExperimentInputSpec):
         (lambda: scythe.sample(Open, 3), r"Open.area has neither bounds on both sides nor a default.*area=\(low, high\)"),
         (lambda: scythe.sample(Open, 3, area=(-1, 2)), r"Open.area: .*must be >= 0"),
         (lambda: scythe.sample(Open, 3, area="x"), "Open.area: 'x' is not a number"),
-        (lambda: scythe.sample(Open, 3, area=(2, 1)), "the first end is above the second"),
+        (lambda: scythe.sample(Open, 3, area=(2, 1)), "the lower one first"),
         (lambda: scythe.sample(Open, 3, area=scipy.stats.norm(-50, 1)), "nothing between 0.0 and inf"),
         (lambda: scythe.sample(Open, 3, area=[], name="b"), "nothing to choose from"),
         (lambda: scythe.sample(Open, 3, area=1, name=("a", "b")), "Open.name is a .*no range.*a list of choices"),
@@ -191,6 +191,62 @@ class Open(ExperimentInputSpec):
     ],
 )  # fmt: skip
 def test_what_cannot_be_drawn_is_refused_by_name(draw: Any, said: str) -> None:
+    with pytest.raises(InputError, match=f"(?s){said}"):
+        draw()
+
+
+class Edges(ExperimentInputSpec):
+    count: int = Field(ge=-5, le=5)
+    free: int = 0
+    wide: float = Field(ge=-1.7e308, le=1.7e308)
+    whole: int = Field(ge=-(2**63), le=2**63 - 1, default=0)
+    half: float = Field(ge=0, le=3, multiple_of=0.5)
+    tenth: float = Field(ge=0, le=0.3, multiple_of=0.1)
+    five: Annotated[int, Field(ge=0, le=10, multiple_of=5)] | None = None
+    letter: Literal["a", "b", "c", "d", "e"] = "a"
+
+
+REST = {"whole": 0}
+
+
+def test_whole_numbers_of_a_continuous_distribution_are_the_nearest_ones() -> None:
+    specs = scythe.sample(Edges, 20_000, count=scipy.stats.uniform(-5.5, 11), **REST)
+    assert specs["count"].value_counts(name="times")["times"].is_between(1750, 1900).all()
+    normal = scythe.sample(Edges, 20_000, count=scipy.stats.norm(0, 1), **REST)
+    assert abs((normal["count"] == 0).sum() / 20_000 - 0.3829) < 0.01
+
+
+@given(st.sampled_from(DRAWN), st.integers(1, 30), st.integers(0, 99))
+def test_ends_and_multiples_are_kept_as_the_model_has_them(method: Any, n: int, seed: int) -> None:
+    specs = scythe.sample(Edges, n, method, seed=seed, **REST)
+    for row in specs.to_dicts():
+        Edges.model_validate(row)
+    assert specs["wide"].n_unique() == n
+    assert {*scythe.sample(Edges, 200, **REST)["tenth"]} == {0.0, 0.1, 0.2, 0.3}
+    grid = scythe.sample(Edges, {"wide": 3, "count": 2}, "grid", **REST, half=1, tenth=0, five=5, letter="a")
+    assert sorted(set(grid["wide"])) == [-1.7e308, 0, 1.7e308]
+
+
+@pytest.mark.parametrize(
+    ("draw", "said"),
+    [
+        (lambda: scythe.sample(Edges, 3), "Edges.whole: its bounds are too wide to draw from"),
+        (lambda: scythe.sample(Edges, 9, free=scipy.stats.norm(0, 1e30), **REST), r"whole numbers beyond 2\*\*53"),
+        (lambda: scythe.sample(Edges, 9, half=scipy.stats.norm(), **REST), "multiples of a number alone"),
+        (lambda: scythe.sample(Edges, 9, half=[0.3], **REST), "0.3 is no multiple of 0.5"),
+        (lambda: scythe.sample(Edges, 9, half=(0.6, 0.7), **REST), "no multiple of 0.5 within its bounds"),
+        (lambda: scythe.sample(Edges, 9, five=(None, 5), **REST), "the lower one first"),
+        (
+            lambda: scythe.sample(Edges, 9, "morris", half=1, tenth=0, five=5, **REST),
+            "'letter' 5 values, some of which would never be drawn",
+        ),
+        (lambda: scythe.sample(Edges, 9, seed=None, **REST), "seed=None: give a whole number"),
+        (lambda: scythe.sample(Edges, 9, seed=-1, **REST), "seed=-1: give a whole number"),
+        (lambda: scythe.sample(Edges, 9, skip=2.0, **REST), "skip=2.0: give a whole number"),
+        (lambda: scythe.sample(Edges, 9, "halton", skip=2**40, **REST), r"a sequence has 2\*\*30 rows"),
+    ],
+)
+def test_what_would_be_drawn_wrongly_is_refused(draw: Any, said: str) -> None:
     with pytest.raises(InputError, match=f"(?s){said}"):
         draw()
 
@@ -219,6 +275,13 @@ def test_a_run_says_how_its_inputs_were_drawn_and_whether_they_were_changed(root
     assert "; then changed" in shown
     how, _ = sampled(drawn.reverse())
     assert how["changed"] is True
+    same = scythe.sample(Angles, 1, seed=1, a=1, b=1, c=1)
+    scythe.sample(Angles, 1, "halton", seed=2, a=1, b=1, c=1)
+    assert sampled(same)[0]["method"] == "sobol"
+    how, _ = sampled(
+        pl.DataFrame({"a": [1.0, 2.0], "b": [1.0, 1.0], "c": [1.0, 1.0]})
+    )  # any hand may have written the first
+    assert how is None
     how, shown = sampled(pl.DataFrame({"a": [0.5], "b": [0.5], "c": [0.5]}))
     assert how is None
     assert "sampled" not in shown
@@ -228,7 +291,9 @@ def test_a_run_says_how_its_inputs_were_drawn_and_whether_they_were_changed(root
 
 
 def test_sobols_indices_are_those_that_are_known(root: Path) -> None:
-    run_of(ishigami, scythe.sample(Angles, 512, "saltelli"))
+    run_of(ishigami, scythe.sample(Angles, 16, "saltelli"))
+    assert scythe.sensitivity("ishigami").equals(scythe.sensitivity("ishigami"))  # the intervals, too
+    run_of(ishigami, scythe.sample(Angles, 512, "saltelli", seed=2))
 
     found = scythe.sensitivity("ishigami")
 

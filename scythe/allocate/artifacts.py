@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -19,9 +19,8 @@ from scythe.terminal.transfer import TransferProgress
 from scythe_catalog.names import folded
 from scythe_catalog.redaction import redacted
 from scythe_catalog.storage.objects import Objects
+from scythe_catalog.storage.waiting import each
 
-#: Files that are read at once: the disk may be at the other end of a network.
-_READERS = 16
 #: What is over sooner shows no progress.
 _QUIET_SECONDS = 0.7
 #: File systems take 255; a hash and a suffix may follow.
@@ -40,12 +39,13 @@ def store_artifacts(
     """
     table = inputs.table
     remote = _fetched(inputs, copy_inputs)
+    before = _looked_at(
+        path for field, local in inputs.local_files.items() for path in (local | remote[field]).values()
+    )
     listed: dict[str, list[str]] = {}
     copies: dict[str, Path] = {}
     found: list[InputFile] = []
-    digest_of = _digests(
-        path for field, local in inputs.local_files.items() for path in (local | remote[field]).values()
-    )
+    digest_of = _digests(before)
     for field, local in inputs.local_files.items():
         files = local | remote[field]
         digests = {text: digest_of[path] for text, path in files.items()}
@@ -55,12 +55,19 @@ def store_artifacts(
         at = table.schema.get_field_index(field)
         table = table.set_column(at, table.schema.field(at), _replaced(table.column(at), uris))
         found += [
-            InputFile(field, uris[text], path.name, path.stat().st_size, digests[text], str(path.resolve()))
+            InputFile(field, uris[text], path.name, before[path].size, digests[text], str(path.resolve()))
             for text, path in files.items()
         ]
         listed[field] = sorted({*uris.values(), *(u for u in inputs.remote_files[field] if u not in uris)})
-    with _progress(f"storing {len(copies):,} input files", copies.values()) as progress:
-        objects.take_in(((path, target) for target, path in copies.items()), lambda path: progress.came(_size(path)))
+    with _progress(f"storing {len(copies):,} input files", [before[path] for path in copies.values()]) as progress:
+        objects.take_in(
+            ((path, target) for target, path in copies.items()), lambda path: progress.came(before[path].size)
+        )
+    if _looked_at(before) != before:
+        changed = next(path for path, look in _looked_at(before).items() if look != before[path])
+        raise InputError(
+            f"the file {str(changed)!r} was changed while it was stored: allocate again when nobody writes to it"
+        )
     if inputs.local_files:
         stay = [(field, uri) for field, all_ in inputs.remote_files.items() for uri in all_ if uri not in remote[field]]
         known = identify(uri for _, uri in stay)
@@ -85,28 +92,55 @@ def _fetched(inputs: Inputs, everything: bool) -> dict[str, dict[str, Path]]:
     return found
 
 
-def _digests(paths: Iterable[Path]) -> dict[Path, str]:
-    """The sha256 of each file, which is read once, many at once."""
-    each = list(dict.fromkeys(paths))
-    with _progress(f"reading {len(each):,} input files", each) as progress, ThreadPoolExecutor(_READERS) as threads:
+class _Look(NamedTuple):
+    """What tells whether a file was changed."""
+
+    size: int
+    written: int
+
+
+def _looked_at(paths: Iterable[Path]) -> dict[Path, _Look]:
+    """Each file as it is now.
+
+    Raises:
+        InputError: one is gone, or is no longer to be seen.
+    """
+    found: dict[Path, _Look] = {}
+    for path in paths:
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise _gone(path, error) from error
+        found[path] = _Look(stat.st_size, stat.st_mtime_ns)
+    return found
+
+
+def _gone(path: Path, error: OSError) -> InputError:
+    return InputError(
+        f"the file {str(path)!r} was there a moment ago and cannot be read any more: {error.strerror or error}"
+    )
+
+
+def _digests(files: Mapping[Path, _Look]) -> dict[Path, str]:
+    """The sha256 of each file, which is read once."""
+    with _progress(f"reading {len(files):,} input files", files.values()) as progress:
 
         def digest(path: Path) -> str:
-            with path.open("rb") as stream:
-                found = hashlib.file_digest(stream, "sha256").hexdigest()
-            progress.came(_size(path))
+            try:
+                with path.open("rb") as stream:
+                    found = hashlib.file_digest(stream, "sha256").hexdigest()
+            except OSError as error:
+                raise _gone(path, error) from error
+            progress.came(files[path].size)
             return found
 
-        return dict(zip(each, threads.map(digest, each), strict=True))
+        return dict(zip(files, each(digest, files), strict=True))
 
 
-def _progress(title: str, paths: Collection[Path]) -> TransferProgress:
+def _progress(title: str, looks: Iterable[_Look]) -> TransferProgress:
     progress = TransferProgress(title, quiet=_QUIET_SECONDS, transient=True)
-    progress.expect(sum(map(_size, paths)))
+    progress.expect(sum(look.size for look in looks))
     return progress
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size
 
 
 def _keys(files: dict[str, Path], digests: dict[str, str], key: RunKey, field: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -164,7 +165,7 @@ class Collector:
         # Small shards are joined at the end: until then no table names what lies in them.
         tables = {n: t for n, t in self.plan.tables.items() if not (self.plan.pack and n == "result_file_refs")}
         shown = [file for part in parts for file in part.files if file.table in tables]
-        record_shown(self.plan.objects, self.plan.key, shown, parts[0].name)
+        record_shown(self.plan.objects, self.plan.key, shown, f"{parts[0].name}-{uuid.uuid4().hex[:8]}")
         for name, planned in tables.items():
             files = {
                 f"{self.plan.key.path}/{part.name}": [f.data_file for f in part.files if f.table == name]

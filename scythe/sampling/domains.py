@@ -11,7 +11,11 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from scythe.errors import InputError
 from scythe_catalog.schema.kinds import Kind
+
+#: Whole numbers up to here are exact as floats.
+MOST_WHOLE = 2**53
 
 
 class Domain(Protocol):
@@ -40,12 +44,11 @@ class Range:
     kind: Kind
 
     def at(self, u: np.ndarray) -> pa.Array:
-        values = self.low + u * (self.high - self.low)
+        values = self.low * (1 - u) + self.high * u  # the difference may be more than a float holds
         return pa.array(np.clip(values, self.low, self.high)).cast(self.kind.storage)
 
     def levels(self, count: int) -> pa.Array:
-        middle = [self.low + (self.high - self.low) / 2]
-        return pa.array(np.linspace(self.low, self.high, count) if count > 1 else middle).cast(self.kind.storage)
+        return self.at(np.linspace(0, 1, count) if count > 1 else np.array([0.5]))
 
     @property
     def varies(self) -> bool:
@@ -74,7 +77,7 @@ class Whole:
         if count >= self.count:
             return self._stored(np.arange(self.count))
         spread = np.linspace(0, self.count - 1, count) if count > 1 else np.array([(self.count - 1) / 2])
-        return self._stored(np.round(spread).astype(np.int64))
+        return self._stored(np.minimum(np.round(spread).astype(np.int64), self.count - 1))
 
     def _stored(self, places: np.ndarray) -> pa.Array:
         values = self.low + places * self.step
@@ -116,9 +119,13 @@ class Distributed:
     kind: Kind
 
     def at(self, u: np.ndarray) -> pa.Array:
-        first, last = (float(self.distribution.cdf(end)) for end in (self._before, self.high))
+        first, last = (float(self.distribution.cdf(end)) for end in self._ends)
         values = np.asarray(self.distribution.ppf(first + u * (last - first)), dtype=float)
-        values = np.clip(values, self.low, self.high)
+        values = np.clip(np.round(values) if self._whole else values, self.low, self.high)
+        if self._whole and np.abs(values).max(initial=0) > MOST_WHOLE:
+            raise InputError(
+                "a distribution gives whole numbers beyond 2**53, which are no longer exact: give the field bounds"
+            )
         return pa.array(values.astype(np.int64) if self._whole else values).cast(self.kind.storage)
 
     def levels(self, count: int) -> pa.Array:
@@ -127,12 +134,15 @@ class Distributed:
     @property
     def mass(self) -> float:
         """How much of the distribution lies within the bounds, from 0 to 1."""
-        return float(self.distribution.cdf(self.high) - self.distribution.cdf(self._before))
+        low, high = self._ends
+        return float(self.distribution.cdf(high) - self.distribution.cdf(low))
 
     @property
-    def _before(self) -> float:
-        """What lies just below the lowest value: of whole numbers the one before."""
-        return self.low - 1 if self._whole else self.low
+    def _ends(self) -> tuple[float, float]:
+        """Between which places the distribution is: whole numbers are the nearest ones to what a continuous one gives."""
+        if not self._whole:
+            return self.low, self.high
+        return (self.low - 1, self.high) if hasattr(self.distribution, "pmf") else (self.low - 0.5, self.high + 0.5)
 
     @property
     def _whole(self) -> bool:

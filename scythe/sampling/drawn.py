@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 #: So many samples are remembered, by eight bytes a row.
-_REMEMBERED = 8
+_REMEMBERED = 64
 _CHANGED = "changed"
 
 
@@ -19,14 +20,18 @@ class _Drawn:
     how: dict[str, Any]
     names: tuple[str, ...]
     rows: pl.Series
+    #: The very frame, while it is there.
+    frame: weakref.ref[pl.DataFrame]
+    #: Whether rows tell that they were drawn: such of a few choices may have come about in any way.
+    telling: bool
 
 
 _DRAWN: deque[_Drawn] = deque(maxlen=_REMEMBERED)
 
 
-def remember(frame: pl.DataFrame, how: dict[str, Any]) -> None:
-    """Notes a frame that was drawn, and how: plain data, for a manifest."""
-    _DRAWN.append(_Drawn(how, tuple(frame.columns), frame.hash_rows()))
+def remember(frame: pl.DataFrame, how: dict[str, Any], *, telling: bool) -> None:
+    """Notes a frame that was drawn, and how: plain data, for a manifest; `telling` where its rows are like no others."""
+    _DRAWN.append(_Drawn(how, tuple(frame.columns), frame.hash_rows(), weakref.ref(frame), telling))
 
 
 def how_drawn(specs: object) -> dict[str, Any] | None:
@@ -36,6 +41,9 @@ def how_drawn(specs: object) -> dict[str, Any] | None:
     if not isinstance(specs, pl.DataFrame) or not _DRAWN or not specs.height:
         return None
     for drawn in reversed(_DRAWN):
+        if drawn.frame() is specs:
+            return drawn.how
+    for drawn in reversed(_DRAWN):
         if not set(drawn.names) <= {*specs.columns}:
             continue
         try:
@@ -44,7 +52,7 @@ def how_drawn(specs: object) -> dict[str, Any] | None:
             return None
         if tuple(specs.columns) == drawn.names and rows.equals(drawn.rows):
             return drawn.how
-        if rows.is_in(drawn.rows.implode()).any():
+        if drawn.telling and rows.is_in(drawn.rows.implode()).any():
             return {**drawn.how, _CHANGED: True}
     return None
 

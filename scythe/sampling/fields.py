@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,9 @@ from scythe_catalog.schema import Column, TableSchema, check_bounds, compile_mod
 from scythe_catalog.schema.kinds import Category, Int, Kind
 
 _ENDS = ("ge", "gt", "le", "lt")
+#: So near to a multiple a float is one.
+_CLOSE = 1e-9
+_MOST_COUNT = 2**62
 
 
 def domains_of(model: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Domain]:
@@ -65,10 +68,10 @@ def _given(model: type[BaseModel], column: Column, told: Any) -> Domain:
                 f"{model.__name__}.{column.name} is a {column.kind.describe()}: {column.name}={told!r} is no range; "
                 "give (low, high) for numbers, dates and times, and a list of choices for all else"
             )
-        array = _stored(model, column, list(told))  # pyright: ignore[reportUnknownArgumentType]
+        array = _stored(model, column, list(told), ends=True)  # pyright: ignore[reportUnknownArgumentType]
         low, high = _plain(array)
-        if low > high:
-            raise InputError(f"{column.name}={told!r}: the first end is above the second")
+        if low is None or high is None or low > high:
+            raise InputError(f"{column.name}={told!r}: give (low, high), the lower one first")
         return _between(model, column, low, high)
     if isinstance(told, Iterable) and not isinstance(told, str | bytes | Mapping | BaseModel):
         values = list(told)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
@@ -134,21 +137,28 @@ def _plain(array: pa.Array) -> list[Any]:
 
 
 def _between(model: type[BaseModel], column: Column, low: Any, high: Any) -> Domain:
-    declared = model.model_fields[column.name].metadata
-    multiple = next((m.multiple_of for m in declared if getattr(m, "multiple_of", None) is not None), None)
+    multiple = _multiple(model.model_fields[column.name])
     if low > high:
         raise InputError(f"{model.__name__}.{column.name}: its bounds leave no value")
     if not pa.types.is_float64(column.kind.storage):
-        step = int(multiple) if multiple else 1
+        step, low, high = int(multiple) if multiple else 1, max(low, -(2**63)), min(high, 2**63 - 1)
         first = -(-low // step) * step
         if first > high:
             raise InputError(f"{model.__name__}.{column.name}: there is no multiple of {multiple} within its bounds")
-        return Whole(first, high, column.kind, step)
+        found = Whole(first, high, column.kind, step)
+        if found.count >= _MOST_COUNT:
+            raise InputError(
+                f"{model.__name__}.{column.name}: its bounds are too wide to draw from: narrow it, {column.name}=(low, high)"
+            )
+        return found
     if not math.isfinite(low) or not math.isfinite(high):
         raise InputError(f"{model.__name__}.{column.name}: nothing can be drawn between {low} and {high}")
     if multiple:
-        lattice = np.arange(math.ceil(low / multiple), math.floor(high / multiple) + 1) * multiple
-        return Choice(pa.array(lattice))
+        first, last = math.ceil(low / multiple - _CLOSE), math.floor(high / multiple + _CLOSE)
+        if first > last:
+            raise InputError(f"{model.__name__}.{column.name}: there is no multiple of {multiple} within its bounds")
+        lattice = np.round(np.arange(first, last + 1) * multiple, 12)
+        return Choice(pa.array(np.clip(lattice, low, high)))
     return Range(float(low), float(high), column.kind)
 
 
@@ -157,6 +167,10 @@ def _distributed(model: type[BaseModel], column: Column, told: Any) -> Domain:
     if ends is None or not (pa.types.is_float64(column.kind.storage) or pa.types.is_integer(column.kind.storage)):
         raise InputError(
             f"{model.__name__}.{column.name} is a {column.kind.describe()}, which has no distribution: give a list of choices"
+        )
+    if _multiple(model.model_fields[column.name]):
+        raise InputError(
+            f"{model.__name__}.{column.name} takes multiples of a number alone, which no distribution gives: give a list of choices"
         )
     low, high = (given if given is not None else end for given, end in zip(ends, told.support(), strict=True))
     found = Distributed(told, low, high, column.kind)
@@ -167,7 +181,19 @@ def _distributed(model: type[BaseModel], column: Column, told: Any) -> Domain:
     return found
 
 
-def _stored(model: type[BaseModel], column: Column, values: list[Any]) -> pa.Array:
+def _multiple(field: FieldInfo) -> Any:
+    """What the values of a field are multiples of, None where that is not declared."""
+    waiting: list[Any] = [*field.metadata, field.annotation]
+    while waiting:
+        one = waiting.pop()
+        found = getattr(one, "multiple_of", None)
+        if isinstance(found, int | float):
+            return found
+        waiting += [*get_args(one), *(getattr(one, "metadata", None) or ())]
+    return None
+
+
+def _stored(model: type[BaseModel], column: Column, values: list[Any], *, ends: bool = False) -> pa.Array:
     """Values of a field as a table stores them; raises InputError, naming the first that does not fit."""
     nulls = any(value is None for value in values)
     try:
@@ -175,6 +201,10 @@ def _stored(model: type[BaseModel], column: Column, values: list[Any]) -> pa.Arr
             raise ValueError("None is not one of its values")
         array = column.kind.array(values)
         check_bounds(pa.table({column.name: array}), TableSchema((column,)), what=model.__name__)
+        multiple = None if ends or column.name not in model.model_fields else _multiple(model.model_fields[column.name])
+        for value in values if multiple else ():
+            if value is not None and abs(value / multiple - round(value / multiple)) > _CLOSE:
+                raise ValueError(f"{value!r} is no multiple of {multiple}")
     except (ValueError, TypeError, OverflowError, pa.ArrowException, DataError) as error:
         raise InputError(f"{model.__name__}.{column.name}: {error}") from None
     return array

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any
@@ -16,6 +16,20 @@ from scythe.errors import InputError
 PLANS = ("morris", "saltelli")
 #: Levels of Morris's grid, as SALib has them.
 _LEVELS = 4
+
+
+def check_choices(counts: Mapping[str, int]) -> None:
+    """Nothing where Morris's levels reach every choice of a field.
+
+    Raises:
+        InputError: naming a field of which some would never be drawn.
+    """
+    for name, count in counts.items():
+        if count > _LEVELS:
+            raise InputError(
+                f'method="morris" has {_LEVELS} levels, and {name!r} {count} values, some of which would never be drawn: '
+                f'take "saltelli", or choose {_LEVELS} of them, {name}=[...]'
+            )
 
 
 def unit_plan(method: str, names: Sequence[str], n: int, seed: int) -> np.ndarray:
@@ -53,6 +67,7 @@ def effects(
     Raises:
         InputError: SALib is not installed.
     """
+    seed += 1  # of 0 SALib makes none
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         if method == "morris":

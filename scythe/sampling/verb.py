@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from scythe.errors import InputError
 from scythe.sampling import plans
-from scythe.sampling.domains import Domain
+from scythe.sampling.domains import Choice, Distributed, Domain, Range
 from scythe.sampling.drawn import remember
 from scythe.sampling.fields import domains_of
 from scythe.sampling.sequences import METHODS, SEQUENCES, Points
@@ -20,6 +20,7 @@ from scythe.terminal.console import tell
 from scythe_catalog.schema import compile_model
 
 _BLOCK = 1 << 20
+_MOST = 1 << 30
 #: A constraint that keeps fewer than this share of so many points keeps next to none.
 _FEWEST, _TRIED = 1e-4, 1_000_000
 
@@ -71,9 +72,12 @@ def sample(
         True
     """
     given = {**(fields or {}), **more}
+    seed, skip = _whole("seed", seed), _whole("skip", skip)
     _check(method, n, skip, constraint)
     domains = domains_of(model, given)
     vary = [name for name, domain in domains.items() if domain.varies]
+    if method == "morris":
+        plans.check_choices({name: len(d.values) for name, d in domains.items() if isinstance(d, Choice)})
     how: dict[str, Any] = {
         "model": model.__name__,
         "method": method,
@@ -90,8 +94,14 @@ def sample(
         frame = made.at(points)
     else:
         frame = _drawn(made, Points(method, len(vary), seed), cast(int, n), method, skip, constraint)
-    remember(frame, how)
+    remember(frame, how, telling=any(isinstance(domain, Range | Distributed) for domain in domains.values()))
     return frame
+
+
+def _whole(name: str, given: object) -> int:
+    if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 0:
+        raise InputError(f"{name}={given!r}: give a whole number from 0 on")
+    return int(given)
 
 
 def _check(method: str, n: object, skip: int, constraint: object) -> None:
@@ -105,8 +115,8 @@ def _check(method: str, n: object, skip: int, constraint: object) -> None:
         )
     if skip and method not in SEQUENCES:
         raise InputError(f"skip={skip}: {method!r} has no next row; take another seed, or sobol or halton")
-    if skip < 0:
-        raise InputError(f"skip={skip}: give a number of rows")
+    if method in SEQUENCES and skip + cast(int, n) > _MOST:
+        raise InputError(f"n={n!r}, skip={skip}: a sequence has 2**30 rows")
     if constraint is not None and method in plans.PLANS:
         raise InputError(f"{method!r} is a plan of which no row may be left out: narrow the fields instead")
 
@@ -137,6 +147,8 @@ class _Frames:
             ]
             if lacking:
                 raise InputError(f"n={dict(n)!r} does not say how many levels {lacking[0]!r} has")
+        if not self._domains:
+            raise InputError("the model has no field to draw")
         levels = {
             name: domain.levels(n.get(name, 1) if isinstance(n, Mapping) else n)
             for name, domain in self._domains.items()

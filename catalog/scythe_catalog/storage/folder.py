@@ -7,16 +7,13 @@ import errno
 import shutil
 import stat
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from scythe_catalog.storage import disk, staging
 from scythe_catalog.storage.objects import Found, Objects
-
-#: Files that are copied at once: a disk may be at the other end of a network.
-_COPIES = 8
+from scythe_catalog.storage.waiting import each
 
 
 @dataclass(frozen=True)
@@ -109,9 +106,7 @@ class Folder(Objects):
         try:
             given = list(files)
             staged += [(self.staging_file(path.name), key) for path, key in given]
-            with ThreadPoolExecutor(_COPIES) as threads:
-                for _ in threads.map(copy, [(path, at) for (path, _), (at, _) in zip(given, staged, strict=True)]):
-                    pass
+            each(copy, ((path, at) for (path, _), (at, _) in zip(given, staged, strict=True)))
             self.publish_all(staged)
         finally:
             for path, _ in staged:

@@ -28,7 +28,7 @@ _ALONE = "from scythe.engines.pool.child import main; main({fd}, {parent})"
 #: So long the fork server may take to end by itself, so that the CPU time of what it forked counts as its parent's children's.
 _END_SECONDS = 5.0
 #: So long it waits without a process of its own for the next pool.
-_IDLE_SECONDS = 30.0
+_IDLE_SECONDS = 10.0
 #: How the names of variables begin that nothing reads which it has loaded: processes get them as they are when each is asked for.
 _LATE = ("SCYTHE_", "AWS_", "PYTEST_CURRENT_TEST")
 

@@ -57,7 +57,9 @@ def start_python(
 
 def inherited() -> object:
     """All that a process has from the one that starts it, beside its environment, its handles and its working folder."""
-    facts = [os.getpid(), sys.executable, sys.path, _flags(), os.getpriority(os.PRIO_PROCESS, 0)]
+    facts: list[object] = [os.getpid(), sys.executable, sys.path, _flags(), os.getpriority(os.PRIO_PROCESS, 0)]
+    if sys.platform == "linux":
+        facts += [os.sched_getscheduler(0), os.sched_getparam(0).sched_priority]
     for name in ("limits", "cgroup", "oom_score_adj"):
         with contextlib.suppress(OSError):
             facts.append(Path(f"/proc/self/{name}").read_text())

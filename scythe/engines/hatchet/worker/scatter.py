@@ -202,7 +202,7 @@ class WorkingNode:
                 if nodes and await self.children.all_queue():
                     await self._go_alone()
                     await self._trigger_leaves(shape, node)
-                    nodes = 0
+                    nodes = in_tree = 0
                 if self.collector.is_due:
                     await in_thread(self.collector.flush)
                 if await self._tell() and nodes:
