@@ -192,7 +192,7 @@ def _made_by(run: ExperimentRun, manifest: Mapping[str, Any]) -> Iterator[tuple[
     if run.tags:
         yield "tags", " ".join(run.tags)
     if isinstance(manifest.get("sampled"), dict):
-        yield "inputs", told(manifest["sampled"])
+        yield "sampled", told(manifest["sampled"])
     found = run.objects.found(run.key.path)
     yield "size", f"{bytes_of(sum(one.size for one in found))} in {counted(len(found), 'file')}"
     if manifest.get("git_commit"):

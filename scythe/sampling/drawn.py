@@ -62,5 +62,5 @@ def told(how: dict[str, Any]) -> str:
     parts = [f"{how['method']}, seed {how['seed']}", *([f"skip {how['skip']:,}"] if how.get("skip") else [])]
     if how.get("constraint"):
         parts.append(f"where {how['constraint']}")
-    text = f"sampled: {', '.join(parts)}"
+    text = ", ".join(parts)
     return f"{text}; then changed" if how.get(_CHANGED) else text
