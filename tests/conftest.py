@@ -103,5 +103,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Four processes more than cores: the tests wait for servers and workers more often than they compute."""
-    return (os.cpu_count() or 1) + 4
+    """Three processes more than cores: the tests wait for servers and workers about as often as they compute."""
+    return (os.cpu_count() or 1) + 3

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -165,7 +164,9 @@ class Collector:
         # Small shards are joined at the end: until then no table names what lies in them.
         tables = {n: t for n, t in self.plan.tables.items() if not (self.plan.pack and n == "result_file_refs")}
         shown = [file for part in parts for file in part.files if file.table in tables]
-        record_shown(self.plan.objects, self.plan.key, shown, f"{parts[0].name}-{uuid.uuid4().hex[:8]}")
+        # Another try may have grouped them otherwise: no record is written over that of other parts.
+        by = parts[0].name if len(parts) == 1 else f"{parts[0].name}-{len(parts)}-{parts[-1].name}"
+        record_shown(self.plan.objects, self.plan.key, shown, by)
         for name, planned in tables.items():
             files = {
                 f"{self.plan.key.path}/{part.name}": [f.data_file for f in part.files if f.table == name]
