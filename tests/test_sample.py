@@ -276,6 +276,9 @@ def test_a_run_says_how_its_inputs_were_drawn_and_whether_they_were_changed(root
     assert "; then changed" in shown
     how, _ = sampled(drawn.reverse())
     assert how["changed"] is True
+    in_place = scythe.sample(Angles, 20, seed=6)
+    in_place[0, "a"] = 0.125
+    assert sampled(in_place)[0]["changed"] is True
     same = scythe.sample(Angles, 1, seed=1, a=1, b=1, c=1)
     scythe.sample(Angles, 1, "halton", seed=2, a=1, b=1, c=1)
     assert sampled(same)[0]["method"] == "sobol"

@@ -26,12 +26,13 @@ class _Drawn:
     telling: bool
 
 
+#: The newest first.
 _DRAWN: deque[_Drawn] = deque(maxlen=_REMEMBERED)
 
 
 def remember(frame: pl.DataFrame, how: dict[str, Any], *, telling: bool) -> None:
     """Notes a frame that was drawn, and how: plain data, for a manifest; `telling` where its rows are like no others."""
-    _DRAWN.append(_Drawn(how, tuple(frame.columns), frame.hash_rows(), weakref.ref(frame), telling))
+    _DRAWN.appendleft(_Drawn(how, tuple(frame.columns), frame.hash_rows(), weakref.ref(frame), telling))
 
 
 def how_drawn(specs: object) -> dict[str, Any] | None:
@@ -40,10 +41,8 @@ def how_drawn(specs: object) -> dict[str, Any] | None:
 
     if not isinstance(specs, pl.DataFrame) or not _DRAWN or not specs.height:
         return None
-    for drawn in reversed(_DRAWN):
-        if drawn.frame() is specs:
-            return drawn.how
-    for drawn in reversed(_DRAWN):
+    # Of equal ones the very frame first: it may have been changed in place, so that being it is not enough.
+    for drawn in sorted(_DRAWN, key=lambda drawn: drawn.frame() is not specs):
         if not set(drawn.names) <= {*specs.columns}:
             continue
         try:
