@@ -27,7 +27,12 @@ def each(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
     began, used = time.perf_counter(), time.thread_time()
     done = [work(item) for item in islice(rest, _TRIED)]
     took, used = time.perf_counter() - began, time.thread_time() - used
-    if took > 2 * used or took > _LONG_SECONDS * len(done):
+    if gains_by_threads(took, used, len(done)):
         with ThreadPoolExecutor(_THREADS) as threads:
             return done + list(threads.map(work, rest))
     return done + [work(item) for item in rest]
+
+
+def gains_by_threads(took: float, used: float, count: int) -> bool:
+    """Whether `count` steps that took so many seconds, `used` of them busy, would take less at once: they waited, or were long."""
+    return took > 2 * used or took > _LONG_SECONDS * count
