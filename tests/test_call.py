@@ -21,7 +21,7 @@ from pydantic import Field
 
 import scythe
 from scythe.allocate import BaseExperiment
-from scythe.allocate import experiment as allocate
+from scythe.allocate import allocation as allocate
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.engines.engine import Launch
 from scythe.errors import AllocationError

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import scythe
-import scythe.allocate.experiment
+import scythe.allocate.allocation
 import scythe.allocate.store
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
@@ -167,7 +167,7 @@ def half(root: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     allocated(1.0)
     with monkeypatch.context() as killed:
         killed.setattr(scythe.allocate.store, "make_manifest", lambda *_, **__: 1 / 0)
-        killed.setattr(scythe.allocate.experiment, "undo", lambda *_: None)
+        killed.setattr(scythe.allocate.allocation, "undo", lambda *_: None)
         with pytest.raises(ZeroDivisionError):
             allocated(2.0, version="v3.0.0")
     (folder,) = (root / "pipes" / "v3.0.0").iterdir()
@@ -247,7 +247,7 @@ def test_a_run_whose_allocation_died_before_it_was_numbered_gets_its_number_from
 ) -> None:
     with monkeypatch.context() as killed:
         killed.setattr(scythe.allocate.store, "give_number", lambda *_: 1 / 0)
-        killed.setattr(scythe.allocate.experiment, "undo", lambda *_: None)
+        killed.setattr(scythe.allocate.allocation, "undo", lambda *_: None)
         with pytest.raises(ZeroDivisionError):
             allocated(1.0)
     died = scythe.open_run("pipes")
@@ -279,7 +279,7 @@ def test_a_version_that_was_reserved_and_never_allocated_is_free_after_an_hour(
 ) -> None:
     allocated()
     with monkeypatch.context() as killed:
-        killed.setattr(scythe.allocate.experiment, "reserve_folder", lambda *_: 1 / 0)
+        killed.setattr(scythe.allocate.allocation, "reserve_folder", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             allocated(version="v7.0.0")
     assert (root / "_catalog/pipes/_versions/v7.0.0.json").exists()

@@ -58,6 +58,7 @@ PAGE_OF = {
     "open_run": "listing",
     "Register": "register",
     "allocate": "allocate",
+    "extend": "grow",
 }
 
 _BLOCK = re.compile(r"^(?P<indent>[ \t]*)```python(?P<info>[^\n]*)\n(?P<code>.*?)^(?P=indent)```[ \t]*$", re.M | re.S)

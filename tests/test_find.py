@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scythe
-import scythe.allocate.experiment
+import scythe.allocate.allocation
 import scythe.record.reserve
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
@@ -133,7 +133,7 @@ def test_runs_of_one_second_in_two_versions_are_told_apart_or_refused(
     one = allocated(2.0)
     with monkeypatch.context() as at_once:  # neither sees the other, as where both are allocated at once
         at_once.setattr(scythe.record.reserve, "reserved", lambda *_: Reserved())
-        at_once.setattr(scythe.allocate.experiment, "sweep", lambda *_: None)
+        at_once.setattr(scythe.allocate.allocation, "sweep", lambda *_: None)
         two = allocated(4.0, "bumpminor")
     folder = one.key.folder
     assert two.key.folder == folder

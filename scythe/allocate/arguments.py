@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import cast
 
+from scythe.allocate.growing import Reuse
 from scythe.define.experiment import Experiment, packed_fields
 from scythe.errors import AllocationError
 from scythe.record.plan import check_max_errors
 from scythe.scatter_gather import RecursionMap
 
-_LONGEST_NOTE, _LONGEST_TAG = 10_000, 100
+_LONGEST_NOTE, _LONGEST_TAG, _LONGEST_KEY = 10_000, 100, 1000
 
 
 def check_arguments(*, chunk: object, workers: object, seed: object, max_errors: object, recursion_map: object) -> None:
@@ -74,4 +75,29 @@ def checked_pack(pack: object, experiment: Experiment) -> list[str]:
     return packed_fields(given, experiment.schemas.file_outputs, AllocationError)
 
 
-__all__ = ["check_arguments", "checked_note", "checked_pack", "checked_tags"]
+def checked_key(key: object) -> str | None:
+    """The caller's key of a run.
+
+    Raises:
+        AllocationError: it is empty, too long, or no text.
+    """
+    if key is not None and (not isinstance(key, str) or not key.strip() or len(key) > _LONGEST_KEY):
+        raise AllocationError(f"key must be a text of {_LONGEST_KEY:,} characters at most, got {key!r}")
+    return key
+
+
+def checked_reuse(reuse: object, *, any_code: object, reuse_errors: object) -> Reuse:
+    """What is taken over of earlier runs.
+
+    Raises:
+        AllocationError: one of them is neither True nor False, or means nothing without `reuse`.
+    """
+    for name, given in (("reuse", reuse), ("any_code", any_code), ("reuse_errors", reuse_errors)):
+        if not isinstance(given, bool):
+            raise AllocationError(f"{name} must be True or False, got {given!r}")
+        if given and not reuse:
+            raise AllocationError(f"{name}=True tells what reuse=True takes over: give both")
+    return Reuse(bool(reuse), bool(any_code), bool(reuse_errors))
+
+
+__all__ = ["check_arguments", "checked_key", "checked_note", "checked_pack", "checked_reuse", "checked_tags"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,8 @@ from scythe.errors import FetchError, InputError
 from scythe.leaf.input_files import InputFile, write_record
 from scythe.record.layout import RunKey
 from scythe.remote.fetch import fetch_all
-from scythe.remote.identify import identify
+from scythe.remote.identify import Identity, identify
+from scythe.reuse.identity import file_identity
 from scythe.terminal.transfer import TransferProgress
 from scythe_catalog.names import folded
 from scythe_catalog.redaction import redacted
@@ -27,56 +29,91 @@ _QUIET_SECONDS = 0.7
 _NAME_BYTES = 200
 
 
-def store_artifacts(
-    inputs: Inputs, objects: Objects, key: RunKey, *, copy_inputs: bool
-) -> tuple[pa.Table, dict[str, list[str]]]:
-    """Copies local input files into the run's `artifacts/` (with `copy_inputs` remote ones too).
+@dataclass(frozen=True)
+class LookedAt:
+    """The input files of an allocation as they are now."""
 
-    A remote file whose address holds a signature or a token is always copied: the address is stored nowhere. Gives the input rows with URIs in place of paths, and the URIs of each file field.
+    #: Those that are copied into the run: field -> text of a value -> path.
+    copied: Mapping[str, Mapping[str, Path]]
+    #: The others: field -> texts of values.
+    staying: Mapping[str, Sequence[str]]
+    #: What their servers say of those.
+    known: Mapping[str, Identity]
+    digests: Mapping[Path, str]
+    looks: Mapping[Path, _Look]
+
+    @property
+    def identities(self) -> dict[str, dict[str, str | None]]:
+        """What tells the content of each value of a file field, as `scythe.reuse.identity` has it."""
+        return {
+            field: {text: file_identity(self._file(field, text, path)) for text, path in files.items()}
+            | {uri: file_identity(self._stays(field, uri)) for uri in self.staying[field]}
+            for field, files in self.copied.items()
+        }
+
+    def _file(self, field: str, uri: str, path: Path) -> InputFile:
+        return InputFile(field, uri, path.name, self.looks[path].size, self.digests[path], str(path.resolve()))
+
+    def _stays(self, field: str, uri: str) -> InputFile:
+        return InputFile(field, uri, size=self.known[uri].size, tag=self.known[uri].tag)
+
+    def recorded(self, uris: Mapping[str, Mapping[str, str]]) -> list[InputFile]:
+        """What the run keeps of them, once it has them at these URIs: field -> text -> URI."""
+        copies = [
+            self._file(f, uris[f][text], path) for f, files in self.copied.items() for text, path in files.items()
+        ]
+        return [*copies, *(self._stays(field, uri) for field, all_ in self.staying.items() for uri in all_)]
+
+
+def look_at_files(inputs: Inputs, *, copy_inputs: bool) -> LookedAt:
+    """Reads the local input files (with `copy_inputs` remote ones too), and asks the servers of the others; writes nothing.
+
+    A remote file whose address holds a signature or a token is always copied: the address is stored nowhere.
 
     Raises:
-        InputError: a remote file cannot be fetched; nothing was copied.
+        InputError: a remote file cannot be fetched, or a local one is gone.
     """
-    table = inputs.table
     remote = _fetched(inputs, copy_inputs)
-    before = _looked_at(
-        path for field, local in inputs.local_files.items() for path in (local | remote[field]).values()
-    )
-    listed: dict[str, list[str]] = {}
+    copied = {field: local | remote[field] for field, local in inputs.local_files.items()}
+    looks = _looked_at(path for files in copied.values() for path in files.values())
+    digests = _digests(looks)
+    staying = {field: [uri for uri in uris if uri not in remote[field]] for field, uris in inputs.remote_files.items()}
+    known = identify(uri for uris in staying.values() for uri in uris)
+    return LookedAt(copied, staying, known, digests, looks)
+
+
+def store_artifacts(
+    inputs: Inputs, files: LookedAt, objects: Objects, key: RunKey
+) -> tuple[pa.Table, dict[str, list[str]]]:
+    """Copies input files into the run's `artifacts/`: the input rows with URIs in place of paths, and the URIs of each file field.
+
+    Raises:
+        InputError: a file was changed since it was looked at.
+    """
+    table, looks = inputs.table, files.looks
+    uris: dict[str, dict[str, str]] = {}
     copies: dict[str, Path] = {}
-    found: list[InputFile] = []
-    digest_of = _digests(before)
-    for field, local in inputs.local_files.items():
-        files = local | remote[field]
-        digests = {text: digest_of[path] for text, path in files.items()}
-        keys = _keys(files, digests, key, field)
-        copies |= {target: files[text] for text, target in keys.items()}
-        uris = {text: objects.uri(target) for text, target in keys.items()}
+    for field, copied in files.copied.items():
+        keys = _keys(copied, files.digests, key, field)
+        copies |= {target: copied[text] for text, target in keys.items()}
+        uris[field] = {text: objects.uri(target) for text, target in keys.items()}
         at = table.schema.get_field_index(field)
-        table = table.set_column(at, table.schema.field(at), _replaced(table.column(at), uris))
-        found += [
-            InputFile(field, uris[text], path.name, before[path].size, digests[text], str(path.resolve()))
-            for text, path in files.items()
-        ]
-        listed[field] = sorted({*uris.values(), *(u for u in inputs.remote_files[field] if u not in uris)})
-    with _progress(f"storing {len(copies):,} input files", [before[path] for path in copies.values()]) as progress:
+        table = table.set_column(at, table.schema.field(at), _replaced(table.column(at), uris[field]))
+    with _progress(f"storing {len(copies):,} input files", [looks[path] for path in copies.values()]) as progress:
         objects.take_in(
-            ((path, target) for target, path in copies.items()), lambda path: progress.came(before[path].size)
+            ((path, target) for target, path in copies.items()), lambda path: progress.came(looks[path].size)
         )
     own = {
-        path for files in inputs.local_files.values() for path in files.values()
+        path for local in inputs.local_files.values() for path in local.values()
     }  # the cache touches what it hands out
-    changed = next((path for path, look in _looked_at(own).items() if look != before[path]), None)
+    changed = next((path for path, look in _looked_at(own).items() if look != looks[path]), None)
     if changed is not None:
         raise InputError(
             f"the file {str(changed)!r} was changed while it was stored: allocate again when nobody writes to it"
         )
     if inputs.local_files:
-        stay = [(field, uri) for field, all_ in inputs.remote_files.items() for uri in all_ if uri not in remote[field]]
-        known = identify(uri for _, uri in stay)
-        found += [InputFile(field, uri, size=known[uri].size, tag=known[uri].tag) for field, uri in stay]
-        write_record(objects, key, found)
-    return table, listed
+        write_record(objects, key, files.recorded(uris))
+    return table, {field: sorted({*uris[field].values(), *files.staying[field]}) for field in uris}
 
 
 def _fetched(inputs: Inputs, everything: bool) -> dict[str, dict[str, Path]]:
@@ -146,13 +183,13 @@ def _progress(title: str, looks: Iterable[_Look]) -> TransferProgress:
     return progress
 
 
-def _keys(files: dict[str, Path], digests: dict[str, str], key: RunKey, field: str) -> dict[str, str]:
+def _keys(files: Mapping[str, Path], digests: Mapping[Path, str], key: RunKey, field: str) -> dict[str, str]:
     """Text of a value -> key of its artifact: one for each name and content; a name that is taken gets its hash."""
     known: dict[tuple[str, str], str] = {}
     taken: set[str] = set()
     keys: dict[str, str] = {}
     for text in sorted(files):
-        name, digest = _plain(files[text].name), digests[text]
+        name, digest = _plain(files[text].name), digests[files[text]]
         if (name, digest) not in known:
             stored = name if folded(name) not in taken else f"{Path(name).stem}-{digest[:12]}{Path(name).suffix}"
             taken.add(folded(stored))

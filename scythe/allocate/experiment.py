@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-from scythe.allocate.arguments import check_arguments, checked_note, checked_pack, checked_tags
+from scythe.allocate.allocation import allocated, use_client
+from scythe.allocate.arguments import (
+    check_arguments,
+    checked_key,
+    checked_note,
+    checked_pack,
+    checked_reuse,
+    checked_tags,
+)
 from scythe.allocate.inputs import prepare_inputs
-from scythe.allocate.store import store_run
+from scythe.allocate.store import Request
 from scythe.allocate.trial import Trial
 from scythe.allocate.try_out import try_out
-from scythe.allocate.version import reserve_version
 from scythe.define.experiment import Experiment
 from scythe.define.typed import Named
-from scythe.engines.engine import Launch, RunRef
+from scythe.engines.engine import RunRef
 from scythe.engines.options import EngineName, EngineOptions
-from scythe.engines.start import choose, start
-from scythe.errors import AllocationError, NotFoundError, StorageError
+from scythe.engines.start import choose
+from scythe.errors import AllocationError, NotFoundError
 from scythe.names import check_name
 from scythe.record import find
-from scythe.record.layout import RunKey
 from scythe.record.plan import MaxErrors
-from scythe.record.reserve import reserve_folder, sweep, undo
 from scythe.record.results import finished_result
 from scythe.record.versions import SemVer, VersioningStrategy
 from scythe.registry import experiment_of
+from scythe.reuse.owners import files_elsewhere
 from scythe.runs.open import load_run
 from scythe.runs.run import ExperimentRun
 from scythe.scatter_gather import RecursionMap
 from scythe.settings import engine_settings, storage
 from scythe.source import loading
-from scythe_catalog.storage.objects import Objects, reason
 
 
 class BaseExperiment:
@@ -218,7 +221,7 @@ class BaseExperiment:
             run: What `allocate`, `list_runs` or `scythe.open_run` gave; None for `latest_run()`.
 
         Returns:
-            One URI for each stored file; empty where there is no run. Which input a file belongs to is told by `scythe.files`.
+            One URI for each stored file, those in the folders of runs whose rows it has reused included; empty where there is no run. Which input a file belongs to is told by `scythe.files`.
 
         Raises:
             SettingsError: a setting makes no sense.
@@ -232,7 +235,8 @@ class BaseExperiment:
         run = run or self.latest_run()
         if run is None:
             return []
-        return [run.objects.uri(k) for k in run.objects.keys(f"{run.key.path}/results")]
+        own = [run.objects.uri(k) for k in run.objects.keys(f"{run.key.path}/results")]
+        return [*own, *files_elsewhere(run.objects, run.key)]
 
     def try_out(self, specs: Any, n: int = 3) -> Trial:
         """Runs a few of the inputs, spread over all, and shows what goes in, what comes out, and what all would cost.
@@ -265,7 +269,7 @@ class BaseExperiment:
     def allocate(
         self,
         specs: Any,
-        version: VersioningStrategy | str | SemVer = "bumpmajor",
+        version: VersioningStrategy | str | SemVer | None = None,
         *,
         overwrite_sort_index: bool = True,
         overwrite_experiment_id: bool = True,
@@ -280,14 +284,18 @@ class BaseExperiment:
         note: str | None = None,
         tags: Sequence[str] = (),
         pack: bool | Sequence[str] | None = None,
+        reuse: bool = False,
+        any_code: bool = False,
+        reuse_errors: bool = False,
+        key: str | None = None,
     ) -> tuple[ExperimentRun, RunRef]:
         """Checks the inputs, stores a run whole, and starts it.
 
         Args:
             specs: Models of the experiment's input model, one model, a list of dicts of their fields, or a Polars, pandas or Arrow
                 table with a column for each field. `experiment_id`, `sort_index` and fields with a default may be absent.
-            version: `bumpmajor`, `bumpminor`, `bumppatch`, `keep`, `auto` (from what changed in the schema), or a SemVer.
-                The first version is v1.0.0, whatever the strategy.
+            version: `bumpmajor` (if not given), `bumpminor`, `bumppatch`, `keep`, `auto` (from what changed in the schema), or a
+                SemVer. The first version is v1.0.0, whatever the strategy.
             overwrite_sort_index: Number the specs 0 to n - 1, rather than keep their own `sort_index`, which each must have, and
                 which must be unique.
             overwrite_experiment_id: Set `experiment_id` to `experiment/version/datetime`.
@@ -305,6 +313,12 @@ class BaseExperiment:
             note: A sentence for people, such as "masks fixed": kept in the manifest, and shown.
             tags: Words to find the run by: `scythe.list_runs(name, tag="paper")`.
             pack: Store output files in shards (all, or those named), rather than one by one; as `Register(pack=)`, if not given.
+            reuse: Do not run inputs again of which the version has a row from the same code and `seed`: it is taken over. The
+                version is `keep` if not given; a run that was begun with the same inputs goes on.
+            any_code: Take over rows of other code, too.
+            reuse_errors: Take over the errors of inputs that failed, rather than run these again.
+            key: A name of your own: the same key gives the same run again, which goes on if it is not finished. For a caller that
+                may be tried again, such as a task of a larger workflow.
 
         Returns:
             The run, and a reference to its result.
@@ -313,7 +327,7 @@ class BaseExperiment:
             InputError: inputs that do not fit; nothing was written.
             VersionError: a version that is malformed, or too small a step; nothing was written.
             AllocationError: the root cannot be written, an argument makes no sense, the function cannot be sent to other
-                processes, or no worker of the cluster has it. Nothing was started.
+                processes, no worker of the cluster has it, or rows to reuse are of other code. Nothing was started.
             SettingsError: there is no such engine, or it cannot be reached.
             RunError: this process was forked from one that had used Scythe.
             Exception: with `engine="inline"`, the first that the function raises.
@@ -333,7 +347,7 @@ class BaseExperiment:
         check_arguments(chunk=chunk, workers=workers, seed=seed, max_errors=max_errors, recursion_map=recursion_map)
         note, tags = checked_note(note), checked_tags(tags)
         pack = checked_pack(pack, self.experiment)
-        settings = engine_settings()
+        growth = checked_reuse(reuse, any_code=any_code, reuse_errors=reuse_errors)
         included = self.experiment.included
         chosen = choose(engine, self.experiment)
         inputs = prepare_inputs(specs, self.experiment, overwrite_sort_index=overwrite_sort_index)
@@ -342,56 +356,13 @@ class BaseExperiment:
         chosen.engine.check_ready(self.experiment, single=inputs.single)
         objects = storage()
         if s3_client is not None:
-            _use_client(objects, s3_client)
-        with _writable(objects), self._reserved(objects, version) as key:
-            objects.sweep_staging()
-            sweep(objects, key)
-            plan = store_run(
-                self.experiment, objects, key, inputs, engine=chosen.engine.name, chunk=chunk, shape=recursion_map,
-                catalog=settings.catalog, copy_inputs=copy_inputs, overwrite_experiment_id=overwrite_experiment_id, seed=seed,
-                max_errors=max_errors, note=note, tags=tags, pack=pack,
-                run_id=None if chosen.engine.names_runs else str(uuid.uuid4()),
-            )  # fmt: skip
-        run = load_run(objects, key)
-        ref = start(chosen, Launch(plan, self.experiment, [(0, plan.inputs)], workers=workers))
-        run.workflow_run_id = ref.workflow_run_id
-        return run, ref
-
-    @contextmanager
-    def _reserved(self, objects: Objects, wanted: VersioningStrategy | str | SemVer) -> Generator[RunKey]:
-        """A version and a run folder that nobody else gets; given back where the allocation fails."""
-        version = reserve_version(objects, self.name, self.experiment.schemas, wanted)
-        key = reserve_folder(objects, self.name, str(version))
-        try:
-            yield key
-        except BaseException:
-            with suppress(StorageError):  # what broke the allocation says more than that it cannot be undone
-                undo(objects, key)
-            raise
-
-
-def _use_client(objects: Objects, client: Any) -> None:
-    from scythe_catalog.storage.reach import use_client
-
-    try:
-        use_client(objects.root, client)
-    except TypeError as error:
-        raise AllocationError(f"s3_client must be a client as boto3.client('s3') makes it; {error}") from error
-    except StorageError as error:
-        raise AllocationError(str(error)) from error
-
-
-@contextmanager
-def _writable(objects: Objects) -> Generator[None]:
-    from obstore.exceptions import BaseError
-
-    try:
-        yield
-    except StorageError as error:
-        told = str(error) if objects.folder is None else f"the root {objects.root} cannot be written: {error}"
-        raise AllocationError(told) from error
-    except (OSError, BaseError) as error:
-        raise AllocationError(f"the root {objects.root} cannot be written: {reason(error)}") from error
+            use_client(objects, s3_client)
+        asked = Request(
+            self.experiment, self.name, inputs, chosen, engine_settings().catalog, seed, max_errors, chunk=chunk,
+            shape=recursion_map, copy_inputs=copy_inputs, overwrite_experiment_id=overwrite_experiment_id, note=note,
+            tags=tags, pack=pack, key=checked_key(key),
+        )  # fmt: skip
+        return allocated(asked, objects, version, workers=workers, reuse=growth)
 
 
 __all__ = ["BaseExperiment"]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
 
 import pyarrow as pa
 from pydantic_core import to_jsonable_python
 
-from scythe.allocate.artifacts import store_artifacts
+from scythe.allocate.artifacts import LookedAt, look_at_files, store_artifacts
 from scythe.allocate.inputs import Inputs
 from scythe.define.experiment import Experiment
+from scythe.engines.start import Chosen
 from scythe.errors import ScytheError
 from scythe.gather.publish import settle_all
 from scythe.record.generations import Generations, catalog_of
@@ -20,6 +24,8 @@ from scythe.record.manifest import IO_SCHEMAS, dump_yaml, io_spec, make_manifest
 from scythe.record.plan import MaxErrors, RunPlan, TablePlan
 from scythe.record.provenance import begin
 from scythe.record.reserve import give_number, next_number
+from scythe.reuse.answers import Answers
+from scythe.reuse.owners import check_there
 from scythe.scatter_gather import RecursionMap
 from scythe.terminal.phase import Phase
 from scythe_catalog.iceberg.datafile import DataFileWriter
@@ -27,29 +33,44 @@ from scythe_catalog.schema import arrow_to_models
 from scythe_catalog.storage.objects import Objects
 
 
-def store_run(
-    experiment: Experiment,
-    objects: Objects,
-    key: RunKey,
-    inputs: Inputs,
-    *,
-    engine: str,
-    chunk: int | None,
-    shape: RecursionMap | None,
-    catalog: str | None,
-    copy_inputs: bool,
-    overwrite_experiment_id: bool,
-    seed: int,
-    max_errors: MaxErrors,
-    run_id: str | None,
-    pack: Sequence[str],
-    note: str | None = None,
-    tags: Sequence[str] = (),
-) -> RunPlan:
-    """Everything of a run but its results: input files, specs, plan, tables and, last, the manifest. Starts nothing."""
-    looked_at = begin(experiment, engine)
-    table, artifacts = store_artifacts(inputs, objects, key, copy_inputs=copy_inputs)
-    if overwrite_experiment_id:
+@dataclass(frozen=True)
+class Request:
+    """What is asked for: an experiment, its inputs, and how they are to be run."""
+
+    experiment: Experiment
+    #: The folder of its runs.
+    name: str
+    inputs: Inputs
+    engine: Chosen
+    catalog: str | None
+    seed: int
+    max_errors: MaxErrors
+    chunk: int | None = None
+    shape: RecursionMap | None = None
+    copy_inputs: bool = False
+    overwrite_experiment_id: bool = True
+    note: str | None = None
+    tags: Sequence[str] = ()
+    pack: Sequence[str] = ()
+    key: str | None = None
+
+    @cached_property
+    def files(self) -> LookedAt:
+        """The input files as they are now."""
+        return look_at_files(self.inputs, copy_inputs=self.copy_inputs)
+
+
+def store_run(asked: Request, objects: Objects, key: RunKey, answers: Answers | None = None) -> RunPlan:
+    """Everything of a run but its results: input files, specs, plan, tables and, last, the manifest. Starts nothing.
+
+    Of the inputs that have `answers` the rows are there, too.
+    """
+    experiment, inputs = asked.experiment, asked.inputs
+    engine, included = asked.engine.engine, experiment.included
+    run_id = None if engine.names_runs else str(uuid.uuid4())
+    looked_at = begin(experiment, engine.name)
+    table, artifacts = store_artifacts(inputs, asked.files, objects, key)
+    if asked.overwrite_experiment_id:
         at = table.schema.get_field_index("experiment_id")
         table = table.set_column(at, table.schema.field(at), pa.repeat(pa.scalar(key.path), table.num_rows))
     metadata = {**(table.schema.metadata or {}), IO_SCHEMAS: json.dumps(experiment.schemas.to_json())}
@@ -67,32 +88,37 @@ def store_run(
         key=key,
         inputs=table.num_rows,
         workflow_run_id=run_id,
-        engine=engine,
-        chunk=chunk if experiment.included is None else 1,
+        engine=engine.name,
+        chunk=asked.chunk if included is None else 1,
         module=experiment.module,
         qualname=experiment.target.__qualname__,
         source=experiment.source,
         computed=[c.to_json() for c in inputs.computed],
         extra=inputs.extra,
-        catalog=catalog,
+        catalog=asked.catalog,
         dense=inputs.dense,
         schema_sha256=schema_hash(experiment),
-        single=inputs.single and experiment.included is None,
-        factor=shape.factor if shape is not None else None,
-        max_depth=shape.max_depth if shape is not None else None,
-        seed=seed,
-        max_errors=max_errors,
-        pack=[*pack],
+        single=inputs.single and included is None,
+        factor=asked.shape.factor if asked.shape is not None else None,
+        max_depth=asked.shape.max_depth if asked.shape is not None else None,
+        seed=asked.seed,
+        max_errors=asked.max_errors,
+        pack=[*asked.pack],
     )
     with _prepared_tables(experiment, objects, plan):
         objects.write(key.plan, plan.to_json())
+        brought = answers.brought(plan, table) if answers is not None else None
         made_by, place = looked_at(), next_number(objects, key)
         objects.write(key.provenance(0), made_by.to_json())
         manifest = make_manifest(
-            objects, key, experiment, inputs=table.num_rows, made_by=made_by, workflow_run_id=run_id,
-            number=place, seed=seed, note=note, tags=tags, sampled=inputs.sampled,
+            objects, key, experiment, inputs=table.num_rows, made_by=made_by, workflow_run_id=run_id, number=place,
+            seed=asked.seed, note=asked.note, tags=asked.tags, sampled=inputs.sampled,
+            reused=brought.reused if brought is not None else (), owners=brought.owners if brought is not None else (),
+            key_given=asked.key,
         )  # fmt: skip
         objects.write(key.manifest, manifest)
+        if brought is not None:
+            check_there(objects, brought.owners)
         give_number(objects, key, place)
     return plan
 

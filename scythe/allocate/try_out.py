@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from scythe.allocate.inputs import Inputs, prepare_inputs
-from scythe.allocate.store import store_run
+from scythe.allocate.store import Request, store_run
 from scythe.allocate.trial import Estimate, Trial
 from scythe.define.experiment import Experiment
 from scythe.engines.engine import Launch
@@ -83,9 +83,8 @@ def _run(experiment: Experiment, inputs: Inputs, objects: Objects, folder: Path)
     chosen.engine.check_ready(measured, single=False)
     key = reserve_folder(objects, experiment.name, _VERSION)
     plan = store_run(
-        measured, objects, key, inputs, engine="local", chunk=1, shape=None, catalog=None, copy_inputs=False,
-        overwrite_experiment_id=True, seed=0, max_errors=None, run_id=None, pack=(),
-    )  # fmt: skip
+        Request(measured, experiment.name, inputs, chosen, catalog=None, seed=0, max_errors=None, chunk=1), objects, key
+    )
     count = inputs.table.num_rows
     job = start(
         chosen, Launch(plan, measured, [(0, count)], workers=min(count, cpus()), quiet=True)

@@ -112,6 +112,9 @@ def delete(
         ),
     ],
     keep: Annotated[int | None, typer.Option(min=0, help="Delete all runs but the latest so many.")] = None,
+    dependants: Annotated[
+        bool, typer.Option("--with", help="Delete the runs, too, that have reused rows and name its output files.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Deletes a run, or all but the latest ones: from the catalog, and with all their files."""
@@ -127,8 +130,8 @@ def delete(
         say(f"{run.experiment_id} ({run.status})")
     if runs and not yes:
         typer.confirm("Delete all files of these runs?" if len(runs) > 1 else "Delete all its files?", abort=True)
-    for run in runs:
-        run.delete()
+    for run in reversed(runs):  # a run may name output files of an older one
+        run.delete(dependants=dependants)
         say(f"deleted {run.experiment_id}")
     if not runs and not busy:
         say(f"{name} has no more than {keep:,} runs: nothing is deleted")

@@ -35,6 +35,10 @@ class TaskRow(NamedTuple):
             k.Int(), "Which attempt on the run it was done in: the first, or that of a resume or retry.", nullable=True
         ),
     ] = None
+    reused_from: Annotated[
+        str | None,
+        _As(k.Str(), "The run that the row was taken over from; null where this run made it.", nullable=True),
+    ] = None
 
 
 class ErrorRow(NamedTuple):

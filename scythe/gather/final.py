@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from scythe.define.bookkeeping import ErrorRow, table_of
 from scythe.define.experiment import Experiment
@@ -23,9 +22,20 @@ from scythe.errors import CatalogError, OutputError, RunError, TableNotFound
 from scythe.gather.coverage import Coverage
 from scythe.gather.dataframe_rule import check_dataframe, record_dataframe
 from scythe.gather.error_kinds import ErrorKinds
-from scythe.gather.merge import KEY, Source, keys_of, merged, pieces, rebatched, without
+from scythe.gather.merge import KEY, Source, changed, keys_of, merged, pieces, rebatched, without
 from scythe.gather.packs import Moves, join_small, packs_of, shards_in
-from scythe.gather.parts import Part, PartFile, number_of, schema_of, source_of, stored_parts
+from scythe.gather.parts import (
+    REUSED,
+    Part,
+    PartFile,
+    inputs_of,
+    key_range,
+    number_of,
+    schema_of,
+    sort_indexes,
+    source_of,
+    stored_parts,
+)
 from scythe.gather.publish import Gathered, publish, record, settle
 from scythe.gather.reconcile import Dataframe, Fragment
 from scythe.leaf.rows import Failure, side_by_side
@@ -84,9 +94,24 @@ class Gather:
                 schema = schema_of(self.objects, file)
                 own = _OWN[file.table] if _is_own(file.table, schema) else self.schemas.tables.get(file.table)
                 if own is not None and file.table in ("tasks", "errors", "logs"):
-                    attempt = number_of(part.name) if part.name != _EARLIER_END else None
-                    source = _completed(source, own, attempt)
+                    attempt = number_of(part.name) if part.name != _EARLIER_END else 0
+                    source = _completed(source, own, attempt or None)  # what is reused tells its own
+                if part.name == REUSED:
+                    source = self._rooted(source)
                 yield _Fragment(number, file.table, schema, source)
+
+    def _rooted(self, source: Source) -> Source:
+        """Reused rows, which were there before an engine gave the run its identifier."""
+        stored = RunPlan.load(self.objects, self.plan.key).workflow_run_id
+        if stored is not None or not self._experiment.options.inject_workflow_run_id:
+            return source
+        told = pa.scalar(self.plan.workflow_run_id, pa.string())
+
+        def with_root(table: pa.Table) -> pa.Table:
+            at = table.schema.get_field_index("root_workflow_run_id")
+            return table.set_column(at, table.schema.field(at), pa.repeat(told, table.num_rows)) if at >= 0 else table
+
+        return changed(source, with_root)
 
     def finish(self, attempt: int, began: dt.datetime) -> RunResult:
         """Writes the run's files, and makes them what the run came to in one step; catalog and `final/` follow.
@@ -218,14 +243,12 @@ class Gather:
         """The rows of a fragment that no later part has superseded."""
         if not self.coverage.overlaps:
             return fragment.source
-        coverage, source = self.coverage, fragment.source
 
-        def batches() -> Iterator[pa.Table]:
-            for table in source.batches():
-                keys = table.column(KEY).to_numpy()
-                yield from without([table], coverage.lost(fragment.part, np.unique(keys)))
+        def own(table: pa.Table) -> pa.Table:
+            keys = table.column(KEY).to_numpy()
+            return next(without([table], self.coverage.lost(fragment.part, np.unique(keys))))
 
-        return Source(source.first, source.last, batches)
+        return changed(fragment.source, own)
 
     def _seconds_before(self, attempt: int) -> float:
         """For how long earlier attempts had worked on the run, as far as that was recorded."""
@@ -325,15 +348,13 @@ def _completed(source: Source, schema: TableSchema, number: int | None) -> Sourc
     With a number, rows of `tasks` say that they are of that attempt on the run.
     """
 
-    def batches() -> Iterator[pa.Table]:
-        for table in source.batches():
-            if number is not None and "attempt" in schema:
-                told = pa.table({"attempt": pa.repeat(pa.scalar(number, pa.int64()), table.num_rows)})
-                yield side_by_side(schema, told, table)
-            else:
-                yield side_by_side(schema, table)
+    def complete(table: pa.Table) -> pa.Table:
+        if number is None or "attempt" not in schema:
+            return side_by_side(schema, table)
+        told = pa.table({"attempt": pa.repeat(pa.scalar(number, pa.int64()), table.num_rows)})
+        return side_by_side(schema, told, table)
 
-    return Source(source.first, source.last, batches)
+    return changed(source, complete)
 
 
 def all_parts(plan: RunPlan) -> list[Part]:
@@ -342,7 +363,7 @@ def all_parts(plan: RunPlan) -> list[Part]:
 
 
 def _parts_behind(plan: RunPlan, result: RunResult | None) -> list[Part]:
-    parts = stored_parts(plan, after=result.attempt if result is not None else 0)
+    parts = stored_parts(plan, after=result.attempt if result is not None else -1)
     if result is None:
         return parts
     if result.left_out:
@@ -351,7 +372,9 @@ def _parts_behind(plan: RunPlan, result: RunResult | None) -> list[Part]:
             "again, with tables='all', or do this where it came from"
         )
     files = [
-        PartFile(name, table.key, *_key_range(plan, table.key), DataFile(table.uri, table.rows, table.bytes).to_json())
+        PartFile(
+            name, table.key, *key_range(plan.objects, table.key), DataFile(table.uri, table.rows, table.bytes).to_json()
+        )
         for name, table in result.tables.items()
     ]
     return [Part(_EARLIER_END, result.rows, result.errors, tuple(files)), *parts]
@@ -373,26 +396,3 @@ def whole_parts(plan: RunPlan, parts: list[Part]) -> list[Part]:
     if not coverage.overlaps:
         return parts
     return [p for number, p in enumerate(parts) if not len(coverage.lost(number, inputs_of(plan, p)))]
-
-
-def inputs_of(plan: RunPlan, part: Part) -> np.ndarray:
-    """The `sort_index` of every input that a part covers."""
-    found = [keys_of(source_of(plan.objects, f)) for f in part.files if f.table == "tasks" and f.last >= f.first]
-    return np.concatenate([np.empty(0, np.int64), *found])
-
-
-def sort_indexes(plan: RunPlan) -> np.ndarray | None:
-    """The run's sort indexes, None where they are simply 0 to n - 1."""
-    if plan.dense:
-        return None
-    with plan.objects.reader(plan.key.specs) as stream:
-        return pq.read_table(stream, columns=[KEY]).column(KEY).to_numpy()
-
-
-def _key_range(plan: RunPlan, key: str) -> tuple[int, int]:
-    with plan.objects.reader(key) as stream:
-        metadata = pq.read_metadata(stream)
-    at = metadata.schema.to_arrow_schema().get_field_index(KEY)
-    found = [metadata.row_group(g).column(at).statistics for g in range(metadata.num_row_groups)]
-    found = [s for s in found if s is not None and s.has_min_max]
-    return (min(s.min for s in found), max(s.max for s in found)) if found else (0, -1)

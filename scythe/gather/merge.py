@@ -47,6 +47,15 @@ class Source:
         return cls(int(keys[0]), int(keys[-1]), only.__iter__)
 
 
+def changed(source: Source, change: Callable[[pa.Table], pa.Table]) -> Source:
+    """The rows of a source, each table of them changed on its way; their order and `sort_index` stay."""
+
+    def batches() -> Iterator[pa.Table]:
+        return map(change, source.batches())
+
+    return Source(source.first, source.last, batches)
+
+
 def sorted_rows(table: pa.Table) -> pa.Table:
     """The rows in the order of `sort_index`; rows of one input keep their order."""
     keys = _keys(table)
@@ -169,4 +178,4 @@ def rebatched(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
         yield pa.concat_tables(held)
 
 
-__all__ = ["KEY", "Source", "keys_of", "merged", "pieces", "rebatched", "sorted_rows", "without"]
+__all__ = ["KEY", "Source", "changed", "keys_of", "merged", "pieces", "rebatched", "sorted_rows", "without"]

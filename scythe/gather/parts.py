@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scythe.errors import RunDamaged
-from scythe.gather.merge import KEY, Source, sorted_rows
+from scythe.gather.merge import KEY, Source, keys_of, sorted_rows
 from scythe.leaf.rows import ChunkResult
 from scythe.record.format import dump, parse
 from scythe.record.layout import RunKey
@@ -29,6 +29,8 @@ from scythe_catalog.storage.objects import Objects
 _READ_ROWS = 64 * 1024
 #: A dataframe of a chunk that is larger is not sent from process to process.
 _APART_BYTES = 1024 * 1024
+#: The part that holds the rows of other runs that a run has reused; no attempt on it has this number.
+REUSED = "000000-reused"
 #: What the records of shown files end with.
 SHOWN = ".shown"
 
@@ -84,10 +86,10 @@ def number_of(name: str) -> int:
     return int(digits) if digits.isdecimal() else 0
 
 
-def stored_parts(plan: RunPlan, after: int = 0, prefix: str = "") -> list[Part]:
+def stored_parts(plan: RunPlan, after: int = -1, prefix: str = "") -> list[Part]:
     """The parts of a run that are whole, oldest first; those alone that attempts behind `after` have written, and that are called so.
 
-    What an attempt writes when a later one has ended already came too late: it counts for nothing.
+    What a run has reused is a part of attempt 0. What an attempt writes when a later one has ended already came too late: it counts for nothing.
     """
     names = [
         n
@@ -163,10 +165,16 @@ class Rows:
 
 def write_part(plan: RunPlan, name: str, rows: Rows) -> Part:
     """Writes everything in `rows` as one part; afterwards it survives the death of this process."""
-    files = [*_written(plan, name, rows.tables()), *rows.files]
+    files = list(write_files(plan, name, rows))
     part = Part(name, rows.rows, rows.errors, tuple(files))
     plan.objects.write(f"{plan.key.parts}/{name}.json", part.to_json())
     return part
+
+
+def write_files(plan: RunPlan, name: str, rows: Rows) -> Iterator[PartFile]:
+    """Writes everything in `rows` to files, which count once a part names them."""
+    yield from _written(plan, name, rows.tables())
+    yield from rows.files
 
 
 def write_apart(plan: RunPlan, name: str, result: ChunkResult) -> tuple[ChunkResult, list[PartFile]]:
@@ -217,6 +225,30 @@ def schema_of(objects: Objects, file: PartFile) -> pa.Schema:
     """The Arrow schema of a part's file, without field ids."""
     with objects.reader(file.key) as stream:
         return pq.read_schema(stream)
+
+
+def inputs_of(plan: RunPlan, part: Part) -> np.ndarray:
+    """The `sort_index` of every input that a part covers."""
+    found = [keys_of(source_of(plan.objects, f)) for f in part.files if f.table == "tasks" and f.last >= f.first]
+    return np.concatenate([np.empty(0, np.int64), *found])
+
+
+def sort_indexes(plan: RunPlan) -> np.ndarray | None:
+    """The run's sort indexes, None where they are simply 0 to n - 1."""
+    if plan.dense:
+        return None
+    with plan.objects.reader(plan.key.specs) as stream:
+        return pq.read_table(stream, columns=[KEY]).column(KEY).to_numpy()
+
+
+def key_range(objects: Objects, key: str) -> tuple[int, int]:
+    """The lowest and the highest `sort_index` in a file, by its statistics; 0 and -1 of one without rows."""
+    with objects.reader(key) as stream:
+        metadata = pq.read_metadata(stream)
+    at = metadata.schema.to_arrow_schema().get_field_index(KEY)
+    found = [metadata.row_group(g).column(at).statistics for g in range(metadata.num_row_groups)]
+    found = [s for s in found if s is not None and s.has_min_max]
+    return (min(s.min for s in found), max(s.max for s in found)) if found else (0, -1)
 
 
 def failed(objects: Objects, parts: Iterable[Part]) -> dict[str, np.ndarray]:

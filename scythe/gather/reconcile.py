@@ -84,9 +84,9 @@ class _Joining:
             if reason is not None:
                 self.misfits |= {int(key): reason for key in np.unique(keys_of(source))}
         if not self.fragments and empty:
-            self.kinds, index = self._kinds_of(empty[0]), _index_of(empty[0])
+            self.kinds, index = self._kinds_of(empty[0]), index_columns(empty[0])
         else:
-            index = _index_of(self.fragments[0][0]) if self.fragments else []
+            index = index_columns(self.fragments[0][0]) if self.fragments else []
         for schema in empty:
             self._complete(self._kinds_of(schema))
         for schema, source in self.fragments:
@@ -157,7 +157,7 @@ def _first(fragment: Fragment) -> int:
     return fragment[1].first
 
 
-def _index_of(schema: pa.Schema) -> list[str]:
+def index_columns(schema: pa.Schema) -> list[str]:
     """The columns that pandas reads back as the index, of a part or of a run's earlier final file."""
     metadata = schema.metadata or {}
     if INDEX_KEY in metadata:

@@ -10,9 +10,9 @@ from collections import defaultdict
 import polars as pl
 import pyarrow.parquet as pq
 
-from scythe.gather.final import coverage_of, inputs_of
+from scythe.gather.final import coverage_of
 from scythe.gather.merge import KEY
-from scythe.gather.parts import failed, number_of, stored_parts
+from scythe.gather.parts import failed, inputs_of, number_of, stored_parts
 from scythe.record.plan import RunPlan
 from scythe.record.results import TableResult
 from scythe_catalog.iceberg.scan import scan_files

@@ -12,7 +12,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,15 +72,21 @@ def write_record(objects: Objects, key: RunKey, files: Sequence[InputFile]) -> N
     objects.write(key.artifact_record, buffer.getvalue())
 
 
-def contents_of(objects: Objects, key: RunKey) -> dict[str, str]:
-    """URI of an input file of a run -> its sha256, as far as that was recorded."""
+def recorded_files(objects: Objects, key: RunKey) -> list[InputFile]:
+    """What was recorded of the input files of a run, with their whole URIs; nothing of one that is older than the record."""
     try:
         raw = objects.read(key.artifact_record)
-    except FileNotFoundError:  # the run is older than the record
-        return {}
+    except FileNotFoundError:
+        return []
     own = objects.uri(key.path)
-    found = ((row["uri"], row["sha256"]) for row in pq.read_table(io.BytesIO(raw)).to_pylist())
-    return {uri if "://" in uri else f"{own}/{uri}": content for uri, content in found if content}
+    rows = pq.read_table(io.BytesIO(raw)).to_pylist()
+    known = [InputFile(**{name: value for name, value in row.items() if name in _COLUMNS.names}) for row in rows]
+    return [f if "://" in f.uri else replace(f, uri=f"{own}/{f.uri}") for f in known]
+
+
+def contents_of(objects: Objects, key: RunKey) -> dict[str, str]:
+    """URI of an input file of a run -> its sha256, as far as that was recorded."""
+    return {file.uri: file.sha256 for file in recorded_files(objects, key) if file.sha256}
 
 
 class _State(NamedTuple):

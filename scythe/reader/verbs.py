@@ -22,9 +22,10 @@ from scythe.define.typed import (
     RunsWithTempdir,
     WithTempdir,
 )
-from scythe.errors import NotFoundError, RunDamaged, RunError, StorageError
+from scythe.errors import NotFoundError, ReadError, RunDamaged, RunError, StorageError
 from scythe.names import TableName
-from scythe.reader.many_runs import finished_runs, is_all, scan_many
+from scythe.reader.distinct import newest_rows
+from scythe.reader.many_runs import finished_runs, is_all, scan_many, wanted_runs
 from scythe.reader.one_run import chosen, one_run, scan_run
 from scythe.record.find import name_of
 from scythe.record.generations import catalog_of
@@ -48,6 +49,7 @@ def read(
     run: AskedRun = None,
     columns: Sequence[str] | None = None,
     ids: bool = True,
+    distinct: bool = False,
 ) -> pl.DataFrame:
     """The rows of a table as a Polars frame, typed by the models, ordered by `run_datetime` and `sort_index`.
 
@@ -60,6 +62,7 @@ def read(
         columns: These columns only, in this order.
         ids: False leaves out the identifiers `experiment_id`, `sort_index`, `root_workflow_run_id` and `workflow_run_id`;
             where `columns` is given, that decides.
+        distinct: With `run="all"` of one version: each input once, by its newest row. Inputs are equal as `allocate(reuse=True)` has it.
 
     Returns:
         Inputs and outputs as columns; with `"all"` also `version` and `run_datetime`.
@@ -67,7 +70,7 @@ def read(
     Raises:
         NotFoundError: an experiment, version, run, table or column that is not there; the message lists what is.
         VersionError: `version` is none.
-        ReadError: a column is asked for twice, or `columns` is a single name.
+        ReadError: a column is asked for twice, `columns` is a single name, or `distinct` without the runs of one version.
         RunDamaged: a file of the run is gone or damaged.
         StorageError: the root cannot be reached, or the table not be read.
 
@@ -80,7 +83,7 @@ def read(
         >>> scythe.read("simulate_energy", ids=False).columns
         ['r_value', 'setpoint', 'heating']
     """
-    frame = _scan(experiment, version, table, run, columns, ids, in_order=True)
+    frame = _scan(experiment, version, table, run, columns, ids, distinct=distinct, in_order=True)
     try:
         return frame.collect()
     except StorageError:
@@ -100,6 +103,7 @@ def scan(
     run: AskedRun = None,
     columns: Sequence[str] | None = None,
     ids: bool = True,
+    distinct: bool = False,
 ) -> pl.LazyFrame:
     """The same as `read`, as a lazy frame: only the files of the runs that are asked for are ever opened.
 
@@ -114,6 +118,7 @@ def scan(
         columns: These columns only, in this order.
         ids: False leaves out the identifiers `experiment_id`, `sort_index`, `root_workflow_run_id` and `workflow_run_id`;
             where `columns` is given, that decides.
+        distinct: With `run="all"` of one version: each input once, by its newest row. Inputs are equal as `allocate(reuse=True)` has it.
 
     Returns:
         Inputs and outputs as columns; with `"all"` also `version` and `run_datetime`.
@@ -121,7 +126,7 @@ def scan(
     Raises:
         NotFoundError: an experiment, version, run, table or column that is not there; the message lists what is.
         VersionError: `version` is none.
-        ReadError: a column is asked for twice, or `columns` is a single name.
+        ReadError: a column is asked for twice, `columns` is a single name, or `distinct` without the runs of one version.
         RunDamaged: the result of a run is gone or damaged.
         StorageError: the root cannot be reached. What is wrong with a data file is raised by Polars, at `collect`.
 
@@ -131,7 +136,7 @@ def scan(
         >>> good.select("r_value", "heating").collect().rows()
         [(4.0, 20.0), (8.0, 10.0)]
     """
-    return _scan(experiment, version, table, run, columns, ids, in_order=False)
+    return _scan(experiment, version, table, run, columns, ids, distinct=distinct, in_order=False)
 
 
 def _scan(
@@ -142,17 +147,22 @@ def _scan(
     columns: Sequence[str] | None,
     ids: bool,
     *,
+    distinct: bool,
     in_order: bool,
 ) -> pl.LazyFrame:
     objects, name = storage(), name_of(experiment)
     if not isinstance(table, str):  # pyright: ignore[reportUnnecessaryIsInstance] - the caller's own value
         raise NotFoundError(f"there is no table {table!r}: a table is named by a text")
+    if distinct and (is_all(version) or not is_all(run)):
+        raise ReadError('distinct=True gives each input of a version once: ask for run="all", of one version')
     catalog = catalog_of(objects, engine_settings().catalog)
     if not (is_all(version) or is_all(run)):
         key, result = one_run(objects, name, version, run)
         return scan_run(catalog, objects, key, result, table, columns, ids)
     frame = scan_many(catalog, objects, name, version, table, run)
     wanted = chosen(columns, frame.collect_schema().names(), table, ids)
+    if distinct:
+        frame = newest_rows(objects, wanted_runs(objects, name, version, run), frame)
     if in_order:  # by all of a row's place, whether or not it is selected; `version` parts runs of the same second
         frame = frame.sort("run_datetime", "sort_index", "version", maintain_order=True)
     return frame.select(wanted)

@@ -8,12 +8,14 @@ _catalog/<experiment>/_runs/<version>/<datetime>       which run folders are tak
                                       <datetime>.n<N>  which run of its version it is
                                       <datetime>.deleted   that it was deleted: its name is never given to another
 _catalog/<experiment>/_downloads/<version>~<datetime>/         what of a run has come from another root
+_catalog/<experiment>/_keys/<hash>/<number>.json      which run was allocated with a caller's key
 _catalog/<experiment>/_unpublished/<version>~<datetime>~<by>   whose newest result the catalog may not show yet
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -61,6 +63,12 @@ def version_records(experiment: str) -> str:
 def version_record(experiment: str, version: str) -> str:
     """The key that reserves a version."""
     return f"{version_records(experiment)}/{version}.json"
+
+
+def keyed(experiment: str, key: str, number: int) -> str:
+    """The record of which run a caller's key names; the highest number counts."""
+    hashed = hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()[:32]
+    return f"{CATALOG}/{experiment}/_keys/{hashed}/{number:06d}.json"
 
 
 def unpublished_folder(experiment: str) -> str:

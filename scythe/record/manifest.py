@@ -39,10 +39,15 @@ def make_manifest(
     note: str | None = None,
     tags: Sequence[str] = (),
     sampled: Mapping[str, Any] | None = None,
+    reused: Sequence[Mapping[str, Any]] = (),
+    owners: Sequence[str] = (),
+    key_given: str | None = None,
 ) -> bytes:
     """`manifest.yml` of a run that is about to start, its keys in the order of the specification.
 
-    `number` is its place among the runs of its version, from 1: the latest has the highest.
+    `number` is its place among the runs of its version, from 1: the latest has the highest. `reused` tells who ran
+    the inputs whose rows it has from other runs, `owners` in which runs' folders output files lie
+    that those name, `key_given` the caller's own key.
     """
     return dump_yaml(
         {
@@ -64,6 +69,9 @@ def make_manifest(
             "note": note,
             "tags": list(tags),
             "sampled": dict(sampled) if sampled is not None else None,
+            "reused": [dict(one) for one in reused],
+            "owners": list(owners),
+            "key": key_given,
             FORMAT_KEY: FORMAT,
         },
         sort_keys=False,

@@ -74,6 +74,14 @@ def restore(objects: Objects, key: RunKey, manifest: Mapping[str, Any]) -> None:
     found = manifest.get("number")
     if isinstance(found, int):
         give_number(objects, key, found)
+    if (own := manifest.get("key")) is not None:
+        record_key(objects, key, str(own), 1)
+
+
+def record_key(objects: Objects, key: RunKey, own: str, number: int) -> bool:
+    """Makes a run that of a caller's key of its `own`, in the record of this number, unless that is there."""
+    record = dump({"key": own, "version": key.version, "folder": key.folder})
+    return objects.create(layout.keyed(key.experiment, own, number), record)
 
 
 def bury(objects: Objects, key: RunKey) -> None:
@@ -139,13 +147,17 @@ def _is_dead(objects: Objects, key: RunKey, found: Reserved, now: dt.datetime) -
     return _allocating(objects, key) is None
 
 
+def owner_of(objects: Objects, key: RunKey) -> Mapping[str, Any]:
+    """The `host` and `pid` of the process that has reserved a run; empty where that is not recorded."""
+    with contextlib.suppress(FileNotFoundError, RunDamaged, FormatError):
+        return parse(objects.read(key.reservation), objects.uri(key.reservation))
+    return {}
+
+
 def _allocating(objects: Objects, key: RunKey) -> int | None:
     """The process that has reserved a run, where it is seen to live: on this machine."""
-    with contextlib.suppress(FileNotFoundError, RunDamaged, FormatError):
-        owner = parse(objects.read(key.reservation), objects.uri(key.reservation))
-        if owner.get("host") == socket.gethostname() and exists(owner.get("pid")):
-            return owner["pid"]
-    return None
+    owner = owner_of(objects, key)
+    return owner["pid"] if owner.get("host") == socket.gethostname() and exists(owner.get("pid")) else None
 
 
 def _numbers(objects: Objects, key: RunKey) -> list[str]:

@@ -58,6 +58,7 @@ class _Move:
         there = named.filter(pa.array([uri in self.here for uri in named.to_pylist()], pa.bool_()))
         followed = pc.if_else(packed, pc.binary_join_element_wise(PREFIX, followed, ""), followed)
         followed = pc.if_else(pc.and_(inside, pc.is_in(file, there)), followed, values)
+        followed = self._taken_in(followed, pc.and_(pc.and_not(inside, packed), pc.equal(followed, values)))
         left = pc.and_(packed, pc.equal(followed, values))
         if field is None or not pc.any(left).as_py():
             return followed
@@ -65,6 +66,14 @@ class _Move:
         alone = pc.binary_join_element_wise(self.objects.uri(self.key.output_file(field, "")), name, "")
         came = pa.array([uri in self.here for uri in alone.to_pylist()], pa.bool_())
         return pc.if_else(pc.and_(left, came), alone, followed)
+
+    def _taken_in(self, values: pa.ChunkedArray, left: pa.ChunkedArray) -> pa.ChunkedArray:
+        """The references; those among `left` to files of other runs that have come along into this one's folder, to them there."""
+        if not pc.any(left).as_py():
+            return values
+        own = pc.replace_substring_regex(values, self.pattern, f"{self.objects.uri(self.key.path)}/")
+        came = pa.array([uri in self.here for uri in own.to_pylist()], pa.bool_())
+        return pc.if_else(pc.and_(left, came), own, values)
 
     def _look(self, uris: Iterable[str]) -> None:
         """Looks for files of other runs: those of the run itself were listed."""

@@ -26,6 +26,7 @@ from scythe.record.layout import RunKey
 from scythe.record.lease import Lease
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult, TableResult, read_result
+from scythe.reuse.owners import dependants_of
 from scythe.runs.moved import stored_index
 from scythe.settings import engine_settings
 from scythe_catalog.iceberg.datafile import DataFile, DataFileWriter, stored_field_ids
@@ -54,7 +55,8 @@ def pack(objects: Objects, key: RunKey, fields: Sequence[str], *, delete: bool =
 
     Raises:
         NotFoundError: the run has no such file output.
-        RunError: it is not finished, was downloaded without a table, or somebody works on it or died at it.
+        RunError: it is not finished, was downloaded without a table, somebody works on it or died at it, or, with
+            `delete`, another run names its files.
     """
     with Lease(objects, key, "inline") as lease:
         result = read_result(objects, key)
@@ -67,6 +69,11 @@ def pack(objects: Objects, key: RunKey, fields: Sequence[str], *, delete: bool =
         if _PACKS in result.tables and not {*PACKS.names} <= {*result.tables[_PACKS].columns}:
             raise RunError(
                 f"{key.path} has a dataframe named {_PACKS!r}, as older runs may: its files cannot be packed"
+            )
+        if delete and (named := dependants_of(objects, key)):
+            raise RunError(
+                f"{', '.join(other.path for other in named)} {'names' if len(named) == 1 else 'name'} output files of {key.path}, "
+                "having reused rows of it: pack it without deleting the files by themselves"
             )
         done = _Packing(objects, key, result).to_shards(fields, lease.number)
         if delete:  # of an earlier call, too

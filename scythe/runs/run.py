@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Self
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, PrivateAttr
 
 from scythe.engines.card import run_html
-from scythe.engines.engine import FinishedRef, Launch, RunRef
+from scythe.engines.engine import FinishedRef, RunRef
 from scythe.engines.options import EngineName, EngineOptions
-from scythe.engines.start import choose, engine_of, start
+from scythe.engines.start import engine_of
 from scythe.errors import NotFoundError, RunError
 from scythe.gather.final import all_parts, coverage_of
 from scythe.gather.parts import failed
-from scythe.gather.publish import is_unpublished, settle, withdraw
+from scythe.gather.publish import is_unpublished, settle
 from scythe.gather.status import look_at
 from scythe.record import layout
 from scythe.record.attempts import check_free, latest_attempt
 from scythe.record.generations import catalog_of
 from scythe.record.history import RunAttempt, attempts_on
 from scythe.record.layout import RunKey
-from scythe.record.plan import UNSET, MaxErrors, RunPlan, Unset, check_max_errors
-from scythe.record.reserve import bury, check_dead, undo
+from scythe.record.plan import UNSET, MaxErrors, RunPlan, Unset
 from scythe.record.results import RunResult, read_result
+from scythe.runs.deletion import delete_run
+from scythe.runs.going_on import go_on, limited
 from scythe.settings import engine_settings
-from scythe.source import find_experiment
 from scythe.terminal.cards import own_names
 from scythe_catalog.storage.objects import Objects
 
@@ -234,9 +234,8 @@ class ExperimentRun(BaseModel):
                 settle(self._objects, catalog_of(self._objects, engine_settings().catalog), self.key)
             return FinishedRef(finished)
         plan = RunPlan.load(self._objects, self.key)
-        return self._start(
-            plan, coverage_of(plan, all_parts(plan)).open_ranges(), engine, workers, module, max_errors, show=True
-        )
+        still_open = coverage_of(plan, all_parts(plan)).open_ranges()
+        return go_on(limited(plan, max_errors), still_open, engine, workers, module, show=True)
 
     def retry_errors(
         self,
@@ -277,7 +276,7 @@ class ExperimentRun(BaseModel):
         coverage = coverage_of(plan, parts)
         for number, rows in enumerate(failed(self._objects, parts).values()):
             coverage.release(rows[coverage.owned(number, rows)])
-        return self._start(plan, coverage.open_ranges(), engine, workers, module, max_errors, show=False)
+        return go_on(limited(plan, max_errors), coverage.open_ranges(), engine, workers, module, show=False)
 
     def cancel(self) -> None:
         """Stops the run wherever it is worked on; what is finished stays, and `resume` goes on with it.
@@ -300,13 +299,16 @@ class ExperimentRun(BaseModel):
         self._objects.write(self.key.cancelled, b"{}")
         engine_of(plan).cancel(plan)
 
-    def delete(self) -> None:
+    def delete(self, *, dependants: bool = False) -> None:
         """Removes the run from the catalog, then its folder. Its name is never given to another run.
 
         Half an allocation that was cut short, and what is left of a run whose folder was removed, are removed, too.
 
+        Args:
+            dependants: Delete the runs, too, that have reused rows of it and name output files in its folder.
+
         Raises:
-            RunError: somebody works on it: cancel it first.
+            RunError: somebody works on it (cancel it first), or other runs name its output files.
             NotFoundError: it was deleted already.
             StorageError: the root cannot be reached.
 
@@ -316,18 +318,53 @@ class ExperimentRun(BaseModel):
             >>> run.status
             'deleted'
         """
-        status = self.status
-        if status == "allocating":
-            check_dead(self._objects, self.key)
-            undo(self._objects, self.key)
-            return
-        if status == "deleted" and not self._objects.found(self.key.path):
-            withdraw(self._objects, catalog_of(self._objects, engine_settings().catalog), self.key)
-            raise NotFoundError(f"there is no run {self.experiment_id} any more: it was deleted")
-        if status != "damaged":  # whether somebody works on it is seen first of all: nobody does, or its record is lost
-            check_free(self._objects, self.key)
-        bury(self._objects, self.key)
-        withdraw(self._objects, catalog_of(self._objects, engine_settings().catalog), self.key)
+        delete_run(self._objects, self.key, dependants=dependants)
+
+    def extend(
+        self,
+        specs: Any,
+        *,
+        engine: EngineName | str | EngineOptions | None = None,
+        workers: int | None = None,
+        any_code: bool = False,
+        reuse_errors: bool = False,
+        note: str | None = None,
+        tags: Sequence[str] = (),
+    ) -> tuple[ExperimentRun, RunRef]:
+        """A new run of the same version with the inputs of this one and those of `specs` that are not among them.
+
+        What is known is taken over, as by `allocate(reuse=True)`: only the rest is run. This run stays as it is.
+
+        Args:
+            specs: As for `allocate`.
+            engine: The name of one, or its options; also `SCYTHE_ENGINE`.
+            workers: Processes of the local engine; `SCYTHE_WORKERS`, else all cores, if not given.
+            any_code: Take over rows of other code, too.
+            reuse_errors: Take over the errors of inputs that failed, rather than run these again.
+            note: A sentence for people.
+            tags: Words to find the new run by.
+
+        Returns:
+            The new run, whose inputs begin with this one's, and a reference to its result.
+
+        Raises:
+            InputError: inputs that do not fit; nothing was written.
+            VersionError: the models have changed since this run's version.
+            NotFoundError: the function is not to be found: import the module that defines it first. Or the run was deleted.
+            AllocationError: as for `allocate`; also where rows are known from other code alone.
+
+        Examples:
+            >>> run = scythe.open_run("simulate_energy")
+            >>> larger, ref = run.extend(pl.DataFrame({"r_value": [12.0]}))
+            >>> ref.result().rows, run.inputs
+            (4, 3)
+        """
+        self._is_there()
+        allocate = import_module("scythe.allocate.extending")  # a room above this one, as engines are
+        return allocate.extended(
+            RunPlan.load(self._objects, self.key), specs, engine=engine, workers=workers, any_code=any_code,
+            reuse_errors=reuse_errors, note=note, tags=tags,
+        )  # fmt: skip
 
     def __dir__(self) -> list[str]:
         return [name for name in own_names(super().__dir__()) if name not in _INNER]
@@ -345,33 +382,3 @@ class ExperimentRun(BaseModel):
             look = look_at(self._objects, self.key)
             what = "it was deleted" if look.status == "deleted" else look.problem
             raise NotFoundError(f"there is no run {self.experiment_id}: {what}")
-
-    def _start(
-        self,
-        plan: RunPlan,
-        open_ranges: Sequence[tuple[int, int]],
-        engine: EngineName | str | EngineOptions | None,
-        workers: int | None,
-        module: str | None,
-        max_errors: MaxErrors | Unset,
-        *,
-        show: bool,
-    ) -> RunRef:
-        if not isinstance(max_errors, Unset):
-            check_max_errors(max_errors)
-            plan = replace(plan, max_errors=max_errors)
-        experiment = find_experiment(plan, module)
-        chosen = choose(engine or plan.engine, experiment)
-        going = chosen.engine.attach(plan)
-        if going is None:
-            try:
-                check_free(self._objects, self.key)
-            except RunError:
-                going = chosen.engine.attach(plan)  # another client has started it since we looked
-                if going is None:
-                    raise
-        if going is not None:
-            return going
-        self._objects.delete([self.key.cancelled])
-        self._objects.sweep_staging()
-        return start(chosen, Launch(plan, experiment, open_ranges, workers=workers, show=show))

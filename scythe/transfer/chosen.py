@@ -6,8 +6,10 @@ writes nothing.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import polars as pl
 
@@ -16,9 +18,11 @@ from scythe.gather.parts import number_of
 from scythe.gather.run_files import scan_parts
 from scythe.record.find import meant
 from scythe.record.layout import RunKey
+from scythe.record.manifest import manifest_told
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult
 from scythe.remote.packed import PREFIX, taken_apart
+from scythe.reuse.owners import owners_of
 from scythe.transfer.arrived import INSIDE, OBJECTS
 from scythe_catalog.iceberg.datafile import stored_schema
 from scythe_catalog.iceberg.scan import scan_files
@@ -128,6 +132,11 @@ class Places:
     key: RunKey
     result: RunResult | None
 
+    @cached_property
+    def owners(self) -> list[str]:
+        """The folders of other runs whose output files the run names: it has reused rows of theirs."""
+        return owners_of(manifest_told(self.source, self.key))
+
     def scan(self, key: str) -> tuple[pl.LazyFrame, TableSchema]:
         objects = self.local if self.local.exists(key) else self.source
         schema = TableSchema.from_arrow(stored_schema(objects, key))
@@ -138,8 +147,8 @@ class Places:
         if self.result is not None:
             found = self.result.tables.get(name)
             if (
-                found is not None and name == _REFS and "packs" in self.result.tables
-            ):  # here it may name single files of shards
+                found is not None and name == _REFS and ("packs" in self.result.tables or self.owners)
+            ):  # here it may name single files of shards, and its own copies of those of other runs
                 return replace(self, local=self.source).scan(found.key)
             return self.scan(found.key) if found is not None else None
         plan = RunPlan.load(self.source, self.key)
@@ -183,22 +192,41 @@ def files_of(places: Places, asked: Asked) -> pl.DataFrame:
             ]
             found.append(pl.concat(uris).drop_nulls().unique().collect())
     named = pl.concat(found)
-    alone = _keyed(places, named.filter(~pl.col("uri").str.starts_with(PREFIX)))
+    plain = named.filter(~pl.col("uri").str.starts_with(PREFIX))
     packed = named.filter(pl.col("uri").str.starts_with(PREFIX))
-    return (
-        pl.concat([alone, *([_inside(places, packed)] if packed.height else [])], how="diagonal")
-        .unique("key")
-        .sort("key")
+    more = [
+        *([_others(places, plain)] if places.owners else []),
+        *([_inside(places, packed)] if packed.height else []),
+    ]
+    return pl.concat([_keyed(places, plain, [places.key.path]), *more], how="diagonal").unique("key").sort("key")
+
+
+def _others(places: Places, plain: pl.DataFrame) -> pl.DataFrame:
+    """Files in the folders of other runs: they come into the run's own, which then needs those no more."""
+    there = _keyed(places, plain, places.owners).rename({"key": "inside"})
+    found = places.source.described(there["inside"].unique())
+    sizes = pl.DataFrame(
+        [(f.key, f.size, 0) for f in found],
+        {name: INSIDE[name] for name in ("inside", "length", "offset")},
+        orient="row",
     )
+    name = pl.col("inside").str.extract(r"/results/(.+)$")
+    files = there.join(sizes, on="inside", how="left").with_columns(
+        pl.format(f"{places.key.path}/results/{{}}", name).alias("key"), pl.lit(None, pl.Int64).alias("crc32c")
+    )
+    if (lost := files.filter(pl.col("length").is_null())).height:
+        raise TransferError(f"{places.source.uri(lost['inside'][0])} is not there, though {places.key.path} names it")
+    return files.select(*INSIDE)
 
 
 def _inside(places: Places, packed: pl.DataFrame) -> pl.DataFrame:
     """The same of files in shards: shards that are wanted nearly whole, and single files of the others."""
     files = packed.select("field").hstack(taken_apart(packed["uri"])).rename({"shard": "uri"})
-    files = _keyed(places, files).rename({"key": "inside"}).unique(["field", "name"])
+    files = _keyed(places, files, [places.key.path, *places.owners]).rename({"key": "inside"}).unique(["field", "name"])
     sizes = pl.DataFrame([(f.key, f.size) for f in places.source.described(files["inside"].unique())], ["inside", "all"], orient="row")  # fmt: skip
     wanted = files.group_by("inside").agg(pl.col("length").sum()).join(sizes, on="inside", how="left")
-    whole = wanted.filter(pl.col("length") >= pl.col("all") * _NEARLY_ALL)["inside"]
+    own = pl.col("inside").str.starts_with(f"{places.key.path}/")
+    whole = wanted.filter(own & (pl.col("length") >= pl.col("all") * _NEARLY_ALL))["inside"]
     apart = files.filter(~pl.col("inside").is_in(whole.implode()))
     keys = [places.key.output_file(field, name) for field, name in apart.select("field", "name").iter_rows()]
     single = apart.with_columns(pl.Series("key", keys, pl.String))
@@ -230,11 +258,11 @@ def _rows(places: Places, asked: Asked) -> pl.LazyFrame | None:
     return rows
 
 
-def _keyed(places: Places, files: pl.DataFrame) -> pl.DataFrame:
-    """Those of some files (`uri`) that lie in the run's own folder, here or at the source, with their `key`."""
+def _keyed(places: Places, files: pl.DataFrame, folders: Sequence[str]) -> pl.DataFrame:
+    """Those of some files (`uri`) that lie in the folders of these runs, here or at the source, with their `key`."""
     own = pl.lit(None, pl.String)
-    for root in (places.source.root, places.local.root):
-        begins = pl.col("uri").str.starts_with(f"{root}/{places.key.path}/")
+    for root, folder in itertools.product((places.source.root, places.local.root), folders):
+        begins = pl.col("uri").str.starts_with(f"{root}/{folder}/")
         own = pl.when(begins).then(pl.col("uri").str.slice(len(root) + 1)).otherwise(own)
     found = files.with_columns(own.alias("key")).drop_nulls("key").drop("uri")
     if (outside := found["key"].filter(found["key"].str.contains(_OUTSIDE))).len():
@@ -262,7 +290,7 @@ def looked_up(source: Objects, key: RunKey, files: pl.DataFrame, rows: int) -> p
             f"{source.uri(lost[0])}{more} is not there, though {key.path} names it: put it back, or leave it out with "
             "files= or where="
         )
-    tag = pl.format("{} at {}", "crc32c", "offset")  # by which a file in a shard is known again
+    tag = pl.format("{} at {}", pl.col("crc32c").fill_null(-1), "offset")  # by which a file in a shard is known again
     return pl.concat([found, inside.with_columns(pl.col("length").alias("size"), tag.alias("tag"))], how="diagonal")
 
 

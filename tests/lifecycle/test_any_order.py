@@ -1,4 +1,4 @@
-"""Allocations, kills, resumes, retries, cancellations, deletions, moves and rebuilds in any order: held against a model.
+"""Allocations, growths, kills, resumes, retries, cancellations, deletions, moves and rebuilds in any order: held against a model.
 
 The model knows of each run which inputs must have a row, which must have none, and which may. Kills are those of `dying`: from
 a chosen change on nothing is written any more. What is read, the catalog and the listing must agree with it at all times.
@@ -30,8 +30,10 @@ from scythe.gather.publish import settle_all, unpublished
 from scythe.record.generations import catalog_of
 from scythe.record.layout import RunKey
 from scythe.registry import ExperimentRegistry
+from scythe.reuse.owners import dependants_of
 from scythe.runs.rebuild import rebuild
 from scythe.settings import storage
+from scythe.utils.filesys import FileReference
 from tests.lifecycle.dying import Dead, dying
 from tests.s3_server import S3Server
 
@@ -44,6 +46,7 @@ class Order(ExperimentInputSpec):
 
 class Price(ExperimentOutputSpec):
     y: int
+    bill: FileReference
 
 
 class Broken(Exception):
@@ -77,13 +80,19 @@ class AnyOrder(RuleBasedStateMachine):
         self._stack.enter_context(self.make_root())
         self._before = dict(ExperimentRegistry._experiments)
         failing = self.failing
+        #: The inputs that the function was called with since the last growth began.
+        self.called: list[int] = []
+        called = self.called
 
         @ExperimentRegistry.Register(name=NAME, retries=0)
-        def price(spec: Order) -> Price:
+        def price(spec: Order, tempdir: Path) -> Price:
+            called.append(spec.x)
             if spec.x in failing:
                 raise Broken(f"{spec.x} is broken")
             lines = pl.DataFrame({"line": [0, 1], "wait": [dt.timedelta(seconds=spec.x), None]})
-            return Price(y=10 * spec.x, dataframes={"lines": lines})
+            bill = tempdir / "bill.txt"
+            bill.write_text(f"{spec.x}")
+            return Price(y=10 * spec.x, bill=bill, dataframes={"lines": lines})
 
         self.experiment = BaseExperiment(experiment=NAME)
 
@@ -110,6 +119,19 @@ class AnyOrder(RuleBasedStateMachine):
             self.runs[key] = Known(self._open(key).inputs)
 
     @precondition(lambda self: self.runs)
+    @rule(data=st.data(), n=st.integers(1, 7), killed=st.none() | st.integers(0, 80), own_key=st.booleans())
+    def grow(self, data: st.DataObject, n: int, killed: int | None, own_key: bool) -> None:
+        version = data.draw(st.sampled_from(sorted({key.version for key in self.runs})))
+        known = {x for key, run in self.runs.items() if key.version == version for x in run.rows}
+        specs, own = pl.DataFrame({"x": range(n)}), f"{version} {n}" if own_key else None
+        self.called.clear()
+        self._act(killed, lambda: self.experiment.allocate(specs, version, reuse=True, key=own, engine="inline"))
+        for key in self._there() - self.runs.keys():
+            self.runs[key] = Known(self._open(key).inputs)
+            assert not known & {*self.called}, "an input was run again of which there was a row"
+            assert {*range(n)} - known >= {*self.called}
+
+    @precondition(lambda self: self.runs)
     @rule(data=st.data(), killed=st.none() | st.integers(0, 60))
     def resume(self, data: st.DataObject, killed: int | None) -> None:
         run = self._open(data.draw(st.sampled_from(sorted(self.runs))))
@@ -132,7 +154,10 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(data=st.data(), killed=st.none() | st.integers(0, 20))
     def delete(self, data: st.DataObject, killed: int | None) -> None:
         key = data.draw(st.sampled_from(sorted(self.runs)))
-        self._act(killed, self._open(key).delete)
+        try:
+            self._act(killed, self._open(key).delete)
+        except RunError:
+            assert dependants_of(storage(), key), "nobody names its files"
         if key not in self._there():
             del self.runs[key]
             self.deleted.add(key)
@@ -185,6 +210,8 @@ class AnyOrder(RuleBasedStateMachine):
             if told["status"] == "finished":
                 assert tasks == set(range(known.inputs))
                 if rows:
+                    bills = scythe.files(NAME, run=run)["bill"]
+                    assert [scythe.fetch(uri).read_text() for uri in bills] == [f"{x}" for x in sorted(rows)]
                     lines = scythe.read(NAME, table="lines", run=run)
                     assert lines["wait"].to_list() == [w for x in sorted(rows) for w in (dt.timedelta(seconds=x), None)]
 

@@ -1,0 +1,139 @@
+"""One allocation, once its arguments are checked: a version and a folder are reserved, the run is stored whole, and started."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from scythe.allocate.growing import Growing, Reuse, version_of
+from scythe.allocate.keyed import Keyed
+from scythe.allocate.store import Request, store_run
+from scythe.allocate.version import reserve_version
+from scythe.engines.engine import Launch, RunRef
+from scythe.engines.start import start
+from scythe.errors import AllocationError, StorageError
+from scythe.record.layout import RunKey
+from scythe.record.plan import RunPlan
+from scythe.record.reserve import reserve_folder, sweep, undo
+from scythe.record.versions import SemVer, VersioningStrategy
+from scythe.reuse.answers import Answers
+from scythe.runs.open import load_run
+from scythe.runs.run import ExperimentRun
+from scythe_catalog.storage.objects import Objects, reason
+
+
+def allocated(
+    asked: Request,
+    objects: Objects,
+    version: VersioningStrategy | str | SemVer | None,
+    *,
+    workers: int | None,
+    reuse: Reuse,
+) -> tuple[ExperimentRun, RunRef]:
+    """Stores a run and starts it; with `reuse` one that was begun with the same inputs goes on, where there is one, and
+    with a key the one that has it.
+
+    Raises:
+        VersionError: a version that is malformed, or too small a step.
+        AllocationError: the root cannot be written, or rows are known from other code alone.
+    """
+    wanted = version_of(version, reuse=reuse.wanted)
+    keyed = Keyed(objects, asked.name, asked.key) if asked.key is not None else None
+    with _writable(objects):
+        while True:
+            if keyed is not None and (begun := keyed.begun(asked)) is not None:
+                return _gone_on_with(load_run(objects, begun), asked, workers)
+            stored = _stored(asked, objects, wanted, reuse, keyed)
+            if isinstance(stored, ExperimentRun):
+                return _gone_on_with(stored, asked, workers)
+            if stored is not None:
+                break
+    plan, answers = stored
+    run = load_run(objects, plan.key)
+    still_open = answers.open_ranges(plan.inputs) if answers is not None else [(0, plan.inputs)]
+    ref = start(asked.engine, Launch(plan, asked.experiment, still_open, workers=workers))
+    run.workflow_run_id = ref.workflow_run_id
+    return run, ref
+
+
+def _gone_on_with(run: ExperimentRun, asked: Request, workers: int | None) -> tuple[ExperimentRun, RunRef]:
+    options = asked.engine.options or asked.engine.engine.name
+    return run, run.resume(engine=options, workers=workers, max_errors=asked.max_errors)
+
+
+def _stored(
+    asked: Request,
+    objects: Objects,
+    wanted: VersioningStrategy | str | SemVer,
+    reuse: Reuse,
+    keyed: Keyed | None,
+) -> tuple[RunPlan, Answers | None] | ExperimentRun | None:
+    """A run that is stored whole, and what it has of others; or the one that was begun. None where another has taken the key."""
+    version = reserve_version(objects, asked.name, asked.experiment.schemas, wanted)
+    answers: Answers | None = None
+    if reuse.wanted:
+        growing = Growing(asked, objects, version, reuse)
+        if keyed is None and (begun := growing.begun()) is not None:
+            return begun
+        answers = growing.answers()
+    try:
+        with _folder(objects, asked.name, version) as key:
+            if keyed is not None and not keyed.take(key):
+                raise _TakenError
+            objects.sweep_staging()
+            sweep(objects, key)
+            plan = store_run(asked, objects, key, answers)
+            if keyed is not None and not keyed.is_mine:
+                raise _TakenError
+            return plan, answers
+    except _TakenError:
+        return None
+
+
+class _TakenError(Exception):
+    """Another run has the key."""
+
+
+@contextmanager
+def _folder(objects: Objects, name: str, version: SemVer) -> Generator[RunKey]:
+    """A run folder that nobody else gets; given back where the allocation fails."""
+    key = reserve_folder(objects, name, str(version))
+    try:
+        yield key
+    except BaseException:
+        with suppress(StorageError):  # what broke the allocation says more than that it cannot be undone
+            undo(objects, key)
+        raise
+
+
+@contextmanager
+def _writable(objects: Objects) -> Generator[None]:
+    from obstore.exceptions import BaseError
+
+    try:
+        yield
+    except StorageError as error:
+        told = str(error) if objects.folder is None else f"the root {objects.root} cannot be written: {error}"
+        raise AllocationError(told) from error
+    except (OSError, BaseError) as error:
+        raise AllocationError(f"the root {objects.root} cannot be written: {reason(error)}") from error
+
+
+def use_client(objects: Objects, client: Any) -> None:
+    """Reaches the root's bucket with a client of boto3 from now on.
+
+    Raises:
+        AllocationError: it is none.
+    """
+    from scythe_catalog.storage.reach import use_client as reach_with
+
+    try:
+        reach_with(objects.root, client)
+    except TypeError as error:
+        raise AllocationError(f"s3_client must be a client as boto3.client('s3') makes it; {error}") from error
+    except StorageError as error:
+        raise AllocationError(str(error)) from error
+
+
+__all__ = ["allocated", "use_client"]

@@ -1,0 +1,139 @@
+"""A run by a key of its caller: the same key gives the same run, over retries, crashes and machines.
+
+Which run a key names is told by records that are created if absent, numbered from 1; the newest counts. One whose allocation
+came to no end is followed by another.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from scythe.allocate.store import Request
+from scythe.errors import AllocationError, NotFoundError
+from scythe.record import layout
+from scythe.record.attempts import store_time
+from scythe.record.format import parse
+from scythe.record.layout import RunKey
+from scythe.record.plan import RunPlan
+from scythe.record.reserve import owner_of, record_key, undo
+from scythe.reuse.identity import Specs
+from scythe.reuse.known import specs_of
+from scythe.reuse.matching import are_equal
+from scythe_catalog.processes import exists
+from scythe_catalog.storage.objects import Objects
+
+#: For how long nothing must have been written to half an allocation until another takes its place [s]: where its process
+#: is seen to live, and where it cannot be seen.
+_QUIET, _QUIET_ELSEWHERE = 3600.0, 120.0
+_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+
+
+@dataclass(frozen=True)
+class _Record:
+    number: int
+    run: RunKey
+
+
+class Keyed:
+    """What is known of a key of an experiment."""
+
+    def __init__(self, objects: Objects, name: str, key: str) -> None:
+        self._objects, self._name, self._key = objects, name, key
+        self._mine: _Record | None = None
+
+    def begun(self, asked: Request) -> RunKey | None:
+        """The run of the key, once it is stored whole; None where there is none, or its allocation came to no end.
+
+        Raises:
+            AllocationError: it has other inputs.
+        """
+        record = self._newest()
+        if record is None or not self._is_whole(record.run):
+            return None
+        self._check_inputs(record.run, asked)
+        return record.run
+
+    def take(self, run: RunKey) -> bool:
+        """Makes a run that of the key, unless another is it since `begun` was asked."""
+        newest = self._newest()
+        if newest is not None and self._objects.exists(newest.run.reservation) and not self._is_gone(newest.run):
+            return False
+        number = newest.number + 1 if newest is not None else 1
+        if not record_key(self._objects, run, self._key, number):
+            return False
+        self._mine = _Record(number, run)
+        return True
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether the run that took the key still has it: nobody has taken this process for dead."""
+        return self._newest() == self._mine
+
+    # --- records ------------------------------------------------------------------------------------
+
+    def _newest(self) -> _Record | None:
+        folder = layout.keyed(self._name, self._key, 0).rsplit("/", 1)[0]
+        names = sorted(self._objects.files(folder))
+        if not names:
+            return None
+        told = parse(self._objects.read(f"{folder}/{names[-1]}"), names[-1])
+        return _Record(int(names[-1].split(".")[0]), RunKey(self._name, told["version"], told["folder"]))
+
+    # --- the run of a record ------------------------------------------------------------------------
+
+    def _is_gone(self, run: RunKey) -> bool:
+        return self._objects.exists(run.tombstone)
+
+    def _is_whole(self, run: RunKey) -> bool:
+        """Whether a run is stored whole: waits for whoever stores it, and clears up behind one that died at it."""
+        for pause in _pauses():
+            if self._is_gone(run):
+                return False
+            if self._objects.exists(run.manifest):
+                return True
+            if not self._objects.exists(run.reservation):
+                return False
+            if self._is_dead(run):
+                undo(self._objects, run)
+                return False
+            time.sleep(pause)
+        raise AssertionError
+
+    def _is_dead(self, run: RunKey) -> bool:
+        owner = owner_of(self._objects, run)
+        here = owner.get("host") == socket.gethostname()
+        if here and owner.get("pid") != os.getpid() and not exists(owner.get("pid")):
+            return True
+        written = [found.modified.timestamp() for found in self._objects.found(run.path)]
+        last = max([*written, self._objects.read_dated(run.reservation)[1]])
+        return store_time(self._objects) - last > (_QUIET if here else _QUIET_ELSEWHERE)
+
+    def _check_inputs(self, run: RunKey, asked: Request) -> None:
+        try:
+            plan = RunPlan.load(self._objects, run)
+        except NotFoundError:
+            return  # of it no plan is left: `resume` says what is wrong
+        inputs, stored = asked.inputs, specs_of(plan, addresses=True)
+        fields = asked.experiment.schemas.input.schema.names
+        mine = Specs.of(inputs.table, asked.files.identities, fields, (c.name for c in inputs.computed), addresses=True)
+        every = np.arange(mine.rows)
+        if mine.rows != stored.rows or not are_equal(mine, every, stored, every).all():
+            raise AllocationError(
+                f"key={self._key!r} is that of {run.path}, which has other inputs: give these a key of their own"
+            )
+
+
+def _pauses() -> Iterator[float]:
+    pause = _PAUSE
+    while True:
+        yield pause
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+__all__ = ["Keyed"]

@@ -1,0 +1,122 @@
+"""The rows that earlier runs of a version have for the inputs of a new one: found, held against its code, brought into it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from scythe.define.code import code_hash
+from scythe.define.experiment import Experiment
+from scythe.record.attempts import attempts
+from scythe.record.plan import RunPlan
+from scythe.record.provenance import provenance, recorded
+from scythe.record.results import read_result
+from scythe.reuse.copied import copy_rows
+from scythe.reuse.identity import FileIdentities, Specs
+from scythe.reuse.known import KnownRows, KnownRun, known_runs
+from scythe.reuse.matching import Matches, are_equal, check_code, matched
+from scythe.reuse.owners import owners_in
+from scythe_catalog.storage.objects import Objects
+
+
+@dataclass(frozen=True)
+class Brought:
+    """What a new run has of others: who ran how many of its inputs, and the runs whose output files it names."""
+
+    reused: list[dict[str, Any]]
+    owners: list[str]
+
+
+class NewInputs:
+    """The inputs of a run that is to be: what is there of them in other runs of a version."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        inputs: pa.Table,
+        files: FileIdentities,
+        computed: Iterable[str],
+        objects: Objects,
+        name: str,
+        seed: int,
+    ) -> None:
+        self._experiment, self._objects, self._name, self._seed = experiment, objects, name, seed
+        self._sort_indexes = inputs.column("sort_index").to_numpy()
+        self.specs = Specs.of(inputs, files, experiment.schemas.input.schema.names, computed)
+        self.identities = self.specs.identities()
+        self.code = code_hash(experiment)
+
+    def answers(self, version: str, *, any_code: bool, errors: bool) -> Answers:
+        """The best answer to each input that has one.
+
+        Args:
+            version: That of the runs that may answer.
+            any_code: Whether rows of other code are taken, too.
+            errors: Whether inputs that failed are answered by their error, rather than run again.
+
+        Raises:
+            AllocationError: some are known from other code, or from code that nobody recorded.
+        """
+        runs = known_runs(self._objects, self._name, version, self._seed)
+        known = KnownRows.of(runs, errors=errors)
+        found = matched(self.specs, self.identities, known, self.code)
+        if not any_code:
+            commit = provenance(self._experiment, "").described if self._has_others(found) else None
+            check_code(found, self.code, commit)
+        return Answers(found, self._experiment)
+
+    def _has_others(self, found: Matches) -> bool:
+        return any(one.code is None or one.code != self.code for one, _ in found.counted)
+
+    def is_begun(self, run: KnownRun, *, any_code: bool) -> bool:
+        """Whether this unfinished run has just these inputs, in this order, and was last worked on with this code."""
+        same = (
+            read_result(self._objects, run.key) is None
+            and run.plan.seed == self._seed
+            and np.array_equal(run.sort_indexes, self._sort_indexes)
+            and not (self.identities.unknown.any() or run.identities.unknown.any())
+            and np.array_equal(run.identities.numbers, self.identities.numbers)
+        )
+        if not same:
+            return False
+        last = max((attempt.number for attempt in attempts(self._objects, run.key)), default=1)
+        made_by = recorded(self._objects, run.key, last) or recorded(self._objects, run.key, 1)
+        if not any_code and (self.code is None or made_by is None or made_by.code != self.code):
+            return False
+        every = np.arange(len(self._sort_indexes))
+        return bool(are_equal(self.specs, every, run.specs, every).all())
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Which rows of other runs answer which inputs of a new one."""
+
+    matches: Matches
+    experiment: Experiment
+
+    @property
+    def count(self) -> int:
+        """How many inputs are answered."""
+        return len(self.matches.asked)
+
+    def brought(self, plan: RunPlan, specs: pa.Table) -> Brought:
+        """Brings the rows into the run of this plan, whose inputs are `specs`."""
+        part = copy_rows(self.matches, plan, self.experiment, specs)
+        reused = [{**one.to_json(), "inputs": n} for one, n in self.matches.counted]
+        files = self.experiment.schemas.file_outputs
+        return Brought(reused, owners_in(plan, part, files) if part is not None else [])
+
+    def open_ranges(self, inputs: int) -> list[tuple[int, int]]:
+        """What is left to run, as half-open ranges of positions."""
+        is_open = np.ones(inputs + 2, bool)
+        is_open[0] = is_open[-1] = False
+        is_open[self.matches.asked + 1] = False
+        edges = np.flatnonzero(is_open[1:] != is_open[:-1])
+        return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+
+
+__all__ = ["Answers", "Brought", "NewInputs"]

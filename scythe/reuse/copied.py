@@ -1,0 +1,154 @@
+"""Brings the rows of known inputs into a new run, as its first part: outputs as they are, inputs and identifiers of the new run.
+
+Walks no rows in Python; holds a batch of each table at a time. Output files stay where they are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+
+from scythe.define.experiment import Experiment
+from scythe.define.schemas import ExperimentSchemas
+from scythe.gather.merge import KEY
+from scythe.gather.parts import REUSED, Part, PartFile, Rows, schema_of, source_of, write_files
+from scythe.gather.reconcile import index_columns
+from scythe.leaf.dataframes import INDEX_KEY
+from scythe.leaf.rows import ChunkResult, run_ids, side_by_side
+from scythe.names import ID_LEVELS
+from scythe.record.plan import RunPlan
+from scythe.reuse.known import KnownRun
+from scythe.reuse.matching import Matches
+
+_HELD_BYTES = 64 * 1024 * 1024
+_TRIES = 3
+
+
+def copy_rows(matches: Matches, plan: RunPlan, experiment: Experiment, specs: pa.Table) -> Part | None:
+    """Writes the rows that answer inputs of a new run as a part of it; None where there are none.
+
+    Args:
+        matches: Which rows.
+        plan: The new run, with its tables.
+        experiment: Its function.
+        specs: Its inputs, as `specs.pq` has them.
+    """
+    if not len(matches.asked):
+        return None
+    levels = _identified(plan, specs) if experiment.options.inject_workflow_run_id else specs
+    schemas = plan.schemas(experiment)
+    files: list[PartFile] = []
+    for i, run in enumerate(matches.runs):
+        mine = matches.kept(matches.run == i)
+        if len(mine.asked):
+            files += _copied(_Copy(run, mine, plan, schemas, levels, f"{REUSED}-{i}"))
+    errors = int(matches.failed.sum())
+    part = Part(REUSED, len(matches.asked) - errors, errors, tuple(files))
+    plan.objects.write(f"{plan.key.parts}/{REUSED}.json", part.to_json())
+    return part
+
+
+def _identified(plan: RunPlan, specs: pa.Table) -> pa.Table:
+    ids = {
+        "workflow_run_id": run_ids(plan.key.path, specs.column(KEY)),
+        "root_workflow_run_id": pa.repeat(pa.scalar(plan.workflow_run_id, pa.string()), specs.num_rows),
+    }
+    for name, values in ids.items():
+        at = specs.schema.get_field_index(name)
+        specs = specs.set_column(at, specs.schema.field(at), values)
+    return specs
+
+
+def _copied(copy: _Copy) -> list[PartFile]:
+    """The rows of one run; once more where that came to its end meanwhile, and with it the files of its parts."""
+    for left in reversed(range(_TRIES)):
+        try:
+            return list(copy.files())
+        except FileNotFoundError:
+            if not left:
+                raise
+            copy.run.look()
+    raise AssertionError
+
+
+class _Copy:
+    """The rows of one known run on their way."""
+
+    def __init__(
+        self, run: KnownRun, matches: Matches, plan: RunPlan, schemas: ExperimentSchemas, levels: pa.Table, name: str
+    ) -> None:
+        self.run, self._plan, self._schemas, self._levels, self._name = run, plan, schemas, levels, name
+        order = np.argsort(matches.position)
+        self._matches = replace(
+            matches,
+            asked=matches.asked[order],
+            position=matches.position[order],
+            origin=matches.origin[order],
+        )
+        #: What its rows are called there, ascending.
+        self._keys = run.sort_indexes[self._matches.position]
+
+    def files(self) -> Iterator[PartFile]:
+        """Its rows, in files of some size, each sorted."""
+        rows, number = Rows(), 0
+        for part_number, part in enumerate(self.run.parts):
+            for file in part.files:
+                schema, own = schema_of(self.run.objects, file), file.table in self._schemas.tables
+                if not own:
+                    index = json.dumps(index_columns(schema))
+                    schema = schema.with_metadata({**(schema.metadata or {}), INDEX_KEY: index})
+                empty = not own
+                for table in source_of(self.run.objects, file).batches():
+                    taken = self._taken(table, file.table, part_number)
+                    if taken.num_rows:
+                        kept = taken if own else taken.replace_schema_metadata(schema.metadata)
+                        rows.add(ChunkResult(tables=[(file.table, kept)]))
+                        empty = False
+                    if rows.bytes > _HELD_BYTES:
+                        yield from write_files(self._plan, f"{self._name}-{number}", rows)
+                        rows, number = Rows(), number + 1
+                if empty:  # the columns of a dataframe count, whoever has rows
+                    rows.add(ChunkResult(tables=[(file.table, schema.empty_table())]))
+        yield from write_files(self._plan, f"{self._name}-{number}", rows)
+
+    def _taken(self, table: pa.Table, name: str, part: int) -> pa.Table:
+        """Those rows of a table that answer inputs, as rows of the new run."""
+        keys = table.column(KEY).to_numpy()
+        at = np.searchsorted(self._keys, keys)
+        at[at == len(self._keys)] = 0
+        mine = self._keys[at] == keys
+        if self.run.coverage.overlaps:
+            mine &= self.run.coverage.owned(part, keys)
+        if not mine.all():
+            table, at = table.filter(pa.array(mine)), at[mine]
+        asked = pa.array(self._matches.asked[at])
+        inputs = self._inputs(name)
+        for i, column in enumerate(table.schema):
+            if column.name in inputs:
+                values = self._levels.column(column.name).take(asked)
+                table = table.set_column(i, column, values.cast(column.type))
+        if name == "tasks":
+            return side_by_side(self._schemas.tables[name], self._told(at), table)
+        if name in self._schemas.tables:
+            return side_by_side(self._schemas.tables[name], table)
+        return table
+
+    def _inputs(self, table: str) -> frozenset[str]:
+        """The columns of a table that tell of its inputs."""
+        if table in ("tasks", "logs", "packs"):
+            names = ID_LEVELS
+        elif table in ("scalars", "errors"):
+            names = self._schemas.inputs.names
+        else:
+            names = self._schemas.levels.names
+        return frozenset(names) & frozenset(self._levels.column_names)
+
+    def _told(self, at: np.ndarray) -> pa.Table:
+        """Who ran inputs first."""
+        origins, which = self._matches.origins, pa.array(self._matches.origin[at])
+        attempts = pa.array([one.attempt for one in origins], pa.int64()).take(which)
+        return pa.table({"attempt": attempts, "reused_from": pa.array([one.run for one in origins]).take(which)})

@@ -1,0 +1,233 @@
+"""Which inputs of a version its runs have rows of: by run, what tells the input, who ran it with which code, and whether it failed.
+
+Reads records, inputs and the bookkeeping of rows; no results. Writes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from scythe.errors import FormatError, NotFoundError, RunDamaged, RunError
+from scythe.gather.final import all_parts, coverage_of
+from scythe.gather.parts import Part, failed, number_of, sort_indexes
+from scythe.leaf.input_files import recorded_files
+from scythe.record.find import run_keys
+from scythe.record.layout import RunKey
+from scythe.record.manifest import IO_SCHEMAS, read_manifest
+from scythe.record.plan import RunPlan
+from scythe.record.provenance import recorded
+from scythe.record.results import read_result
+from scythe.reuse.identity import Identities, Specs, file_identity
+from scythe_catalog.iceberg.datafile import stored_schema
+from scythe_catalog.schema import TableSchema
+from scythe_catalog.storage.objects import Objects
+
+_TRIES = 3
+_NOBODY = -1
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who ran some inputs: an attempt on a run, and its code as far as that was recorded."""
+
+    run: str
+    attempt: int | None
+    code: str | None
+    commit: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"run": self.run, "attempt": self.attempt, "code": self.code, "git_commit": self.commit}
+
+
+class KnownRun:
+    """One run of the version: its inputs, and what it holds of them."""
+
+    def __init__(self, objects: Objects, key: RunKey) -> None:
+        self.objects, self.key = objects, key
+        self.plan = RunPlan.load(objects, key)
+        self.manifest = read_manifest(objects, key)
+        self.look()
+
+    def look(self) -> None:
+        """Looks at its parts, anew where it has come to its end meanwhile."""
+        for left in reversed(range(_TRIES)):
+            try:
+                self._look()
+            except FileNotFoundError:
+                if not left:
+                    raise
+            else:
+                return
+
+    def _look(self) -> None:
+        self.parts: list[Part] = all_parts(self.plan)
+        self.coverage = coverage_of(self.plan, self.parts)
+        keys = sort_indexes(self.plan)
+        self.sort_indexes = np.arange(self.plan.inputs) if keys is None else keys
+        self.failed = np.zeros(self.plan.inputs, bool)
+        for number, failures in enumerate(failed(self.objects, self.parts).values()):
+            self.failed[self._positions(failures[self.coverage.owned(number, failures)])] = True
+        self._find_origins()
+
+    def _positions(self, sort_indexes: np.ndarray) -> np.ndarray:
+        return sort_indexes if self.plan.dense else np.searchsorted(self.sort_indexes, sort_indexes)
+
+    def _find_origins(self) -> None:
+        """For each input, which of `origins` ran it; -1 where it has no row yet."""
+        self.origins: list[Origin] = []
+        self.origin = np.full(self.plan.inputs, _NOBODY, np.int32)
+        at: dict[tuple[str | None, int | None], int] = {}
+        for number, part in enumerate(self.parts):
+            for rows in self._tasks(part):
+                keys = rows.column("sort_index").to_numpy()
+                encoded = rows.select(["reused_from", "attempt"]).combine_chunks().to_struct_array().combine_chunks()
+                pairs = _encoded(encoded)
+                found = np.empty(len(pairs[1]), np.int32)
+                for i, pair in enumerate(pairs[1]):
+                    if pair not in at:
+                        at[pair] = len(self.origins)
+                        self.origins.append(self._origin(*pair))
+                    found[i] = at[pair]
+                own = self.coverage.owned(number, keys)
+                self.origin[self._positions(keys[own])] = found[pairs[0][own]]
+
+    def _tasks(self, part: Part) -> Iterator[pa.Table]:
+        written = number_of(part.name)
+        for file in part.files:
+            if file.table != "tasks" or file.last < file.first:
+                continue
+            with self.objects.reader(file.key) as stream:
+                stored = pq.ParquetFile(stream)
+                names = [n for n in ("sort_index", "attempt", "reused_from") if n in stored.schema_arrow.names]
+                rows = stored.read(names)
+            n = rows.num_rows
+            if written or "attempt" not in names:
+                told = pa.repeat(pa.scalar(written or None, pa.int64()), n)
+                rows = rows.drop_columns([*{"attempt"} & {*names}]).append_column("attempt", told)
+            if "reused_from" not in names:
+                rows = rows.append_column("reused_from", pa.nulls(n, pa.string()))
+            yield rows
+
+    def _origin(self, reused_from: str | None, attempt: int | None) -> Origin:
+        if reused_from is None:
+            made_by = recorded(self.objects, self.key, attempt) if attempt is not None else None
+            code, commit = (made_by.code, made_by.described) if made_by is not None else (None, None)
+            return Origin(self.key.path, attempt, code, commit)
+        told = [one for one in reused_of(self.manifest) if (one.run, one.attempt) == (reused_from, attempt)]
+        return told[0] if told else Origin(reused_from, attempt, None, None)
+
+    # --- inputs -------------------------------------------------------------------------------------
+
+    @cached_property
+    def specs(self) -> Specs:
+        """Its inputs."""
+        return specs_of(self.plan)
+
+    @cached_property
+    def identities(self) -> Identities:
+        """What tells its inputs from others."""
+        return self.specs.identities()
+
+
+def specs_of(plan: RunPlan, *, addresses: bool = False) -> Specs:
+    """The inputs of a run as they are stored; with `addresses` a file of which no more is known is told by its address."""
+    objects, key = plan.objects, plan.key
+    schema = stored_schema(objects, key.specs)
+    files: dict[str, dict[str, str | None]] = {c.name: {} for c in TableSchema.from_arrow(schema) if c.kind.is_file}
+    for file in recorded_files(objects, key) if files else ():
+        files[file.field][file.uri] = file_identity(file)
+
+    def read(names: Sequence[str]) -> pa.Table:
+        with objects.reader(key.specs) as stream:
+            return pq.read_table(stream, columns=list(names))
+
+    told = (schema.metadata or {}).get(IO_SCHEMAS.encode())
+    fields = [column["name"] for column in json.loads(told)["input"]] if told is not None else schema.names
+    computed = [column["name"] for column in plan.computed]
+    return Specs(schema, plan.inputs, read, files, fields, computed, addresses=addresses)
+
+
+def reused_of(manifest: Mapping[str, Any]) -> list[Origin]:
+    """Who ran the inputs that a run has reused, as its manifest tells."""
+    told = manifest.get("reused") or ()
+    return [Origin(one["run"], one["attempt"], one["code"], one["git_commit"]) for one in told]
+
+
+def known_runs(objects: Objects, experiment: str, version: str, seed: int) -> list[KnownRun]:
+    """The runs of a version that were allocated with this seed, the newest first.
+
+    Runs that are damaged, half deleted, or not here whole have no say: their inputs are run again. So has an unfinished
+    one that packs its output files, which lie elsewhere once it ends.
+    """
+    found: list[KnownRun] = []
+    for key in reversed(run_keys(objects, experiment, [version])):
+        with contextlib.suppress(NotFoundError, RunDamaged, FormatError, RunError, FileNotFoundError):
+            run = KnownRun(objects, key)
+            if run.plan.seed == seed and not (run.plan.pack and read_result(objects, key) is None):
+                found.append(run)
+    return found
+
+
+@dataclass(frozen=True)
+class KnownRows:
+    """The rows of several runs, one behind the other: those first that are the best answer to an input."""
+
+    runs: Sequence[KnownRun]
+    origins: Sequence[Origin]
+    numbers: np.ndarray
+    #: Which of `runs`, and which of its inputs.
+    run: np.ndarray
+    position: np.ndarray
+    #: Which of `origins`.
+    origin: np.ndarray
+    failed: np.ndarray
+
+    @classmethod
+    def of(cls, runs: Sequence[KnownRun], *, errors: bool) -> KnownRows:
+        """What the runs (the newest first) hold; inputs that failed alone with `errors`."""
+        origins: list[Origin] = []
+        at: dict[Origin, int] = {}
+        columns: list[list[np.ndarray]] = [[] for _ in range(5)]
+        for i, run in enumerate(runs):
+            held = (run.origin != _NOBODY) & ~run.identities.unknown
+            if not errors:
+                held &= ~run.failed
+            rows = np.flatnonzero(held)
+            if not len(rows):
+                continue
+            for one in run.origins:
+                if one not in at:
+                    at[one] = len(origins)
+                    origins.append(one)
+            mapped = np.array([at[one] for one in run.origins], np.int32)
+            every = (
+                run.identities.numbers[rows], np.full(len(rows), i, np.int32), rows,
+                mapped[run.origin[rows]], run.failed[rows],
+            )  # fmt: skip
+            for column, values in zip(columns, every, strict=True):
+                column.append(values)
+        empty = (np.uint64, np.int32, np.int64, np.int32, bool)
+        whole = [np.concatenate([np.empty(0, dtype), *c]) for dtype, c in zip(empty, columns, strict=True)]
+        return cls(runs, origins, *whole)
+
+
+def _encoded(pairs: pa.StructArray) -> tuple[np.ndarray, list[tuple[str | None, int | None]]]:
+    """For each pair which of the distinct ones it is, and these."""
+    import polars as pl
+
+    frame = pl.DataFrame({"from": pl.Series(pairs.field("reused_from")), "attempt": pl.Series(pairs.field("attempt"))})
+    distinct = frame.unique(maintain_order=True).with_row_index("i")
+    found = frame.join(distinct, on=["from", "attempt"], nulls_equal=True, how="left", maintain_order="left")
+    return found["i"].to_numpy(), distinct.select("from", "attempt").rows()
+
+
+__all__ = ["KnownRows", "KnownRun", "Origin", "known_runs", "reused_of", "specs_of"]

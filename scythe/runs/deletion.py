@@ -1,0 +1,51 @@
+"""Deletes a run: from the catalog, then its folder, unless somebody works on it or other runs name its output files."""
+
+from __future__ import annotations
+
+from scythe.errors import NotFoundError, RunError
+from scythe.gather.publish import withdraw
+from scythe.gather.status import status_of
+from scythe.record.attempts import check_free
+from scythe.record.format import dump
+from scythe.record.generations import catalog_of
+from scythe.record.layout import RunKey
+from scythe.record.reserve import bury, check_dead, undo
+from scythe.reuse.owners import check_unneeded, dependants_of
+from scythe.settings import engine_settings
+from scythe_catalog.storage.objects import Objects
+
+
+def delete_run(objects: Objects, key: RunKey, *, dependants: bool) -> None:
+    """Deletes it, and with `dependants` the runs that name its output files.
+
+    Raises:
+        RunError: somebody works on it, or other runs name its output files.
+        NotFoundError: it was deleted already.
+        StorageError: the root cannot be reached.
+    """
+    status = status_of(objects, key)
+    if status == "allocating":
+        check_dead(objects, key)
+        undo(objects, key)
+        return
+    catalog = catalog_of(objects, engine_settings().catalog)
+    if status == "deleted" and not objects.found(key.path):
+        withdraw(objects, catalog, key)
+        raise NotFoundError(f"there is no run {key.path} any more: it was deleted")
+    if status != "damaged":  # whether somebody works on it is seen first of all: nobody does, or its record is lost
+        check_free(objects, key)
+    if dependants:
+        for other in reversed(dependants_of(objects, key)):
+            delete_run(objects, other, dependants=True)
+    check_unneeded(objects, key)
+    objects.write(key.tombstone, dump({}))
+    try:
+        check_unneeded(objects, key)  # who reuses rows of it looks for the tombstone, once its manifest is there
+    except RunError:
+        objects.delete([key.tombstone])
+        raise
+    bury(objects, key)
+    withdraw(objects, catalog, key)
+
+
+__all__ = ["delete_run"]

@@ -1,0 +1,58 @@
+"""Goes on with a run: joins who works on it, or starts what is open of it anew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from scythe.engines.engine import Launch, RunRef
+from scythe.engines.options import EngineOptions
+from scythe.engines.start import choose, start
+from scythe.errors import RunError
+from scythe.record.attempts import check_free
+from scythe.record.plan import MaxErrors, RunPlan, Unset, check_max_errors
+from scythe.source import find_experiment
+
+
+def limited(plan: RunPlan, max_errors: MaxErrors | Unset) -> RunPlan:
+    """The plan with another limit of how many inputs may fail, where one is given; raises AllocationError where it is none."""
+    if isinstance(max_errors, Unset):
+        return plan
+    check_max_errors(max_errors)
+    return replace(plan, max_errors=max_errors)
+
+
+def go_on(
+    plan: RunPlan,
+    open_ranges: Sequence[tuple[int, int]],
+    engine: str | EngineOptions | None,
+    workers: int | None,
+    module: str | None,
+    *,
+    show: bool,
+) -> RunRef:
+    """A reference to what goes on: with the engine that was asked for, or else the one that the run was allocated with.
+
+    Raises:
+        RunError: somebody works on it whom its engine cannot join.
+        NotFoundError: its function is not to be found.
+        SettingsError: there is no such engine, or it cannot be reached.
+    """
+    objects, experiment = plan.objects, find_experiment(plan, module)
+    chosen = choose(engine or plan.engine, experiment)
+    going = chosen.engine.attach(plan)
+    if going is None:
+        try:
+            check_free(objects, plan.key)
+        except RunError:
+            going = chosen.engine.attach(plan)  # another client has started it since we looked
+            if going is None:
+                raise
+    if going is not None:
+        return going
+    objects.delete([plan.key.cancelled])
+    objects.sweep_staging()
+    return start(chosen, Launch(plan, experiment, open_ranges, workers=workers, show=show))
+
+
+__all__ = ["go_on", "limited"]

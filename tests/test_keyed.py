@@ -1,0 +1,169 @@
+"""The same key gives the same run: over retries, crashes, and from several processes at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+import scythe
+from scythe.allocate import BaseExperiment, ExperimentRun, RunRef, allocation
+from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.errors import AllocationError
+from scythe.registry import ExperimentRegistry
+
+SCRIPT = """
+import os, signal, sys
+import polars as pl
+from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
+from scythe.allocate import allocation
+
+
+class Pile(ExperimentInputSpec):
+    depth: float
+
+
+class Held(ExperimentOutputSpec):
+    load: float
+
+
+@ExperimentRegistry.Register()
+def hold(spec: Pile) -> Held:
+    return Held(load=2 * spec.depth)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "dies":
+        allocation.store_run = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    run, ref = BaseExperiment(hold).allocate(pl.DataFrame({"depth": [1.0, 2.0]}), key="night", engine="inline")
+    ref.result()
+    print(run.experiment_id)
+"""
+
+
+class Pile(ExperimentInputSpec):
+    depth: float
+
+
+class Held(ExperimentOutputSpec):
+    load: float
+
+
+CALLS: list[float] = []
+BROKEN: set[float] = set()
+
+
+def hold(spec: Pile) -> Held:
+    if spec.depth in BROKEN:
+        raise ValueError("breaks")
+    CALLS.append(spec.depth)
+    return Held(load=2 * spec.depth)
+
+
+@pytest.fixture
+def piles(root: Path) -> BaseExperiment:
+    CALLS.clear()
+    BROKEN.clear()
+    ExperimentRegistry.Register(retries=0)(hold)
+    return BaseExperiment(hold)
+
+
+def allocated(piles: BaseExperiment, depths: list[float], **more: Any) -> tuple[ExperimentRun, RunRef]:
+    return piles.allocate(pl.DataFrame({"depth": depths}), engine="inline", **more)
+
+
+def test_the_same_key_gives_the_same_run(piles: BaseExperiment) -> None:
+    run, _ = allocated(piles, [1.0, 2.0], key="night 1")
+    again, ref = allocated(piles, [1.0, 2.0], key="night 1")
+    other, _ = allocated(piles, [1.0, 2.0], key="night 2")
+    assert again.experiment_id == run.experiment_id != other.experiment_id
+    assert (ref.result().rows, CALLS) == (2, [1.0, 2.0, 1.0, 2.0])
+
+
+def test_a_run_of_a_key_that_is_not_finished_goes_on(piles: BaseExperiment) -> None:
+    BROKEN.add(2.0)
+    with pytest.raises(ValueError, match="breaks"):
+        allocated(piles, [1.0, 2.0, 3.0], key="night", chunk=1)
+    BROKEN.clear()
+    _, ref = allocated(piles, [1.0, 2.0, 3.0], key="night")
+    assert (ref.result().rows, ref.result().errors, CALLS) == (2, 1, [1.0, 3.0])
+    assert len(piles.list_runs()) == 1
+
+
+def test_a_key_belongs_to_its_inputs(piles: BaseExperiment) -> None:
+    run, _ = allocated(piles, [1.0, 2.0], key="night")
+    for others in ([1.0], [2.0, 1.0]):
+        with pytest.raises(
+            AllocationError, match=f"key='night' is that of {run.experiment_id}, which has other inputs"
+        ):
+            allocated(piles, others, key="night")
+    run.delete()
+    after, _ = allocated(piles, [5.0], key="night")
+    assert after.experiment_id != run.experiment_id
+
+
+@pytest.mark.parametrize("key", ["", " ", 7, "x" * 1001])
+def test_what_can_be_no_key_is_refused(piles: BaseExperiment, key: Any) -> None:
+    with pytest.raises(AllocationError, match="key must be a text"):
+        allocated(piles, [1.0], key=key)
+
+
+def test_a_key_grows_too(piles: BaseExperiment) -> None:
+    allocated(piles, [1.0, 2.0])
+    for _ in range(2):
+        run, ref = allocated(piles, [1.0, 2.0, 3.0], key="round 2", reuse=True)
+        assert ref.result().rows == 3
+    assert CALLS == [1.0, 2.0, 3.0]
+    assert (run.version, len(piles.list_runs())) == ("v1.0.0", 2)
+
+
+def script(folder: Path, word: str) -> subprocess.CompletedProcess[str]:
+    (folder / "hold.py").write_text(SCRIPT)
+    env = {**os.environ, "SCYTHE_STORAGE_ROOT": str(folder / "root")}
+    return subprocess.run(
+        [sys.executable, "hold.py", word], cwd=folder, env=env, capture_output=True, text=True, check=False
+    )
+
+
+def test_an_allocation_that_was_killed_is_followed_by_another(tmp_path: Path) -> None:
+    assert script(tmp_path, "dies").returncode == -signal.SIGKILL
+    first = script(tmp_path, "lives")
+    assert first.returncode == 0, first.stderr
+    assert script(tmp_path, "lives").stdout == first.stdout
+    assert len(list((tmp_path / "root" / "hold").glob("v*/*"))) == 1, "nothing is left of the one that died"
+
+
+def test_callers_at_once_get_one_run(piles: BaseExperiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    both, store = threading.Barrier(2, timeout=60), allocation.reserve_folder
+
+    def together(*arguments: Any) -> Any:
+        key = store(*arguments)
+        both.wait()
+        return key
+
+    monkeypatch.setattr(allocation, "reserve_folder", together)
+    found: list[str] = []
+
+    def ask() -> None:
+        try:
+            found.append(allocated(piles, [1.0, 2.0], key="night")[0].experiment_id)
+        except Exception as error:
+            found.append(str(error))
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    runs = [run.experiment_id for run in piles.list_runs()]
+    assert len(runs) == 1
+    assert all(runs[0] in told for told in found), found
+    assert scythe.read(hold)["load"].to_list() == [2.0, 4.0]
+    assert CALLS == [1.0, 2.0]
