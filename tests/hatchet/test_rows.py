@@ -67,6 +67,26 @@ def test_rows_files_and_catalog_are_those_of_the_local_engine(main: Site, n: int
         assert there.experiment_id in path
 
 
+def test_a_cluster_grows_a_run_of_one_machine_and_a_key_gives_its_run_again(main: Site) -> None:
+    specs = rich(main, 30)
+    here, ref = main.allocate("everything", specs[:20], engine="local", workers=1)
+    ref.result()
+    there, ref = main.allocate("everything", specs, version="keep", reuse=True, key="round 2")
+    again, other = main.allocate("everything", specs, version="keep", reuse=True, key="round 2")
+    assert again.experiment_id == there.experiment_id
+    result = ref.result(timeout=PATIENCE)
+    assert other.result(timeout=PATIENCE).rows == result.rows
+    good = [i for i in range(30) if i % 10 != 3]
+    tables = {name: scythe.read(there.experiment, table=name, run=there) for name in result.tables}
+    assert tables["scalars"]["sort_index"].to_list() == good
+    for name, frame in tables.items():
+        assert set(frame["root_workflow_run_id"]) == {there.workflow_run_id}, name
+    taken = tables["tasks"].filter(reused_from=here.experiment_id)["sort_index"].to_list()
+    assert taken == [i for i in good if i < 20]
+    for path, x in tables["result_file_refs"].select("report", "x").iter_rows():
+        assert scythe.fetch(path).read_text() == f"{x} {'ab'[int(x) % 2]}"
+
+
 def test_files_that_a_cluster_packs_are_what_was_written_in_few_shards(main: Site) -> None:
     run, ref = main.allocate("everything", rich(main, 12), chunk=4, pack=True)
     assert ref.result(timeout=PATIENCE).rows == 11  # the fourth raises
