@@ -53,6 +53,36 @@ def test_pv_yield_runs_and_draws(root: Path, tmp_path: Path) -> None:
     assert scythe.read("pv_yield")["specific_yield"].is_between(400, 2500).all()
 
 
+# --- the surrogate --------------------------------------------------------------------------------
+
+SMALL = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+import main
+main.BATCH, main.HELD_OUT, main.CANDIDATES, main.ROUNDS = 12, 30, 200, 5
+main.main()
+"""
+
+
+def test_a_surrogate_grows_until_it_is_good_enough_and_goes_on_where_it_was_killed(root: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-c", SMALL, str(EXAMPLES / "surrogate"), "--seeds", "1", "--threshold", "25", "--engine", "inline"]  # fmt: skip
+    with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}) as first:  # fmt: skip
+        assert first.stdout is not None
+        while "  24 simulations" not in first.stdout.readline():
+            assert first.poll() is None
+        first.kill()
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=_SECONDS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rounds = [line.split() for line in done.stdout.splitlines() if line.startswith("least known")]
+    errors = [float(words[-2]) for words in rounds]
+    assert len(rounds) >= 2
+    assert errors[-1] < 25 or len(rounds) == 5
+    assert "lower than with random growth" in done.stdout
+    assert is_picture(tmp_path / "surrogate.png")
+    ran = scythe.read("roof", run="all", table="tasks").filter(pl.col("reused_from").is_null()).height
+    assert ran == scythe.read("roof", run="all", distinct=True).height, "no system was simulated twice"
+
+
 # --- the epidemic --------------------------------------------------------------------------------
 
 

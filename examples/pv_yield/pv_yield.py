@@ -106,15 +106,35 @@ def plane_of_array(weather: Weather, tilt: float, azimuth: float) -> tuple[Array
     return beam + sky + ground, effective
 
 
+class Hours(NamedTuple):
+    """What a system does hour by hour; powers are per kW of DC rating."""
+
+    #: W/m2.
+    poa: Array
+    #: deg.C.
+    temp_cell: Array
+    #: kW per kW, before the inverter limits it.
+    dc: Array
+    #: kW per kW.
+    ac: Array
+
+
+def simulate(weather: Weather, tilt: float, azimuth: float, dc_ac_ratio: float, losses: float) -> Hours:
+    """A typical year of a rooftop PV system, with the models of NREL's PVWatts; arguments as in `PVSystemInput`."""
+    poa, effective = plane_of_array(weather, tilt, azimuth)
+    temp_cell = pvlib.temperature.sapm_cell(poa, weather.temp_air, weather.wind_speed, **MOUNTING)
+    dc = pvlib.pvsystem.pvwatts_dc(effective, temp_cell, pdc0=1.0, gamma_pdc=GAMMA_PDC) * (1 - losses / 100)
+    dc_limit = 1 / dc_ac_ratio / INVERTER_EFFICIENCY
+    return Hours(poa, temp_cell, dc, pvlib.inverter.pvwatts(dc, dc_limit, eta_inv_nom=INVERTER_EFFICIENCY))
+
+
 @ExperimentRegistry.Register()
 def pv_yield(input_spec: PVSystemInput, tempdir: Path) -> PVSystemOutput:
     """Simulates a rooftop PV system over a typical year, hour by hour, with the models of NREL's PVWatts."""
     weather = load_weather(Path(str(input_spec.weather_file)))
-    poa, effective = plane_of_array(weather, input_spec.tilt, input_spec.azimuth)
-    temp_cell = pvlib.temperature.sapm_cell(poa, weather.temp_air, weather.wind_speed, **MOUNTING)
-    dc = pvlib.pvsystem.pvwatts_dc(effective, temp_cell, pdc0=1.0, gamma_pdc=GAMMA_PDC) * (1 - input_spec.losses / 100)
-    dc_limit = 1 / input_spec.dc_ac_ratio / INVERTER_EFFICIENCY
-    ac = pvlib.inverter.pvwatts(dc, dc_limit, eta_inv_nom=INVERTER_EFFICIENCY)
+    poa, temp_cell, dc, ac = simulate(
+        weather, input_spec.tilt, input_spec.azimuth, input_spec.dc_ac_ratio, input_spec.losses
+    )
 
     hourly = pl.DataFrame(
         {
@@ -129,6 +149,7 @@ def pv_yield(input_spec: PVSystemInput, tempdir: Path) -> PVSystemOutput:
         (pl.sum("poa_irradiance") / 1000).alias("poa_insolation"),  # kWh/m2
         pl.sum("ac_power").alias("ac_energy"),  # kWh/kW
     )
+    clipped = np.maximum(dc - 1 / input_spec.dc_ac_ratio / INVERTER_EFFICIENCY, 0)
     path = tempdir / "hourly.pq"
     hourly.cast({pl.Float64: pl.Float32}).write_parquet(path)
 
@@ -139,7 +160,7 @@ def pv_yield(input_spec: PVSystemInput, tempdir: Path) -> PVSystemOutput:
         performance_ratio=energy / insolation,
         poa_insolation=insolation,
         peak_ac_power=ac.max(),
-        clipping_loss=np.maximum(dc - dc_limit, 0).sum() / dc.sum(),
+        clipping_loss=clipped.sum() / dc.sum(),
         cell_temperature=np.average(temp_cell, weights=poa),
         hourly=path,
         dataframes={"monthly": monthly.sort("month")},
