@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -115,6 +116,15 @@ def test_what_can_be_no_key_is_refused(piles: BaseExperiment, key: Any) -> None:
         allocated(piles, [1.0], key=key)
 
 
+def test_a_key_belongs_to_its_seed_and_version(piles: BaseExperiment) -> None:
+    allocated(piles, [1.0], key="night")
+    with pytest.raises(AllocationError, match="has another seed"):
+        allocated(piles, [1.0], key="night", seed=1)
+    with pytest.raises(AllocationError, match=r"not of version v2\.0\.0"):
+        allocated(piles, [1.0], key="night", version="v2.0.0")
+    assert len(piles.list_runs()) == 1
+
+
 def test_a_key_grows_too(piles: BaseExperiment) -> None:
     allocated(piles, [1.0, 2.0])
     for _ in range(2):
@@ -138,6 +148,37 @@ def test_an_allocation_that_was_killed_is_followed_by_another(tmp_path: Path) ->
     assert first.returncode == 0, first.stderr
     assert script(tmp_path, "lives").stdout == first.stdout
     assert len(list((tmp_path / "root" / "hold").glob("v*/*"))) == 1, "nothing is left of the one that died"
+
+
+def test_a_half_allocation_of_a_process_whose_number_is_this_ones_is_followed_by_another(
+    piles: BaseExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as killed:
+        killed.setattr(allocation, "store_run", lambda *_: 1 / 0)
+        killed.setattr(allocation, "undo", lambda *_: None)
+        killed.setattr("scythe.record.reserve.process_name", lambda: "one that had this number before")
+        with pytest.raises(ZeroDivisionError):
+            allocated(piles, [1.0], key="night")
+    run, _ = allocated(piles, [1.0], key="night")
+    assert [one.experiment_id for one in piles.list_runs()] == [run.experiment_id]
+
+
+def test_processes_at_once_get_one_run_and_all_wait_for_its_result(tmp_path: Path) -> None:
+    (tmp_path / "hold.py").write_text(SCRIPT.replace("return Held", "import time; time.sleep(0.2); return Held"))
+    env = {**os.environ, "SCYTHE_STORAGE_ROOT": str(tmp_path / "root")}
+    words = [sys.executable, "hold.py", "lives"]
+    with contextlib.ExitStack() as stack:
+        all_ = [
+            stack.enter_context(
+                subprocess.Popen(
+                    words, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+                )
+            )
+            for _ in range(3)
+        ]
+        told = [process.communicate(timeout=120) for process in all_]
+    assert [process.returncode for process in all_] == [0, 0, 0], told
+    assert len({out for out, _ in told}) == 1
 
 
 def test_callers_at_once_get_one_run(piles: BaseExperiment, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -630,7 +630,16 @@ def test_tasks_tell_attempts_seconds_worker_and_start_of_each_input(root: Path) 
     finish(f, points(3))
     tasks = scythe.read(f, table="tasks")
 
-    assert tasks.columns == [*LEVELS[:4], "attempts", "seconds", "worker", "start", "attempt", "reused_from"]
+    assert tasks.columns == [
+        *LEVELS[:4],
+        "attempts",
+        "seconds",
+        "worker",
+        "start",
+        "attempt",
+        "reused_from",
+        "reused_index",
+    ]
     assert set(tasks["attempt"]) == {1}
     assert tasks["attempts"].to_list() == [1, 1, 1]
     assert (tasks["seconds"] >= 0).all()

@@ -7,6 +7,7 @@ import enum
 import json
 import math
 import os
+import random
 import subprocess
 import sys
 from collections import Counter
@@ -18,7 +19,7 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, Field
 from typer.testing import CliRunner
 
 import scythe
@@ -134,6 +135,56 @@ def test_one_known_row_answers_one_input(walls: BaseExperiment) -> None:
     assert CALLS == [1.0, 1.0], "replicates stay replicates"
     seconds = scythe.read(lose, table="hourly").filter(hour=1)["watts"]
     assert sorted(seconds) == [1.0, 1.0, 2.0, 2.0], "two that were known, each its own, and two that are new"
+
+
+class Draw(ExperimentInputSpec):
+    mean: float
+
+
+class Drawn(ExperimentOutputSpec):
+    value: float
+
+
+def draw(spec: Draw) -> Drawn:
+    return Drawn(value=spec.mean + random.random())
+
+
+def test_replicates_draw_random_numbers_of_their_own_however_a_run_grows(root: Path) -> None:
+    ExperimentRegistry.Register()(draw)
+    base = BaseExperiment(draw)
+
+    def ran(means: list[float], **more: Any) -> pl.DataFrame:
+        base.allocate(pl.DataFrame({"mean": means}), engine="inline", **more)[1].result()
+        return scythe.read(draw)
+
+    ran([0.0] * 3 + [1.0] * 3)
+    ran([1.0] * 3, version="keep")
+    for rows in (
+        ran([1.0] * 8, reuse=True),
+        ran([0.0, 1.0] * 12, reuse=True),
+        ran([1.0] * 20 + [0.0] * 20, reuse=True),
+    ):
+        assert rows.filter(mean=1.0)["value"].n_unique() == rows.filter(mean=1.0).height, "no row is another one's copy"
+        assert rows.filter(mean=0.0)["value"].n_unique() == rows.filter(mean=0.0).height
+    again = ran([1.0] * 20 + [0.0] * 20, reuse=True)
+    assert again["value"].to_list() == rows["value"].to_list(), "what is known stays"
+
+
+def test_another_function_of_the_same_module_answers_nothing(walls: BaseExperiment) -> None:
+    grown(walls, [1.0], reuse=False)
+    ExperimentRegistry.Register()(lose_more)
+    run, _ = BaseExperiment(lose_more, run_name="lose").allocate(
+        pl.DataFrame({"r_value": [1.0]}), reuse=True, engine="inline"
+    )
+    assert scythe.read("lose", run=run)["loss"].to_list() == [100.0]
+
+
+def lose_more(spec: Wall, tempdir: Path) -> Loss:
+    report = tempdir / "report.txt"
+    report.write_text("more")
+    return Loss(
+        loss=100 * spec.r_value, report=report, dataframes={"hourly": pl.DataFrame({"hour": [0], "watts": [0.0]})}
+    )
 
 
 class Colour(enum.Enum):
@@ -272,6 +323,24 @@ def test_files_are_equal_by_content_and_name(root: Path, tmp_path: Path) -> None
     assert scythe.read(look)["text"].to_list() == ["rain"]
 
 
+def test_a_file_is_called_as_the_function_sees_it(root: Path, tmp_path: Path) -> None:
+    ExperimentRegistry.Register()(look)
+    base = BaseExperiment(look)
+    for folder, text in (("one", "sun"), ("two", "rain")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.epw").write_text(text)
+    files = [tmp_path / "one" / "a.epw", tmp_path / "two" / "a.epw"]
+    run, _ = base.allocate([Site(weather=file) for file in files], engine="inline")
+    seen = READ[-2:]
+    assert len(set(seen)) == 2, "two files of one name get names of their own"
+    READ.clear()
+    base.allocate([Site(weather=files[1])], reuse=True, engine="inline")
+    assert READ == ["a.epw"], "alone it has its own name, which the function has not seen yet"
+    READ.clear()
+    run.extend([Site(weather=files[0])], engine="inline")
+    assert READ == []
+
+
 def test_a_remote_file_is_equal_where_its_server_says_so_and_never_where_nothing_was_recorded(root: Path) -> None:
     ExperimentRegistry.Register()(look)
     base = BaseExperiment(look)
@@ -401,6 +470,23 @@ def test_a_run_is_not_deleted_before_those_that_name_its_files(walls: BaseExperi
     assert [run.status for run in (first, second, third)] == ["deleted"] * 3, "the third has rows of the second"
 
 
+def test_keeping_the_latest_runs_keeps_those_whose_files_they_name(walls: BaseExperiment) -> None:
+    first, _ = grown(walls, [1.0], reuse=False)
+    unneeded, _ = grown(walls, [7.0], reuse=False, version="keep")
+    last, _ = grown(walls, [1.0, 2.0])
+    told = CliRunner().invoke(app, ["delete", "lose", "--keep", "1", "--yes"])
+    assert told.exit_code == 0, told.output
+    assert f"{first.experiment_id} has output files that {last.experiment_id} names" in " ".join(told.output.split())
+    assert [run.status for run in (first, unneeded, last)] == ["finished", "deleted", "finished"]
+    both = CliRunner().invoke(app, ["delete", "lose", "--keep", "0", "--with", "--yes"])
+    assert both.exit_code == 2
+    shown = CliRunner().invoke(app, ["delete", first.experiment_id, "--with"], input="n\n")
+    assert last.experiment_id in shown.output, "what would go is named before"
+    everything = CliRunner().invoke(app, ["delete", "lose", "--keep", "0", "--yes"])
+    assert everything.exit_code == 0, everything.output
+    assert walls.list_runs() == []
+
+
 def test_a_run_whose_rows_name_no_file_can_be_deleted(root: Path) -> None:
     ExperimentRegistry.Register()(count)
     base = BaseExperiment(count)
@@ -439,6 +525,40 @@ def test_a_download_brings_the_files_of_others(walls: BaseExperiment, tmp_path: 
     assert [scythe.fetch(uri).read_text()[:3] for uri in scythe.files(lose)["report"]] == ["1.0", "2.0", "3.0", "4.0"]
     assert all(str(tmp_path / "here") in uri for uri in scythe.files(lose)["report"])
     assert [name for (name,) in scythe.list_runs(lose).select("run").rows()] == [run.key.folder]
+
+
+def test_what_an_unfinished_run_has_reused_is_downloaded_too(
+    walls: BaseExperiment, tmp_path: Path, monkeypatch: Any
+) -> None:
+    grown(walls, [1.0, 2.0], reuse=False)
+    BROKEN.add(3.0)
+    with pytest.raises(ValueError, match=r"3\.0 breaks"):
+        walls.allocate(pl.DataFrame({"r_value": [1.0, 2.0, 3.0, 4.0]}), reuse=True, engine="inline", chunk=1)
+    run = walls.latest_run()
+    assert run is not None
+    scythe.download(lose, tmp_path / "here", run=run)
+    monkeypatch.setenv("SCYTHE_STORAGE_ROOT", str(tmp_path / "here"))
+    there = scythe.open_run("lose", run=run.key.folder)
+    assert scythe.read(lose, run=there)["loss"].to_list() == [1.0, 2.0]
+    BROKEN.clear()
+    CALLS.clear()
+    assert there.retry_errors(engine="inline").result().rows == 4
+    assert CALLS == [3.0, 4.0]
+
+
+def test_a_damaged_run_answers_nothing(walls: BaseExperiment) -> None:
+    first, _ = grown(walls, [1.0, 2.0], reuse=False)
+    second, result = grown(walls, [3.0], reuse=False, version="keep")
+    Path(first.uri.removeprefix("file://"), "specs.pq").write_bytes(b"none")
+    grown(walls, [1.0, 3.0, 4.0])
+    assert CALLS == [1.0, 4.0]
+    for run in walls.list_runs():
+        if run.experiment_id not in (first.experiment_id, second.experiment_id):
+            run.delete()
+    table = result.tables["scalars"].key
+    Path(second.objects.root.removeprefix("file://"), table).write_bytes(b"none")
+    _, result = grown(walls, [3.0, 5.0])
+    assert (CALLS, result.rows) == ([3.0, 5.0], 2)
 
 
 def test_growing_works_in_a_bucket_and_between_engines(bucket: str, walls: BaseExperiment) -> None:
@@ -564,6 +684,41 @@ def test_each_input_of_many_runs_is_read_once_by_its_newest_row(walls: BaseExper
     for more in ({}, {"run": "all", "version": "all"}):
         with pytest.raises(ReadError, match="distinct=True gives each input of a version once"):
             scythe.read(lose, distinct=True, **more)  # type: ignore[arg-type]
+
+
+def test_an_input_that_has_a_row_by_now_is_no_error_any_more(walls: BaseExperiment) -> None:
+    BROKEN.update({2.0, 3.0})
+    grown(walls, [1.0, 2.0, 3.0], reuse=False, max_errors=None)
+    BROKEN.remove(2.0)
+    grown(walls, [2.0, 3.0], max_errors=None)
+    errors = scythe.read(lose, run="all", table="errors", distinct=True)
+    assert errors["r_value"].to_list() == [3.0]
+
+
+class Span(ExperimentInputSpec):
+    length: dt.timedelta
+    since: AwareDatetime
+    several: list[dt.timedelta] = Field(default_factory=list[dt.timedelta])
+
+
+class Days(ExperimentOutputSpec):
+    days: float
+
+
+def span(spec: Span) -> Days:
+    CALLS.append(spec.length.days)
+    return Days(days=spec.length / dt.timedelta(days=1))
+
+
+def test_inputs_of_any_type_are_extended(root: Path) -> None:
+    ExperimentRegistry.Register()(span)
+    moment = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    specs = [Span(length=dt.timedelta(days=i), since=moment, several=[dt.timedelta(hours=i)]) for i in range(3)]
+    run, _ = BaseExperiment(span).allocate(specs[:2], engine="inline")
+    larger, _ = run.extend(specs[1:], engine="inline")
+    assert CALLS == [0, 1, 2]
+    assert [spec.several for spec, _ in scythe.rows(span)] == [spec.several for spec in specs]
+    assert larger.inputs == 3
 
 
 def test_a_run_is_extended_by_what_it_has_not(walls: BaseExperiment, tmp_path: Path) -> None:

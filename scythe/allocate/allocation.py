@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -12,7 +12,9 @@ from scythe.allocate.store import Request, store_run
 from scythe.allocate.version import reserve_version
 from scythe.engines.engine import Launch, RunRef
 from scythe.engines.start import start
-from scythe.errors import AllocationError, StorageError
+from scythe.engines.watched import WatchedRef
+from scythe.errors import AllocationError, RunError, StorageError
+from scythe.record.attempts import latest_attempt
 from scythe.record.layout import RunKey
 from scythe.record.plan import RunPlan
 from scythe.record.reserve import reserve_folder, sweep, undo
@@ -42,7 +44,7 @@ def allocated(
     keyed = Keyed(objects, asked.name, asked.key) if asked.key is not None else None
     with _writable(objects):
         while True:
-            if keyed is not None and (begun := keyed.begun(asked)) is not None:
+            if keyed is not None and (begun := keyed.begun(asked, wanted)) is not None:
                 return _gone_on_with(load_run(objects, begun), asked, workers)
             stored = _stored(asked, objects, wanted, reuse, keyed)
             if isinstance(stored, ExperimentRun):
@@ -51,15 +53,30 @@ def allocated(
                 break
     plan, answers = stored
     run = load_run(objects, plan.key)
+    if latest_attempt(objects, plan.key) is not None:  # another caller found it before it was started
+        return _gone_on_with(run, asked, workers)
     still_open = answers.open_ranges(plan.inputs) if answers is not None else [(0, plan.inputs)]
-    ref = start(asked.engine, Launch(plan, asked.experiment, still_open, workers=workers))
+    work = Launch(plan, asked.experiment, still_open, workers=workers)
+    ref = _shared(run, lambda: start(asked.engine, work))
     run.workflow_run_id = ref.workflow_run_id
     return run, ref
 
 
 def _gone_on_with(run: ExperimentRun, asked: Request, workers: int | None) -> tuple[ExperimentRun, RunRef]:
     options = asked.engine.options or asked.engine.engine.name
-    return run, run.resume(engine=options, workers=workers, max_errors=asked.max_errors)
+    return run, _shared(run, lambda: run.resume(engine=options, workers=workers, max_errors=asked.max_errors))
+
+
+def _shared(run: ExperimentRun, begin: Callable[[], RunRef]) -> RunRef:
+    """The reference to what is begun; where another process works on the run, or has just ended it, to that."""
+    try:
+        return begin()
+    except RunError:
+        status = run.status
+        if status not in ("running", "finished"):
+            raise
+        plan = RunPlan.load(run.objects, run.key)
+        return WatchedRef(plan)
 
 
 def _stored(

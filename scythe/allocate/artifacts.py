@@ -46,8 +46,11 @@ class LookedAt:
     def identities(self) -> dict[str, dict[str, str | None]]:
         """What tells the content of each value of a file field, as `scythe.reuse.identity` has it."""
         return {
-            field: {text: file_identity(self._file(field, text, path)) for text, path in files.items()}
-            | {uri: file_identity(self._stays(field, uri)) for uri in self.staying[field]}
+            field: {
+                text: file_identity(self._file(field, text, files[text]), name)
+                for text, name in stored_names(files, self.digests).items()
+            }
+            | {uri: file_identity(self._stays(field, uri), uri) for uri in self.staying[field]}
             for field, files in self.copied.items()
         }
 
@@ -65,15 +68,16 @@ class LookedAt:
         return [*copies, *(self._stays(field, uri) for field, all_ in self.staying.items() for uri in all_)]
 
 
-def look_at_files(inputs: Inputs, *, copy_inputs: bool) -> LookedAt:
+def look_at_files(inputs: Inputs, *, copy_inputs: bool, below: str | None = None) -> LookedAt:
     """Reads the local input files (with `copy_inputs` remote ones too), and asks the servers of the others; writes nothing.
 
-    A remote file whose address holds a signature or a token is always copied: the address is stored nowhere.
+    A remote file whose address holds a signature or a token is always copied: the address is stored nowhere. So are those
+    `below` an address: of another run, say, which may be deleted.
 
     Raises:
         InputError: a remote file cannot be fetched, or a local one is gone.
     """
-    remote = _fetched(inputs, copy_inputs)
+    remote = _fetched(inputs, copy_inputs, below)
     copied = {field: local | remote[field] for field, local in inputs.local_files.items()}
     looks = _looked_at(path for files in copied.values() for path in files.values())
     digests = _digests(looks)
@@ -94,7 +98,7 @@ def store_artifacts(
     uris: dict[str, dict[str, str]] = {}
     copies: dict[str, Path] = {}
     for field, copied in files.copied.items():
-        keys = _keys(copied, files.digests, key, field)
+        keys = {text: key.artifact(field, name) for text, name in stored_names(copied, files.digests).items()}
         copies |= {target: copied[text] for text, target in keys.items()}
         uris[field] = {text: objects.uri(target) for text, target in keys.items()}
         at = table.schema.get_field_index(field)
@@ -116,15 +120,17 @@ def store_artifacts(
     return table, {field: sorted({*uris[field].values(), *files.staying[field]}) for field in uris}
 
 
-def _fetched(inputs: Inputs, everything: bool) -> dict[str, dict[str, Path]]:
-    """For each file field, local copies of its remote files, or of those alone whose address holds a secret.
+def _fetched(inputs: Inputs, everything: bool, below: str | None) -> dict[str, dict[str, Path]]:
+    """For each file field, local copies of its remote files, or of those alone that lie `below` an address, or whose address
+    holds a secret.
 
     All of them before anything is copied.
     """
     found: dict[str, dict[str, Path]] = {}
     for field, uris in inputs.remote_files.items():
         found[field] = {}
-        for uri, path in fetch_all(uri for uri in uris if everything or redacted(uri) != uri).items():
+        wanted = [u for u in uris if everything or redacted(u) != u or (below is not None and u.startswith(below))]
+        for uri, path in fetch_all(wanted).items():
             if isinstance(path, FetchError):
                 rows = rows_with(inputs.table.column(field), uri)
                 raise InputError(f"{field}: {path} ({rows})") from path
@@ -183,19 +189,19 @@ def _progress(title: str, looks: Iterable[_Look]) -> TransferProgress:
     return progress
 
 
-def _keys(files: Mapping[str, Path], digests: Mapping[Path, str], key: RunKey, field: str) -> dict[str, str]:
-    """Text of a value -> key of its artifact: one for each name and content; a name that is taken gets its hash."""
+def stored_names(files: Mapping[str, Path], digests: Mapping[Path, str]) -> dict[str, str]:
+    """Text of a value -> name of its artifact: one for each name and content; a name that is taken gets its hash."""
     known: dict[tuple[str, str], str] = {}
     taken: set[str] = set()
-    keys: dict[str, str] = {}
+    names: dict[str, str] = {}
     for text in sorted(files):
         name, digest = _plain(files[text].name), digests[files[text]]
         if (name, digest) not in known:
             stored = name if folded(name) not in taken else f"{Path(name).stem}-{digest[:12]}{Path(name).suffix}"
             taken.add(folded(stored))
-            known[name, digest] = key.artifact(field, stored)
-        keys[text] = known[name, digest]
-    return keys
+            known[name, digest] = stored
+        names[text] = known[name, digest]
+    return names
 
 
 def _plain(name: str) -> str:

@@ -9,19 +9,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from scythe.allocate.allocation import allocated
+from scythe.allocate.arguments import checked_note, checked_reuse, checked_tags
 from scythe.allocate.artifacts import look_at_files
-from scythe.allocate.experiment import BaseExperiment
-from scythe.allocate.inputs import prepare_inputs
+from scythe.allocate.inputs import Inputs, joined_inputs, prepare_inputs
+from scythe.allocate.store import Request
 from scythe.define.experiment import Experiment
 from scythe.engines.engine import RunRef
 from scythe.engines.options import EngineOptions
+from scythe.engines.start import choose
+from scythe.errors import VersionError
+from scythe.record.manifest import schema_hash
 from scythe.record.plan import RunPlan
 from scythe.reuse.identity import Specs
 from scythe.reuse.known import specs_of
 from scythe.reuse.matching import paired
 from scythe.runs.run import ExperimentRun
+from scythe.settings import engine_settings
 from scythe.source import find_experiment
-from scythe_catalog.schema import arrow_to_models
 
 
 def extended(
@@ -38,19 +43,29 @@ def extended(
     """A new run with the inputs of this one, and those of `specs` that are not among them.
 
     Raises:
+        VersionError: the models have changed since.
         InputError: inputs that do not fit.
         AllocationError: as `allocate`.
     """
     experiment = find_experiment(plan, None)
-    return BaseExperiment(experiment, run_name=plan.key.experiment).allocate(
-        _together(plan, experiment, specs), plan.key.version, engine=engine, workers=workers, reuse=True, any_code=any_code,
-        reuse_errors=reuse_errors, note=note, tags=tags, seed=plan.seed, max_errors=plan.max_errors, pack=plan.pack,
+    if schema_hash(experiment) != plan.schema_sha256:
+        raise VersionError(
+            f"the models of {plan.key.experiment} have changed since {plan.key.version}: rows of other models are other rows. "
+            "Allocate a run of a new version"
+        )
+    chosen = choose(engine, experiment)
+    inputs = _together(plan, experiment, prepare_inputs(specs, experiment, overwrite_sort_index=True))
+    chosen.engine.check_ready(experiment, single=False)
+    asked = Request(
+        experiment, plan.key.experiment, inputs, chosen, engine_settings().catalog, plan.seed, plan.max_errors,
+        note=checked_note(note), tags=checked_tags(tags), pack=plan.pack, copied_below=plan.objects.uri(plan.key.path) + "/",
     )  # fmt: skip
+    reuse = checked_reuse(True, any_code=any_code, reuse_errors=reuse_errors)
+    return allocated(asked, plan.objects, plan.key.version, workers=workers, reuse=reuse)
 
 
-def _together(plan: RunPlan, experiment: Experiment, specs: Any) -> Any:
-    """The inputs of the run, then the new ones: as a table, or as models where any carries values beyond its fields."""
-    inputs = prepare_inputs(specs, experiment, overwrite_sort_index=True)
+def _together(plan: RunPlan, experiment: Experiment, inputs: Inputs) -> Inputs:
+    """The inputs of the run, and behind them the new ones."""
     files = look_at_files(inputs, copy_inputs=False)
     names = experiment.schemas.input.schema.names
     new = Specs.of(inputs.table, files.identities, names, (column.name for column in inputs.computed))
@@ -59,15 +74,7 @@ def _together(plan: RunPlan, experiment: Experiment, specs: Any) -> Any:
     is_new[known] = False
     with plan.objects.reader(plan.key.specs) as stream:
         old = pq.read_table(stream)
-    if plan.extra or inputs.extra:
-        compiled = experiment.schemas.input
-        return [
-            model
-            for table in (old, inputs.table.filter(pa.array(is_new)))
-            for model in arrow_to_models(table, compiled)
-        ]
-    tables = [old.select(names), inputs.table.filter(pa.array(is_new)).select(names)]
-    return pa.concat_tables([table.replace_schema_metadata(None) for table in tables], promote_options="default")
+    return joined_inputs(old, inputs.table.filter(pa.array(is_new)), experiment)
 
 
 __all__ = ["extended"]

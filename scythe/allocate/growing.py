@@ -90,9 +90,14 @@ class Growing:
         with Phase("looking for what is known already"):
             found = self._inputs.answers(self._version, any_code=self._reuse.any_code, errors=self._reuse.errors)
         n, all_ = found.count, self._asked.inputs.table.num_rows
-        tell(
-            f"{n:,} of {all_:,} input{'' if all_ == 1 else 's'} {'is' if n == 1 else 'are'} there already ({self._version}), {all_ - n:,} to run"
+        which = (
+            f"{n:,} of {all_:,} inputs {'is' if n == 1 else 'are'}"
+            if all_ > 1
+            else "the input is"
+            if n
+            else "the input is not"
         )
+        tell(f"{which} there already ({self._version}), {all_ - n:,} to run")
         return found
 
 

@@ -19,7 +19,9 @@ from pydantic import BaseModel
 from scythe.allocate.frames import frame_of, frame_of_dicts, written_as_table
 from scythe.define.experiment import Experiment
 from scythe.define.features import with_features
+from scythe.define.schemas import EXTRA
 from scythe.errors import DataError, InputError
+from scythe.leaf.rows import side_by_side
 from scythe.names import ID_LEVELS
 from scythe.remote.schemes import is_remote
 from scythe.sampling.drawn import how_drawn
@@ -58,6 +60,21 @@ def prepare_inputs(specs: Any, experiment: Experiment, *, overwrite_sort_index: 
     """
     with Phase("checking the inputs"):
         return _prepared(specs, experiment, overwrite_sort_index)
+
+
+def joined_inputs(first: pa.Table, second: pa.Table, experiment: Experiment) -> Inputs:
+    """Inputs that were found good before, as they are stored, one table behind the other, and numbered anew.
+
+    Raises:
+        InputError: a file is missing.
+    """
+    compiled = experiment.schemas.input
+    extra = any(compiled.extra_column in table.column_names for table in (first, second))
+    schema = compiled.schema.plus((replace(EXTRA, name=compiled.extra_column),)) if extra else compiled.schema
+    table = _numbered(pa.concat_tables([side_by_side(schema, table) for table in (first, second)]))
+    local, remote = _files(table, experiment.schemas.file_inputs)
+    table, computed = with_features(table, experiment)
+    return Inputs(table, False, True, computed, local, remote, extra)
 
 
 def _prepared(specs: Any, experiment: Experiment, overwrite_sort_index: bool) -> Inputs:

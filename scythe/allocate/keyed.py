@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from scythe.allocate.store import Request
 from scythe.errors import AllocationError, NotFoundError
@@ -21,16 +22,18 @@ from scythe.record.attempts import store_time
 from scythe.record.format import parse
 from scythe.record.layout import RunKey
 from scythe.record.plan import RunPlan
-from scythe.record.reserve import owner_of, record_key, undo
+from scythe.record.reserve import owner_of, process_name, record_key, undo
+from scythe.record.versions import STRATEGIES, SemVer, VersioningStrategy
 from scythe.reuse.identity import Specs
 from scythe.reuse.known import specs_of
 from scythe.reuse.matching import are_equal
+from scythe.terminal.phase import Phase
 from scythe_catalog.processes import exists
 from scythe_catalog.storage.objects import Objects
 
-#: For how long nothing must have been written to half an allocation until another takes its place [s]: where its process
-#: is seen to live, and where it cannot be seen.
-_QUIET, _QUIET_ELSEWHERE = 3600.0, 120.0
+#: For how long nothing must have been written to half an allocation until another takes its place [s]. Who was only slow finds
+#: that out before its run counts.
+_QUIET = 120.0
 _PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 
 
@@ -47,16 +50,23 @@ class Keyed:
         self._objects, self._name, self._key = objects, name, key
         self._mine: _Record | None = None
 
-    def begun(self, asked: Request) -> RunKey | None:
+    def begun(self, asked: Request, wanted: VersioningStrategy | str | SemVer) -> RunKey | None:
         """The run of the key, once it is stored whole; None where there is none, or its allocation came to no end.
 
         Raises:
-            AllocationError: it has other inputs.
+            AllocationError: it has other inputs, another seed, another function, or another version than the one that is named.
         """
         record = self._newest()
-        if record is None or not self._is_whole(record.run):
+        if record is None:
             return None
-        self._check_inputs(record.run, asked)
+        with Phase(f"waiting for {record.run.path}, which another process is storing"):
+            if not self._is_whole(record.run):
+                return None
+        if wanted not in STRATEGIES and str(SemVer.parse(wanted)) != record.run.version:
+            raise AllocationError(
+                f"key={self._key!r} is that of {record.run.path}, not of version {wanted}: give that a key of its own"
+            )
+        self._check_asked(record.run, asked)
         return record.run
 
     def take(self, run: RunKey) -> bool:
@@ -107,26 +117,39 @@ class Keyed:
 
     def _is_dead(self, run: RunKey) -> bool:
         owner = owner_of(self._objects, run)
-        here = owner.get("host") == socket.gethostname()
-        if here and owner.get("pid") != os.getpid() and not exists(owner.get("pid")):
+        here, pid = owner.get("host") == socket.gethostname(), owner.get("pid")
+        if here and not exists(pid):
+            return True
+        if here and pid == os.getpid() and owner.get("process") != process_name():  # its number was given to this one
             return True
         written = [found.modified.timestamp() for found in self._objects.found(run.path)]
         last = max([*written, self._objects.read_dated(run.reservation)[1]])
-        return store_time(self._objects) - last > (_QUIET if here else _QUIET_ELSEWHERE)
+        return store_time(self._objects) - last > _QUIET
 
-    def _check_inputs(self, run: RunKey, asked: Request) -> None:
+    def _check_asked(self, run: RunKey, asked: Request) -> None:
         try:
             plan = RunPlan.load(self._objects, run)
         except NotFoundError:
             return  # of it no plan is left: `resume` says what is wrong
-        inputs, stored = asked.inputs, specs_of(plan, addresses=True)
+        others = (plan.seed, plan.qualname) != (asked.seed, asked.experiment.target.__qualname__)
+        if others or not self._has_inputs(plan, asked):
+            which = "inputs" if not others else "seed" if plan.seed != asked.seed else "function"
+            raise AllocationError(
+                f"key={self._key!r} is that of {run.path}, which has another {which}: give this one a key of its own"
+                if others
+                else f"key={self._key!r} is that of {run.path}, which has other inputs: give these a key of their own"
+            )
+
+    def _has_inputs(self, plan: RunPlan, asked: Request) -> bool:
+        inputs = asked.inputs
+        try:
+            stored = specs_of(plan, addresses=True)
+        except (FileNotFoundError, pa.ArrowException):
+            return True  # they are damaged: `resume` says so
         fields = asked.experiment.schemas.input.schema.names
         mine = Specs.of(inputs.table, asked.files.identities, fields, (c.name for c in inputs.computed), addresses=True)
         every = np.arange(mine.rows)
-        if mine.rows != stored.rows or not are_equal(mine, every, stored, every).all():
-            raise AllocationError(
-                f"key={self._key!r} is that of {run.path}, which has other inputs: give these a key of their own"
-            )
+        return mine.rows == stored.rows and bool(are_equal(mine, every, stored, every).all())
 
 
 def _pauses() -> Iterator[float]:

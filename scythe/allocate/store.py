@@ -53,11 +53,13 @@ class Request:
     tags: Sequence[str] = ()
     pack: Sequence[str] = ()
     key: str | None = None
+    #: Input files whose address begins so are copied, wherever they lie.
+    copied_below: str | None = None
 
     @cached_property
     def files(self) -> LookedAt:
         """The input files as they are now."""
-        return look_at_files(self.inputs, copy_inputs=self.copy_inputs)
+        return look_at_files(self.inputs, copy_inputs=self.copy_inputs, below=self.copied_below)
 
 
 def store_run(asked: Request, objects: Objects, key: RunKey, answers: Answers | None = None) -> RunPlan:
@@ -102,6 +104,7 @@ def store_run(asked: Request, objects: Objects, key: RunKey, answers: Answers | 
         factor=asked.shape.factor if asked.shape is not None else None,
         max_depth=asked.shape.max_depth if asked.shape is not None else None,
         seed=asked.seed,
+        stream=answers.stream if answers is not None else 0,
         max_errors=asked.max_errors,
         pack=[*asked.pack],
     )

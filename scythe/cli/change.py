@@ -123,22 +123,27 @@ def delete(
         raise typer.BadParameter(
             "name the run in full: experiment/version/datetime (see `scythe runs`), or say how many to --keep"
         )
-    runs, busy = ([scythe.open_run(name)], []) if keep is None else _but_the_latest(name, keep)
-    for path in busy:
-        say(f"{path} is being worked on: it is left as it is")
+    if keep is not None and dependants:
+        raise typer.BadParameter("--with is for one run: --keep leaves those whose output files a run that stays names")
+    if keep is None:
+        runs, busy = _with_dependants(name) if dependants else [scythe.open_run(name)], []
+    else:
+        runs, busy = _unneeded(*_but_the_latest(name, keep))
+    for why in busy:
+        say(f"{why}: it is left as it is")
     for run in runs if not yes else ():
         say(f"{run.experiment_id} ({run.status})")
     if runs and not yes:
         typer.confirm("Delete all files of these runs?" if len(runs) > 1 else "Delete all its files?", abort=True)
     for run in reversed(runs):  # a run may name output files of an older one
-        run.delete(dependants=dependants)
+        run.delete()
         say(f"deleted {run.experiment_id}")
     if not runs and not busy:
         say(f"{name} has no more than {keep:,} runs: nothing is deleted")
 
 
 def _but_the_latest(name: str, keep: int) -> tuple[list[ExperimentRun], list[str]]:
-    """All runs of an experiment or a version but the latest, and the names of those among them that are being worked on."""
+    """All runs of an experiment or a version but the latest, and which of those are being worked on."""
     from scythe.allocate import SemVer
 
     experiment, _, version = name.partition("/")
@@ -150,7 +155,29 @@ def _but_the_latest(name: str, keep: int) -> tuple[list[ExperimentRun], list[str
         ["/".join(whole) for whole in found.select("name", "version", "run").rows()]
         for found in (older.filter(older["status"] != "running"), older.filter(older["status"] == "running"))
     )
-    return [scythe.open_run(whole) for whole in free], busy
+    return [scythe.open_run(whole) for whole in free], [f"{path} is being worked on" for path in busy]
+
+
+def _with_dependants(name: str) -> list[ExperimentRun]:
+    """A run, and behind it those that name its output files, and theirs."""
+    from scythe.reuse.owners import all_dependants_of
+
+    run = scythe.open_run(name)
+    return [run, *(scythe.open_run(key.path) for key in all_dependants_of(run.objects, run.key))]
+
+
+def _unneeded(runs: list[ExperimentRun], busy: list[str]) -> tuple[list[ExperimentRun], list[str]]:
+    """Those runs whose output files no run names that stays, and why the others stay."""
+    from scythe.reuse.owners import all_dependants_of
+
+    going, needed = {run.key for run in runs}, list[str]()
+    for run in runs:
+        stay = [key.path for key in all_dependants_of(run.objects, run.key) if key not in going]
+        if stay:
+            needed.append(f"{run.experiment_id} has output files that {', '.join(stay)} names")
+            going.discard(run.key)
+    kept = [run for run in runs if run.key in going]
+    return (kept, [*busy, *needed]) if len(kept) == len(runs) else _unneeded(kept, [*busy, *needed])
 
 
 @app.command("rebuild")

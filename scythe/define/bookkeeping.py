@@ -39,6 +39,7 @@ class TaskRow(NamedTuple):
         str | None,
         _As(k.Str(), "The run that the row was taken over from; null where this run made it.", nullable=True),
     ] = None
+    reused_index: Annotated[int | None, _As(k.Int(), "Its `sort_index` in that run.", nullable=True)] = None
 
 
 class ErrorRow(NamedTuple):

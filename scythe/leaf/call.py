@@ -334,7 +334,7 @@ class Calls:
         """Calls the function, and brings the process back to what it was, unless its inputs are trusted."""
         if self.around.trusted:
             return self.timed(tell, i, spec, more)
-        self.around.before(lambda: seed_of(self.work.plan.seed, self._sort_index[i].as_py()))
+        self.around.before(lambda: seed_of(self.work.plan.draws_from, self._sort_index[i].as_py()))
         output: Any = _NOTHING
         began = _clock()
         try:

@@ -135,7 +135,7 @@ class Leaf:
         chunk = ChunkBuilder(self._work, self.inputs(rows))
         around = self.surroundings(trusting=not raise_errors)
         calls = Calls(self._work, chunk.rows, chunk.take, around, chunk.before, life, self._files, printed)
-        with calls, running_with(self.plan.seed), around.kept(), self._work.fetched.within():
+        with calls, running_with(self.plan.draws_from), around.kept(), self._work.fetched.within():
             if not raise_errors:
                 try:
                     calls.run_all(tell, attempts_before, chunk.keep, chunk.forget)

@@ -17,15 +17,18 @@ _KEY = "sort_index"
 _PLACE = ["run_datetime", _KEY]
 
 
-def newest_rows(objects: Objects, keys: Sequence[RunKey], rows: pl.LazyFrame) -> pl.LazyFrame:
+def newest_rows(
+    objects: Objects, keys: Sequence[RunKey], rows: pl.LazyFrame, among: pl.LazyFrame | None = None
+) -> pl.LazyFrame:
     """Those rows of one version whose input no later run (or later input of the same run) has rows of in them.
 
     Args:
         objects: The root.
         keys: The runs that the rows are of.
         rows: Of any table, with `run_datetime` and `sort_index`.
+        among: The rows that decide which are the newest, if not these: of errors all that ended since.
     """
-    there = rows.select(_PLACE).unique().collect()
+    there = (rows if among is None else among).select(_PLACE).unique().collect()
     moments = set(there["run_datetime"].unique())
     runs = [key for key in keys if key.moment in moments]
     told = pl.concat([pl.DataFrame(schema=_TOLD), *(_told(objects, key) for key in runs)])

@@ -162,7 +162,8 @@ def _scan(
     frame = scan_many(catalog, objects, name, version, table, run)
     wanted = chosen(columns, frame.collect_schema().names(), table, ids)
     if distinct:
-        frame = newest_rows(objects, wanted_runs(objects, name, version, run), frame)
+        among = scan_many(catalog, objects, name, version, "tasks", run) if table == "errors" else None
+        frame = newest_rows(objects, wanted_runs(objects, name, version, run), frame, among)
     if in_order:  # by all of a row's place, whether or not it is selected; `version` parts runs of the same second
         frame = frame.sort("run_datetime", "sort_index", "version", maintain_order=True)
     return frame.select(wanted)

@@ -17,6 +17,7 @@ from scythe.define.schemas import ExperimentSchemas
 from scythe.errors import AllocationError, NotFoundError, RunDamaged
 from scythe.record.format import dump, parse
 from scythe.record.layout import RunKey
+from scythe.seeds import seed_of
 from scythe_catalog.schema import TableSchema
 from scythe_catalog.storage.objects import Objects
 
@@ -81,6 +82,8 @@ class RunPlan:
     max_depth: int | None = None
     #: What the random numbers of all inputs derive from.
     seed: int = 0
+    #: How many growths the run stands on: its own inputs draw other random numbers than those whose rows it has reused.
+    stream: int = 0
     max_errors: MaxErrors = None
     #: The file outputs that go into shards.
     pack: list[str] = field(default_factory=list[str])
@@ -89,6 +92,11 @@ class RunPlan:
     def objects(self) -> Objects:
         """The root of all experiments."""
         return Objects.at(self.root)
+
+    @property
+    def draws_from(self) -> int:
+        """What the random numbers of the inputs derive from that this run runs itself."""
+        return seed_of(self.seed, -self.stream) if self.stream else self.seed
 
     def schemas(self, experiment: Experiment) -> ExperimentSchemas:
         """The experiment's schemas as they are in this run, computed features and extra values included."""

@@ -10,6 +10,7 @@ import contextlib
 import datetime as dt
 import os
 import socket
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,7 +37,7 @@ def reserve_folder(objects: Objects, experiment: str, version: str) -> RunKey:
         AllocationError: none is.
     """
     moment = dt.datetime.now(dt.UTC).replace(microsecond=0)
-    owner = dump({"host": socket.gethostname(), "pid": os.getpid()})
+    owner = dump({"host": socket.gethostname(), "pid": os.getpid(), "process": process_name()})
     elsewhere = {key.folder for key in reserved(objects, experiment).taken}
     for _ in range(_TRIES + len(elsewhere)):
         key = RunKey(experiment, version, layout.folder_of(moment))
@@ -44,6 +45,14 @@ def reserve_folder(objects: Objects, experiment: str, version: str) -> RunKey:
             return key
         moment += dt.timedelta(seconds=1)
     raise AllocationError(f"no run folder of {experiment} {version} is free")
+
+
+def process_name() -> str:
+    """What tells this process from any other, of the same number on another system or later on."""
+    return _NAMES.setdefault(os.getpid(), uuid.uuid4().hex)
+
+
+_NAMES: dict[int, str] = {}
 
 
 def next_number(objects: Objects, key: RunKey) -> int:

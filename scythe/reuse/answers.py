@@ -61,7 +61,8 @@ class NewInputs:
         Raises:
             AllocationError: some are known from other code, or from code that nobody recorded.
         """
-        runs = known_runs(self._objects, self._name, version, self._seed)
+        qualname = self._experiment.target.__qualname__
+        runs = known_runs(self._objects, self._name, version, qualname, self._seed)
         known = KnownRows.of(runs, errors=errors)
         found = matched(self.specs, self.identities, known, self.code)
         if not any_code:
@@ -76,7 +77,7 @@ class NewInputs:
         """Whether this unfinished run has just these inputs, in this order, and was last worked on with this code."""
         same = (
             read_result(self._objects, run.key) is None
-            and run.plan.seed == self._seed
+            and (run.plan.seed, run.plan.qualname) == (self._seed, self._experiment.target.__qualname__)
             and np.array_equal(run.sort_indexes, self._sort_indexes)
             and not (self.identities.unknown.any() or run.identities.unknown.any())
             and np.array_equal(run.identities.numbers, self.identities.numbers)
@@ -102,6 +103,11 @@ class Answers:
     def count(self) -> int:
         """How many inputs are answered."""
         return len(self.matches.asked)
+
+    @property
+    def stream(self) -> int:
+        """Which random numbers a run draws that has these rows: others than they did."""
+        return max((one.stream + 1 for one, _ in self.matches.counted), default=0)
 
     def brought(self, plan: RunPlan, specs: pa.Table) -> Brought:
         """Brings the rows into the run of this plan, whose inputs are `specs`."""

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from scythe.define.experiment import Experiment
 from scythe.define.schemas import ExperimentSchemas
+from scythe.errors import RunDamaged
 from scythe.gather.merge import KEY
 from scythe.gather.parts import REUSED, Part, PartFile, Rows, schema_of, source_of, write_files
 from scythe.gather.reconcile import index_columns
@@ -72,6 +73,11 @@ def _copied(copy: _Copy) -> list[PartFile]:
             if not left:
                 raise
             copy.run.look()
+        except pa.ArrowException as error:
+            raise RunDamaged(
+                f"rows of {copy.run.key.path} cannot be taken over: a table of it is damaged ({str(error).splitlines()[0]}). "
+                "Restore it, or delete the run"
+            ) from error
     raise AssertionError
 
 
@@ -88,6 +94,7 @@ class _Copy:
             asked=matches.asked[order],
             position=matches.position[order],
             origin=matches.origin[order],
+            drawn=matches.drawn[order],
         )
         #: What its rows are called there, ascending.
         self._keys = run.sort_indexes[self._matches.position]
@@ -151,4 +158,5 @@ class _Copy:
         """Who ran inputs first."""
         origins, which = self._matches.origins, pa.array(self._matches.origin[at])
         attempts = pa.array([one.attempt for one in origins], pa.int64()).take(which)
-        return pa.table({"attempt": attempts, "reused_from": pa.array([one.run for one in origins]).take(which)})
+        runs = pa.array([one.run for one in origins], pa.string()).take(which)
+        return pa.table({"attempt": attempts, "reused_from": runs, "reused_index": self._matches.drawn[at]})

@@ -27,12 +27,12 @@ FileIdentities = Mapping[str, Mapping[str, str | None]]
 _FEW = 100_000
 
 
-def file_identity(file: InputFile) -> str | None:
-    """What tells an input file from others: its content and name (a function may look at it); of one that stays where it is, its
-    address and what its server said. None where neither is recorded.
+def file_identity(file: InputFile, seen_as: str) -> str | None:
+    """What tells an input file from others: its content and the name that the function sees (it may look at it); of one that
+    stays where it is, its address and what its server said. None where neither is recorded.
     """
     if file.sha256 is not None:
-        return f"{file.sha256}/{file.name}"
+        return f"{file.sha256}/{seen_as}"
     if file.tag is None and file.size is None:
         return None
     return f"{file.uri} {file.tag} {file.size}"
@@ -61,6 +61,8 @@ class Specs:
         if addresses:
             self._files = {name: {uri: told or uri for uri, told in of.items()} for name, of in files.items()}
         self.telling = sorted({*schema.names} - {*ID_LEVELS, *computed})
+        #: Columns that take long to be made.
+        self._costly: dict[str, pl.Series] = {}
         #: What holds the values beyond the fields.
         self._json = {*self.telling} - {*fields}
 
@@ -86,6 +88,14 @@ class Specs:
 
     def canonical(self, name: str) -> pl.Series:
         """A column in a form in which equal values are equal to Polars; nulls where it is not there."""
+        if name not in self._costly:
+            found = self._canonical(name)
+            if name not in self._files and name not in self._json and not isinstance(found.dtype, pl.List | pl.Struct):
+                return found
+            self._costly[name] = found
+        return self._costly[name]
+
+    def _canonical(self, name: str) -> pl.Series:
         if name not in self.telling:
             return pl.Series(name, [None] * self.rows, pl.String)
         column = self._column(name)

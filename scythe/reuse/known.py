@@ -32,6 +32,7 @@ from scythe_catalog.schema import TableSchema
 from scythe_catalog.storage.objects import Objects
 
 _TRIES = 3
+_TASKS = ("sort_index", "attempt", "reused_from", "reused_index")
 _NOBODY = -1
 
 
@@ -43,9 +44,12 @@ class Origin:
     attempt: int | None
     code: str | None
     commit: str | None
+    #: Which random numbers they drew, as `RunPlan.stream` has it.
+    stream: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        return {"run": self.run, "attempt": self.attempt, "code": self.code, "git_commit": self.commit}
+        told = {"run": self.run, "attempt": self.attempt, "code": self.code, "git_commit": self.commit}
+        return {**told, "stream": self.stream}
 
 
 class KnownRun:
@@ -85,20 +89,26 @@ class KnownRun:
         """For each input, which of `origins` ran it; -1 where it has no row yet."""
         self.origins: list[Origin] = []
         self.origin = np.full(self.plan.inputs, _NOBODY, np.int32)
+        #: The `sort_index` under which each was run: with the origin's stream it tells which random numbers it drew.
+        self.drawn = self.sort_indexes.copy()
         at: dict[tuple[str | None, int | None], int] = {}
         for number, part in enumerate(self.parts):
             for rows in self._tasks(part):
                 keys = rows.column("sort_index").to_numpy()
-                encoded = rows.select(["reused_from", "attempt"]).combine_chunks().to_struct_array().combine_chunks()
-                pairs = _encoded(encoded)
-                found = np.empty(len(pairs[1]), np.int32)
-                for i, pair in enumerate(pairs[1]):
+                which, pairs = _encoded(rows)
+                found = np.empty(len(pairs), np.int32)
+                for i, pair in enumerate(pairs):
                     if pair not in at:
                         at[pair] = len(self.origins)
                         self.origins.append(self._origin(*pair))
                     found[i] = at[pair]
                 own = self.coverage.owned(number, keys)
-                self.origin[self._positions(keys[own])] = found[pairs[0][own]]
+                positions = self._positions(keys[own])
+                self.origin[positions] = found[which[own]]
+                reused = rows.column("reused_index")
+                if reused.null_count < len(reused):
+                    there = reused.is_valid().to_numpy()[own]
+                    self.drawn[positions[there]] = reused.fill_null(0).to_numpy()[own][there]
 
     def _tasks(self, part: Part) -> Iterator[pa.Table]:
         written = number_of(part.name)
@@ -107,25 +117,31 @@ class KnownRun:
                 continue
             with self.objects.reader(file.key) as stream:
                 stored = pq.ParquetFile(stream)
-                names = [n for n in ("sort_index", "attempt", "reused_from") if n in stored.schema_arrow.names]
+                names = [n for n in _TASKS if n in stored.schema_arrow.names]
                 rows = stored.read(names)
             n = rows.num_rows
             if written or "attempt" not in names:
                 told = pa.repeat(pa.scalar(written or None, pa.int64()), n)
                 rows = rows.drop_columns([*{"attempt"} & {*names}]).append_column("attempt", told)
-            if "reused_from" not in names:
-                rows = rows.append_column("reused_from", pa.nulls(n, pa.string()))
+            for name, dtype in (("reused_from", pa.string()), ("reused_index", pa.int64())):
+                if name not in names:
+                    rows = rows.append_column(name, pa.nulls(n, dtype))
             yield rows
 
     def _origin(self, reused_from: str | None, attempt: int | None) -> Origin:
         if reused_from is None:
             made_by = recorded(self.objects, self.key, attempt) if attempt is not None else None
             code, commit = (made_by.code, made_by.described) if made_by is not None else (None, None)
-            return Origin(self.key.path, attempt, code, commit)
+            return Origin(self.key.path, attempt, code, commit, self.plan.stream)
         told = [one for one in reused_of(self.manifest) if (one.run, one.attempt) == (reused_from, attempt)]
         return told[0] if told else Origin(reused_from, attempt, None, None)
 
     # --- inputs -------------------------------------------------------------------------------------
+
+    def identified(self) -> KnownRun:
+        """The run, whose inputs are read now; raises pyarrow.ArrowException where they are damaged."""
+        _ = self.identities
+        return self
 
     @cached_property
     def specs(self) -> Specs:
@@ -144,7 +160,7 @@ def specs_of(plan: RunPlan, *, addresses: bool = False) -> Specs:
     schema = stored_schema(objects, key.specs)
     files: dict[str, dict[str, str | None]] = {c.name: {} for c in TableSchema.from_arrow(schema) if c.kind.is_file}
     for file in recorded_files(objects, key) if files else ():
-        files[file.field][file.uri] = file_identity(file)
+        files[file.field][file.uri] = file_identity(file, file.uri.rsplit("/", 1)[-1])
 
     def read(names: Sequence[str]) -> pa.Table:
         with objects.reader(key.specs) as stream:
@@ -159,21 +175,25 @@ def specs_of(plan: RunPlan, *, addresses: bool = False) -> Specs:
 def reused_of(manifest: Mapping[str, Any]) -> list[Origin]:
     """Who ran the inputs that a run has reused, as its manifest tells."""
     told = manifest.get("reused") or ()
-    return [Origin(one["run"], one["attempt"], one["code"], one["git_commit"]) for one in told]
+    return [Origin(o["run"], o["attempt"], o["code"], o["git_commit"], o.get("stream", 0)) for o in told]
 
 
-def known_runs(objects: Objects, experiment: str, version: str, seed: int) -> list[KnownRun]:
-    """The runs of a version that were allocated with this seed, the newest first.
+def known_runs(objects: Objects, experiment: str, version: str, qualname: str, seed: int) -> list[KnownRun]:
+    """The runs of a version that were allocated for this function and with this seed, the newest first.
 
     Runs that are damaged, half deleted, or not here whole have no say: their inputs are run again. So has an unfinished
     one that packs its output files, which lie elsewhere once it ends.
     """
     found: list[KnownRun] = []
     for key in reversed(run_keys(objects, experiment, [version])):
-        with contextlib.suppress(NotFoundError, RunDamaged, FormatError, RunError, FileNotFoundError):
+        with contextlib.suppress(
+            NotFoundError, RunDamaged, FormatError, RunError, FileNotFoundError, pa.ArrowException
+        ):
             run = KnownRun(objects, key)
-            if run.plan.seed == seed and not (run.plan.pack and read_result(objects, key) is None):
-                found.append(run)
+            if (run.plan.seed, run.plan.qualname) != (seed, qualname):
+                continue
+            if not (run.plan.pack and read_result(objects, key) is None):
+                found.append(run.identified())
     return found
 
 
@@ -190,13 +210,15 @@ class KnownRows:
     #: Which of `origins`.
     origin: np.ndarray
     failed: np.ndarray
+    #: The `sort_index` under which each was run first.
+    drawn: np.ndarray
 
     @classmethod
     def of(cls, runs: Sequence[KnownRun], *, errors: bool) -> KnownRows:
         """What the runs (the newest first) hold; inputs that failed alone with `errors`."""
         origins: list[Origin] = []
         at: dict[Origin, int] = {}
-        columns: list[list[np.ndarray]] = [[] for _ in range(5)]
+        columns: list[list[np.ndarray]] = [[] for _ in range(6)]
         for i, run in enumerate(runs):
             held = (run.origin != _NOBODY) & ~run.identities.unknown
             if not errors:
@@ -211,23 +233,28 @@ class KnownRows:
             mapped = np.array([at[one] for one in run.origins], np.int32)
             every = (
                 run.identities.numbers[rows], np.full(len(rows), i, np.int32), rows,
-                mapped[run.origin[rows]], run.failed[rows],
+                mapped[run.origin[rows]], run.failed[rows], run.drawn[rows],
             )  # fmt: skip
             for column, values in zip(columns, every, strict=True):
                 column.append(values)
-        empty = (np.uint64, np.int32, np.int64, np.int32, bool)
+        empty = (np.uint64, np.int32, np.int64, np.int32, bool, np.int64)
         whole = [np.concatenate([np.empty(0, dtype), *c]) for dtype, c in zip(empty, columns, strict=True)]
         return cls(runs, origins, *whole)
 
 
-def _encoded(pairs: pa.StructArray) -> tuple[np.ndarray, list[tuple[str | None, int | None]]]:
-    """For each pair which of the distinct ones it is, and these."""
-    import polars as pl
-
-    frame = pl.DataFrame({"from": pl.Series(pairs.field("reused_from")), "attempt": pl.Series(pairs.field("attempt"))})
-    distinct = frame.unique(maintain_order=True).with_row_index("i")
-    found = frame.join(distinct, on=["from", "attempt"], nulls_equal=True, how="left", maintain_order="left")
-    return found["i"].to_numpy(), distinct.select("from", "attempt").rows()
+def _encoded(tasks: pa.Table) -> tuple[np.ndarray, list[tuple[str | None, int | None]]]:
+    """For each row which of the distinct pairs of `reused_from` and `attempt` it has, and these."""
+    codes, values = [], []
+    for name in ("reused_from", "attempt"):
+        encoded = tasks.column(name).combine_chunks().dictionary_encode("encode")
+        codes.append(encoded.indices.to_numpy().astype(np.int64))
+        values.append(encoded.dictionary.to_pylist())
+    each = codes[0] * len(values[1]) + codes[1]
+    distinct, which = (
+        (each[:1], np.zeros(len(each), np.int64)) if not np.ptp(each) else np.unique(each, return_inverse=True)
+    )
+    pairs = [(values[0][int(c) // len(values[1])], values[1][int(c) % len(values[1])]) for c in distinct]
+    return which, pairs
 
 
 __all__ = ["KnownRows", "KnownRun", "Origin", "known_runs", "reused_of", "specs_of"]

@@ -28,10 +28,12 @@ class Matches:
     #: Which of `origins`.
     origin: np.ndarray
     failed: np.ndarray
+    #: The `sort_index` under which each was run first.
+    drawn: np.ndarray
 
     def kept(self, mask: np.ndarray) -> Matches:
         """Some of them."""
-        columns = (self.asked, self.run, self.position, self.origin, self.failed)
+        columns = (self.asked, self.run, self.position, self.origin, self.failed, self.drawn)
         return Matches(self.runs, self.origins, *(column[mask] for column in columns))
 
     @property
@@ -44,12 +46,27 @@ class Matches:
 def matched(specs: Specs, identities: Identities, known: KnownRows, code: str | None) -> Matches:
     """The best answer to each input: a result before an error, of this code before another's, the newest before older ones."""
     others = np.array([one.code is None or one.code != code for one in known.origins], bool)
-    recency = np.arange(len(known.numbers))
-    order = np.lexsort((recency, others[known.origin] if len(others) else recency, known.failed, known.numbers))
+    keys = [others[known.origin]] if others.any() and not others.all() else []
+    keys += [known.failed] if known.failed.any() else []
+    order = np.lexsort((*keys, known.numbers)) if keys else np.argsort(known.numbers, kind="stable")
+    order = order[_first_draws(known, order)]
     asked, chosen = _by_numbers(identities, known.numbers, order)
-    rows = (known.run, known.position, known.origin, known.failed)
+    rows = (known.run, known.position, known.origin, known.failed, known.drawn)
     matches = Matches(known.runs, known.origins, asked, *(column[chosen] for column in rows))
     return matches.kept(_equal(specs, matches))
+
+
+def _first_draws(known: KnownRows, order: np.ndarray) -> np.ndarray:
+    """Which rows are the first of their input with these random numbers: a copy of a row is no replicate of it."""
+    every = np.ones(len(order), bool)
+    streams = np.array([one.stream for one in known.origins] or [0])[known.origin[order]]
+    if len(known.runs) == 1 and not streams.any():
+        return every
+    columns = (streams, known.drawn[order], known.numbers[order])
+    by_draw = np.lexsort(columns)
+    same = np.logical_and.reduce([column[by_draw][1:] == column[by_draw][:-1] for column in columns])
+    every[by_draw[1:][same]] = False
+    return every
 
 
 def _by_numbers(identities: Identities, there: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -69,6 +69,17 @@ def dependants_of(objects: Objects, key: RunKey) -> list[RunKey]:
     return [other for other in others if key.path in owners_of(manifest_told(objects, other))]
 
 
+def all_dependants_of(objects: Objects, key: RunKey) -> list[RunKey]:
+    """The runs that name output files of a run, and those that name theirs, oldest first."""
+    found: set[RunKey] = set()
+    waiting = [key]
+    while waiting:
+        new = {*dependants_of(objects, waiting.pop())} - found
+        found |= new
+        waiting += new
+    return [other for other in run_keys(objects, key.experiment, [key.version]) if other in found]
+
+
 def _has_files(objects: Objects, key: RunKey) -> bool:
     try:
         return _REFS in RunPlan.load(objects, key).tables
@@ -108,4 +119,12 @@ def check_there(objects: Objects, owners: Iterable[str]) -> None:
             raise RunError(f"{path} was deleted while its rows were reused: allocate again")
 
 
-__all__ = ["check_there", "check_unneeded", "dependants_of", "files_elsewhere", "owners_in", "owners_of"]
+__all__ = [
+    "all_dependants_of",
+    "check_there",
+    "check_unneeded",
+    "dependants_of",
+    "files_elsewhere",
+    "owners_in",
+    "owners_of",
+]

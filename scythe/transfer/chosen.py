@@ -111,7 +111,7 @@ def records_and_tables(there: pl.DataFrame, key: RunKey, result: RunResult | Non
     keys: list[str] = there["key"].to_list()
     outcome = (f"{key.path}/scatter-gather/output/", key.final("").rsplit("/", 1)[0] + "/")
     chosen = {k for k in keys if not k.startswith(outcome)} | {key.result, key.cancelled}
-    attempt = result.attempt if result is not None else 0
+    attempt = result.attempt if result is not None else -1  # what is reused is a part of attempt 0
     chosen |= {k for k in keys if k.startswith(f"{key.parts}/") and number_of(k.rsplit("/", 1)[-1]) > attempt}
     if result is not None:
         tables = {result.tables[name].key for name in tables_of(result, asked)}
