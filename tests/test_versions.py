@@ -17,7 +17,7 @@ from pydantic import Field, create_model
 import scythe
 from scythe.allocate import BaseExperiment, SemVer
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.errors import AllocationError, VersionError
+from scythe.errors import AllocationError, InputError, ReadError, VersionError
 from scythe.record.generations import catalog_of
 from scythe.record.versions import STRATEGIES, allowed_between, next_version, parse_folders
 from scythe.registry import ExperimentRegistry
@@ -346,6 +346,25 @@ def test_all_versions_are_united_over_a_breaking_change(root: Path) -> None:
     )
     assert "gone" not in scythe.read("f").columns
     assert scythe.read("f", "all", table="tasks").height == 3
+
+
+def test_another_unit_is_another_version_and_is_never_read_into_one_column(root: Path) -> None:
+    def heat(unit: str) -> Any:
+        return float, Field(2.0, description=f"Heat{unit}")
+
+    allocate(heat=heat(""))
+    assert allocate("keep", heat=heat(" [kWh]")) == "v1.0.0", "to say the unit changes nothing"
+    assert allocate("auto", heat=heat(" [kWh]")) == "v1.0.1"
+    with pytest.raises(VersionError, match=r"input\.heat: changed its unit from \[kWh\] to \[MWh\]"):
+        allocate("bumpminor", heat=heat(" [MWh]"))
+    assert allocate("auto", heat=heat(" [MWh]")) == "v2.0.0"
+    assert scythe.read("f")["heat"].to_list() == [2.0]
+    assert scythe.read("f", "v1.0.1", run="all")["heat"].to_list() == [2.0]
+    with pytest.raises(ReadError, match=r"'heat' is in \[kWh\], \[MWh\], by version"):
+        scythe.read("f", "all")
+    assert scythe.read("f", "all", columns=["x", "y"]).height == 3
+    with pytest.raises(InputError, match=r"x: 'heat' is in \[kWh\], \[MWh\], by version"):
+        len(scythe.dataset("f", "all", x=["heat"]))
 
 
 def test_a_field_that_changed_its_type_is_united_too(root: Path) -> None:

@@ -13,7 +13,7 @@ from scythe.allocate.version import reserve_version
 from scythe.engines.engine import Launch, RunRef
 from scythe.engines.start import start
 from scythe.engines.watched import WatchedRef
-from scythe.errors import AllocationError, RunError, StorageError
+from scythe.errors import AllocationError, RunError, StorageError, Superseded
 from scythe.record.attempts import latest_attempt
 from scythe.record.layout import RunKey
 from scythe.record.plan import RunPlan
@@ -57,7 +57,11 @@ def allocated(
         return _gone_on_with(run, asked, workers)
     still_open = answers.open_ranges(plan.inputs) if answers is not None else [(0, plan.inputs)]
     work = Launch(plan, asked.experiment, still_open, workers=workers)
-    ref = _shared(run, lambda: start(asked.engine, work))
+    ref = (
+        start(asked.engine, work)
+        if keyed is None and answers is None
+        else _shared(run, lambda: start(asked.engine, work))
+    )
     run.workflow_run_id = ref.workflow_run_id
     return run, ref
 
@@ -71,12 +75,18 @@ def _shared(run: ExperimentRun, begin: Callable[[], RunRef]) -> RunRef:
     """The reference to what is begun; where another process works on the run, or has just ended it, to that."""
     try:
         return begin()
+    except Superseded:
+        raise
     except RunError:
-        status = run.status
-        if status not in ("running", "finished"):
+        if not _goes_on_elsewhere(run):
             raise
-        plan = RunPlan.load(run.objects, run.key)
-        return WatchedRef(plan)
+        return WatchedRef(RunPlan.load(run.objects, run.key))
+
+
+def _goes_on_elsewhere(run: ExperimentRun) -> bool:
+    with suppress(StorageError):  # what broke the run says more than that it cannot be looked at
+        return run.status in ("running", "finished")
+    return False
 
 
 def _stored(

@@ -6,7 +6,7 @@ import json
 import uuid
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import pyarrow as pa
@@ -109,8 +109,9 @@ def store_run(asked: Request, objects: Objects, key: RunKey, answers: Answers | 
         pack=[*asked.pack],
     )
     with _prepared_tables(experiment, objects, plan):
-        objects.write(key.plan, plan.to_json())
         brought = answers.brought(plan, table) if answers is not None else None
+        plan = replace(plan, owners=brought.owners if brought is not None else [])
+        objects.write(key.plan, plan.to_json())
         made_by, place = looked_at(), next_number(objects, key)
         objects.write(key.provenance(0), made_by.to_json())
         manifest = make_manifest(

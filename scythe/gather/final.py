@@ -321,6 +321,7 @@ class Gather:
             },
             gather=self._gather,
             error_kinds=self._kinds.all(),
+            owners=self.plan.owners,
         )
         if result.rows + result.errors != self.plan.inputs:
             raise CatalogError(

@@ -9,6 +9,7 @@ import polars as pl
 
 from scythe.errors import InputError, NotFoundError
 from scythe.loaders.pinned import PinnedRun
+from scythe_catalog.schema import mixed_units
 
 _WAYS_OUT = {
     "text": "give it as a field of an Enum or Literal, or leave it out",
@@ -39,14 +40,20 @@ def categories(runs: Sequence[PinnedRun], column: str, group: str) -> tuple[str,
 
 
 def check_column(runs: Sequence[PinnedRun], column: str, group: str) -> None:
-    """Nothing where a run at least has such a column.
+    """Nothing where a run at least has such a column, and it has one unit in all.
 
     Raises:
         NotFoundError: none has; the message names the nearest.
+        InputError: it has another unit in one run than in another.
     """
     if not any(run.table_of(column) for run in runs):
         known = sorted({name for run in runs for table in run.schemas.values() for name in table.names})
         raise NotFoundError(f"{group}: there is no column {column!r}{_near(column, known)}")
+    tables = ((run, table) for run in runs if (table := run.table_of(column)) is not None)
+    if units := mixed_units(run.schemas[table].select([column]) for run, table in tables):
+        raise InputError(
+            f"{group}: {column!r} is in [{'], ['.join(units[column])}], by version: take runs of one version, or bring them to one unit first"
+        )
 
 
 def _way_out(dtype: pl.DataType) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from scythe.errors import NotFoundError, RunDamaged
+from scythe.errors import NotFoundError, ReadError, RunDamaged
 from scythe.gather.publish import unpublished
 from scythe.gather.run_files import scan_result, schema_of_result
 from scythe.record.find import find_run, listed, resolve_version, run_keys, versions_of
@@ -21,7 +21,7 @@ from scythe.record.layout import RunKey, folder_of
 from scythe.record.results import RunResult, finished_result
 from scythe.record.versions import SemVer
 from scythe_catalog.iceberg.scan import scan as scan_table
-from scythe_catalog.schema import TableSchema, clashes, united
+from scythe_catalog.schema import TableSchema, clashes, mixed_units, united
 from scythe_catalog.storage.objects import Objects
 
 if TYPE_CHECKING:
@@ -70,11 +70,20 @@ def finished_runs(objects: Objects, name: str, version: Any, run: Any) -> list[t
     return found
 
 
-def scan_many(catalog: Catalog, objects: Objects, name: str, version: Any, table: str, run: Any) -> pl.LazyFrame:
+def scan_many(
+    catalog: Catalog,
+    objects: Objects,
+    name: str,
+    version: Any,
+    table: str,
+    run: Any,
+    columns: Sequence[str] | None = None,
+) -> pl.LazyFrame:
     """All rows of a table of the runs that are asked for, in no order, with `version` and `run_datetime` behind them.
 
     Raises:
         NotFoundError: there is no such run, or no such table.
+        ReadError: one of `columns` (of all, without them) has one unit in some runs, and another in others.
         RunDamaged: a run's folder was removed, and the catalog still shows its rows.
     """
     keys = wanted_runs(objects, name, version, run)
@@ -91,10 +100,25 @@ def scan_many(catalog: Catalog, objects: Objects, name: str, version: Any, table
     schema = parts[0].schema
     for other in parts[1:]:
         schema = united(schema, other.schema)
+    wanted = {key.version for key in keys}
+    check_units([part.schema for part in parts if isinstance(part, _Own) or part.versions & wanted], columns)
     unlike = _unlike([part.schema for part in parts])
     frames = [part.scan(partition).with_columns(_unified(part.schema, schema, unlike)) for part in parts]
     joined = pl.concat(frames, how="diagonal_relaxed") if len(frames) > 1 else frames[0]
     return joined.select([*schema.names, *PARTITION_COLUMNS])
+
+
+def check_units(schemas: Sequence[TableSchema], columns: Sequence[str] | None) -> None:
+    """Nothing where each of these columns (all of them, without any) has one unit in all of the schemas.
+
+    Raises:
+        ReadError: one has several.
+    """
+    for name, units in mixed_units(schemas).items():
+        if columns is None or name in columns:
+            raise ReadError(
+                f"{name!r} is in [{'], ['.join(units)}], by version: read the versions one by one, or leave it out with columns="
+            )
 
 
 @dataclass(frozen=True)
@@ -110,6 +134,8 @@ class _Part:
     keys: tuple[RunKey, ...] | None
     #: Those that the catalog may not show as they are.
     hidden: tuple[RunKey, ...]
+    #: The versions of the runs in question.
+    versions: frozenset[str]
 
     def scan(self, partition: Mapping[str, Any]) -> pl.LazyFrame:
         frame = scan_table(self.table, partition, columns=self.schema.names, keep=PARTITION_COLUMNS)
@@ -163,7 +189,8 @@ def _part(
     columns = frozenset[str]().union(*of_runs)
     schema = table.schema
     kept = schema.select([n for n in schema.names if n in columns]) if of_runs else schema
-    return _Part(table, kept, bool(of_runs), keys, hidden)
+    versions = frozenset(version for version, moment in held if (version, moment) in runs)
+    return _Part(table, kept, bool(of_runs), keys, hidden, versions)
 
 
 def _unlike(schemas: list[TableSchema]) -> set[str]:

@@ -70,7 +70,8 @@ def read(
     Raises:
         NotFoundError: an experiment, version, run, table or column that is not there; the message lists what is.
         VersionError: `version` is none.
-        ReadError: a column is asked for twice, `columns` is a single name, or `distinct` without the runs of one version.
+        ReadError: a column is asked for twice, `columns` is a single name, or `distinct` without the runs of one version,
+            or a column has other units in one version than in another.
         RunDamaged: a file of the run is gone or damaged.
         StorageError: the root cannot be reached, or the table not be read.
 
@@ -159,7 +160,7 @@ def _scan(
     if not (is_all(version) or is_all(run)):
         key, result = one_run(objects, name, version, run)
         return scan_run(catalog, objects, key, result, table, columns, ids)
-    frame = scan_many(catalog, objects, name, version, table, run)
+    frame = scan_many(catalog, objects, name, version, table, run, columns)
     wanted = chosen(columns, frame.collect_schema().names(), table, ids)
     if distinct:
         among = scan_many(catalog, objects, name, version, "tasks", run) if table == "errors" else None

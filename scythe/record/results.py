@@ -84,6 +84,7 @@ class RunResult(BaseModel):
         tables: Table name -> its file, columns, number of rows and bytes.
         gather: Name of the gather that wrote the files; None of those of earlier versions of Scythe.
         left_out: Of a run that was downloaded without them: table name -> URI of its file where it came from.
+        owners: The runs, by their `experiment_id`, in whose folders output files lie that reused rows name.
         format: Of the file that holds this.
 
     Examples:
@@ -107,6 +108,7 @@ class RunResult(BaseModel):
     gather: str | None = None
     error_kinds: list[ErrorKind] = []
     left_out: dict[str, str] = {}
+    owners: list[str] = []
     format: int = FORMAT
 
     @property

@@ -18,11 +18,9 @@ from scythe.gather.parts import number_of
 from scythe.gather.run_files import scan_parts
 from scythe.record.find import meant
 from scythe.record.layout import RunKey
-from scythe.record.manifest import manifest_told
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult
 from scythe.remote.packed import PREFIX, taken_apart
-from scythe.reuse.owners import owners_of
 from scythe.transfer.arrived import INSIDE, OBJECTS
 from scythe_catalog.iceberg.datafile import stored_schema
 from scythe_catalog.iceberg.scan import scan_files
@@ -135,7 +133,7 @@ class Places:
     @cached_property
     def owners(self) -> list[str]:
         """The folders of other runs whose output files the run names: it has reused rows of theirs."""
-        return owners_of(manifest_told(self.source, self.key))
+        return self.result.owners if self.result is not None else RunPlan.load(self.source, self.key).owners
 
     def scan(self, key: str) -> tuple[pl.LazyFrame, TableSchema]:
         objects = self.local if self.local.exists(key) else self.source

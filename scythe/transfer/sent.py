@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
@@ -26,6 +27,7 @@ from scythe.runs.rebuild import take_in
 from scythe.settings import engine_settings
 from scythe.terminal.transfer import TransferProgress
 from scythe.transfer.chosen import Asked, frame_of, listed, records_and_tables
+from scythe_catalog.schema import TableSchema, mixed_units
 from scythe_catalog.storage.objects import Objects
 
 #: Files that are sent together.
@@ -123,11 +125,16 @@ class Sending:
         except FileNotFoundError:
             there = schemas_of_version(self.target, self.key.experiment, self.key.version)
         here = schemas_of_version(self.source, self.key.experiment, self.key.version)
-        if there is not None and here is not None and binding(there) != binding(here):
+        if there is not None and here is not None and (binding(there) != binding(here) or _units_differ(there, here)):
             raise TransferError(
                 f"{self.key.experiment} {self.key.version} has other columns in {self.target.root} than in "
                 f"{self.source.root}: nothing was sent. Allocate the run anew, under another version"
             )
+
+
+def _units_differ(there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
+    sides = ("input", "output")
+    return any(mixed_units([TableSchema.from_json(schemas[side]) for schemas in (there, here)]) for side in sides)
 
 
 def identity(objects: Objects, key: RunKey) -> dict[str, Any]:

@@ -112,7 +112,14 @@ def test_the_order_of_fields_does_not_matter() -> None:
     assert compare(schema(a=int, b=str), schema(b=str, a=int)).severity is IDENTICAL
 
 
-def test_docs_units_and_bounds_do_not_count() -> None:
+def test_another_unit_is_breaking_and_none_says_nothing() -> None:
+    none, kwh, mwh = (schema(a=Annotated[float, Field(description=f"Heat{unit}")]) for unit in ("", " [kWh]", " [MWh]"))
+    assert str(compare(kwh, mwh)) == "  a: changed its unit from [kWh] to [MWh] (breaking)"
+    for old, new in ((none, kwh), (kwh, none), (kwh, kwh)):
+        assert compare(old, new).severity is IDENTICAL
+
+
+def test_docs_and_bounds_do_not_count() -> None:
     noted = schema(a=Annotated[int, Field(ge=0, description="Count [1]")])
     found = compare(schema(a=int), noted)
     assert found.severity is IDENTICAL

@@ -6,7 +6,7 @@ What is unknown (nulls alone so far) binds nobody: it neither changes nor clashe
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from scythe_catalog.schema import kinds as k
@@ -35,7 +35,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Difference:
-    """All that changed between an old schema and a new one; docs, units and bounds do not count."""
+    """All that changed between an old schema and a new one; docs and bounds do not count, nor does a unit that one of them lacks."""
 
     changes: tuple[Change, ...]
 
@@ -53,7 +53,22 @@ class Difference:
 
 def compare(old: TableSchema, new: TableSchema) -> Difference:
     """What became of `old`, field by field; the order of fields does not matter."""
-    return Difference(tuple(_members("", [*map(_member, old)], [*map(_member, new)])))
+    return Difference((*_members("", [*map(_member, old)], [*map(_member, new)]), *_units(old, new)))
+
+
+def _units(old: TableSchema, new: TableSchema) -> Iterator[Change]:
+    for name, (before, after) in mixed_units((old, new)).items():
+        yield Change(name, f"changed its unit from [{before}] to [{after}]", Severity.BREAKING)
+
+
+def mixed_units(schemas: Iterable[TableSchema]) -> dict[str, list[str]]:
+    """The columns that have other units in one of the schemas than in another, with all that they have, in their order."""
+    found: dict[str, list[str]] = {}
+    for column in (column for schema in schemas for column in schema):
+        units = found.setdefault(column.name, [])
+        if column.unit is not None and column.unit not in units:
+            units.append(column.unit)
+    return {name: units for name, units in found.items() if len(units) > 1}
 
 
 def _member(column: Column) -> k.Member:
