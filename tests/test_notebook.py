@@ -162,7 +162,19 @@ def test_a_run_its_reference_and_its_result_are_cards(notebook: Mapping[str, lis
 def test_a_notebook_offers_the_names_of_a_run_and_none_that_every_model_has(notebook: Mapping[str, list[Any]]) -> None:
     (printed,) = notebook["complete"]
     offered = {name: {text.lstrip(".") for text in texts} for name, texts in json.loads(printed.text).items()}
-    verbs = {"status", "problem", "attempts", "result", "outlook", "resume", "extend", "retry_errors", "cancel", "delete", "key"}
+    verbs = {
+        "status",
+        "problem",
+        "attempts",
+        "result",
+        "outlook",
+        "resume",
+        "extend",
+        "retry_errors",
+        "cancel",
+        "delete",
+        "key",
+    }
     fields = set(ExperimentRun.model_fields)
     assert offered["run."] == verbs | fields
     assert {"result", "aio_result", "cancel", "workflow_run_id"} <= offered["ref."]

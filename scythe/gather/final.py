@@ -28,6 +28,7 @@ from scythe.gather.parts import (
     REUSED,
     Part,
     PartFile,
+    completed,
     inputs_of,
     key_range,
     number_of,
@@ -95,7 +96,7 @@ class Gather:
                 own = _OWN[file.table] if _is_own(file.table, schema) else self.schemas.tables.get(file.table)
                 if own is not None and file.table in ("tasks", "errors", "logs"):
                     attempt = number_of(part.name) if part.name != _EARLIER_END else 0
-                    source = _completed(source, own, attempt or None)  # what is reused tells its own
+                    source = completed(source, own, attempt or None)  # what is reused tells its own
                 if part.name == REUSED:
                     source = self._rooted(source)
                 yield _Fragment(number, file.table, schema, source)
@@ -174,7 +175,7 @@ class Gather:
             kept = np.empty(0, np.int64) if name in ("errors", "tasks") else dropped
             table = self._planned(generations, name, schema)
             index = index_of(name, self.schemas)
-            rows = self._rows(name, kept, extra)
+            rows = self._rows(name, kept, extra) if name != "scalars" else self._whole(kept)
             file = self._publish(name, schema.arrow, table, index, self._counted(rows) if name == "errors" else rows)
             written[name] = _Written(table, file, schema.names)
         for name, rows in self._own_rows(dropped):
@@ -208,6 +209,14 @@ class Gather:
         return catalog_of(self.objects, self.plan.catalog)
 
     # --- rows ---------------------------------------------------------------------------------------
+
+    def _whole(self, dropped: np.ndarray) -> Iterator[pa.Table | StoredFile]:
+        """The rows of `scalars`: whole files as they are, where they are all that there is of their range."""
+        schema = self.schemas.tables["scalars"].arrow
+        mine = [f for f in self.fragments if f.table == "scalars"]
+        if len(dropped) or not all(f.schema.equals(schema, check_metadata=False) for f in mine):
+            return self._rows("scalars", dropped, None)
+        return pieces(map(self._owned, mine), ROW_GROUP_ROWS)
 
     def _rows(self, name: str, dropped: np.ndarray, extra: pa.Table | None) -> Iterator[pa.Table]:
         sources = [self._owned(fragment) for fragment in self.fragments if fragment.table == name]
@@ -341,21 +350,6 @@ def _is_own(table: str, schema: pa.Schema) -> bool:
 
 #: The name of the part that stands for what the run came to before.
 _EARLIER_END = "final"
-
-
-def _completed(source: Source, schema: TableSchema, number: int | None) -> Source:
-    """Rows of a table of Scythe's own as `schema` has them: a column that an older part lacks is null.
-
-    With a number, rows of `tasks` say that they are of that attempt on the run.
-    """
-
-    def complete(table: pa.Table) -> pa.Table:
-        if number is None or "attempt" not in schema:
-            return side_by_side(schema, table)
-        told = pa.table({"attempt": pa.repeat(pa.scalar(number, pa.int64()), table.num_rows)})
-        return side_by_side(schema, told, table)
-
-    return changed(source, complete)
 
 
 def all_parts(plan: RunPlan) -> list[Part]:

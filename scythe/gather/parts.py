@@ -17,13 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scythe.errors import RunDamaged
-from scythe.gather.merge import KEY, Source, keys_of, sorted_rows
-from scythe.leaf.rows import ChunkResult
+from scythe.gather.merge import KEY, Source, changed, keys_of, sorted_rows
+from scythe.leaf.rows import ChunkResult, side_by_side
 from scythe.record.format import dump, parse
 from scythe.record.layout import RunKey
 from scythe.record.plan import RunPlan
 from scythe_catalog.iceberg.datafile import DataFile, DataFileWriter, StoredFile
 from scythe_catalog.names import folded
+from scythe_catalog.schema import TableSchema
 from scythe_catalog.storage.objects import Objects
 
 _READ_ROWS = 64 * 1024
@@ -219,6 +220,21 @@ def source_of(objects: Objects, file: PartFile) -> Source:
     told = file.data_file
     stored = StoredFile(file.key, told.rows, told.nans) if told.nans is not None else None
     return Source(file.first, file.last, batches, stored)
+
+
+def completed(source: Source, schema: TableSchema, number: int | None) -> Source:
+    """Rows of a table of Scythe's own as `schema` has them: a column that an older part lacks is null.
+
+    With a number, rows of `tasks` say that they are of that attempt on the run.
+    """
+
+    def complete(table: pa.Table) -> pa.Table:
+        if number is None or "attempt" not in schema:
+            return side_by_side(schema, table)
+        told = pa.table({"attempt": pa.repeat(pa.scalar(number, pa.int64()), table.num_rows)})
+        return side_by_side(schema, told, table)
+
+    return changed(source, complete)
 
 
 def schema_of(objects: Objects, file: PartFile) -> pa.Schema:

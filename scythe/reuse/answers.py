@@ -65,6 +65,8 @@ class NewInputs:
         runs = known_runs(self._objects, self._name, version, qualname, self._seed)
         known = KnownRows.of(runs, errors=errors)
         found = matched(self.specs, self.identities, known, self.code)
+        for run in runs:
+            run.forget()
         if not any_code:
             commit = provenance(self._experiment, "").described if self._has_others(found) else None
             check_code(found, self.code, commit)

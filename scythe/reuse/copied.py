@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 
 from scythe.define.experiment import Experiment
-from scythe.define.schemas import ExperimentSchemas
 from scythe.errors import RunDamaged
 from scythe.gather.merge import KEY
 from scythe.gather.parts import REUSED, Part, PartFile, Rows, schema_of, source_of, write_files
@@ -40,28 +38,15 @@ def copy_rows(matches: Matches, plan: RunPlan, experiment: Experiment, specs: pa
     """
     if not len(matches.asked):
         return None
-    levels = _identified(plan, specs) if experiment.options.inject_workflow_run_id else specs
-    schemas = plan.schemas(experiment)
     files: list[PartFile] = []
     for i, run in enumerate(matches.runs):
         mine = matches.kept(matches.run == i)
         if len(mine.asked):
-            files += _copied(_Copy(run, mine, plan, schemas, levels, f"{REUSED}-{i}"))
+            files += _copied(_Copy(run, mine, plan, experiment, specs, f"{REUSED}-{i}"))
     errors = int(matches.failed.sum())
     part = Part(REUSED, len(matches.asked) - errors, errors, tuple(files))
     plan.objects.write(f"{plan.key.parts}/{REUSED}.json", part.to_json())
     return part
-
-
-def _identified(plan: RunPlan, specs: pa.Table) -> pa.Table:
-    ids = {
-        "workflow_run_id": run_ids(plan.key.path, specs.column(KEY)),
-        "root_workflow_run_id": pa.repeat(pa.scalar(plan.workflow_run_id, pa.string()), specs.num_rows),
-    }
-    for name, values in ids.items():
-        at = specs.schema.get_field_index(name)
-        specs = specs.set_column(at, specs.schema.field(at), values)
-    return specs
 
 
 def _copied(copy: _Copy) -> list[PartFile]:
@@ -85,17 +70,11 @@ class _Copy:
     """The rows of one known run on their way."""
 
     def __init__(
-        self, run: KnownRun, matches: Matches, plan: RunPlan, schemas: ExperimentSchemas, levels: pa.Table, name: str
+        self, run: KnownRun, matches: Matches, plan: RunPlan, experiment: Experiment, specs: pa.Table, name: str
     ) -> None:
-        self.run, self._plan, self._schemas, self._levels, self._name = run, plan, schemas, levels, name
-        order = np.argsort(matches.position)
-        self._matches = replace(
-            matches,
-            asked=matches.asked[order],
-            position=matches.position[order],
-            origin=matches.origin[order],
-            drawn=matches.drawn[order],
-        )
+        self.run, self._plan, self._specs, self._name = run, plan, specs, name
+        self._schemas, self._identified = plan.schemas(experiment), experiment.options.inject_workflow_run_id
+        self._matches = matches.by_position()
         #: What its rows are called there, ascending.
         self._keys = run.sort_indexes[self._matches.position]
 
@@ -136,13 +115,20 @@ class _Copy:
         inputs = self._inputs(name)
         for i, column in enumerate(table.schema):
             if column.name in inputs:
-                values = self._levels.column(column.name).take(asked)
-                table = table.set_column(i, column, values.cast(column.type))
+                table = table.set_column(i, column, self._input(column.name, asked).cast(column.type))
         if name == "tasks":
             return side_by_side(self._schemas.tables[name], self._told(at), table)
         if name in self._schemas.tables:
             return side_by_side(self._schemas.tables[name], table)
         return table
+
+    def _input(self, name: str, asked: pa.Array) -> pa.ChunkedArray | pa.Array:
+        """A column of these inputs of the new run, with identifiers of its own."""
+        if self._identified and name == "workflow_run_id":
+            return run_ids(self._plan.key.path, self._specs.column(KEY).take(asked))
+        if self._identified and name == "root_workflow_run_id":
+            return pa.repeat(pa.scalar(self._plan.workflow_run_id, pa.string()), len(asked))
+        return self._specs.column(name).take(asked)
 
     def _inputs(self, table: str) -> frozenset[str]:
         """The columns of a table that tell of its inputs."""
@@ -152,7 +138,7 @@ class _Copy:
             names = self._schemas.inputs.names
         else:
             names = self._schemas.levels.names
-        return frozenset(names) & frozenset(self._levels.column_names)
+        return frozenset(names) & frozenset(self._specs.column_names)
 
     def _told(self, at: np.ndarray) -> pa.Table:
         """Who ran inputs first."""

@@ -117,8 +117,9 @@ class Specs:
             values, seed = self.canonical(name), zlib.crc32(f"{salt} {name}".encode())
             if name in self._files:
                 unknown |= values.is_null().to_numpy() & self._column(name).is_valid().to_numpy()
-            there = values.is_not_null().to_numpy()  # a null is as if the column were not there
-            numbers = np.where(there, _mixed(numbers, values.hash(seed).to_numpy(), seed), numbers)
+            # A null is as if the column were not there.
+            there = values.is_not_null().to_numpy() if values.null_count() else None
+            _mix(numbers, values.hash(seed).to_numpy(), there)
         return Identities(numbers, unknown)
 
 
@@ -145,13 +146,18 @@ class Identities:
     unknown: np.ndarray
 
 
-def _mixed(one: np.ndarray, other: np.ndarray, seed: int) -> np.ndarray:
-    """Two hashes in one, by the finalizer of SplitMix64: the order of columns counts, and nothing cancels out."""
+#: An odd number whose bits are even: the fraction of the golden ratio.
+_STEP = np.uint64(0x9E3779B97F4A7C15)
+
+
+def _mix(numbers: np.ndarray, hashes: np.ndarray, there: np.ndarray | None) -> None:
+    """Takes the hashes of one more column into the numbers of the rows that have a value in it; the order of columns counts."""
+    mixed = numbers if there is None else numbers[there]
     with np.errstate(over="ignore"):
-        mixed = one * np.uint64(0x9E3779B97F4A7C15) + other + np.uint64(seed)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
+        mixed *= _STEP
+        mixed ^= hashes if there is None else hashes[there]
+    if there is not None:
+        numbers[there] = mixed
 
 
 # --- maps -------------------------------------------------------------------------------------------

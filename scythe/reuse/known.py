@@ -143,6 +143,11 @@ class KnownRun:
         _ = self.identities
         return self
 
+    def forget(self) -> None:
+        """Lets go of what matching alone needs."""
+        for name in ("identities", "specs"):
+            self.__dict__.pop(name, None)
+
     @cached_property
     def specs(self) -> Specs:
         """Its inputs."""

@@ -32,9 +32,17 @@ class Matches:
     drawn: np.ndarray
 
     def kept(self, mask: np.ndarray) -> Matches:
-        """Some of them."""
+        """Some of them, by a mask or by their places."""
+        if mask.dtype == np.bool_ and mask.all():
+            return self
         columns = (self.asked, self.run, self.position, self.origin, self.failed, self.drawn)
         return Matches(self.runs, self.origins, *(column[mask] for column in columns))
+
+    def by_position(self) -> Matches:
+        """The same, in the order of the inputs that answer, of one run."""
+        if bool((self.position[1:] > self.position[:-1]).all()):
+            return self
+        return self.kept(np.argsort(self.position))
 
     @property
     def counted(self) -> list[tuple[Origin, int]]:
@@ -101,8 +109,8 @@ def _equal(specs: Specs, matches: Matches) -> np.ndarray:
     """Which of the matches are equal in all that tells inputs apart: equal numbers alone prove nothing."""
     equal = np.ones(len(matches.asked), bool)
     for i, run in enumerate(matches.runs):
-        mine = np.flatnonzero(matches.run == i)
-        if len(mine):
+        mine = np.flatnonzero(matches.run == i) if len(matches.runs) > 1 else slice(None)
+        if isinstance(mine, slice) or len(mine):
             asked, position = matches.asked[mine], matches.position[mine]
             equal[mine] = are_equal(specs, asked, run.specs, position)
     return equal
