@@ -53,15 +53,14 @@ def allocated(
                 break
     plan, answers = stored
     run = load_run(objects, plan.key)
-    if latest_attempt(objects, plan.key) is not None:  # another caller found it before it was started
-        return _gone_on_with(run, asked, workers)
     still_open = answers.open_ranges(plan.inputs) if answers is not None else [(0, plan.inputs)]
     work = Launch(plan, asked.experiment, still_open, workers=workers)
-    ref = (
-        start(asked.engine, work)
-        if keyed is None and answers is None
-        else _shared(run, lambda: start(asked.engine, work))
-    )
+    if keyed is None and answers is None:
+        ref = start(asked.engine, work)
+    elif latest_attempt(objects, plan.key) is not None:  # another caller found it before it was started
+        return _gone_on_with(run, asked, workers)
+    else:
+        ref = _shared(run, lambda: start(asked.engine, work))
     run.workflow_run_id = ref.workflow_run_id
     return run, ref
 

@@ -39,10 +39,8 @@ def copy_rows(matches: Matches, plan: RunPlan, experiment: Experiment, specs: pa
     if not len(matches.asked):
         return None
     files: list[PartFile] = []
-    for i, run in enumerate(matches.runs):
-        mine = matches.kept(matches.run == i)
-        if len(mine.asked):
-            files += _copied(_Copy(run, mine, plan, experiment, specs, f"{REUSED}-{i}"))
+    for i, mine in matches.of_each_run():
+        files += _copied(_Copy(matches.runs[i], matches.kept(mine), plan, experiment, specs, f"{REUSED}-{i}"))
     errors = int(matches.failed.sum())
     part = Part(REUSED, len(matches.asked) - errors, errors, tuple(files))
     plan.objects.write(f"{plan.key.parts}/{REUSED}.json", part.to_json())

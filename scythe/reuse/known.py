@@ -189,17 +189,19 @@ def known_runs(objects: Objects, experiment: str, version: str, qualname: str, s
     Runs that are damaged, half deleted, or not here whole have no say: their inputs are run again. So has an unfinished
     one that packs its output files, which lie elsewhere once it ends.
     """
-    found: list[KnownRun] = []
-    for key in reversed(run_keys(objects, experiment, [version])):
+
+    def known(key: RunKey) -> KnownRun | None:
         with contextlib.suppress(
             NotFoundError, RunDamaged, FormatError, RunError, FileNotFoundError, pa.ArrowException
         ):
             run = KnownRun(objects, key)
-            if (run.plan.seed, run.plan.qualname) != (seed, qualname):
-                continue
-            if not (run.plan.pack and read_result(objects, key) is None):
-                found.append(run.identified())
-    return found
+            packs = run.plan.pack and read_result(objects, key) is None
+            if (run.plan.seed, run.plan.qualname) == (seed, qualname) and not packs:
+                return run.identified()
+        return None
+
+    found = objects.each(known, reversed(run_keys(objects, experiment, [version])))
+    return [run for run in found if run is not None]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ Inputs are found by a number that tells them apart, then held against each other
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +38,14 @@ class Matches:
             return self
         columns = (self.asked, self.run, self.position, self.origin, self.failed, self.drawn)
         return Matches(self.runs, self.origins, *(column[mask] for column in columns))
+
+    def of_each_run(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Which of `runs` answer any, and which of the matches are theirs."""
+        order = np.argsort(self.run, kind="stable")
+        edges = np.searchsorted(self.run[order], np.arange(len(self.runs) + 1))
+        for i, (low, high) in enumerate(itertools.pairwise(edges)):
+            if low < high:
+                yield i, order[low:high]
 
     def by_position(self) -> Matches:
         """The same, in the order of the inputs that answer, of one run."""
@@ -108,11 +117,8 @@ def _ordinals(numbers: np.ndarray) -> np.ndarray:
 def _equal(specs: Specs, matches: Matches) -> np.ndarray:
     """Which of the matches are equal in all that tells inputs apart: equal numbers alone prove nothing."""
     equal = np.ones(len(matches.asked), bool)
-    for i, run in enumerate(matches.runs):
-        mine = np.flatnonzero(matches.run == i) if len(matches.runs) > 1 else slice(None)
-        if isinstance(mine, slice) or len(mine):
-            asked, position = matches.asked[mine], matches.position[mine]
-            equal[mine] = are_equal(specs, asked, run.specs, position)
+    for i, mine in matches.of_each_run():
+        equal[mine] = are_equal(specs, matches.asked[mine], matches.runs[i].specs, matches.position[mine])
     return equal
 
 

@@ -66,7 +66,8 @@ def dependants_of(objects: Objects, key: RunKey) -> list[RunKey]:
     if not _has_files(objects, key):
         return []
     others = [other for other in run_keys(objects, key.experiment, [key.version]) if other != key]
-    return [other for other in others if key.path in owners_of(manifest_told(objects, other))]
+    manifests = objects.each(lambda other: manifest_told(objects, other), others)
+    return [other for other, told in zip(others, manifests, strict=True) if key.path in owners_of(told)]
 
 
 def all_dependants_of(objects: Objects, key: RunKey) -> list[RunKey]:
