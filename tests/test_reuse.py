@@ -127,6 +127,8 @@ def test_the_manifest_tells_who_ran_what_and_whose_files_are_named(walls: BaseEx
     assert manifest["owners"] == [first.experiment_id, second.experiment_id]
     assert [scythe.fetch(uri).read_text() for uri in scythe.files(lose)["report"]] == ["1.0 times 1", "3.0 times 1", "4.0 times 1"]  # fmt: skip
     assert len(walls.list_results_files(third)) == 3
+    shown = " ".join(CliRunner().invoke(app, ["show", third.experiment_id]).output.split())
+    assert f"reused 1 input of {first.experiment_id}, 1 input of {second.experiment_id}" in shown
 
 
 def test_one_known_row_answers_one_input(walls: BaseExperiment) -> None:

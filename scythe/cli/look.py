@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 _SHOWN_ERRORS = _SHOWN_SLOWEST = 5
 
 
+#: So many runs are named of those whose rows a run has reused.
+_NAMED = 3
+
+
 @app.command("ls")
 def list_experiments(
     sizes: Annotated[
@@ -193,6 +197,16 @@ def _made_by(run: ExperimentRun, manifest: Mapping[str, Any]) -> Iterator[tuple[
         yield "tags", " ".join(run.tags)
     if isinstance(manifest.get("sampled"), dict):
         yield "sampled", told(manifest["sampled"])
+    if manifest.get("reused"):
+        by_run: dict[str, int] = {}
+        for one in manifest["reused"]:
+            by_run[one["run"]] = by_run.get(one["run"], 0) + one["inputs"]
+        most = sorted(by_run.items(), key=lambda one: -one[1])
+        named = ", ".join(f"{counted(n, 'input')} of {path}" for path, n in most[:_NAMED])
+        rest = counted(len(most) - _NAMED, "run")
+        yield "reused", named + (f", and of {rest} more" if len(most) > _NAMED else "")
+    if manifest.get("key"):
+        yield "key", str(manifest["key"])
     found = run.objects.found(run.key.path)
     yield "size", f"{bytes_of(sum(one.size for one in found))} in {counted(len(found), 'file')}"
     if manifest.get("git_commit"):
@@ -305,6 +319,8 @@ def _show_attempts(run: ExperimentRun, tasks: pl.DataFrame | None) -> None:
         return
     if not attempts:
         return
+    if tasks is not None and "reused_from" in tasks.columns:
+        tasks = tasks.filter(pl.col("reused_from").is_null())
     done = dict(tasks.group_by("attempt").len().rows()) if tasks is not None and "attempt" in tasks.columns else None
     rows = [
         (

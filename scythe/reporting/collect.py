@@ -204,7 +204,9 @@ def _tasks(tables: Tables, schemas: Schemas) -> pl.DataFrame | None:
         return None
     told = tables.result.tables.get("tasks") if tables.result is not None else None
     known = told.columns if told is not None else schemas["tasks"].names
-    wanted = [n for n in ("sort_index", "seconds", "worker", "start", "attempts", "attempt") if n in known]
+    wanted = [
+        n for n in ("sort_index", "seconds", "worker", "start", "attempts", "attempt", "reused_from") if n in known
+    ]
     return tables.collected("tasks", wanted, "times")
 
 

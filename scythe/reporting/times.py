@@ -17,8 +17,10 @@ def machine(tasks: pl.DataFrame) -> Machine | None:
     """Workers over time, of the attempt that ran most inputs; None where no time was recorded.
 
     Args:
-        tasks: Columns `start`, `seconds`, `worker`, and `attempt` where it is known.
+        tasks: Columns `start`, `seconds`, `worker`, and `attempt` and `reused_from` where they are known.
     """
+    if "reused_from" in tasks.columns:  # other runs had their own workers
+        tasks = tasks.filter(pl.col("reused_from").is_null())
     attempt, attempts = None, 1
     if "attempt" in tasks.columns:
         per = tasks["attempt"].drop_nulls().value_counts(sort=True)
