@@ -118,7 +118,7 @@ def test_what_can_be_no_key_is_refused(piles: BaseExperiment, key: Any) -> None:
 
 def test_a_key_belongs_to_its_seed_and_version(piles: BaseExperiment) -> None:
     allocated(piles, [1.0], key="night")
-    with pytest.raises(AllocationError, match="has another seed"):
+    with pytest.raises(AllocationError, match="which has the seed 0, not 1"):
         allocated(piles, [1.0], key="night", seed=1)
     with pytest.raises(AllocationError, match=r"not of version v2\.0\.0"):
         allocated(piles, [1.0], key="night", version="v2.0.0")

@@ -27,11 +27,12 @@ import scythe.allocate.allocation
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.cli.app import app
-from scythe.errors import AllocationError, ReadError, RunError, VersionError
+from scythe.errors import AllocationError, ReadError, RunDamaged, RunError, VersionError
+from scythe.gather import merge
 from scythe.record.manifest import read_manifest
 from scythe.record.results import RunResult
 from scythe.registry import ExperimentRegistry
-from scythe.reuse import copied
+from scythe.reuse import copied, identity
 from scythe.runs.pack import pack
 from scythe.runs.rebuild import rebuild
 from scythe.utils.filesys import FileReference, OptionalFileReference
@@ -420,6 +421,7 @@ def test_a_run_that_ends_while_its_rows_are_taken_over_loses_none(
 
 def test_rows_of_any_order_and_size_find_their_places(walls: BaseExperiment, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copied, "_HELD_BYTES", 2000)
+    monkeypatch.setattr(merge, "_LEAST_SHARE", 0.0)  # whole files are joined by their bytes, however small
     grown(walls, [float(i) for i in range(200)], reuse=False)
     values = [float(i * 37 % 220) for i in range(220)]
     _, result = grown(walls, values)
@@ -427,6 +429,56 @@ def test_rows_of_any_order_and_size_find_their_places(walls: BaseExperiment, mon
     assert result.rows == 220
     assert scythe.read(lose)["loss"].to_list() == values
     assert scythe.read(lose, table="hourly")["r_value"].to_list() == [v for v in values for _ in range(2)]
+    assert pd.read_parquet(result.uris["scalars"]).index.get_level_values("r_value").to_list() == values
+    _, result = grown(walls, values)  # in the same order: no two files have rows of one range
+    assert scythe.read(lose)["loss"].to_list() == values
+    assert pd.read_parquet(result.uris["scalars"]).index.get_level_values("r_value").to_list() == values
+
+
+def test_numbers_that_tell_nothing_apart_answer_nothing_wrongly(
+    walls: BaseExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity, "_mix", lambda *_: None)
+    grown(walls, [1.0, 2.0, 3.0], reuse=False)
+    grown(walls, [3.0, 2.0, 9.0])
+    assert CALLS == [3.0, 9.0], "the second is found by chance, and equal; no other is"
+    assert scythe.read(lose)["loss"].to_list() == [3.0, 2.0, 9.0]
+
+
+def test_a_run_that_other_code_has_begun_does_not_go_on(walls: BaseExperiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    BROKEN.add(2.0)
+    with pytest.raises(ValueError, match=r"2\.0 breaks"):
+        walls.allocate(pl.DataFrame({"r_value": [1.0, 2.0, 3.0]}), engine="inline", chunk=1)
+    monkeypatch.setattr("scythe.reuse.answers.code_hash", lambda _: "f" * 64)
+    with pytest.raises(AllocationError, match="1 of the inputs are known from other code"):
+        grown(walls, [1.0, 2.0, 3.0])
+    assert len(walls.list_runs()) == 1
+
+
+def test_a_run_that_is_deleted_while_it_is_copied_is_missed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ExperimentRegistry.Register()(count)
+    base = BaseExperiment(count)
+    first, _ = base.allocate([Anything(number=1.0)], engine="inline")
+    sweep = scythe.allocate.allocation.sweep
+
+    def deleted_meanwhile(*arguments: Any) -> None:
+        sweep(*arguments)
+        first.delete()
+
+    monkeypatch.setattr(scythe.allocate.allocation, "sweep", deleted_meanwhile)
+    with pytest.raises(RunError, match="was deleted while its rows were reused"):
+        base.allocate([Anything(number=1.0), Anything(number=2.0)], reuse=True, engine="inline")
+    assert base.list_runs() == []
+
+
+def test_damaged_inputs_are_named_where_each_input_is_read_once(walls: BaseExperiment) -> None:
+    run, _ = grown(walls, [1.0], reuse=False)
+    specs = Path(run.uri.removeprefix("file://"), "specs.pq")
+    specs.write_bytes(b"none")
+    with pytest.raises(RunDamaged, match=r"specs\.pq is gone or damaged"):
+        scythe.read(lose, run="all", distinct=True)
+    with pytest.raises(RunDamaged, match=r"specs\.pq is gone or damaged"):
+        run.extend(pl.DataFrame({"r_value": [2.0]}), engine="inline")
 
 
 def test_an_input_keeps_its_own_number(walls: BaseExperiment) -> None:

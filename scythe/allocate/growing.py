@@ -6,12 +6,12 @@ import contextlib
 from dataclasses import dataclass
 
 from scythe.allocate.store import Request
-from scythe.errors import AllocationError, FormatError, NotFoundError, RunDamaged, RunError
+from scythe.errors import AllocationError
 from scythe.gather.status import status_of
 from scythe.record.find import run_keys
-from scythe.record.versions import SemVer, VersioningStrategy
+from scythe.record.versions import STRATEGIES, SemVer, VersioningStrategy
 from scythe.reuse.answers import Answers, NewInputs
-from scythe.reuse.known import KnownRun
+from scythe.reuse.known import UNREADABLE, KnownRun
 from scythe.runs.open import load_run
 from scythe.runs.run import ExperimentRun
 from scythe.terminal.console import tell
@@ -38,7 +38,7 @@ def version_of(wanted: VersioningStrategy | str | SemVer | None, *, reuse: bool)
     """
     if wanted is None:
         return "keep" if reuse else "bumpmajor"
-    if reuse and wanted in ("bumpmajor", "bumpminor", "bumppatch", "auto"):
+    if reuse and wanted in STRATEGIES and wanted != "keep":
         raise AllocationError(
             f"version={wanted!r} makes a new version, of which no input is known yet: leave it out with reuse=True, or name "
             "the version whose rows are to be reused"
@@ -72,7 +72,7 @@ class Growing:
         status = status_of(self._objects, keys[-1])
         if status not in ("allocated", "incomplete", "cancelled", "running"):
             return None
-        with contextlib.suppress(NotFoundError, RunDamaged, FormatError, RunError, FileNotFoundError):
+        with contextlib.suppress(*UNREADABLE):
             run = KnownRun(self._objects, keys[-1])
             if status == "running" and self._asked.engine.engine.attach(run.plan) is None:
                 return None

@@ -13,10 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 
 from scythe.allocate.store import Request
-from scythe.errors import AllocationError, NotFoundError
+from scythe.errors import AllocationError, NotFoundError, RunDamaged
 from scythe.record import layout
 from scythe.record.attempts import store_time
 from scythe.record.format import parse
@@ -131,21 +130,24 @@ class Keyed:
             plan = RunPlan.load(self._objects, run)
         except NotFoundError:
             return  # of it no plan is left: `resume` says what is wrong
-        others = (plan.seed, plan.qualname) != (asked.seed, asked.experiment.target.__qualname__)
-        if others or not self._has_inputs(plan, asked):
-            which = "inputs" if not others else "seed" if plan.seed != asked.seed else "function"
-            raise AllocationError(
-                f"key={self._key!r} is that of {run.path}, which has another {which}: give this one a key of its own"
-                if others
-                else f"key={self._key!r} is that of {run.path}, which has other inputs: give these a key of their own"
-            )
+        if plan.seed != asked.seed:
+            what = f"the seed {plan.seed}, not {asked.seed}"
+        elif plan.qualname != (mine := asked.experiment.target.__qualname__):
+            what = f"the function {plan.qualname}, not {mine}"
+        elif not self._has_inputs(plan, asked):
+            what = "other inputs"
+        else:
+            return
+        raise AllocationError(
+            f"key={self._key!r} is that of {run.path}, which has {what}: give this one a key of its own"
+        )
 
     def _has_inputs(self, plan: RunPlan, asked: Request) -> bool:
         inputs = asked.inputs
         try:
             stored = specs_of(plan, addresses=True)
-        except (FileNotFoundError, pa.ArrowException):
-            return True  # they are damaged: `resume` says so
+        except RunDamaged:
+            return True  # `resume` says so
         fields = asked.experiment.schemas.input.schema.names
         mine = Specs.of(inputs.table, asked.files.identities, fields, (c.name for c in inputs.computed), addresses=True)
         every = np.arange(mine.rows)

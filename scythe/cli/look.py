@@ -310,7 +310,7 @@ def _show_attempts(run: ExperimentRun, tasks: pl.DataFrame | None) -> None:
     """A line an attempt: who did how many of the inputs, with which code."""
     import polars as pl
 
-    from scythe.reporting.origin import short
+    from scythe.record.provenance import short
 
     try:
         attempts = run.attempts

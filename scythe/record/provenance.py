@@ -121,6 +121,11 @@ def recorded(objects: Objects, key: RunKey, attempt: int) -> Provenance | None:
         return None
 
 
+def short(name: str | None) -> str | None:
+    """The first digits of a commit or a hash, with what says that files differed."""
+    return name and name[:12] + ("-dirty" if name.endswith("-dirty") else "")
+
+
 def _packages(experiment: Experiment) -> dict[str, str]:
     """Versions of what Scythe stands on and of what the experiment's module imports."""
     module = sys.modules.get(experiment.module)
@@ -199,4 +204,4 @@ def _git(source: str, most: int, *words: str) -> tuple[str | None, str | None]:
     return raw.decode(errors="replace"), None
 
 
-__all__ = ["Provenance", "begin", "provenance", "record", "recorded"]
+__all__ = ["Provenance", "begin", "provenance", "record", "recorded", "short"]

@@ -9,6 +9,7 @@ from typing import Any
 from scythe.errors import ScytheError
 from scythe.gather.status import Counts, Look
 from scythe.record.history import RunAttempt
+from scythe.record.provenance import short
 from scythe.reporting.facts import Number, Origin, Spread
 from scythe.reporting.spreads import shown
 from scythe.runs.run import ExperimentRun
@@ -92,11 +93,6 @@ def _attempt(one: RunAttempt) -> tuple[str, ...]:
     began = f"{one.began.astimezone(dt.UTC):%Y-%m-%d %H:%M:%S}" if one.began is not None else "–"
     python, commit, code = (made_by.python, made_by.described, made_by.code) if made_by is not None else (None,) * 3
     return (str(one.number), began, one.engine, one.host, python or "–", short(commit) or "–", short(code) or "–")
-
-
-def short(name: str | None) -> str | None:
-    """The first digits of a commit or a hash, with what says that files differed."""
-    return name and name[:12] + ("-dirty" if name.endswith("-dirty") else "")
 
 
 def _bytes(count: int) -> str:

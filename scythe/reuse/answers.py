@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from scythe.define.code import code_hash
 from scythe.define.experiment import Experiment
+from scythe.gather.coverage import Coverage
 from scythe.record.attempts import attempts
 from scythe.record.plan import RunPlan
 from scythe.record.provenance import provenance, recorded
@@ -76,7 +77,7 @@ class NewInputs:
         return any(one.code is None or one.code != self.code for one, _ in found.counted)
 
     def is_begun(self, run: KnownRun, *, any_code: bool) -> bool:
-        """Whether this unfinished run has just these inputs, in this order, and was last worked on with this code."""
+        """Whether this unfinished run has just these inputs, in this order, and all that worked on it had this code."""
         same = (
             read_result(self._objects, run.key) is None
             and (run.plan.seed, run.plan.qualname) == (self._seed, self._experiment.target.__qualname__)
@@ -87,8 +88,9 @@ class NewInputs:
         if not same:
             return False
         last = max((attempt.number for attempt in attempts(self._objects, run.key)), default=1)
-        made_by = recorded(self._objects, run.key, last) or recorded(self._objects, run.key, 1)
-        if not any_code and (self.code is None or made_by is None or made_by.code != self.code):
+        made_by = recorded(self._objects, run.key, last)
+        codes = {made_by.code if made_by is not None else None, *(one.code for one in run.origins)}
+        if not any_code and (self.code is None or codes != {self.code}):
             return False
         every = np.arange(len(self._sort_indexes))
         return bool(are_equal(self.specs, every, run.specs, every).all())
@@ -120,11 +122,9 @@ class Answers:
 
     def open_ranges(self, inputs: int) -> list[tuple[int, int]]:
         """What is left to run, as half-open ranges of positions."""
-        is_open = np.ones(inputs + 2, bool)
-        is_open[0] = is_open[-1] = False
-        is_open[self.matches.asked + 1] = False
-        edges = np.flatnonzero(is_open[1:] != is_open[:-1])
-        return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+        coverage = Coverage(inputs)
+        coverage.cover(0, self.matches.asked)
+        return coverage.open_ranges()
 
 
 __all__ = ["Answers", "Brought", "NewInputs"]

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from scythe.define.experiment import Experiment
-from scythe.errors import RunDamaged
+from scythe.errors import RunDamaged, RunError
 from scythe.gather.merge import KEY
 from scythe.gather.parts import REUSED, Part, PartFile, Rows, schema_of, source_of, write_files
 from scythe.gather.reconcile import index_columns
@@ -30,6 +30,10 @@ _TRIES = 3
 def copy_rows(matches: Matches, plan: RunPlan, experiment: Experiment, specs: pa.Table) -> Part | None:
     """Writes the rows that answer inputs of a new run as a part of it; None where there are none.
 
+    Raises:
+        RunDamaged: a table of a known run is damaged.
+        RunError: a known run was deleted meanwhile.
+
     Args:
         matches: Which rows.
         plan: The new run, with its tables.
@@ -41,6 +45,9 @@ def copy_rows(matches: Matches, plan: RunPlan, experiment: Experiment, specs: pa
     files: list[PartFile] = []
     for i, mine in matches.of_each_run():
         files += _copied(_Copy(matches.runs[i], matches.kept(mine), plan, experiment, specs, f"{REUSED}-{i}"))
+    brought = sum(file.data_file.rows for file in files if file.table == "tasks")
+    if brought != len(matches.asked):
+        raise RunError("a run was deleted while its rows were reused: allocate again")
     errors = int(matches.failed.sum())
     part = Part(REUSED, len(matches.asked) - errors, errors, tuple(files))
     plan.objects.write(f"{plan.key.parts}/{REUSED}.json", part.to_json())

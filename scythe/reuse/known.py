@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -31,6 +31,8 @@ from scythe_catalog.iceberg.datafile import stored_schema
 from scythe_catalog.schema import TableSchema
 from scythe_catalog.storage.objects import Objects
 
+#: What is raised where a run is half deleted, damaged, of a later Scythe, or not here whole.
+UNREADABLE = (NotFoundError, RunDamaged, FormatError, RunError, FileNotFoundError, pa.ArrowException)
 _TRIES = 3
 _TASKS = ("sort_index", "attempt", "reused_from", "reused_index")
 _NOBODY = -1
@@ -139,7 +141,7 @@ class KnownRun:
     # --- inputs -------------------------------------------------------------------------------------
 
     def identified(self) -> KnownRun:
-        """The run, whose inputs are read now; raises pyarrow.ArrowException where they are damaged."""
+        """The run, whose inputs are read now; raises RunDamaged where they are damaged."""
         _ = self.identities
         return self
 
@@ -160,21 +162,35 @@ class KnownRun:
 
 
 def specs_of(plan: RunPlan, *, addresses: bool = False) -> Specs:
-    """The inputs of a run as they are stored; with `addresses` a file of which no more is known is told by its address."""
+    """The inputs of a run as they are stored; with `addresses` a file of which no more is known is told by its address.
+
+    Raises:
+        RunDamaged: they are gone or damaged, found now or when a column is read.
+    """
     objects, key = plan.objects, plan.key
-    schema = stored_schema(objects, key.specs)
+    with _read(plan):
+        schema = stored_schema(objects, key.specs)
     files: dict[str, dict[str, str | None]] = {c.name: {} for c in TableSchema.from_arrow(schema) if c.kind.is_file}
     for file in recorded_files(objects, key) if files else ():
         files[file.field][file.uri] = file_identity(file, file.uri.rsplit("/", 1)[-1])
 
     def read(names: Sequence[str]) -> pa.Table:
-        with objects.reader(key.specs) as stream:
+        with _read(plan), objects.reader(key.specs) as stream:
             return pq.read_table(stream, columns=list(names))
 
     told = (schema.metadata or {}).get(IO_SCHEMAS.encode())
     fields = [column["name"] for column in json.loads(told)["input"]] if told is not None else schema.names
     computed = [column["name"] for column in plan.computed]
     return Specs(schema, plan.inputs, read, files, fields, computed, addresses=addresses)
+
+
+@contextlib.contextmanager
+def _read(plan: RunPlan) -> Generator[None]:
+    try:
+        yield
+    except (FileNotFoundError, pa.ArrowException) as error:
+        where = plan.objects.uri(plan.key.specs)
+        raise RunDamaged(f"{where} is gone or damaged ({str(error).splitlines()[0]}): restore it") from error
 
 
 def reused_of(manifest: Mapping[str, Any]) -> list[Origin]:
@@ -191,9 +207,7 @@ def known_runs(objects: Objects, experiment: str, version: str, qualname: str, s
     """
 
     def known(key: RunKey) -> KnownRun | None:
-        with contextlib.suppress(
-            NotFoundError, RunDamaged, FormatError, RunError, FileNotFoundError, pa.ArrowException
-        ):
+        with contextlib.suppress(*UNREADABLE):
             run = KnownRun(objects, key)
             packs = run.plan.pack and read_result(objects, key) is None
             if (run.plan.seed, run.plan.qualname) == (seed, qualname) and not packs:
@@ -264,4 +278,4 @@ def _encoded(tasks: pa.Table) -> tuple[np.ndarray, list[tuple[str | None, int | 
     return which, pairs
 
 
-__all__ = ["KnownRows", "KnownRun", "Origin", "known_runs", "reused_of", "specs_of"]
+__all__ = ["UNREADABLE", "KnownRows", "KnownRun", "Origin", "known_runs", "reused_of", "specs_of"]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scythe.errors import AllocationError
+from scythe.record.provenance import short
 from scythe.reuse.identity import Identities, Specs
 from scythe.reuse.known import KnownRows, KnownRun, Origin
 
@@ -156,11 +157,7 @@ def check_code(matches: Matches, code: str | None, commit: str | None) -> None:
 
 
 def _named(code: str, commit: str | None) -> str:
-    return (
-        f"commit {commit[:12] + ('-dirty' if commit.endswith('-dirty') else '')} (code {code[:12]})"
-        if commit
-        else f"code {code[:12]}"
-    )
+    return f"commit {short(commit)} (code {short(code)})" if commit else f"code {short(code)}"
 
 
 __all__ = ["Matches", "are_equal", "check_code", "matched", "paired"]
