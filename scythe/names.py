@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, get_args
 
 from scythe.errors import RegistrationError, ScytheError
@@ -52,3 +53,9 @@ def file_names(names: Iterable[str]) -> dict[str, str]:
         found[name] = name if folded(name) not in taken else f"{name}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
         taken.add(folded(found[name]))
     return found
+
+
+def meant(name: object, there: Sequence[str]) -> str:
+    """For a message: which name was meant by one that is not there, empty where none is like it."""
+    near = difflib.get_close_matches(name, there, 1) if isinstance(name, str) else []
+    return f" (did you mean {near[0]!r}?)" if near else ""

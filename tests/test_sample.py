@@ -112,6 +112,13 @@ def test_a_sequence_goes_on_where_it_ended(method: Any, first: int, more: int, c
 
 
 #: What was drawn when this was written: another machine, NumPy or SciPy must draw the same.
+def test_threads_make_the_same_points_as_one(root: Path) -> None:
+    from scythe.sampling.sequences import Points
+
+    at_once, by_and_by = Points("halton", 3, 7), Points("halton", 3, 7)
+    assert (at_once.draw(18_000) == np.concatenate([by_and_by.draw(9_000) for _ in range(2)])).all()
+
+
 MARKS = {"sobol": "a8a4ee99a6a3", "halton": "cce3ea803aa1", "lhs": "1251aacc22b3", "random": "8c0085e09116"}
 
 

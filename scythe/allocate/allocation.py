@@ -96,7 +96,7 @@ def _stored(
     keyed: Keyed | None,
 ) -> tuple[RunPlan, Answers | None] | ExperimentRun | None:
     """A run that is stored whole, and what it has of others; or the one that was begun. None where another has taken the key."""
-    version = reserve_version(objects, asked.name, asked.experiment.schemas, wanted)
+    version, renames = reserve_version(objects, asked.name, asked.experiment.schemas, wanted, asked.renames)
     answers: Answers | None = None
     if reuse.wanted:
         growing = Growing(asked, objects, version, reuse)
@@ -109,7 +109,7 @@ def _stored(
                 raise _TakenError
             objects.sweep_staging()
             sweep(objects, key)
-            plan = store_run(asked, objects, key, answers)
+            plan = store_run(asked, objects, key, renames, answers)
             if keyed is not None and not keyed.is_mine:
                 raise _TakenError
             return plan, answers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 from scythe.allocate.growing import Reuse
@@ -86,6 +86,18 @@ def checked_key(key: object) -> str | None:
     return key
 
 
+def checked_rename(rename: object) -> dict[str, str]:
+    """Former name -> name of the fields that were renamed.
+
+    Raises:
+        AllocationError: it is no mapping of names.
+    """
+    given: object = rename if rename is not None else {}
+    if not isinstance(given, Mapping) or not all(isinstance(n, str) and n for pair in given.items() for n in pair):  # pyright: ignore[reportUnknownVariableType]
+        raise AllocationError(f'rename must tell former names and names, {{"r": "r_value"}}, got {rename!r}')
+    return dict(cast("Mapping[str, str]", given))
+
+
 def checked_reuse(reuse: object, *, any_code: object, reuse_errors: object) -> Reuse:
     """What is taken over of earlier runs.
 
@@ -100,4 +112,12 @@ def checked_reuse(reuse: object, *, any_code: object, reuse_errors: object) -> R
     return Reuse(bool(reuse), bool(any_code), bool(reuse_errors))
 
 
-__all__ = ["check_arguments", "checked_key", "checked_note", "checked_pack", "checked_reuse", "checked_tags"]
+__all__ = [
+    "check_arguments",
+    "checked_key",
+    "checked_note",
+    "checked_pack",
+    "checked_rename",
+    "checked_reuse",
+    "checked_tags",
+]

@@ -11,6 +11,7 @@ from scythe.allocate.arguments import (
     checked_key,
     checked_note,
     checked_pack,
+    checked_rename,
     checked_reuse,
     checked_tags,
 )
@@ -288,6 +289,7 @@ class BaseExperiment:
         any_code: bool = False,
         reuse_errors: bool = False,
         key: str | None = None,
+        rename: Mapping[str, str] | None = None,
     ) -> tuple[ExperimentRun, RunRef]:
         """Checks the inputs, stores a run whole, and starts it.
 
@@ -319,13 +321,15 @@ class BaseExperiment:
             reuse_errors: Take over the errors of inputs that failed, rather than run these again.
             key: A name of your own: the same key gives the same run again, which goes on if it is not finished. For a caller that
                 may be tried again, such as a task of a larger workflow.
+            rename: Fields that had another name before: `{"r": "r_value"}`. Rows of earlier versions are read under the new one. The
+                same as `Field(json_schema_extra={"renamed_from": "r"})` in the model.
 
         Returns:
             The run, and a reference to its result.
 
         Raises:
             InputError: inputs that do not fit; nothing was written.
-            VersionError: a version that is malformed, or too small a step; nothing was written.
+            VersionError: a version that is malformed, or too small a step, or `rename` names no field; nothing was written.
             AllocationError: the root cannot be written, an argument makes no sense, the function cannot be sent to other
                 processes, no worker of the cluster has it, or rows to reuse are of other code. Nothing was started.
             SettingsError: there is no such engine, or it cannot be reached.
@@ -360,7 +364,7 @@ class BaseExperiment:
         asked = Request(
             self.experiment, self.name, inputs, chosen, engine_settings().catalog, seed, max_errors, chunk=chunk,
             shape=recursion_map, copy_inputs=copy_inputs, overwrite_experiment_id=overwrite_experiment_id, note=note,
-            tags=tags, pack=pack, key=checked_key(key),
+            tags=tags, pack=pack, key=checked_key(key), renames=checked_rename(rename),
         )  # fmt: skip
         return allocated(asked, objects, version, workers=workers, reuse=growth)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ from pydantic_core import to_jsonable_python
 from scythe.allocate.artifacts import LookedAt, look_at_files, store_artifacts
 from scythe.allocate.inputs import Inputs
 from scythe.define.experiment import Experiment
+from scythe.define.renames import Renames
 from scythe.engines.start import Chosen
 from scythe.errors import ScytheError
 from scythe.gather.publish import settle_all
@@ -53,6 +54,8 @@ class Request:
     tags: Sequence[str] = ()
     pack: Sequence[str] = ()
     key: str | None = None
+    #: Former name -> name of fields, beside what the models tell.
+    renames: Mapping[str, str] = field(default_factory=dict[str, str])
     #: Input files whose address begins so are copied, wherever they lie.
     copied_below: str | None = None
 
@@ -62,10 +65,17 @@ class Request:
         return look_at_files(self.inputs, copy_inputs=self.copy_inputs, below=self.copied_below)
 
 
-def store_run(asked: Request, objects: Objects, key: RunKey, answers: Answers | None = None) -> RunPlan:
+def store_run(
+    asked: Request,
+    objects: Objects,
+    key: RunKey,
+    renames: Renames = Renames(),  # noqa: B008 - it is frozen
+    answers: Answers | None = None,
+) -> RunPlan:
     """Everything of a run but its results: input files, specs, plan, tables and, last, the manifest. Starts nothing.
 
-    Of the inputs that have `answers` the rows are there, too.
+    The version's `renames` are noted, and the catalog's columns get the names that they have since. Of the inputs that
+    have `answers` the rows are there, too.
     """
     experiment, inputs = asked.experiment, asked.inputs
     engine, included = asked.engine.engine, experiment.included
@@ -75,7 +85,10 @@ def store_run(asked: Request, objects: Objects, key: RunKey, answers: Answers | 
     if asked.overwrite_experiment_id:
         at = table.schema.get_field_index("experiment_id")
         table = table.set_column(at, table.schema.field(at), pa.repeat(pa.scalar(key.path), table.num_rows))
-    metadata = {**(table.schema.metadata or {}), IO_SCHEMAS: json.dumps(experiment.schemas.to_json())}
+    metadata = {
+        **(table.schema.metadata or {}),
+        IO_SCHEMAS: json.dumps({**experiment.schemas.to_json(), **renames.to_json()}),
+    }
     schema = table.schema.with_metadata(metadata)
     with Phase("storing the inputs"), DataFileWriter(objects, key.specs, schema, None) as writer:
         writer.write(table)
@@ -108,7 +121,7 @@ def store_run(asked: Request, objects: Objects, key: RunKey, answers: Answers | 
         max_errors=asked.max_errors,
         pack=[*asked.pack],
     )
-    with _prepared_tables(experiment, objects, plan):
+    with _prepared_tables(experiment, objects, plan, renames):
         brought = answers.brought(plan, table) if answers is not None else None
         plan = replace(plan, owners=brought.owners if brought is not None else [])
         objects.write(key.plan, plan.to_json())
@@ -128,15 +141,16 @@ def store_run(asked: Request, objects: Objects, key: RunKey, answers: Answers | 
 
 
 @contextmanager
-def _prepared_tables(experiment: Experiment, objects: Objects, plan: RunPlan) -> Generator[None]:
+def _prepared_tables(experiment: Experiment, objects: Objects, plan: RunPlan, renames: Renames) -> Generator[None]:
     """The catalog's tables that take the run's rows, in its plan; left as they were where the block fails."""
     if experiment.included is not None and experiment.included.is_workflow:
         yield
         return
     catalog = catalog_of(objects, plan.catalog)
     settle_all(objects, catalog, plan.key.experiment)
-    generations = Generations(catalog, plan.key.experiment, objects)
+    generations = Generations(catalog, plan.key.experiment, objects, renames)
     try:
+        generations.rename(renames)
         for name, schema in plan.schemas(experiment).tables.items():
             table = generations.open(plan.key, name, schema)
             plan.tables[name] = TablePlan(table.iceberg.name()[-1], schema.to_json(), table.ids)

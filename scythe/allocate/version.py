@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from scythe.define.schemas import ExperimentSchemas, difference
+from collections.abc import Mapping
+
+from scythe.define.renames import Renames, renamed_since
+from scythe.define.schemas import ExperimentSchemas
 from scythe.errors import AllocationError, RunDamaged, VersionError
 from scythe.record import layout
-from scythe.record.format import dump, parse
-from scythe.record.manifest import schemas_of_version
+from scythe.record.format import dump
+from scythe.record.manifest import recorded_schemas
 from scythe.record.versions import (
     STRATEGIES,
     SemVer,
@@ -24,22 +27,28 @@ _RESERVE_TRIES = 1000
 
 
 def reserve_version(
-    objects: Objects, name: str, schemas: ExperimentSchemas, wanted: VersioningStrategy | str | SemVer
-) -> SemVer:
-    """The version that a new run gets: taken if it is new, and never too small a step for what changed in the schemas.
+    objects: Objects,
+    name: str,
+    schemas: ExperimentSchemas,
+    wanted: VersioningStrategy | str | SemVer,
+    renames: Mapping[str, str],
+) -> tuple[SemVer, Renames]:
+    """The version that a new run gets, and what was renamed until it: taken if it is new, and never too small a step.
+
+    `renames` (former name -> name) are those that the caller tells, beside those of the models.
 
     Raises:
-        VersionError: it is malformed, or too small a step.
+        VersionError: it is malformed, or too small a step for what changed in the schemas; or no field was what one is said to have been.
         AllocationError: what the schemas of the version before were cannot be told.
     """
-    record = dump(schemas.to_json())
     for _ in range(_RESERVE_TRIES):
         versions = _known_versions(objects, name)
-        version = _choose(objects, name, schemas, versions, wanted)
+        version, renamed = _Choice(objects, name, schemas, renames).of(versions, wanted)
         known = str(version) in map(str, versions)
         objects.make()
-        if known or objects.create(layout.version_record(name, str(version)), record):
-            return version
+        record = layout.version_record(name, str(version))
+        if known or objects.create(record, dump({**schemas.to_json(), **renamed.to_json()})):
+            return version, renamed
     raise AllocationError(f"no version of {name!r} could be reserved: other allocations were always faster")
 
 
@@ -49,38 +58,41 @@ def _known_versions(objects: Objects, name: str) -> list[SemVer]:
     return parse_folders([*(taken.removesuffix(".json") for taken in reserved), *folders])
 
 
-def _choose(
-    objects: Objects,
-    name: str,
-    schemas: ExperimentSchemas,
-    versions: list[SemVer],
-    wanted: VersioningStrategy | str | SemVer,
-) -> SemVer:
-    if isinstance(wanted, str) and wanted in STRATEGIES:
-        latest = versions[-1] if versions else None
-        return next_version(wanted, latest, _difference(objects, name, schemas, latest) if latest else None)
-    try:
-        version = SemVer.parse(wanted)
-    except VersionError as error:
-        raise VersionError(f"{wanted!r} is neither a semantic version nor one of {', '.join(STRATEGIES)}") from error
-    if str(version) not in map(str, versions):
-        check_allocatable(version)
-    below = [v for v in versions if v <= version]
-    if below:
-        allowed = allowed_between(below[-1], version)
-        check_step(str(version), allowed, below[-1], _difference(objects, name, schemas, below[-1]))
-    return version
+class _Choice:
+    """The version of schemas among those that there are."""
 
+    def __init__(self, objects: Objects, name: str, schemas: ExperimentSchemas, renames: Mapping[str, str]) -> None:
+        self._objects, self._name, self._schemas, self._given = objects, name, schemas, renames
 
-def _difference(objects: Objects, name: str, schemas: ExperimentSchemas, version: SemVer) -> Difference:
-    """What changed in the schemas since a version."""
-    record = layout.version_record(name, str(version))
-    try:
-        recorded = parse(objects.read(record), objects.uri(record))
-    except FileNotFoundError:
-        recorded = schemas_of_version(objects, name, str(version))
-    except RunDamaged as error:
-        recorded = schemas_of_version(objects, name, str(version))
+    def of(self, versions: list[SemVer], wanted: VersioningStrategy | str | SemVer) -> tuple[SemVer, Renames]:
+        if isinstance(wanted, str) and wanted in STRATEGIES:
+            latest = versions[-1] if versions else None
+            renames, changed = self._since(latest)
+            return next_version(wanted, latest, changed if latest is not None else None), renames
+        try:
+            version = SemVer.parse(wanted)
+        except VersionError as error:
+            raise VersionError(
+                f"{wanted!r} is neither a semantic version nor one of {', '.join(STRATEGIES)}"
+            ) from error
+        if str(version) not in map(str, versions):
+            check_allocatable(version)
+        below = [v for v in versions if v <= version]
+        renames, changed = self._since(below[-1] if below else None)
+        if below:
+            check_step(str(version), allowed_between(below[-1], version), below[-1], changed)
+        return version, renames
+
+    def _since(self, version: SemVer | None) -> tuple[Renames, Difference]:
+        """What was renamed, and what changed in the schemas, since a version."""
+        recorded = self._recorded(version) if version is not None else None
         if recorded is None:
-            raise AllocationError(f"what the schemas of {name} {version} were cannot be told: {error}") from error
-    return difference(recorded, schemas) if recorded else Difference(())
+            return Renames(), Difference(())
+        models = {"input": self._schemas.input, "output": self._schemas.output}
+        return renamed_since(recorded, version, models, self._given)
+
+    def _recorded(self, version: SemVer) -> Mapping[str, object] | None:
+        try:
+            return recorded_schemas(self._objects, self._name, str(version))
+        except RunDamaged as error:
+            raise AllocationError(f"what the schemas of {self._name} {version} were cannot be told: {error}") from error

@@ -5,7 +5,7 @@ An experiment's models in; table schemas out. Of a value it sees no more than th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -14,10 +14,11 @@ from pydantic import BaseModel
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec, level_names
 from scythe.define.bookkeeping import ErrorRow, LogRow, PackRow, TaskRow, columns_of
+from scythe.define.renames import check_declared
 from scythe.errors import OutputError, RegistrationError, SchemaError
 from scythe.names import ID_LEVELS, RESERVED_TABLES, check_name
 from scythe_catalog.names import folded, twins
-from scythe_catalog.schema import Column, CompiledModel, Difference, Severity, TableSchema, compare, compile_model
+from scythe_catalog.schema import Column, CompiledModel, Severity, TableSchema, compile_model
 from scythe_catalog.schema import kinds as k
 
 VERSION_COLUMN = Column("version", k.Str(), True, "Version of the experiment.")
@@ -136,6 +137,7 @@ def compile_experiment(inputs: type[BaseModel], outputs: type[BaseModel]) -> Exp
             "both become columns of one table, so rename one of them"
         )
     check_twins(taken, f"{inputs.__name__} and {outputs.__name__}")
+    check_declared((inputs, outputs))
     return ExperimentSchemas(compiled_inputs.beside(compiled_outputs.schema.names), compiled_outputs)
 
 
@@ -218,15 +220,6 @@ def check_dataframe_name(name: object) -> str:
     return check_name(name, "a dataframe", SchemaError)
 
 
-def difference(old: Mapping[str, Any], new: ExperimentSchemas) -> Difference:
-    """What changed from the recorded schemas of a version to these, inputs and outputs together."""
-    changes = Difference(())
-    for side, compiled in (("input", new.input), ("output", new.output)):
-        found = compare(TableSchema.from_json(old[side]), compiled.schema)
-        changes += Difference(tuple(type(c)(f"{side}.{c.field}", c.what, c.severity) for c in found.changes))
-    return changes
-
-
 __all__ = [
     "ERROR_COLUMNS",
     "ID_COLUMNS",
@@ -241,6 +234,5 @@ __all__ = [
     "check_result",
     "check_twins",
     "compile_experiment",
-    "difference",
     "index_of",
 ]

@@ -16,6 +16,7 @@ from scythe.names import CATALOG
 from scythe.record.format import dump, parse
 from scythe.record.generations import old_records
 from scythe.record.layout import RunKey, is_run_folder
+from scythe.record.manifest import renames_until
 from scythe.record.results import read_result
 from scythe.record.versions import SemVer, allowed_between, parse_folders
 from scythe_catalog.names import folded
@@ -31,13 +32,14 @@ def check_dataframe(objects: Objects, key: RunKey, name: str, schema: TableSchem
     Raises:
         RunError: the version is too small a step for what changed.
     """
-    version = SemVer.parse(key.version)
+    version, renames = SemVer.parse(key.version), renames_until(objects, key.experiment, key.version).of(name)
     for below in reversed(_recorded_versions(objects, key.experiment, name)):
         if below > version:
             continue
         given = _given(objects, key, name, str(below))
         if given is None:
             continue
+        given = given.renamed(renames)
         found = compare(given.relaxed(), schema.relaxed())
         if found.severity > (Severity.IDENTICAL if below == version else allowed_between(below, version)):
             raise RunError(

@@ -6,6 +6,8 @@ Each input is there once, whichever process had the last word on it. Writes noth
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import polars as pl
 import pyarrow.parquet as pq
@@ -19,10 +21,12 @@ from scythe_catalog.iceberg.scan import scan_files
 from scythe_catalog.schema import TableSchema
 from scythe_catalog.storage.objects import Objects
 
+NONE: Mapping[str, str] = MappingProxyType({})
 
-def scan_result(objects: Objects, table: TableResult) -> pl.LazyFrame:
-    """A table of a finished run, ordered by `sort_index`."""
-    return scan_files(objects, [table.key], schema_of_result(objects, table))
+
+def scan_result(objects: Objects, table: TableResult, renamed: Mapping[str, str] = NONE) -> pl.LazyFrame:
+    """A table of a finished run, ordered by `sort_index`; columns that are `renamed` (old name -> new name) have their new names."""
+    return scan_files(objects, [table.key], schema_of_result(objects, table)).rename(renamed, strict=False)
 
 
 def schema_of_result(objects: Objects, table: TableResult) -> TableSchema:
@@ -31,8 +35,11 @@ def schema_of_result(objects: Objects, table: TableResult) -> TableSchema:
         return TableSchema.from_arrow(pq.read_schema(stream))
 
 
-def scan_parts(plan: RunPlan, table: str) -> pl.LazyFrame:
-    """What an unfinished run has come to by now in one of the tables that its models determine, ordered by `sort_index`."""
+def scan_parts(plan: RunPlan, table: str, renamed: Mapping[str, str] = NONE) -> pl.LazyFrame:
+    """What an unfinished run has come to by now in one of the tables that its models determine, ordered by `sort_index`.
+
+    Columns that are `renamed` (old name -> new name) have their new names.
+    """
     objects, schema = plan.objects, plan.tables[table].schema
     parts = stored_parts(plan)
     coverage = coverage_of(plan, parts)
@@ -52,7 +59,7 @@ def scan_parts(plan: RunPlan, table: str) -> pl.LazyFrame:
         elif keys:
             frames.append(scanned(keys, number_of(part.name)).filter(~pl.col(KEY).is_in(pl.Series(lost).implode())))
     frames += [scanned(keys, attempt) for attempt, keys in whole.items()]
-    return pl.concat(frames).sort(KEY, maintain_order=True)
+    return pl.concat(frames).sort(KEY, maintain_order=True).rename(renamed, strict=False)
 
 
 def counts(plan: RunPlan) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import polars as pl
 
 from scythe.errors import InputError, NotFoundError
 from scythe.loaders.pinned import PinnedRun
-from scythe_catalog.schema import mixed_units
+from scythe_catalog.schema import TableSchema, mixed_units
 
 _WAYS_OUT = {
     "text": "give it as a field of an Enum or Literal, or leave it out",
@@ -28,10 +28,10 @@ def categories(runs: Sequence[PinnedRun], column: str, group: str) -> tuple[str,
     check_column(runs, column, group)
     found: list[str] = []
     for run in runs:
-        table = run.table_of(column)
-        if table is None:
+        there = run.column_of(column)
+        if there is None:
             continue
-        dtype = pl.Series([], dtype=run.schemas[table][column].kind.polars()).dtype
+        dtype = pl.Series([], dtype=there.kind.polars()).dtype
         if isinstance(dtype, pl.Enum):
             found += [value for value in dtype.categories if value not in found]
         elif not (dtype.is_numeric() or isinstance(dtype, pl.Boolean | pl.Null)):
@@ -49,10 +49,11 @@ def check_column(runs: Sequence[PinnedRun], column: str, group: str) -> None:
     if not any(run.table_of(column) for run in runs):
         known = sorted({name for run in runs for table in run.schemas.values() for name in table.names})
         raise NotFoundError(f"{group}: there is no column {column!r}{_near(column, known)}")
-    tables = ((run, table) for run in runs if (table := run.table_of(column)) is not None)
-    if units := mixed_units(run.schemas[table].select([column]) for run, table in tables):
+    there = [found for run in runs if (found := run.column_of(column)) is not None]
+    if units := mixed_units(TableSchema((found,)) for found in there):
+        (told,) = units.values()
         raise InputError(
-            f"{group}: {column!r} is in [{'], ['.join(units[column])}], by version: take runs of one version, or bring them to one unit first"
+            f"{group}: {column!r} is in [{'], ['.join(told)}], by version: take runs of one version, or bring them to one unit first"
         )
 
 

@@ -5,27 +5,26 @@ Reads tables of these gathers by the names of their columns. Knows nothing of ba
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow.parquet as pq
 
+from scythe.define.renames import Renames
 from scythe.errors import NotFoundError, RunDamaged
 from scythe.gather.run_files import scan_parts, schema_of_result
 from scythe.reader.many_runs import finished_runs, is_all
 from scythe.reader.one_run import one_run
 from scythe.record.layout import RunKey
-from scythe.record.manifest import IO_SCHEMAS
+from scythe.record.manifest import renames_now, schemas_of_run
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult, read_result
 from scythe_catalog.iceberg.scan import scan_files
-from scythe_catalog.schema import TableSchema
+from scythe_catalog.schema import Column, TableSchema
 from scythe_catalog.storage.objects import Objects
 
 #: The tables that have one row an input at most, in the order in which a column is looked for.
@@ -58,6 +57,8 @@ class PinnedRun:
     objects: Objects
     key: RunKey
     result: RunResult | None
+    #: What was renamed until now: its files may have the former names.
+    renames: Renames = field(default_factory=Renames)
     #: Of an unfinished run.
     rows: pl.DataFrame | None = None
 
@@ -68,10 +69,29 @@ class PinnedRun:
 
     @cached_property
     def schemas(self) -> dict[str, TableSchema]:
-        """The columns of its tables."""
+        """The columns of its tables, as they are called now."""
+        return {name: schema.renamed(self.renames.of(name)) for name, schema in self._stored.items()}
+
+    @cached_property
+    def _stored(self) -> dict[str, TableSchema]:
+        """The columns of its tables, as its files have them."""
         if self.result is None:
             return {"scalars": RunPlan.load(self.objects, self.key).tables["scalars"].schema}
         return {name: schema_of_result(self.objects, table) for name, table in self.result.tables.items()}
+
+    def named(self, column: str) -> str:
+        """What a column is called now, which may be asked for by a former name: a dataset that was made then does."""
+        return self.renames.columns.get(column, column)
+
+    def first_named(self, column: str) -> str:
+        """What a column was called at first."""
+        now = self.named(column)
+        return next((former for former, name in self.renames.columns.items() if name == now), now)
+
+    def column_of(self, column: str) -> Column | None:
+        """A column of a table with one row an input, as it is called now or was; None where there is none."""
+        table = self.table_of(column)
+        return self.schemas[table][self.named(column)] if table is not None else None
 
     def scan(self, table: str) -> pl.LazyFrame:
         """One of its tables, ordered by `sort_index`.
@@ -87,19 +107,17 @@ class PinnedRun:
         key = self.result.tables[table].key
         if not self.objects.exists(key):
             raise NotFoundError(f"the run {self.key.path} is gone, or the end of it that this dataset was made of")
-        return scan_files(self.objects, [key], self.schemas[table])
+        return scan_files(self.objects, [key], self._stored[table]).rename(self.renames.of(table), strict=False)
 
     def table_of(self, column: str) -> str | None:
         """The table that has a column, among those with one row an input."""
-        return next((t for t in ROW_TABLES if t in self.schemas and column in self.schemas[t]), None)
+        return next((t for t in ROW_TABLES if t in self.schemas and self.named(column) in self.schemas[t]), None)
 
     @cached_property
     def inputs(self) -> frozenset[str]:
-        """The fields of its input model; none of a run that does not tell."""
-        with self.objects.reader(self.key.specs) as stream:
-            metadata = pq.read_schema(stream).metadata or {}
-        told = metadata.get(IO_SCHEMAS.encode())
-        return frozenset(TableSchema.from_json(json.loads(told)["input"]).names) if told else frozenset()
+        """The fields of its input model, as they are called now; none of a run that does not tell."""
+        told = schemas_of_run(self.objects, self.key)
+        return frozenset(map(self.named, TableSchema.from_json(told["input"]).names)) if told else frozenset()
 
     @cached_property
     def sort_index(self) -> np.ndarray:
@@ -115,7 +133,7 @@ class PinnedRun:
         """Columns of the good rows, so many rows at a time, each with the position of its first; one that the run lacks is null."""
         together = list(dict.fromkeys(name for name in names if self.table_of(name) == "scalars"))
         alone = {name: self.column(name) for name in dict.fromkeys(names) if name not in together}
-        frame = self.scan("scalars").select(together)
+        frame = self.scan("scalars").select(self._by(together))
         starts = range(0, self.height, rows)
 
         def block(start: int) -> pl.DataFrame:
@@ -140,7 +158,7 @@ class PinnedRun:
     def columns(self, names: Sequence[str]) -> dict[str, pl.Series | None]:
         """The values of columns, those of the scalars read together."""
         together = [name for name in names if self.table_of(name) == "scalars"]
-        read = self.scan("scalars").select(together).collect() if together else pl.DataFrame()
+        read = self.scan("scalars").select(self._by(together)).collect() if together else pl.DataFrame()
         return {name: read[name] if name in together else self.column(name) for name in names}
 
     def column(self, name: str) -> pl.Series | None:
@@ -149,10 +167,14 @@ class PinnedRun:
         if table is None:
             return None
         if table == "scalars":
-            return self.scan(table).select(name).collect().to_series()
-        other = self.scan(table).select("sort_index", name).collect()
+            return self.scan(table).select(self._by([name])).collect().to_series()
+        other = self.scan(table).select("sort_index", *self._by([name])).collect()
         at = np.searchsorted(other["sort_index"].to_numpy(), self.sort_index)
         return other[name][at]
+
+    def _by(self, names: Sequence[str]) -> list[pl.Expr]:
+        """Columns under the names by which they are asked for."""
+        return [pl.col(self.named(name)).alias(name) for name in names]
 
 
 def pinned(objects: Objects, name: str, version: Any, run: Any) -> list[PinnedRun]:
@@ -161,13 +183,15 @@ def pinned(objects: Objects, name: str, version: Any, run: Any) -> list[PinnedRu
     Raises:
         NotFoundError: there is none.
     """
+    renames = renames_now(objects, name)
     if is_all(version) or is_all(run):
-        return [PinnedRun(objects, key, result) for key, result in finished_runs(objects, name, version, run)]
+        return [PinnedRun(objects, key, result, renames) for key, result in finished_runs(objects, name, version, run)]
     key, result = one_run(objects, name, version, run)
     if result is not None:
-        return [PinnedRun(objects, key, result)]
+        return [PinnedRun(objects, key, result, renames)]
     plan = RunPlan.load(objects, key)
-    return [PinnedRun(objects, key, None, scan_parts(plan, "scalars").collect())]
+    rows = scan_parts(plan, "scalars", renames.of("scalars")).collect()
+    return [PinnedRun(objects, key, None, renames, rows)]
 
 
 def at_pins(objects: Objects, name: str, pins: Sequence[Pin]) -> list[PinnedRun]:
@@ -180,6 +204,7 @@ def at_pins(objects: Objects, name: str, pins: Sequence[Pin]) -> list[PinnedRun]
 
 
 def _at(objects: Objects, name: str, pins: Sequence[Pin]) -> Iterator[PinnedRun]:
+    renames = renames_now(objects, name)
     for version, folder, gather in pins:
         key = RunKey(name, version, folder)
         result = read_result(objects, key) if objects.exists(key.manifest) else None
@@ -187,7 +212,7 @@ def _at(objects: Objects, name: str, pins: Sequence[Pin]) -> Iterator[PinnedRun]
             raise NotFoundError(f"the run {key.path} is not there any more as this dataset was made of it")
         if result.gather != gather:
             result = _earlier(objects, key, result, gather)
-        yield PinnedRun(objects, key, result)
+        yield PinnedRun(objects, key, result, renames)
 
 
 def _earlier(objects: Objects, key: RunKey, now: RunResult, gather: str) -> RunResult:

@@ -38,7 +38,8 @@ def shares_of(rows: Rows, runs: Sequence[PinnedRun], by: tuple[str, ...] | None)
         whole = len(at) == len(run.sort_index)
         found = {name: values if whole else values[at] for name, values in columns.items() if values is not None}
         found |= {name: _by_content(run, values) for name, values in found.items() if _is_file(run, name)}
-        share[where] = shares(hash_rows(found, len(at)))
+        # By its first name: a field that is renamed moves no row.
+        share[where] = shares(hash_rows({run.first_named(name): values for name, values in found.items()}, len(at)))
     return share
 
 
@@ -59,8 +60,8 @@ def _inputs(run: PinnedRun) -> list[str]:
 
 
 def _is_file(run: PinnedRun, column: str) -> bool:
-    table = run.table_of(column)
-    return table is not None and run.schemas[table][column].kind.is_file
+    found = run.column_of(column)
+    return found is not None and found.kind.is_file
 
 
 def _by_content(run: PinnedRun, uris: pl.Series) -> pl.Series:

@@ -18,6 +18,7 @@ from scythe.gather.run_files import scan_result, schema_of_result
 from scythe.record.find import find_run, listed, resolve_version, run_keys, versions_of
 from scythe.record.generations import Generations
 from scythe.record.layout import RunKey, folder_of
+from scythe.record.manifest import renames_now
 from scythe.record.results import RunResult, finished_result
 from scythe.record.versions import SemVer
 from scythe_catalog.iceberg.scan import scan as scan_table
@@ -78,8 +79,10 @@ def scan_many(
     table: str,
     run: Any,
     columns: Sequence[str] | None = None,
-) -> pl.LazyFrame:
+) -> tuple[pl.LazyFrame, Mapping[str, str]]:
     """All rows of a table of the runs that are asked for, in no order, with `version` and `run_datetime` behind them.
+
+    Beside it the former names of its columns -> their names.
 
     Raises:
         NotFoundError: there is no such run, or no such table.
@@ -90,7 +93,12 @@ def scan_many(
     generations = Generations(catalog, name, objects)
     opened = generations.of(table)
     hidden = tuple(unpublished(objects, name))
-    own = [found for key in hidden if key in keys and (found := _Own.of(objects, key, table)) is not None]
+    renamed: dict[str, str] = {}
+    for one in opened:
+        renamed |= one.renamed
+    if hidden:
+        renamed |= renames_now(objects, name).of(table)
+    own = [found for key in hidden if key in keys and (found := _Own.of(objects, key, table, renamed)) is not None]
     if not (opened or own):
         raise NotFoundError(f"{name!r} has no table {table!r}; it has {listed(generations.tables())}")
     partition = {} if is_all(version) else {"version": resolve_version(objects, name, version)}
@@ -101,11 +109,12 @@ def scan_many(
     for other in parts[1:]:
         schema = united(schema, other.schema)
     wanted = {key.version for key in keys}
-    check_units([part.schema for part in parts if isinstance(part, _Own) or part.versions & wanted], columns)
+    asked = [renamed.get(column, column) for column in columns] if columns is not None else None
+    check_units([part.schema for part in parts if isinstance(part, _Own) or part.versions & wanted], asked)
     unlike = _unlike([part.schema for part in parts])
     frames = [part.scan(partition).with_columns(_unified(part.schema, schema, unlike)) for part in parts]
     joined = pl.concat(frames, how="diagonal_relaxed") if len(frames) > 1 else frames[0]
-    return joined.select([*schema.names, *PARTITION_COLUMNS])
+    return joined.select([*schema.names, *PARTITION_COLUMNS]), renamed
 
 
 def check_units(schemas: Sequence[TableSchema], columns: Sequence[str] | None) -> None:
@@ -152,13 +161,17 @@ class _Own:
     schema: TableSchema
 
     @classmethod
-    def of(cls, objects: Objects, key: RunKey, table: str) -> _Own | None:
+    def of(cls, objects: Objects, key: RunKey, table: str, renamed: Mapping[str, str]) -> _Own | None:
         result = finished_result(objects, key)
         if result is None or table not in result.tables:
             return None
-        frame, schema = scan_result(objects, result.tables[table]), schema_of_result(objects, result.tables[table])
+        found = result.tables[table]
+        frame, schema = scan_result(objects, found, renamed), schema_of_result(objects, found)
         moment = pl.lit(key.moment).cast(pl.Datetime("us", "UTC"))
-        return cls(frame.with_columns(pl.lit(key.version).alias("version"), moment.alias("run_datetime")), schema)
+        return cls(
+            frame.with_columns(pl.lit(key.version).alias("version"), moment.alias("run_datetime")),
+            schema.renamed(renamed),
+        )
 
     def scan(self, _: Mapping[str, Any]) -> pl.LazyFrame:
         return self.frame

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -11,9 +12,10 @@ from scythe.errors import NotFoundError, ReadError
 from scythe.gather.publish import is_unpublished
 from scythe.gather.run_files import scan_parts, scan_result
 from scythe.gather.status import status_of
-from scythe.names import ID_LEVELS
-from scythe.record.find import find_run, listed, meant, resolve_version, run_keys
+from scythe.names import ID_LEVELS, meant
+from scythe.record.find import find_run, listed, resolve_version, run_keys
 from scythe.record.layout import RunKey
+from scythe.record.manifest import renames_now
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult, finished_result
 from scythe_catalog.iceberg.scan import scan as scan_table
@@ -63,11 +65,26 @@ def scan_run(
     Raises:
         NotFoundError: it has no such table or column.
     """
+    names, catalog_table = _known(objects, key, result, table)
+    if result is not None and not (result.tables[table].untold or is_unpublished(objects, key)):
+        opened = catalog.table(key.experiment, catalog_table)
+        wanted = chosen(columns, names, table, ids, opened.renamed)
+        return scan_table(opened, key.partition, columns=wanted.stored).select(wanted.shown)
+    # The catalog does not show it, or not all of it.
+    renamed = renames_now(objects, key.experiment).of(table)
+    wanted = chosen(columns, names, table, ids, renamed)
+    if result is None:
+        return scan_parts(RunPlan.load(objects, key), table, renamed).select(wanted.shown)
+    return scan_result(objects, result.tables[table], renamed).select(wanted.shown)
+
+
+def _known(objects: Objects, key: RunKey, result: RunResult | None, table: str) -> tuple[list[str], str]:
+    """The columns of a table of a run as its files have them, and its table in the catalog."""
     if result is not None:
-        known = {name: (found.catalog_table, found.columns) for name, found in result.tables.items()}
+        known = {name: (found.columns, found.catalog_table) for name, found in result.tables.items()}
     else:
         tables = RunPlan.load(objects, key).tables
-        known = {name: (planned.catalog_table, list(planned.schema.names)) for name, planned in tables.items()}
+        known = {name: (list(planned.schema.names), planned.catalog_table) for name, planned in tables.items()}
     if result is not None and table in result.left_out:
         raise NotFoundError(
             f"the table {table!r} of {key.path} was left out when the run was downloaded; it lies at {result.left_out[table]}: "
@@ -76,31 +93,50 @@ def scan_run(
     if table not in known:
         later = "" if result is not None else "; dataframes can be read when the run is finished"
         raise NotFoundError(f"{key.path} has no table {table!r}; it has {', '.join(sorted(known))}{later}")
-    wanted = chosen(columns, known[table][1], table, ids)
-    if result is None:
-        return scan_parts(RunPlan.load(objects, key), table).select(wanted)
-    if result.tables[table].untold or is_unpublished(objects, key):  # the catalog does not show it, or not all of it
-        return scan_result(objects, result.tables[table]).select(wanted)
-    return scan_table(catalog.table(key.experiment, known[table][0]), key.partition, columns=wanted)
+    return known[table]
 
 
-def chosen(columns: Sequence[str] | None, names: Sequence[str], table: str, ids: bool) -> list[str]:
+@dataclass(frozen=True)
+class Chosen:
+    """The columns that are asked for."""
+
+    #: As they are called now, each once.
+    stored: list[str]
+    #: All of them, under the names by which they are asked for.
+    shown: list[pl.Expr]
+
+
+def chosen(
+    columns: Sequence[str] | None, names: Sequence[str], table: str, ids: bool, renamed: Mapping[str, str]
+) -> Chosen:
     """The columns that are asked for, if there are such; where none are, all, or all but the identifiers.
+
+    Args:
+        columns: As they are called now, or by a former name: then they are shown by that.
+        names: Those that there are, as files have them.
+        table: For messages.
+        ids: Whether identifiers are among them where no columns are asked for.
+        renamed: Former name -> name.
 
     Raises:
         NotFoundError: there is none of a name.
         ReadError: one is named twice, or `columns` is a single name.
     """
+    there = [renamed.get(name, name) for name in names]
     if columns is None:
-        return [name for name in names if ids or name not in ID_LEVELS]
+        kept = [name for name in there if ids or name not in ID_LEVELS]
+        return Chosen(kept, [pl.col(kept)])
     if isinstance(columns, str | bytes):
         raise ReadError(f"columns={columns!r} is one name: give a list of names, [{columns!r}]")
     wanted = list(columns)
-    for i, name in enumerate(wanted):
-        if name not in names:
+    now = [name if name in there else renamed.get(name, name) for name in wanted]
+    for i, (name, column) in enumerate(zip(wanted, now, strict=True)):
+        if column not in there:
             raise NotFoundError(
-                f"the table {table!r} has no column {name!r}{meant(name, names)}; it has {', '.join(names)}"
+                f"the table {table!r} has no column {name!r}{meant(name, there)}; it has {', '.join(there)}"
             )
         if name in wanted[:i]:
             raise ReadError(f"the column {name!r} is asked for twice: a frame has one column of a name")
-    return wanted
+    return Chosen(
+        list(dict.fromkeys(now)), [pl.col(column).alias(name) for name, column in zip(wanted, now, strict=True)]
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.define.experiment import Experiment
+from scythe.define.schemas import ExperimentSchemas
 from scythe.errors import RunError
 from scythe.record.results import RunResult
 from scythe_catalog.schema import CompiledModel, arrow_to_models
@@ -19,20 +20,27 @@ _BATCH_ROWS = 8192
 
 
 def pairs(
-    objects: Objects, experiment: Experiment, result: RunResult
+    objects: Objects, experiment: Experiment, result: RunResult, renamed: Mapping[str, str]
 ) -> Iterator[tuple[ExperimentInputSpec, ExperimentOutputSpec]]:
-    """The pairs of a finished run, ordered by `sort_index`.
+    """The pairs of a finished run, ordered by `sort_index`; its files may have former names of what was `renamed` since.
 
     Raises:
         RunError: a column that a model needs is not in the files.
     """
     schemas = experiment.schemas
-    for table in _batches(objects, result, bool(schemas.file_outputs)):
+    for stored in _batches(objects, result, bool(schemas.file_outputs)):
+        table = stored.rename_columns([_known(name, renamed, schemas) for name in stored.column_names])
         inputs = arrow_to_models(_needed(table, schemas.input, result), schemas.input)
         outputs = arrow_to_models(_needed(table, schemas.output, result), schemas.output)
         for output in outputs:
             output.__dict__["dataframes"] = {}
         yield from zip(inputs, outputs, strict=True)
+
+
+def _known(name: str, renamed: Mapping[str, str], schemas: ExperimentSchemas) -> str:
+    """What the models call a column of a file: they may be those of today, or those that the run was made with."""
+    now = renamed.get(name, name)
+    return now if now in schemas.input.schema or now in schemas.output.schema else name
 
 
 def _batches(objects: Objects, result: RunResult, with_files: bool) -> Iterator[pa.Table]:

@@ -29,6 +29,7 @@ from scythe.reader.many_runs import finished_runs, is_all, scan_many, wanted_run
 from scythe.reader.one_run import chosen, one_run, scan_run
 from scythe.record.find import name_of
 from scythe.record.generations import catalog_of
+from scythe.record.manifest import renames_now
 from scythe.record.versions import SemVer
 from scythe.runs.listing import list_experiments, list_runs
 from scythe.runs.run import ExperimentRun
@@ -59,7 +60,7 @@ def read(
         table: `scalars`, `errors`, `tasks`, `result_file_refs`, `logs` or the name of a dataframe.
         run: None for the version's latest finished run, `"all"`, or one run, finished or not: its folder's name, its
             datetime, its whole name, or the ExperimentRun that `allocate` gave.
-        columns: These columns only, in this order.
+        columns: These columns only, in this order; one that was renamed by its name, or by a former one, which it then has.
         ids: False leaves out the identifiers `experiment_id`, `sort_index`, `root_workflow_run_id` and `workflow_run_id`;
             where `columns` is given, that decides.
         distinct: With `run="all"` of one version: each input once, by its newest row. Inputs are equal as `allocate(reuse=True)` has it.
@@ -116,7 +117,7 @@ def scan(
         table: `scalars`, `errors`, `tasks`, `result_file_refs`, `logs` or the name of a dataframe.
         run: None for the version's latest finished run, `"all"`, or one run, finished or not: its folder's name, its
             datetime, its whole name, or the ExperimentRun that `allocate` gave.
-        columns: These columns only, in this order.
+        columns: These columns only, in this order; one that was renamed by its name, or by a former one, which it then has.
         ids: False leaves out the identifiers `experiment_id`, `sort_index`, `root_workflow_run_id` and `workflow_run_id`;
             where `columns` is given, that decides.
         distinct: With `run="all"` of one version: each input once, by its newest row. Inputs are equal as `allocate(reuse=True)` has it.
@@ -160,10 +161,10 @@ def _scan(
     if not (is_all(version) or is_all(run)):
         key, result = one_run(objects, name, version, run)
         return scan_run(catalog, objects, key, result, table, columns, ids)
-    frame = scan_many(catalog, objects, name, version, table, run, columns)
-    wanted = chosen(columns, frame.collect_schema().names(), table, ids)
+    frame, renamed = scan_many(catalog, objects, name, version, table, run, columns)
+    wanted = chosen(columns, frame.collect_schema().names(), table, ids, renamed).shown
     if distinct:
-        among = scan_many(catalog, objects, name, version, "tasks", run) if table == "errors" else None
+        among = scan_many(catalog, objects, name, version, "tasks", run)[0] if table == "errors" else None
         frame = newest_rows(objects, wanted_runs(objects, name, version, run), frame, among)
     if in_order:  # by all of a row's place, whether or not it is selected; `version` parts runs of the same second
         frame = frame.sort("run_datetime", "sort_index", "version", maintain_order=True)
@@ -258,15 +259,16 @@ def rows(
 
     found = experiment_of(experiment)
     objects, name = storage(), name_of(experiment)
+    renamed = renames_now(objects, name).columns
     if is_all(version) or is_all(run):
         runs = finished_runs(objects, name, version, run)
-        return chain.from_iterable(pairs(objects, found, result) for _, result in runs)
+        return chain.from_iterable(pairs(objects, found, result, renamed) for _, result in runs)
     key, result = one_run(objects, name, version, run)
     if result is None:
         raise RunError(
             f"the run {key.path} is not finished: read its rows so far with scythe.read(..., run={key.folder!r})"
         )
-    return pairs(objects, found, result)
+    return pairs(objects, found, result, renamed)
 
 
 __all__ = ["files", "list_experiments", "list_runs", "read", "rows", "scan"]

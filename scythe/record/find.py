@@ -7,7 +7,6 @@ reservation has a number. Runs of before there were numbers come first, in the o
 from __future__ import annotations
 
 import datetime as dt
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -285,12 +284,6 @@ def listed(names: Sequence[object]) -> str:
     """Names for a message, the last twenty of them."""
     shown = [str(n) for n in names[-_SHOWN:]]
     return ("… " if len(names) > _SHOWN else "") + (", ".join(shown) or "nothing")
-
-
-def meant(name: object, there: Sequence[str]) -> str:
-    """For a message: which name was meant by one that is not there, empty where none is like it."""
-    near = difflib.get_close_matches(name, there, 1) if isinstance(name, str) else []
-    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def _runs_of(objects: Objects, experiment: str, version: str) -> str:

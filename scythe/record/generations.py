@@ -11,18 +11,20 @@ import contextlib
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
+from scythe.define.renames import Renames
 from scythe.define.schemas import PARTITION
 from scythe.errors import CatalogError, StorageError
 from scythe.names import CATALOG
 from scythe.record.format import FORMAT, FORMAT_KEY, check_format
 from scythe.record.layout import RunKey
+from scythe.record.manifest import renames_until
 from scythe.record.versions import SemVer
 from scythe_catalog.iceberg.catalog import Catalog
 from scythe_catalog.iceberg.tables import Table
 from scythe_catalog.names import folded
-from scythe_catalog.schema import Severity, TableSchema, compare
+from scythe_catalog.schema import Severity, TableSchema
 from scythe_catalog.storage.objects import Objects
 
 _TABLE = "scythe.table"
@@ -43,10 +45,12 @@ def catalog_of(objects: Objects, name: str | None = None) -> Catalog:
 class Generations:
     """The tables of one experiment in a catalog, by the table of a run that they hold."""
 
-    def __init__(self, catalog: Catalog, experiment: str, objects: Objects) -> None:
+    def __init__(self, catalog: Catalog, experiment: str, objects: Objects, renames: Renames | None = None) -> None:
+        """`renames` are those until the version that is opened; else they are read from the version's record."""
         self.catalog, self.experiment, self._objects = catalog, experiment, objects
-        #: What `open` has changed: each table before (None: it is new) and after.
-        self._changed: list[tuple[Table | None, Table]] = []
+        self._given, self._recorded = renames, dict[str, Renames]()
+        #: What was changed: each table, by its name, before (None: it is new) and after.
+        self._changed: dict[str, tuple[Table | None, Table]] = {}
         self._names: list[str] | None = None
 
     def names(self) -> list[str]:
@@ -96,12 +100,33 @@ class Generations:
         Raises:
             CatalogError: the catalog does not take it.
         """
-        major = SemVer.parse(key.version).major
+        major, renames = SemVer.parse(key.version).major, self.renames(key.version).of(table)
         for _ in range(_TRIES - 1):
             with contextlib.suppress(CatalogError):
-                return self._open(table, schema, major)
+                return self._named(self._open(table, schema, major), renames)
             self._names = None
-        return self._open(table, schema, major)
+        return self._named(self._open(table, schema, major), renames)
+
+    def renames(self, version: str) -> Renames:
+        """What was renamed until a version."""
+        if self._given is not None:
+            return self._given
+        if version not in self._recorded:
+            self._recorded[version] = renames_until(self._objects, self.experiment, version)
+        return self._recorded[version]
+
+    def rename(self, renames: Renames) -> None:
+        """Gives the columns of all tables the names that they have since; files keep the former ones.
+
+        Raises:
+            CatalogError: a table has a column of such a name already.
+        """
+        if renames.columns:
+            for owner, table in self.all():
+                self._named(table, renames.of(owner))
+
+    def _named(self, table: Table, names: Mapping[str, str]) -> Table:
+        return self._noted(table, table.under_new_names(names))
 
     def _open(self, table: str, schema: TableSchema, major: int) -> Table:
         names = self.names()
@@ -111,7 +136,7 @@ class Generations:
                 return self._noted(generation, generation.widened(schema))
         if not any(major in _majors(g) for g in opened) and opened:
             newest = opened[-1]
-            if compare(newest.schema, schema).severity is not Severity.BREAKING and newest.can_hold(schema):
+            if newest.can_hold(schema) and newest.difference(schema).severity is not Severity.BREAKING:
                 majors = json.dumps(sorted({*_majors(newest), major}))
                 return self._noted(newest, newest.widened(schema, {_MAJORS: majors}))
         properties = {_TABLE: table, _MAJORS: json.dumps([major]), _FORMAT: str(FORMAT)}
@@ -125,17 +150,18 @@ class Generations:
 
     def _noted(self, before: Table | None, after: Table) -> Table:
         if before is None or before.iceberg.metadata_location != after.iceberg.metadata_location:
-            self._changed.append((before, after))
+            name = after.iceberg.name()[-1]
+            self._changed[name] = (self._changed[name][0] if name in self._changed else before, after)
         return after
 
     def undo(self, *, alone: bool) -> None:
-        """Takes back what `open` has changed, where nobody has committed since: an allocation has failed.
+        """Takes back what was changed, where nobody has committed since: an allocation has failed.
 
         A new table is dropped only where nobody else can have seen it (`alone`).
         """
-        for before, after in reversed(self._changed):
+        for before, after in self._changed.values():
             if before is not None:
-                after.narrowed(before.schema, {_MAJORS: json.dumps(_majors(before))})
+                after.narrowed(before, {_MAJORS: json.dumps(_majors(before))})
             elif alone:
                 self.catalog.drop(self.experiment, after.iceberg.name()[-1])
         self._changed.clear()

@@ -13,11 +13,13 @@ from pydantic import Field, create_model
 from pydantic.json_schema import GenerateJsonSchema
 
 from scythe.define.experiment import Experiment
+from scythe.define.renames import Renames
 from scythe.errors import FormatError, RunDamaged
 from scythe.record.find import run_keys
-from scythe.record.format import FORMAT, FORMAT_KEY, check_format
-from scythe.record.layout import RunKey
+from scythe.record.format import FORMAT, FORMAT_KEY, check_format, parse
+from scythe.record.layout import RunKey, version_record, version_records
 from scythe.record.provenance import Provenance
+from scythe.record.versions import parse_folders
 from scythe_catalog.iceberg.datafile import stored_schema
 from scythe_catalog.redaction import redacted
 from scythe_catalog.storage.objects import Objects
@@ -183,9 +185,8 @@ def binding(schemas: Mapping[str, Any]) -> dict[str, Any]:
     """What of both schemas binds the runs of a version: neither what is said about columns, nor their order."""
     said = ("doc", "unit", "bounds")
     return {
-        side: sorted(({k: v for k, v in c.items() if k not in said} for c in columns), key=lambda c: c["name"])
-        for side, columns in schemas.items()
-        if side != FORMAT_KEY
+        side: sorted(({k: v for k, v in c.items() if k not in said} for c in schemas[side]), key=lambda c: c["name"])
+        for side in ("input", "output")
     }
 
 
@@ -202,3 +203,32 @@ def schemas_of_version(objects: Objects, experiment: str, version: str) -> dict[
             if (schemas := schemas_of_run(objects, key)) is not None:
                 return schemas
     return None
+
+
+def recorded_schemas(objects: Objects, experiment: str, version: str) -> dict[str, Any] | None:
+    """Both schemas of a version, and what was renamed until then: by its record, else by a run; None where neither tells.
+
+    Raises:
+        RunDamaged: the record is damaged, and no run tells.
+    """
+    record = version_record(experiment, version)
+    try:
+        return parse(objects.read(record), objects.uri(record))
+    except FileNotFoundError:
+        return schemas_of_version(objects, experiment, version)
+    except RunDamaged:
+        if (told := schemas_of_version(objects, experiment, version)) is None:
+            raise
+        return told
+
+
+def renames_until(objects: Objects, experiment: str, version: str) -> Renames:
+    """What was renamed until a version."""
+    return Renames.from_json(recorded_schemas(objects, experiment, version))
+
+
+def renames_now(objects: Objects, experiment: str) -> Renames:
+    """What was renamed until the latest version: files of the runs before have the former names."""
+    recorded = (name.removesuffix(".json") for name in objects.files(version_records(experiment)))
+    versions = parse_folders(recorded)
+    return renames_until(objects, experiment, str(versions[-1])) if len(versions) > 1 else Renames()

@@ -13,7 +13,7 @@ from scythe.errors import NotFoundError, RunDamaged, RunError
 from scythe.gather.run_files import scan_result
 from scythe.leaf.input_files import contents_of
 from scythe.names import ID_LEVELS, RESERVED_TABLES
-from scythe.record.manifest import read_manifest, schemas_of_run
+from scythe.record.manifest import read_manifest, renames_now, schemas_of_run
 from scythe.record.results import RunResult
 from scythe.runs.run import ExperimentRun
 from scythe_catalog.schema import Difference, TableSchema, compare
@@ -99,6 +99,8 @@ class _Side:
     result: RunResult
     schemas: Mapping[str, TableSchema]
     made_by: Mapping[str, str]
+    #: Former name -> name of columns, until now.
+    renamed: Mapping[str, str]
 
     @classmethod
     def of(cls, run: ExperimentRun) -> _Side:
@@ -108,15 +110,22 @@ class _Side:
                 f"{run.experiment_id} is {run.status}: compare when it is finished; `scythe resume` goes on with one that has stopped"
             )
         with _whole(run):
-            schemas = schemas_of_run(run.objects, run.key)
+            schemas, renamed = (
+                schemas_of_run(run.objects, run.key),
+                renames_now(run.objects, run.key.experiment).columns,
+            )
         if schemas is None:
             raise RunError(f"{run.experiment_id} does not tell its models: it was made by an early version of Scythe")
-        return cls(run, result, {side: TableSchema.from_json(schemas[side]) for side in schemas}, _made_by(run))
+        told = {side: TableSchema.from_json(schemas[side]) for side in ("input", "output")}
+        return cls(run, result, {side: own.renamed(renamed) for side, own in told.items()}, _made_by(run), renamed)
 
     def shared(self, side: str, other: _Side) -> list[str]:
         """Fields of a model that both have among their scalars."""
-        there = {*self.result.tables["scalars"].columns} & {*other.result.tables["scalars"].columns}
+        there = self._scalars() & other._scalars()
         return [n for n in self.schemas[side].names if n in other.schemas[side] and n in there]
+
+    def _scalars(self) -> set[str]:
+        return {self.renamed.get(name, name) for name in self.result.tables["scalars"].columns}
 
     def others(self) -> list[str]:
         """Outputs that are no scalars."""
@@ -128,7 +137,7 @@ class _Side:
         objects = self.run.objects
         with _whole(self.run):
             scalars, errors = (
-                scan_result(objects, self.result.tables[name]).collect() for name in ("scalars", "errors")
+                scan_result(objects, self.result.tables[name], self.renamed).collect() for name in ("scalars", "errors")
             )
         outputs = [name for name in self.schemas["output"].names if name in scalars.columns]
         rows = pl.concat(

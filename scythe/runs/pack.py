@@ -18,9 +18,8 @@ from scythe.gather.packs import packs_of
 from scythe.gather.parts import stored_parts
 from scythe.gather.publish import Gathered, publish, record
 from scythe.leaf.shards import Shards
-from scythe.names import ID_LEVELS, file_names
+from scythe.names import ID_LEVELS, file_names, meant
 from scythe.record.attempts import check_newest
-from scythe.record.find import meant
 from scythe.record.generations import Generations, catalog_of
 from scythe.record.layout import RunKey
 from scythe.record.lease import Lease

@@ -197,6 +197,7 @@ class _Experiment:
     def _ensure(self, run: _Run) -> None:
         """Sees that each table of a run stands where its records say, or lets it stand where it can."""
         generations = Generations(self.catalog, self.name, self.objects)
+        generations.rename(generations.renames(run.key.version))
         if run.result is None:
             self._planned_anew(run, generations)
             return
@@ -233,7 +234,7 @@ class _Experiment:
         schema = TableSchema.from_arrow(stored)
         try:
             table = self.catalog.table(self.name, recorded)
-            if table.can_hold(schema) and set(schema.names) <= set(table.schema.names):
+            if table.can_hold(schema) and {*schema.renamed(table.renamed).names} <= {*table.schema.names}:
                 return table
         except TableNotFound:
             pass  # the catalog was lost, wholly or in part

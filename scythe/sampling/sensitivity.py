@@ -15,7 +15,7 @@ from scythe.reader.one_run import one_run
 from scythe.reader.verbs import AskedRun, AskedVersion, read
 from scythe.record.find import name_of
 from scythe.record.layout import RunKey
-from scythe.record.manifest import read_manifest, schemas_of_run
+from scythe.record.manifest import read_manifest, renames_now, schemas_of_run
 from scythe.sampling import plans
 from scythe.settings import storage
 from scythe_catalog.schema import TableSchema
@@ -78,7 +78,8 @@ def of_run(objects: Objects, key: RunKey) -> pl.DataFrame:
         )
     rows = _results(key, len(points))
     told = schemas_of_run(objects, key) or {}
-    own = TableSchema.from_json(told["output"]).names
+    renamed = renames_now(objects, key.experiment).columns
+    own = {renamed.get(name, name) for name in TableSchema.from_json(told["output"]).names}
     outputs = [name for name in rows.select(cs.numeric() | cs.boolean()).columns if name in own]
     found = [_of_output(how, names, points, rows[output], output) for output in outputs]
     if not found:

@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from scythe.engines.pool.cores import cpus
 from scythe.errors import InputError
 
 #: Those that have a next point.
 SEQUENCES = ("sobol", "halton")
 METHODS = (*SEQUENCES, "lhs", "random")
+#: Points from which on threads are worth their start.
+_MANY = 10_000
 
 
 class Points:
@@ -22,7 +25,7 @@ class Points:
 
     def __init__(self, method: str, dimensions: int, seed: int) -> None:
         """Raises InputError where SciPy is not installed, or has no such sequence of so many dimensions."""
-        self._dimensions = dimensions
+        self._method, self._dimensions = method, dimensions
         self._generator = np.random.Generator(np.random.PCG64(seed))
         self._engine = _engine(method, dimensions, self._generator) if method != "random" and dimensions else None
 
@@ -38,7 +41,9 @@ class Points:
         with warnings.catch_warnings():
             # Any number of points may be asked for; those of Sobol are most even in powers of two.
             warnings.simplefilter("ignore", UserWarning)
-            return np.minimum(self._engine.random(count), np.nextafter(1.0, 0.0))
+            # The points are the same, however many threads make them.
+            more = {"workers": cpus()} if self._method == "halton" and count > _MANY else {}
+            return np.minimum(self._engine.random(count, **more), np.nextafter(1.0, 0.0))
 
 
 def _engine(method: str, dimensions: int, generator: np.random.Generator) -> Any:

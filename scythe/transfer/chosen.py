@@ -16,8 +16,9 @@ import polars as pl
 from scythe.errors import NotFoundError, ReadError, TransferError
 from scythe.gather.parts import number_of
 from scythe.gather.run_files import scan_parts
-from scythe.record.find import meant
+from scythe.names import meant
 from scythe.record.layout import RunKey
+from scythe.record.manifest import renames_now
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult
 from scythe.remote.packed import PREFIX, taken_apart
@@ -245,7 +246,9 @@ def _rows(places: Places, asked: Asked) -> pl.LazyFrame | None:
     if scalars is None:
         raise NotFoundError(f"{places.key.path} has no table 'scalars', by which where= chooses rows")
     try:
-        rows = scalars[0].filter(asked.where).select(_KEY)
+        renamed = renames_now(places.source, places.key.experiment).of("scalars")
+        both = [pl.col(former).alias(name) for former, name in renamed.items() if former in scalars[1]]
+        rows = scalars[0].with_columns(both).filter(asked.where).select(_KEY)
         rows.collect_schema()
     except pl.exceptions.ColumnNotFoundError as error:
         named = str(error).splitlines()[0].split('"')

@@ -17,11 +17,11 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from scythe_catalog.errors import CatalogError, CommitConflict
+from scythe_catalog.errors import CatalogError, CommitConflict, SchemaError
 from scythe_catalog.iceberg.datafile import DataFile, field_ids
 from scythe_catalog.iceberg.partition import EPOCH, Partition, data_file, files_of, swap
 from scythe_catalog.iceberg.upkeep import OLD_SECONDS, unneeded
-from scythe_catalog.schema.compare import clashes, united
+from scythe_catalog.schema.compare import Difference, clashes, compare, united
 from scythe_catalog.schema.table_schema import SCHEMA_KEY, TableSchema
 from scythe_catalog.storage.objects import Found, Objects
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from pyiceberg.table import Transaction
 
 LEDGER = "scythe.committed."
+#: Property: the names that columns had (files keep them), and those that they have.
+_RENAMED = "scythe.renamed"
 _KEPT_SNAPSHOTS, _MANY_SNAPSHOTS = 5, 20
 _PATIENCE_SECONDS = 300.0
 _QUEUE_SECONDS = 5.0
@@ -54,28 +56,70 @@ class Table:
         return TableSchema.from_json(json.loads(stored))
 
     @property
+    def renamed(self) -> dict[str, str]:
+        """The names that columns had before -> those that they have now."""
+        return json.loads(self.iceberg.properties.get(_RENAMED, "{}"))
+
+    @property
     def ids(self) -> dict[str, int]:
-        """Column path -> field id, for writers of data files."""
-        return field_ids(self.iceberg.schema())
+        """Column path -> field id, for writers of data files; a column that was renamed has its former names, too."""
+        ids = field_ids(self.iceberg.schema())
+        former = {
+            old + path[len(new) :]: i
+            for old, new in self.renamed.items()
+            for path, i in ids.items()
+            if path == new or path.startswith(f"{new}.")
+        }
+        return {**former, **ids}
 
     def can_hold(self, schema: TableSchema) -> bool:
-        """Whether the table can be widened so that it holds rows of `schema`."""
-        return not clashes(self.schema, schema)
+        """Whether the table can be widened so that it holds rows of `schema`, under whichever names its columns had."""
+        try:
+            return not clashes(self.schema, schema.renamed(self.renamed))
+        except SchemaError:
+            return False
+
+    def difference(self, schema: TableSchema) -> Difference:
+        """What changed from the columns of the table to these."""
+        return compare(self.schema, schema.renamed(self.renamed))
+
+    def under_new_names(self, names: Mapping[str, str]) -> Table:
+        """The table with columns renamed (old name -> new name); files that it has, and files to come, may have the former name.
+
+        Raises:
+            CatalogError: it has a column of a new name already.
+        """
+        if not _renaming(self, names):
+            return self
+
+        def change(table: pyiceberg.table.Table, tx: Transaction) -> bool:
+            renaming = _renaming(Table(table), names)
+            if renaming is None:
+                return False
+            there, told, schema = renaming
+            if there:
+                with tx.update_schema() as update:
+                    for old, new in there.items():
+                        update.rename_column(old, new)
+            tx.set_properties({_RENAMED: json.dumps(told), SCHEMA_KEY: json.dumps(schema.to_json())})
+            return True
+
+        return self._commit(change)
 
     def widened(self, schema: TableSchema, properties: Mapping[str, str] | None = None) -> Table:
         """The table with what `schema` adds to it; unchanged where it adds nothing."""
 
         from scythe_catalog.iceberg.types import iceberg_schema
 
-        if united(self.schema, schema) == self.schema and not _untold(self.iceberg, properties):
+        if united(self.schema, schema.renamed(self.renamed)) == self.schema and not _untold(self.iceberg, properties):
             return self
 
         def change(table: pyiceberg.table.Table, tx: Transaction) -> bool:
-            current = Table(table).schema
-            clash = clashes(current, schema)
+            current, added = Table(table).schema, schema.renamed(Table(table).renamed)
+            clash = clashes(current, added)
             if clash:
                 raise CatalogError(f"{'.'.join(table.name())} cannot hold the new columns:\n  " + "\n  ".join(clash))
-            wide = united(current, schema)
+            wide = united(current, added)
             told = _untold(table, properties)
             if wide != current:
                 with tx.update_schema() as update:
@@ -90,18 +134,23 @@ class Table:
 
         return self._commit(change)
 
-    def narrowed(self, schema: TableSchema, properties: Mapping[str, str]) -> Table:
-        """The table with the columns of `schema` alone, unless somebody has committed since it was loaded."""
-        known = self.iceberg.metadata_location
+    def narrowed(self, before: Table, properties: Mapping[str, str]) -> Table:
+        """The table with the columns, and the names, that it had before, unless somebody has committed since it was loaded."""
+        known, schema = self.iceberg.metadata_location, before.schema
 
         def change(table: pyiceberg.table.Table, tx: Transaction) -> bool:
             if table.metadata_location != known:
                 return False
+            now = Table(table)
+            back = {new: old for old, new in now.renamed.items() if old in schema and new not in schema}
             with tx.update_schema() as update:
-                for column in Table(table).schema:
-                    if column.name not in schema:
+                for column in now.schema:
+                    if column.name in back:
+                        update.rename_column(column.name, back[column.name])
+                    elif column.name not in schema:
                         update.delete_column(column.name)
-            tx.set_properties({SCHEMA_KEY: json.dumps(schema.to_json()), **properties})
+            named = {_RENAMED: json.dumps(before.renamed)} if now.renamed != before.renamed else {}
+            tx.set_properties({SCHEMA_KEY: json.dumps(schema.to_json()), **named, **properties})
             return True
 
         return self._commit(change)
@@ -240,6 +289,21 @@ class Table:
                         raise CommitConflict(f"no commit to {'.'.join(table.name())} went through: {error}") from error
             time.sleep(random.uniform(0, pause))
             pause = min(pause * 1.6, 1.0)
+
+
+def _renaming(table: Table, names: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str], TableSchema] | None:
+    """Which columns of a table get new names, the former names that it has then, and its schema; None where nothing is to be done."""
+    schema, former = table.schema, table.renamed
+    there = {old: new for old, new in names.items() if old in schema}
+    try:
+        after = schema.renamed(there)
+    except SchemaError as error:
+        raise CatalogError(f"{'.'.join(table.iceberg.name())}: {error}") from error
+    told = {old: there.get(new, new) for old, new in former.items()} | there
+    # Of a column that came under its new name: runs of versions before may be allocated still.
+    told |= {old: new for old, new in names.items() if new in after and old not in after and old not in told}
+    told = {old: new for old, new in told.items() if old not in after}
+    return (there, told, after) if there or told != former else None
 
 
 def _untold(table: pyiceberg.table.Table, properties: Mapping[str, str] | None) -> dict[str, str]:

@@ -102,6 +102,17 @@ class TableSchema:
                 raise SchemaError(f"column {column.name!r} stands twice")
         return TableSchema(self.columns + added)
 
+    def renamed(self, names: Mapping[str, str]) -> TableSchema:
+        """The same columns, those of some names (old -> new) under new ones.
+
+        Raises:
+            SchemaError: it has a column of a new name already.
+        """
+        for old, new in names.items():
+            if old in self and new in self:
+                raise SchemaError(f"{old!r} cannot be called {new!r}: there is a column of that name")
+        return TableSchema(tuple(replace(c, name=names.get(c.name, c.name)) for c in self.columns)) if names else self
+
     def relaxed(self) -> TableSchema:
         """The same columns, all nullable."""
         return TableSchema(tuple(replace(c, nullable=True) for c in self.columns))
