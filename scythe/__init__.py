@@ -94,7 +94,10 @@ def __getattr__(name: str) -> Any:
 
         return version("scythe-engine")
     if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
+        from scythe_catalog.loading import uncollected
+
+        with uncollected():
+            return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'scythe' has no attribute {name!r}")
 
 

@@ -31,6 +31,7 @@ from scythe.errors import RegistrationError, SettingsError
 from scythe.registry import ExperimentRegistry, experiment_of
 from scythe.settings import read
 from scythe.terminal.console import tell
+from scythe_catalog.loading import uncollected
 
 _PROGRAM = "from scythe.worker import scatter_main; scatter_main({parent})"
 #: After how long a scatter process that died is started again, at first and at last: its engine may be gone for good.
@@ -161,7 +162,8 @@ class ScytheWorkerConfig(BaseSettings):
                 "there is no experiment to serve: no module that was imported registers one with @ExperimentRegistry.Register()"
             )
         self._announce()
-        from scythe.engines.hatchet.worker.process import serve_leaves, serve_scatter
+        with uncollected():
+            from scythe.engines.hatchet.worker.process import serve_leaves, serve_scatter
 
         if not self.does_leaf:
             serve_scatter(served, self.name, self.durable_slots)
@@ -245,7 +247,8 @@ def scatter_main(parent: int) -> None:
     """Serves scatter nodes as the child of a worker; ends when that does."""
     *experiments, name, slots = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
-    from scythe.engines.hatchet.worker.process import serve_scatter
+    with uncollected():
+        from scythe.engines.hatchet.worker.process import serve_scatter
 
     serve_scatter(experiments, name, slots)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,12 @@ from tests.s3_server import S3Server, s3_server
 
 settings.register_profile("scythe", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("scythe")
+
+# Of each process that loads NumPy, the threads of OpenBLAS would wait for work at full speed for a twentieth of a second.
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
+
+# Until all tests are collected, whatever comes into being stays.
+gc.disable()
 
 # Each test with a bucket has a session of its own, which would parse the same megabytes of service models.
 JSONFileLoader.load_file = staticmethod(functools.cache(JSONFileLoader().load_file))
@@ -100,6 +107,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         f: i / len(computing) for i, f in enumerate(computing)
     }
     items.sort(key=lambda item: order[item.nodeid.partition("::")[0]])
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

@@ -15,7 +15,7 @@ import cloudpickle
 import numpy as np
 import polars as pl
 import pytest
-import scipy.stats
+import scipy
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from scythe_catalog.errors import CatalogError, StorageError, TableNotFound
 from scythe_catalog.iceberg.tables import Table, called
+from scythe_catalog.loading import uncollected
 from scythe_catalog.schema.table_schema import SCHEMA_KEY, Column, TableSchema
 from scythe_catalog.storage.objects import Objects
 
@@ -146,7 +147,8 @@ class Catalog:
 def _iceberg_catalog(warehouse: str, name: str | None) -> pyiceberg.catalog.Catalog:
     if name is not None:
         return _configured_catalog(name)
-    from scythe_catalog.iceberg.folder_catalog import FolderCatalog
+    with uncollected():
+        from scythe_catalog.iceberg.folder_catalog import FolderCatalog
 
     return FolderCatalog("folder", warehouse=warehouse)
 
@@ -158,10 +160,11 @@ def _configured_catalog(name: str) -> pyiceberg.catalog.Catalog:
         CatalogError: its settings are missing or wrong.
         StorageError: its server or database cannot be reached.
     """
-    from pyiceberg.catalog import load_catalog
-    from pyiceberg.io import PY_IO_IMPL
+    with uncollected():
+        from pyiceberg.catalog import load_catalog
+        from pyiceberg.io import PY_IO_IMPL
 
-    from scythe_catalog.iceberg.fileio import IMPLEMENTATION
+        from scythe_catalog.iceberg.fileio import IMPLEMENTATION
 
     try:
         catalog = load_catalog(name, **{PY_IO_IMPL: IMPLEMENTATION, "pool_pre_ping": "true"})

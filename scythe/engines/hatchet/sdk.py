@@ -6,11 +6,12 @@ Each is built when it is used first. Knows nothing of engines.
 from __future__ import annotations
 
 import functools
-import gc
 import sys
 from collections.abc import Callable
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any
+
+from scythe_catalog.loading import uncollected
 
 
 def load() -> None:
@@ -20,17 +21,15 @@ def load() -> None:
     import pydantic
 
     at_once: Any = pydantic.validate_call
-    config, collects = pydantic.BaseModel.model_config, gc.isenabled()
+    config = pydantic.BaseModel.model_config
     pydantic.validate_call = functools.partial(_when_called, at_once)  # pyright: ignore[reportAttributeAccessIssue]
     pydantic.BaseModel.model_config = {**config, "defer_build": True}
-    gc.disable()  # all that comes into being stays
     try:
-        import hatchet_sdk  # noqa: F401  # pyright: ignore[reportUnusedImport]
+        with uncollected():
+            import hatchet_sdk  # noqa: F401  # pyright: ignore[reportUnusedImport]
     finally:
         pydantic.validate_call = at_once
         pydantic.BaseModel.model_config = config
-        if collects:
-            gc.enable()
 
 
 class _Listener(SpawnProcess):

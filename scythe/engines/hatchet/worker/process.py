@@ -6,6 +6,7 @@ Serves until it is told to stop, and then hands back what it has.
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -123,6 +124,7 @@ def _serve(
         warnings.simplefilter("ignore", DeprecationWarning)
         worker = connect().worker(name, labels=labels, workflows=list(workflows), **slots)  # pyright: ignore[reportArgumentType]
     listens_lightly(worker)
+    gc.freeze()  # what has been loaded stays: neither collections nor the end of the process look at it again
     for number in (signal.SIGTERM, signal.SIGINT):
         _tell_first(number, stopping, on_stop)
     worker.start()
