@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -10,13 +11,14 @@ from contextlib import contextmanager
 @contextmanager
 def uncollected() -> Generator[None]:
     """The collector rests until the end of the block, where it has not been told to anyway."""
-    collects = gc.isenabled()
+    collects, loaded = gc.isenabled(), len(sys.modules)
     gc.disable()
     try:
         yield
     finally:
         if collects:
-            _made_old()
+            if len(sys.modules) > loaded:
+                _made_old()
             gc.enable()
 
 
