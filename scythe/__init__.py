@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     __version__: str
     from scythe.allocate import BaseExperiment
     from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-    from scythe.engines.options import EngineOptions, HatchetOptions, LocalOptions
+    from scythe.engines.options import EngineOptions, HatchetOptions, LocalOptions, SlurmOptions
     from scythe.errors import ScytheError
     from scythe.loaders.data import Dataset
     from scythe.loaders.groups import File, Frame
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "scythe.allocate": ("BaseExperiment",),
     "scythe.base": ("ExperimentInputSpec", "ExperimentOutputSpec"),
-    "scythe.engines.options": ("EngineOptions", "HatchetOptions", "LocalOptions"),
+    "scythe.engines.options": ("EngineOptions", "HatchetOptions", "LocalOptions", "SlurmOptions"),
     "scythe.errors": ("ScytheError",),
     "scythe.loaders.data": ("Dataset",),
     "scythe.loaders.groups": ("File", "Frame"),
@@ -70,6 +70,7 @@ __all__ = [
     "LocalOptions",
     "OptionalFileReference",
     "ScytheError",
+    "SlurmOptions",
     "Stats",
     "dataset",
     "download",

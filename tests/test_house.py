@@ -70,7 +70,7 @@ PUBLIC = """
 scythe.__version__ scythe.read scythe.scan scythe.files scythe.dataset scythe.Dataset scythe.File scythe.Frame scythe.Stats scythe.rows scythe.list_experiments scythe.list_runs scythe.open_run scythe.report scythe.sample scythe.sensitivity
 scythe.download scythe.upload scythe.fetch
 scythe.BaseExperiment scythe.ExperimentInputSpec scythe.ExperimentOutputSpec scythe.ExperimentRegistry scythe.FileRefs
-scythe.FileReference scythe.OptionalFileReference scythe.ScytheError scythe.EngineOptions scythe.LocalOptions scythe.HatchetOptions
+scythe.FileReference scythe.OptionalFileReference scythe.ScytheError scythe.EngineOptions scythe.LocalOptions scythe.HatchetOptions scythe.SlurmOptions
 scythe.base.ExperimentInputSpec scythe.base.ExperimentOutputSpec
 scythe.registry.ExperimentRegistry.Register scythe.registry.ExperimentRegistry.Include scythe.registry.ExperimentRegistry.get_runnable
 scythe.allocate.BaseExperiment scythe.allocate.ExperimentRun scythe.allocate.RunRef scythe.allocate.RunResult

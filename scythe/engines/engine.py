@@ -182,6 +182,13 @@ class Engine(ABC):
             AllocationError: it cannot run this experiment.
         """
 
+    def check_options(self, options: EngineOptions | None) -> None:  # noqa: B027 - most take any
+        """Nothing, where a run can be started with these options now; asked before anything is written.
+
+        Raises:
+            SettingsError: it cannot; with the reason.
+        """
+
     @abstractmethod
     def start(self, work: Launch) -> RunRef:
         """Starts, or runs, what is open of a run.

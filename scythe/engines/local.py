@@ -16,15 +16,13 @@ import time
 
 from scythe.define.experiment import Experiment
 from scythe.engines.card import run_html
+from scythe.engines.driving import Driver
 from scythe.engines.engine import Engine, Launch
 from scythe.engines.options import LocalOptions
 from scythe.engines.pool.chunks import ChunkQueue
 from scythe.engines.pool.cores import cpus
-from scythe.engines.pool.crashes import after, error_row
 from scythe.engines.pool.exits import leave_with
-from scythe.engines.pool.job import kept_up, pool_job
-from scythe.engines.pool.logs import relay
-from scythe.engines.pool.pool import Broken, Died, Done, Logged, Pool, Renewed
+from scythe.engines.pool.pool import Pool
 from scythe.engines.pool.travel import check_travels
 from scythe.errors import RunError
 from scythe.gather.collect import Collector
@@ -186,48 +184,13 @@ class LocalJob:
     def _drive(self, collector: Collector, progress: Progress) -> None:
         plan, experiment = self.plan, self._launch.experiment
         chunks = ChunkQueue(self._launch.open_ranges, self._workers, plan.chunk)
-        job = pool_job(plan, experiment, attempt=self._lease.number)
-        in_flight = out = 0  # chunks and inputs on their way
         with Leaf(plan, experiment) as leaf, progress, Pool(self._workers, progress.output) as pool:
-            pool.prepare(job)
-            while chunks.remaining or in_flight:
+            driver = Driver(plan, experiment, collector, pool, chunks, leaf)
+            while driver.is_busy:
                 self._lease.check()
                 if self._stop.is_set():
                     raise RunError(f"the run {plan.key.path} was interrupted; what was finished is kept: resume it")
-                for _ in range(pool.hungry(chunks.depth)):
-                    work = chunks.next(collector.limit.allowed(out))
-                    if work is None:
-                        break
-                    job = kept_up(job, plan)
-                    pool.submit(work, job)
-                    in_flight, out = in_flight + 1, out + work.size
-                for event in pool.poll(_POLL_SECONDS):
-                    match event:
-                        case Done(work, result, seconds):
-                            in_flight, out = in_flight - 1, out - work.size
-                            chunks.measured(work.size, seconds)
-                            collector.add(*result)
-                        case Renewed(_, done, result, again, seconds):
-                            in_flight, out = in_flight + len(again) - 1, out - done
-                            if result is not None:
-                                chunks.measured(done, seconds)
-                                collector.add(*result)
-                        case Died():
-                            in_flight, out = in_flight - 1, out - event.chunk.size
-                            what = after(event, experiment.options.retries)
-                            chunks.give_back(*what.again)
-                            if what.lost is not None:
-                                collector.add(error_row(leaf, event, what.lost, what.attempts))
-                        case Broken(_, error):
-                            raise (
-                                error
-                                if isinstance(error, RunError)
-                                else RunError(
-                                    f"the run {plan.key.path} is interrupted: {error}; what was finished is kept: resume it"
-                                )
-                            )
-                        case Logged(_, record):
-                            relay(record)
+                driver.step(_POLL_SECONDS)
                 for news in collector.news:
                     progress.say(news.text)
                 collector.news.clear()

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 #: Scythe's own engines; packages bring others.
-EngineName = Literal["inline", "local", "hatchet"]
+EngineName = Literal["inline", "local", "hatchet", "slurm"]
 
 
 class EngineOptions(BaseModel):
@@ -61,3 +61,44 @@ class HatchetOptions(EngineOptions):
     engine: ClassVar[str] = "hatchet"
 
     any_code: bool | None = None
+
+
+class SlurmOptions(EngineOptions):
+    """Options of the engine `slurm`: what `sbatch` is told of each element of the job array; also by settings, `SCYTHE_SLURM_TIME`.
+
+    Attributes:
+        account, partition, qos, reservation, constraint, nodelist: As `sbatch` has them.
+        time: Limit of one element, as `sbatch` takes it: `"04:00:00"`. What is not finished by then is run by another.
+        cpus: Processes of an element, each with a core of its own; 1 if not given.
+        mem: Memory of an element, as `"4G"`.
+        gpus, gres: As `sbatch` has them; the gather job asks for none.
+        array_limit: How many elements run at the same time.
+        setup: Lines of shell that come first: `["module load energyplus"]`.
+        sbatch: Other options by their names: `{"exclude": "n[1-3]", "exclusive": True}`.
+        python: The interpreter on the nodes; this one if not given.
+        warn_seconds: So long before its time limit an element stops, and keeps what is finished [s].
+
+    Examples:
+        >>> options = scythe.SlurmOptions(partition="short", time="02:00:00", cpus=8, setup=["module load energyplus"])
+        >>> options.engine, options.cpus
+        ('slurm', 8)
+    """
+
+    engine: ClassVar[str] = "slurm"
+
+    account: str | None = None
+    partition: str | None = None
+    qos: str | None = None
+    reservation: str | None = None
+    constraint: str | None = None
+    nodelist: str | None = None
+    time: str | None = None
+    cpus: int = Field(default=1, ge=1)
+    mem: str | None = None
+    gpus: str | int | None = None
+    gres: str | None = None
+    array_limit: int | None = Field(default=None, ge=1)
+    setup: tuple[str, ...] = ()
+    sbatch: dict[str, str | int | bool] = Field(default_factory=dict[str, "str | int | bool"])
+    python: str | None = None
+    warn_seconds: int = Field(default=60, ge=5)

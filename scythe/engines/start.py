@@ -29,6 +29,7 @@ _OWN: Mapping[str, str] = MappingProxyType({
     "inline": "scythe.engines.inline:InlineEngine",
     "local": "scythe.engines.local:LocalEngine",
     "hatchet": "scythe.engines.hatchet.client.engine:HatchetEngine",
+    "slurm": "scythe.engines.slurm.engine:SlurmEngine",
 })  # fmt: skip
 
 
@@ -38,6 +39,16 @@ class Chosen:
 
     engine: Engine
     options: EngineOptions | None = None
+
+    def check(self, experiment: Experiment, *, single: bool) -> None:
+        """Nothing, where a run of this experiment can be taken now; asked before anything is written.
+
+        Raises:
+            SettingsError: it cannot be reached, or does not take the options.
+            AllocationError: it cannot run this experiment.
+        """
+        self.engine.check_ready(experiment, single=single)
+        self.engine.check_options(self.options)
 
 
 def choose(asked: str | EngineOptions | None, experiment: Experiment) -> Chosen:

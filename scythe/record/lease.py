@@ -30,6 +30,9 @@ class Lease:
     With `run` and `number`, a run of a cluster's engine takes the attempt that it was triggered for, or
     takes up again what it had before it was moved to this process. `taken` is told the number of an attempt that is new.
 
+    With `shared_by`, a host and a number for people to find them by, many processes have the attempt of `run` and `number`
+    together: whoever finds it quiet beats for all, and only the one that says `is_last` ends it.
+
     Raises:
         RunError: another process works on the run.
         RunCancelled: the run of a cluster's engine was cancelled before it began.
@@ -45,6 +48,7 @@ class Lease:
         run: str | None = None,
         number: int | None = None,
         taken: Callable[[int], None] | None = None,
+        shared_by: tuple[str, int] | None = None,
     ) -> None:
         self._objects, self._key = objects, key
         self._over = threading.Event()
@@ -52,9 +56,12 @@ class Lease:
         #: Set when a later process has taken up the run: this one stood still for too long.
         self.superseded = threading.Event()
         self.number = 0
+        self.is_last = shared_by is None
+        self._is_shared = shared_by is not None
         self._started, now = time.monotonic(), time.time()
+        host, pid = shared_by or (socket.gethostname(), os.getpid())
         self._attempt = Attempt(
-            0, engine, socket.gethostname(), os.getpid(), now, heart=f"scythe-heartbeat-{uuid.uuid4().hex}", run=run,
+            0, engine, host, pid, now, heart=f"scythe-heartbeat-{uuid.uuid4().hex}", run=run,
             system=this_system(), began=now,
         )  # fmt: skip
         self._thread = threading.Thread(target=self._beat, daemon=True, name=self._attempt.heart)
@@ -79,9 +86,11 @@ class Lease:
             raise RunCancelled(f"the run {self._key.path} was cancelled")
         if not self._objects.create(self._record_key(number), self._record(number)):
             there = self._record_key(number)
-            owner = parse_as(Attempt, self._objects.read(there), self._objects.uri(there)).run
-            if owner != self._attempt.run:
-                raise Superseded(f"the run {self._key.path} is worked on by {owner}", owner)
+            known = parse_as(Attempt, self._objects.read(there), self._objects.uri(there))
+            if known.run != self._attempt.run:
+                raise Superseded(f"the run {self._key.path} is worked on by {known.run or known.engine}", known.run)
+            if self._is_shared:
+                self._attempt = replace(self._attempt, began=known.began)
             self._objects.write(self._record_key(number), self._record(number))
         self.number = number
 
@@ -89,21 +98,32 @@ class Lease:
         return f"{self._key.attempts}/{number:06d}.json"
 
     def _record(self, number: int, ended: bool = False) -> bytes:
-        now, worked = time.time(), time.monotonic() - self._started
+        now = time.time()
+        worked = now - self._attempt.began if self._is_shared else time.monotonic() - self._started
         return replace(self._attempt, number=number, beat=now, ended=ended, worked=worked).to_json()
 
     def _beat(self) -> None:
         beaten = time.monotonic()
-        while not self._over.wait(_LOOK_SECONDS):
+        while not self._over.wait(_BEAT_SECONDS if self._is_shared else _LOOK_SECONDS):
             with contextlib.suppress(OSError, BaseError):  # a look that failed is made up for by the next
                 if self._objects.exists(self._key.cancelled):
                     self.cancelled.set()
-                if self.number and time.monotonic() - beaten > _BEAT_SECONDS:
+                if self.number and (self._is_quiet() if self._is_shared else time.monotonic() - beaten > _BEAT_SECONDS):
                     if self._objects.exists(self._record_key(self.number + 1)):
                         self.superseded.set()
                         return  # its last beat is long ago, and stays so
                     self._objects.write(self._record_key(self.number), self._record(self.number))
                     beaten = time.monotonic()
+
+    @property
+    def began(self) -> float:
+        """When the attempt was taken up first [s since 1970]."""
+        return self._attempt.began
+
+    def _is_quiet(self) -> bool:
+        """Whether nobody of those that share the attempt has beaten for a while, or a later one is there."""
+        later = self._objects.exists(self._record_key(self.number + 1))
+        return later or time.time() - self._objects.read_dated(self._record_key(self.number))[1] > _BEAT_SECONDS - 1
 
     @property
     def is_over(self) -> bool:
@@ -127,7 +147,7 @@ class Lease:
         self._over.set()
         self._thread.join()
         with contextlib.suppress(OSError, BaseError):  # a record without a heart is as good as an ended one
-            if self.number:
+            if self.number and self.is_last:
                 self._objects.write(self._record_key(self.number), self._record(self.number, ended=True))
 
     def __enter__(self) -> Self:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from scythe.engines.pool.pool import Chunk
+from scythe.record.plan import Positions
 
 _TARGET_SECONDS = 1.0
 _GROWTH = 8
@@ -59,6 +60,17 @@ class ChunkQueue:
             return None
         self.remaining -= taken.size
         return taken
+
+    def extend(self, rows: Positions) -> None:
+        """Opens more inputs, behind the others."""
+        if len(rows):
+            self._open.append(Chunk(rows))
+            self.remaining += len(rows)
+
+    @property
+    def seconds(self) -> float | None:
+        """How long one input takes a process, as far as that is known."""
+        return self._seconds
 
     def measured(self, inputs: int, seconds: float) -> None:
         """Learns from a chunk that came back."""

@@ -230,6 +230,11 @@ class Pool:
         """How many inputs lie behind the positions of chunks that are not back yet."""
         return sum(worker.passed() for worker in self._workers)
 
+    def at_work(self) -> dict[int, float]:
+        """The inputs that run now, by their rows in `specs.pq`, and for how long they have [s]."""
+        now = ((w.chunks[0][1], *w.position()) for w in self._workers if w.chunks)
+        return {int(c.rows[at]): seconds for c, at, _, seconds in now if at is not None and at < c.size}
+
     def poll(self, timeout: float, wake: Any = None) -> list[Event]:
         """Waits until something happened, or `wake` can be read, at most `timeout` seconds.
 
@@ -379,8 +384,7 @@ def _kill(worker: _Worker) -> None:
     if worker.killed:
         return
     worker.killed = True
-    pid = worker.process.pid
-    if pid is None:
+    if (pid := worker.process.pid) is None:
         return
     with contextlib.suppress(ProcessLookupError, PermissionError):
         try:
@@ -391,7 +395,6 @@ def _kill(worker: _Worker) -> None:
 
 def _working_folder() -> str:
     """The caller's working folder; `.` where it is gone, which the processes inherit as it is."""
-    try:
+    with contextlib.suppress(FileNotFoundError):
         return os.getcwd()  # noqa: PTH109 - its name is text for the process that gets it
-    except FileNotFoundError:
-        return "."
+    return "."

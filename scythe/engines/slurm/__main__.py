@@ -1,0 +1,66 @@
+"""What the jobs run: `python -m scythe.engines.slurm element|gather ROOT RUN ATTEMPT SOURCE`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+from scythe.define.code import code_hash
+from scythe.define.experiment import Experiment
+from scythe.engines.slurm.element import Element
+from scythe.engines.slurm.folder import Folder
+from scythe.engines.slurm.gathering import gather, note
+from scythe.errors import RunError, ScytheError
+from scythe.record.attempt_plan import AttemptPlan, last_attempt_planned, load_attempt_plan
+from scythe.record.layout import RunKey
+from scythe.record.manifest import schema_hash
+from scythe.record.plan import RunPlan
+from scythe.source import find_experiment
+from scythe.terminal.console import tell
+from scythe_catalog.storage.objects import Objects
+
+
+def main(what: str, root: str, run: str, number: int, source: str) -> int:
+    """Runs one job; its exit code."""
+    objects = Objects.at(root)
+    plan = RunPlan.load(objects, RunKey(*run.split("/")))
+    if last_attempt_planned(objects, plan.key) > number:
+        tell(f"Scythe: the run {run} was taken up by another process since")
+        return 0
+    attempt = load_attempt_plan(objects, plan.key, number)
+    plan = replace(plan, max_errors=attempt.max_errors)
+    folder = Folder(objects, plan.key, number)
+    try:
+        experiment = find_experiment(plan, source=source or None)
+        _check(plan, attempt, experiment)
+        if what == "element":
+            Element(plan, attempt, experiment, folder).serve()
+        else:
+            gather(plan, attempt, experiment, folder)
+    except ScytheError as error:
+        tell(f"Scythe: {error}")
+        if what == "gather":
+            note(plan, number, error)
+        else:
+            folder.note_problem(str(error))
+        return 1
+    return 0
+
+
+def _check(plan: RunPlan, attempt: AttemptPlan, experiment: Experiment) -> None:
+    """Nothing where the code is that with which the run was submitted.
+
+    Raises:
+        RunError: it has changed since.
+    """
+    mine = code_hash(experiment) if attempt.code is not None else None
+    if schema_hash(experiment) != plan.schema_sha256 or mine != attempt.code:
+        raise RunError(
+            f"the code of {experiment.name!r} has changed since the run {plan.key.path} was submitted: put it back, or resume "
+            "the run with the code that you have now; SCYTHE_ANY_CODE=true allows any"
+        )
+
+
+if __name__ == "__main__":
+    _, what, root, run, number, source = sys.argv
+    sys.exit(main(what, root, run, int(number), source))

@@ -1,0 +1,186 @@
+"""Slurm's commands and words: how jobs are submitted, looked at and cancelled, and what their states mean.
+
+Another scheduler would be a file like this one. Knows nothing of runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from scythe.engines.options import SlurmOptions
+from scythe.errors import RunError, SettingsError
+
+_ANSWER_SECONDS = 60.0
+#: The ends of a job in which its inputs have no part: they are run again, and that does not count as a try.
+BLAMELESS = frozenset({"CANCELLED", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "REQUEUED", "SPECIAL_EXIT", "COMPLETED"})
+_PLAIN = ("account", "partition", "qos", "reservation", "constraint", "nodelist", "time", "mem")
+_OF_DEVICES = ("gpus", "gres")
+#: What some reasons mean that are not said in plain words: https://slurm.schedmd.com/squeue.html (job reason codes).
+_WORDS = {
+    "Priority": "others are before it",
+    "Resources": "it waits for free resources",
+    "Dependency": "it waits for the others",
+    "JobArrayTaskLimit": "as many run as array_limit allows",
+    "BeginTime": "it was put off for a moment",
+    "PartitionTimeLimit": "its time is longer than the partition allows",
+    "PartitionDown": "the partition is down",
+    "ReqNodeNotAvail": "a node that it needs is reserved, or down",
+    "AssocGrpCPUMinutesLimit": "the account has used up its CPU time",
+    "QOSMaxJobsPerUserLimit": "as many of your jobs run as the QOS allows",
+    "AssocMaxJobsLimit": "as many of your jobs run as your account allows",
+}
+
+
+@dataclass(frozen=True)
+class Queued:
+    """A job, or the waiting elements of an array, as the queue shows it."""
+
+    id: str
+    state: str
+    reason: str
+    start: dt.datetime | None
+
+    @property
+    def told(self) -> str:
+        """What it is at, for people."""
+        words = f", {_WORDS[self.reason]}" if self.reason in _WORDS else ""
+        when = f", starts about {self.start:%H:%M}" if self.start is not None else ""
+        if self.start is not None and self.start.date() != dt.datetime.now().date():  # noqa: DTZ005 - the cluster's local time
+            when = f", starts about {self.start:%Y-%m-%d %H:%M}"
+        why = f" ({self.reason})" if self.reason not in ("", "None") and self.state == "PENDING" else ""
+        return f"{self.state.lower()}{why}{words if why else ''}{when if self.state == 'PENDING' else ''}"
+
+
+def check_there() -> None:
+    """Nothing where Slurm's commands are.
+
+    Raises:
+        SettingsError: there is no sbatch.
+    """
+    if shutil.which("sbatch") is None:
+        raise SettingsError(
+            "the engine 'slurm' needs sbatch, which is not on this machine's PATH: start the run from a login node of the cluster"
+        )
+
+
+def flags(options: SlurmOptions, *, devices: bool = True) -> list[str]:
+    """What `sbatch` is told of a job; without `devices` no GPU is asked for."""
+    names = (*_PLAIN, *(_OF_DEVICES if devices else ()))
+    told = [f"--{name}={value}" for name in names if (value := getattr(options, name)) is not None]
+    for name, value in options.sbatch.items():
+        flag = f"--{name.lstrip('-').replace('_', '-')}"
+        told += [flag] if value is True else [] if value is False else [f"{flag}={value}"]
+    return told
+
+
+def submit(script: str, told: Sequence[str]) -> str:
+    """Submits a job; its number.
+
+    Raises:
+        RunError: Slurm refuses it; with its own message.
+    """
+    answer = _run(["sbatch", "--parsable", *told], script)
+    return answer.strip().splitlines()[-1].partition(";")[0]
+
+
+def check(told: Sequence[str]) -> None:
+    """Nothing where Slurm would take such a job.
+
+    Raises:
+        SettingsError: it would not; with its own message.
+    """
+    try:
+        _run(["sbatch", "--test-only", *told], "#!/bin/sh\n")
+    except RunError as error:
+        raise SettingsError(f"Slurm does not take such a job: {error}") from None
+
+
+def largest_array() -> int:
+    """How many elements an array may have, as the cluster says; 1001 where it does not."""
+    with contextlib.suppress(RunError):
+        if found := re.search(r"MaxArraySize\s*=\s*(\d+)", _run(["scontrol", "show", "config"])):
+            return int(found[1])
+    return 1001
+
+
+def queue(jobs: Iterable[str]) -> list[Queued]:
+    """Those of some jobs that are in the queue, waiting elements of an array together; empty where none is.
+
+    Raises:
+        RunError: Slurm does not answer.
+    """
+    try:
+        answer = _run(["squeue", "--noheader", "--format=%i|%T|%r|%S", f"--jobs={','.join(jobs)}"])
+    except RunError as error:
+        if "Invalid job id" in str(error):  # none of them is known any more
+            return []
+        raise
+    lines = [line.split("|") for line in answer.splitlines() if line.count("|") == 3]
+    return [Queued(job, state, reason, _moment(start)) for job, state, reason, start in lines]
+
+
+def ended(job: str) -> str | None:
+    """How a job ended (`OUT_OF_MEMORY`, `TIMEOUT`); None where it has not, or where nobody can tell any more."""
+    with contextlib.suppress(RunError):
+        found = _run(["scontrol", "--oneliner", "show", "job", job])
+        if (state := re.search(r"JobState=(\S+)", found)) is not None:
+            return None if state[1] in ("PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING") else state[1]
+    with contextlib.suppress(RunError):
+        told = _run(["sacct", "--noheader", "--parsable2", "--allocations", "--format=State", f"--jobs={job}"]).split()
+        return told[0] if told and told[0] not in ("PENDING", "RUNNING") else None
+    return None
+
+
+def cancel(jobs: Sequence[str], *, waiting: bool = False) -> None:
+    """Cancels jobs, with `waiting` only what of them has not begun; such that are over do no harm.
+
+    Raises:
+        RunError: Slurm does not answer.
+    """
+    try:
+        _run(["scancel", *(["--state=PENDING"] if waiting else []), *jobs])
+    except RunError as error:
+        if "Invalid job id" not in str(error):
+            raise
+
+
+def _moment(text: str) -> dt.datetime | None:
+    try:
+        return dt.datetime.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def _run(command: Sequence[str], script: str | None = None) -> str:
+    try:
+        done = subprocess.run(
+            command, input=script, capture_output=True, text=True, timeout=_ANSWER_SECONDS, check=False
+        )
+    except FileNotFoundError:
+        raise RunError(f"there is no {command[0]} on this machine") from None
+    except subprocess.TimeoutExpired:
+        raise RunError(f"{command[0]} has not answered for {_ANSWER_SECONDS:g} s") from None
+    if done.returncode:
+        said = [line for line in (done.stderr or done.stdout).strip().splitlines() if line.strip()]
+        raise RunError("; ".join(said) or f"{command[0]} ended with exit code {done.returncode}")
+    return done.stdout
+
+
+__all__ = [
+    "BLAMELESS",
+    "Queued",
+    "cancel",
+    "check",
+    "check_there",
+    "ended",
+    "flags",
+    "largest_array",
+    "queue",
+    "submit",
+]

@@ -1,0 +1,276 @@
+"""An element of the job array: claims open inputs, runs them on the cores that it has, and stores their rows.
+
+It may be killed at any moment: what it had not stored by then is open again, for others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from dataclasses import replace
+from functools import cached_property, partial
+
+import numpy as np
+
+from scythe.define.experiment import Experiment
+from scythe.engines.driving import Driver
+from scythe.engines.pool.chunks import ChunkQueue
+from scythe.engines.pool.pool import Chunk, Pool
+from scythe.engines.slurm import commands
+from scythe.engines.slurm.folder import BEAT_SECONDS, DEAD_SECONDS, Beat, Folder, Gone, Ticket, suspects, tried_alone
+from scythe.engines.slurm.opened import open_rows, state_of
+from scythe.errors import RunError, Superseded, TooManyErrors
+from scythe.gather.collect import Collector
+from scythe.leaf.leaf import Leaf
+from scythe.record.attempt_plan import AttemptPlan, accounts, last_attempt_planned, load_failure, store_failure
+from scythe.record.format import dump
+from scythe.record.lease import Lease
+from scythe.record.plan import RunPlan
+from scythe.terminal.console import tell
+
+_STEP_SECONDS = 0.2
+#: So long the inputs of one claim are to last: far longer than a claim takes.
+_CLAIM_SECONDS = 15.0
+#: How often the errors of all elements are counted together, for each of them [s].
+_ERRORS_SECONDS = 2.0
+#: An input that took more than this share of an element's whole time is not only cut off by its end.
+_LONG = 0.5
+
+
+class Element:
+    """The work of one element on an attempt."""
+
+    def __init__(self, plan: RunPlan, attempt: AttemptPlan, experiment: Experiment, folder: Folder) -> None:
+        self._plan, self._attempt, self._experiment, self._folder = plan, attempt, experiment, folder
+        self._objects, self._key = plan.objects, plan.key
+        self._began = time.monotonic()
+        self._workers = int(os.environ.get("SLURM_CPUS_PER_TASK") or 1)
+        job, array = os.environ["SLURM_JOB_ID"], os.environ.get("SLURM_ARRAY_JOB_ID", os.environ["SLURM_JOB_ID"])
+        index, restart = int(os.environ.get("SLURM_ARRAY_TASK_ID", "0")), os.environ.get("SLURM_RESTART_COUNT", "0")
+        self._me = Beat(f"{array}_{index}-{restart}", job, array, index, socket.gethostname())
+        self._stopped_by: int | None = None
+        self._careful: list[int] | None = None
+        self._next_beat = self._next_count = 0.0
+        self._told = -1
+        self._mine: list[Ticket] = []
+
+    def serve(self) -> None:
+        """Works until nothing is left that nobody works on, or it is told to stop.
+
+        Raises:
+            RunError: what is wrong is outside of the user's function.
+            TooManyErrors: more inputs failed than the run may have.
+        """
+        if self._objects.exists(self._folder.over):
+            return
+        for number in (signal.SIGUSR1, signal.SIGTERM):
+            signal.signal(number, self._stop)
+        shared = ("slurm", int(self._me.array))
+        try:
+            with Lease(
+                self._objects,
+                self._key,
+                "slurm",
+                run=f"slurm {self._attempt.number}",
+                number=self._attempt.number,
+                shared_by=shared,
+            ) as lease:
+                self._work(lease)
+        except Superseded as error:
+            tell(f"Scythe: {error}")
+        except TooManyErrors as error:
+            store_failure(self._objects, self._key, self._attempt.number, str(error))
+            tell(f"Scythe: {error}")
+
+    def _work(self, lease: Lease) -> None:
+        number = self._attempt.number
+        prefix = f"{number:06d}-{self._me.element}"
+        self._collector = Collector(self._plan, self._experiment, number, prefix=prefix, show=False)
+        with Leaf(self._plan, self._experiment) as leaf, Pool(self._workers) as pool:
+            self._pool, self._lease = pool, lease
+            chunks = ChunkQueue((), self._workers)
+            self._driver = Driver(
+                self._plan, self._experiment, self._collector, pool, chunks, leaf, before=self._about_to_run
+            )
+            try:
+                while self._goes_on and (self._fresh() or self._lost()):
+                    pass
+                self._let_the_others_be()
+            except BaseException as error:
+                self._blame_the_long()
+                self._collector.keep(error)
+                if isinstance(error, RunError) and not isinstance(error, TooManyErrors | Superseded):
+                    self._folder.note_problem(str(error))
+                raise
+            finally:
+                self._blame_the_long()
+                self._collector.flush(show=False)
+                self._tell(ended=True)
+
+    # --- what is claimed ----------------------------------------------------------------------------
+
+    def _fresh(self) -> bool:
+        """Runs open inputs that nobody had claimed, as long as there are any; whether there were."""
+        took, more = False, True
+        self._driver.chunks = ChunkQueue((), self._workers, self._plan.chunk)
+        while self._goes_on:
+            hungry = self._pool.hungry(self._driver.chunks.depth)
+            if more and hungry and not self._driver.chunks.remaining:
+                size = partial(self._size, hungry)
+                ticket = self._folder.take(self._me.element, self._attempt.n, size, self._driver.chunks.seconds)
+                more = ticket is not None
+                if ticket is not None:
+                    took = True
+                    self._mine.append(ticket)
+                    self._driver.chunks.extend(self._attempt.rows(range(ticket.start, ticket.stop)))
+            if not self._driver.is_busy:
+                break
+            self._step()
+        if self._goes_on:
+            self._all_done()
+        return took
+
+    def _size(self, hungry: int, left: int, each: float | None) -> int:
+        """Inputs of the next claim: a short while's work, and so many that all elements end together."""
+        if self._plan.chunk is not None:
+            return self._plan.chunk * hungry
+        if each is None:
+            return hungry
+        fair = left // (2 * max(1, self._folder.living())) + 1
+        return max(hungry, min(fair, int(_CLAIM_SECONDS * self._workers / max(each, 1e-9))))
+
+    def _lost(self) -> bool:
+        """Runs inputs that elements had claimed which are dead; whether there were any."""
+        lost = [ticket for ticket in self._folder.unfinished() if self._is_dead(ticket)]
+        taken = [ticket for ticket in lost if self._folder.retake(ticket, self._me.element)]
+        if not taken:
+            return False
+        self._mine += taken
+        still_open = open_rows(self._plan, self._attempt)
+        rows = np.concatenate([self._rows_of(ticket) for ticket in taken])
+        rows = rows[np.isin(rows, still_open)]
+        gone = self._folder.gone()
+        alone, tries = suspects(gone, rows.tolist()), tried_alone(gone)
+        condemned = [row for row in alone if tries[row] > self._experiment.options.retries]
+        blamed = {one.element for one in gone if one.is_blamed}
+        careful = any(ticket.element in blamed for ticket in taken)
+        self._run(rows[~np.isin(rows, alone)], careful=careful)
+        for row in alone:
+            if row not in condemned:
+                self._run(np.array([row]), careful=True)
+        if self._goes_on and not condemned:  # those are the gather job's to record
+            self._all_done()
+        return True
+
+    def _is_dead(self, ticket: Ticket) -> bool:
+        """Whether who has claimed a ticket works on it no more."""
+        if ticket.element == self._me.element:
+            return False
+        known = next((beat for beat in self._beats if beat.element == ticket.element), None)
+        if known is None:
+            return self._folder.age(ticket.element) > DEAD_SECONDS
+        restarted = known.array == self._me.array and known.index == self._me.index
+        if known.ended or ticket.element in self._gone:
+            return True
+        if not restarted and self._folder.age(ticket.element) < DEAD_SECONDS:
+            return False
+        state = "REQUEUED" if restarted else state_of(self._folder, known)
+        self._folder.bury(Gone(known.element, state, known.rows))
+        return True
+
+    @property
+    def _beats(self) -> list[Beat]:
+        return self._folder.beats()
+
+    @property
+    def _gone(self) -> set[str]:
+        return {one.element for one in self._folder.gone()}
+
+    def _rows_of(self, ticket: Ticket) -> np.ndarray:
+        return np.asarray(self._attempt.rows(range(ticket.start, ticket.stop)), np.int64)
+
+    def _run(self, rows: np.ndarray, *, careful: bool) -> None:
+        """Runs these inputs; careful, it is written down which ones run before they do."""
+        if not len(rows) or not self._goes_on:
+            return
+        self._driver.chunks = ChunkQueue((), self._workers, 1 if careful else self._plan.chunk)
+        self._driver.chunks.extend(rows)
+        self._careful = [] if careful else None
+        while self._driver.is_busy and self._goes_on:
+            self._step()
+        self._careful = None
+
+    def _about_to_run(self, work: Chunk) -> None:
+        if self._careful is not None:
+            now = [row for row in self._careful if row in self._pool.at_work()]
+            self._careful = [*now, *(int(row) for row in work.rows)]
+            self._tell()
+
+    def _all_done(self) -> None:
+        """Stores all rows, and says of each claim that it is done."""
+        self._collector.flush(show=False)
+        for ticket in self._mine:
+            self._folder.done(ticket)
+        self._mine.clear()
+
+    def _let_the_others_be(self) -> None:
+        """Cancels elements that have not begun: nothing is left for them."""
+        if self._goes_on and self._objects.create(self._folder.over, b""):
+            with contextlib.suppress(RunError):  # they find out themselves
+                commands.cancel([self._me.array], waiting=True)
+
+    # --- while it works -----------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        self._lease.check()
+        self._driver.step(_STEP_SECONDS)
+        now = time.monotonic()
+        if now > self._next_beat:
+            self._tell()
+            self._next_beat = now + BEAT_SECONDS
+            if load_failure(self._objects, self._key) is not None:
+                self._stopped_by = signal.SIGTERM
+            if last_attempt_planned(self._objects, self._key) > self._attempt.number:
+                raise Superseded(f"the run {self._key.path} was taken up by another process", None)
+        if now > self._next_count and self._plan.max_errors is not None:
+            others = accounts(self._objects, self._key, f"{self._attempt.number:06d}-")
+            others.pop(self._account_name, None)
+            self._collector.check_with([self._collector.account(), *others.values()])
+            self._next_count = now + _ERRORS_SECONDS * max(5, len(others))
+        if self._collector.is_due:
+            self._collector.flush(show=False)
+
+    @cached_property
+    def _account_name(self) -> str:
+        return f"{self._attempt.number:06d}-{self._me.element}"
+
+    def _tell(self, *, ended: bool = False) -> None:
+        rows = self._careful if self._careful is not None else sorted(self._pool.at_work())
+        self._folder.beat(replace(self._me, rows=[] if ended else rows, ended=ended))
+        done = self._collector.rows + self._collector.errors
+        if done != self._told:
+            self._told = done
+            self._objects.write(f"{self._key.progress}/{self._account_name}.json", dump(self._collector.account()))
+            self._collector.news.clear()
+
+    @property
+    def _goes_on(self) -> bool:
+        return self._stopped_by is None
+
+    def _stop(self, number: int, _: object) -> None:
+        self._stopped_by = number
+
+    def _blame_the_long(self) -> None:
+        """Where the time limit ends it: an input that took most of it would do so the next time, too."""
+        if self._stopped_by != signal.SIGUSR1:
+            return
+        whole = time.monotonic() - self._began
+        long = [row for row, seconds in self._pool.at_work().items() if seconds > _LONG * whole]
+        if long:
+            self._folder.bury(Gone(self._me.element, "TIMEOUT", long))
+
+
+__all__ = ["Element"]

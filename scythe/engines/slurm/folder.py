@@ -1,0 +1,282 @@
+"""What an attempt on Slurm keeps in the run's folder: its jobs, who works on what, who died of it. Runs nothing, asks nobody.
+
+All rests on one operation: a file that is created if absent. Everything is found again by whoever comes next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from scythe.engines.options import SlurmOptions
+from scythe.engines.slurm.commands import BLAMELESS
+from scythe.record.format import dump, parse
+from scythe.record.layout import RunKey
+from scythe_catalog.storage.objects import Objects
+
+#: Whose beat is so old is dead [s]; it beats ten times as often.
+DEAD_SECONDS, BEAT_SECONDS = 50.0, 5.0
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """What was submitted in one round of an attempt."""
+
+    #: The number of the job array; None where nothing is open, and only the gather job is there.
+    array: str | None
+    gather: str
+    elements: int
+    #: How many inputs were open.
+    open: int
+
+    @property
+    def numbers(self) -> list[str]:
+        return [job for job in (self.array, self.gather) if job is not None]
+
+
+@dataclass(frozen=True)
+class Beat:
+    """What an element tells of itself now and then."""
+
+    element: str
+    job: str
+    array: str
+    index: int
+    node: str
+    #: The inputs that run, by their rows in `specs.pq`.
+    rows: list[int] = field(default_factory=list[int])
+    #: It has ended by itself; what it has not done is open.
+    ended: bool = False
+
+
+@dataclass(frozen=True)
+class Gone:
+    """An element that died: how, as Slurm says, and which inputs ran then."""
+
+    element: str
+    state: str
+    rows: list[int]
+
+    @property
+    def is_blamed(self) -> bool:
+        """Whether the inputs may have a part in it."""
+        return self.state.split()[0] not in BLAMELESS
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """Some of the open inputs of an attempt, counted 0 to n - 1, that an element has claimed."""
+
+    number: int
+    start: int
+    stop: int
+    element: str
+    #: How long an input takes a process, as far as was known [s].
+    seconds: float | None = None
+
+
+class Folder:
+    """The folder of one attempt."""
+
+    def __init__(self, objects: Objects, key: RunKey, number: int) -> None:
+        self.objects, self.run, self.number = objects, key, number
+        self._base = f"{key.path}/scatter-gather/slurm/{number:06d}"
+        self._last: Ticket | None = None
+
+    # --- what it was started with -------------------------------------------------------------------
+
+    @property
+    def options_key(self) -> str:
+        return f"{self._base}/options.json"
+
+    def store_options(self, options: SlurmOptions, elements: int | None) -> None:
+        """How jobs of the attempt are submitted."""
+        told = {"options": options.model_dump(mode="json", exclude_unset=True), "elements": elements}
+        self.objects.write(self.options_key, dump(told))
+
+    def options(self) -> tuple[SlurmOptions, int | None]:
+        """The same; and how many elements were asked for."""
+        told = parse(self.objects.read(self.options_key), self.options_key)
+        return SlurmOptions.model_validate(told["options"]), told["elements"]
+
+    @cached_property
+    def logs(self) -> Path:
+        """Where the jobs write what they print: below the run, or where that is in a bucket below the working folder."""
+        below = (
+            f"{self._base}/logs"
+            if self.objects.folder is not None
+            else f"scythe-logs/{self.run.path}/{self.number:06d}"
+        )
+        return (self.objects.folder or Path.cwd()) / below
+
+    # --- jobs ---------------------------------------------------------------------------------------
+
+    def rounds(self) -> list[Jobs]:
+        """What was submitted until now, the first first."""
+        names = sorted(self.objects.files(f"{self._base}/jobs"))
+        found = self.objects.read_all(f"{self._base}/jobs/{name}" for name in names)
+        return [Jobs(**_fields(parse(raw, name), Jobs)) for name, raw in zip(names, found, strict=True)]
+
+    def add_round(self, number: int, jobs: Jobs) -> None:
+        """Records a submission."""
+        self.objects.write(f"{self._base}/jobs/{number:06d}.json", dump(asdict(jobs)))
+
+    # --- elements -----------------------------------------------------------------------------------
+
+    def beat(self, beat: Beat) -> None:
+        """Tells that an element lives, and at what it is."""
+        self.objects.write(f"{self._base}/elements/{beat.element}.json", dump(asdict(beat)))
+
+    def beats(self) -> list[Beat]:
+        """What the elements have told last."""
+        return [Beat(**_fields(told, Beat)) for told in self._read_all("elements")]
+
+    def living(self) -> int:
+        """How many elements have told of themselves lately, and have not ended."""
+        now = time.time()
+        fresh = [f for f in self.objects.found(f"{self._base}/elements") if now - f.modified.timestamp() < DEAD_SECONDS]
+        return len(fresh)
+
+    def age(self, element: str) -> float:
+        """Seconds since an element told of itself."""
+        try:
+            return time.time() - self.objects.read_dated(f"{self._base}/elements/{element}.json")[1]
+        except FileNotFoundError:
+            return float("inf")
+
+    def bury(self, gone: Gone) -> None:
+        """Records that an element died; the first who says so is believed."""
+        self.objects.create(f"{self._base}/gone/{gone.element}.json", dump(asdict(gone)))
+
+    def gone(self) -> list[Gone]:
+        """All elements that died."""
+        return [Gone(**_fields(told, Gone)) for told in self._read_all("gone")]
+
+    # --- claims -------------------------------------------------------------------------------------
+
+    def take(
+        self, element: str, n: int, size: Callable[[int, float | None], int], seconds: float | None
+    ) -> Ticket | None:
+        """The next of the open inputs, which nobody has claimed; None where all are.
+
+        Args:
+            element: Who claims them.
+            n: How many inputs are open.
+            size: Told how many are unclaimed, and the seconds of an input by the newest claim; how many to take.
+            seconds: What this element knows of the time of an input.
+        """
+        last = self._newest()
+        while True:
+            start, number = (last.stop, last.number + 1) if last is not None else (0, 0)
+            if start >= n:
+                return None
+            known = seconds if seconds is not None else last.seconds if last is not None else None
+            stop = min(n, start + max(1, int(size(n - start, known))))
+            mine = Ticket(number, start, stop, element, known)
+            if self.objects.create(self._claim(number), dump(asdict(mine))):
+                self._last = mine
+                return mine
+            last = self._last = self._read_claim(number)
+
+    def _newest(self) -> Ticket | None:
+        if self._last is None:
+            names = self.objects.files(f"{self._base}/claims")
+            return self._read_claim(max(int(name[:8]) for name in names)) if names else None
+        with contextlib.suppress(FileNotFoundError):
+            while True:
+                self._last = self._ticket(self._last.number + 1)
+        return self._last
+
+    def _read_claim(self, number: int) -> Ticket:
+        """A claim that is there, or is about to be seen: a network's file system may take a moment."""
+        for pause in (0.0, 0.05, 0.2, 0.5, 1.0, 2.0, 4.0):
+            time.sleep(pause)
+            with contextlib.suppress(FileNotFoundError):
+                return self._ticket(number)
+        return self._ticket(number)
+
+    def _ticket(self, number: int) -> Ticket:
+        return Ticket(**_fields(parse(self.objects.read(self._claim(number)), self._claim(number)), Ticket))
+
+    def _claim(self, number: int) -> str:
+        return f"{self._base}/claims/{number:08d}.json"
+
+    def done(self, ticket: Ticket) -> None:
+        """Records that all inputs of a claim are stored."""
+        self.objects.write(f"{self._base}/done/{ticket.number:08d}", b"")
+
+    def unfinished(self) -> list[Ticket]:
+        """The claims that are not done, with who has them now."""
+        done = {int(name) for name in self.objects.files(f"{self._base}/done")}
+        names = [name for name in self.objects.files(f"{self._base}/claims") if int(name[:8]) not in done]
+        again: dict[int, str] = {}
+        for name in sorted(self.objects.files(f"{self._base}/again")):
+            again[int(name[:8])] = name
+        found: list[Ticket] = []
+        for name in sorted(names):
+            ticket = self._ticket(int(name[:8]))
+            if ticket.number in again:
+                where = f"{self._base}/again/{again[ticket.number]}"
+                ticket = Ticket(
+                    ticket.number, ticket.start, ticket.stop, parse(self.objects.read(where), where)["element"]
+                )
+            found.append(ticket)
+        return found
+
+    def retake(self, ticket: Ticket, element: str) -> bool:
+        """Claims the inputs of an element that is dead; whether nobody was faster."""
+        names = [n for n in self.objects.files(f"{self._base}/again") if int(n[:8]) == ticket.number]
+        times = max((int(name[9:15]) for name in names), default=0)
+        if times:
+            where = f"{self._base}/again/{ticket.number:08d}-{times:06d}.json"
+            if parse(self.objects.read(where), where)["element"] != ticket.element:
+                return False
+        return self.objects.create(
+            f"{self._base}/again/{ticket.number:08d}-{times + 1:06d}.json", dump({"element": element})
+        )
+
+    # --- marks --------------------------------------------------------------------------------------
+
+    @property
+    def over(self) -> str:
+        """There once nothing is left to be claimed: an element that starts later need not."""
+        return f"{self._base}/over"
+
+    def note_problem(self, text: str) -> None:
+        """Records what keeps an element from working, outside of the user's function."""
+        self.objects.write(f"{self._base}/problem.txt", text.encode())
+
+    def problem(self) -> str | None:
+        """What was recorded last of that; None where nothing was."""
+        with contextlib.suppress(FileNotFoundError):
+            return self.objects.read(f"{self._base}/problem.txt").decode()
+        return None
+
+    def _read_all(self, what: str) -> list[dict[str, Any]]:
+        where = f"{self._base}/{what}"
+        names = sorted(self.objects.files(where))
+        found = self.objects.read_all(f"{where}/{name}" for name in names)
+        return [parse(raw, name) for name, raw in zip(names, found, strict=True)]
+
+
+def tried_alone(gone: Iterable[Gone]) -> Counter[int]:
+    """How often each input was the only one that ran when its element died of something that may be its fault."""
+    return Counter(one.rows[0] for one in gone if one.is_blamed and len(one.rows) == 1)
+
+
+def suspects(gone: Iterable[Gone], among: Collection[int]) -> list[int]:
+    """Those inputs that ran when an element died: they are run one at a time, with nothing beside them."""
+    return sorted({row for one in gone if one.is_blamed for row in one.rows} & {*among})
+
+
+def _fields(told: dict[str, Any], what: Any) -> dict[str, Any]:
+    return {name: told[name] for name in what.__dataclass_fields__ if name in told}
+
+
+__all__ = ["BEAT_SECONDS", "DEAD_SECONDS", "Beat", "Folder", "Gone", "Jobs", "Ticket", "suspects", "tried_alone"]

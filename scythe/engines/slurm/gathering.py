@@ -1,0 +1,132 @@
+"""The gather job: judges what killed elements, has open what is open run again, and else gathers the run."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import os
+import time
+
+import numpy as np
+
+from scythe.define.experiment import Experiment
+from scythe.engines.slurm.folder import Folder, Gone, tried_alone
+from scythe.engines.slurm.opened import log_tail, open_rows, state_of
+from scythe.engines.slurm.submission import submit_round
+from scythe.errors import RunError, WorkerCrashed
+from scythe.gather.collect import Collector
+from scythe.leaf.failures import Failure
+from scythe.leaf.leaf import Leaf
+from scythe.record.attempt_plan import AttemptPlan, load_failure, store_failure
+from scythe.record.lease import Lease
+from scythe.record.plan import RunPlan
+from scythe.terminal.console import tell
+
+_TAIL_LINES = 5
+
+
+def gather(plan: RunPlan, attempt: AttemptPlan, experiment: Experiment, folder: Folder) -> None:
+    """Ends an attempt, or submits another round of it.
+
+    Raises:
+        RunError: it cannot be ended; what is wrong is noted in the run's folder.
+    """
+    number = attempt.number
+    shared = ("slurm", int(os.environ["SLURM_JOB_ID"]))
+    with Lease(plan.objects, plan.key, "slurm", run=f"slurm {number}", number=number, shared_by=shared) as lease:
+        lease.check()
+        said = load_failure(plan.objects, plan.key)
+        if said is not None:
+            lease.is_last = True
+            raise RunError(said)
+        try:
+            if _end(plan, attempt, experiment, folder, lease.began):
+                lease.is_last = True
+        except Exception as error:
+            store_failure(plan.objects, plan.key, number, str(error))
+            lease.is_last = True
+            raise
+
+
+def _end(plan: RunPlan, attempt: AttemptPlan, experiment: Experiment, folder: Folder, began: float) -> bool:
+    """Whether the attempt is at its end: gathered; else another round of it was submitted."""
+    dead = _bury(folder)
+    rounds = len(folder.rounds())
+    collector = Collector(plan, experiment, attempt.number, prefix=f"{attempt.number:06d}-gather-{rounds}", show=False)
+    collector.began = dt.datetime.fromtimestamp(began, dt.UTC)
+    still_open = open_rows(plan, attempt)
+    condemned = _condemned(folder.gone(), still_open, experiment.options.retries)
+    with Leaf(plan, experiment) as leaf:
+        for row, one in condemned.items():
+            error = WorkerCrashed(f"Slurm ended the job that ran it, again and again: {one.state}")
+            failure = Failure.of(error, experiment.options.retries + 1)
+            collector.add(leaf.failed(row, failure, 0.0, time.time(), f"element {one.element}"))
+    collector.flush(show=False)
+    left = len(still_open) - len(condemned)
+    if not left:
+        collector.finish()
+        return True
+    _check_progress(plan, folder, left, dead, experiment.options.retries)
+    options, asked = folder.options()
+    plan.objects.delete([folder.over])
+    tell(f"Scythe: {left:,} inputs of {plan.key.path} are open: they are submitted again")
+    try:
+        submit_round(folder, plan, experiment, options, asked, left)
+    except RunError as error:
+        raise RunError(
+            f'{left:,} inputs are open, and Slurm takes no job from this node ({error}): go on with scythe resume "{plan.key.path}"'
+        ) from error
+    return False
+
+
+def _bury(folder: Folder) -> int:
+    """Records of each element that did not end by itself how it died: by now none of them lives. How many are new."""
+    known = {one.element for one in folder.gone()}
+    dead = [beat for beat in folder.beats() if not beat.ended and beat.element not in known]
+    for beat in dead:
+        folder.bury(Gone(beat.element, state_of(folder, beat), beat.rows))
+    return len(dead)
+
+
+def _condemned(gone: list[Gone], still_open: np.ndarray, retries: int) -> dict[int, Gone]:
+    """The inputs that have killed as many elements as they may, each with the last of them."""
+    tries, there = tried_alone(gone), {*still_open.tolist()}
+    return {
+        one.rows[0]: one
+        for one in gone
+        if len(one.rows) == 1 and one.is_blamed and tries[one.rows[0]] > retries and one.rows[0] in there
+    }
+
+
+def _check_progress(plan: RunPlan, folder: Folder, left: int, dead: int, retries: int) -> None:
+    """Nothing where another round may come to more than the last ones.
+
+    Raises:
+        RunError: it would not.
+    """
+    rounds = folder.rounds()
+    same = 0
+    for jobs in reversed(rounds):
+        if jobs.open != left:
+            break
+        same += 1
+    tried = {beat.array for beat in folder.beats()}
+    nobody = bool(rounds) and rounds[-1].array not in tried
+    if not nobody and same <= retries + 2:
+        return
+    said = folder.problem()
+    if said is None:
+        lines = [line for line in log_tail(folder, 0).strip().splitlines() if line.strip()]
+        said = "\n".join(lines[-_TAIL_LINES:]) or "they have printed nothing"
+    what = "no element of the job array came up" if nobody else f"{same} rounds have come to nothing more"
+    raise RunError(f"{left:,} inputs of {plan.key.path} are open, and {what}: {said}")
+
+
+def note(plan: RunPlan, number: int, error: Exception) -> None:
+    """Records in the run's folder why a job could not begin; where nobody did before."""
+    with contextlib.suppress(OSError):
+        if load_failure(plan.objects, plan.key) is None:
+            store_failure(plan.objects, plan.key, number, str(error))
+
+
+__all__ = ["gather", "note"]

@@ -1,0 +1,52 @@
+"""What of an attempt on Slurm is open still, and how its elements ended. Writes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+import numpy as np
+
+from scythe.engines.slurm import commands
+from scythe.engines.slurm.folder import Beat, Folder
+from scythe.gather.final import coverage_of
+from scythe.gather.parts import stored_parts
+from scythe.record.attempt_plan import AttemptPlan
+from scythe.record.plan import RunPlan
+
+_TAIL_BYTES = 8 * 1024
+#: What Slurm writes into the output of a job whose memory was not enough, whichever way that is watched.
+_MEMORY = ("oom-kill", "oom_kill", "exceeded memory limit", "exceeded job memory limit", "out of memory")
+
+
+def open_rows(plan: RunPlan, attempt: AttemptPlan) -> np.ndarray:
+    """The rows of `specs.pq` that an attempt is to run and that none of its parts has, ascending."""
+    parts = stored_parts(plan, prefix=f"{attempt.number:06d}-")
+    ranges = coverage_of(plan, parts).open_ranges()
+    uncovered = np.concatenate([np.empty(0, np.int64), *(np.arange(a, b, dtype=np.int64) for a, b in ranges)])
+    wanted = np.asarray(attempt.rows(range(attempt.n)), np.int64)
+    return wanted[np.isin(wanted, uncovered)] if len(uncovered) != plan.inputs else wanted
+
+
+def state_of(folder: Folder, beat: Beat) -> str:
+    """How an element ended, as Slurm says: by its records, or by what it wrote into the element's output."""
+    state = commands.ended(beat.job) or "FAILED"
+    tail = log_tail(folder, beat.index).lower()
+    return "OUT_OF_MEMORY" if state not in commands.BLAMELESS and any(word in tail for word in _MEMORY) else state
+
+
+def log_of(folder: Folder, element: int | None) -> Path:
+    """Where an element (None: the gather job) writes what it prints."""
+    return folder.logs / ("gather.log" if element is None else f"element-{element}.log")
+
+
+def log_tail(folder: Folder, element: int | None) -> str:
+    """The last lines that an element, or the gather job, has printed; empty where there are none."""
+    with contextlib.suppress(OSError), log_of(folder, element).open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+        return file.read().decode(errors="replace")
+    return ""
+
+
+__all__ = ["log_of", "log_tail", "open_rows", "state_of"]

@@ -1,0 +1,221 @@
+"""The reference to a run on Slurm: looks into its folder, and asks the queue gently. Anybody who sees both can have one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterator
+
+from obstore.exceptions import BaseError
+
+from scythe.engines.card import run_html
+from scythe.engines.slurm import commands
+from scythe.engines.slurm.folder import Folder
+from scythe.engines.slurm.opened import log_tail
+from scythe.errors import RunCancelled, RunError, TooManyErrors
+from scythe.gather.error_limit import stopped
+from scythe.record.attempt_plan import Ended, last_attempt_planned, load_failure, progress_of
+from scythe.record.attempts import latest_attempt
+from scythe.record.plan import RunPlan
+from scythe.record.results import RunResult, read_result
+from scythe.terminal.console import tell
+from scythe.terminal.progress import Progress
+
+_FIRST_LOOK, _LONGEST_LOOK = 0.2, 2.0
+#: Slurm's controller is asked so often at most, and less often where nothing changes [s].
+_FIRST_ASK, _LONGEST_ASK = 10.0, 60.0
+#: For so long a run may lack jobs in the queue, a result and a sign of life: a job that ends submits the next.
+_PATIENCE = 20.0
+_LEAVE_SECONDS = 10.0
+
+
+class Queue:
+    """What the queue says of a run's jobs, asked for now and then."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._next, self._pause = 0.0, _FIRST_ASK
+        self._seen: list[commands.Queued] | None = None
+        #: Since when it is known to have none.
+        self.empty_since: float | None = None
+
+    def look(self) -> str | None:
+        """What the jobs are at, in a sentence; None where that is not known."""
+        now = time.monotonic()
+        if now >= self._next:
+            with contextlib.suppress(RunError):  # who does not answer is asked again
+                numbers = [number for jobs in self._folder.rounds()[-2:] for number in jobs.numbers]
+                found = commands.queue(numbers) if numbers else []
+                self._pause = _FIRST_ASK if found != self._seen else min(2 * self._pause, _LONGEST_ASK)
+                self._seen = found
+                self.empty_since = (self.empty_since or now) if not found else None
+            self._next = now + (min(self._pause, _FIRST_ASK) if self.empty_since is not None else self._pause)
+        return told(self._seen)
+
+
+def told(jobs: list[commands.Queued] | None) -> str | None:
+    """Jobs in the queue, in a sentence, as long as none of them runs."""
+    if not jobs or any(job.state == "RUNNING" for job in jobs):
+        return None
+    first = next((job for job in jobs if job.reason != "Dependency"), jobs[0])
+    return f"Slurm job {first.id} is {first.told}"
+
+
+class SlurmRef:
+    """A run that is submitted, or goes on."""
+
+    hatchet = None
+
+    def __init__(self, plan: RunPlan, folder: Folder, *, quiet: bool = False) -> None:
+        self.plan, self._folder, self._quiet = plan, folder, quiet
+        self._queue = Queue(folder)
+
+    @property
+    def workflow_run_id(self) -> str | None:
+        return self.plan.workflow_run_id
+
+    def result(self, timeout: float | None = None) -> RunResult:
+        path = self.plan.key.path
+        seen = set[str]()
+        with Progress(
+            f"{self.plan.key.experiment} {self.plan.key.version}", self.plan.inputs, quiet=self._quiet
+        ) as progress:
+            try:
+                for pause, found in self._looks(timeout):
+                    if found is not None:
+                        progress.update(found.inputs, found.errors)
+                        progress.draw()
+                        if found.errors:
+                            progress.say(found.errors_told)
+                        return found
+                    ended = self._progress()
+                    for kind, text in ended.news:
+                        if kind not in seen:
+                            progress.say(text)
+                            seen.add(kind)
+                    progress.update(ended.done, ended.failed, self._queue.look())
+                    progress.draw()
+                    time.sleep(pause)
+            except KeyboardInterrupt:
+                tell(
+                    f'\nScythe: {path} goes on on the cluster; wait for it again with: scythe watch "{path}", '
+                    f'stop it with: scythe cancel "{path}"'
+                )
+                raise KeyboardInterrupt from None
+        raise AssertionError
+
+    async def aio_result(self) -> RunResult:
+        for pause, found in self._looks(None):
+            if found is not None:
+                return found
+            await asyncio.to_thread(self._queue.look)
+            await asyncio.sleep(pause)
+        raise AssertionError
+
+    def cancel(self) -> None:
+        result = read_result(self.plan.objects, self.plan.key)
+        if result is None or result.attempt < self._folder.number:
+            self.plan.objects.write(self.plan.key.cancelled, b"{}")
+            cancel_jobs(self.plan)
+
+    def _repr_html_(self) -> str:
+        return run_html(self.plan.objects, self.plan.key)
+
+    def _looks(self, timeout: float | None) -> Iterator[tuple[float, RunResult | None]]:
+        """How long to wait until the next look, and what this one has found.
+
+        Raises:
+            RunError: the run comes to no end.
+            RunCancelled: it was cancelled.
+            TimeoutError: it takes longer.
+        """
+        objects, key, number = self.plan.objects, self.plan.key, self._folder.number
+        began, pause, since = time.monotonic(), _FIRST_LOOK, None
+        while True:
+            last = latest_attempt(objects, key)
+            left = last is None or last.number != number or last.ended
+            result = read_result(objects, key)
+            if result is not None and result.attempt >= number:
+                since = since or time.monotonic()
+                if left or time.monotonic() - since > _LEAVE_SECONDS:
+                    yield 0.0, result
+            elif objects.exists(key.cancelled) and (self._queue.empty_since is not None or left):
+                raise RunCancelled(f"the run {key.path} was cancelled; what was finished is kept")
+            elif last_attempt_planned(objects, key) > number:
+                raise RunError(f"another process has taken up the run {key.path}: wait for that")
+            elif (said := load_failure(objects, key)) is not None and left:
+                kind = TooManyErrors if said.startswith(stopped(key.path)) else RunError
+                raise kind(said)
+            elif (empty := self._queue.empty_since) is not None and time.monotonic() - empty > _PATIENCE:
+                raise RunError(
+                    f'the run {key.path} comes to no end: {self._ended()}. Go on with: scythe resume "{key.path}"'
+                )
+            if timeout is not None and time.monotonic() - began > timeout:
+                raise TimeoutError(f"the run {key.path} is not finished after {timeout:g} seconds; it goes on")
+            yield pause, None
+            pause = min(
+                1.5 * pause, _LONGEST_LOOK, max(0.2, (timeout - (time.monotonic() - began)) if timeout else 9.0)
+            )
+
+    def _ended(self) -> str:
+        """How the last gather job ended."""
+        rounds = self._folder.rounds()
+        if not rounds:
+            return "its submission was cut short"
+        state = commands.ended(rounds[-1].gather) or "gone from the queue"
+        lines = [line for line in log_tail(self._folder, None).strip().splitlines() if line.strip()]
+        said = f", and said last: {lines[-1]}" if lines else ""
+        hint = ""
+        if not self._folder.beats() and not lines and not log_tail(self._folder, 0):
+            hint = f"; no job has written to {self._folder.logs}: do all nodes see this folder?"
+        return f"its gather job {rounds[-1].gather} is {state}{said}{hint}"
+
+    def _progress(self) -> Ended:
+        try:
+            return progress_of(self.plan.objects, self.plan.key, self.plan.inputs)
+        except (OSError, BaseError):
+            return Ended(0, 0)
+
+
+def attached(plan: RunPlan) -> SlurmRef | None:
+    """The reference to what of a run is in the queue; None where nothing is.
+
+    Raises:
+        RunError: Slurm does not answer.
+    """
+    folder = _newest(plan)
+    return SlurmRef(plan, folder) if folder is not None and _in_queue(folder) else None
+
+
+def cancel_jobs(plan: RunPlan) -> None:
+    """Cancels what of a run is in the queue; raises RunError where Slurm does not answer."""
+    folder = _newest(plan)
+    numbers = [number for jobs in folder.rounds() for number in jobs.numbers] if folder is not None else []
+    if numbers:
+        commands.cancel(numbers)
+
+
+def outlook(plan: RunPlan) -> str | None:
+    """What the queue says of a run of which nothing goes on."""
+    folder = _newest(plan)
+    if folder is None:
+        return None
+    try:
+        return told(_in_queue(folder))
+    except RunError as error:
+        return f"Slurm cannot be asked about it: {error}"
+
+
+def _newest(plan: RunPlan) -> Folder | None:
+    number = last_attempt_planned(plan.objects, plan.key)
+    folder = Folder(plan.objects, plan.key, number)
+    return folder if number and folder.rounds() else None
+
+
+def _in_queue(folder: Folder) -> list[commands.Queued]:
+    numbers = [number for jobs in folder.rounds()[-2:] for number in jobs.numbers]
+    return commands.queue(numbers) if numbers else []
+
+
+__all__ = ["SlurmRef", "attached", "cancel_jobs", "outlook", "told"]

@@ -1,0 +1,129 @@
+"""Submits an attempt, or another round of it: a job array that works, and behind it a job that gathers."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from scythe.define.code import code_hash
+from scythe.define.experiment import Experiment
+from scythe.engines.engine import Launch
+from scythe.engines.options import SlurmOptions
+from scythe.engines.slurm import commands
+from scythe.engines.slurm.folder import Folder, Jobs
+from scythe.errors import RunError
+from scythe.record.attempt_plan import AttemptPlan, last_attempt_planned
+from scythe.record.attempts import latest_attempt
+from scythe.record.format import dump
+from scythe.record.plan import RunPlan
+from scythe.record.provenance import record
+from scythe.settings import engine_settings
+
+_NAME_CHARACTERS = 60
+
+
+def submit_attempt(work: Launch, options: SlurmOptions) -> Folder:
+    """Submits the next attempt on a run.
+
+    Raises:
+        RunError: Slurm refuses, or another process has just taken up the run.
+    """
+    plan, experiment = work.plan, work.experiment
+    last = latest_attempt(plan.objects, plan.key)
+    number = max(last.number if last is not None else 0, last_attempt_planned(plan.objects, plan.key)) + 1
+    code = None if engine_settings().any_code else code_hash(experiment)
+    attempt = AttemptPlan(number, list(work.open_ranges), work.show, code, max_errors=plan.max_errors)
+    if not plan.objects.create(plan.key.attempt_plan(number), dump(asdict(attempt))):
+        raise RunError(f"the run {plan.key.path} has just been taken up by another process: wait for it")
+    record(plan.objects, plan.key, experiment, "slurm", number)
+    folder = Folder(plan.objects, plan.key, number)
+    folder.store_options(options, work.workers)
+    try:
+        submit_round(folder, plan, experiment, options, work.workers, attempt.n)
+    except RunError as error:
+        raise RunError(
+            f"Slurm does not take the run {plan.key.path}: {error}; it is stored: resume it later"
+        ) from error
+    return folder
+
+
+def submit_round(
+    folder: Folder, plan: RunPlan, experiment: Experiment, options: SlurmOptions, asked: int | None, still_open: int
+) -> Jobs:
+    """Submits jobs for what is open of an attempt.
+
+    Raises:
+        RunError: Slurm refuses.
+    """
+    rounds = len(folder.rounds())
+    folder.logs.mkdir(parents=True, exist_ok=True)
+    most = -(-still_open // options.cpus)
+    elements = min(asked or most, most, commands.largest_array()) if still_open else 0
+    array = None
+    common = [f"--job-name={_job_name(plan)}", f"--chdir={Path.cwd()}", "--open-mode=append", "--ntasks=1", "--nodes=1"]
+    if elements:
+        limit = f"%{options.array_limit}" if options.array_limit is not None else ""
+        told = [
+            f"--array=0-{elements - 1}{limit}", f"--cpus-per-task={options.cpus}", f"--output={folder.logs}/element-%a.log",
+            f"--signal=B:USR1@{options.warn_seconds}", *common, *commands.flags(options),
+        ]  # fmt: skip
+        array = commands.submit(_script(folder, plan, experiment, options, "element"), told)
+    after = [f"--dependency=afterany:{array}"] if array is not None else []
+    told = [*after, f"--output={folder.logs}/gather.log", *common, *commands.flags(options, devices=False)]
+    try:
+        gather = commands.submit(_script(folder, plan, experiment, options, "gather"), told)
+    except RunError:
+        if array is not None:
+            commands.cancel([array])
+        raise
+    jobs = Jobs(array, gather, elements, still_open)
+    folder.add_round(rounds + 1, jobs)
+    return jobs
+
+
+def _script(folder: Folder, plan: RunPlan, experiment: Experiment, options: SlurmOptions, what: str) -> str:
+    """The script of a job: the caller's interpreter and paths, and a sentence where they are not there."""
+    python, root = options.python or sys.executable, plan.objects.folder
+    lines = ["#!/bin/bash", *options.setup]
+    if root is not None:
+        seen, over = shlex.quote(str(root / plan.key.plan)), shlex.quote(str(root / folder.over))
+        where = shlex.quote(
+            f"does not see {root}, where the run lies: SCYTHE_STORAGE_ROOT must be on a file system that all nodes share"
+        )
+        lines.append(f'[ -e {seen} ] || {{ echo "Scythe: $(hostname)" {where} >&2; exit 97; }}')
+        if what == "element":
+            lines.append(f"[ -e {over} ] && exit 0")
+    missing = shlex.quote(
+        f"has no {python}: install the environment where all nodes see it, or name theirs: SlurmOptions(python=..., setup=[...])"
+    )
+    lines.append(
+        f'command -v {shlex.quote(python)} >/dev/null || {{ echo "Scythe: $(hostname)" {missing} >&2; exit 98; }}'
+    )
+    lines.append(f"export PYTHONPATH={shlex.quote(os.pathsep.join(_paths()))}${{PYTHONPATH:+:$PYTHONPATH}}")
+    # The job may not be that of a user who has the caller's settings: those that say where things lie go along.
+    lines += [f"export {name}={shlex.quote(value)}" for name, value in sorted(_settings().items())]
+    arguments = [what, plan.objects.root, plan.key.path, str(folder.number), experiment.source or ""]
+    lines.append(f"exec {shlex.quote(python)} -m scythe.engines.slurm {shlex.join(arguments)}")
+    return "\n".join(lines) + "\n"
+
+
+def _paths() -> list[str]:
+    """Where the caller's modules come from, beside its interpreter's own places."""
+    own = {sys.prefix, sys.base_prefix, sys.exec_prefix}
+    paths = [str(Path(path or ".").resolve()) for path in sys.path if Path(path or ".").is_dir()]
+    return [path for path in dict.fromkeys(paths) if not any(path.startswith(f"{place}/") for place in own)]
+
+
+def _settings() -> dict[str, str]:
+    wanted = ("SCYTHE_STORAGE_ROOT", "SCYTHE_STORAGE_BUCKET", "SCYTHE_STORAGE_BUCKET_PREFIX", "SCYTHE_CATALOG")
+    return {name: os.environ[name] for name in wanted if name in os.environ}
+
+
+def _job_name(plan: RunPlan) -> str:
+    return f"scythe-{plan.key.experiment}-{plan.key.version}"[:_NAME_CHARACTERS].replace(" ", "_")
+
+
+__all__ = ["submit_attempt", "submit_round"]
