@@ -26,6 +26,7 @@ gc.disable()
 
 # Each test with a bucket has a session of its own, which would parse the same megabytes of service models.
 JSONFileLoader.load_file = staticmethod(functools.cache(JSONFileLoader().load_file))
+JSONFileLoader.exists = staticmethod(functools.cache(JSONFileLoader().exists))
 
 
 @pytest.fixture

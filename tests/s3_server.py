@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import subprocess
 import sys
@@ -16,11 +17,13 @@ from tests.servers import skip_without_servers
 KEY, SECRET, REGION = "test-key", "test-secret", "eu-central-1"
 
 _PROGRAM = """
-import os, sys, threading
+import functools, os, sys, threading
 from werkzeug.serving import make_server
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 
 threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+# It would look through all folders of its package, and hundreds of patterns, for each request.
+DomainDispatcherApplication.get_backend_for_host = functools.cache(DomainDispatcherApplication.get_backend_for_host)
 class Quiet(MotoRequestHandler):
     protocol_version = "HTTP/1.1"
     def log(self, *_): pass
@@ -52,16 +55,24 @@ class S3Server:
 
     def client(self, **more: Any) -> Any:
         """A boto3 client that reaches the server whatever the environment says."""
-        import boto3
-
-        session = boto3.Session(aws_access_key_id=KEY, aws_secret_access_key=SECRET, region_name=REGION)
-        return session.client("s3", endpoint_url=self.endpoint, **more)
+        return _new_client(self.endpoint, **more)
 
     def new_bucket(self) -> str:
         """The name of a bucket that is empty and that nobody else uses."""
         name = f"scythe-{uuid.uuid4().hex[:12]}"
-        self.client().create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
+        _client(self.endpoint).create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
         return name
+
+
+def _new_client(endpoint: str, **more: Any) -> Any:
+    import boto3
+
+    session = boto3.Session(aws_access_key_id=KEY, aws_secret_access_key=SECRET, region_name=REGION)
+    return session.client("s3", endpoint_url=endpoint, **more)
+
+
+#: The client of those who need no own one: making it takes as long as ten requests.
+_client = functools.cache(_new_client)
 
 
 @contextlib.contextmanager

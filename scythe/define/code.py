@@ -18,6 +18,7 @@ import sysconfig
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
 from modulefinder import ModuleFinder
 from pathlib import Path
@@ -94,12 +95,18 @@ def _closure(first: list[_Module]) -> dict[str, str]:
         module = waiting.pop()
         with contextlib.suppress(OSError, UnicodeDecodeError, SyntaxError):  # a damaged neighbour is nobody's code
             sources[module.path] = source = module.file.read_text()
-            for name in _imported(_compiled(source), module.package):
+            for name in _imports(source, module.package):
                 found = _find(name)
                 if found is not None and found.file not in known:
                     known.add(found.file)
                     waiting.append(found)
     return sources
+
+
+@lru_cache(maxsize=256)
+def _imports(source: str, package: str) -> tuple[str, ...]:
+    """`_imported` of a source, each name once; found once, for a loop allocates many runs of the same code. Raises SyntaxError."""
+    return tuple(dict.fromkeys(_imported(_compiled(source), package)))
 
 
 def _compiled(source: str) -> list[CodeType]:
