@@ -7,10 +7,12 @@ import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from botocore.loaders import JSONFileLoader
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadFileScheduling
 
 from tests.postgres_server import postgres_server
 from tests.s3_server import S3Server, s3_server
@@ -87,11 +89,36 @@ def forgetful_registry() -> Iterator[None]:
 
 
 #: Files and folders that take a minute or more, the longest first: what is begun last must be short.
-_WAITING = ("test_s3_faults.py", "hatchet", "test_local_engine.py", "test_faults.py", "test_configured_catalogs.py")
+_WAITING = (
+    "test_s3_faults.py",
+    "hatchet/test_attempt_plans.py",
+    "hatchet",
+    "test_local_engine.py",
+    "test_faults.py",
+    "test_configured_catalogs.py",
+)
 _COMPUTING = (
     "lifecycle", "test_s3.py", "test_docs.py", "test_house.py", "catalog/test_conformance.py", "catalog/test_races.py", "test_download.py",
     "typing", "test_results.py", "test_docstrings.py",
 )  # fmt: skip
+
+
+#: Files whose runs one worker serves: where they are run by one process, engine and worker are started once.
+_ON_ONE_CLUSTER = {
+    f"tests/hatchet/test_{name}.py" for name in ("attempt_plans", "catalog_service", "function", "one_slot", "rows", "shapes")
+}  # fmt: skip
+
+
+class _ByPlace(LoadFileScheduling):
+    """Each file in one process, and the files of one cluster in the same."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "tests/hatchet" if file in _ON_ONE_CLUSTER else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    return _ByPlace(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
