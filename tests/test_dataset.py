@@ -25,6 +25,7 @@ from scythe.errors import ForkError, InputError, NotFoundError, ReadError, State
 from scythe.loaders.batches import Batches
 from scythe.loaders.decoding import put
 from scythe.loaders.hashing import hash_rows, order_of, splitmix64
+from scythe.loaders.sources import Slices
 from scythe.registry import ExperimentRegistry
 from scythe.remote import forks
 from scythe.utils.filesys import FileReference
@@ -170,6 +171,26 @@ def test_no_value_becomes_infinite_in_the_type_of_the_arrays(house: BaseExperime
         put("a.npy", np.array([1e39]), np.empty(1, np.float32))
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float33", "str", "object"])
+def test_a_type_that_is_none_of_numpys_numbers_is_refused_with_the_way_out(ten: ExperimentRun, dtype: str) -> None:
+    with pytest.raises(ReadError, match=rf"dtype='{dtype}' is none of NumPy's numbers: .* torch.bfloat16"):
+        scythe.dataset("heat", x=["r_value"], dtype=dtype)
+
+
+def test_arrays_of_a_list_are_of_the_dtype_and_belong_to_the_batch(ten: ExperimentRun) -> None:
+    hourly = scythe.File("hourly", load=lambda raw: np.frombuffer(raw[-32:], np.float32).astype(np.float64))
+    ds = scythe.dataset("heat", y=hourly, collate="list")
+    (batch,) = ds.batches(10, shuffle=False).at(0)
+    assert {(one.dtype.name, one.flags.writeable) for one in batch["y"]} == {("float32", True)}
+    raw = scythe.File("hourly", load=lambda raw: np.frombuffer(raw[-32:], np.float32))
+    (batch,) = scythe.dataset("heat", y=raw, collate="list").batches(10, shuffle=False).at(0)
+    assert all(one.flags.writeable for one in batch["y"])
+    uneven = Slices(("v",), np.arange(3.0)[:, None], np.array([0, 1]), np.array([1, 2]), None)
+    for one in uneven.take(np.array([1, 0])):
+        one += 100
+    assert uneven.take(np.array([1]))[0].tolist() == [[1.0], [2.0]]
+
+
 def test_a_dataframe_that_misses_values_is_refused_by_name(
     house: BaseExperiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +239,9 @@ def test_batches_are_normalized_by_the_statistics_of_the_training_part(ten: Expe
     assert batch["x"][:, 0].mean() == pytest.approx(0, abs=1e-6)
     assert batch["x"][:, 0].std() == pytest.approx(1, abs=1e-6)
     assert set(batch["x"][:, 1].tolist()) == {0.0, 1.0}
+    whole = scythe.dataset("heat", x=["storeys"], dtype="int64")
+    with pytest.raises(InputError, match="normalize= makes fractions of 'x', which int64 does not hold"):
+        whole.batches(2, normalize=whole.stats()).at(0)[0]
     with pytest.raises(StateError, match="normalize= has the columns"):
         scythe.dataset("heat", x=["storeys"]).batches(2, normalize=stats).at(0)[0]
 
@@ -409,6 +433,12 @@ import scythe
 ds = scythe.dataset("heat", x=["r_value"], y=scythe.File("hourly", load=lambda raw: 1 / 0))
 refs = scythe.FileRefs(scythe.files("heat"), "hourly", lambda path: 1 / 0)
 ds.sources
+counted = scythe.dataset("heat", y=scythe.File("hourly"))
+len(counted)
+unread = scythe.dataset("heat", x=["r_value"])
+ahead = scythe.dataset("heat", x=["r_value"]).batches(2)
+list(ahead.at(0))
+again = lambda: scythe.dataset("heat", x=["r_value"])
 
 def look(read, said):
     try:
@@ -418,7 +448,8 @@ def look(read, said):
 
 if __name__ == "__main__":
     context = multiprocessing.get_context("fork")
-    for read in (lambda: ds[0], lambda: ds.batches(2).at(0)[0], lambda: refs[0]):
+    reads = (lambda: ds[0], lambda: ds.batches(2).at(0)[0], lambda: refs[0], lambda: len(unread), lambda: counted[0], lambda: list(ahead.at(0)), again)
+    for read in reads:
         said = context.SimpleQueue()
         process = context.Process(target=look, args=(read, said))
         process.start()
@@ -426,7 +457,7 @@ if __name__ == "__main__":
         process.join()
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.split() == ["ForkError"] * 3
+    assert done.stdout.split() == ["ForkError"] * 7
 
 
 def test_batches_are_read_in_processes_that_were_not_forked(ten: ExperimentRun) -> None:

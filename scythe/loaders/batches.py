@@ -19,6 +19,7 @@ from scythe.loaders.pinned import Pin
 from scythe.loaders.shards import BLOCK_BYTES
 from scythe.loaders.sources import Part, Source
 from scythe.loaders.stats import Stats
+from scythe.remote.forks import check_fork
 
 #: The library whose arrays batches hold.
 Arrays = Literal["numpy", "torch", "jax"]
@@ -219,6 +220,7 @@ class Epoch(Sequence[dict[str, Any]]):
         if ahead < 1:
             yield from (self[i] for i in range(len(self)))
             return
+        check_fork()  # the threads that read ahead do not survive a fork either
         pool, waiting = self.batches._pool, deque[Future[dict[str, Any]]]()  # pyright: ignore[reportPrivateUsage]
         try:
             for i in range(len(self)):
@@ -251,7 +253,13 @@ def _as(values: Any, to: Arrays) -> Any:
         return torch.from_numpy(np.ascontiguousarray(values))
     import jax.numpy as jnp  # pyright: ignore[reportMissingImports]
 
-    return jnp.asarray(values)
+    made = jnp.asarray(values)
+    if made.dtype != values.dtype:  # 64 bits are cut to 32 without a word, and whole numbers wrap around
+        raise ReadError(
+            f"JAX would make {made.dtype} of {values.dtype}: take dtype={str(made.dtype)!r}, or let it hold 64 bits with "
+            'jax.config.update("jax_enable_x64", True)'
+        )
+    return made
 
 
 __all__ = ["Batches", "Epoch", "place_among"]

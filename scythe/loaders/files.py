@@ -149,7 +149,7 @@ class Files:
             pool = self._pool
         if self.as_list:
             self._fetch(at)
-            return list(pool.map(self._read, at.tolist()))
+            return list(pool.map(self._alike, at.tolist()))
         shape = self.shape or ()
         if not len(at):
             return np.empty((0, *shape), self.dtype)
@@ -224,6 +224,12 @@ class Files:
                 self._into(int(at[i]), out[i])
 
         return read
+
+    def _alike(self, row: int) -> np.ndarray:
+        """The array of one row, of any shape, in the type of all."""
+        found = self._read(row)
+        put(self._named(row), found, out := np.empty(found.shape, self.dtype))
+        return out
 
     def _into(self, row: int, out: np.ndarray) -> None:
         found = self._read(row)

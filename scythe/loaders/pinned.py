@@ -23,6 +23,7 @@ from scythe.record.layout import RunKey
 from scythe.record.manifest import renames_now, schemas_of_run
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult, read_result
+from scythe.remote.forks import check_fork
 from scythe_catalog.iceberg.scan import scan_files
 from scythe_catalog.schema import Column, TableSchema
 from scythe_catalog.storage.objects import Objects
@@ -98,7 +99,9 @@ class PinnedRun:
 
         Raises:
             NotFoundError: it has none of this name, or its files are gone.
+            ForkError: in a process that was forked beside running threads.
         """
+        check_fork()
         if table not in self.schemas:
             raise NotFoundError(f"{self.key.path} has no table {table!r}; it has {', '.join(sorted(self.schemas))}")
         if self.rows is not None:
@@ -182,7 +185,9 @@ def pinned(objects: Objects, name: str, version: Any, run: Any) -> list[PinnedRu
 
     Raises:
         NotFoundError: there is none.
+        ForkError: in a process that was forked beside running threads.
     """
+    check_fork()
     renames = renames_now(objects, name)
     if is_all(version) or is_all(run):
         return [PinnedRun(objects, key, result, renames) for key, result in finished_runs(objects, name, version, run)]
@@ -199,7 +204,9 @@ def at_pins(objects: Objects, name: str, pins: Sequence[Pin]) -> list[PinnedRun]
 
     Raises:
         NotFoundError: one was deleted, or has ended anew and the end that was pinned is gone.
+        ForkError: in a process that was forked beside running threads.
     """
+    check_fork()
     return list(_at(objects, name, pins))
 
 

@@ -235,7 +235,8 @@ class Slices:
     def take(self, rows: np.ndarray) -> Any:
         first = self.first[rows]
         if self.shape is None:
-            return [self.values[a : a + n] for a, n in zip(first, self.lengths[rows], strict=True)]
+            # Of their own: whoever changes a batch in place must not change the dataset.
+            return [self.values[a : a + n].copy() for a, n in zip(first, self.lengths[rows], strict=True)]
         return self.values[first[:, None] + np.arange(self.shape[0])]
 
 

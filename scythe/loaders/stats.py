@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from scythe.errors import StateError
+from scythe.errors import InputError, StateError
 from scythe.loaders.sources import Array, Part, Slices, Source
 
 _BLOCK = 1 << 16
@@ -81,6 +81,7 @@ class Stats:
 
         Raises:
             StateError: the statistics are of other columns.
+            InputError: the values are whole numbers, which hold no fractions.
 
         Examples:
             >>> import scythe
@@ -94,6 +95,10 @@ class Stats:
         if tuple(stats) != source.names:
             raise StateError(
                 f"normalize= has the columns {', '.join(stats)} of {group!r}, the dataset has {', '.join(source.names)}"
+            )
+        if values.dtype.kind != "f" and not all(s.fixed for s in stats.values()):
+            raise InputError(
+                f"normalize= makes fractions of {group!r}, which {values.dtype} does not hold: take a dtype of floats"
             )
         mean = np.array([0.0 if s.fixed else s.mean for s in stats.values()], values.dtype)
         std = np.array([1.0 if s.fixed or s.std == 0 else s.std for s in stats.values()], values.dtype)

@@ -51,7 +51,8 @@ def dataset(
     Raises:
         NotFoundError: an experiment, version, run or column that is not there.
         InputError: a column that is no number, or rows without a value; said when rows are first asked for.
-        ReadError: no group, or one that is none.
+        ReadError: no group, or one that is none; a dtype that is none of NumPy's numbers.
+        ForkError: in a process that was forked beside running threads.
 
     Examples:
         >>> import scythe
@@ -66,12 +67,26 @@ def dataset(
     for option, given, known in (("missing", missing, ("raise", "drop")), ("collate", collate, ("stack", "list"))):
         if given not in known:
             raise ReadError(f"{option}={given!r}: it is {known[0]!r} or {known[1]!r}")
+    numbers = _numbers(dtype)
     objects, name = storage(), name_of(experiment)
     runs = pinned(objects, name, version, run)
     chosen = {group: group_of(group, given) for group, given in groups.items()}
     return Dataset(
-        name, objects, (version, run), [one.pin for one in runs], chosen, where, np.dtype(dtype), missing, collate, (), runs
+        name, objects, (version, run), [one.pin for one in runs], chosen, where, numbers, missing, collate, (), runs
     )  # fmt: skip
+
+
+def _numbers(dtype: str) -> np.dtype:
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or found.kind not in "biufc":
+        raise ReadError(
+            f"dtype={dtype!r} is none of NumPy's numbers: take dtype='float32', and make other types where you use it, as "
+            'batch["x"].to("cuda", torch.bfloat16)'
+        )
+    return found
 
 
 __all__ = ["dataset"]

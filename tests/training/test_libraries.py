@@ -45,7 +45,7 @@ EXAMPLES = {
 
 
 def test_the_page_has_an_example_for_each_library() -> None:
-    assert {library: len(found) for library, found in EXAMPLES.items()} == {"torch": 2, "jax": 1, "sklearn": 1}
+    assert {library: len(found) for library, found in EXAMPLES.items()} == {"torch": 3, "jax": 1, "sklearn": 1}
 
 
 @pytest.mark.parametrize("library", EXAMPLES)
@@ -62,6 +62,63 @@ def test_the_examples_of_the_docs_run(library: str, root: Path) -> None:
     for block in alone:
         (folder / block["title"]).write_text(block["code"])
         done = run(folder, block["title"])
+        assert done.returncode == 0, done.stderr
+
+
+def test_jax_cuts_no_numbers_to_32_bits_without_a_word(root: Path) -> None:
+    needs("jax")
+    folder = Path.cwd()
+    (folder / "walls.py").write_text(_SIMULATED)
+    (folder / "allocate.py").write_text(_ALLOCATE)
+    (folder / "wide.py").write_text(_WIDE)
+    for script in ("allocate.py", "wide.py"):
+        done = run(folder, script)
+        assert done.returncode == 0, done.stderr
+
+
+_WIDE = """
+import jax, scythe, scythe.errors
+for dtype, narrow in (("float64", "float32"), ("int64", "int32")):
+    batches = scythe.dataset("walls", x=["x"], dtype=dtype).batches(8, to="jax")
+    try:
+        next(iter(batches.at(0)))
+    except scythe.errors.ReadError as error:
+        assert f"JAX would make {narrow} of {dtype}" in str(error), error
+    else:
+        raise SystemExit(f"{dtype} was cut")
+jax.config.update("jax_enable_x64", True)
+assert str(next(iter(batches.at(0)))["x"].dtype) == "int64"
+assert str(scythe.dataset("walls", x=["x"]).batches(8, to="jax").at(0)[0]["x"].dtype) == "float32"
+"""
+
+
+_ON_GPU = """
+import scythe, torch
+from torch.utils.data import DataLoader
+ds = scythe.dataset("walls", x="x", y=scythe.File("hourly"))
+epoch = ds.batches(8, seed=0, to="torch").at(0)
+seen = []
+torch.cuda._sleep(200_000_000)  # what is copied waits behind it, while its memory is given back and used anew
+for batch in DataLoader(epoch, batch_size=None, pin_memory=True):
+    assert batch["x"].is_pinned() and batch["y"].is_pinned()
+    seen.append({name: tensor.to("cuda", non_blocking=True) for name, tensor in batch.items()})
+for batch in seen:
+    assert (batch["y"] == batch["x"][:, None]).all()
+assert sum(len(batch["x"]) for batch in seen) == 48
+"""
+
+
+def test_pinned_batches_arrive_whole_on_a_gpu(root: Path) -> None:
+    needs("torch")
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("there is no GPU here that PyTorch can use")
+    folder = Path.cwd()
+    for name, code in (("walls.py", _SIMULATED), ("allocate.py", _ALLOCATE), ("gpu.py", _ON_GPU)):
+        (folder / name).write_text(code)
+    for script in ("allocate.py", "gpu.py"):
+        done = run(folder, script)
         assert done.returncode == 0, done.stderr
 
 
