@@ -39,6 +39,8 @@ RAW = "https://raw.githubusercontent.com/szvsw/scythe/main/"
 #: Pages whose examples need a bucket, and those that need an engine and a worker too.
 ON_A_BUCKET = {"storage", "cluster", "howto-bucket"}
 ON_A_CLUSTER = {"cluster"}
+#: Run by `tests/slurm`, where there is one.
+ON_SLURM = {"slurm"}
 
 #: The page of each public verb.
 PAGE_OF = {
@@ -153,7 +155,7 @@ def runs(
         }
 
 
-@pytest.mark.parametrize("page", list(PAGES))
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in ON_SLURM])
 def test_the_examples_of_a_page_run_in_an_empty_folder(
     page: str, runs: dict[str, Future[subprocess.CompletedProcess[str]]]
 ) -> None:

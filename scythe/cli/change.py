@@ -92,6 +92,15 @@ def resume(
     say(f"{run.experiment_id}: {counted(result.rows, 'row')}, {counted(result.errors, 'error')}")
 
 
+@app.command("watch")
+def watch(name: Name) -> None:
+    """Waits for a run that goes on elsewhere, on a cluster say, and shows how far it is; Ctrl-C leaves it alone."""
+
+    run = scythe.open_run(name)
+    result = run.wait()
+    say(f"{run.experiment_id}: {counted(result.rows, 'row')}, {counted(result.errors, 'error')}")
+
+
 @app.command("cancel")
 def cancel(name: Name) -> None:
     """Stops a run wherever it is worked on; what is finished stays, and `resume` goes on with it."""

@@ -146,12 +146,22 @@ def errors(name: Name, json: Json = False) -> None:
 def logs(
     name: Name,
     input: Annotated[int | None, typer.Argument(help="The sort_index of one input; all that printed, without.")] = None,
+    element: Annotated[
+        str | None, typer.Option(help="Of a run on Slurm: the number of an element of its job array, or 'gather'.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Shows what the inputs of a finished run printed and logged: whole for one input, else the last line of each."""
     import polars as pl
 
     run = scythe.open_run(name)
+    if element is not None:
+        from scythe.engines.start import engine_of
+        from scythe.record.plan import RunPlan
+
+        plan = RunPlan.load(run.objects, run.key)
+        say(engine_of(plan).printed(plan, element).rstrip())
+        return
     nothing = f"no input of {run.experiment_id} has printed anything"
     try:
         found = scythe.read(run.experiment, run.version, table="logs", run=run.key.folder)

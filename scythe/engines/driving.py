@@ -37,13 +37,21 @@ class Driver:
         self.chunks, self._plan, self._experiment = chunks, plan, experiment
         self._collector, self._pool, self._leaf, self._before = collector, pool, leaf, before
         self._job = pool_job(plan, experiment, attempt=collector.attempt)
-        self._in_flight = self._out = 0  # chunks and inputs on their way
+        #: The chunks on their way, each by the number of its object.
+        self._given: dict[int, Chunk] = {}
         pool.prepare(self._job)
 
     @property
     def is_busy(self) -> bool:
         """Whether anything is open or on its way."""
-        return bool(self.chunks.remaining or self._in_flight)
+        return bool(self.chunks.remaining or self._given)
+
+    @property
+    def lowest(self) -> int | None:
+        """The first of the rows that have not come back; None where all have."""
+        waiting = [int(chunk.rows[0]) for chunk in self._given.values()]
+        queued = self.chunks.lowest
+        return min([*waiting, *([queued] if queued is not None else [])], default=None)
 
     def step(self, seconds: float) -> None:
         """Gives out what the processes take, and waits at most so long for what comes back.
@@ -59,27 +67,28 @@ class Driver:
 
     def _give_out(self) -> None:
         for _ in range(self._pool.hungry(self.chunks.depth)):
-            work = self.chunks.next(self._collector.limit.allowed(self._out))
+            work = self.chunks.next(self._collector.limit.allowed(sum(chunk.size for chunk in self._given.values())))
             if work is None:
                 return
             self._job = kept_up(self._job, self._plan)
             self._before(work)
             self._pool.submit(work, self._job)
-            self._in_flight, self._out = self._in_flight + 1, self._out + work.size
+            self._given[id(work)] = work
 
     def _heard(self, event: Event) -> None:
         match event:
             case Done(work, result, seconds):
-                self._in_flight, self._out = self._in_flight - 1, self._out - work.size
+                del self._given[id(work)]
                 self.chunks.measured(work.size, seconds)
                 self._collector.add(*result)
-            case Renewed(_, done, result, again, seconds):
-                self._in_flight, self._out = self._in_flight + len(again) - 1, self._out - done
+            case Renewed(work, done, result, again, seconds):
+                del self._given[id(work)]
+                self._given |= {id(chunk): chunk for chunk in again}
                 if result is not None:
                     self.chunks.measured(done, seconds)
                     self._collector.add(*result)
             case Died():
-                self._in_flight, self._out = self._in_flight - 1, self._out - event.chunk.size
+                del self._given[id(event.chunk)]
                 what = after(event, self._experiment.options.retries)
                 self.chunks.give_back(*what.again)
                 if what.lost is not None:

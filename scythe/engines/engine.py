@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol
 
 from scythe.define.experiment import Experiment
 from scythe.engines.options import EngineOptions
+from scythe.errors import NotFoundError
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult, result_html
 
@@ -207,3 +208,13 @@ class Engine(ABC):
     def outlook(self, plan: RunPlan) -> str | None:
         """Why nothing of a run goes on, in a sentence; None where nothing is known to be wrong."""
         return None
+
+    def printed(self, plan: RunPlan, part: str) -> str:
+        """What a part of its own work on a run has printed: an element of a job array, say.
+
+        Raises:
+            NotFoundError: there is no such part.
+        """
+        raise NotFoundError(
+            f"the engine {self.name!r} has no {part!r} of which there is output: runs of it are not parted so"
+        )

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from scythe.engines.engine import Launch, RunRef
+from scythe.engines.engine import FinishedRef, Launch, RunRef
 from scythe.engines.options import EngineOptions
-from scythe.engines.start import choose, start
+from scythe.engines.start import choose, engine_of, start
+from scythe.engines.watched import WatchedRef
 from scythe.errors import RunError
 from scythe.record.attempts import check_free
+from scythe.record.layout import RunKey
 from scythe.record.plan import MaxErrors, RunPlan, Unset, check_max_errors
+from scythe.record.results import finished_result
 from scythe.source import find_experiment
+from scythe_catalog.storage.objects import Objects
 
 
 def limited(plan: RunPlan, max_errors: MaxErrors | Unset) -> RunPlan:
@@ -55,4 +59,17 @@ def go_on(
     return start(chosen, Launch(plan, experiment, open_ranges, workers=workers, show=show))
 
 
-__all__ = ["go_on", "limited"]
+def joined(objects: Objects, key: RunKey) -> RunRef:
+    """The reference to a run that is over, or that somebody works on; nothing is started.
+
+    Raises:
+        RunDamaged: a file of the run is damaged.
+        SettingsError: its engine is not installed here, or cannot be reached.
+    """
+    if (finished := finished_result(objects, key)) is not None:
+        return FinishedRef(finished)
+    plan = RunPlan.load(objects, key)
+    return engine_of(plan).attach(plan) or WatchedRef(plan)
+
+
+__all__ = ["go_on", "joined", "limited"]

@@ -26,7 +26,7 @@ from scythe.record.layout import RunKey
 from scythe.record.plan import UNSET, MaxErrors, RunPlan, Unset
 from scythe.record.results import RunResult, read_result
 from scythe.runs.deletion import delete_run
-from scythe.runs.going_on import go_on, limited
+from scythe.runs.going_on import go_on, joined, limited
 from scythe.settings import engine_settings
 from scythe.terminal.cards import own_names
 from scythe_catalog.storage.objects import Objects
@@ -248,11 +248,7 @@ class ExperimentRun(BaseModel):
         """Runs the inputs that failed once more (and what is open), then gathers anew. Rows that are there stay as they are.
 
         Args:
-            engine: The name of one, or its options; the one it was allocated with if not given.
-            workers: Processes of the local engine; `SCYTHE_WORKERS`, else all cores, if not given.
-            module: Where the function is defined (`package.module` or `file.py`, with `:name` where you like), if it is
-                neither registered here nor found below the working folder.
-            max_errors: How many inputs may fail until it stops, as `allocate` takes it; as it was allocated if not given.
+            engine, workers, module, max_errors: As for `resume`.
 
         Returns:
             A reference to its result, as `allocate` gives one; on a cluster, to what goes on there already.
@@ -277,6 +273,24 @@ class ExperimentRun(BaseModel):
         for number, rows in enumerate(failed(self._objects, parts).values()):
             coverage.release(rows[coverage.owned(number, rows)])
         return go_on(limited(plan, max_errors), coverage.open_ranges(), engine, workers, module, show=False)
+
+    def wait(self, timeout: float | None = None) -> RunResult:
+        """Waits for the run, wherever it is worked on, and gives its result; starts nothing.
+
+        Args:
+            timeout: Wait at most so long [s]; None for as long as it takes.
+
+        Raises:
+            RunError: nobody works on it, or it comes to no end.
+            RunCancelled: it was cancelled.
+            TimeoutError: it is not finished yet; it goes on.
+
+        Examples:
+            >>> scythe.open_run("simulate_energy").wait().rows
+            3
+        """
+        self._is_there()
+        return joined(self._objects, self.key).result(timeout)
 
     def cancel(self) -> None:
         """Stops the run wherever it is worked on; what is finished stays, and `resume` goes on with it.

@@ -81,7 +81,9 @@ def test_what_an_engine_does_not_take_is_told_before_anything_is_written(install
     specs = pl.DataFrame({"x": [1.0]})
     with pytest.raises(AllocationError, match="gives 'wants' no tempdir"):
         BaseExperiment(wants).allocate(specs, engine="toy")
-    with pytest.raises(SettingsError, match="there is no engine 'toi': use 'inline' or 'local' or 'hatchet' or 'toy'"):
+    with pytest.raises(
+        SettingsError, match="there is no engine 'toi': use 'inline' or 'local' or 'hatchet' or 'slurm' or 'toy'"
+    ):
         areas().allocate(specs, engine="toi")
     with pytest.raises(SettingsError, match=r"options of the engine 'toy': chank=1: Extra inputs"):
         areas(engine_options={"toy": {"chank": 1}}).allocate(specs, engine="toy")

@@ -68,6 +68,11 @@ class ChunkQueue:
             self.remaining += len(rows)
 
     @property
+    def lowest(self) -> int | None:
+        """The first of the rows that wait here; None where none does."""
+        return min((int(chunk.rows[0]) for chunk in (*self._open, *self._again)), default=None)
+
+    @property
     def seconds(self) -> float | None:
         """How long one input takes a process, as far as that is known."""
         return self._seconds

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property, partial
 
@@ -34,6 +35,10 @@ from scythe.terminal.console import tell
 _STEP_SECONDS = 0.2
 #: So long the inputs of one claim are to last: far longer than a claim takes.
 _CLAIM_SECONDS = 15.0
+#: And longer where many claim [s for each].
+_CLAIM_SECONDS_EACH = 0.05
+#: For how long a count of the living elements is believed.
+_LIVING_SECONDS = 15.0
 #: How often the errors of all elements are counted together, for each of them [s].
 _ERRORS_SECONDS = 2.0
 #: An input that took more than this share of an element's whole time is not only cut off by its end.
@@ -53,7 +58,8 @@ class Element:
         self._me = Beat(f"{array}_{index}-{restart}", job, array, index, socket.gethostname())
         self._stopped_by: int | None = None
         self._careful: list[int] | None = None
-        self._next_beat = self._next_count = 0.0
+        self._next_beat = self._next_count = self._next_count_of_living = 0.0
+        self._living = 1
         self._told = -1
         self._mine: list[Ticket] = []
 
@@ -139,12 +145,18 @@ class Element:
             return self._plan.chunk * hungry
         if each is None:
             return hungry
-        fair = left // (2 * max(1, self._folder.living())) + 1
-        return max(hungry, min(fair, int(_CLAIM_SECONDS * self._workers / max(each, 1e-9))))
+        now = time.monotonic()
+        if now > self._next_count_of_living:
+            self._living, self._next_count_of_living = max(1, self._folder.living()), now + _LIVING_SECONDS
+        fair = left // (2 * self._living) + 1
+        lasts = _CLAIM_SECONDS + _CLAIM_SECONDS_EACH * self._living
+        return max(hungry, min(fair, int(lasts * self._workers / max(each, 1e-9))))
 
     def _lost(self) -> bool:
         """Runs inputs that elements had claimed which are dead; whether there were any."""
-        lost = [ticket for ticket in self._folder.unfinished() if self._is_dead(ticket)]
+        beats = {beat.element: beat for beat in self._folder.beats()}
+        gone = {one.element for one in self._folder.gone()}
+        lost = [ticket for ticket in self._folder.unfinished() if self._is_dead(ticket, beats, gone)]
         taken = [ticket for ticket in lost if self._folder.retake(ticket, self._me.element)]
         if not taken:
             return False
@@ -152,10 +164,10 @@ class Element:
         still_open = open_rows(self._plan, self._attempt)
         rows = np.concatenate([self._rows_of(ticket) for ticket in taken])
         rows = rows[np.isin(rows, still_open)]
-        gone = self._folder.gone()
-        alone, tries = suspects(gone, rows.tolist()), tried_alone(gone)
+        died = self._folder.gone()
+        alone, tries = suspects(died, rows.tolist()), tried_alone(died)
         condemned = [row for row in alone if tries[row] > self._experiment.options.retries]
-        blamed = {one.element for one in gone if one.is_blamed}
+        blamed = {one.element for one in died if one.is_blamed}
         careful = any(ticket.element in blamed for ticket in taken)
         self._run(rows[~np.isin(rows, alone)], careful=careful)
         for row in alone:
@@ -165,29 +177,22 @@ class Element:
             self._all_done()
         return True
 
-    def _is_dead(self, ticket: Ticket) -> bool:
-        """Whether who has claimed a ticket works on it no more."""
+    def _is_dead(self, ticket: Ticket, beats: Mapping[str, Beat], gone: set[str]) -> bool:
+        """Whether who has claimed a ticket works on it no more; that is recorded then."""
         if ticket.element == self._me.element:
             return False
-        known = next((beat for beat in self._beats if beat.element == ticket.element), None)
+        known = beats.get(ticket.element)
         if known is None:
             return self._folder.age(ticket.element) > DEAD_SECONDS
         restarted = known.array == self._me.array and known.index == self._me.index
-        if known.ended or ticket.element in self._gone:
+        if known.ended or ticket.element in gone:
             return True
         if not restarted and self._folder.age(ticket.element) < DEAD_SECONDS:
             return False
         state = "REQUEUED" if restarted else state_of(self._folder, known)
         self._folder.bury(Gone(known.element, state, known.rows))
+        gone.add(known.element)
         return True
-
-    @property
-    def _beats(self) -> list[Beat]:
-        return self._folder.beats()
-
-    @property
-    def _gone(self) -> set[str]:
-        return {one.element for one in self._folder.gone()}
 
     def _rows_of(self, ticket: Ticket) -> np.ndarray:
         return np.asarray(self._attempt.rows(range(ticket.start, ticket.stop)), np.int64)
@@ -241,7 +246,16 @@ class Element:
             self._collector.check_with([self._collector.account(), *others.values()])
             self._next_count = now + _ERRORS_SECONDS * max(5, len(others))
         if self._collector.is_due:
+            lowest = self._driver.lowest
             self._collector.flush(show=False)
+            if self._careful is None and lowest is not None:
+                self._done_below(lowest)
+
+    def _done_below(self, row: int) -> None:
+        """Says of claims that are done that they are: all of their rows lie below one that has not come back."""
+        for ticket in [one for one in self._mine if int(self._attempt.rows(range(one.stop - 1, one.stop))[0]) < row]:
+            self._folder.done(ticket)
+            self._mine.remove(ticket)
 
     @cached_property
     def _account_name(self) -> str:

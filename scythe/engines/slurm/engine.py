@@ -8,7 +8,7 @@ from scythe.define.experiment import Experiment
 from scythe.engines.engine import Engine, Launch, RunRef
 from scythe.engines.options import EngineOptions, SlurmOptions
 from scythe.engines.slurm import commands
-from scythe.engines.slurm.ref import SlurmRef, attached, cancel_jobs, outlook
+from scythe.engines.slurm.ref import SlurmRef, attached, cancel_jobs, outlook, printed
 from scythe.engines.slurm.submission import submit_attempt
 from scythe.errors import AllocationError
 from scythe.record.plan import RunPlan
@@ -47,6 +47,9 @@ class SlurmEngine(Engine):
 
     def cancel(self, plan: RunPlan) -> None:
         cancel_jobs(plan)
+
+    def printed(self, plan: RunPlan, part: str) -> str:
+        return printed(plan, part)
 
     def outlook(self, plan: RunPlan) -> str | None:
         return outlook(plan)

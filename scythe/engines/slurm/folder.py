@@ -6,10 +6,11 @@ All rests on one operation: a file that is created if absent. Everything is foun
 from __future__ import annotations
 
 import contextlib
+import random
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from scythe_catalog.storage.objects import Objects
 
 #: Whose beat is so old is dead [s]; it beats ten times as often.
 DEAD_SECONDS, BEAT_SECONDS = 50.0, 5.0
+_TURN_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ class Folder:
             size: Told how many are unclaimed, and the seconds of an input by the newest claim; how many to take.
             seconds: What this element knows of the time of an input.
         """
-        last = self._newest()
+        last, tries = self._newest(), 0
         while True:
             start, number = (last.stop, last.number + 1) if last is not None else (0, 0)
             if start >= n:
@@ -182,15 +184,25 @@ class Folder:
             if self.objects.create(self._claim(number), dump(asdict(mine))):
                 self._last = mine
                 return mine
-            last = self._last = self._read_claim(number)
+            tries += 1
+            time.sleep(
+                random.uniform(0, min(_TURN_SECONDS * tries, 1.0))
+            )  # many that want one would be in each other's way
+            self._last = self._read_claim(number)
+            last = self._newest()
 
     def _newest(self) -> Ticket | None:
-        if self._last is None:
-            names = self.objects.files(f"{self._base}/claims")
-            return self._read_claim(max(int(name[:8]) for name in names)) if names else None
-        with contextlib.suppress(FileNotFoundError):
-            while True:
-                self._last = self._ticket(self._last.number + 1)
+        """The claim that was made last. They have no gaps: it is found by a few looks, however many there are."""
+        known = self._last.number if self._last is not None else -1
+        step = 1
+        while self.objects.exists(self._claim(known + step)):
+            known, step = known + step, 2 * step
+        while step > 1:
+            step //= 2
+            if self.objects.exists(self._claim(known + step)):
+                known += step
+        if known >= 0 and (self._last is None or known != self._last.number):
+            self._last = self._read_claim(known)
         return self._last
 
     def _read_claim(self, number: int) -> Ticket:
@@ -218,16 +230,13 @@ class Folder:
         again: dict[int, str] = {}
         for name in sorted(self.objects.files(f"{self._base}/again")):
             again[int(name[:8])] = name
-        found: list[Ticket] = []
-        for name in sorted(names):
-            ticket = self._ticket(int(name[:8]))
-            if ticket.number in again:
-                where = f"{self._base}/again/{again[ticket.number]}"
-                ticket = Ticket(
-                    ticket.number, ticket.start, ticket.stop, parse(self.objects.read(where), where)["element"]
-                )
-            found.append(ticket)
-        return found
+        raw = self.objects.read_all(f"{self._base}/claims/{name}" for name in sorted(names))
+        found = {(ticket := Ticket(**_fields(parse(one, "a claim"), Ticket))).number: ticket for one in raw}
+        retaken = [number for number in found if number in again]
+        holders = self.objects.read_all(f"{self._base}/again/{again[number]}" for number in retaken)
+        for number, one in zip(retaken, holders, strict=True):
+            found[number] = replace(found[number], element=parse(one, "a claim")["element"])
+        return [*found.values()]
 
     def retake(self, ticket: Ticket, element: str) -> bool:
         """Claims the inputs of an element that is dead; whether nobody was faster."""

@@ -6,14 +6,15 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 from obstore.exceptions import BaseError
 
 from scythe.engines.card import run_html
 from scythe.engines.slurm import commands
 from scythe.engines.slurm.folder import Folder
-from scythe.engines.slurm.opened import log_tail
-from scythe.errors import RunCancelled, RunError, TooManyErrors
+from scythe.engines.slurm.opened import log_of, log_tail
+from scythe.errors import NotFoundError, RunCancelled, RunError, TooManyErrors
 from scythe.gather.error_limit import stopped
 from scythe.record.attempt_plan import Ended, last_attempt_planned, load_failure, progress_of
 from scythe.record.attempts import latest_attempt
@@ -25,9 +26,11 @@ from scythe.terminal.progress import Progress
 _FIRST_LOOK, _LONGEST_LOOK = 0.2, 2.0
 #: Slurm's controller is asked so often at most, and less often where nothing changes [s].
 _FIRST_ASK, _LONGEST_ASK = 10.0, 60.0
-#: For so long a run may lack jobs in the queue, a result and a sign of life: a job that ends submits the next.
-_PATIENCE = 20.0
+#: For so long what a job has written may not be seen here: a network's file system remembers what was not there.
+_PATIENCE = 60.0
 _LEAVE_SECONDS = 10.0
+#: So much longer than a look takes it is waited until the next.
+_SHARE = 10.0
 
 
 class Queue:
@@ -39,6 +42,14 @@ class Queue:
         self._seen: list[commands.Queued] | None = None
         #: Since when it is known to have none.
         self.empty_since: float | None = None
+        #: For how long to look then for what they have come to [s].
+        self.patience = _PATIENCE
+
+    def _patience(self) -> float:
+        """A gather job that failed has come to nothing: there is nothing to be looked for."""
+        rounds = self._folder.rounds()
+        state = commands.ended(rounds[-1].gather) if rounds else None
+        return _PATIENCE if state in (None, "COMPLETED") else 0.0
 
     def look(self) -> str | None:
         """What the jobs are at, in a sentence; None where that is not known."""
@@ -49,7 +60,10 @@ class Queue:
                 found = commands.queue(numbers) if numbers else []
                 self._pause = _FIRST_ASK if found != self._seen else min(2 * self._pause, _LONGEST_ASK)
                 self._seen = found
-                self.empty_since = (self.empty_since or now) if not found else None
+                if found:
+                    self.empty_since = None
+                elif self.empty_since is None:
+                    self.empty_since, self.patience = now, self._patience()
             self._next = now + (min(self._pause, _FIRST_ASK) if self.empty_since is not None else self._pause)
         return told(self._seen)
 
@@ -89,6 +103,7 @@ class SlurmRef:
                         if found.errors:
                             progress.say(found.errors_told)
                         return found
+                    began = time.monotonic()
                     ended = self._progress()
                     for kind, text in ended.news:
                         if kind not in seen:
@@ -96,7 +111,7 @@ class SlurmRef:
                             seen.add(kind)
                     progress.update(ended.done, ended.failed, self._queue.look())
                     progress.draw()
-                    time.sleep(pause)
+                    time.sleep(max(pause, _SHARE * (time.monotonic() - began)))  # of many elements much is to be read
             except KeyboardInterrupt:
                 tell(
                     f'\nScythe: {path} goes on on the cluster; wait for it again with: scythe watch "{path}", '
@@ -141,13 +156,15 @@ class SlurmRef:
                 if left or time.monotonic() - since > _LEAVE_SECONDS:
                     yield 0.0, result
             elif objects.exists(key.cancelled) and (self._queue.empty_since is not None or left):
+                _end_record(self.plan, self._folder)
                 raise RunCancelled(f"the run {key.path} was cancelled; what was finished is kept")
             elif last_attempt_planned(objects, key) > number:
                 raise RunError(f"another process has taken up the run {key.path}: wait for that")
             elif (said := load_failure(objects, key)) is not None and left:
                 kind = TooManyErrors if said.startswith(stopped(key.path)) else RunError
                 raise kind(said)
-            elif (empty := self._queue.empty_since) is not None and time.monotonic() - empty > _PATIENCE:
+            elif (empty := self._queue.empty_since) is not None and time.monotonic() - empty > self._queue.patience:
+                _end_record(self.plan, self._folder)
                 raise RunError(
                     f'the run {key.path} comes to no end: {self._ended()}. Go on with: scythe resume "{key.path}"'
                 )
@@ -185,7 +202,23 @@ def attached(plan: RunPlan) -> SlurmRef | None:
         RunError: Slurm does not answer.
     """
     folder = _newest(plan)
-    return SlurmRef(plan, folder) if folder is not None and _in_queue(folder) else None
+    if folder is None:
+        return None
+    last = latest_attempt(plan.objects, plan.key)
+    if last is not None and last.number >= folder.number and last.ended:
+        return None  # its gather job is about to leave the queue
+    if _in_queue(folder):
+        return SlurmRef(plan, folder)
+    _end_record(plan, folder)
+    return None
+
+
+def _end_record(plan: RunPlan, folder: Folder) -> None:
+    """Says of an attempt that it is over: nothing of it is in the queue any more, and nobody was left to say so."""
+    last = latest_attempt(plan.objects, plan.key)
+    if last is not None and last.number == folder.number and last.engine == "slurm" and not last.ended:
+        where = f"{plan.key.attempts}/{last.number:06d}.json"
+        plan.objects.write(where, replace(last, ended=True).to_json())
 
 
 def cancel_jobs(plan: RunPlan) -> None:
@@ -207,6 +240,27 @@ def outlook(plan: RunPlan) -> str | None:
         return f"Slurm cannot be asked about it: {error}"
 
 
+def printed(plan: RunPlan, part: str) -> str:
+    """What an element, by its number, or the job `gather` of the newest attempt has printed.
+
+    Raises:
+        NotFoundError: there is none such.
+    """
+    folder = _newest(plan)
+    if folder is None:
+        raise NotFoundError(f"the run {plan.key.path} was never submitted to Slurm")
+    most = max((jobs.elements for jobs in folder.rounds()), default=0)
+    if part != "gather" and not (part.isascii() and part.isdigit() and int(part) < most):
+        raise NotFoundError(f"{plan.key.path} has no element {part!r}: it has 0 to {most - 1}, and 'gather'")
+    where = log_of(folder, None if part == "gather" else int(part))
+    try:
+        return where.read_text(errors="replace")
+    except FileNotFoundError:
+        raise NotFoundError(
+            f"{where} is not there: the job has not begun, or its node does not see the folder"
+        ) from None
+
+
 def _newest(plan: RunPlan) -> Folder | None:
     number = last_attempt_planned(plan.objects, plan.key)
     folder = Folder(plan.objects, plan.key, number)
@@ -218,4 +272,4 @@ def _in_queue(folder: Folder) -> list[commands.Queued]:
     return commands.queue(numbers) if numbers else []
 
 
-__all__ = ["SlurmRef", "attached", "cancel_jobs", "outlook", "told"]
+__all__ = ["SlurmRef", "attached", "cancel_jobs", "outlook", "printed", "told"]

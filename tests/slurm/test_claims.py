@@ -1,0 +1,150 @@
+"""Who works on what, by files alone: every open input is claimed once, whoever is faster, and the dead are known by what they left."""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import scythe
+from scythe.engines.slurm.commands import Queued, flags
+from scythe.engines.slurm.folder import Beat, Folder, Gone, Ticket, suspects, tried_alone
+from scythe.engines.slurm.ref import told
+from scythe.record.layout import RunKey
+from scythe_catalog.storage.objects import Objects
+
+KEY = RunKey("experiment", "v1.0.0", "2026-01-01_00-00-00")
+
+
+def folder(root: Path) -> Folder:
+    """The folder as one element sees it, which remembers nothing of the others."""
+    return Folder(Objects.at(str(root)), KEY, 1)
+
+
+@settings(max_examples=10)
+@given(n=st.integers(0, 200), elements=st.integers(1, 5), sizes=st.lists(st.integers(-1, 40), min_size=1, max_size=6))
+def test_elements_that_claim_at_once_part_the_inputs_among_them(
+    tmp_path_factory: pytest.TempPathFactory, n: int, elements: int, sizes: list[int]
+) -> None:
+    root = tmp_path_factory.mktemp("claims")
+    claimed: list[Ticket] = []
+
+    def claim(me: int) -> None:
+        own, wanted = folder(root), itertools.cycle(sizes)
+        while (ticket := own.take(f"element {me}", n, lambda left, _: min(next(wanted), left), None)) is not None:
+            claimed.append(ticket)
+
+    everybody = [threading.Thread(target=claim, args=(me,)) for me in range(elements)]
+    for one in everybody:
+        one.start()
+    for one in everybody:
+        one.join()
+    claimed.sort(key=lambda ticket: ticket.start)
+    assert [i for ticket in claimed for i in range(ticket.start, ticket.stop)] == list(range(n))
+    assert sorted(ticket.number for ticket in claimed) == list(range(len(claimed)))
+
+
+def test_the_newest_claim_tells_the_next_element_how_long_an_input_takes(tmp_path: Path) -> None:
+    folder(tmp_path).take("one", 100, lambda left, each: 10, 0.5)
+    seen: list[tuple[int, float | None]] = []
+
+    def size(left: int, each: float | None) -> int:
+        seen.append((left, each))
+        return 5
+
+    ticket = folder(tmp_path).take("two", 100, size, None)
+    assert seen == [(90, 0.5)]
+    assert ticket == Ticket(1, 10, 15, "two", 0.5)
+
+
+def test_what_a_dead_element_had_is_taken_by_one_of_those_who_want_it(tmp_path: Path) -> None:
+    own = folder(tmp_path)
+    first = own.take("dead", 10, lambda left, each: 4, None)
+    assert first is not None
+    (ticket,) = own.unfinished()
+
+    assert [folder(tmp_path).retake(ticket, who) for who in ("one", "two")] == [True, False]
+    (now,) = folder(tmp_path).unfinished()
+    assert (now.element, now.start, now.stop) == ("one", 0, 4)
+    own.done(now)
+    assert own.unfinished() == []
+
+
+def test_an_input_is_blamed_for_what_may_be_its_fault_alone() -> None:
+    gone = [
+        Gone("a", "OUT_OF_MEMORY", [1, 2]),
+        Gone("b", "PREEMPTED", [3]),
+        Gone("c", "CANCELLED by 0", [4]),
+        Gone("d", "OUT_OF_MEMORY", [2]),
+        Gone("e", "NODE_FAIL", [2]),
+        Gone("f", "FAILED", [2]),
+    ]
+
+    assert suspects(gone, range(100)) == [1, 2]
+    assert suspects(gone, [1, 3, 4]) == [1]
+    assert tried_alone(gone) == {2: 2}
+
+
+def test_the_first_who_says_how_an_element_died_is_believed(tmp_path: Path) -> None:
+    for state in ("TIMEOUT", "FAILED"):
+        folder(tmp_path).bury(Gone("a", state, [1]))
+
+    assert folder(tmp_path).gone() == [Gone("a", "TIMEOUT", [1])]
+
+
+def test_a_beat_tells_at_what_an_element_is(tmp_path: Path) -> None:
+    beat = Beat("7_0-0", "8", "7", 0, "n1", [3, 4])
+    folder(tmp_path).beat(beat)
+
+    assert folder(tmp_path).beats() == [beat]
+    assert folder(tmp_path).age("7_0-0") < 60
+    assert folder(tmp_path).age("another") == float("inf")
+    assert folder(tmp_path).living() == 1
+
+
+TODAY = dt.datetime.now().replace(hour=14, minute=20, second=0, microsecond=0)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "text"),
+    [
+        ([], None),
+        ([Queued("1_0", "RUNNING", "None", TODAY), Queued("1_[1-9]", "PENDING", "Resources", None)], None),
+        (
+            [Queued("1", "PENDING", "Priority", TODAY)],
+            "Slurm job 1 is pending (Priority), others are before it, starts about 14:20",
+        ),
+        ([Queued("1", "PENDING", "None", None)], "Slurm job 1 is pending"),
+        ([Queued("1", "PENDING", "QOSGrpNodeLimit", None)], "Slurm job 1 is pending (QOSGrpNodeLimit)"),
+        (
+            [Queued("2", "PENDING", "Dependency", None), Queued("1_[0-3]", "PENDING", "PartitionDown", None)],
+            "Slurm job 1_[0-3] is pending (PartitionDown), the partition is down",
+        ),
+        ([Queued("2", "PENDING", "Dependency", None)], "Slurm job 2 is pending (Dependency), it waits for the others"),
+        (
+            [Queued("1", "PENDING", "Priority", TODAY + dt.timedelta(days=400))],
+            f"Slurm job 1 is pending (Priority), others are before it, starts about {TODAY + dt.timedelta(days=400):%Y-%m-%d} 14:20",
+        ),
+    ],
+)
+def test_what_the_queue_says_is_told_in_words(jobs: list[Queued], text: str | None) -> None:
+    assert told(jobs) == text
+
+
+def test_options_are_told_to_sbatch_as_it_has_them() -> None:
+    options = scythe.SlurmOptions(
+        partition="short",
+        mem="4G",
+        gpus=1,
+        time="01:00:00",
+        sbatch={"exclude": "n[1-3]", "exclusive": True, "no_kill": False},
+    )
+
+    wanted = ["--partition=short", "--time=01:00:00", "--mem=4G", "--gpus=1", "--exclude=n[1-3]", "--exclusive"]
+    assert flags(options) == wanted
+    assert flags(options, devices=False) == [flag for flag in wanted if not flag.startswith("--gpus")]

@@ -1,0 +1,245 @@
+"""What goes wrong on a cluster, on a real Slurm: jobs that are killed, moved, out of memory or time; every input ends exactly once."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import scythe
+from scythe.allocate import BaseExperiment
+from scythe.engines.slurm.folder import Folder
+from scythe.errors import RunError
+from scythe.runs.run import ExperimentRun
+from tests.slurm_server import Slurm, restarted, until
+
+
+def specs(n: int, **more: pl.Expr) -> pl.DataFrame:
+    return pl.DataFrame({"x": range(n)}).with_columns(**more)
+
+
+def folder_of(run: ExperimentRun, attempt: int = 1) -> Folder:
+    return Folder(run.objects, run.key, attempt)
+
+
+def each_once(run: ExperimentRun, n: int) -> None:
+    """Every input ended exactly once, and the catalog says what the folder does."""
+    result = run.result
+    assert result is not None
+    found: list[int] = []
+    for table in ("scalars", "errors"):
+        shown = scythe.read(run.experiment, run.version, table=table, run=run.key.folder)["sort_index"].to_list()
+        stored = pl.read_parquet(result.uris[table].removeprefix("file://"))["sort_index"].to_list()
+        assert shown == stored
+        found += shown
+    assert sorted(found) == list(range(n))
+
+
+def begun(told: Path) -> list[tuple[int, str]]:
+    """The inputs that have begun, each with the number of the job that ran it."""
+    lines = [line.split() for line in told.read_text().splitlines()] if told.exists() else []
+    return [(int(x), job) for x, job in lines]
+
+
+def waiting_run(station: BaseExperiment, tmp_path: Path, **options: object) -> tuple[ExperimentRun, object, Path, Path]:
+    """A run of two elements of which each has come to an input that waits for the file `go`."""
+    go, told = tmp_path / "go", tmp_path / "told"
+    waits = pl.when(pl.col("x").is_in([4, 5])).then(pl.lit(str(go))).otherwise(pl.lit(""))
+    inputs = specs(12, wait_for=waits, tells=pl.lit(str(told)))
+    run, ref = station.allocate(inputs, engine=scythe.SlurmOptions.model_validate(options), workers=2)
+    until(lambda: {4, 5} <= {x for x, _ in begun(told)}, "inputs that wait")
+    return run, ref, go, told
+
+
+def _scancel(slurm: Slurm, job: str) -> None:
+    slurm.ask("scancel", job)
+
+
+def _kill(slurm: Slurm, job: str) -> None:
+    found = slurm.ask("scontrol", "listpids", job, "n1") + slurm.ask("scontrol", "listpids", job, "n2")
+    pids = [int(line.split()[0]) for line in found.splitlines() if line.split()[1:2] == [job]]
+    assert pids
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+
+
+def _requeue(slurm: Slurm, job: str) -> None:
+    slurm.ask("scontrol", "requeue", job)
+
+
+def _lose_node(slurm: Slurm, job: str) -> None:
+    node = slurm.ask("squeue", "--noheader", f"--jobs={job}", "--format=%N").strip()
+    slurm.ask("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+    slurm.ask("scontrol", "update", f"nodename={node}", "state=resume")
+
+
+@pytest.mark.parametrize("fault", [_scancel, _kill, _requeue, _lose_node])
+def test_an_element_that_is_lost_costs_no_input(
+    slurm: Slurm, station: BaseExperiment, tmp_path: Path, fault: Callable[[Slurm, str], None]
+) -> None:
+    run, ref, go, told = waiting_run(station, tmp_path)
+    job = dict(begun(told))[5]
+
+    fault(slurm, job)
+    go.touch()
+    assert ref.result(180).rows == 12  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
+    each_once(run, 12)
+    until(slurm.empty, "an empty queue")
+
+
+def test_a_warning_before_the_time_limit_ends_an_element_cleanly(
+    slurm: Slurm, station: BaseExperiment, tmp_path: Path
+) -> None:
+    run, ref, go, told = waiting_run(station, tmp_path)
+    jobs = {job for _, job in begun(told)}
+    kept = [x for x, _ in begun(told) if x < 4]
+
+    slurm.ask("scancel", "--batch", "--signal=USR1", *jobs)  # what sbatch --signal does, and when it does it
+    until(lambda: len(folder_of(run).rounds()) > 1, "a second round")
+    go.touch()
+    assert ref.result(180).rows == 12  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
+    each_once(run, 12)
+    again = [x for x, _ in begun(told)]
+    assert [again.count(x) for x in kept] == [1] * len(kept)  # what was finished was kept
+
+
+def test_an_input_that_takes_all_of_the_time_becomes_an_error_in_the_end(
+    slurm: Slurm, station: BaseExperiment, tmp_path: Path
+) -> None:
+    told = tmp_path / "told"
+    never = pl.when(pl.col("x") == 1).then(pl.lit(str(tmp_path / "never"))).otherwise(pl.lit(""))
+    run, ref = station.allocate(specs(3, wait_for=never, tells=pl.lit(str(told))), engine="slurm", workers=1)
+    for times in (1, 2):
+        until(lambda times=times: [x for x, _ in begun(told)].count(1) == times, f"try {times}")
+        (_, job) = [one for one in begun(told) if one[0] == 1][-1]
+        # It has to have taken most of the element's time, of which the start of Python is the other part.
+        until(lambda: time.time() - told.stat().st_mtime > 4, "most of its time")
+        slurm.ask("scancel", "--batch", "--signal=USR1", job)
+
+    result = ref.result(180)
+    assert (result.rows, result.errors) == (2, 1)
+    (message,) = scythe.read("station", run=run, table="errors")["exception_message"]
+    assert message == "Slurm ended the job that ran it, again and again: TIMEOUT"
+    each_once(run, 3)
+
+
+def test_an_input_that_needs_more_memory_than_there_is_becomes_an_error_with_slurms_reason(
+    slurm: Slurm, station: BaseExperiment
+) -> None:
+    large = pl.when(pl.col("x") == 3).then(600).otherwise(0)
+    run, ref = station.allocate(specs(8, megabytes=large), engine=scythe.SlurmOptions(mem="450M"), workers=2)
+
+    result = ref.result(180)
+    assert (result.rows, result.errors) == (7, 1)
+    errors = scythe.read("station", run=run, table="errors")
+    assert errors["sort_index"].to_list() == [3]
+    assert errors["exception_message"][0] == "Slurm ended the job that ran it, again and again: OUT_OF_MEMORY"
+    assert errors["attempts"][0] == 2
+    each_once(run, 8)
+
+
+def test_a_gather_job_that_is_cancelled_leaves_a_run_that_can_be_resumed(
+    slurm: Slurm, station: BaseExperiment, tmp_path: Path
+) -> None:
+    run, ref, go, _ = waiting_run(station, tmp_path)
+    slurm.ask("scancel", folder_of(run).rounds()[0].gather)
+    go.touch()
+
+    with pytest.raises(RunError, match=r"comes to no end: its gather job \d+ is CANCELLED.* Go on with: scythe resume"):
+        ref.result(180)  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
+    until(slurm.empty, "an empty queue")
+    assert run.status == "incomplete"
+    assert run.resume().result(120).rows == 12
+    assert folder_of(run, 2).rounds()[0].array is None  # nothing was open: the gather job alone
+    each_once(run, 12)
+
+
+def test_a_controller_that_is_away_for_a_while_is_waited_for(
+    slurm: Slurm, station: BaseExperiment, tmp_path: Path
+) -> None:
+    run, ref, go, _ = waiting_run(station, tmp_path)
+    slurm.controller[-1].send_signal(signal.SIGKILL)
+    slurm.controller[-1].wait()
+    go.touch()
+    until(lambda: run.objects.exists(folder_of(run).over), "the end of all work")
+    restarted(slurm)
+
+    assert ref.result(180).rows == 12  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
+    each_once(run, 12)
+
+
+def test_of_two_that_resume_at_once_one_submits(slurm: Slurm, station: BaseExperiment, tmp_path: Path) -> None:
+    run, _, go, _ = waiting_run(station, tmp_path)
+    run.cancel()
+    until(slurm.empty, "an empty queue")
+    go.touch()
+    came: list[object] = []
+
+    def resume() -> None:
+        try:
+            came.append(scythe.open_run(run.experiment_id).resume().result(120).rows)
+        except RunError as error:
+            came.append(str(error))
+
+    both = [threading.Thread(target=resume) for _ in range(2)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    assert 12 in came
+    assert all(c == 12 or "taken up by another process" in str(c) for c in came)
+    assert len(run.attempts) == 2
+    each_once(run, 12)
+
+
+def test_elements_that_come_late_find_that_nothing_is_left(slurm: Slurm, station: BaseExperiment) -> None:
+    run, ref = station.allocate(specs(30), engine="slurm", workers=30)  # two cores: two at a time
+
+    assert ref.result(180).rows == 30
+    until(slurm.empty, "an empty queue")
+    assert len(folder_of(run).beats()) < 8  # the others never began
+    each_once(run, 30)
+
+
+def _has_come_to(run: ExperimentRun, told: Path, least: int) -> bool:
+    return len(begun(told)) >= least or run.status == "finished"
+
+
+@pytest.mark.parametrize("number", range(int(os.environ.get("SCYTHE_SLURM_ROUNDS", "1"))))
+def test_whatever_happens_at_any_moment_every_input_ends_exactly_once(
+    slurm: Slurm, station: BaseExperiment, tmp_path: Path, number: int
+) -> None:
+    seed = random.randrange(2**32) if number else 1
+    drawn = random.Random(seed)
+    told = tmp_path / "told"
+    inputs = specs(200, tells=pl.lit(str(told)), fails=pl.col("x") % 50 == 49)
+    run, ref = station.allocate(inputs, engine="slurm", workers=drawn.choice([2, 4, 8]), max_errors=None)
+    for _ in range(drawn.choice([1, 2, 3])):
+        least = drawn.randrange(1, 180)
+        until(partial(_has_come_to, run, told, least), "some inputs")
+        jobs = [line.split()[0] for line in slurm.queue("RUNNING")]
+        if not jobs:
+            continue
+        job = drawn.choice(jobs)
+        number_of = slurm.ask("squeue", "--noheader", f"--jobs={job}", "--format=%A").strip()
+        fault = drawn.choice([_scancel, _requeue, _lose_node, _kill])
+        try:
+            fault(slurm, number_of)
+        except (AssertionError, ProcessLookupError):
+            continue  # it had ended
+    try:
+        ref.result(240)
+    except RunError:
+        until(slurm.empty, "an empty queue", 120)
+        run.resume(max_errors=None).result(240)
+    each_once(run, 200)
+    assert scythe.read("station", run=run, table="errors").height == 4, seed
+    until(slurm.empty, "an empty queue", 120)
