@@ -263,9 +263,9 @@ class SettingsError(ScytheError):
 
     Examples:
         >>> from scythe import BaseExperiment
-        >>> BaseExperiment(simulate_energy).allocate(pl.DataFrame({"r_value": [2.0]}), engine="slurm")
+        >>> BaseExperiment(simulate_energy).allocate(pl.DataFrame({"r_value": [2.0]}), engine="ray")
         Traceback (most recent call last):
-        scythe.errors.SettingsError: there is no engine 'slurm': use 'inline' or 'local' or 'hatchet'
+        scythe.errors.SettingsError: there is no engine 'ray': use 'inline' or 'local' or 'hatchet' or 'slurm'
     """
 
 

@@ -67,11 +67,17 @@ class SlurmOptions(EngineOptions):
     """Options of the engine `slurm`: what `sbatch` is told of each element of the job array; also by settings, `SCYTHE_SLURM_TIME`.
 
     Attributes:
-        account, partition, qos, reservation, constraint, nodelist: As `sbatch` has them.
+        account: Who pays, as `sbatch` has it.
+        partition: Which nodes, as `sbatch` has it.
+        qos: Quality of service, as `sbatch` has it.
+        reservation: Nodes that are reserved, as `sbatch` has it.
+        constraint: Features that nodes must have, as `sbatch` has it.
+        nodelist: Nodes by name, as `sbatch` has it.
         time: Limit of one element, as `sbatch` takes it: `"04:00:00"`. What is not finished by then is run by another.
         cpus: Processes of an element, each with a core of its own; 1 if not given.
         mem: Memory of an element, as `"4G"`.
-        gpus, gres: As `sbatch` has them; the gather job asks for none.
+        gpus: How many GPUs an element gets, as `sbatch` has it; the gather job asks for none.
+        gres: Other devices, as `sbatch` has it; the gather job asks for none.
         array_limit: How many elements run at the same time.
         setup: Lines of shell that come first: `["module load energyplus"]`.
         sbatch: Other options by their names: `{"exclude": "n[1-3]", "exclusive": True}`.

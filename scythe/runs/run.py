@@ -34,8 +34,7 @@ from scythe_catalog.storage.objects import Objects
 if TYPE_CHECKING:  # Jedi, which completes names in notebooks, cannot read a property that gives a Literal
     from scythe.gather.status import Status
 
-#: What is there for other modules.
-_INNER = frozenset({"below", "objects"})
+_INNER = frozenset({"below", "objects"})  # what is there for other modules
 
 
 class ExperimentRun(BaseModel):
@@ -248,7 +247,10 @@ class ExperimentRun(BaseModel):
         """Runs the inputs that failed once more (and what is open), then gathers anew. Rows that are there stay as they are.
 
         Args:
-            engine, workers, module, max_errors: As for `resume`.
+            engine: As for `resume`.
+            workers: As for `resume`.
+            module: As for `resume`.
+            max_errors: As for `resume`.
 
         Returns:
             A reference to its result, as `allocate` gives one; on a cluster, to what goes on there already.
