@@ -115,6 +115,7 @@ def slurm_server() -> Generator[Slurm]:
 def restarted(slurm: Slurm) -> None:
     """Starts the controller again, which somebody has ended."""
     slurm.controller.append(_daemon(slurm.conf.parent, "slurmctld"))
+    until(lambda: "idle" in slurm.ask("sinfo", "--noheader", "--format=%T"), "the controller and its nodes")
 
 
 def _daemon(folder: Path, name: str, *more: str) -> subprocess.Popen[bytes]:

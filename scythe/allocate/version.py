@@ -67,7 +67,7 @@ class _Choice:
     def of(self, versions: list[SemVer], wanted: VersioningStrategy | str | SemVer) -> tuple[SemVer, Renames]:
         if isinstance(wanted, str) and wanted in STRATEGIES:
             latest = versions[-1] if versions else None
-            renames, changed = self._since(latest)
+            renames, changed, _ = self._since(latest)
             return next_version(wanted, latest, changed if latest is not None else None), renames
         try:
             version = SemVer.parse(wanted)
@@ -78,16 +78,21 @@ class _Choice:
         if str(version) not in map(str, versions):
             check_allocatable(version)
         below = [v for v in versions if v <= version]
-        renames, changed = self._since(below[-1] if below else None)
+        renames, changed, fresh = self._since(below[-1] if below else None)
         if below:
             check_step(str(version), allowed_between(below[-1], version), below[-1], changed)
+        if fresh and versions[-1] > version:  # it would take the column from under the models of that version
+            former, name = next(iter(fresh.items()))
+            raise VersionError(
+                f"{former!r} cannot be renamed to {name!r} in {version}: {versions[-1]} stands above it. Rename it in a version above that"
+            )
         return version, renames
 
-    def _since(self, version: SemVer | None) -> tuple[Renames, Difference]:
+    def _since(self, version: SemVer | None) -> tuple[Renames, Difference, Mapping[str, str]]:
         """What was renamed, and what changed in the schemas, since a version."""
         recorded = self._recorded(version) if version is not None else None
         if recorded is None:
-            return Renames(), Difference(())
+            return Renames(), Difference(()), {}
         models = {"input": self._schemas.input, "output": self._schemas.output}
         return renamed_since(recorded, version, models, self._given)
 

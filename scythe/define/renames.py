@@ -83,8 +83,8 @@ def check_declared(models: Iterable[type[BaseModel]]) -> dict[str, str]:
 
 def renamed_since(
     recorded: Mapping[str, Any], version: object, schemas: Mapping[str, CompiledModel], given: Mapping[str, str]
-) -> tuple[Renames, Difference]:
-    """What was renamed until now, and what changed since a version.
+) -> tuple[Renames, Difference, Mapping[str, str]]:
+    """What was renamed until now, what changed since a version, and what of that was renamed (former name -> name).
 
     Args:
         recorded: Both schemas of the version, and what was renamed until then.
@@ -122,7 +122,7 @@ def renamed_since(
         found = compare(schema.renamed(own), now[side])
         told = [Change(name, f"renamed from {former}", Severity.ADDITIVE) for former, name in own.items()]
         changes += Difference(tuple(replace(c, field=f"{side}.{c.field}") for c in (*told, *found.changes)))
-    return _together(until, fresh, schemas), changes
+    return _together(until, fresh, schemas), changes, fresh
 
 
 def _asked(

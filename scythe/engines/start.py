@@ -17,6 +17,7 @@ from scythe.engines.engine import Engine, Launch, RunRef
 from scythe.engines.options import EngineOptions
 from scythe.engines.pool.processes import fill_standard_handles
 from scythe.errors import AllocationError, RunError, SettingsError
+from scythe.record.attempt_plan import last_attempt_planned, load_attempt_plan
 from scythe.record.attempts import latest_attempt
 from scythe.record.manifest import record_trigger
 from scythe.record.plan import RunPlan
@@ -113,7 +114,9 @@ def engine_named(name: str) -> Engine:
 
 def engine_of(plan: RunPlan) -> Engine:
     """The engine that works, or has worked, on a run; raises SettingsError where it is not installed here."""
-    last = latest_attempt(plan.objects, plan.key)
+    last, planned = latest_attempt(plan.objects, plan.key), last_attempt_planned(plan.objects, plan.key)
+    if planned > (last.number if last is not None else 0):  # it waits for its turn on a cluster
+        return engine_named(load_attempt_plan(plan.objects, plan.key, planned).engine)
     return engine_named(last.engine if last is not None else plan.engine)
 
 

@@ -37,6 +37,8 @@ class AttemptPlan:
     tasks: list[str] = field(default_factory=list[str])
     #: How many inputs may fail until it stops.
     max_errors: MaxErrors = None
+    #: Whose attempt it is.
+    engine: str = "hatchet"
 
     @property
     def n(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import itertools
 import threading
@@ -12,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scythe
-from scythe.engines.slurm.commands import Queued, flags
+from scythe.engines.slurm.commands import Queued, check_time, flags
 from scythe.engines.slurm.folder import Beat, Folder, Gone, Ticket, suspects, tried_alone
 from scythe.engines.slurm.ref import told
+from scythe.errors import SettingsError
 from scythe.record.layout import RunKey
 from scythe_catalog.storage.objects import Objects
 
@@ -71,6 +73,7 @@ def test_what_a_dead_element_had_is_taken_by_one_of_those_who_want_it(tmp_path: 
     assert [folder(tmp_path).retake(ticket, who) for who in ("one", "two")] == [True, False]
     (now,) = folder(tmp_path).unfinished()
     assert (now.element, now.start, now.stop) == ("one", 0, 4)
+    assert folder(tmp_path).age(now) < 60  # of whom no beat is seen yet, the claim tells
     own.done(now)
     assert own.unfinished() == []
 
@@ -79,15 +82,17 @@ def test_an_input_is_blamed_for_what_may_be_its_fault_alone() -> None:
     gone = [
         Gone("a", "OUT_OF_MEMORY", [1, 2]),
         Gone("b", "PREEMPTED", [3]),
-        Gone("c", "CANCELLED by 0", [4]),
+        Gone("c", "CANCELLED", [4]),
         Gone("d", "OUT_OF_MEMORY", [2]),
         Gone("e", "NODE_FAIL", [2]),
         Gone("f", "FAILED", [2]),
+        Gone("g", "UNKNOWN", [2]),
+        Gone("h", "UNKNOWN", [9]),
     ]
 
-    assert suspects(gone, range(100)) == [1, 2]
+    assert suspects(gone, range(100)) == [1, 2, 9]
     assert suspects(gone, [1, 3, 4]) == [1]
-    assert tried_alone(gone) == {2: 2}
+    assert tried_alone(gone) == {2: 2}  # what nobody can tell the reason of is no try
 
 
 def test_the_first_who_says_how_an_element_died_is_believed(tmp_path: Path) -> None:
@@ -102,8 +107,7 @@ def test_a_beat_tells_at_what_an_element_is(tmp_path: Path) -> None:
     folder(tmp_path).beat(beat)
 
     assert folder(tmp_path).beats() == [beat]
-    assert folder(tmp_path).age("7_0-0") < 60
-    assert folder(tmp_path).age("another") == float("inf")
+    assert folder(tmp_path).age(Ticket(0, 0, 1, "7_0-0")) < 60
     assert folder(tmp_path).living() == 1
 
 
@@ -148,3 +152,27 @@ def test_options_are_told_to_sbatch_as_it_has_them() -> None:
     wanted = ["--partition=short", "--time=01:00:00", "--mem=4G", "--gpus=1", "--exclude=n[1-3]", "--exclusive"]
     assert flags(options) == wanted
     assert flags(options, devices=False) == [flag for flag in wanted if not flag.startswith("--gpus")]
+
+
+@pytest.mark.parametrize("name", ["dependency", "array", "output", "wait", "--wrap", "job_name"])
+def test_what_scythe_tells_sbatch_itself_is_no_option(name: str) -> None:
+    with pytest.raises(SettingsError, match="is what Scythe tells sbatch itself: leave it out"):
+        flags(scythe.SlurmOptions(sbatch={name: "x"}))
+
+
+@pytest.mark.parametrize(
+    ("time", "enough"),
+    [
+        ("2", False),
+        ("1:59", False),
+        ("0:01:00", False),
+        ("3", True),
+        ("00:02:01", True),
+        ("1-0", True),
+        ("2:30", True),
+        ("UNLIMITED", True),
+    ],
+)
+def test_a_time_limit_leaves_time_to_work(time: str, enough: bool) -> None:
+    with contextlib.nullcontext() if enough else pytest.raises(SettingsError, match="leaves an element nothing beside"):
+        check_time(scythe.SlurmOptions(time=time))

@@ -166,10 +166,10 @@ def test_a_controller_that_is_away_for_a_while_is_waited_for(
     slurm: Slurm, station: BaseExperiment, tmp_path: Path
 ) -> None:
     run, ref, go, _ = waiting_run(station, tmp_path)
-    slurm.controller[-1].send_signal(signal.SIGKILL)
+    slurm.controller[-1].terminate()
     slurm.controller[-1].wait()
     go.touch()
-    until(lambda: run.objects.exists(folder_of(run).over), "the end of all work")
+    until(lambda: run.objects.exists(folder_of(run).over(str(folder_of(run).rounds()[0].array))), "the end of all work")
     restarted(slurm)
 
     assert ref.result(180).rows == 12  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]

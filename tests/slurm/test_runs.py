@@ -184,6 +184,21 @@ def test_a_run_in_the_queue_says_what_it_waits_for(slurm: Slurm, station: BaseEx
     assert run.resume(engine="slurm").result(120).rows == 2
 
 
+def test_a_run_of_this_machine_that_waits_in_the_queue_now_is_found_there(
+    slurm: Slurm, station: BaseExperiment
+) -> None:
+    run, ref = station.allocate(specs(40, fails=pl.lit(True)), engine=scythe.LocalOptions(workers=1))
+    with pytest.raises(TooManyErrors):
+        ref.result()
+    run.resume(engine=scythe.SlurmOptions(sbatch={"begin": "now+1hour"}), workers=1, max_errors=None)
+
+    assert "is pending" in (run.outlook or "")
+    with pytest.raises(TimeoutError):
+        run.wait(timeout=0.5)
+    run.cancel()
+    until(slurm.empty, "an empty queue")
+
+
 def test_a_cancelled_run_stops_and_goes_on(slurm: Slurm, station: BaseExperiment, tmp_path: Path) -> None:
     go, told = tmp_path / "go", tmp_path / "told"
     waits = pl.when(pl.col("x") > 3).then(pl.lit(str(go))).otherwise(pl.lit(""))
@@ -243,7 +258,7 @@ def test_a_root_that_nodes_do_not_share_is_named(slurm: Slurm, station: BaseExpe
 def test_code_that_changes_while_a_run_is_queued_is_not_run(slurm: Slurm, station: BaseExperiment) -> None:
     run, ref = station.allocate(specs(2), engine=scythe.SlurmOptions(sbatch={"hold": True}), workers=1)
     source = Path("station.py").read_text()
-    Path("station.py").write_text(source.replace("input_spec.x**2", "input_spec.x**3"))
+    Path("station.py").write_text(source.replace("input_spec.x**2", "input_spec.x**3 + 1"))
     jobs = folder_of(run).rounds()[0].numbers
     slurm.ask("scontrol", "release", *jobs)
 

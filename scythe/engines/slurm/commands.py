@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import os
 import re
 import shutil
 import subprocess
@@ -17,8 +18,27 @@ from scythe.engines.options import SlurmOptions
 from scythe.errors import RunError, SettingsError
 
 _ANSWER_SECONDS = 60.0
+#: Slurm may send a signal before a time limit so much earlier than it was told [s].
+_EARLY_SECONDS = 60
 #: The ends of a job in which its inputs have no part: they are run again, and that does not count as a try.
-BLAMELESS = frozenset({"CANCELLED", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "REQUEUED", "SPECIAL_EXIT", "COMPLETED"})
+BLAMELESS = frozenset(
+    {"CANCELLED", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "REQUEUED", "SPECIAL_EXIT", "COMPLETED", "DEADLINE"}
+)
+#: What `sbatch` is told by Scythe itself.
+_OWN = (
+    "array",
+    "output",
+    "error",
+    "open-mode",
+    "signal",
+    "chdir",
+    "job-name",
+    "ntasks",
+    "nodes",
+    "cpus-per-task",
+    "parsable",
+)
+_OWN_TOO = ("dependency", "wait", "wrap", "test-only", "clusters", "export")
 _PLAIN = ("account", "partition", "qos", "reservation", "constraint", "nodelist", "time", "mem")
 _OF_DEVICES = ("gpus", "gres")
 #: What some reasons mean that are not said in plain words: https://slurm.schedmd.com/squeue.html (job reason codes).
@@ -49,7 +69,7 @@ class Queued:
     @property
     def told(self) -> str:
         """What it is at, for people."""
-        words = f", {_WORDS[self.reason]}" if self.reason in _WORDS else ""
+        words = f", {_WORDS[known]}" if (known := self.reason.partition(",")[0]) in _WORDS else ""
         when = f", starts about {self.start:%H:%M}" if self.start is not None else ""
         if self.start is not None and self.start.date() != dt.datetime.now().date():  # noqa: DTZ005 - the cluster's local time
             when = f", starts about {self.start:%Y-%m-%d %H:%M}"
@@ -70,11 +90,18 @@ def check_there() -> None:
 
 
 def flags(options: SlurmOptions, *, devices: bool = True) -> list[str]:
-    """What `sbatch` is told of a job; without `devices` no GPU is asked for."""
+    """What `sbatch` is told of a job; without `devices` no GPU is asked for.
+
+    Raises:
+        SettingsError: an option that is Scythe's own to set.
+    """
     names = (*_PLAIN, *(_OF_DEVICES if devices else ()))
     told = [f"--{name}={value}" for name in names if (value := getattr(options, name)) is not None]
     for name, value in options.sbatch.items():
-        flag = f"--{name.lstrip('-').replace('_', '-')}"
+        plain = name.lstrip("-").replace("_", "-")
+        if plain in (*_OWN, *_OWN_TOO):
+            raise SettingsError(f"sbatch={{{name!r}: ...}} is what Scythe tells sbatch itself: leave it out")
+        flag = f"--{plain}"
         told += [flag] if value is True else [] if value is False else [f"{flag}={value}"]
     return told
 
@@ -101,6 +128,41 @@ def check(told: Sequence[str]) -> None:
         raise SettingsError(f"Slurm does not take such a job: {error}") from None
 
 
+def check_time(options: SlurmOptions) -> None:
+    """Nothing where an element has time to work before it is warned of its time limit.
+
+    Raises:
+        SettingsError: it has not: Slurm may warn a minute early.
+    """
+    limit = _seconds(options.time) if options.time is not None else None
+    if limit is not None and limit <= options.warn_seconds + _EARLY_SECONDS:
+        raise SettingsError(
+            f"time={options.time!r} leaves an element nothing beside warn_seconds={options.warn_seconds} and the {_EARLY_SECONDS} s "
+            "by which Slurm may warn early: give it more"
+        )
+
+
+def _seconds(text: str) -> int | None:
+    """A time limit as `sbatch` takes it [s]; None of one without an end, or of what Slurm is to judge itself."""
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text.strip())
+    if found is None:
+        return None
+    days, *parts = (int(part) if part is not None else None for part in found.groups())
+    given = [part for part in parts if part is not None]
+    if days is not None:  # days-hours, days-hours:minutes, ...
+        hours, minutes, seconds = (*given, 0, 0)[:3]
+        return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    match given:
+        case [minutes]:
+            return minutes * 60
+        case [minutes, seconds]:
+            return minutes * 60 + seconds
+        case [hours, minutes, seconds]:
+            return (hours * 60 + minutes) * 60 + seconds
+        case _:
+            return None
+
+
 def largest_array() -> int:
     """How many elements an array may have, as the cluster says; 1001 where it does not."""
     with contextlib.suppress(RunError):
@@ -125,16 +187,25 @@ def queue(jobs: Iterable[str]) -> list[Queued]:
     return [Queued(job, state, reason, _moment(start)) for job, state, reason, start in lines]
 
 
-def ended(job: str) -> str | None:
-    """How a job ended (`OUT_OF_MEMORY`, `TIMEOUT`); None where it has not, or where nobody can tell any more."""
+#: What `state` gives where nobody can tell any more, or now.
+UNKNOWN = "UNKNOWN"
+#: The states of a job, or an element, that is not over.
+LIVING = frozenset(
+    {"PENDING", "RUNNING", "SUSPENDED", "STOPPED", "COMPLETING", "CONFIGURING", "RESIZING", "SIGNALING", "STAGE_OUT"}
+)
+
+
+def state(job: str) -> str:
+    """The state of a job, or how it ended (`OUT_OF_MEMORY`, `TIMEOUT`); an element is named by array and index, `12_3`."""
     with contextlib.suppress(RunError):
         found = _run(["scontrol", "--oneliner", "show", "job", job])
-        if (state := re.search(r"JobState=(\S+)", found)) is not None:
-            return None if state[1] in ("PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING") else state[1]
+        if (said := re.search(r"JobState=(\S+)", found)) is not None:
+            return said[1]
     with contextlib.suppress(RunError):
         told = _run(["sacct", "--noheader", "--parsable2", "--allocations", "--format=State", f"--jobs={job}"]).split()
-        return told[0] if told and told[0] not in ("PENDING", "RUNNING") else None
-    return None
+        if told:
+            return told[0]
+    return UNKNOWN
 
 
 def cancel(jobs: Sequence[str], *, waiting: bool = False) -> None:
@@ -157,10 +228,26 @@ def _moment(text: str) -> dt.datetime | None:
         return None
 
 
+def _environment() -> dict[str, str]:
+    """Without what a user's profile tells Slurm's commands to leave out, and without what a job that submits has of its own."""
+    kept = ("SLURM_CONF", "SLURM_TIME_FORMAT")
+    return {
+        n: v
+        for n, v in os.environ.items()
+        if n in kept or not n.startswith(("SLURM_", "SQUEUE_", "SCANCEL_", "SACCT_"))
+    }
+
+
 def _run(command: Sequence[str], script: str | None = None) -> str:
     try:
         done = subprocess.run(
-            command, input=script, capture_output=True, text=True, timeout=_ANSWER_SECONDS, check=False
+            command,
+            input=script,
+            capture_output=True,
+            text=True,
+            timeout=_ANSWER_SECONDS,
+            check=False,
+            env=_environment(),
         )
     except FileNotFoundError:
         raise RunError(f"there is no {command[0]} on this machine") from None
@@ -174,13 +261,16 @@ def _run(command: Sequence[str], script: str | None = None) -> str:
 
 __all__ = [
     "BLAMELESS",
+    "LIVING",
+    "UNKNOWN",
     "Queued",
     "cancel",
     "check",
     "check_there",
-    "ended",
+    "check_time",
     "flags",
     "largest_array",
     "queue",
+    "state",
     "submit",
 ]

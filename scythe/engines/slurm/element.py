@@ -41,8 +41,8 @@ _CLAIM_SECONDS_EACH = 0.05
 _LIVING_SECONDS = 15.0
 #: How often the errors of all elements are counted together, for each of them [s].
 _ERRORS_SECONDS = 2.0
-#: An input that took more than this share of an element's whole time is not only cut off by its end.
-_LONG = 0.5
+#: An input that took more than this share of an element's whole time does not fit into it.
+_LONG = 0.8
 
 
 class Element:
@@ -60,6 +60,8 @@ class Element:
         self._careful: list[int] | None = None
         self._next_beat = self._next_count = self._next_count_of_living = 0.0
         self._living = 1
+        #: Whether what it runs was claimed by nobody before.
+        self._is_fresh = True
         self._told = -1
         self._mine: list[Ticket] = []
 
@@ -70,7 +72,7 @@ class Element:
             RunError: what is wrong is outside of the user's function.
             TooManyErrors: more inputs failed than the run may have.
         """
-        if self._objects.exists(self._folder.over):
+        if self._objects.exists(self._folder.over(self._me.array)):
             return
         for number in (signal.SIGUSR1, signal.SIGTERM):
             signal.signal(number, self._stop)
@@ -102,6 +104,7 @@ class Element:
                 self._plan, self._experiment, self._collector, pool, chunks, leaf, before=self._about_to_run
             )
             try:
+                self._tell()  # whoever sees a claim of it sees that it lives
                 while self._goes_on and (self._fresh() or self._lost()):
                     pass
                 self._let_the_others_be()
@@ -120,7 +123,7 @@ class Element:
 
     def _fresh(self) -> bool:
         """Runs open inputs that nobody had claimed, as long as there are any; whether there were."""
-        took, more = False, True
+        took, more, self._is_fresh = False, True, True
         self._driver.chunks = ChunkQueue((), self._workers, self._plan.chunk)
         while self._goes_on:
             hungry = self._pool.hungry(self._driver.chunks.depth)
@@ -157,7 +160,10 @@ class Element:
         beats = {beat.element: beat for beat in self._folder.beats()}
         gone = {one.element for one in self._folder.gone()}
         lost = [ticket for ticket in self._folder.unfinished() if self._is_dead(ticket, beats, gone)]
-        taken = [ticket for ticket in lost if self._folder.retake(ticket, self._me.element)]
+        taken: list[Ticket] = []
+        for ticket in lost:  # a few, for others may come for the rest
+            if len(taken) < self._workers and self._folder.retake(ticket, self._me.element):
+                taken.append(ticket)
         if not taken:
             return False
         self._mine += taken
@@ -183,13 +189,15 @@ class Element:
             return False
         known = beats.get(ticket.element)
         if known is None:
-            return self._folder.age(ticket.element) > DEAD_SECONDS
+            return self._folder.age(ticket) > DEAD_SECONDS
         restarted = known.array == self._me.array and known.index == self._me.index
         if known.ended or ticket.element in gone:
             return True
-        if not restarted and self._folder.age(ticket.element) < DEAD_SECONDS:
+        if not restarted and self._folder.age(ticket) < DEAD_SECONDS:
             return False
         state = "REQUEUED" if restarted else state_of(self._folder, known)
+        if state in commands.LIVING:  # it stands still, or is about to begin again
+            return False
         self._folder.bury(Gone(known.element, state, known.rows))
         gone.add(known.element)
         return True
@@ -201,6 +209,7 @@ class Element:
         """Runs these inputs; careful, it is written down which ones run before they do."""
         if not len(rows) or not self._goes_on:
             return
+        self._is_fresh = False
         self._driver.chunks = ChunkQueue((), self._workers, 1 if careful else self._plan.chunk)
         self._driver.chunks.extend(rows)
         self._careful = [] if careful else None
@@ -223,7 +232,7 @@ class Element:
 
     def _let_the_others_be(self) -> None:
         """Cancels elements that have not begun: nothing is left for them."""
-        if self._goes_on and self._objects.create(self._folder.over, b""):
+        if self._goes_on and self._objects.create(self._folder.over(self._me.array), b""):
             with contextlib.suppress(RunError):  # they find out themselves
                 commands.cancel([self._me.array], waiting=True)
 
@@ -248,7 +257,7 @@ class Element:
         if self._collector.is_due:
             lowest = self._driver.lowest
             self._collector.flush(show=False)
-            if self._careful is None and lowest is not None:
+            if self._is_fresh and lowest is not None:
                 self._done_below(lowest)
 
     def _done_below(self, row: int) -> None:

@@ -37,6 +37,7 @@ class SlurmEngine(Engine):
 
     def check_options(self, options: EngineOptions | None) -> None:
         asked = merged(options)
+        commands.check_time(asked)
         commands.check(["--ntasks=1", f"--cpus-per-task={asked.cpus}", *commands.flags(asked)])
 
     def start(self, work: Launch) -> RunRef:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from scythe.engines.options import SlurmOptions
-from scythe.engines.slurm.commands import BLAMELESS
+from scythe.engines.slurm.commands import BLAMELESS, UNKNOWN
 from scythe.record.format import dump, parse
 from scythe.record.layout import RunKey
 from scythe_catalog.storage.objects import Objects
@@ -68,7 +68,12 @@ class Gone:
     @property
     def is_blamed(self) -> bool:
         """Whether the inputs may have a part in it."""
-        return self.state.split()[0] not in BLAMELESS
+        return self.state not in BLAMELESS
+
+    @property
+    def is_told(self) -> bool:
+        """Whether Slurm has told how it ended: what nobody knows the reason of counts as no try."""
+        return self.state != UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,8 @@ class Ticket:
     element: str
     #: How long an input takes a process, as far as was known [s].
     seconds: float | None = None
+    #: The file, below the attempt's folder, by which it was claimed last.
+    where: str = ""
 
 
 class Folder:
@@ -125,9 +132,11 @@ class Folder:
         found = self.objects.read_all(f"{self._base}/jobs/{name}" for name in names)
         return [Jobs(**_fields(parse(raw, name), Jobs)) for name, raw in zip(names, found, strict=True)]
 
-    def add_round(self, number: int, jobs: Jobs) -> None:
-        """Records a submission."""
-        self.objects.write(f"{self._base}/jobs/{number:06d}.json", dump(asdict(jobs)))
+    def add_round(self, jobs: Jobs) -> None:
+        """Records a submission, behind the others."""
+        number = len(self.objects.files(f"{self._base}/jobs")) + 1
+        while not self.objects.create(f"{self._base}/jobs/{number:06d}.json", dump(asdict(jobs))):
+            number += 1
 
     # --- elements -----------------------------------------------------------------------------------
 
@@ -145,12 +154,12 @@ class Folder:
         fresh = [f for f in self.objects.found(f"{self._base}/elements") if now - f.modified.timestamp() < DEAD_SECONDS]
         return len(fresh)
 
-    def age(self, element: str) -> float:
-        """Seconds since an element told of itself."""
-        try:
-            return time.time() - self.objects.read_dated(f"{self._base}/elements/{element}.json")[1]
-        except FileNotFoundError:
-            return float("inf")
+    def age(self, ticket: Ticket) -> float:
+        """Seconds since the element that has claimed a ticket told of itself; where that is not seen, since it claimed it."""
+        for where in (f"elements/{ticket.element}.json", ticket.where):
+            with contextlib.suppress(FileNotFoundError):
+                return time.time() - self.objects.read_dated(f"{self._base}/{where}")[1]
+        return 0.0
 
     def bury(self, gone: Gone) -> None:
         """Records that an element died; the first who says so is believed."""
@@ -181,7 +190,7 @@ class Folder:
             known = seconds if seconds is not None else last.seconds if last is not None else None
             stop = min(n, start + max(1, int(size(n - start, known))))
             mine = Ticket(number, start, stop, element, known)
-            if self.objects.create(self._claim(number), dump(asdict(mine))):
+            if self.objects.create(self._claim(number), dump({k: v for k, v in asdict(mine).items() if k != "where"})):
                 self._last = mine
                 return mine
             tries += 1
@@ -235,8 +244,9 @@ class Folder:
         retaken = [number for number in found if number in again]
         holders = self.objects.read_all(f"{self._base}/again/{again[number]}" for number in retaken)
         for number, one in zip(retaken, holders, strict=True):
-            found[number] = replace(found[number], element=parse(one, "a claim")["element"])
-        return [*found.values()]
+            held = parse(one, "a claim")["element"]
+            found[number] = replace(found[number], element=held, where=f"again/{again[number]}")
+        return [replace(t, where=t.where or f"claims/{t.number:08d}.json") for t in found.values()]
 
     def retake(self, ticket: Ticket, element: str) -> bool:
         """Claims the inputs of an element that is dead; whether nobody was faster."""
@@ -252,10 +262,9 @@ class Folder:
 
     # --- marks --------------------------------------------------------------------------------------
 
-    @property
-    def over(self) -> str:
-        """There once nothing is left to be claimed: an element that starts later need not."""
-        return f"{self._base}/over"
+    def over(self, array: str) -> str:
+        """There once nothing is left to be claimed: an element of that array that starts later need not."""
+        return f"{self._base}/over-{array}"
 
     def note_problem(self, text: str) -> None:
         """Records what keeps an element from working, outside of the user's function."""
@@ -276,7 +285,7 @@ class Folder:
 
 def tried_alone(gone: Iterable[Gone]) -> Counter[int]:
     """How often each input was the only one that ran when its element died of something that may be its fault."""
-    return Counter(one.rows[0] for one in gone if one.is_blamed and len(one.rows) == 1)
+    return Counter(one.rows[0] for one in gone if one.is_blamed and one.is_told and len(one.rows) == 1)
 
 
 def suspects(gone: Iterable[Gone], among: Collection[int]) -> list[int]:

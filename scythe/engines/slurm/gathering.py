@@ -10,6 +10,7 @@ import time
 import numpy as np
 
 from scythe.define.experiment import Experiment
+from scythe.engines.slurm.commands import LIVING
 from scythe.engines.slurm.folder import Folder, Gone, tried_alone
 from scythe.engines.slurm.opened import log_tail, open_rows, state_of
 from scythe.engines.slurm.submission import submit_round
@@ -50,7 +51,10 @@ def gather(plan: RunPlan, attempt: AttemptPlan, experiment: Experiment, folder: 
 
 def _end(plan: RunPlan, attempt: AttemptPlan, experiment: Experiment, folder: Folder, began: float) -> bool:
     """Whether the attempt is at its end: gathered; else another round of it was submitted."""
-    dead = _bury(folder)
+    living = _bury(folder)
+    if living:  # another submission of this attempt: its answer never came
+        submit_round(folder, plan, experiment, folder.options()[0], None, 0, behind=living)
+        return False
     rounds = len(folder.rounds())
     collector = Collector(plan, experiment, attempt.number, prefix=f"{attempt.number:06d}-gather-{rounds}", show=False)
     collector.began = dt.datetime.fromtimestamp(began, dt.UTC)
@@ -66,9 +70,8 @@ def _end(plan: RunPlan, attempt: AttemptPlan, experiment: Experiment, folder: Fo
     if not left:
         collector.finish()
         return True
-    _check_progress(plan, folder, left, dead, experiment.options.retries)
+    _check_progress(plan, folder, left, experiment.options.retries)
     options, asked = folder.options()
-    plan.objects.delete([folder.over])
     tell(f"Scythe: {left:,} inputs of {plan.key.path} are open: they are submitted again")
     try:
         submit_round(folder, plan, experiment, options, asked, left)
@@ -79,13 +82,18 @@ def _end(plan: RunPlan, attempt: AttemptPlan, experiment: Experiment, folder: Fo
     return False
 
 
-def _bury(folder: Folder) -> int:
-    """Records of each element that did not end by itself how it died: by now none of them lives. How many are new."""
-    known = {one.element for one in folder.gone()}
-    dead = [beat for beat in folder.beats() if not beat.ended and beat.element not in known]
-    for beat in dead:
-        folder.bury(Gone(beat.element, state_of(folder, beat), beat.rows))
-    return len(dead)
+def _bury(folder: Folder) -> set[str]:
+    """Records of each element that did not end by itself how it died. The arrays of those that live: there should be none."""
+    known, living = {one.element for one in folder.gone()}, set[str]()
+    for beat in folder.beats():
+        if beat.ended or beat.element in known:
+            continue
+        state = state_of(folder, beat)
+        if state in LIVING:
+            living.add(beat.array)
+        else:
+            folder.bury(Gone(beat.element, state, beat.rows))
+    return living
 
 
 def _condemned(gone: list[Gone], still_open: np.ndarray, retries: int) -> dict[int, Gone]:
@@ -98,7 +106,7 @@ def _condemned(gone: list[Gone], still_open: np.ndarray, retries: int) -> dict[i
     }
 
 
-def _check_progress(plan: RunPlan, folder: Folder, left: int, dead: int, retries: int) -> None:
+def _check_progress(plan: RunPlan, folder: Folder, left: int, retries: int) -> None:
     """Nothing where another round may come to more than the last ones.
 
     Raises:

@@ -30,10 +30,12 @@ def open_rows(plan: RunPlan, attempt: AttemptPlan) -> np.ndarray:
 
 
 def state_of(folder: Folder, beat: Beat) -> str:
-    """How an element ended, as Slurm says: by its records, or by what it wrote into the element's output."""
-    state = commands.ended(beat.job) or "FAILED"
-    tail = log_tail(folder, beat.index).lower()
-    return "OUT_OF_MEMORY" if state not in commands.BLAMELESS and any(word in tail for word in _MEMORY) else state
+    """The state of an element, as Slurm says: by its records, or by what it wrote into the element's output."""
+    state = commands.state(f"{beat.array}_{beat.index}")
+    if state in commands.LIVING or state in commands.BLAMELESS:
+        return state
+    said = [line.lower() for line in log_tail(folder, beat.index).splitlines() if line.startswith("slurmstepd")]
+    return "OUT_OF_MEMORY" if any(word in line for line in said for word in _MEMORY) else state
 
 
 def log_of(folder: Folder, element: int | None) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -29,6 +28,8 @@ _FIRST_ASK, _LONGEST_ASK = 10.0, 60.0
 #: For so long what a job has written may not be seen here: a network's file system remembers what was not there.
 _PATIENCE = 60.0
 _LEAVE_SECONDS = 10.0
+#: For so long jobs that were cancelled are waited for, and so often they are looked at [s].
+_CANCEL_SECONDS, _CANCEL_LOOK_SECONDS = 60.0, 5.0
 #: So much longer than a look takes it is waited until the next.
 _SHARE = 10.0
 
@@ -40,6 +41,7 @@ class Queue:
         self._folder = folder
         self._next, self._pause = 0.0, _FIRST_ASK
         self._seen: list[commands.Queued] | None = None
+        self._silence: str | None = None
         #: Since when it is known to have none.
         self.empty_since: float | None = None
         #: For how long to look then for what they have come to [s].
@@ -48,16 +50,20 @@ class Queue:
     def _patience(self) -> float:
         """A gather job that failed has come to nothing: there is nothing to be looked for."""
         rounds = self._folder.rounds()
-        state = commands.ended(rounds[-1].gather) if rounds else None
-        return _PATIENCE if state in (None, "COMPLETED") else 0.0
+        state = commands.state(rounds[-1].gather) if rounds else commands.UNKNOWN
+        return _PATIENCE if state in (commands.UNKNOWN, "COMPLETED", *commands.LIVING) else 0.0
 
     def look(self) -> str | None:
         """What the jobs are at, in a sentence; None where that is not known."""
         now = time.monotonic()
         if now >= self._next:
-            with contextlib.suppress(RunError):  # who does not answer is asked again
+            try:
                 numbers = [number for jobs in self._folder.rounds()[-2:] for number in jobs.numbers]
                 found = commands.queue(numbers) if numbers else []
+            except RunError as error:  # it is asked again
+                self._silence = f"Slurm does not answer: {error}"
+            else:
+                self._silence = None
                 self._pause = _FIRST_ASK if found != self._seen else min(2 * self._pause, _LONGEST_ASK)
                 self._seen = found
                 if found:
@@ -65,7 +71,7 @@ class Queue:
                 elif self.empty_since is None:
                     self.empty_since, self.patience = now, self._patience()
             self._next = now + (min(self._pause, _FIRST_ASK) if self.empty_since is not None else self._pause)
-        return told(self._seen)
+        return self._silence or told(self._seen)
 
 
 def told(jobs: list[commands.Queued] | None) -> str | None:
@@ -180,7 +186,8 @@ class SlurmRef:
         rounds = self._folder.rounds()
         if not rounds:
             return "its submission was cut short"
-        state = commands.ended(rounds[-1].gather) or "gone from the queue"
+        state = commands.state(rounds[-1].gather)
+        state = "gone from the queue" if state == commands.UNKNOWN else state
         lines = [line for line in log_tail(self._folder, None).strip().splitlines() if line.strip()]
         said = f", and said last: {lines[-1]}" if lines else ""
         hint = ""
@@ -207,8 +214,15 @@ def attached(plan: RunPlan) -> SlurmRef | None:
     last = latest_attempt(plan.objects, plan.key)
     if last is not None and last.number >= folder.number and last.ended:
         return None  # its gather job is about to leave the queue
-    if _in_queue(folder):
-        return SlurmRef(plan, folder)
+    until = time.monotonic() + _CANCEL_SECONDS
+    while _in_queue(folder):
+        if not plan.objects.exists(plan.key.cancelled):
+            return SlurmRef(plan, folder)
+        if time.monotonic() > until:
+            raise RunError(
+                f"the run {plan.key.path} was cancelled, and its jobs are in the queue still: try again in a while"
+            )
+        time.sleep(_CANCEL_LOOK_SECONDS)
     _end_record(plan, folder)
     return None
 

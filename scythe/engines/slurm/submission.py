@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from scythe.record.provenance import record
 from scythe.settings import engine_settings
 
 _NAME_CHARACTERS = 60
+#: Elements, where nobody says how many: sites limit how many jobs one may have, and one may ask for more.
+_MANY = 1000
 
 
 def submit_attempt(work: Launch, options: SlurmOptions) -> Folder:
@@ -35,7 +38,7 @@ def submit_attempt(work: Launch, options: SlurmOptions) -> Folder:
     last = latest_attempt(plan.objects, plan.key)
     number = max(last.number if last is not None else 0, last_attempt_planned(plan.objects, plan.key)) + 1
     code = None if engine_settings().any_code else code_hash(experiment)
-    attempt = AttemptPlan(number, list(work.open_ranges), work.show, code, max_errors=plan.max_errors)
+    attempt = AttemptPlan(number, list(work.open_ranges), work.show, code, max_errors=plan.max_errors, engine="slurm")
     if not plan.objects.create(plan.key.attempt_plan(number), dump(asdict(attempt))):
         raise RunError(f"the run {plan.key.path} has just been taken up by another process: wait for it")
     record(plan.objects, plan.key, experiment, "slurm", number)
@@ -45,34 +48,42 @@ def submit_attempt(work: Launch, options: SlurmOptions) -> Folder:
         submit_round(folder, plan, experiment, options, work.workers, attempt.n)
     except RunError as error:
         raise RunError(
-            f"Slurm does not take the run {plan.key.path}: {error}; it is stored: resume it later"
+            f"Slurm does not take the run {plan.key.path}: {error}; it is stored: resume it later, with fewer elements "
+            "(workers=) where these are too many"
         ) from error
     return folder
 
 
 def submit_round(
-    folder: Folder, plan: RunPlan, experiment: Experiment, options: SlurmOptions, asked: int | None, still_open: int
+    folder: Folder,
+    plan: RunPlan,
+    experiment: Experiment,
+    options: SlurmOptions,
+    asked: int | None,
+    still_open: int,
+    *,
+    behind: Collection[str] = (),
 ) -> Jobs:
-    """Submits jobs for what is open of an attempt.
+    """Submits jobs for what is open of an attempt; the gather job `behind` other jobs as well.
 
     Raises:
         RunError: Slurm refuses.
     """
-    rounds = len(folder.rounds())
     folder.logs.mkdir(parents=True, exist_ok=True)
     most = -(-still_open // options.cpus)
-    elements = min(asked or most, most, commands.largest_array()) if still_open else 0
-    array = None
+    elements = min(asked or _MANY, most, commands.largest_array()) if still_open else 0
+    array, logs = None, str(folder.logs).replace("%", "%%")
     common = [f"--job-name={_job_name(plan)}", f"--chdir={Path.cwd()}", "--open-mode=append", "--ntasks=1", "--nodes=1"]
     if elements:
         limit = f"%{options.array_limit}" if options.array_limit is not None else ""
         told = [
-            f"--array=0-{elements - 1}{limit}", f"--cpus-per-task={options.cpus}", f"--output={folder.logs}/element-%a.log",
+            f"--array=0-{elements - 1}{limit}", f"--cpus-per-task={options.cpus}", f"--output={logs}/element-%a.log",
             f"--signal=B:USR1@{options.warn_seconds}", *common, *commands.flags(options),
         ]  # fmt: skip
         array = commands.submit(_script(folder, plan, experiment, options, "element"), told)
-    after = [f"--dependency=afterany:{array}"] if array is not None else []
-    told = [*after, f"--output={folder.logs}/gather.log", *common, *commands.flags(options, devices=False)]
+    before = [*([array] if array is not None else []), *behind]
+    after = [f"--dependency=afterany:{':'.join(before)}"] if before else []
+    told = [*after, f"--output={logs}/gather.log", *common, *commands.flags(options, devices=False)]
     try:
         gather = commands.submit(_script(folder, plan, experiment, options, "gather"), told)
     except RunError:
@@ -80,7 +91,7 @@ def submit_round(
             commands.cancel([array])
         raise
     jobs = Jobs(array, gather, elements, still_open)
-    folder.add_round(rounds + 1, jobs)
+    folder.add_round(jobs)
     return jobs
 
 
@@ -89,13 +100,13 @@ def _script(folder: Folder, plan: RunPlan, experiment: Experiment, options: Slur
     python, root = options.python or sys.executable, plan.objects.folder
     lines = ["#!/bin/bash", *options.setup]
     if root is not None:
-        seen, over = shlex.quote(str(root / plan.key.plan)), shlex.quote(str(root / folder.over))
+        seen, over = shlex.quote(str(root / plan.key.plan)), shlex.quote(str(root / folder.over("")))
         where = shlex.quote(
             f"does not see {root}, where the run lies: SCYTHE_STORAGE_ROOT must be on a file system that all nodes share"
         )
         lines.append(f'[ -e {seen} ] || {{ echo "Scythe: $(hostname)" {where} >&2; exit 97; }}')
         if what == "element":
-            lines.append(f"[ -e {over} ] && exit 0")
+            lines.append(f'[ -e {over}"$SLURM_ARRAY_JOB_ID" ] && exit 0')
     missing = shlex.quote(
         f"has no {python}: install the environment where all nodes see it, or name theirs: SlurmOptions(python=..., setup=[...])"
     )
