@@ -39,7 +39,7 @@ SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,bf_interval=5
 ReturnToService=2
 KillWait=5
-MaxArraySize=101
+MaxArraySize=1001
 MpiDefault=none
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1

@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import itertools
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from scythe.engines.slurm.folder import Beat, Folder, Gone, Ticket, suspects, tr
 from scythe.engines.slurm.ref import told
 from scythe.errors import SettingsError
 from scythe.record.layout import RunKey
+from scythe_catalog.storage.folder import Folder as StorageFolder
 from scythe_catalog.storage.objects import Objects
 
 KEY = RunKey("experiment", "v1.0.0", "2026-01-01_00-00-00")
@@ -49,6 +51,56 @@ def test_elements_that_claim_at_once_part_the_inputs_among_them(
     claimed.sort(key=lambda ticket: ticket.start)
     assert [i for ticket in claimed for i in range(ticket.start, ticket.stop)] == list(range(n))
     assert sorted(ticket.number for ticket in claimed) == list(range(len(claimed)))
+
+
+class Late(StorageFolder):
+    """A folder as a node sees it whose file system remembers for a while what was not there; its own files it sees at once."""
+
+    def __init__(self, root: str, seconds: float) -> None:
+        super().__init__(root)
+        object.__setattr__(self, "own", set[str]())
+        object.__setattr__(self, "seconds", seconds)
+
+    def create(self, key: str, data: bytes) -> bool:
+        made = super().create(key, data)
+        if made:
+            self.own.add(key)  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
+        return made
+
+    def exists(self, key: str) -> bool:
+        return super().exists(key) and self._is_seen(key)
+
+    def read(self, key: str) -> bytes:
+        data = super().read(key)
+        if not self._is_seen(key):
+            raise FileNotFoundError(key)
+        return data
+
+    def files(self, prefix: str) -> list[str]:
+        return [name for name in super().files(prefix) if self._is_seen(f"{prefix}/{name}")]
+
+    def _is_seen(self, key: str) -> bool:
+        age = time.time() - (self.folder / key).stat().st_mtime
+        return key in self.own or age > self.seconds  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.6])
+def test_nodes_that_see_each_others_files_late_claim_each_input_once_all_the_same(
+    tmp_path: Path, seconds: float
+) -> None:
+    claimed: list[Ticket] = []
+
+    def claim(me: int) -> None:
+        own = Folder(Late(f"file://{tmp_path}", seconds), KEY, 1)
+        while (ticket := own.take(f"element {me}", 60, lambda left, _: 4, None)) is not None:
+            claimed.append(ticket)
+
+    everybody = [threading.Thread(target=claim, args=(me,)) for me in range(3)]
+    for one in everybody:
+        one.start()
+    for one in everybody:
+        one.join()
+    assert sorted(i for ticket in claimed for i in range(ticket.start, ticket.stop)) == list(range(60))
 
 
 def test_the_newest_claim_tells_the_next_element_how_long_an_input_takes(tmp_path: Path) -> None:
