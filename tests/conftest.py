@@ -93,6 +93,7 @@ _WAITING = (
     "test_s3_faults.py",
     "hatchet/test_attempt_plans.py",
     "hatchet",
+    "slurm",
     "test_local_engine.py",
     "test_faults.py",
     "test_configured_catalogs.py",
