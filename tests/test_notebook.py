@@ -171,6 +171,7 @@ def test_a_notebook_offers_the_names_of_a_run_and_none_that_every_model_has(note
         "resume",
         "extend",
         "retry_errors",
+        "wait",
         "cancel",
         "delete",
         "key",

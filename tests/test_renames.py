@@ -203,7 +203,7 @@ def test_a_rename_that_cannot_be_is_refused(root: Path, rename: dict[str, str], 
 
 def test_a_field_is_renamed_in_the_highest_version_alone(root: Path) -> None:
     run(before(), "r", [1.0])
-    run(experiment({"r": (float, ...)}, {"heat": (str, "warm")}), "r", [2.0], "v2.0.0")
+    run(experiment({"r": (float, ...)}, {"loss": (float, ...)}), "r", [2.0], "v2.0.0")
 
     with pytest.raises(VersionError, match=r"'r' cannot be renamed to 'r_value' in v1\.1\.0: v2\.0\.0 stands above it"):
         run(since(), "r_value", [3.0], "v1.1.0")

@@ -55,7 +55,7 @@ class Element:
         self._workers = int(os.environ.get("SLURM_CPUS_PER_TASK") or 1)
         job, array = os.environ["SLURM_JOB_ID"], os.environ.get("SLURM_ARRAY_JOB_ID", os.environ["SLURM_JOB_ID"])
         index, restart = int(os.environ.get("SLURM_ARRAY_TASK_ID", "0")), os.environ.get("SLURM_RESTART_COUNT", "0")
-        self._me = Beat(f"{array}_{index}-{restart}", job, array, index, socket.gethostname())
+        self._me = Beat(f"{array}_{index}-{restart}", job, array, index, socket.gethostname(), began=time.time())
         self._stopped_by: int | None = None
         self._careful: list[int] | None = None
         self._next_beat = self._next_count = self._next_count_of_living = 0.0

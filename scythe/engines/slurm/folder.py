@@ -55,6 +55,8 @@ class Beat:
     rows: list[int] = field(default_factory=list[int])
     #: It has ended by itself; what it has not done is open.
     ended: bool = False
+    #: When it began, by its own clock [s since 1970].
+    began: float = 0.0
 
 
 @dataclass(frozen=True)
