@@ -99,7 +99,13 @@ def slurm_server() -> Generator[Slurm]:
     started = [_daemon(folder, "slurmctld"), *(_daemon(folder, "slurmd", "-N", node) for node in ("n1", "n2"))]
     slurm = Slurm(conf, started[:1])
     try:
-        until(lambda: slurm.ask("sinfo", "--noheader", "--format=%D %T").split()[:2] == ["2", "idle"], "two idle nodes")
+        try:
+            until(
+                lambda: slurm.ask("sinfo", "--noheader", "--format=%D %T").split()[:2] == ["2", "idle"],
+                "two idle nodes",
+            )
+        except AssertionError:
+            pytest.skip(f"Slurm does not come up on this machine: {slurm.ask('sinfo', '--list-reasons')}")
         yield slurm
     finally:
         slurm.ask("scancel", "--user=root")
@@ -131,7 +137,10 @@ def _start_munge() -> None:
             return
         Path("/run/munge").mkdir(exist_ok=True)
         shutil.chown("/run/munge", "munge")
-        subprocess.run(["runuser", "-u", "munge", "--", "munged"], check=True, start_new_session=True, close_fds=True)
+        command = ["runuser", "-u", "munge", "--", "munged"]
+        done = subprocess.run(command, check=False, start_new_session=True, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"munge, which Slurm needs, does not start on this machine: {done.stderr.strip()}")
         until(lambda: subprocess.run(["munge", "-n"], capture_output=True, check=False).returncode == 0, "munge")
 
 
