@@ -52,8 +52,17 @@ def experiment(inputs: dict[str, Any], outputs: dict[str, Any], *, frame: bool =
     return BaseExperiment(wall)
 
 
-def run(base: BaseExperiment, column: str, values: list[float], version: str = "auto", **more: Any) -> ExperimentRun:
-    made, ref = base.allocate(pl.DataFrame({column: values}), version=version, engine="inline", **more)
+def run(
+    base: BaseExperiment,
+    column: str,
+    values: list[float],
+    version: str = "auto",
+    *,
+    s: float | None = None,
+    **more: Any,
+) -> ExperimentRun:
+    inputs = pl.DataFrame({column: values}).with_columns(*([pl.lit(s).alias("s")] if s is not None else []))
+    made, ref = base.allocate(inputs, version=version, engine="inline", **more)
     ref.result()
     return made
 
@@ -307,6 +316,20 @@ def test_two_runs_are_compared_by_what_their_columns_are_called_now(root: Path) 
     assert (found.both, found.only_one, found.only_other) == (1, 1, 1)
     assert found.values.rows() == [("heating", 1, 0, None, None)]
     assert not found.inputs.changes
+
+
+def test_a_sensitivity_analysis_of_an_earlier_version_has_the_new_names(root: Path) -> None:
+    old = experiment({"r": (float, Field(ge=1, le=2)), "s": (float, Field(ge=0, le=1))}, {"heat": (float, ...)})
+    made, ref = old.allocate(scythe.sample(old.experiment.input_model, 8, "saltelli"), engine="inline")
+    ref.result()
+    then = scythe.sensitivity(NAME)
+    new = {"r_value": (float, was("r", ge=1, le=2)), "s": (float, Field(ge=0, le=1))}
+    run(experiment(new, {"heating": (float, was("heat"))}), "r_value", [1.5], s=0.5)
+
+    found = scythe.sensitivity(NAME, "v1.0.0", run=made.key.folder)
+    assert found["input"].to_list() == ["r_value", "s"]
+    assert found["output"].unique().to_list() == ["heating"]
+    assert found.drop("input", "output").equals(then.drop("input", "output"))
 
 
 def test_rows_to_download_are_chosen_by_either_name(root: Path, tmp_path: Path) -> None:

@@ -21,10 +21,10 @@ from scythe_catalog.iceberg.scan import scan_files
 from scythe_catalog.schema import TableSchema
 from scythe_catalog.storage.objects import Objects
 
-NONE: Mapping[str, str] = MappingProxyType({})
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
-def scan_result(objects: Objects, table: TableResult, renamed: Mapping[str, str] = NONE) -> pl.LazyFrame:
+def scan_result(objects: Objects, table: TableResult, renamed: Mapping[str, str] = _NOTHING) -> pl.LazyFrame:
     """A table of a finished run, ordered by `sort_index`; columns that are `renamed` (old name -> new name) have their new names."""
     return scan_files(objects, [table.key], schema_of_result(objects, table)).rename(renamed, strict=False)
 
@@ -35,7 +35,7 @@ def schema_of_result(objects: Objects, table: TableResult) -> TableSchema:
         return TableSchema.from_arrow(pq.read_schema(stream))
 
 
-def scan_parts(plan: RunPlan, table: str, renamed: Mapping[str, str] = NONE) -> pl.LazyFrame:
+def scan_parts(plan: RunPlan, table: str, renamed: Mapping[str, str] = _NOTHING) -> pl.LazyFrame:
     """What an unfinished run has come to by now in one of the tables that its models determine, ordered by `sort_index`.
 
     Columns that are `renamed` (old name -> new name) have their new names.

@@ -84,7 +84,7 @@ def of_run(objects: Objects, key: RunKey) -> pl.DataFrame:
     found = [_of_output(how, names, points, rows[output], output) for output in outputs]
     if not found:
         raise ReadError(f"no output of {key.path} is a number")
-    return pl.concat(found)
+    return pl.concat(found).with_columns(pl.col("input").replace(renamed))
 
 
 def _results(key: RunKey, wanted: int) -> pl.DataFrame:

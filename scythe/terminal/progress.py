@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 from scythe.terminal.above import Above
@@ -37,6 +37,7 @@ class Progress:
         self._done = 0
         #: What was said last about why nothing goes on.
         self._notice: str | None = None
+        self._said_of: set[str] = set()
         self._bar: Any = None
         self._task: Any = None
         self._above: Above | None = None
@@ -94,6 +95,13 @@ class Progress:
             self._show(text)
         else:
             tell(f"{self._title}: {text}")
+
+    def say_once(self, news: Iterable[tuple[str, str]]) -> None:
+        """Says texts of which each goes by a kind: those of kinds of which nothing was said before."""
+        for kind, text in news:
+            if kind not in self._said_of:
+                self._said_of.add(kind)
+                self.say(text)
 
     def update(self, done: int, failed: int, notice: str | None = None) -> None:
         """`done` inputs have come to an end, `failed` of them in an error; `notice` says why no others do."""

@@ -7,7 +7,9 @@ import datetime as dt
 import itertools
 import threading
 import time
+from collections import Counter
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -101,6 +103,37 @@ def test_nodes_that_see_each_others_files_late_claim_each_input_once_all_the_sam
     for one in everybody:
         one.join()
     assert sorted(i for ticket in claimed for i in range(ticket.start, ticket.stop)) == list(range(60))
+
+
+class Counting(StorageFolder):
+    """A folder that counts what it is asked."""
+
+    asked: ClassVar[Counter[str]] = Counter()
+
+    def exists(self, key: str) -> bool:
+        self.asked["exists"] += 1
+        return super().exists(key)
+
+    def read(self, key: str) -> bytes:
+        self.asked["read"] += 1
+        return super().read(key)
+
+    def create(self, key: str, data: bytes) -> bool:
+        self.asked["create"] += 1
+        return super().create(key, data)
+
+
+def test_an_element_that_comes_late_finds_the_newest_of_many_claims_by_a_few_looks(tmp_path: Path) -> None:
+    early = folder(tmp_path)
+    for _ in range(700):
+        early.take("early", 1000, lambda left, _: 1, None)
+    Counting.asked.clear()
+
+    ticket = Folder(Counting(f"file://{tmp_path}"), KEY, 1).take("late", 1000, lambda left, _: 1, None)
+    assert ticket is not None
+    assert ticket.start == 700
+    assert Counting.asked["create"] == Counting.asked["read"] == 1
+    assert Counting.asked["exists"] <= 24  # twice the bits of 700, and a few
 
 
 def test_the_newest_claim_tells_the_next_element_how_long_an_input_takes(tmp_path: Path) -> None:

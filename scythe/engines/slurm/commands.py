@@ -24,21 +24,13 @@ _EARLY_SECONDS = 60
 BLAMELESS = frozenset(
     {"CANCELLED", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "REQUEUED", "SPECIAL_EXIT", "COMPLETED", "DEADLINE"}
 )
-#: What `sbatch` is told by Scythe itself.
-_OWN = (
-    "array",
-    "output",
-    "error",
-    "open-mode",
-    "signal",
-    "chdir",
-    "job-name",
-    "ntasks",
-    "nodes",
-    "cpus-per-task",
-    "parsable",
-)
-_OWN_TOO = ("dependency", "wait", "wrap", "test-only", "clusters", "export")
+#: What `sbatch` is told by Scythe itself, or what would keep it from answering.
+_OWN = frozenset(
+    {
+        "array", "chdir", "clusters", "cpus-per-task", "dependency", "error", "export", "job-name", "nodes", "ntasks", "open-mode",
+        "output", "parsable", "signal", "test-only", "wait", "wrap",
+    }
+)  # fmt: skip
 _PLAIN = ("account", "partition", "qos", "reservation", "constraint", "nodelist", "time", "mem")
 _OF_DEVICES = ("gpus", "gres")
 #: What some reasons mean that are not said in plain words: https://slurm.schedmd.com/squeue.html (job reason codes).
@@ -99,7 +91,7 @@ def flags(options: SlurmOptions, *, devices: bool = True) -> list[str]:
     told = [f"--{name}={value}" for name in names if (value := getattr(options, name)) is not None]
     for name, value in options.sbatch.items():
         plain = name.lstrip("-").replace("_", "-")
-        if plain in (*_OWN, *_OWN_TOO):
+        if plain in _OWN:
             raise SettingsError(f"sbatch={{{name!r}: ...}} is what Scythe tells sbatch itself: leave it out")
         flag = f"--{plain}"
         told += [flag] if value is True else [] if value is False else [f"{flag}={value}"]

@@ -95,8 +95,7 @@ class Element:
 
     def _work(self, lease: Lease) -> None:
         number = self._attempt.number
-        prefix = f"{number:06d}-{self._me.element}"
-        self._collector = Collector(self._plan, self._experiment, number, prefix=prefix, show=False)
+        self._collector = Collector(self._plan, self._experiment, number, prefix=self._name, show=False)
         with Leaf(self._plan, self._experiment) as leaf, Pool(self._workers) as pool:
             self._pool, self._lease = pool, lease
             chunks = ChunkQueue((), self._workers)
@@ -251,7 +250,7 @@ class Element:
                 raise Superseded(f"the run {self._key.path} was taken up by another process", None)
         if now > self._next_count and self._plan.max_errors is not None:
             others = accounts(self._objects, self._key, f"{self._attempt.number:06d}-")
-            others.pop(self._account_name, None)
+            others.pop(self._name, None)
             self._collector.check_with([self._collector.account(), *others.values()])
             self._next_count = now + _ERRORS_SECONDS * max(5, len(others))
         if self._collector.is_due:
@@ -267,7 +266,8 @@ class Element:
             self._mine.remove(ticket)
 
     @cached_property
-    def _account_name(self) -> str:
+    def _name(self) -> str:
+        """By which its parts and its account are known."""
         return f"{self._attempt.number:06d}-{self._me.element}"
 
     def _tell(self, *, ended: bool = False) -> None:
@@ -276,7 +276,7 @@ class Element:
         done = self._collector.rows + self._collector.errors
         if done != self._told:
             self._told = done
-            self._objects.write(f"{self._key.progress}/{self._account_name}.json", dump(self._collector.account()))
+            self._objects.write(f"{self._key.progress}/{self._name}.json", dump(self._collector.account()))
             self._collector.news.clear()
 
     @property

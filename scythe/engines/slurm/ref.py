@@ -97,7 +97,6 @@ class SlurmRef:
 
     def result(self, timeout: float | None = None) -> RunResult:
         path = self.plan.key.path
-        seen = set[str]()
         with Progress(
             f"{self.plan.key.experiment} {self.plan.key.version}", self.plan.inputs, quiet=self._quiet
         ) as progress:
@@ -111,10 +110,7 @@ class SlurmRef:
                         return found
                     began = time.monotonic()
                     ended = self._progress()
-                    for kind, text in ended.news:
-                        if kind not in seen:
-                            progress.say(text)
-                            seen.add(kind)
+                    progress.say_once(ended.news)
                     progress.update(ended.done, ended.failed, self._queue.look())
                     progress.draw()
                     time.sleep(max(pause, _SHARE * (time.monotonic() - began)))  # of many elements much is to be read
@@ -212,8 +208,9 @@ def attached(plan: RunPlan) -> SlurmRef | None:
     if folder is None:
         return None
     last = latest_attempt(plan.objects, plan.key)
-    if last is not None and last.number >= folder.number and last.ended:
-        return None  # its gather job is about to leave the queue
+    began = last is not None and last.number >= folder.number
+    if (last is not None and last.ended) if began else load_failure(plan.objects, plan.key) is not None:
+        return None  # it is over, and its gather job about to leave the queue
     until = time.monotonic() + _CANCEL_SECONDS
     while _in_queue(folder):
         if not plan.objects.exists(plan.key.cancelled):

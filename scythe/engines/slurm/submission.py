@@ -114,7 +114,7 @@ def _script(folder: Folder, plan: RunPlan, experiment: Experiment, options: Slur
         f'command -v {shlex.quote(python)} >/dev/null || {{ echo "Scythe: $(hostname)" {missing} >&2; exit 98; }}'
     )
     lines.append(f"export PYTHONPATH={shlex.quote(os.pathsep.join(_paths()))}${{PYTHONPATH:+:$PYTHONPATH}}")
-    # The job may not be that of a user who has the caller's settings: those that say where things lie go along.
+    # Some clusters give a job nothing of the caller's environment: what says where things lie goes along by itself.
     lines += [f"export {name}={shlex.quote(value)}" for name, value in sorted(_settings().items())]
     arguments = [what, plan.objects.root, plan.key.path, str(folder.number), experiment.source or ""]
     lines.append(f"exec {shlex.quote(python)} -m scythe.engines.slurm {shlex.join(arguments)}")
@@ -129,7 +129,11 @@ def _paths() -> list[str]:
 
 
 def _settings() -> dict[str, str]:
-    wanted = ("SCYTHE_STORAGE_ROOT", "SCYTHE_STORAGE_BUCKET", "SCYTHE_STORAGE_BUCKET_PREFIX", "SCYTHE_CATALOG")
+    wanted = (
+        *(f"SCYTHE_STORAGE_{name}" for name in ("ROOT", "BUCKET", "BUCKET_PREFIX")),
+        "SCYTHE_CATALOG",
+        "SCYTHE_CACHE_DIR",
+    )
     return {name: os.environ[name] for name in wanted if name in os.environ}
 
 

@@ -64,7 +64,7 @@ class HatchetRef(_Ref):
 
     def result(self, timeout: float | None = None) -> RunResult:
         until = None if timeout is None else time.monotonic() + timeout
-        waiting, path, watch, seen = self._waiting(), self.plan.key.path, Watch(self.plan), set[str]()
+        waiting, path, watch = self._waiting(), self.plan.key.path, Watch(self.plan)
         with Progress(f"{self.plan.key.experiment} {self.plan.key.version}", self.plan.inputs) as progress:
             while True:
                 left = _LOOK_SECONDS if until is None else min(_LOOK_SECONDS, until - time.monotonic())
@@ -88,10 +88,7 @@ class HatchetRef(_Ref):
                         progress.say(result.errors_told)
                     return result
                 told_of = self._progress()
-                for kind, text in told_of.news:
-                    if kind not in seen:
-                        progress.say(text)
-                        seen.add(kind)
+                progress.say_once(told_of.news)
                 progress.update(told_of.done, told_of.failed, watch.look(told_of.done))
                 progress.draw()
 
