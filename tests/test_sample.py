@@ -28,6 +28,7 @@ from scythe.cli import app
 from scythe.errors import InputError, ReadError
 from scythe.names import ID_LEVELS
 from scythe.sampling import plans
+from scythe.sampling.sequences import Points
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -113,13 +114,34 @@ def test_a_sequence_goes_on_where_it_ended(method: Any, first: int, more: int, c
 
 #: What was drawn when this was written: another machine, NumPy or SciPy must draw the same.
 def test_threads_make_the_same_points_as_one(root: Path) -> None:
-    from scythe.sampling.sequences import Points
-
     at_once, by_and_by = Points("halton", 3, 7), Points("halton", 3, 7)
     assert (at_once.draw(18_000) == np.concatenate([by_and_by.draw(9_000) for _ in range(2)])).all()
 
 
-MARKS = {"sobol": "a8a4ee99a6a3", "halton": "cce3ea803aa1", "lhs": "1251aacc22b3", "random": "8c0085e09116"}
+@given(st.integers(1, 3000), st.integers(1, 4), st.integers(0, 2**32))
+def test_a_latin_hypercube_has_one_point_in_each_slice_of_each_axis(count: int, axes: int, seed: int) -> None:
+    points = Points("lhs", axes, seed).draw(count)
+    for axis in points.T:
+        assert np.sort((axis * count + 1e-9).astype(int)).tolist() == list(range(count))
+
+
+def test_any_order_of_the_slices_is_as_likely_as_another() -> None:
+    points = Points("lhs", 6_000, 5).draw(4)  # each axis has an order of its own
+    orders, counts = np.unique((points * 4).astype(int), axis=1, return_counts=True)
+    assert orders.shape[1] == 24
+    expected = 6_000 / 24
+    assert float(((counts - expected) ** 2 / expected).sum()) < 49.7  # chi-square of 23 degrees: once in a thousand
+
+
+def test_a_large_hypercube_is_as_good_as_a_small_one() -> None:
+    points = Points("lhs", 3, 1).draw(100_000)
+    assert all((np.sort((axis * 100_000 + 1e-9).astype(int)) == np.arange(100_000)).all() for axis in points.T)
+    assert np.abs(np.corrcoef(points.T) - np.eye(3)).max() < 0.015  # five deviations
+    along = np.corrcoef(points[:-1, 0], points[1:, 0])[0, 1]
+    assert abs(along) < 0.015
+
+
+MARKS = {"sobol": "a8a4ee99a6a3", "halton": "cce3ea803aa1", "lhs": "b5f9a97a4774", "random": "8c0085e09116"}
 
 
 @pytest.mark.parametrize("method", DRAWN)

@@ -1,8 +1,10 @@
-"""Points of the unit cube: Sobol, Halton, Latin hypercubes, random ones, by scipy.stats.qmc. Knows no fields."""
+"""Points of the unit cube: Sobol and Halton by scipy.stats.qmc, Latin hypercubes, random ones. Knows no fields."""
 
 from __future__ import annotations
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -27,7 +29,7 @@ class Points:
         """Raises InputError where SciPy is not installed, or has no such sequence of so many dimensions."""
         self._method, self._dimensions = method, dimensions
         self._generator = np.random.Generator(np.random.PCG64(seed))
-        self._engine = _engine(method, dimensions, self._generator) if method != "random" and dimensions else None
+        self._engine = _engine(method, dimensions, self._generator) if method in SEQUENCES and dimensions else None
 
     def skip(self, count: int) -> None:
         """Leaves out the next points."""
@@ -36,6 +38,8 @@ class Points:
 
     def draw(self, count: int) -> np.ndarray:
         """The next points; (count, dimensions), float64."""
+        if self._method == "lhs":
+            return _hypercube(count, self._generator.spawn(self._dimensions))
         if self._engine is None:
             return self._generator.random((count, self._dimensions))
         with warnings.catch_warnings():
@@ -46,6 +50,34 @@ class Points:
             return np.minimum(self._engine.random(count, **more), np.nextafter(1.0, 0.0))
 
 
+def _hypercube(count: int, generators: list[np.random.Generator]) -> np.ndarray:
+    """One point in each of `count` equal slices of each axis (McKay, Beckman and Conover 1979); an axis a generator, by as many threads as
+    there are cores. SciPy draws the same kind of points, but by one thread, in four times as long."""
+    points = np.empty((len(generators), count))
+
+    def draw(axis: np.ndarray, generator: np.random.Generator) -> None:
+        generator.random(out=axis)
+        axis += _permutation(count, generator)
+        axis /= count
+        np.minimum(axis, np.nextafter(1.0, 0.0), out=axis)
+
+    with ThreadPoolExecutor(cpus() if count > _MANY else 1) as threads:
+        list(threads.map(draw, points, generators))
+    return points.T
+
+
+def _permutation(count: int, generator: np.random.Generator) -> np.ndarray:
+    """The numbers below `count` in a random order, each order equally likely (Rao 1961, Sandelius 1962): dealt into piles, which are shuffled.
+
+    What is shuffled at once fits a core's cache, which is a third of the time for ten million.
+    """
+    piles = generator.integers(0, 256, count, dtype=np.uint8)
+    dealt = np.argsort(piles, kind="stable")
+    for start, end in pairwise(np.concatenate(([0], np.cumsum(np.bincount(piles))))):
+        generator.shuffle(dealt[start:end])
+    return dealt
+
+
 def _engine(method: str, dimensions: int, generator: np.random.Generator) -> Any:
     try:
         from scipy.stats import qmc
@@ -53,7 +85,7 @@ def _engine(method: str, dimensions: int, generator: np.random.Generator) -> Any
         raise InputError(
             f'method="{method}" is SciPy\'s, which cannot be imported ({error}): pip install scipy'
         ) from None
-    made: Any = {"sobol": qmc.Sobol, "halton": qmc.Halton, "lhs": qmc.LatinHypercube}[method]
+    made: Any = {"sobol": qmc.Sobol, "halton": qmc.Halton}[method]
     try:
         try:
             return made(dimensions, rng=generator)

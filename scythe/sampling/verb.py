@@ -165,8 +165,10 @@ class _Frames:
 def _drawn(made: _Frames, points: Points, n: int, method: str, skip: int, constraint: pl.Expr | None) -> pl.DataFrame:
     if constraint is None:
         points.skip(skip)
-        sizes = [n] if method == "lhs" else [min(_BLOCK, n - start) for start in range(0, n, _BLOCK)]
-        return pl.concat([made.at(points.draw(size)) for size in sizes])
+        if method == "lhs":  # which is one whole
+            drawn = points.draw(n)
+            return pl.concat([made.at(drawn[start : start + _BLOCK]) for start in range(0, n, _BLOCK)])
+        return pl.concat([made.at(points.draw(min(_BLOCK, n - start))) for start in range(0, n, _BLOCK)])
     kept: list[pl.DataFrame] = []
     wanted, found, tried = skip + n, 0, 0
     while found < wanted:

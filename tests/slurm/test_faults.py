@@ -215,6 +215,13 @@ def test_elements_that_come_late_find_that_nothing_is_left(slurm: Slurm, station
     each_once(run, 30)
 
 
+def _stop_controller(slurm: Slurm, _: str) -> None:
+    slurm.controller[-1].terminate()
+    slurm.controller[-1].wait()
+    time.sleep(3)  # for so long it is away
+    restarted(slurm)
+
+
 def _has_come_to(run: ExperimentRun, told: Path, least: int) -> bool:
     return len(begun(told)) >= least or run.status == "finished"
 
@@ -236,7 +243,7 @@ def test_whatever_happens_at_any_moment_every_input_ends_exactly_once(
             continue
         job = drawn.choice(jobs)
         number_of = slurm.ask("squeue", "--noheader", f"--jobs={job}", "--format=%A").strip()
-        fault = drawn.choice([_scancel, _requeue, _lose_node, _kill])
+        fault = drawn.choice([_scancel, _requeue, _lose_node, _kill, _stop_controller])
         try:
             fault(slurm, number_of)
         except (AssertionError, ProcessLookupError):

@@ -9,6 +9,7 @@ import contextlib
 import datetime as dt
 import os
 import re
+import secrets
 import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -98,13 +99,21 @@ def flags(options: SlurmOptions, *, devices: bool = True) -> list[str]:
     return told
 
 
-def submit(script: str, told: Sequence[str]) -> str:
-    """Submits a job; its number.
+def submit(script: str, told: Sequence[str], name: str) -> str:
+    """Submits a job; its number. To its name a mark is added, by which the queue finds this very submission.
 
     Raises:
         RunError: Slurm refuses it; with its own message.
     """
-    answer = _run(["sbatch", "--parsable", *told], script)
+    name = f"{name}-{secrets.token_hex(4)}"
+    try:
+        answer = _run(["sbatch", "--parsable", f"--job-name={name}", *told], script)
+    except RunError:
+        # A busy controller may have taken the job, and its answer be lost.
+        with contextlib.suppress(RunError):
+            if taken := _run(["squeue", "--noheader", "--format=%F", "--states=all", f"--name={name}"]).split():
+                return taken[0]
+        raise
     return answer.strip().splitlines()[-1].partition(";")[0]
 
 

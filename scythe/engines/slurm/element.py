@@ -23,6 +23,7 @@ from scythe.engines.pool.pool import Chunk, Pool
 from scythe.engines.slurm import commands
 from scythe.engines.slurm.folder import BEAT_SECONDS, DEAD_SECONDS, Beat, Folder, Gone, Ticket, suspects, tried_alone
 from scythe.engines.slurm.opened import open_rows, state_of
+from scythe.engines.slurm.submission import adopt
 from scythe.errors import RunError, Superseded, TooManyErrors
 from scythe.gather.collect import Collector
 from scythe.leaf.leaf import Leaf
@@ -234,6 +235,13 @@ class Element:
         if self._goes_on and self._objects.create(self._folder.over(self._me.array), b""):
             with contextlib.suppress(RunError):  # they find out themselves
                 commands.cancel([self._me.array], waiting=True)
+            elements = int(os.environ.get("SLURM_ARRAY_TASK_COUNT", "1"))
+            try:
+                adopt(self._folder, self._plan, self._experiment, self._me.array, elements, self._attempt.n)
+            except RunError as error:
+                tell(
+                    f'Scythe: nobody gathers the run, and Slurm takes no job from here ({error}): scythe resume "{self._key.path}"'
+                )
 
     # --- while it works -----------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import time
 from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +27,8 @@ from scythe.settings import engine_settings
 _NAME_CHARACTERS = 60
 #: Elements, where nobody says how many: sites limit how many jobs one may have, and one may ask for more.
 _MANY = 1000
+#: For so long it is waited whether who submitted an array submits its gather job, too [s].
+_ADOPT_SECONDS, _ADOPT_LOOK_SECONDS = 15.0, 1.0
 
 
 def submit_attempt(work: Launch, options: SlurmOptions) -> Folder:
@@ -73,19 +76,15 @@ def submit_round(
     most = -(-still_open // options.cpus)
     elements = min(asked or _MANY, most, commands.largest_array()) if still_open else 0
     array, logs = None, str(folder.logs).replace("%", "%%")
-    common = [f"--job-name={_job_name(plan)}", f"--chdir={Path.cwd()}", "--open-mode=append", "--ntasks=1", "--nodes=1"]
     if elements:
         limit = f"%{options.array_limit}" if options.array_limit is not None else ""
         told = [
             f"--array=0-{elements - 1}{limit}", f"--cpus-per-task={options.cpus}", f"--output={logs}/element-%a.log",
-            f"--signal=B:USR1@{options.warn_seconds}", *common, *commands.flags(options),
+            f"--signal=B:USR1@{options.warn_seconds}", *_common(), *commands.flags(options),
         ]  # fmt: skip
-        array = commands.submit(_script(folder, plan, experiment, options, "element"), told)
-    before = [*([array] if array is not None else []), *behind]
-    after = [f"--dependency=afterany:{':'.join(before)}"] if before else []
-    told = [*after, f"--output={logs}/gather.log", *common, *commands.flags(options, devices=False)]
+        array = commands.submit(_script(folder, plan, experiment, options, "element"), told, _job_name(plan))
     try:
-        gather = commands.submit(_script(folder, plan, experiment, options, "gather"), told)
+        gather = _submit_gather(folder, plan, experiment, options, [*([array] if array is not None else []), *behind])
     except RunError:
         if array is not None:
             commands.cancel([array])
@@ -93,6 +92,39 @@ def submit_round(
     jobs = Jobs(array, gather, elements, still_open)
     folder.add_round(jobs)
     return jobs
+
+
+def adopt(
+    folder: Folder, plan: RunPlan, experiment: Experiment, array: str, elements: int, still_open: int
+) -> Jobs | None:
+    """Submits the gather job of an array, by one of its elements, where nobody else has: who submitted the array was killed between the two.
+
+    Raises:
+        RunError: Slurm refuses; some sites take no jobs from nodes.
+    """
+    deadline = time.monotonic() + _ADOPT_SECONDS
+    while all(jobs.array != array for jobs in folder.rounds()):
+        if time.monotonic() > deadline:
+            jobs = Jobs(
+                array, _submit_gather(folder, plan, experiment, folder.options()[0], [array]), elements, still_open
+            )
+            folder.add_round(jobs)
+            return jobs
+        time.sleep(_ADOPT_LOOK_SECONDS)
+    return None
+
+
+def _submit_gather(
+    folder: Folder, plan: RunPlan, experiment: Experiment, options: SlurmOptions, before: Collection[str]
+) -> str:
+    after = [f"--dependency=afterany:{':'.join(before)}"] if before else []
+    logs = str(folder.logs).replace("%", "%%")
+    told = [*after, f"--output={logs}/gather.log", *_common(), *commands.flags(options, devices=False)]
+    return commands.submit(_script(folder, plan, experiment, options, "gather"), told, _job_name(plan))
+
+
+def _common() -> list[str]:
+    return [f"--chdir={Path.cwd()}", "--open-mode=append", "--ntasks=1", "--nodes=1"]
 
 
 def _script(folder: Folder, plan: RunPlan, experiment: Experiment, options: SlurmOptions, what: str) -> str:
@@ -141,4 +173,4 @@ def _job_name(plan: RunPlan) -> str:
     return f"scythe-{plan.key.experiment}-{plan.key.version}"[:_NAME_CHARACTERS].replace(" ", "_")
 
 
-__all__ = ["submit_attempt", "submit_round"]
+__all__ = ["adopt", "submit_attempt", "submit_round"]
