@@ -357,7 +357,7 @@ class BaseExperiment:
         inputs = prepare_inputs(specs, self.experiment, overwrite_sort_index=overwrite_sort_index)
         if included is not None and included.is_workflow and not inputs.single:
             raise AllocationError(f"{included.name!r} is a workflow, which runs one input at a time: give one model")
-        chosen.check(self.experiment, single=inputs.single)
+        chosen.check(self.experiment, inputs=inputs.table.num_rows, single=inputs.single, workers=workers)
         objects = storage()
         if s3_client is not None:
             use_client(objects, s3_client)

@@ -55,7 +55,7 @@ def extended(
         )
     chosen = choose(engine, experiment)
     inputs = _together(plan, experiment, prepare_inputs(specs, experiment, overwrite_sort_index=True))
-    chosen.check(experiment, single=False)
+    chosen.check(experiment, inputs=inputs.table.num_rows, single=False, workers=workers)
     asked = Request(
         experiment, plan.key.experiment, inputs, chosen, engine_settings().catalog, plan.seed, plan.max_errors,
         note=checked_note(note), tags=checked_tags(tags), pack=plan.pack, copied_below=plan.objects.uri(plan.key.path) + "/",

@@ -183,8 +183,15 @@ class Engine(ABC):
             AllocationError: it cannot run this experiment.
         """
 
-    def check_options(self, options: EngineOptions | None) -> None:  # noqa: B027 - most take any
+    def check_options(  # noqa: B027 - most take any
+        self, options: EngineOptions | None, *, inputs: int, workers: int | None
+    ) -> None:
         """Nothing, where a run can be started with these options now; asked before anything is written.
+
+        Args:
+            options: What the engine is told of the run.
+            inputs: How many inputs it has at most.
+            workers: How many parts of the engine are to serve it, as `allocate` was told.
 
         Raises:
             SettingsError: it cannot; with the reason.

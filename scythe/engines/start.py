@@ -41,7 +41,7 @@ class Chosen:
     engine: Engine
     options: EngineOptions | None = None
 
-    def check(self, experiment: Experiment, *, single: bool) -> None:
+    def check(self, experiment: Experiment, *, inputs: int, single: bool, workers: int | None) -> None:
         """Nothing, where a run of this experiment can be taken now; asked before anything is written.
 
         Raises:
@@ -49,7 +49,7 @@ class Chosen:
             AllocationError: it cannot run this experiment.
         """
         self.engine.check_ready(experiment, single=single)
-        self.engine.check_options(self.options)
+        self.engine.check_options(self.options, inputs=inputs, workers=workers)
 
 
 def choose(asked: str | EngineOptions | None, experiment: Experiment) -> Chosen:

@@ -126,7 +126,13 @@ def check(told: Sequence[str]) -> None:
     try:
         _run(["sbatch", "--test-only", *told], "#!/bin/sh\n")
     except RunError as error:
-        raise SettingsError(f"Slurm does not take such a job: {error}") from None
+        fewer = ". Ask for fewer (workers=), or for no number: then there are as many as it takes"
+        raise SettingsError(f"Slurm does not take such a job: {error}{fewer if is_too_many(error) else ''}") from None
+
+
+def is_too_many(error: RunError) -> bool:
+    """Whether Slurm refuses a job because one may not have so many at once, by one limit or another."""
+    return re.search(r"Submit\w*Limit|job submit limit", str(error)) is not None
 
 
 def check_time(options: SlurmOptions) -> None:
@@ -270,6 +276,7 @@ __all__ = [
     "check_there",
     "check_time",
     "flags",
+    "is_too_many",
     "largest_array",
     "queue",
     "state",

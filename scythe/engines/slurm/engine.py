@@ -9,7 +9,7 @@ from scythe.engines.engine import Engine, Launch, RunRef
 from scythe.engines.options import EngineOptions, SlurmOptions
 from scythe.engines.slurm import commands
 from scythe.engines.slurm.ref import SlurmRef, attached, cancel_jobs, outlook, printed
-from scythe.engines.slurm.submission import submit_attempt
+from scythe.engines.slurm.submission import elements_of, submit_attempt
 from scythe.errors import AllocationError
 from scythe.record.plan import RunPlan
 from scythe.settings import read
@@ -35,10 +35,12 @@ class SlurmEngine(Engine):
                 "Put models and function into a module, and import it"
             )
 
-    def check_options(self, options: EngineOptions | None) -> None:
+    def check_options(self, options: EngineOptions | None, *, inputs: int, workers: int | None) -> None:
         asked = merged(options)
         commands.check_time(asked)
-        commands.check(["--ntasks=1", f"--cpus-per-task={asked.cpus}", *commands.flags(asked)])
+        # As many elements as are asked for; where nobody asks, as many as Slurm takes.
+        array = [f"--array=0-{elements_of(inputs, workers, asked) - 1}"] if workers is not None and inputs else []
+        commands.check([*array, "--ntasks=1", f"--cpus-per-task={asked.cpus}", *commands.flags(asked)])
 
     def start(self, work: Launch) -> RunRef:
         return SlurmRef(work.plan, submit_attempt(work, merged(work.options)), quiet=work.quiet)

@@ -23,6 +23,7 @@ from scythe.record.format import dump
 from scythe.record.plan import RunPlan
 from scythe.record.provenance import record
 from scythe.settings import engine_settings
+from scythe.terminal.console import tell
 
 _NAME_CHARACTERS = 60
 #: Elements, where nobody says how many: sites limit how many jobs one may have, and one may ask for more.
@@ -51,8 +52,7 @@ def submit_attempt(work: Launch, options: SlurmOptions) -> Folder:
         submit_round(folder, plan, experiment, options, work.workers, attempt.n)
     except RunError as error:
         raise RunError(
-            f"Slurm does not take the run {plan.key.path}: {error}; it is stored: resume it later, with fewer elements "
-            "(workers=) where these are too many"
+            f"Slurm does not take the run {plan.key.path}: {error}; it is stored: resume it later"
         ) from error
     return folder
 
@@ -73,25 +73,32 @@ def submit_round(
         RunError: Slurm refuses.
     """
     folder.logs.mkdir(parents=True, exist_ok=True)
-    most = -(-still_open // options.cpus)
-    elements = min(asked or _MANY, most, commands.largest_array()) if still_open else 0
-    array, logs = None, str(folder.logs).replace("%", "%%")
-    if elements:
-        limit = f"%{options.array_limit}" if options.array_limit is not None else ""
-        told = [
-            f"--array=0-{elements - 1}{limit}", f"--cpus-per-task={options.cpus}", f"--output={logs}/element-%a.log",
-            f"--signal=B:USR1@{options.warn_seconds}", *_common(), *commands.flags(options),
-        ]  # fmt: skip
-        array = commands.submit(_script(folder, plan, experiment, options, "element"), told, _job_name(plan))
-    try:
-        gather = _submit_gather(folder, plan, experiment, options, [*([array] if array is not None else []), *behind])
-    except RunError:
-        if array is not None:
-            commands.cancel([array])
-        raise
+    wanted = elements = elements_of(still_open, asked, options) if still_open else 0
+    why = ""
+    while True:
+        array = None
+        try:
+            if elements:
+                array = _submit_array(folder, plan, experiment, options, elements)
+            before = [*([array] if array is not None else []), *behind]
+            gather = _submit_gather(folder, plan, experiment, options, before)
+            break
+        except RunError as error:
+            if array is not None:
+                commands.cancel([array])
+            if elements <= 1 or not commands.is_too_many(error):
+                raise
+            elements, why = elements * 3 // 4, str(error)
+    if elements < wanted:
+        tell(f"Scythe: {elements:,} elements are submitted, not {wanted:,}, which Slurm does not take: {why}")
     jobs = Jobs(array, gather, elements, still_open)
     folder.add_round(jobs)
     return jobs
+
+
+def elements_of(inputs: int, asked: int | None, options: SlurmOptions) -> int:
+    """How many elements serve so many inputs."""
+    return min(asked or _MANY, -(-inputs // options.cpus), commands.largest_array())
 
 
 def adopt(
@@ -112,6 +119,16 @@ def adopt(
             return jobs
         time.sleep(_ADOPT_LOOK_SECONDS)
     return None
+
+
+def _submit_array(folder: Folder, plan: RunPlan, experiment: Experiment, options: SlurmOptions, elements: int) -> str:
+    limit = f"%{options.array_limit}" if options.array_limit is not None else ""
+    logs = str(folder.logs).replace("%", "%%")
+    told = [
+        f"--array=0-{elements - 1}{limit}", f"--cpus-per-task={options.cpus}", f"--output={logs}/element-%a.log",
+        f"--signal=B:USR1@{options.warn_seconds}", *_common(), *commands.flags(options),
+    ]  # fmt: skip
+    return commands.submit(_script(folder, plan, experiment, options, "element"), told, _job_name(plan))
 
 
 def _submit_gather(
@@ -173,4 +190,4 @@ def _job_name(plan: RunPlan) -> str:
     return f"scythe-{plan.key.experiment}-{plan.key.version}"[:_NAME_CHARACTERS].replace(" ", "_")
 
 
-__all__ = ["adopt", "submit_attempt", "submit_round"]
+__all__ = ["adopt", "elements_of", "submit_attempt", "submit_round"]
