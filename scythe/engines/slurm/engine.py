@@ -8,7 +8,7 @@ from scythe.define.experiment import Experiment
 from scythe.engines.engine import Engine, Launch, RunRef
 from scythe.engines.options import EngineOptions, SlurmOptions
 from scythe.engines.slurm import commands
-from scythe.engines.slurm.ref import SlurmRef, attached, cancel_jobs, outlook, printed
+from scythe.engines.slurm.ref import SlurmRef, attached, cancel_jobs, next_attempt, outlook, printed
 from scythe.engines.slurm.submission import elements_of, submit_attempt
 from scythe.errors import AllocationError
 from scythe.record.plan import RunPlan
@@ -43,7 +43,8 @@ class SlurmEngine(Engine):
         commands.check([*array, "--ntasks=1", f"--cpus-per-task={asked.cpus}", *commands.flags(asked)])
 
     def start(self, work: Launch) -> RunRef:
-        return SlurmRef(work.plan, submit_attempt(work, merged(work.options)), quiet=work.quiet)
+        number = next_attempt(work.plan)
+        return SlurmRef(work.plan, submit_attempt(work, merged(work.options), number), quiet=work.quiet)
 
     def attach(self, plan: RunPlan) -> RunRef | None:
         return attached(plan)

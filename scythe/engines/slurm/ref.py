@@ -13,10 +13,11 @@ from scythe.engines.card import run_html
 from scythe.engines.slurm import commands
 from scythe.engines.slurm.folder import Folder
 from scythe.engines.slurm.opened import log_of, log_tail
+from scythe.engines.slurm.submission import taken_up
 from scythe.errors import NotFoundError, RunCancelled, RunError, TooManyErrors
 from scythe.gather.error_limit import stopped
 from scythe.record.attempt_plan import Ended, last_attempt_planned, load_failure, progress_of
-from scythe.record.attempts import latest_attempt
+from scythe.record.attempts import check_free, latest_attempt
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult, read_result
 from scythe.terminal.console import tell
@@ -28,6 +29,8 @@ _FIRST_ASK, _LONGEST_ASK = 10.0, 60.0
 #: For so long what a job has written may not be seen here: a network's file system remembers what was not there.
 _PATIENCE = 60.0
 _LEAVE_SECONDS = 10.0
+#: So long an attempt may be planned and nothing of it submitted yet [s]; whoever was to do it is dead then.
+_SUBMIT_SECONDS = 60.0
 #: For so long jobs that were cancelled are waited for, and so often they are looked at [s].
 _CANCEL_SECONDS, _CANCEL_LOOK_SECONDS = 60.0, 5.0
 #: So much longer than a look takes it is waited until the next.
@@ -224,6 +227,22 @@ def attached(plan: RunPlan) -> SlurmRef | None:
     return None
 
 
+def next_attempt(plan: RunPlan) -> int:
+    """The number of the next attempt, of which one process alone can make a plan.
+
+    Raises:
+        RunError: another process has taken up the run since this one looked, or Slurm does not answer.
+    """
+    planned, last = last_attempt_planned(plan.objects, plan.key), check_free(plan.objects, plan.key)
+    if planned > (last.number if last is not None else 0) and load_failure(plan.objects, plan.key) is None:
+        folder = Folder(plan.objects, plan.key, planned)
+        _, written = plan.objects.read_dated(plan.key.attempt_plan(planned))
+        about_to = not folder.rounds() and time.time() - written < _SUBMIT_SECONDS
+        if about_to or (_in_queue(folder) and not plan.objects.exists(plan.key.cancelled)):
+            raise taken_up(plan)
+    return max(planned, last.number if last is not None else 0) + 1
+
+
 def _end_record(plan: RunPlan, folder: Folder) -> None:
     """Says of an attempt that it is over: nothing of it is in the queue any more, and nobody was left to say so."""
     last = latest_attempt(plan.objects, plan.key)
@@ -283,4 +302,4 @@ def _in_queue(folder: Folder) -> list[commands.Queued]:
     return commands.queue(numbers) if numbers else []
 
 
-__all__ = ["SlurmRef", "attached", "cancel_jobs", "outlook", "printed", "told"]
+__all__ = ["SlurmRef", "attached", "cancel_jobs", "next_attempt", "outlook", "printed", "told"]

@@ -17,8 +17,7 @@ from scythe.engines.options import SlurmOptions
 from scythe.engines.slurm import commands
 from scythe.engines.slurm.folder import Folder, Jobs
 from scythe.errors import RunError
-from scythe.record.attempt_plan import AttemptPlan, last_attempt_planned
-from scythe.record.attempts import latest_attempt
+from scythe.record.attempt_plan import AttemptPlan, store_failure
 from scythe.record.format import dump
 from scythe.record.plan import RunPlan
 from scythe.record.provenance import record
@@ -32,29 +31,32 @@ _MANY = 1000
 _ADOPT_SECONDS, _ADOPT_LOOK_SECONDS = 15.0, 1.0
 
 
-def submit_attempt(work: Launch, options: SlurmOptions) -> Folder:
-    """Submits the next attempt on a run.
+def submit_attempt(work: Launch, options: SlurmOptions, number: int) -> Folder:
+    """Submits an attempt on a run, by its number.
 
     Raises:
         RunError: Slurm refuses, or another process has just taken up the run.
     """
     plan, experiment = work.plan, work.experiment
-    last = latest_attempt(plan.objects, plan.key)
-    number = max(last.number if last is not None else 0, last_attempt_planned(plan.objects, plan.key)) + 1
     code = None if engine_settings().any_code else code_hash(experiment)
     attempt = AttemptPlan(number, list(work.open_ranges), work.show, code, max_errors=plan.max_errors, engine="slurm")
     if not plan.objects.create(plan.key.attempt_plan(number), dump(asdict(attempt))):
-        raise RunError(f"the run {plan.key.path} has just been taken up by another process: wait for it")
+        raise taken_up(plan)
     record(plan.objects, plan.key, experiment, "slurm", number)
     folder = Folder(plan.objects, plan.key, number)
     folder.store_options(options, work.workers)
     try:
         submit_round(folder, plan, experiment, options, work.workers, attempt.n)
     except RunError as error:
-        raise RunError(
-            f"Slurm does not take the run {plan.key.path}: {error}; it is stored: resume it later"
-        ) from error
+        said = f"Slurm does not take the run {plan.key.path}: {error}; it is stored: resume it later"
+        store_failure(plan.objects, plan.key, number, said)
+        raise RunError(said) from error
     return folder
+
+
+def taken_up(plan: RunPlan) -> RunError:
+    """What is said to the slower one of two that go on with a run at the same time."""
+    return RunError(f"the run {plan.key.path} has just been taken up by another process: wait for it")
 
 
 def submit_round(
@@ -190,4 +192,4 @@ def _job_name(plan: RunPlan) -> str:
     return f"scythe-{plan.key.experiment}-{plan.key.version}"[:_NAME_CHARACTERS].replace(" ", "_")
 
 
-__all__ = ["adopt", "elements_of", "submit_attempt", "submit_round"]
+__all__ = ["adopt", "elements_of", "submit_attempt", "submit_round", "taken_up"]
