@@ -19,19 +19,31 @@ from xdist.scheduler import LoadFileScheduling
 from tests.postgres_server import postgres_server
 from tests.s3_server import S3Server, s3_server
 
-
-def _on_a_disk_in_memory() -> None:
-    """Temporary folders lie in memory where there is a disk of that kind: thousands of runs need not be flushed to a real one."""
-    memory = Path("/dev/shm")
-    chosen = {"TMPDIR", "PYTEST_DEBUG_TEMPROOT"} & {*os.environ}
-    if not chosen and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > _FREE_BYTES:
-        os.environ["TMPDIR"] = str(memory)
-        tempfile.tempdir = None
-
-
-#: What all tests need is a fifth of this.
+#: The temporary folders of all tests together take a fifth of this.
 _FREE_BYTES = 4 << 30
-_on_a_disk_in_memory()
+
+
+def _folder_in_memory() -> str | None:
+    """A temporary folder on a disk in memory, where there is one: what thousands of runs write need not be flushed to a real one."""
+    memory = Path("/dev/shm")
+    chosen = {"TMPDIR", "PYTEST_DEBUG_TEMPROOT"} & {
+        *os.environ
+    }  # by whoever started the tests, or this function in a parent
+    if chosen or not os.access(memory, os.W_OK) or shutil.disk_usage(memory).free < _FREE_BYTES:
+        return None
+    os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="scythe-tests-", dir=memory)
+    return tempfile.tempdir
+
+
+_IN_MEMORY = _folder_in_memory()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(exitstatus: int) -> None:
+    """What failed can be looked at; else nothing stays in memory."""
+    if _IN_MEMORY is not None and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        shutil.rmtree(_IN_MEMORY, ignore_errors=True)
+
 
 settings.register_profile("scythe", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("scythe")
@@ -106,6 +118,8 @@ def forgetful_registry() -> Iterator[None]:
 
 #: Files and folders that take a minute or more, the longest first: what is begun last must be short.
 _WAITING = (
+    "slurm/test_faults.py",
+    "slurm/test_runs.py",
     "test_s3_faults.py",
     "hatchet/test_attempt_plans.py",
     "hatchet",

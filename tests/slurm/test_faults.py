@@ -54,7 +54,7 @@ def waiting_run(station: BaseExperiment, tmp_path: Path, **options: object) -> t
     go, told = tmp_path / "go", tmp_path / "told"
     waits = pl.when(pl.col("x").is_in([4, 5])).then(pl.lit(str(go))).otherwise(pl.lit(""))
     inputs = specs(12, wait_for=waits, tells=pl.lit(str(told)))
-    run, ref = station.allocate(inputs, engine=scythe.SlurmOptions.model_validate(options), workers=2)
+    run, ref = station.allocate(inputs, engine=scythe.SlurmOptions.model_validate(options), workers=2, chunk=1)
     until(lambda: {4, 5} <= {x for x, _ in begun(told)}, "inputs that wait")
     return run, ref, go, told
 
