@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 import scythe
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.engines.pool import cores, logs
+from scythe.engines.pool import cores, crashes, logs
 from scythe.engines.pool.job import pool_job
 from scythe.engines.pool.pool import Chunk, Done, Pool
 from scythe.errors import SettingsError
@@ -269,6 +269,8 @@ V1 = (
     "34 32 0:29 {shown} /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
 )
 
+MEMORY_V1 = "35 32 0:30 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
+
 
 @pytest.mark.parametrize(
     ("mounts", "groups", "files", "expected"),
@@ -338,3 +340,69 @@ def test_inputs_of_a_chunk_that_is_on_its_way_back_count_as_done_and_are_counted
             left.append(pool.running())
             assert done + left[-1] == 9
         assert left == sorted(left, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("mounts", "groups", "file", "text", "expected"),
+    [
+        (V2.format(shown="/"), "0::/job/step", "job/step/memory.events", "low 0\noom 4\noom_kill 3\n", 3),
+        (V2.format(shown="/pod/x"), "0::/pod/x", "memory.events", "oom_kill 2\noom_group_kill 0\n", 2),
+        (V2.format(shown="/"), "0::/job", "cpu.max", "max 100000\n", 0),
+        (MEMORY_V1, "4:memory:/slurm/job_7", "slurm/job_7/memory.oom_control", "under_oom 0\noom_kill 1\n", 1),
+        (MEMORY_V1, "4:memory:/slurm/job_7", "memory.oom_control", "oom_kill_disable 0\n", 0),
+    ],
+)
+def test_a_control_group_tells_how_many_processes_were_killed_for_want_of_memory(
+    tmp_path: Path, mounts: str, groups: str, file: str, text: str, expected: int
+) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(groups)
+    (tmp_path / "proc/self/mountinfo").write_text(mounts)
+    at = tmp_path / ("sys/fs/cgroup" if "cgroup2" in mounts else "sys/fs/cgroup/memory") / file
+    at.parent.mkdir(parents=True)
+    at.write_text(text)
+
+    assert crashes.memory_kills(tmp_path) == expected
+
+
+def _group_of_little_memory(name: str, megabytes: int) -> Path:
+    """A control group of this system in which no more memory can be had; skips where none can be made."""
+    for folder, is_v2 in cores.control_groups("memory"):
+        group = folder / name
+        try:
+            group.mkdir()
+            (group / ("memory.max" if is_v2 else "memory.limit_in_bytes")).write_text(str(megabytes << 20))
+        except OSError:
+            continue
+        return group
+    pytest.skip("no control group with a limit of memory can be made here: it needs root, and a system that lets it")
+
+
+def test_an_input_that_exhausts_the_memory_of_its_job_says_so(root: Path) -> None:
+    group = _group_of_little_memory(f"scythe-{os.getpid()}", 600)
+    try:
+        Path("eats.py").write_text(
+            "import os, sys\n"
+            f"open('{group}/cgroup.procs', 'w').write(str(os.getpid()))\n"
+            "from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry\n"
+            "class Asked(ExperimentInputSpec):\n    megabytes: int\n"
+            "class Had(ExperimentOutputSpec):\n    size: int\n"
+            "@ExperimentRegistry.Register(retries=1)\n"
+            "def eats(asked: Asked) -> Had:\n    return Had(size=len(bytearray(b'x') * (asked.megabytes << 20)))\n"
+            "if __name__ == '__main__':\n"
+            "    inputs = [Asked(megabytes=size) for size in (1, 3000, 2)]\n"
+            "    print(BaseExperiment(eats).allocate(inputs, engine='local', workers=1)[1].result().rows)\n"
+        )
+        done = subprocess.run([sys.executable, "eats.py"], capture_output=True, text=True, check=False)
+    finally:
+        wait_for(lambda: not (group / "cgroup.procs").read_text().strip())
+        group.rmdir()
+
+    assert done.stdout.strip() == "2", done.stderr
+    errors = scythe.read("eats", table="errors")
+    assert errors["sort_index"].to_list() == [1]
+    assert errors["attempts"].to_list() == [2]
+    assert (
+        "of SIGKILL: OUT_OF_MEMORY, the job or container that it is in may use no more"
+        in errors["exception_message"][0]
+    )

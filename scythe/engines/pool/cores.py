@@ -1,4 +1,4 @@
-"""How many cores this process may use, and how many threads each of several workers may start on them.
+"""How many cores this process may use, and how many threads each of several workers may start on them; which control groups it is in.
 
 Reads the affinity, the CPU quotas of control groups (v1 and v2, nested ones too), and `PYTHON_CPU_COUNT`. Sets nothing.
 """
@@ -55,27 +55,28 @@ def thread_limits(workers: int, environment: Mapping[str, str]) -> dict[str, str
 
 def quota(root: Path = Path("/")) -> float:
     """The cores' worth of time that the control groups of this process may use; infinite without a quota."""
+    found = (_quota_v2(folder) if is_v2 else _quota_v1(folder) for folder, is_v2 in control_groups("cpu", root))
+    return min(found, default=math.inf)
+
+
+def control_groups(controller: str, root: Path = Path("/")) -> Iterator[tuple[Path, bool]]:
+    """The folders of the control groups of this process that a controller serves, and of those that they lie in; and whether each is of v2."""
     try:
         groups = (root / "proc/self/cgroup").read_text().splitlines()
         mounts = (root / "proc/self/mountinfo").read_text().splitlines()
     except OSError:
-        return math.inf
-    return min(_quotas(root, groups, mounts), default=math.inf)
-
-
-def _quotas(root: Path, groups: list[str], mounts: list[str]) -> Iterator[float]:
+        return
     for line in mounts:
         fields, _, tail = line.partition(" - ")
         shown, point = (_unescaped(text) for text in fields.split(" ")[3:5])
         kind, _, options = [*tail.split(" ", 2), "", ""][:3]
         is_v2 = kind == "cgroup2"
-        if not is_v2 and not (kind == "cgroup" and "cpu" in options.split(",")):
+        if not is_v2 and not (kind == "cgroup" and controller in options.split(",")):
             continue
         for group in groups:
             _, controllers, path = group.split(":", 2)
-            if (controllers == "") if is_v2 else ("cpu" in controllers.split(",")):
-                for folder in _nested(root / point.lstrip("/"), shown, path):
-                    yield _quota_v2(folder) if is_v2 else _quota_v1(folder)
+            if (controllers == "") if is_v2 else (controller in controllers.split(",")):
+                yield from ((folder, is_v2) for folder in _nested(root / point.lstrip("/"), shown, path))
 
 
 def _nested(point: Path, shown: str, path: str) -> Iterator[Path]:
@@ -84,10 +85,10 @@ def _nested(point: Path, shown: str, path: str) -> Iterator[Path]:
         below = PurePosixPath(path).relative_to(shown)
     except ValueError:  # a container's view: the mount shows its own group alone
         below = PurePosixPath()
-    yield point
     for parent in (below, *below.parents):
         if parent.parts and ".." not in parent.parts:
             yield point / parent
+    yield point
 
 
 def _quota_v2(folder: Path) -> float:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from dataclasses import dataclass
+from pathlib import Path
 
+from scythe.engines.pool.cores import control_groups
 from scythe.engines.pool.pool import Chunk, Died
 from scythe.errors import InputTimeout, WorkerCrashed
 from scythe.leaf.failures import Failure
@@ -53,10 +56,41 @@ def error_row(leaf: Leaf, death: Died, lost: int, attempts: int) -> ChunkResult:
     return leaf.failed(lost, Failure.of(error, attempts), death.seconds, death.began, death.worker, death.printed)
 
 
+def memory_kills(root: Path = Path("/")) -> int:
+    """How many processes of this one's control group (a job of Slurm's, a container) the system has killed for want of memory.
+
+    0 where nobody counts them. By `oom_kill` of Linux's documentation: memory.events (v2), memory.oom_control (v1).
+    """
+    for folder, is_v2 in control_groups("memory", root):
+        file = folder / ("memory.events" if is_v2 else "memory.oom_control")
+        if file.exists():
+            found = re.search(r"^oom_kill (\d+)$", file.read_text(), re.M)
+            return int(found[1]) if found is not None else 0
+    return 0
+
+
+class _MemoryKills:
+    """Remembers how many there were."""
+
+    def __init__(self) -> None:
+        self._count = memory_kills()
+
+    def have_grown(self) -> bool:
+        """Whether there are more than when this was asked last."""
+        before, self._count = self._count, memory_kills()
+        return self._count > before
+
+
+_KILLS = _MemoryKills()
+
+
 def _cause(code: int | None) -> str:
+    memory = "the system may be out of memory"
+    if _KILLS.have_grown():
+        memory = "OUT_OF_MEMORY, the job or container that it is in may use no more"
     if code is not None and code < 0:
         name = signal.Signals(-code).name if -code in _NAMED else f"signal {-code}"
-        return f"of {name}" + (": the system may be out of memory" if name == "SIGKILL" else "")
+        return f"of {name}" + (f": {memory}" if name == "SIGKILL" else "")
     if code is None:
-        return "with the process that it was forked from, which was killed: the system may be out of memory"
+        return f"with the process that it was forked from, which was killed: {memory}"
     return f"with exit code {code}"
