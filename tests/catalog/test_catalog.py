@@ -15,6 +15,7 @@ from pyiceberg.exceptions import (
     NamespaceAlreadyExistsError,
     NamespaceNotEmptyError,
     NoSuchNamespaceError,
+    NoSuchTableError,
 )
 
 from scythe_catalog.errors import CatalogError, TableNotFound
@@ -221,6 +222,26 @@ class TestAppending:
         monkeypatch.setattr(catalog, "commit_table", overtake)
         place.table().append([mine], V1, key="mine")
         assert place.numbers() == [1, 2]
+
+    def test_a_table_that_is_dropped_right_before_a_commit_stays_dropped(
+        self, place: Place, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        place.ensure()
+        file = place.file("one", [Row(number=1)])
+        catalog = type(place.catalog.iceberg)
+        commit = catalog.commit_table
+
+        def drop_first(self: Any, *arguments: Any) -> Any:
+            monkeypatch.setattr(catalog, "commit_table", commit)
+            place.catalog.drop(SPACE, NAME)
+            return commit(self, *arguments)
+
+        monkeypatch.setattr(catalog, "commit_table", drop_first)
+        with pytest.raises(NoSuchTableError):
+            place.table().append([file], V1, key="one")
+        assert place.catalog.tables(SPACE) == []
+        with pytest.raises(TableNotFound):
+            place.table()
 
 
 class TestReplacing:

@@ -34,7 +34,7 @@ from pyiceberg.serializers import FromByteStream
 from pyiceberg.table import CommitTableResponse, Table
 from pyiceberg.table.metadata import TableMetadata, new_table_metadata
 from pyiceberg.table.sorting import UNSORTED_SORT_ORDER, SortOrder
-from pyiceberg.table.update import TableRequirement, TableUpdate
+from pyiceberg.table.update import AssertCreate, TableRequirement, TableUpdate
 from pyiceberg.typedef import EMPTY_DICT, Identifier, Properties
 
 from scythe_catalog.iceberg.fileio import IMPLEMENTATION
@@ -111,14 +111,9 @@ class FolderCatalog(MetastoreCatalog, NoopCatalog):
         self, table: Table, requirements: tuple[TableRequirement, ...], updates: tuple[TableUpdate, ...]
     ) -> CommitTableResponse:
         namespace, name = self.identifier_to_database_and_table(table.name(), NoSuchTableError)
-        try:
-            current = self.load_table(table.name())
-        except NoSuchTableError:
-            current = None
-        if current is not None and current.metadata_location != table.metadata_location:
-            raise CommitFailedException(f"{namespace}.{name} was committed to since it was loaded")
-        if current is not None:
-            current = self._here(current)
+        # It is not loaded anew: of whoever was faster the next version is there.
+        is_new = any(isinstance(requirement, AssertCreate) for requirement in requirements)
+        current = None if is_new else self._here(table)
         staged = self._update_and_stage_table(current, table.name(), requirements, updates)
         if current is not None and staged.metadata == current.metadata:
             return _response(current.metadata, current.metadata_location)
@@ -248,6 +243,8 @@ class FolderCatalog(MetastoreCatalog, NoopCatalog):
         hinted = self._hinted(namespace, name)
         if hinted > version and self._came_late(namespace, name, version):
             return False
+        if not hinted and version > 1 and self._was_dropped(namespace, name, version):
+            return False
         self._raise_hint(namespace, name, version, hinted)
         return True
 
@@ -261,14 +258,21 @@ class FolderCatalog(MetastoreCatalog, NoopCatalog):
         self.objects.delete([self._key(namespace, name, f"v{version}.metadata.json")])
         return True
 
+    def _was_dropped(self, namespace: str, name: str, version: int) -> bool:
+        """Whether nothing was left of the table that a version was just made of: it is taken back."""
+        if self._read_version(namespace, name, version - 1) is not None:
+            return False
+        self.objects.delete([self._key(namespace, name, f"v{version}.metadata.json")])
+        return True
+
     def _raise_hint(self, namespace: str, name: str, version: int, hinted: int | None = None) -> None:
-        """A racer may write an older hint after ours: look again, and write until it is not behind."""
+        """Whoever may have written an older hint after a newer one looks whether there is a next version, and writes again."""
         hinted = self._hinted(namespace, name) if hinted is None else hinted
         while hinted < version:
             self.objects.write(self._key(namespace, name, _HINT), str(version).encode())
+            hinted = version
             while self.objects.exists(self._key(namespace, name, f"v{version + 1}.metadata.json")):
                 version += 1
-            hinted = self._hinted(namespace, name)
 
 
 def _response(metadata: TableMetadata, location: str) -> CommitTableResponse:
