@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from scythe.errors import NotFoundError
@@ -44,7 +45,7 @@ class Reserved:
         """The number of the next run of a version."""
         return 1 + max((n for key, n in self.numbers.items() if key.version == version), default=0)
 
-    @property
+    @cached_property
     def half(self) -> set[RunKey]:
         """Runs whose allocation is under way, or was cut short."""
         return set(self.taken) - set(self.numbers) - self.deleted - self.old

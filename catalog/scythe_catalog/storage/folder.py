@@ -51,8 +51,9 @@ class Folder(Objects):
             return disk.read_part(self.folder / key, start, stop, tag)
 
     def described(self, keys: Iterable[str]) -> list[Found]:
+        root = self._prefix
         with disk.spoken(self.folder, "read"):
-            return [Found(key, *facts) for key in keys if (facts := disk.facts(self.folder / key)) is not None]
+            return [Found(key, *facts) for key in keys if (facts := disk.facts(root + key)) is not None]
 
     def size(self, key: str) -> int:
         path = self.folder / key
@@ -63,8 +64,13 @@ class Folder(Objects):
         return found.st_size
 
     def found(self, prefix: str) -> list[Found]:
-        folder = self.folder
-        return self.described(path.relative_to(folder).as_posix() for path in disk.walk(folder / prefix))
+        above = len(self._prefix)
+        return self.described(path[above:] for path in disk.walk(self.folder / prefix))
+
+    @property
+    def _prefix(self) -> str:
+        """What keys are put behind to be paths."""
+        return f"{str(self.folder).rstrip('/')}/"
 
     def _listing(self, prefix: str) -> tuple[list[str], list[str]]:
         path = self.folder / prefix
