@@ -135,6 +135,7 @@ class Dataset:
         parts: list[pl.LazyFrame] = []
         for i, run in enumerate(self._runs):
             where, at = self._rows.of(i)
+            run.check_there("scalars")
             place = pl.DataFrame({"_at": at, "_place": where}).lazy()
             parts.append(
                 run.scan("scalars")

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from scythe.define.renames import Renames
 from scythe.errors import NotFoundError, RunDamaged
@@ -24,13 +26,15 @@ from scythe.record.manifest import renames_now, schemas_of_run
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult, read_result
 from scythe.remote.forks import check_fork
-from scythe_catalog.iceberg.scan import scan_files
+from scythe_catalog.iceberg.scan import scan_content, scan_files
 from scythe_catalog.schema import Column, TableSchema
 from scythe_catalog.storage.objects import Objects
 
 #: The tables that have one row an input at most, in the order in which a column is looked for.
 ROW_TABLES = ("scalars", "result_file_refs", "tasks")
 
+#: A table of a bucket up to this size is fetched whole.
+_SMALL_BYTES = 1 << 20
 #: What names a pinned gather: version, folder of the run, gather (None: the run was not finished).
 Pin = tuple[str, str, str | None]
 
@@ -62,6 +66,8 @@ class PinnedRun:
     renames: Renames = field(default_factory=Renames)
     #: Of an unfinished run.
     rows: pl.DataFrame | None = None
+    #: The small tables that were fetched, by name.
+    _contents: dict[str, bytes] = field(default_factory=dict[str, bytes], compare=False, repr=False)
 
     @property
     def pin(self) -> Pin:
@@ -78,7 +84,28 @@ class PinnedRun:
         """The columns of its tables, as its files have them."""
         if self.result is None:
             return {"scalars": RunPlan.load(self.objects, self.key).tables["scalars"].schema}
-        return {name: schema_of_result(self.objects, table) for name, table in self.result.tables.items()}
+        tables = self.result.tables
+        return dict(zip(tables, self.objects.each(self._schema_of, tables), strict=True))
+
+    def _schema_of(self, table: str) -> TableSchema:
+        assert self.result is not None
+        content = self._content(table)
+        if content is None:
+            return schema_of_result(self.objects, self.result.tables[table])
+        return TableSchema.from_arrow(pq.read_schema(pa.BufferReader(content)))
+
+    def _content(self, table: str) -> bytes | None:
+        """All of a small table in a bucket, fetched once: each look into a file there asks three times, one after the other."""
+        assert self.result is not None
+        told = self.result.tables[table]
+        if self.objects.folder is not None or told.bytes > _SMALL_BYTES:
+            return None
+        if table not in self._contents:
+            try:
+                self._contents[table] = self.objects.read(told.key)
+            except FileNotFoundError:
+                raise self._gone() from None
+        return self._contents[table]
 
     def named(self, column: str) -> str:
         """What a column is called now, which may be asked for by a former name: a dataset that was made then does."""
@@ -106,11 +133,25 @@ class PinnedRun:
             raise NotFoundError(f"{self.key.path} has no table {table!r}; it has {', '.join(sorted(self.schemas))}")
         if self.rows is not None:
             return self.rows.lazy()
-        assert self.result is not None
-        key = self.result.tables[table].key
-        if not self.objects.exists(key):
-            raise NotFoundError(f"the run {self.key.path} is gone, or the end of it that this dataset was made of")
-        return scan_files(self.objects, [key], self._stored[table]).rename(self.renames.of(table), strict=False)
+        if (content := self._content(table)) is not None:
+            found = scan_content(content, self._stored[table])
+        else:
+            self.check_there(table)
+            assert self.result is not None
+            found = scan_files(self.objects, [self.result.tables[table].key], self._stored[table])
+        return found.rename(self.renames.of(table), strict=False)
+
+    def check_there(self, table: str) -> None:
+        """Nothing while the file of a table is there; of an unfinished run it is in memory.
+
+        Raises:
+            NotFoundError: it is gone.
+        """
+        if self.result is not None and not self.objects.exists(self.result.tables[table].key):
+            raise self._gone()
+
+    def _gone(self) -> NotFoundError:
+        return NotFoundError(f"the run {self.key.path} is gone, or the end of it that this dataset was made of")
 
     def table_of(self, column: str) -> str | None:
         """The table that has a column, among those with one row an input."""

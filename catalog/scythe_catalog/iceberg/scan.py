@@ -51,7 +51,15 @@ def scan_files(objects: Objects, keys: Sequence[str], schema: TableSchema) -> pl
     """The rows of Parquet files of one schema, typed by it; no catalog is asked, nor any file opened yet."""
     if not keys:
         return pl.LazyFrame(schema={c.name: c.kind.polars() for c in schema})
-    sources, options = [objects.polars_source(key) for key in keys], objects.polars_options
+    return _scanned([objects.polars_source(key) for key in keys], schema, objects.polars_options)
+
+
+def scan_content(content: bytes, schema: TableSchema) -> pl.LazyFrame:
+    """The same for the content of one file."""
+    return _scanned(content, schema, None)
+
+
+def _scanned(sources: list[str] | bytes, schema: TableSchema, options: dict[str, Any] | None) -> pl.LazyFrame:
     frame = pl.scan_parquet(sources, storage_options=options, glob=False, hive_partitioning=False)
     return frame.select(schema.names).with_columns(typed(schema))
 
