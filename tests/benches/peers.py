@@ -62,8 +62,8 @@ def each(**given: list[Any]) -> list[Setting]:
 
 SIDES = [
     Side("gather from a memory map", "gather", "all rows", [{}]),
-    Side("Scythe, files", "scythe", "all rows", [{"name": "plain"}], [{"name": "plain", "ahead": 4}]),
-    Side("Scythe, packed", "scythe", "all rows", [{"name": "packed"}], [{"name": "packed", "ahead": 4}]),
+    Side("Scythe, files", "scythe", "all rows", each(name=["plain"], ahead=[0, 2]), [{"name": "plain", "ahead": 4}]),
+    Side("Scythe, packed", "scythe", "all rows", each(name=["packed"], ahead=[0, 2]), [{"name": "packed", "ahead": 4}]),
     Side("Scythe, packed, memory=64 MB", "scythe", "1,920 rows", [], [{"name": "packed", "ahead": 4, "memory": 64 << 20}]),
     Side("PyTorch, one array", "torch", "all rows", each(name=["array"], workers=[0, 2])),
     Side(
