@@ -132,7 +132,7 @@ def _daemon(folder: Path, name: str, *more: str) -> subprocess.Popen[bytes]:
 
 def _start_munge() -> None:
     """Munge is one for the machine; whoever needs it first starts it."""
-    with FileLock(Path(tempfile.gettempdir()) / "scythe-munge.lock"):
+    with FileLock("/run/scythe-munge.lock"):
         if subprocess.run(["munge", "-n"], capture_output=True, check=False).returncode == 0:
             return
         Path("/run/munge").mkdir(exist_ok=True)

@@ -672,6 +672,10 @@ def test_a_run_asks_a_bucket_for_no_more_than_it_has_to_know(
             asked.append(sum(n for method, n in server.counted.items() if method != "bytes"))
         assert asked[-1] == asked[-2]  # the same for each run
         assert asked[-1] <= 115
+
+        server.counted.clear()
+        assert scythe.dataset("asks", x=["x"], y="y").batches(1).at(0)[0]["y"] == 0.5
+        assert sum(n for method, n in server.counted.items() if method != "bytes") <= 12  # its small tables once each
     finally:
         server.shutdown()
         server.server_close()

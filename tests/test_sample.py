@@ -112,7 +112,6 @@ def test_a_sequence_goes_on_where_it_ended(method: Any, first: int, more: int, c
     assert scythe.sample(Wide, more, method, seed=3, skip=first, **how).equals(whole[first:])
 
 
-#: What was drawn when this was written: another machine, NumPy or SciPy must draw the same.
 def test_threads_make_the_same_points_as_one(root: Path) -> None:
     at_once, by_and_by = Points("halton", 3, 7), Points("halton", 3, 7)
     assert (at_once.draw(18_000) == np.concatenate([by_and_by.draw(9_000) for _ in range(2)])).all()
@@ -141,6 +140,7 @@ def test_a_large_hypercube_is_as_good_as_a_small_one() -> None:
     assert abs(along) < 0.015
 
 
+#: What was drawn when this was written: another machine, NumPy or SciPy must draw the same.
 MARKS = {"sobol": "a8a4ee99a6a3", "halton": "cce3ea803aa1", "lhs": "b5f9a97a4774", "random": "8c0085e09116"}
 
 

@@ -92,7 +92,7 @@ class Driver:
                 what = after(event, self._experiment.options.retries)
                 self.chunks.give_back(*what.again)
                 if what.lost is not None:
-                    self._collector.add(error_row(self._leaf, event, what.lost, what.attempts))
+                    self._collector.add(error_row(self._leaf, event, what))
             case Broken(_, error):
                 if isinstance(error, RunError):
                     raise error

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from folder_s3 import FolderS3, folder_s3
 from peer import BATCH, FILES, HOURS, MARK
-from training import series
+from training import IDLE, series
 
 DELAY, LIMIT = 0.02, 120.0
 #: Sides that run in this interpreter.
@@ -230,8 +230,9 @@ class Runs:
         gather = next(found["wall"] for side, (_, found) in best.items() if side.peer == "gather")
         for side, (setting, found) in best.items():
             wrote = self.written.get(self.key(side, "disk", setting))
+            share = f"{gather / found['wall']:.2f}" if IDLE else ""
             print(
-                f"| {side.title} | {FILES / found['wall']:,.0f} | {gather / found['wall']:.2f} | {found['wall']:.3f} "
+                f"| {side.title} | {FILES / found['wall']:,.0f} | {share} | {found['wall']:.3f} "
                 f"| {found['cpu']:.3f} | {'' if wrote is None else f'{wrote:.1f}'} | {side.mixed} | {shown(setting)} |"
             )
 

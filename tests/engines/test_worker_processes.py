@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
@@ -23,7 +24,7 @@ from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.engines.pool import cores, crashes, logs
 from scythe.engines.pool.job import pool_job
-from scythe.engines.pool.pool import Chunk, Done, Pool
+from scythe.engines.pool.pool import Chunk, Died, Done, Pool
 from scythe.errors import SettingsError
 from scythe.record.plan import RunPlan
 from scythe.registry import ExperimentRegistry, experiment_of
@@ -363,6 +364,16 @@ def test_a_control_group_tells_how_many_processes_were_killed_for_want_of_memory
     at.write_text(text)
 
     assert crashes.memory_kills(tmp_path) == expected
+
+
+def test_a_death_for_want_of_memory_says_nothing_of_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = [crashes.memory_kills()]
+    monkeypatch.setattr(crashes, "memory_kills", lambda: counted[0])
+    killed = Died(Chunk(np.array([4])), 0, 1, False, -9, 0.0, 0.0, "w")
+    assert not crashes.after(killed, 0).short
+    counted[0] += 1
+    assert crashes.after(killed, 1).short
+    assert not crashes.after(killed, 0).short
 
 
 def _group_of_little_memory(name: str, megabytes: int) -> Path:

@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scythe
+from scythe.engines.slurm import commands
 from scythe.engines.slurm.commands import Queued, check_time, flags
 from scythe.engines.slurm.folder import Beat, Folder, Gone, Ticket, suspects, tried_alone
 from scythe.engines.slurm.ref import told
-from scythe.errors import SettingsError
+from scythe.errors import RunError, SettingsError
 from scythe.record.layout import RunKey
 from scythe_catalog.storage.folder import Folder as StorageFolder
 from scythe_catalog.storage.objects import Objects
@@ -261,3 +262,18 @@ def test_what_scythe_tells_sbatch_itself_is_no_option(name: str) -> None:
 def test_a_time_limit_leaves_time_to_work(time: str, enough: bool) -> None:
     with contextlib.nullcontext() if enough else pytest.raises(SettingsError, match="leaves an element nothing beside"):
         check_time(scythe.SlurmOptions(time=time))
+
+
+@pytest.mark.parametrize(
+    ("said", "too_many"),
+    [
+        ("sbatch: error: AssocMaxSubmitJobLimit", True),
+        ("sbatch: error: QOSMaxSubmitJobPerUserLimit", True),
+        ("sbatch: error: AssocGrpSubmitJobsLimit", True),
+        ("sbatch: error: QOSMaxWallDurationPerJobLimit", False),
+        ("sbatch: error: Invalid partition specified: fast", False),
+    ],
+)
+def test_fewer_elements_help_against_a_limit_on_their_number_alone(said: str, too_many: bool) -> None:
+    common = "; Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
+    assert commands.is_too_many(RunError(said + common)) is too_many

@@ -260,7 +260,7 @@ class FolderCatalog(MetastoreCatalog, NoopCatalog):
 
     def _was_dropped(self, namespace: str, name: str, version: int) -> bool:
         """Whether nothing was left of the table that a version was just made of: it is taken back."""
-        if self._read_version(namespace, name, version - 1) is not None:
+        if self.objects.exists(self._key(namespace, name, f"v{version - 1}.metadata.json")):
             return False
         self.objects.delete([self._key(namespace, name, f"v{version}.metadata.json")])
         return True

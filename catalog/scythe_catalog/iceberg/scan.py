@@ -55,7 +55,7 @@ def scan_files(objects: Objects, keys: Sequence[str], schema: TableSchema) -> pl
 
 
 def scan_content(content: bytes, schema: TableSchema) -> pl.LazyFrame:
-    """The same for the content of one file."""
+    """The rows of one Parquet file of a schema, typed by it, from the content of the file."""
     return _scanned(content, schema, None)
 
 

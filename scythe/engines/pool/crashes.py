@@ -24,6 +24,8 @@ class Aftermath:
     again: list[Chunk]
     lost: int | None
     attempts: int
+    #: The system has killed a process for want of memory since the death before this one.
+    short: bool
 
 
 def after(death: Died, retries: int) -> Aftermath:
@@ -32,28 +34,31 @@ def after(death: Died, retries: int) -> Aftermath:
     A process that died between two inputs names none: the chunk is halved until one is left to blame. Where others may
     have printed what it left, no try is lost: the input is run alone, and then that is known.
     """
-    work, at = death.chunk, death.at
+    work, at, short = death.chunk, death.at, _KILLS.have_grown()
     if at is None:
         if work.size > 1:
-            return Aftermath(work.halves(), None, 0)
+            return Aftermath(work.halves(), None, 0, short)
         at = 0
     attempts = work.attempts + death.tries
     again = [Chunk(rows) for rows in (work.rows[:at], work.rows[at + 1 :]) if len(rows)]
     if death.mixed:
-        return Aftermath([*again, Chunk(work.rows[at : at + 1])], None, 0)
+        return Aftermath([*again, Chunk(work.rows[at : at + 1])], None, 0, short)
     if attempts > retries:
-        return Aftermath(again, int(work.rows[at]), attempts)
-    return Aftermath([*again, Chunk(work.rows[at : at + 1], attempts)], None, attempts)
+        return Aftermath(again, int(work.rows[at]), attempts, short)
+    return Aftermath([*again, Chunk(work.rows[at : at + 1], attempts)], None, attempts, short)
 
 
-def error_row(leaf: Leaf, death: Died, lost: int, attempts: int) -> ChunkResult:
-    """The error row of an input whose process died for the last time."""
+def error_row(leaf: Leaf, death: Died, what: Aftermath) -> ChunkResult:
+    """The error row of the input that is lost."""
+    assert what.lost is not None
     limit = leaf.experiment.options.execution_seconds
     if death.timed_out:
         error: Exception = InputTimeout(f"it ran longer than execution_timeout={limit:g} s and was killed")
     else:
-        error = WorkerCrashed(f"its worker process died {_cause(death.exit_code)}")
-    return leaf.failed(lost, Failure.of(error, attempts), death.seconds, death.began, death.worker, death.printed)
+        error = WorkerCrashed(f"its worker process died {_cause(death.exit_code, short=what.short)}")
+    return leaf.failed(
+        what.lost, Failure.of(error, what.attempts), death.seconds, death.began, death.worker, death.printed
+    )
 
 
 def memory_kills(root: Path = Path("/")) -> int:
@@ -84,9 +89,9 @@ class _MemoryKills:
 _KILLS = _MemoryKills()
 
 
-def _cause(code: int | None) -> str:
+def _cause(code: int | None, *, short: bool) -> str:
     memory = "the system may be out of memory"
-    if _KILLS.have_grown():
+    if short:
         memory = "OUT_OF_MEMORY, the job or container that it is in may use no more"
     if code is not None and code < 0:
         name = signal.Signals(-code).name if -code in _NAMED else f"signal {-code}"

@@ -186,7 +186,7 @@ class Server:
         try:
             if what.lost is not None:
                 with Leaf(run.plan, run.experiment) as leaf:
-                    packed = [run.packing.pack(error_row(leaf, event, what.lost, what.attempts))]
+                    packed = [run.packing.pack(error_row(leaf, event, what))]
         except Exception as error:  # noqa: BLE001 - the bucket, say; the task is tried again as a whole
             _fail(task, error)
             self._drop(task)

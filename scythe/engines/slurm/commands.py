@@ -131,8 +131,8 @@ def check(told: Sequence[str]) -> None:
 
 
 def is_too_many(error: RunError) -> bool:
-    """Whether Slurm refuses a job because one may not have so many at once, by one limit or another."""
-    return re.search(r"Submit\w*Limit|job submit limit", str(error)) is not None
+    """Whether Slurm refuses a job because one may not have so many at once: its other words are the same for jobs that are too long."""
+    return re.search(r"Submit\w*Limit", str(error)) is not None
 
 
 def check_time(options: SlurmOptions) -> None:

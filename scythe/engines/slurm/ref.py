@@ -17,7 +17,7 @@ from scythe.engines.slurm.submission import taken_up
 from scythe.errors import NotFoundError, RunCancelled, RunError, TooManyErrors
 from scythe.gather.error_limit import stopped
 from scythe.record.attempt_plan import Ended, last_attempt_planned, load_failure, progress_of
-from scythe.record.attempts import check_free, latest_attempt
+from scythe.record.attempts import check_free, latest_attempt, store_time
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult, read_result
 from scythe.terminal.console import tell
@@ -237,8 +237,8 @@ def next_attempt(plan: RunPlan) -> int:
     if planned > (last.number if last is not None else 0) and load_failure(plan.objects, plan.key) is None:
         folder = Folder(plan.objects, plan.key, planned)
         _, written = plan.objects.read_dated(plan.key.attempt_plan(planned))
-        about_to = not folder.rounds() and time.time() - written < _SUBMIT_SECONDS
-        if about_to or (_in_queue(folder) and not plan.objects.exists(plan.key.cancelled)):
+        about_to = not folder.rounds() and store_time(plan.objects) - written < _SUBMIT_SECONDS
+        if about_to or _in_queue(folder):
             raise taken_up(plan)
     return max(planned, last.number if last is not None else 0) + 1
 

@@ -103,9 +103,7 @@ def elements_of(inputs: int, asked: int | None, options: SlurmOptions) -> int:
     return min(asked or _MANY, -(-inputs // options.cpus), commands.largest_array())
 
 
-def adopt(
-    folder: Folder, plan: RunPlan, experiment: Experiment, array: str, elements: int, still_open: int
-) -> Jobs | None:
+def adopt(folder: Folder, plan: RunPlan, experiment: Experiment, array: str, elements: int, still_open: int) -> None:
     """Submits the gather job of an array, by one of its elements, where nobody else has: who submitted the array was killed between the two.
 
     Raises:
@@ -114,13 +112,10 @@ def adopt(
     deadline = time.monotonic() + _ADOPT_SECONDS
     while all(jobs.array != array for jobs in folder.rounds()):
         if time.monotonic() > deadline:
-            jobs = Jobs(
-                array, _submit_gather(folder, plan, experiment, folder.options()[0], [array]), elements, still_open
-            )
-            folder.add_round(jobs)
-            return jobs
-        time.sleep(_ADOPT_LOOK_SECONDS)
-    return None
+            gather = _submit_gather(folder, plan, experiment, folder.options()[0], [array])
+            folder.add_round(Jobs(array, gather, elements, still_open))
+        else:
+            time.sleep(_ADOPT_LOOK_SECONDS)
 
 
 def _submit_array(folder: Folder, plan: RunPlan, experiment: Experiment, options: SlurmOptions, elements: int) -> str:
