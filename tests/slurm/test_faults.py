@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import random
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -16,37 +13,10 @@ import pytest
 
 import scythe
 from scythe.allocate import BaseExperiment
-from scythe.engines.slurm.folder import Folder
 from scythe.errors import RunError
 from scythe.runs.run import ExperimentRun
+from tests.slurm.faults import begun, each_once, folder_of, kill, lose_node, requeue, scancel, specs
 from tests.slurm_server import Slurm, restarted, until
-
-
-def specs(n: int, **more: pl.Expr) -> pl.DataFrame:
-    return pl.DataFrame({"x": range(n)}).with_columns(**more)
-
-
-def folder_of(run: ExperimentRun, attempt: int = 1) -> Folder:
-    return Folder(run.objects, run.key, attempt)
-
-
-def each_once(run: ExperimentRun, n: int) -> None:
-    """Every input ended exactly once, and the catalog says what the folder does."""
-    result = run.result
-    assert result is not None
-    found: list[int] = []
-    for table in ("scalars", "errors"):
-        shown = scythe.read(run.experiment, run.version, table=table, run=run.key.folder)["sort_index"].to_list()
-        stored = pl.read_parquet(result.uris[table].removeprefix("file://"))["sort_index"].to_list()
-        assert shown == stored
-        found += shown
-    assert sorted(found) == list(range(n))
-
-
-def begun(told: Path) -> list[tuple[int, str]]:
-    """The inputs that have begun, each with the number of the job that ran it."""
-    lines = [line.split() for line in told.read_text().splitlines()] if told.exists() else []
-    return [(int(x), job) for x, job in lines]
 
 
 def waiting_run(station: BaseExperiment, tmp_path: Path, **options: object) -> tuple[ExperimentRun, object, Path, Path]:
@@ -59,29 +29,7 @@ def waiting_run(station: BaseExperiment, tmp_path: Path, **options: object) -> t
     return run, ref, go, told
 
 
-def _scancel(slurm: Slurm, job: str) -> None:
-    slurm.ask("scancel", job)
-
-
-def _kill(slurm: Slurm, job: str) -> None:
-    found = slurm.ask("scontrol", "listpids", job, "n1") + slurm.ask("scontrol", "listpids", job, "n2")
-    pids = [int(line.split()[0]) for line in found.splitlines() if line.split()[1:2] == [job]]
-    assert pids
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
-
-
-def _requeue(slurm: Slurm, job: str) -> None:
-    slurm.ask("scontrol", "requeue", job)
-
-
-def _lose_node(slurm: Slurm, job: str) -> None:
-    node = slurm.ask("squeue", "--noheader", f"--jobs={job}", "--format=%N").strip()
-    slurm.ask("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
-    slurm.ask("scontrol", "update", f"nodename={node}", "state=resume")
-
-
-@pytest.mark.parametrize("fault", [_scancel, _kill, _requeue, _lose_node])
+@pytest.mark.parametrize("fault", [scancel, kill, requeue, lose_node])
 def test_an_element_that_is_lost_costs_no_input(
     slurm: Slurm, station: BaseExperiment, tmp_path: Path, fault: Callable[[Slurm, str], None]
 ) -> None:
@@ -213,46 +161,3 @@ def test_elements_that_come_late_find_that_nothing_is_left(slurm: Slurm, station
     until(slurm.empty, "an empty queue")
     assert len(folder_of(run).beats()) < 8  # the others never began
     each_once(run, 30)
-
-
-def _stop_controller(slurm: Slurm, _: str) -> None:
-    slurm.controller[-1].terminate()
-    slurm.controller[-1].wait()
-    time.sleep(3)  # for so long it is away
-    restarted(slurm)
-
-
-def _has_come_to(run: ExperimentRun, told: Path, least: int) -> bool:
-    return len(begun(told)) >= least or run.status == "finished"
-
-
-@pytest.mark.parametrize("number", range(int(os.environ.get("SCYTHE_SLURM_ROUNDS", "1"))))
-def test_whatever_happens_at_any_moment_every_input_ends_exactly_once(
-    slurm: Slurm, station: BaseExperiment, tmp_path: Path, number: int
-) -> None:
-    seed = random.randrange(2**32) if number else 1
-    drawn = random.Random(seed)
-    told = tmp_path / "told"
-    inputs = specs(200, tells=pl.lit(str(told)), fails=pl.col("x") % 50 == 49)
-    run, ref = station.allocate(inputs, engine="slurm", workers=drawn.choice([2, 4, 8]), max_errors=None)
-    for _ in range(drawn.choice([1, 2, 3])):
-        least = drawn.randrange(1, 180)
-        until(partial(_has_come_to, run, told, least), "some inputs")
-        jobs = [line.split()[0] for line in slurm.queue("RUNNING")]
-        if not jobs:
-            continue
-        job = drawn.choice(jobs)
-        number_of = slurm.ask("squeue", "--noheader", f"--jobs={job}", "--format=%A").strip()
-        fault = drawn.choice([_scancel, _requeue, _lose_node, _kill, _stop_controller])
-        try:
-            fault(slurm, number_of)
-        except (AssertionError, ProcessLookupError):
-            continue  # it had ended
-    try:
-        ref.result(240)
-    except RunError:
-        until(slurm.empty, "an empty queue", 120)
-        run.resume(max_errors=None).result(240)
-    each_once(run, 200)
-    assert scythe.read("station", run=run, table="errors").height == 4, seed
-    until(slurm.empty, "an empty queue", 120)

@@ -18,7 +18,7 @@ import scythe
 from scythe.allocate import BaseExperiment
 from scythe.cli import app
 from scythe.errors import RunError, SettingsError
-from tests.slurm.test_faults import each_once, folder_of, specs
+from tests.slurm.faults import each_once, folder_of, specs
 from tests.slurm_server import Slurm, until
 
 

@@ -1,0 +1,192 @@
+"""Whatever goes wrong on a cluster at whatever moment, on a real Slurm: every input ends exactly once.
+
+`SCYTHE_SLURM_ROUNDS` says how many rounds. The first is the same each time and short; each other draws what happens, and says its seed
+where it fails: `SCYTHE_SLURM_SEED` makes it the first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import scythe
+from scythe.allocate import BaseExperiment
+from scythe.errors import NotFoundError, RunError
+from scythe.runs.run import ExperimentRun
+from tests.slurm.faults import begun, each_once, kill, lose_node, requeue, scancel, specs
+from tests.slurm_server import Slurm, restarted, until
+
+ROUNDS = int(os.environ.get("SCYTHE_SLURM_ROUNDS", "1"))
+FIRST_SEED = int(os.environ.get("SCYTHE_SLURM_SEED", "6"))
+_INPUTS = 200
+_FAIL = [49, 99, 149, 199]
+_AWAY_SECONDS = 20.0
+_GO = """
+import json, sys
+import polars as pl
+import scythe
+from station import station
+
+if __name__ == "__main__":
+    file, options, workers = json.loads(sys.argv[1])
+    _, ref = scythe.BaseExperiment(station).allocate(
+        pl.read_parquet(file), engine=scythe.SlurmOptions(**options), workers=workers, max_errors=None
+    )
+    ref.result()
+"""
+
+
+@dataclass
+class Login:
+    """The user's own process, on the login node: it allocates a run and waits for it."""
+
+    arguments: str
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        Path("go.py").write_text(_GO)
+        self.start()
+
+    def start(self) -> None:
+        with Path("login.log").open("ab") as log:
+            self.process = subprocess.Popen([sys.executable, "go.py", self.arguments], stdout=log, stderr=log)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def run(self) -> ExperimentRun:
+        """The run, as soon as it is stored; one whose allocation was killed is allocated again."""
+        found: list[ExperimentRun] = []
+
+        def is_stored() -> bool:
+            with contextlib.suppress(NotFoundError):
+                newest = scythe.open_run("station")
+                if newest.status != "allocating":
+                    found.append(newest)
+                    return True
+            if self.process.poll() is not None:
+                self.start()
+            return False
+
+        until(is_stored, "a run")
+        return found[0]
+
+
+@dataclass(frozen=True)
+class Round:
+    """What the faults of a round happen to."""
+
+    slurm: Slurm
+    login: Login
+    run: ExperimentRun
+    drawn: random.Random
+
+    def _job(self, *states: str) -> str:
+        jobs = [line.split()[0] for line in self.slurm.queue(",".join(states))]
+        assert jobs
+        return self.drawn.choice(jobs)
+
+    def _running(self) -> str:
+        return self.slurm.ask("squeue", "--noheader", f"--jobs={self._job('RUNNING')}", "--format=%A").strip()
+
+    def cancel_a_job(self) -> None:
+        """An element or the gather job, whether it runs or waits."""
+        scancel(self.slurm, self._job("RUNNING", "PENDING"))
+
+    def kill_processes(self) -> None:
+        kill(self.slurm, self._running())
+
+    def requeue_a_job(self) -> None:
+        requeue(self.slurm, self._running())
+
+    def lose_a_node(self) -> None:
+        lose_node(self.slurm, self._running())
+
+    def stop_the_controller(self) -> None:
+        self.slurm.controller[-1].terminate()
+        self.slurm.controller[-1].wait()
+        time.sleep(_AWAY_SECONDS)  # no wait for something: for so long it is away
+        restarted(self.slurm)
+
+    def kill_the_login(self) -> None:
+        self.login.kill()
+
+    def resume_twice(self) -> bool:
+        """By two people at once, whether there is something to resume or not; whether one of them could."""
+        refused: list[str] = []
+
+        def resume() -> None:
+            try:
+                scythe.open_run(self.run.experiment_id).resume(max_errors=None)
+            except RunError as error:
+                refused.append(str(error))
+
+        both = [threading.Thread(target=resume) for _ in range(2)]
+        for one in both:
+            one.start()
+        for one in both:
+            one.join()
+        assert all("taken up by another process" in one or "is being worked on" in one for one in refused), refused
+        return len(refused) < len(both)
+
+
+_FAULTS: tuple[Callable[[Round], object], ...] = (
+    Round.cancel_a_job, Round.kill_processes, Round.requeue_a_job, Round.lose_a_node, Round.stop_the_controller,
+    Round.kill_the_login, Round.resume_twice,
+)  # fmt: skip
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("number", range(ROUNDS))
+def test_every_input_ends_exactly_once(slurm: Slurm, station: BaseExperiment, tmp_path: Path, number: int) -> None:
+    seed = random.randrange(2**32) if number else FIRST_SEED
+    drawn = random.Random(seed)
+    told = tmp_path / "told"
+    faults = [(drawn.randrange(1, 180), drawn.choice(_FAULTS)) for _ in range(drawn.choice([1, 2, 3]))]
+    print(f"seed {seed}", *(f"{least}: {fault.__name__}" for least, fault in sorted(faults, key=lambda f: f[0])), sep=", ")  # fmt: skip
+
+    inputs = specs(_INPUTS, tells=pl.lit(str(told)), fails=pl.col("x").is_in(_FAIL))
+    inputs.write_parquet(tmp_path / "inputs.parquet")
+    login = Login(json.dumps([str(tmp_path / "inputs.parquet"), {}, drawn.choice([2, 4, 8])]))
+    if drawn.random() < 0.2:
+        time.sleep(drawn.uniform(0.0, 4.0))  # no wait for something: a moment of its allocation
+        login.kill()
+    run = login.run()
+    happens = Round(slurm, login, run, drawn)
+    until(lambda: run.status != "allocated" or login.process.poll() is not None, "a submission")
+    if run.status == "allocated":  # who was to submit it was killed
+        until(happens.resume_twice, "a submission", 90)
+    for least, fault in sorted(faults, key=lambda f: f[0]):
+        until(lambda least=least: len(begun(told)) >= least or run.status in ("finished", "incomplete"), "inputs", 300)
+        with (
+            contextlib.suppress(ProcessLookupError, AssertionError)
+            if fault in _FAULTS[:4]
+            else contextlib.nullcontext()
+        ):
+            fault(happens)  # what it is to happen to may just have ended
+
+    for _ in range(4):
+        try:
+            run.wait(600)
+            break
+        except RunError:  # its gather job was lost: the user goes on with it, and a colleague, too
+            until(slurm.empty, "an empty queue", 120)
+            happens.resume_twice()
+    login.kill()
+    each_once(run, _INPUTS)
+    failed = scythe.read("station", run=run, table="errors")["sort_index"].to_list()
+    assert failed == _FAIL, seed
+    until(slurm.empty, "an empty queue", 120)
