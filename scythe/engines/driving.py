@@ -47,6 +47,11 @@ class Driver:
         return bool(self.chunks.remaining or self._given)
 
     @property
+    def given_rows(self) -> list[int]:
+        """The rows that processes have and that have not come back."""
+        return [int(row) for chunk in self._given.values() for row in chunk.rows]
+
+    @property
     def lowest(self) -> int | None:
         """The first of the rows that have not come back; None where all have."""
         waiting = [int(chunk.rows[0]) for chunk in self._given.values()]

@@ -88,16 +88,20 @@ def test_an_input_that_takes_all_of_the_time_becomes_an_error_in_the_end(
 def test_an_input_that_needs_more_memory_than_there_is_becomes_an_error_with_slurms_reason(
     slurm: Slurm, station: BaseExperiment
 ) -> None:
-    large = pl.when(pl.col("x") == 3).then(600).otherwise(0)
-    run, ref = station.allocate(specs(8, megabytes=large), engine=scythe.SlurmOptions(mem="450M"), workers=2)
+    large = pl.when(pl.col("x") == 77).then(600).otherwise(0)  # short inputs wait behind it in the same process
+    run, ref = station.allocate(specs(120, megabytes=large), engine=scythe.SlurmOptions(mem="450M"), workers=2)
 
     result = ref.result(180)
-    assert (result.rows, result.errors) == (7, 1)
+    assert (result.rows, result.errors) == (119, 1)
     errors = scythe.read("station", run=run, table="errors")
-    assert errors["sort_index"].to_list() == [3]
+    assert errors["sort_index"].to_list() == [77]
+    assert {row for one in folder_of(run).gone() if one.exact for row in one.rows} <= {
+        77,
+        78,
+    }  # none that had come back
     assert errors["exception_message"][0] == "Slurm ended the job that ran it, again and again: OUT_OF_MEMORY"
     assert errors["attempts"][0] == 2
-    each_once(run, 8)
+    each_once(run, 120)
 
 
 def test_a_gather_job_that_is_cancelled_leaves_a_run_that_can_be_resumed(

@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 
@@ -58,7 +58,8 @@ class Element:
         index, restart = int(os.environ.get("SLURM_ARRAY_TASK_ID", "0")), os.environ.get("SLURM_RESTART_COUNT", "0")
         self._me = Beat(f"{array}_{index}-{restart}", job, array, index, socket.gethostname(), began=time.time())
         self._stopped_by: int | None = None
-        self._careful: list[int] | None = None
+        #: Whether it is written down which inputs run, before they do.
+        self._careful = False
         self._next_beat = self._next_count = self._next_count_of_living = 0.0
         self._living = 1
         #: Whether what it runs was claimed by nobody before.
@@ -198,7 +199,7 @@ class Element:
         state = "REQUEUED" if restarted else state_of(self._folder, known)
         if state in commands.LIVING:  # it stands still, or is about to begin again
             return False
-        self._folder.bury(Gone(known.element, state, known.rows))
+        self._folder.bury(Gone(known.element, state, known.rows, known.exact))
         gone.add(known.element)
         return True
 
@@ -212,16 +213,14 @@ class Element:
         self._is_fresh = False
         self._driver.chunks = ChunkQueue((), self._workers, 1 if careful else self._plan.chunk)
         self._driver.chunks.extend(rows)
-        self._careful = [] if careful else None
+        self._careful = careful
         while self._driver.is_busy and self._goes_on:
             self._step()
-        self._careful = None
+        self._careful = False
 
     def _about_to_run(self, work: Chunk) -> None:
-        if self._careful is not None:
-            now = [row for row in self._careful if row in self._pool.at_work()]
-            self._careful = [*now, *(int(row) for row in work.rows)]
-            self._tell()
+        if self._careful:
+            self._tell(next_rows=[int(row) for row in work.rows])
 
     def _all_done(self) -> None:
         """Stores all rows, and says of each claim that it is done."""
@@ -278,9 +277,11 @@ class Element:
         """By which its parts and its account are known."""
         return f"{self._attempt.number:06d}-{self._me.element}"
 
-    def _tell(self, *, ended: bool = False) -> None:
-        rows = self._careful if self._careful is not None else sorted(self._pool.at_work())
-        self._folder.beat(replace(self._me, rows=[] if ended else rows, ended=ended))
+    def _tell(self, *, next_rows: Sequence[int] = (), ended: bool = False) -> None:
+        # A process says that it is at an input when it has begun: one that was given out may have begun since.
+        now = self._driver.given_rows if self._careful else self._pool.at_work()
+        rows = [] if ended else sorted({*now, *next_rows})
+        self._folder.beat(replace(self._me, rows=rows, exact=self._careful, ended=ended))
         done = self._collector.rows + self._collector.errors
         if done != self._told:
             self._told = done
@@ -301,7 +302,7 @@ class Element:
         whole = time.monotonic() - self._began
         long = [row for row, seconds in self._pool.at_work().items() if seconds > _LONG * whole]
         if long:
-            self._folder.bury(Gone(self._me.element, "TIMEOUT", long))
+            self._folder.bury(Gone(self._me.element, "TIMEOUT", long, exact=True))
 
 
 __all__ = ["Element"]

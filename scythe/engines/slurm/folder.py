@@ -53,6 +53,8 @@ class Beat:
     node: str
     #: The inputs that run, by their rows in `specs.pq`.
     rows: list[int] = field(default_factory=list[int])
+    #: Just these: each was written down before it began. Else others may have begun since.
+    exact: bool = False
     #: It has ended by itself; what it has not done is open.
     ended: bool = False
     #: When it began, by its own clock [s since 1970].
@@ -61,11 +63,13 @@ class Beat:
 
 @dataclass(frozen=True)
 class Gone:
-    """An element that died: how, as Slurm says, and which inputs ran then."""
+    """An element that died: how, as Slurm says, and which inputs ran then, as far as it had told."""
 
     element: str
     state: str
     rows: list[int]
+    #: Just these ran.
+    exact: bool = False
 
     @property
     def is_blamed(self) -> bool:
@@ -76,6 +80,11 @@ class Gone:
     def is_told(self) -> bool:
         """Whether Slurm has told how it ended: what nobody knows the reason of counts as no try."""
         return self.state != UNKNOWN
+
+    @property
+    def counts(self) -> bool:
+        """Whether it was a try of one input, which is known to be the only one that ran."""
+        return self.is_blamed and self.is_told and self.exact and len(self.rows) == 1
 
 
 @dataclass(frozen=True)
@@ -287,7 +296,7 @@ class Folder:
 
 def tried_alone(gone: Iterable[Gone]) -> Counter[int]:
     """How often each input was the only one that ran when its element died of something that may be its fault."""
-    return Counter(one.rows[0] for one in gone if one.is_blamed and one.is_told and len(one.rows) == 1)
+    return Counter(one.rows[0] for one in gone if one.counts)
 
 
 def suspects(gone: Iterable[Gone], among: Collection[int]) -> list[int]:

@@ -92,18 +92,14 @@ def _bury(folder: Folder) -> set[str]:
         if state in LIVING:
             living.add(beat.array)
         else:
-            folder.bury(Gone(beat.element, state, beat.rows))
+            folder.bury(Gone(beat.element, state, beat.rows, beat.exact))
     return living
 
 
 def _condemned(gone: list[Gone], still_open: np.ndarray, retries: int) -> dict[int, Gone]:
     """The inputs that have killed as many elements as they may, each with the last of them."""
     tries, there = tried_alone(gone), {*still_open.tolist()}
-    return {
-        one.rows[0]: one
-        for one in gone
-        if len(one.rows) == 1 and one.is_blamed and tries[one.rows[0]] > retries and one.rows[0] in there
-    }
+    return {one.rows[0]: one for one in gone if one.counts and tries[one.rows[0]] > retries and one.rows[0] in there}
 
 
 def _check_progress(plan: RunPlan, folder: Folder, left: int, retries: int) -> None:
