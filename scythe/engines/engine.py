@@ -197,6 +197,10 @@ class Engine(ABC):
             SettingsError: it cannot; with the reason.
         """
 
+    def last_options(self, plan: RunPlan) -> EngineOptions | None:
+        """The options with which a run was last started, which hold until others are given; None where it keeps none."""
+        return None
+
     @abstractmethod
     def start(self, work: Launch) -> RunRef:
         """Starts, or runs, what is open of a run.

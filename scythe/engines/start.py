@@ -52,10 +52,11 @@ class Chosen:
         self.engine.check_options(self.options, inputs=inputs, workers=workers)
 
 
-def choose(asked: str | EngineOptions | None, experiment: Experiment) -> Chosen:
+def choose(asked: str | EngineOptions | None, experiment: Experiment, plan: RunPlan | None = None) -> Chosen:
     """The engine that a caller asks for, or else the one of the settings, and its options for an experiment.
 
-    Options that the caller gives win over those of `Register(engine_options=...)`.
+    Options that the caller gives win over those with which the run of this plan was last started, and both over those of
+    `Register(engine_options=...)`.
 
     Raises:
         SettingsError: there is no such engine, or it has no such options.
@@ -71,15 +72,17 @@ def choose(asked: str | EngineOptions | None, experiment: Experiment) -> Chosen:
             f"{experiment.task_name!r} is a task of {needed.capitalize()}'s: it runs with engine={needed!r} alone"
         )
     registered = experiment.options.engine_options.get(name)
-    return Chosen(engine, _options(engine, registered, asked if isinstance(asked, EngineOptions) else None))
+    last = engine.last_options(plan) if plan is not None else None
+    return Chosen(engine, _options(engine, registered, last, asked if isinstance(asked, EngineOptions) else None))
 
 
-def _options(engine: Engine, registered: Any, asked: EngineOptions | None) -> EngineOptions | None:
+def _options(engine: Engine, *told: Any) -> EngineOptions | None:
+    """What is told, what comes later winning; None where nothing is."""
     given: dict[str, Any] = {}
-    for options in (registered, asked):
+    for options in told:
         if options is not None:
             given |= options.model_dump(exclude_unset=True) if isinstance(options, EngineOptions) else dict(options)
-    if registered is None and asked is None:
+    if all(options is None for options in told):
         return None
     if engine.options is None:
         raise SettingsError(f"the engine {engine.name!r} has no options, got {given}")

@@ -107,7 +107,7 @@ def test_an_input_that_needs_more_memory_than_there_is_becomes_an_error_with_slu
 def test_a_gather_job_that_is_cancelled_leaves_a_run_that_can_be_resumed(
     slurm: Slurm, station: BaseExperiment, tmp_path: Path
 ) -> None:
-    run, ref, go, _ = waiting_run(station, tmp_path)
+    run, ref, go, _ = waiting_run(station, tmp_path, mem="700M", time="30")
     slurm.ask("scancel", folder_of(run).rounds()[0].gather)
     go.touch()
 
@@ -117,6 +117,7 @@ def test_a_gather_job_that_is_cancelled_leaves_a_run_that_can_be_resumed(
     assert run.status == "incomplete"
     assert run.resume().result(120).rows == 12
     assert folder_of(run, 2).rounds()[0].array is None  # nothing was open: the gather job alone
+    assert folder_of(run, 2).options() == (scythe.SlurmOptions(mem="700M", time="30"), 2)  # what was told holds
     each_once(run, 12)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from scythe.define.experiment import Experiment
 from scythe.engines.engine import Engine, Launch, RunRef
 from scythe.engines.options import EngineOptions, SlurmOptions
 from scythe.engines.slurm import commands
+from scythe.engines.slurm.folder import last_folder
 from scythe.engines.slurm.ref import SlurmRef, attached, cancel_jobs, next_attempt, outlook, printed
 from scythe.engines.slurm.submission import elements_of, submit_attempt
 from scythe.errors import AllocationError
@@ -42,8 +45,14 @@ class SlurmEngine(Engine):
         array = [f"--array=0-{elements_of(inputs, workers, asked) - 1}"] if workers is not None and inputs else []
         commands.check([*array, "--ntasks=1", f"--cpus-per-task={asked.cpus}", *commands.flags(asked)])
 
+    def last_options(self, plan: RunPlan) -> EngineOptions | None:
+        before = last_folder(plan.objects, plan.key)
+        return before.told() if before is not None else None
+
     def start(self, work: Launch) -> RunRef:
-        number = next_attempt(work.plan)
+        number, before = next_attempt(work.plan), last_folder(work.plan.objects, work.plan.key)
+        if work.workers is None and before is not None:
+            work = replace(work, workers=before.options()[1])
         return SlurmRef(work.plan, submit_attempt(work, merged(work.options), number), quiet=work.quiet)
 
     def attach(self, plan: RunPlan) -> RunRef | None:

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from scythe.engines.options import SlurmOptions
+from scythe.engines.options import EngineOptions, SlurmOptions
 from scythe.engines.slurm.commands import BLAMELESS, UNKNOWN
 from scythe.record.format import dump, parse
 from scythe.record.layout import RunKey
@@ -24,6 +24,8 @@ from scythe_catalog.storage.objects import Objects
 #: Whose beat is so old is dead [s]; it beats ten times as often.
 DEAD_SECONDS, BEAT_SECONDS = 50.0, 5.0
 _TURN_SECONDS = 0.02
+#: Options of sbatch that say when the first jobs may begin: for jobs that follow that is over.
+_AT_FIRST = ("begin", "deadline", "dependency", "hold")
 
 
 @dataclass(frozen=True)
@@ -115,15 +117,20 @@ class Folder:
     def options_key(self) -> str:
         return f"{self._base}/options.json"
 
-    def store_options(self, options: SlurmOptions, elements: int | None) -> None:
-        """How jobs of the attempt are submitted."""
-        told = {"options": options.model_dump(mode="json", exclude_unset=True), "elements": elements}
-        self.objects.write(self.options_key, dump(told))
+    def store_options(self, options: SlurmOptions, elements: int | None, told: EngineOptions | None = None) -> None:
+        """How more jobs of the attempt are submitted; and what was `told` of that, beside the settings."""
+        record = {"options": _given(options), "elements": elements, "told": _given(told) if told is not None else None}
+        self.objects.write(self.options_key, dump(record))
 
     def options(self) -> tuple[SlurmOptions, int | None]:
         """The same; and how many elements were asked for."""
-        told = parse(self.objects.read(self.options_key), self.options_key)
-        return SlurmOptions.model_validate(told["options"]), told["elements"]
+        record = parse(self.objects.read(self.options_key), self.options_key)
+        return SlurmOptions.model_validate(record["options"]), record["elements"]
+
+    def told(self) -> SlurmOptions | None:
+        """Those of the options that were not settings; None where nobody gave any."""
+        told = parse(self.objects.read(self.options_key), self.options_key).get("told")
+        return SlurmOptions.model_validate(told) if told is not None else None
 
     @cached_property
     def logs(self) -> Path:
@@ -304,8 +311,33 @@ def suspects(gone: Iterable[Gone], among: Collection[int]) -> list[int]:
     return sorted({row for one in gone if one.is_blamed for row in one.rows} & {*among})
 
 
+def last_folder(objects: Objects, run: RunKey) -> Folder | None:
+    """The folder of a run's last attempt that came to be submitted; None where none has."""
+    numbers = [int(name) for name in objects.folders(f"{run.path}/scatter-gather/slurm")]
+    folders = (Folder(objects, run, number) for number in sorted(numbers, reverse=True))
+    return next((folder for folder in folders if objects.exists(folder.options_key)), None)
+
+
+def _given(options: EngineOptions) -> dict[str, Any]:
+    given = options.model_dump(mode="json", exclude_unset=True)
+    if "sbatch" in given:
+        given["sbatch"] = {name: value for name, value in given["sbatch"].items() if name not in _AT_FIRST}
+    return given
+
+
 def _fields(told: dict[str, Any], what: Any) -> dict[str, Any]:
     return {name: told[name] for name in what.__dataclass_fields__ if name in told}
 
 
-__all__ = ["BEAT_SECONDS", "DEAD_SECONDS", "Beat", "Folder", "Gone", "Jobs", "Ticket", "suspects", "tried_alone"]
+__all__ = [
+    "BEAT_SECONDS",
+    "DEAD_SECONDS",
+    "Beat",
+    "Folder",
+    "Gone",
+    "Jobs",
+    "Ticket",
+    "last_folder",
+    "suspects",
+    "tried_alone",
+]

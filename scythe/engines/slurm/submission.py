@@ -44,7 +44,7 @@ def submit_attempt(work: Launch, options: SlurmOptions, number: int) -> Folder:
         raise taken_up(plan)
     record(plan.objects, plan.key, experiment, "slurm", number)
     folder = Folder(plan.objects, plan.key, number)
-    folder.store_options(options, work.workers)
+    folder.store_options(options, work.workers, work.options)
     try:
         submit_round(folder, plan, experiment, options, work.workers, attempt.n)
     except RunError as error:
