@@ -7,6 +7,7 @@ where it fails: `SCYTHE_SLURM_SEED` makes it the first.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import subprocess
@@ -29,19 +30,26 @@ from tests.slurm.faults import begun, each_once, kill, lose_node, requeue, scanc
 from tests.slurm_server import Slurm, restarted, until
 
 ROUNDS = int(os.environ.get("SCYTHE_SLURM_ROUNDS", "1"))
-FIRST_SEED = int(os.environ.get("SCYTHE_SLURM_SEED", "6"))
+FIRST_SEED = int(os.environ.get("SCYTHE_SLURM_SEED", "7"))
 _INPUTS = 200
 _FAIL = [49, 99, 149, 199]
+#: An input that exceeds a limit, and what the limit is.
+_LARGE = 77
+_LIMITS: dict[str, dict[str, object]] = {
+    "none": {},
+    "memory": {"mem": "450M"},
+    "time": {"time": "2", "warn_seconds": 5},
+}
 _AWAY_SECONDS = 20.0
 _GO = """
-import sys
+import json, sys
 import polars as pl
 import scythe
 from station import station
 
 if __name__ == "__main__":
-    inputs, workers = pl.read_parquet(sys.argv[1]), int(sys.argv[2])
-    _, ref = scythe.BaseExperiment(station).allocate(inputs, engine="slurm", workers=workers, max_errors=None)
+    inputs, workers, options = pl.read_parquet(sys.argv[1]), int(sys.argv[2]), scythe.SlurmOptions(**json.loads(sys.argv[3]))
+    _, ref = scythe.BaseExperiment(station).allocate(inputs, engine=options, workers=workers, max_errors=None)
     ref.result()
 """
 
@@ -52,6 +60,7 @@ class Login:
 
     inputs: Path
     workers: int
+    options: dict[str, object]
     process: subprocess.Popen[bytes] = field(init=False)
 
     def __enter__(self) -> Self:
@@ -63,7 +72,7 @@ class Login:
         self.kill()
 
     def start(self) -> None:
-        command = [sys.executable, "go.py", str(self.inputs), str(self.workers)]
+        command = [sys.executable, "go.py", str(self.inputs), str(self.workers), json.dumps(self.options)]
         with Path("login.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
 
@@ -162,10 +171,18 @@ def test_every_input_ends_exactly_once(slurm: Slurm, station: BaseExperiment, tm
     faults = sorted(
         [(drawn.randrange(1, 180), drawn.choice(_FAULTS)) for _ in range(drawn.choice([1, 2, 3]))], key=lambda f: f[0]
     )
-    print(f"seed {seed}", *(f"{least}: {fault.__name__}" for least, fault in faults), sep=", ")
+    limit = drawn.choice(["none", "none", "memory", "time"])
+    print(f"seed {seed}, limit {limit}", *(f"{least}: {fault.__name__}" for least, fault in faults), sep=", ")
 
-    specs(_INPUTS, tells=pl.lit(str(told)), fails=pl.col("x").is_in(_FAIL)).write_parquet(inputs)
-    with Login(inputs, drawn.choice([2, 4, 8])) as login:
+    large = pl.col("x") == _LARGE
+    specs(
+        _INPUTS,
+        tells=pl.lit(str(told)),
+        fails=pl.col("x").is_in(_FAIL),
+        megabytes=pl.when(large).then(600 if limit == "memory" else 0).otherwise(0),
+        wait_for=pl.when(large).then(pl.lit(str(tmp_path / "never") if limit == "time" else "")).otherwise(pl.lit("")),
+    ).write_parquet(inputs)
+    with Login(inputs, drawn.choice([2, 4, 8]), _LIMITS[limit]) as login:
         if drawn.random() < 0.2:
             time.sleep(drawn.uniform(0.0, 4.0))  # no wait for something: a moment of its allocation
             login.kill()
@@ -190,5 +207,5 @@ def test_every_input_ends_exactly_once(slurm: Slurm, station: BaseExperiment, tm
                 happens.resume_twice()
     each_once(run, _INPUTS)
     failed = scythe.read("station", run=run, table="errors")["sort_index"].to_list()
-    assert failed == _FAIL, seed
+    assert failed == sorted([*_FAIL, *([_LARGE] if limit != "none" else [])]), seed
     until(slurm.empty, "an empty queue", 120)
