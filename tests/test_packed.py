@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from scythe.gather import packs
 from scythe.gather.final import Gather
 from scythe.leaf import shards
 from scythe.registry import ExperimentRegistry
+from scythe.remote.cache import clear, usage
 from scythe.remote.packed import Packed, packed, taken_apart
 from scythe.runs.garbage import collect
 from scythe.runs.pack import pack
@@ -371,6 +374,57 @@ def test_a_second_epoch_asks_the_bucket_for_nothing(served: FolderS3, walls: Bas
     assert served.counted["GET"] == served.counted["HEAD"] == 0
 
 
+OPENS = 'import scythe; ds = scythe.dataset("walls", x=["x"], y=scythe.File("hourly")); ds.shapes; '
+READS = OPENS + "[*ds.batches(8, seed=1).at(0)]"
+
+
+@pytest.mark.parametrize("pack", [True, False])
+def test_what_a_process_has_fetched_the_next_one_takes_from_the_cache(
+    served: FolderS3, walls: BaseExperiment, pack: bool
+) -> None:
+    allocated(walls, 40, pack=pack)
+
+    def asked(program: str) -> int:
+        served.counted.clear()
+        subprocess.run([sys.executable, "-c", program], check=True)
+        return served.counted["GET"] + served.counted["HEAD"]
+
+    asked(READS)
+    assert asked(READS) == asked(OPENS)
+    assert usage().files >= (1 if pack else 40)
+    assert clear().files
+    assert usage().files == 0
+    assert asked(READS) > asked(OPENS)
+
+
+def test_a_cache_that_cannot_be_written_is_an_error_at_once(
+    served: FolderS3, walls: BaseExperiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allocated(walls, 2)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SCYTHE_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    with pytest.raises(FetchError, match=r"cannot be written: .*SCYTHE_CACHE_DIR"):
+        epoch(scythe.dataset("walls", x=["x"], y=scythe.File("hourly")).batches(2), 0)
+
+
+def test_blocks_that_stay_in_memory_no_longer_are_asked_for_once_all_the_same(
+    served: FolderS3, walls: BaseExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("shards", "files", "batches"):
+        monkeypatch.setattr(f"scythe.loaders.{module}.BLOCK_BYTES", 512)
+    for module in ("shards", "batches"):
+        monkeypatch.setattr(f"scythe.loaders.{module}.FRESH_BYTES", 1024)
+    run = allocated(walls, 60)
+    blocks = sum(-(-run.objects.size(run.key.shard(name)) // 512) for name in shard_files(run))
+    for options in ({}, {"memory": 2048}, {"shuffle": False}):
+        clear()
+        anew = scythe.dataset("walls", x=["x"], y=scythe.File("hourly")).batches(6, seed=1, **options)
+        anew.assembled(np.arange(1))
+        served.counted.clear()
+        assert sorted(epoch(anew, 0)) == list(range(60))
+        assert served.counted["GET"] <= blocks
+
+
 def test_a_chunk_of_packed_files_is_one_request(served: FolderS3, walls: BaseExperiment) -> None:
     allocated(walls, 40, chunk=20, engine="local", workers=1)
     assert len([path for path in served.written if "/results/" in path]) == 3, "two chunks, which are joined"
@@ -396,6 +450,6 @@ def test_windows_of_blocks_are_shuffled_within_and_can_be_gone_on_with(
     assert rest == order[24:]
     with pytest.raises(StateError, match="memory"):
         ds.batches(6, seed=1).resume(state)
-    monkeypatch.setattr("scythe.loaders.shards._FRESH_BYTES", 1024)
-    shutil.rmtree(os.environ["SCYTHE_CACHE_DIR"])
+    monkeypatch.setattr("scythe.loaders.shards.FRESH_BYTES", 1024)
+    clear()
     assert epoch(scythe.dataset("walls", x=["x"], y=scythe.File("hourly")).batches(6, seed=1, memory=2048), 0) == order

@@ -13,13 +13,16 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from scythe.errors import ReadError, StateError
-from scythe.loaders.files import Files
+from scythe.loaders.files import Files, Packs
 from scythe.loaders.hashing import order_of, order_of_blocks
 from scythe.loaders.pinned import Pin
-from scythe.loaders.shards import BLOCK_BYTES
+from scythe.loaders.shards import BLOCK_BYTES, FRESH_BYTES
 from scythe.loaders.sources import Part, Source
 from scythe.loaders.stats import Stats
 from scythe.remote.forks import check_fork
+
+#: Blocks of shards are fetched so far ahead [bytes]: many at once, while few batches wait in memory.
+_AHEAD_BYTES = 64 * 1024 * 1024
 
 #: The library whose arrays batches hold.
 Arrays = Literal["numpy", "torch", "jax"]
@@ -146,13 +149,34 @@ class Batches:
         waits = any(isinstance(files, Files) and not files.is_local for files, _ in self._wholes())
         return ThreadPoolExecutor(self.ahead if waits else 1, thread_name_prefix="scythe-batches")
 
-    def _wholes(self) -> Iterator[tuple[Source, Any]]:
-        """The groups with all their rows, and the positions of those that are drawn."""
+    def _wholes(self) -> Iterator[tuple[Source, np.ndarray | None]]:
+        """The groups with all their rows, and the positions of those that are drawn (None: all)."""
         for source in self.dataset.sources.values():
-            yield (source.whole, source.positions) if isinstance(source, Part) else (source, slice(None))
+            yield (source.whole, source.positions) if isinstance(source, Part) else (source, None)
+
+    def _awaited(self) -> list[tuple[Packs, Files, np.ndarray | None]]:
+        """The groups of packed files that are waited for: where the files lie, and the positions of those that are drawn."""
+        files = [(source, rows) for source, rows in self._wholes() if isinstance(source, Files) and not source.is_local]
+        return [(packs, source, rows) for source, rows in files if (packs := source.packs) is not None]
+
+    @cached_property
+    def farther(self) -> int:
+        """How many batches ahead the blocks of packed files are fetched; 0 where there are none."""
+        scattered = self.shuffle and self.memory is None
+        rows = [
+            BLOCK_BYTES if scattered and packs.sizes.sum() > FRESH_BYTES else packs.length.mean()
+            for packs, _, _ in self._awaited()
+            if len(packs.length)
+        ]
+        return int(_AHEAD_BYTES / (max(rows) * self.size)) if any(rows) else 0
+
+    def ready(self, rows: np.ndarray) -> None:
+        """Begins to fetch the blocks that packed files of some rows lie in."""
+        for _, source, of in self._awaited():
+            source.ready(rows if of is None else of[rows])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_pool"}
+        return {name: value for name, value in vars(self).items() if name not in ("_pool", "farther")}
 
     def order(self, epoch: int) -> np.ndarray:
         """The positions of all rows in the order of an epoch."""
@@ -162,7 +186,10 @@ class Batches:
             return order_of(len(self.dataset), self.seed, epoch)
         for files, rows in self._wholes():
             if isinstance(files, Files) and files.packs is not None:
-                return order_of_blocks(files.packs.blocks()[rows], self.memory // BLOCK_BYTES, self.seed, epoch)
+                blocks = files.packs.blocks()
+                return order_of_blocks(
+                    blocks if rows is None else blocks[rows], self.memory // BLOCK_BYTES, self.seed, epoch
+                )
         raise ReadError("memory= shuffles blocks of packed files, and this dataset has no group of them: leave it out")
 
     def assembled(self, rows: np.ndarray) -> dict[str, Any]:
@@ -222,8 +249,13 @@ class Epoch(Sequence[dict[str, Any]]):
             return
         check_fork()  # the threads that read ahead do not survive a fork either
         pool, waiting = self.batches._pool, deque[Future[dict[str, Any]]]()  # pyright: ignore[reportPrivateUsage]
+        farther, readied = self.batches.farther, 0
         try:
             for i in range(len(self)):
+                # More with each batch, so that the first one waits for few others.
+                while farther and readied < min(i + farther, (i + 1) * (ahead + 1), len(self)):
+                    self.batches.ready(self.rows(readied))
+                    readied += 1
                 waiting.append(pool.submit(self.__getitem__, i))
                 if len(waiting) > ahead:
                     yield waiting.popleft().result()

@@ -28,7 +28,7 @@ from scythe.remote.schemes import is_in_bucket, is_remote
 T = TypeVar("T")
 
 #: A bucket is waited for, a disk is not.
-_REMOTE_THREADS = 32
+_REMOTE_THREADS = 64
 
 
 @dataclass(frozen=True)
@@ -147,17 +147,19 @@ class Files:
         at = np.asarray(rows)
         with self._lock:
             pool = self._pool
+        self.ready(at)
         if self.as_list:
-            self._fetch(at)
             return list(pool.map(self._alike, at.tolist()))
         shape = self.shape or ()
         if not len(at):
             return np.empty((0, *shape), self.dtype)
         form = self._first[1] if len(self.rows) else None
         out = np.empty((len(at), *shape), form.dtype if form is not None else self.dtype)
-        self._fetch(at)
         one = self._straight(form, out, at) if form is not None else self._decoded(out, at)
-        if self.is_local and form is not None:  # batches are read ahead by threads already
+        fetched = self.packs is not None and bool(
+            (self.packs.shard[at] >= 0).all()
+        )  # or on its way, by threads of its own
+        if form is not None and (self.is_local or fetched):  # batches are read ahead by threads already
             one(range(len(at)))
         else:
             list(pool.map(one, np.array_split(np.arange(len(at)), min(len(at), _REMOTE_THREADS) or 1)))
@@ -274,8 +276,8 @@ class Files:
             return published(uri)
         return fetch(uri).read_bytes()
 
-    def _fetch(self, rows: np.ndarray) -> None:
-        """Begins to fetch the blocks that these rows lie in."""
+    def ready(self, rows: np.ndarray) -> None:
+        """Begins to fetch the blocks that these rows lie in, if any do."""
         packs = self.packs
         if packs is None or self.is_local:
             return

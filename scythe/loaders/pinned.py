@@ -5,7 +5,7 @@ Reads tables of these gathers by the names of their columns. Knows nothing of ba
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -229,10 +229,12 @@ def pinned(objects: Objects, name: str, version: Any, run: Any) -> list[PinnedRu
         ForkError: in a process that was forked beside running threads.
     """
     check_fork()
-    renames = renames_now(objects, name)
-    if is_all(version) or is_all(run):
-        return [PinnedRun(objects, key, result, renames) for key, result in finished_runs(objects, name, version, run)]
-    key, result = one_run(objects, name, version, run)
+    find = finished_runs if is_all(version) or is_all(run) else one_run
+    looks: list[Callable[[], Any]] = [lambda: renames_now(objects, name), lambda: find(objects, name, version, run)]
+    renames, found = objects.each(lambda look: look(), looks)  # over a network at once
+    if find is finished_runs:
+        return [PinnedRun(objects, key, result, renames) for key, result in found]
+    key, result = found
     if result is not None:
         return [PinnedRun(objects, key, result, renames)]
     plan = RunPlan.load(objects, key)

@@ -23,7 +23,8 @@ from scythe.remote.shards import local_shard
 
 #: What is asked of a bucket at once. Ranges of single samples would cost a request each.
 BLOCK_BYTES = 2 * 1024 * 1024
-_FRESH_BYTES = 256 * 1024 * 1024
+#: So much of what was fetched last stays in memory.
+FRESH_BYTES = 256 * 1024 * 1024
 _HANDLES = 128
 
 
@@ -141,7 +142,7 @@ class Blocks:
                 return
             fresh = self._begun(block)
         try:
-            into[:] = fresh.result()[offset : offset + len(into)]
+            into[:] = memoryview(fresh.result())[offset : offset + len(into)]
         except FetchError:
             with self._lock:
                 if self._fresh.pop(block, None) is not None:  # the next one tries again
@@ -154,10 +155,17 @@ class Blocks:
                 return known
             begun = self._fresh[block] = self._pool.submit(published, *block)
             self._fresh_bytes += block[2] - block[1]
-            while self._fresh_bytes > _FRESH_BYTES and len(self._fresh) > 1:
-                (_, start, stop), _ = self._fresh.popitem(last=False)
-                self._fresh_bytes -= stop - start
-            return begun
+        begun.add_done_callback(self._bound)
+        return begun
+
+    def _bound(self, _: object) -> None:
+        """Lets go of the oldest blocks where there are too many; of those that are on their way of none: they would be asked for twice."""
+        with self._lock:
+            for block in [block for block, fetched in self._fresh.items() if fetched.done()]:
+                if self._fresh_bytes <= FRESH_BYTES:
+                    break
+                del self._fresh[block]
+                self._fresh_bytes -= block[2] - block[1]
 
     def _file(self, block: _Block) -> _Opened | None:
         with self._lock:
@@ -188,4 +196,4 @@ def opened(address: str, size: int, blocks: Blocks) -> Shard:
     return InBucket(address, size, blocks) if is_in_bucket(address) else OnDisk(address)
 
 
-__all__ = ["BLOCK_BYTES", "Blocks", "OnDisk", "Shard", "opened"]
+__all__ = ["BLOCK_BYTES", "FRESH_BYTES", "Blocks", "OnDisk", "Shard", "opened"]

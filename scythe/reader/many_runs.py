@@ -52,7 +52,8 @@ def wanted_runs(objects: Objects, name: str, version: Any, run: Any) -> list[Run
     keys = run_keys(objects, name, versions)
     if is_all(run):
         return keys
-    latest = {key.version: key for key in keys if objects.exists(key.result) and objects.exists(key.manifest)}
+    finished = objects.each(lambda key: objects.exists(key.result) and objects.exists(key.manifest), keys)
+    latest = {key.version: key for key, is_finished in zip(keys, finished, strict=True) if is_finished}
     if not latest:
         raise NotFoundError(f"{name!r} has no finished run")
     return list(latest.values())
@@ -65,7 +66,8 @@ def finished_runs(objects: Objects, name: str, version: Any, run: Any) -> list[t
         NotFoundError: none is.
     """
     keys = sorted(wanted_runs(objects, name, version, run), key=lambda key: key.folder)
-    found = [(key, result) for key in keys if (result := finished_result(objects, key)) is not None]
+    results = objects.each(lambda key: finished_result(objects, key), keys)
+    found = [(key, result) for key, result in zip(keys, results, strict=True) if result is not None]
     if not found:
         raise NotFoundError(f"{name!r} has no finished run; its runs: {listed([key.path for key in keys])}")
     return found

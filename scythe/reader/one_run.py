@@ -13,7 +13,7 @@ from scythe.gather.publish import is_unpublished
 from scythe.gather.run_files import scan_parts, scan_result
 from scythe.gather.status import status_of
 from scythe.names import ID_LEVELS, meant
-from scythe.record.find import find_run, listed, resolve_version, run_keys
+from scythe.record.find import candidates, find_run, listed, run_keys
 from scythe.record.layout import RunKey
 from scythe.record.manifest import renames_now
 from scythe.record.plan import RunPlan
@@ -37,16 +37,25 @@ def one_run(objects: Objects, name: str, version: Any, run: Any) -> tuple[RunKey
     if run is not None:
         key = find_run(objects, name, version, run)
         return key, finished_result(objects, key)
-    named = resolve_version(objects, name, version)
-    keys = run_keys(objects, name, [named])
-    for key in reversed(keys):
-        result = finished_result(objects, key)
-        if result is not None:
-            return key, result
+    versions = candidates(objects, name, version)
+    for named in versions:
+        keys = run_keys(objects, name, [named])
+        for key in reversed(keys):
+            result = finished_result(objects, key)
+            if result is not None:
+                return key, result
+        if any(
+            objects.exists(key.manifest) for key in reversed(keys)
+        ):  # else an allocation that was killed has left it
+            raise _none_finished(objects, name, named, keys)
+    raise _none_finished(objects, name, versions[0], [])
+
+
+def _none_finished(objects: Objects, name: str, version: str, keys: Sequence[RunKey]) -> NotFoundError:
     there = [key for key in keys[-_SHOWN_STATES:] if objects.exists(key.manifest)]
     states = [f"{key.folder} ({status_of(objects, key)})" for key in there]
-    raise NotFoundError(
-        f"{name} {named} has no finished run; its runs: {listed(states) if states else 'none'}. "
+    return NotFoundError(
+        f"{name} {version} has no finished run; its runs: {listed(states) if states else 'none'}. "
         "Name one with run= to read what it has so far"
     )
 

@@ -138,8 +138,21 @@ def resolve_version(objects: Objects, experiment: str, version: Any) -> str:
         VersionError: it is no version.
     """
     versions = versions_of(objects, experiment)
-    if version is None:
-        return latest_of(objects, experiment, versions)
+    return latest_of(objects, experiment, versions) if version is None else _among(experiment, versions, version)
+
+
+def candidates(objects: Objects, experiment: str, version: Any) -> list[str]:
+    """The versions that a version of a caller may mean, the likeliest first: that one, or (None) all from the highest down.
+
+    Raises:
+        NotFoundError: listing what is there.
+        VersionError: it is no version.
+    """
+    versions = versions_of(objects, experiment)
+    return [*map(str, reversed(versions))] if version is None else [_among(experiment, versions, version)]
+
+
+def _among(experiment: str, versions: Sequence[SemVer], version: Any) -> str:
     wanted = str(SemVer.parse(version))
     if wanted not in map(str, versions):
         raise NotFoundError(f"{experiment!r} has no version {wanted}; it has {listed(versions)}")

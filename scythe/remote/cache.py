@@ -1,7 +1,7 @@
 """The folder of fetched files, which all processes of a user share: whole files, one download each, bounded, private.
 
-`<folder>/<address>/<content>/<name>` holds the files; what is known of an address, locks, and what living
-processes were handed lie in `<folder>/.state`. Removes the least recently used files first, and never one that a process was handed
+`<folder>/<address>/<content>/<name>` holds the files that are handed out; `<folder>/published/` objects of runs that never change (and
+ranges of them), many to a folder; what is known of an address, locks, and what living processes were handed lie in `<folder>/.state`. Removes the least recently used files first, and never one that a process was handed
 that still lives. Knows nothing of servers; writes nowhere else.
 """
 
@@ -28,7 +28,7 @@ from scythe.errors import FetchError
 if TYPE_CHECKING:
     from filelock import FileLock
 
-_STATE = ".state"
+_STATE, _PUBLISHED = ".state", "published"
 _SWEEP_SECONDS = 60.0
 #: A full cache is emptied by this much more, so that not every download has to.
 _EMPTIED = 0.9
@@ -276,8 +276,12 @@ def _remove_one(path: Path) -> None:
 def _contents(folder: Path) -> Iterator[tuple[Path, float, int]]:
     """What lies below the addresses: path, when it was last used, bytes.
 
-    A folder is a content; a file is of a killed download, or of an older cache.
+    A folder is a content; a file is an object of a run, of a killed download, or of an older cache.
     """
+    for some in _entries(folder / _PUBLISHED):
+        for file in _entries(Path(some.path)):
+            with contextlib.suppress(FileNotFoundError):
+                yield Path(file.path), file.stat().st_mtime, file.stat().st_size
     for address in _entries(folder):
         if re.fullmatch("[0-9a-f]{32}", address.name):
             for content in _entries(Path(address.path)):
@@ -333,6 +337,12 @@ def private_folder(folder: Path) -> None:
         raise FetchError(
             f"the cache {cache_folder()} cannot be written: {error.strerror or error}: set SCYTHE_CACHE_DIR to a folder of yours"
         ) from error
+
+
+def published_file(uri: str, content: str) -> Path:
+    """Where an object that never changes lies, or a part of it that `content` names: to make a folder for each costs more than to fetch one."""
+    address = hashed(uri)[:34]
+    return cache_folder() / _PUBLISHED / address[:2] / f"{address[2:]}-{content}"
 
 
 def _write_private(path: Path, data: bytes) -> None:

@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
 from scythe.errors import FetchError, StorageError
-from scythe.remote.cache import cache_folder, hashed, keep_bounded, private_folder
+from scythe.remote.cache import keep_bounded, private_folder, published_file
 from scythe.remote.schemes import split_object
 from scythe_catalog.storage.objects import Objects
 
 _WHOLE = "whole"
 #: Looking how full the cache is costs as much as fetching a small file.
 _LOOK_SECONDS = 5.0
+#: So much may wait to be written into the cache.
+_WAITING_BYTES = 256 * 1024 * 1024
 
 
 def kept_file(uri: str, start: int | None = None, stop: int | None = None) -> Path:
     """Where the cache holds an object, or a range of it, if it does."""
-    content = _WHOLE if start is None else f"{start}-{stop}"
-    return cache_folder() / hashed(uri)[:32] / content / "bytes"
+    return published_file(uri, _WHOLE if start is None else f"{start}-{stop}")
 
 
 def published(uri: str, start: int | None = None, stop: int | None = None) -> bytes:
@@ -36,6 +39,8 @@ def published(uri: str, start: int | None = None, stop: int | None = None) -> by
         FetchError: it is gone, cut short, or its bucket cannot be reached.
     """
     path = kept_file(uri, start, stop)
+    if (data := _KEEPER.waiting.get(path)) is not None:
+        return data
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         return path.read_bytes()
     root, key = split_object(uri)
@@ -46,13 +51,55 @@ def published(uri: str, start: int | None = None, stop: int | None = None) -> by
         raise FetchError(f"{uri} does not exist") from error
     except (StorageError, OSError) as error:
         raise FetchError(f"{uri} cannot be fetched: {error}") from error
-    _keep(path, data)
+    _KEEPER.keep(path, data)
     return data
 
 
+class _Keeper:
+    """Writes into the cache what was fetched, behind the back of whoever has waited for it.
+
+    Where more is waiting to be written than it holds, the fetching thread writes itself: a slow disk slows the fetching down.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._thread: ThreadPoolExecutor | None = None
+        #: What is not written yet, by its file.
+        self.waiting: dict[Path, bytes] = {}
+        self._bytes = 0
+
+    def keep(self, path: Path, data: bytes) -> None:
+        """Has the bytes written; all that waits for it is written before the process ends.
+
+        Raises:
+            FetchError: there can be no cache.
+        """
+        private_folder(path.parent)
+        with self._lock:
+            if path not in self.waiting and self._bytes + len(data) <= _WAITING_BYTES:
+                if self._thread is None:
+                    self._thread = ThreadPoolExecutor(1, thread_name_prefix="scythe-keeping")
+                with contextlib.suppress(RuntimeError):  # the process is ending
+                    self._thread.submit(self._write, path, data)
+                    self.waiting[path] = data
+                    self._bytes += len(data)
+                    return
+        _keep(path, data)
+
+    def _write(self, path: Path, data: bytes) -> None:
+        try:
+            _keep(path, data)
+        finally:
+            with self._lock:
+                del self.waiting[path]
+                self._bytes -= len(data)
+
+
+_KEEPER = _Keeper()
+os.register_at_fork(after_in_child=_KEEPER.__init__)
+
+
 def _keep(path: Path, data: bytes) -> None:
-    private_folder(path.parent.parent)
-    private_folder(path.parent)
     staged = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
         with open(staged, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:

@@ -30,7 +30,7 @@ MARK = "measured "
 #: What is imported before a clock runs.
 PACKAGES = {
     "gather": [],
-    "scythe": ["training"],
+    "scythe": ["training", "scythe.loaders.verb", "scythe.remote.published", "scythe.loaders.stats", "boto3"],
     "torch": ["torch.utils.data"],
     "litdata": ["litdata"],
     "mds": ["streaming", "streaming.base.util"],

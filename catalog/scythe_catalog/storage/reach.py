@@ -225,12 +225,32 @@ def reach(bucket: str) -> Reach:
     given = _GIVEN.get(bucket) or _GIVEN.get("")
     if given is not None:
         return given
-    settings = tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith(("AWS_", "BOTO_"))))
     try:
         with _ASKING:  # threads that want the same bucket at once wait for the first of them
-            return _of_session(settings)
+            return _of_session(_ENVIRONMENT.settings())
     except ValueError as error:
         raise StorageError(f"the bucket {bucket!r} cannot be reached: {error}") from error
+
+
+class _Environment:
+    """What the environment says to boto3; each request asks whether that has changed."""
+
+    def __init__(self) -> None:
+        self._then: tuple[dict[Any, Any], tuple[tuple[str, str], ...]] = ({}, ())
+
+    def settings(self) -> tuple[tuple[str, str], ...]:
+        """Its variables for boto3, sorted."""
+        # Compared as a whole: to ask for each variable takes fifty times as long.
+        now: dict[Any, Any] = os.environ._data  # pyright: ignore
+        then, found = self._then
+        if now != then:
+            then = dict(now)
+            found = tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith(("AWS_", "BOTO_"))))
+            self._then = then, found
+        return found
+
+
+_ENVIRONMENT = _Environment()
 
 
 @lru_cache(maxsize=64)
