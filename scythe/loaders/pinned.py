@@ -182,8 +182,7 @@ class PinnedRun:
 
         def block(start: int) -> pl.DataFrame:
             count = min(rows, self.height - start)
-            # In one piece, or each look at a column as an array would copy it.
-            read = frame.slice(start, count).collect().rechunk() if together else pl.DataFrame({"": range(count)})
+            read = frame.slice(start, count).collect() if together else pl.DataFrame({"": range(count)})
             return read.with_columns(
                 (values.slice(start, count) if values is not None else pl.Series([None] * count, dtype=pl.Null)).alias(
                     name
@@ -197,7 +196,11 @@ class PinnedRun:
                 assert waiting is not None
                 now = waiting.result()
                 waiting = ahead.submit(block, start + rows) if start + rows < self.height else None
-                yield start, now
+                # As it lies in memory, or each look at a column as an array would copy it.
+                done = 0
+                for piece in now.to_series(0).get_chunks():
+                    yield start + done, now.slice(done, len(piece))
+                    done += len(piece)
 
     def columns(self, names: Sequence[str]) -> dict[str, pl.Series | None]:
         """The values of columns, those of the scalars read together."""

@@ -17,7 +17,7 @@ from scythe.loaders.pinned import PinnedRun, Rows
 
 #: Rows of a run that are read at once.
 _BLOCK_ROWS = 512 * 1024
-_CACHED_ROWS = 8 * 1024
+_CACHED_ROWS = 16 * 1024
 
 
 class Source(Protocol):
@@ -162,19 +162,17 @@ def load(
         for name, g in groups.items()
         if isinstance(g, File) and any(r.table_of(g.column) for r in runs)
     ]
-    of, ats, done = list[np.ndarray](), list[np.ndarray](), 0
+    rows, done = Rows(np.empty(total, np.int32), np.empty(total, np.int64)), 0
     for i, run in enumerate(runs):
         lacking = _Lacking(run, missing == "raise")
         for start, frame in run.blocks([*asked, *(column for _, column in needed)], _BLOCK_ROWS):
             kept, at = _kept(frame, np.arange(start, start + frame.height), where, needed, lacking)
             for fill in filling.values():
                 fill.fill(done, kept)
-            of.append(np.full(len(at), i, np.int32))
-            ats.append(at)
+            rows.run[done : done + len(at)], rows.at[done : done + len(at)] = i, at
             done += len(at)
         lacking.told()
-    rows = Rows(np.concatenate([np.empty(0, np.int32), *of]), np.concatenate([np.empty(0, np.int64), *ats]))
-    return Loaded(rows, {name: fill.array(done) for name, fill in filling.items()})
+    return Loaded(Rows(rows.run[:done], rows.at[:done]), {name: fill.array(done) for name, fill in filling.items()})
 
 
 def _kept(
