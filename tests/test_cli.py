@@ -18,7 +18,9 @@ from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.cli import main
 from scythe.cli.app import names_like
-from scythe.errors import AllocationError
+from scythe.engines.options import SlurmOptions
+from scythe.engines.start import options_told
+from scythe.errors import AllocationError, SettingsError
 from scythe.record.attempts import attempts
 from scythe.registry import ExperimentRegistry
 from scythe.runs.usage import usage
@@ -223,6 +225,41 @@ def test_resume_with_errors_runs_what_failed_as_well(root: Path, cli: CLI) -> No
     assert cli("resume", run.experiment_id)[:2] == (0, f"{run.experiment_id}: 4 rows, 1 error\n")
     assert cli("resume", run.experiment_id, "--errors")[:2] == (0, f"{run.experiment_id}: 5 rows, 0 errors\n")
     assert scythe.read("halve")["y"].to_list() == [0.0, 0.5, 1.0, 1.5, 2.0]
+
+
+def test_resume_goes_on_where_it_is_told_to_with_the_options_that_it_is_told(root: Path, cli: CLI) -> None:
+    run = stopped()
+    assert cli("resume", run.experiment_id, "--engine", "local", "--option", "workers=1")[0] == 0
+    assert (run.status, run.attempts[-1].engine) == ("finished", "local")
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("wokers=2", "no option of the engine 'local' (did you mean 'workers'?)"),
+        ("workers", "write NAME=VALUE"),
+        ("workers=many", "workers='many'"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_refused_before_anything_is_done(
+    root: Path, cli: CLI, option: str, said: str
+) -> None:
+    run = stopped()
+    code, _, err = cli("resume", run.experiment_id, "--engine", "local", "--option", option)
+    assert code == 1
+    assert said in err
+    assert run.status == "incomplete"
+
+
+def test_options_as_texts_are_those_that_the_same_values_make() -> None:
+    told = ["mem=32G", "cpus=4", "time=2:00:00", 'setup=["module load energyplus"]', 'sbatch={"exclude": "n=1"}']
+    made = SlurmOptions(mem="32G", cpus=4, time="2:00:00", setup=("module load energyplus",), sbatch={"exclude": "n=1"})
+    assert options_told("slurm", told) == made
+    assert options_told("slurm", told[:1]).model_fields_set == {"mem"}
+    with pytest.raises(SettingsError, match="is no JSON"):
+        options_told("slurm", ["setup=module load energyplus"])
+    with pytest.raises(SettingsError, match="it has none"):
+        options_told("inline", ["mem=32G"])
 
 
 def test_delete_asks_first(root: Path, cli: CLI) -> None:

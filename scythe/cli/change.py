@@ -82,11 +82,27 @@ def resume(
             help="How many may fail until it stops: a number, a share (0.1), alike, none; as allocated if not given."
         ),
     ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="Where it goes on: local, slurm, hatchet; where it was allocated if not given.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Worker processes; on Slurm elements of the job array.")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="An option of the engine, mem=32G; one or more.")
+    ] = None,
 ) -> None:
     """Goes on with a run: what has neither row nor error is run, then everything is gathered."""
 
     run = scythe.open_run(name)
-    more = {} if max_errors is None else {"max_errors": _max_errors(max_errors)}
+    more: dict[str, Any] = {"engine": engine, "workers": workers}
+    if max_errors is not None:
+        more["max_errors"] = _max_errors(max_errors)
+    if option:
+        from scythe.engines.start import options_told
+        from scythe.record.plan import RunPlan
+
+        more["engine"] = options_told(engine or RunPlan.load(run.objects, run.key).engine, option)
     ref = run.retry_errors(module=module, **more) if errors else run.resume(module=module, **more)
     result = ref.result()
     say(f"{run.experiment_id}: {counted(result.rows, 'row')}, {counted(result.errors, 'error')}")

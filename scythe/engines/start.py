@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import ValidationError
 
@@ -17,6 +18,7 @@ from scythe.engines.engine import Engine, Launch, RunRef
 from scythe.engines.options import EngineOptions
 from scythe.engines.pool.processes import fill_standard_handles
 from scythe.errors import AllocationError, RunError, SettingsError
+from scythe.names import meant
 from scythe.record.attempt_plan import last_attempt_planned, load_attempt_plan
 from scythe.record.attempts import latest_attempt
 from scythe.record.manifest import record_trigger
@@ -91,6 +93,34 @@ def _options(engine: Engine, *told: Any) -> EngineOptions | None:
     except ValidationError as error:
         found = "; ".join(f"{'.'.join(map(str, e['loc']))}={e['input']!r}: {e['msg']}" for e in error.errors())
         raise SettingsError(f"options of the engine {engine.name!r}: {found}") from error
+
+
+def options_told(name: str, told: Iterable[str]) -> EngineOptions:
+    """Options of an engine as texts, `mem=32G`; lists and tables as JSON, `setup=["module load energyplus"]`, as settings have them.
+
+    Raises:
+        SettingsError: there is no such engine, or it has no such options.
+    """
+    engine, given = engine_named(name), dict[str, Any]()
+    fields = engine.options.model_fields if engine.options is not None else {}
+    for text in told:
+        option, is_told, value = text.partition("=")
+        if not is_told or option not in fields:
+            there = f"it has {', '.join(fields)}" if fields else "it has none"
+            raise SettingsError(
+                f"{text!r} is no option of the engine {name!r}{meant(option, list(fields))}: write NAME=VALUE; {there}"
+            )
+        given[option] = value
+        if get_origin(fields[option].annotation) in (tuple, list, dict):
+            try:
+                given[option] = json.loads(value)
+            except ValueError as error:
+                raise SettingsError(
+                    f"the option {option}={value!r} of the engine {name!r} is no JSON: {error}"
+                ) from None
+    found = _options(engine, given)
+    assert found is not None
+    return found
 
 
 def _check_process() -> None:
