@@ -11,6 +11,7 @@ import os
 import platform
 import resource
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -57,15 +58,19 @@ def measured(way: str, python: str, n: int) -> tuple[float, float]:
         program, env = [sys.executable, str(HERE / "contender.py")], dict(os.environ)
     began, used = time.perf_counter(), children()
     try:
-        done = subprocess.run(
-            [*program, way, str(n), folder], env=env, capture_output=True, text=True, check=False, timeout=LIMIT_SECONDS
-        )
-    except subprocess.TimeoutExpired:
-        raise RuntimeError(f"stopped after {LIMIT_SECONDS:.0f} s") from None
+        with subprocess.Popen(
+            [*program, way, str(n), folder], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            start_new_session=True,
+        ) as process:  # fmt: skip
+            try:
+                said, _ = process.communicate(timeout=LIMIT_SECONDS)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)  # its processes, too: they would be measured with the next way
+                raise RuntimeError(f"stopped after {LIMIT_SECONDS:.0f} s") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    if done.returncode:
-        raise RuntimeError((done.stderr.strip() or "failed").splitlines()[-1][:200])
+    if process.returncode:
+        raise RuntimeError((said.strip() or "failed").splitlines()[-1][:200])
     return time.perf_counter() - began, children() - used
 
 

@@ -244,11 +244,12 @@ import glob
 import threading
 
 def left():
-    found = []
-    for path in glob.glob("/proc/self/task/*/children"):  # of whichever thread
-        with contextlib.suppress(OSError), open(path) as file:  # a thread may end
-            found += file.read().split()
-    return found
+    found = set()
+    for _ in range(2):  # a thread that ends between two looks leaves its children to one that was looked at already
+        for path in glob.glob("/proc/self/task/*/children"):  # of whichever thread
+            with contextlib.suppress(OSError), open(path) as file:  # a thread may end
+                found |= {*file.read().split()}
+    return sorted(found)
 
 go()
 kept = left()
