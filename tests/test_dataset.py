@@ -213,6 +213,29 @@ def test_rows_are_chosen_by_an_expression_and_those_without_a_value_are_left_out
     assert ds.frame.collect()["r_value"].to_list() == [3.0, 5.0]
 
 
+@pytest.mark.parametrize(
+    "where",
+    [
+        pl.col("r_value") > pl.col("r_value").mean(),
+        pl.col("r_value").is_in(pl.col("r_value").top_k(5).implode()),
+        pl.col("roof").is_first_distinct(),
+        pl.col("load").shift(1) > pl.col("load"),
+        pl.int_range(pl.len()) < 3,
+        pl.lit(True),
+    ],
+    ids=["mean", "top", "first", "shift", "place", "all"],
+)
+def test_an_expression_is_of_all_rows_together_however_many_are_read_at_once(
+    house: BaseExperiment, monkeypatch: pytest.MonkeyPatch, where: pl.Expr
+) -> None:
+    monkeypatch.setattr("scythe.loaders.sources._BLOCK_ROWS", 4)
+    for start in (1, 11):
+        allocated(house, specs(10, start), "keep" if start > 1 else "bumpmajor")
+    rows = scythe.read("heat", run="all").filter(where)
+    ds = scythe.dataset("heat", run="all", x=["r_value"], where=where)
+    assert [float(ds[i]["x"][0]) for i in range(len(ds))] == rows["r_value"].to_list()
+
+
 def test_files_of_unequal_shapes_are_refused_by_name_or_come_as_a_list(house: BaseExperiment) -> None:
     run = allocated(house, specs(3), "bumpmajor")
     odd = scythe.files("heat").filter(pl.col("sort_index") == 2)["hourly"][0]

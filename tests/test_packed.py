@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,14 @@ import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.cli import app
-from scythe.errors import AllocationError, FetchError, RegistrationError, RunError, StateError
+from scythe.errors import AllocationError, FetchError, RegistrationError, RunError, SettingsError, StateError
 from scythe.gather import packs
 from scythe.gather.final import Gather
 from scythe.leaf import shards
+from scythe.loaders.files import Files
+from scythe.loaders.shards import Blocks
 from scythe.registry import ExperimentRegistry
+from scythe.remote import published
 from scythe.remote.cache import clear, usage
 from scythe.remote.packed import Packed, packed, taken_apart
 from scythe.runs.garbage import collect
@@ -395,6 +399,64 @@ def test_what_a_process_has_fetched_the_next_one_takes_from_the_cache(
     assert clear().files
     assert usage().files == 0
     assert asked(READS) > asked(OPENS)
+
+
+def test_blocks_that_failed_are_asked_for_again_by_the_next_epoch(
+    served: FolderS3, walls: BaseExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("shards", "files", "batches"):
+        monkeypatch.setattr(f"scythe.loaders.{module}.BLOCK_BYTES", 512)
+    allocated(walls, 60)
+    batches = scythe.dataset("walls", x=["x"], y=scythe.File("hourly")).batches(6, seed=1)
+    batches.assembled(np.arange(1))
+    with monkeypatch.context() as away:
+        away.setattr(
+            "scythe.loaders.shards.published", lambda *_: (_ for _ in ()).throw(FetchError("the network is away"))
+        )
+        with pytest.raises(FetchError, match="away"):
+            epoch(batches, 0)
+    assert sorted(epoch(batches, 0)) == list(range(60))
+
+
+def test_an_epoch_that_is_left_fetches_no_more_than_it_has_begun(
+    served: FolderS3, walls: BaseExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on, begun = threading.Event(), list[object]()
+
+    def slowly(address: str, start: int, stop: int) -> bytes:
+        begun.append(start)
+        assert goes_on.wait(30)
+        return bytes(stop - start)
+
+    with monkeypatch.context() as slow:
+        slow.setattr("scythe.loaders.shards.published", slowly)
+        blocks, into = Blocks(), bytearray(8)
+        blocks.ready(("s3://bucket/shard", 8 * i, 8 * i + 8) for i in range(200))
+        blocks.leave()
+        goes_on.set()
+        blocks.read("s3://bucket/shard", 8 * 199, 8 * 200, 0, memoryview(into))
+        blocks._pool.shutdown()
+    assert len(begun) <= 33
+
+    told = list[Files]()
+    allocated(walls, 20)
+    batches = scythe.dataset("walls", x=["x"], y=scythe.File("hourly")).batches(2, seed=1).at(0)
+    with monkeypatch.context() as heard:
+        heard.setattr(Files, "leave", lambda files: told.append(files))
+        one = iter(batches)
+        next(one)
+        one.close()
+    assert len(told) == 1
+
+
+def test_a_setting_of_the_cache_that_makes_no_sense_is_told(
+    served: FolderS3, walls: BaseExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allocated(walls, 2)
+    monkeypatch.setenv("SCYTHE_CACHE_SIZE", "much")
+    published._limit.cache_clear()
+    with pytest.raises(SettingsError, match="CACHE_SIZE"):
+        epoch(scythe.dataset("walls", x=["x"], y=scythe.File("hourly")).batches(2), 0)
 
 
 def test_a_cache_that_cannot_be_written_is_an_error_at_once(

@@ -16,7 +16,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.errors import FetchError, NotFoundError, RunError
+from scythe.errors import FetchError, NotFoundError, RunDamaged, RunError
 from scythe.registry import ExperimentRegistry
 from scythe.utils.filesys import FileReference, OptionalFileReference
 
@@ -288,6 +288,16 @@ def test_all_runs_and_all_versions_are_read_with_their_names_in_columns(moody: M
 
 
 # --- asking for what is not there --------------------------------------------------------------------
+
+
+def test_a_run_that_is_half_deleted_and_damaged_hides_no_other(moody: Moody) -> None:
+    whole = moody.allocate(2)
+    gone = moody.allocate(3, version="bumpmajor")
+    gone.objects.write(gone.key.result, b"no result")
+    with pytest.raises(RunDamaged):
+        scythe.read("moody")
+    gone.objects.delete([gone.key.manifest])
+    assert scythe.read("moody").height == whole.result.rows
 
 
 def test_what_is_not_there_is_answered_with_what_is(moody: Moody) -> None:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import uuid
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import duckdb
 import duckdb_ext
 import polars as pl
 import pytest
+from obstore.exceptions import GenericError
 from pyiceberg.table import StaticTable
 
 import scythe
@@ -31,6 +33,7 @@ from scythe.settings import storage
 from scythe.utils.filesys import FileReference
 from scythe_catalog.storage.objects import Objects
 from scythe_catalog.storage.s3 import S3
+from scythe_catalog.storage.s3_errors import attempted
 from tests.benches.folder_s3 import FolderS3
 from tests.s3_server import KEY, REGION, SECRET, S3Server, s3_server
 
@@ -679,3 +682,17 @@ def test_a_run_asks_a_bucket_for_no_more_than_it_has_to_know(
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_a_request_that_failed_is_repeated_after_a_pause(bucket: str) -> None:
+    tried: list[float] = []
+
+    def call() -> str:
+        tried.append(time.monotonic())
+        if len(tried) < 3:
+            raise GenericError("status code: 503")
+        return "there"
+
+    assert attempted(f"s3://{bucket}", call) == "there"
+    assert len(tried) == 3
+    assert min(later - before for before, later in pairwise(tried)) > 0.05

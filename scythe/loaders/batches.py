@@ -175,6 +175,11 @@ class Batches:
         for _, source, of in self._awaited():
             source.ready(rows if of is None else of[rows])
 
+    def leave(self) -> None:
+        """Gives up what was to be fetched ahead."""
+        for _, source, _ in self._awaited():
+            source.leave()
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in ("_pool", "farther")}
 
@@ -249,21 +254,23 @@ class Epoch(Sequence[dict[str, Any]]):
             return
         check_fork()  # the threads that read ahead do not survive a fork either
         pool, waiting = self.batches._pool, deque[Future[dict[str, Any]]]()  # pyright: ignore[reportPrivateUsage]
-        farther, readied = self.batches.farther, 0
+        farther, readied = self.batches.farther, deque[Future[None]](maxlen=self.batches.farther)
+        next_one = 0
         try:
             for i in range(len(self)):
-                # More with each batch, so that the first one waits for few others.
-                while farther and readied < min(i + farther, (i + 1) * (ahead + 1), len(self)):
-                    self.batches.ready(self.rows(readied))
-                    readied += 1
+                # More with each batch, so that the first one waits for few others. What fails is told by the batch itself.
+                while farther and next_one < min(i + farther, (i + 1) * (ahead + 1), len(self)):
+                    readied.append(pool.submit(self.batches.ready, self.rows(next_one)))
+                    next_one += 1
                 waiting.append(pool.submit(self.__getitem__, i))
                 if len(waiting) > ahead:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:
-            for one in waiting:
+            for one in (*readied, *waiting):
                 one.cancel()
+            self.batches.leave()
 
 
 def place_among(rank: int | None, world: int | None) -> tuple[int, int]:

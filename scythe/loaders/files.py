@@ -286,6 +286,10 @@ class Files:
             of = rows[numbers == number]
             self._shard(number).ready(packs.offset[of], packs.length[of])
 
+    def leave(self) -> None:
+        """Gives up the blocks that nobody has begun to fetch yet."""
+        self._blocks.leave()
+
     def _shard(self, number: int) -> Shard:
         found = self._shards.get(number)
         if found is None:

@@ -8,16 +8,17 @@ from __future__ import annotations
 import mmap
 import os
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from scythe.errors import FetchError
-from scythe.remote.published import kept_file, published
+from scythe.remote.published import kept_file, published, waiting
 from scythe.remote.schemes import is_in_bucket
 from scythe.remote.shards import local_shard
 
@@ -117,8 +118,11 @@ class Blocks:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._fresh: OrderedDict[_Block, Future[bytes]] = OrderedDict()
-        self._fresh_bytes = 0
+        #: Those that are in memory, or on their way.
+        self._fresh: dict[_Block, Future[bytes]] = {}
+        #: Those of them that have come, the first one first.
+        self._came: deque[_Block] = deque()
+        self._came_bytes = 0
         self._files: OrderedDict[_Block, _Opened] = OrderedDict()
         self._pool = ThreadPoolExecutor(32, thread_name_prefix="scythe-blocks")
 
@@ -131,41 +135,53 @@ class Blocks:
             if not kept_file(*block).exists():
                 self._begun(block)
 
+    def leave(self) -> None:
+        """Gives up those that nobody has begun to fetch yet; who waits for one of them fetches it."""
+        with self._lock:
+            on_their_way = [fetched for fetched in self._fresh.values() if not fetched.done()]
+        for fetched in on_their_way:
+            fetched.cancel()  # one that has begun is not
+
     def read(self, address: str, start: int, stop: int, offset: int, into: memoryview) -> None:
         """Copies bytes of a block, from an offset in it on."""
         block = (address, start, stop)
-        with self._lock:
-            fresh = self._fresh.get(block)
-        if fresh is None:
-            opened = self._file(block)
-            if opened is not None and os.preadv(opened.handle, [into], offset) == len(into):
-                return
-            fresh = self._begun(block)
-        try:
-            into[:] = memoryview(fresh.result())[offset : offset + len(into)]
-        except FetchError:
+        while True:
             with self._lock:
-                if self._fresh.pop(block, None) is not None:  # the next one tries again
-                    self._fresh_bytes -= stop - start
-            raise
+                fresh = self._fresh.get(block)
+            if fresh is None:
+                opened = self._file(block)
+                if opened is not None and os.preadv(opened.handle, [into], offset) == len(into):
+                    return
+                if (data := waiting(*block)) is not None:
+                    into[:] = memoryview(data)[offset : offset + len(into)]
+                    return
+                fresh = self._begun(block)
+            with suppress(CancelledError):  # another epoch was left
+                into[:] = memoryview(fresh.result())[offset : offset + len(into)]
+                return
 
     def _begun(self, block: _Block) -> Future[bytes]:
         with self._lock:
             if (known := self._fresh.get(block)) is not None:
                 return known
             begun = self._fresh[block] = self._pool.submit(published, *block)
-            self._fresh_bytes += block[2] - block[1]
-        begun.add_done_callback(self._bound)
+        begun.add_done_callback(lambda _: self._done(block, begun))
         return begun
 
-    def _bound(self, _: object) -> None:
-        """Lets go of the oldest blocks where there are too many; of those that are on their way of none: they would be asked for twice."""
+    def _done(self, block: _Block, begun: Future[bytes]) -> None:
+        """Lets go of the oldest blocks where too many have come, and of one that has failed: whoever reads it next tries again."""
         with self._lock:
-            for block in [block for block, fetched in self._fresh.items() if fetched.done()]:
-                if self._fresh_bytes <= FRESH_BYTES:
-                    break
+            if self._fresh.get(block) is not begun:
+                return
+            if begun.cancelled() or begun.exception() is not None:
                 del self._fresh[block]
-                self._fresh_bytes -= block[2] - block[1]
+                return
+            self._came.append(block)
+            self._came_bytes += block[2] - block[1]
+            while self._came_bytes > FRESH_BYTES and len(self._came) > 1:
+                oldest = self._came.popleft()
+                del self._fresh[oldest]
+                self._came_bytes -= oldest[2] - oldest[1]
 
     def _file(self, block: _Block) -> _Opened | None:
         with self._lock:

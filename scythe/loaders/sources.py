@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 
 from scythe.errors import InputError, NotFoundError, ReadError
 from scythe.loaders.arrays import any_missing, assign, categories, check_column, is_missing, numbers, one_hot
@@ -17,6 +18,8 @@ from scythe.loaders.pinned import PinnedRun, Rows
 
 #: Rows of a run that are read at once.
 _BLOCK_ROWS = 512 * 1024
+#: A column beside those that `where` asks for: as many rows as there are.
+_PLACE = "__place"
 _CACHED_ROWS = 16 * 1024
 
 
@@ -150,7 +153,7 @@ def load(
         InputError: a column that is no number, or rows that miss a value.
         ReadError: `where` is no condition.
     """
-    asked = where.meta.root_names() if where is not None else []
+    asked = list(dict.fromkeys(where.meta.root_names())) if where is not None else []
     for name in asked:
         check_column(runs, name, "where")
     total = sum(run.height for run in runs)
@@ -163,28 +166,57 @@ def load(
         if isinstance(g, File) and any(r.table_of(g.column) for r in runs)
     ]
     rows, done = Rows(np.empty(total, np.int32), np.empty(total, np.int64)), 0
+    taken, before = _taken(runs, where, asked), 0
     for i, run in enumerate(runs):
         lacking = _Lacking(run, missing == "raise")
-        for start, frame in run.blocks([*asked, *(column for _, column in needed)], _BLOCK_ROWS):
-            kept, at = _kept(frame, np.arange(start, start + frame.height), where, needed, lacking)
+        for start, frame in run.blocks([column for _, column in needed], _BLOCK_ROWS):
+            some = None if taken is None else taken[before + start : before + start + frame.height]
+            kept, at = _kept(frame, np.arange(start, start + frame.height), some, needed, lacking)
             for fill in filling.values():
                 fill.fill(done, kept)
             rows.run[done : done + len(at)], rows.at[done : done + len(at)] = i, at
             done += len(at)
+        before += run.height
         lacking.told()
     return Loaded(Rows(rows.run[:done], rows.at[:done]), {name: fill.array(done) for name, fill in filling.items()})
 
 
+def _taken(runs: Sequence[PinnedRun], where: pl.Expr | None, asked: Sequence[str]) -> np.ndarray | None:
+    """Which rows of all runs `where` takes: of all together, since it may ask for a mean, or for the first of its kind."""
+    if where is None:
+        return None
+    frames = [_asked(run, asked) for run in runs]
+    if (
+        len({tuple(frame.dtypes) for frame in frames}) > 1
+    ):  # categories of two versions may differ, which are compared as texts all the same
+        frames = [frame.with_columns(cs.by_dtype(pl.Categorical, pl.Enum).cast(pl.String)) for frame in frames]
+    try:
+        frame = pl.concat(frames, how="vertical_relaxed")
+    except pl.exceptions.PolarsError as error:
+        raise ReadError(f"where= asks for columns of which runs have different types: {error}") from error
+    taken = frame.select(_PLACE, where.alias("_")).get_column("_")
+    if taken.dtype != pl.Boolean:
+        raise ReadError(f"where= gives {taken.dtype}, not true or false for each row")
+    return taken.fill_null(False).to_numpy()
+
+
+def _asked(run: PinnedRun, names: Sequence[str]) -> pl.DataFrame:
+    """Columns of a run, and the place of each row; what it lacks is null."""
+    nothing = pl.repeat(None, run.height, dtype=pl.Null, eager=True)
+    found = {name: nothing if values is None else values for name, values in run.columns(names).items()}
+    return pl.DataFrame({_PLACE: np.arange(run.height), **found})
+
+
 def _kept(
-    frame: pl.DataFrame, at: np.ndarray, where: pl.Expr | None, needed: Sequence[tuple[str, str]], lacking: _Lacking
+    frame: pl.DataFrame,
+    at: np.ndarray,
+    taken: np.ndarray | None,
+    needed: Sequence[tuple[str, str]],
+    lacking: _Lacking,
 ) -> tuple[pl.DataFrame, np.ndarray]:
     """The rows of a block, and their positions, that `where` takes and that miss nothing."""
-    if where is not None:
-        taken = frame.select(where.alias("_")).to_series()
-        if taken.dtype != pl.Boolean:
-            raise ReadError(f"where= gives {taken.dtype}, not true or false for each row")
-        taken = taken.fill_null(False)
-        frame, at = frame.filter(taken), at[taken.to_numpy()]
+    if taken is not None:
+        frame, at = frame.filter(pl.Series(taken)), at[taken]
     gone = np.zeros(frame.height, bool)
     for group, column in needed:
         if any_missing(frame[column]):

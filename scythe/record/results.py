@@ -7,7 +7,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, ValidationError
 
-from scythe.errors import RunDamaged
+from scythe.errors import FormatError, RunDamaged
 from scythe.record.format import FORMAT, parse
 from scythe.record.layout import MANIFEST, RunKey
 from scythe.terminal.cards import Card, html, own_names
@@ -164,7 +164,12 @@ def finished_result(objects: Objects, key: RunKey) -> RunResult | None:
         RunDamaged: it is no result any more.
         FormatError: it was written by a later Scythe.
     """
-    result = read_result(objects, key)
+    try:
+        result = read_result(objects, key)
+    except (RunDamaged, FormatError):
+        if objects.exists(key.manifest):
+            raise
+        return None
     return result if result is not None and objects.exists(key.manifest) else None
 
 

@@ -39,7 +39,7 @@ def published(uri: str, start: int | None = None, stop: int | None = None) -> by
         FetchError: it is gone, cut short, or its bucket cannot be reached.
     """
     path = kept_file(uri, start, stop)
-    if (data := _KEEPER.waiting.get(path)) is not None:
+    if (data := waiting(uri, start, stop)) is not None:
         return data
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         return path.read_bytes()
@@ -53,6 +53,11 @@ def published(uri: str, start: int | None = None, stop: int | None = None) -> by
         raise FetchError(f"{uri} cannot be fetched: {error}") from error
     _KEEPER.keep(path, data)
     return data
+
+
+def waiting(uri: str, start: int | None = None, stop: int | None = None) -> bytes | None:
+    """What was fetched of it, while it waits to be written into the cache."""
+    return _KEEPER.waiting.get(kept_file(uri, start, stop))
 
 
 class _Keeper:
@@ -73,33 +78,35 @@ class _Keeper:
 
         Raises:
             FetchError: there can be no cache.
+            SettingsError: a setting of the cache makes no sense.
         """
         private_folder(path.parent)
+        limit = _limit(int(time.monotonic() / _LOOK_SECONDS))
         with self._lock:
             if path not in self.waiting and self._bytes + len(data) <= _WAITING_BYTES:
                 if self._thread is None:
                     self._thread = ThreadPoolExecutor(1, thread_name_prefix="scythe-keeping")
                 with contextlib.suppress(RuntimeError):  # the process is ending
-                    self._thread.submit(self._write, path, data)
+                    self._thread.submit(self._write, path, data, limit)
                     self.waiting[path] = data
                     self._bytes += len(data)
                     return
-        _keep(path, data)
+        _keep(path, data, limit)
 
-    def _write(self, path: Path, data: bytes) -> None:
+    def _write(self, path: Path, data: bytes, limit: int) -> None:
         try:
-            _keep(path, data)
+            _keep(path, data, limit)
         finally:
             with self._lock:
-                del self.waiting[path]
-                self._bytes -= len(data)
+                if self.waiting.pop(path, None) is not None:
+                    self._bytes -= len(data)
 
 
 _KEEPER = _Keeper()
 os.register_at_fork(after_in_child=_KEEPER.__init__)
 
 
-def _keep(path: Path, data: bytes) -> None:
+def _keep(path: Path, data: bytes, limit: int) -> None:
     staged = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
         with open(staged, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
@@ -107,14 +114,19 @@ def _keep(path: Path, data: bytes) -> None:
         staged.replace(path)
     except OSError:  # a full disk: it is read, and kept another time
         staged.unlink(missing_ok=True)
-    _bound_now_and_then(int(time.monotonic() / _LOOK_SECONDS))
+    _bound_now_and_then(int(time.monotonic() / _LOOK_SECONDS), limit)
 
 
 @lru_cache(maxsize=1)
-def _bound_now_and_then(moment: int) -> None:
+def _bound_now_and_then(moment: int, limit: int) -> None:
+    keep_bounded(limit)
+
+
+@lru_cache(maxsize=1)
+def _limit(moment: int) -> int:
     from scythe.settings import fetch_settings  # not where nothing is fetched
 
-    keep_bounded(fetch_settings().cache_size)
+    return fetch_settings().cache_size
 
 
-__all__ = ["kept_file", "published"]
+__all__ = ["kept_file", "published", "waiting"]

@@ -241,7 +241,7 @@ class _Environment:
     def settings(self) -> tuple[tuple[str, str], ...]:
         """Its variables for boto3, sorted."""
         # Compared as a whole: to ask for each variable takes fifty times as long.
-        now: dict[Any, Any] = os.environ._data  # pyright: ignore
+        now: Any = getattr(os.environ, "_data", os.environ)
         then, found = self._then
         if now != then:
             then = dict(now)

@@ -42,7 +42,7 @@ def attempted(root: str, call: Callable[[], T]) -> T:
         except (BaseError, FileNotFoundError) as error:
             if not again(error):
                 raise
-            got = _repeated(call, again)
+            got = _repeated(call, error, again)
         _ANSWERED.add(found)
         return got
     except FileNotFoundError as error:
@@ -56,12 +56,15 @@ def attempted(root: str, call: Callable[[], T]) -> T:
         raise kind(explained(error, root)) from error
 
 
-def _repeated(call: Callable[[], T], again: Callable[[Exception], bool]) -> T:
-    """What `call` gives in the end; only what has failed comes here: to begin with this costs a tenth of a request."""
+def _repeated(call: Callable[[], T], failed: Exception, again: Callable[[Exception], bool]) -> T:
+    """What `call` gives in the end, after a pause: it has failed once. To begin here would cost each request a tenth of it."""
     import stamina
 
+    known = [failed]
     for attempt in stamina.retry_context(on=again, attempts=None, timeout=None, wait_max=_LONGEST_WAIT_SECONDS):
         with attempt:
+            if known:
+                raise known.pop()
             return call()
     raise AssertionError("unreachable")
 
