@@ -18,7 +18,8 @@ from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.cli import main
 from scythe.cli.app import names_like
-from scythe.engines.options import SlurmOptions
+from scythe.engines.local import LocalEngine
+from scythe.engines.options import LocalOptions, SlurmOptions
 from scythe.engines.start import options_told
 from scythe.errors import AllocationError, SettingsError
 from scythe.record.attempts import attempts
@@ -227,10 +228,16 @@ def test_resume_with_errors_runs_what_failed_as_well(root: Path, cli: CLI) -> No
     assert scythe.read("halve")["y"].to_list() == [0.0, 0.5, 1.0, 1.5, 2.0]
 
 
-def test_resume_goes_on_where_it_is_told_to_with_the_options_that_it_is_told(root: Path, cli: CLI) -> None:
+def test_resume_goes_on_where_it_is_told_to_with_the_options_that_it_is_told(
+    root: Path, cli: CLI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+    start = LocalEngine.start
+    monkeypatch.setattr(LocalEngine, "start", lambda engine, work: given.append(work.options) or start(engine, work))
     run = stopped()
     assert cli("resume", run.experiment_id, "--engine", "local", "--option", "workers=1")[0] == 0
     assert (run.status, run.attempts[-1].engine) == ("finished", "local")
+    assert given == [LocalOptions(workers=1)]
 
 
 @pytest.mark.parametrize(

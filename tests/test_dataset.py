@@ -7,12 +7,15 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from enum import Enum
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,9 +28,11 @@ from scythe.errors import ForkError, InputError, NotFoundError, ReadError, State
 from scythe.loaders.batches import Batches
 from scythe.loaders.decoding import put
 from scythe.loaders.hashing import hash_rows, order_of, splitmix64
+from scythe.loaders.pinned import pinned
 from scythe.loaders.sources import Slices
 from scythe.registry import ExperimentRegistry
 from scythe.remote import forks
+from scythe.settings import storage
 from scythe.utils.filesys import FileReference
 
 
@@ -64,6 +69,19 @@ def heat(spec: House, tempdir: Path) -> Heat:
     return Heat(
         load=10 / spec.r_value, ok=spec.storeys > 1, hourly=tempdir / "hourly.npy", dataframes={"monthly": frame}
     )
+
+
+class Later(ExperimentInputSpec):
+    r_value: float
+    storeys: str
+
+
+class LaterLoad(ExperimentOutputSpec):
+    load: float
+
+
+def later(spec: Later) -> LaterLoad:
+    return LaterLoad(load=spec.r_value)
 
 
 @pytest.fixture
@@ -221,9 +239,10 @@ def test_rows_are_chosen_by_an_expression_and_those_without_a_value_are_left_out
         pl.col("roof").is_first_distinct(),
         pl.col("load").shift(1) > pl.col("load"),
         pl.int_range(pl.len()) < 3,
+        pl.any_horizontal(cs.float() > 9),
         pl.lit(True),
     ],
-    ids=["mean", "top", "first", "shift", "place", "all"],
+    ids=["mean", "top", "first", "shift", "place", "selected", "all"],
 )
 def test_an_expression_is_of_all_rows_together_however_many_are_read_at_once(
     house: BaseExperiment, monkeypatch: pytest.MonkeyPatch, where: pl.Expr
@@ -234,6 +253,37 @@ def test_an_expression_is_of_all_rows_together_however_many_are_read_at_once(
     rows = scythe.read("heat", run="all").filter(where)
     ds = scythe.dataset("heat", run="all", x=["r_value"], where=where)
     assert [float(ds[i]["x"][0]) for i in range(len(ds))] == rows["r_value"].to_list()
+
+
+def test_rows_are_the_same_in_however_many_pieces_they_lie(
+    house: BaseExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allocated(house, specs(20), "bumpmajor")
+    rows = scythe.read("heat")
+    parts = [rows[a:b] for a, b in pairwise((0, 3, 4, 11, 20))]
+    run = replace(pinned(storage(), "heat", None, None)[0], result=None, rows=pl.concat(parts, rechunk=False))
+    for piece in (1, 100):
+        monkeypatch.setattr("scythe.loaders.pinned._PIECE_ROWS", piece)
+        found = [*run.blocks(["r_value", "load", "no_such"], 7)]
+        assert (len(found) > 3) == (piece == 1), "of three blocks"
+        assert all(frame.height for _, frame in found)
+        assert [start for start, _ in found] == [0, *accumulate(frame.height for _, frame in found)][:-1]
+        assert pl.concat(frame for _, frame in found)["r_value", "load"].equals(rows["r_value", "load"])
+
+
+def test_an_expression_that_cannot_be_asked_of_all_rows_is_refused(
+    house: BaseExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allocated(house, specs(3), "bumpmajor")
+    monkeypatch.setattr(ExperimentRegistry, "_experiments", {})
+
+    other = BaseExperiment(ExperimentRegistry.Register(name="heat", retries=0)(later))
+    allocated(other, pl.DataFrame({"r_value": [1.0], "storeys": ["1"]}), "bumpmajor")
+    with pytest.raises(ReadError, match="'storeys', and runs differ in it"):
+        len(scythe.dataset("heat", "all", run="all", x="r_value", where=pl.col("storeys") == "1"))
+    assert len(scythe.dataset("heat", "all", run="all", x="r_value", where=pl.col("r_value") < 2)) == 2
+    with pytest.raises(ReadError, match="cannot be asked of the rows"):
+        len(scythe.dataset("heat", "v1.0.0", x="r_value", where=pl.col("r_value") == pl.col("roof").str.to_date()))
 
 
 def test_files_of_unequal_shapes_are_refused_by_name_or_come_as_a_list(house: BaseExperiment) -> None:

@@ -351,6 +351,14 @@ def served(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         yield server
 
 
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> int:
+    """So many bytes are asked of a shard at once."""
+    for module in ("shards", "files", "batches"):
+        monkeypatch.setattr(f"scythe.loaders.{module}.BLOCK_BYTES", 512)
+    return 512
+
+
 def epoch(batches: Any, number: int) -> list[int]:
     found = list[int]()
     for batch in batches.at(number):
@@ -403,10 +411,8 @@ def test_what_a_process_has_fetched_the_next_one_takes_from_the_cache(
 
 
 def test_blocks_that_failed_are_asked_for_again_by_the_next_epoch(
-    served: FolderS3, walls: BaseExperiment, monkeypatch: pytest.MonkeyPatch
+    served: FolderS3, small_blocks: int, walls: BaseExperiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("shards", "files", "batches"):
-        monkeypatch.setattr(f"scythe.loaders.{module}.BLOCK_BYTES", 512)
     allocated(walls, 60)
     batches = scythe.dataset("walls", x=["x"], y=scythe.File("hourly")).batches(6, seed=1)
     batches.assembled(np.arange(1))
@@ -471,14 +477,12 @@ def test_a_cache_that_cannot_be_written_is_an_error_at_once(
 
 
 def test_blocks_that_stay_in_memory_no_longer_are_asked_for_once_all_the_same(
-    served: FolderS3, walls: BaseExperiment, monkeypatch: pytest.MonkeyPatch
+    served: FolderS3, small_blocks: int, walls: BaseExperiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("shards", "files", "batches"):
-        monkeypatch.setattr(f"scythe.loaders.{module}.BLOCK_BYTES", 512)
     for module in ("shards", "batches"):
         monkeypatch.setattr(f"scythe.loaders.{module}.FRESH_BYTES", 1024)
     run = allocated(walls, 60)
-    blocks = sum(-(-run.objects.size(run.key.shard(name)) // 512) for name in shard_files(run))
+    blocks = sum(-(-run.objects.size(run.key.shard(name)) // small_blocks) for name in shard_files(run))
     for options in ({}, {"memory": 2048}, {"shuffle": False}):
         clear()
         anew = scythe.dataset("walls", x=["x"], y=scythe.File("hourly")).batches(6, seed=1, **options)
@@ -495,10 +499,8 @@ def test_a_chunk_of_packed_files_is_one_request(served: FolderS3, walls: BaseExp
 
 
 def test_windows_of_blocks_are_shuffled_within_and_can_be_gone_on_with(
-    served: FolderS3, walls: BaseExperiment, monkeypatch: pytest.MonkeyPatch
+    served: FolderS3, small_blocks: int, walls: BaseExperiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("shards", "files", "batches"):
-        monkeypatch.setattr(f"scythe.loaders.{module}.BLOCK_BYTES", 512)
     allocated(walls, 60)
     ds = scythe.dataset("walls", x=["x"], y=scythe.File("hourly"))
     batches = ds.batches(6, seed=1, memory=2048)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from types import MappingProxyType
-from typing import Any, get_origin
+from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -111,7 +111,8 @@ def options_told(name: str, told: Iterable[str]) -> EngineOptions:
                 f"{text!r} is no option of the engine {name!r}{meant(option, list(fields))}: write NAME=VALUE; {there}"
             )
         given[option] = value
-        if get_origin(fields[option].annotation) in (tuple, list, dict):
+        kind = fields[option].annotation
+        if {get_origin(one) for one in (kind, *get_args(kind))} & {tuple, list, dict}:  # or none of it
             try:
                 given[option] = json.loads(value)
             except ValueError as error:

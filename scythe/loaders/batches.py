@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from scythe.errors import ReadError, StateError
-from scythe.loaders.files import Files, Packs
+from scythe.loaders.files import Files
 from scythe.loaders.hashing import order_of, order_of_blocks
 from scythe.loaders.pinned import Pin
 from scythe.loaders.shards import BLOCK_BYTES, FRESH_BYTES
@@ -154,10 +154,11 @@ class Batches:
         for source in self.dataset.sources.values():
             yield (source.whole, source.positions) if isinstance(source, Part) else (source, None)
 
-    def _awaited(self) -> list[tuple[Packs, Files, np.ndarray | None]]:
-        """The groups of packed files that are waited for: where the files lie, and the positions of those that are drawn."""
-        files = [(source, rows) for source, rows in self._wholes() if isinstance(source, Files) and not source.is_local]
-        return [(packs, source, rows) for source, rows in files if (packs := source.packs) is not None]
+    def _awaited(self) -> Iterator[tuple[Files, np.ndarray | None]]:
+        """The groups of packed files that are waited for, and the positions of those that are drawn (None: all)."""
+        for source, rows in self._wholes():
+            if isinstance(source, Files) and not source.is_local and source.packs is not None:
+                yield source, rows
 
     @cached_property
     def farther(self) -> int:
@@ -165,19 +166,19 @@ class Batches:
         scattered = self.shuffle and self.memory is None
         rows = [
             BLOCK_BYTES if scattered and packs.sizes.sum() > FRESH_BYTES else packs.length.mean()
-            for packs, _, _ in self._awaited()
-            if len(packs.length)
+            for source, _ in self._awaited()
+            if (packs := source.packs) is not None and len(packs.length)
         ]
         return int(_AHEAD_BYTES / (max(rows) * self.size)) if any(rows) else 0
 
     def ready(self, rows: np.ndarray) -> None:
         """Begins to fetch the blocks that packed files of some rows lie in."""
-        for _, source, of in self._awaited():
+        for source, of in self._awaited():
             source.ready(rows if of is None else of[rows])
 
     def leave(self) -> None:
         """Gives up what was to be fetched ahead."""
-        for _, source, _ in self._awaited():
+        for source, _ in self._awaited():
             source.leave()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -156,10 +156,9 @@ class Files:
         form = self._first[1] if len(self.rows) else None
         out = np.empty((len(at), *shape), form.dtype if form is not None else self.dtype)
         one = self._straight(form, out, at) if form is not None else self._decoded(out, at)
-        fetched = self.packs is not None and bool(
-            (self.packs.shard[at] >= 0).all()
-        )  # or on its way, by threads of its own
-        if form is not None and (self.is_local or fetched):  # batches are read ahead by threads already
+        # What is packed is fetched by threads of its own; and batches are read ahead by threads already.
+        packed = self.packs is not None and bool((self.packs.shard[at] >= 0).all())
+        if form is not None and (self.is_local or packed):
             one(range(len(at)))
         else:
             list(pool.map(one, np.array_split(np.arange(len(at)), min(len(at), _REMOTE_THREADS) or 1)))
@@ -288,7 +287,9 @@ class Files:
 
     def leave(self) -> None:
         """Gives up the blocks that nobody has begun to fetch yet."""
-        self._blocks.leave()
+        with self._lock:
+            blocks = self._blocks
+        blocks.leave()
 
     def _shard(self, number: int) -> Shard:
         found = self._shards.get(number)

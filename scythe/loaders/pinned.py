@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,8 @@ ROW_TABLES = ("scalars", "result_file_refs", "tasks")
 
 #: A table of a bucket up to this size is fetched whole.
 _SMALL_BYTES = 1 << 20
+#: Columns that lie in shorter pieces are joined before they are used.
+_PIECE_ROWS = 16 * 1024
 #: What names a pinned gather: version, folder of the run, gather (None: the run was not finished).
 Pin = tuple[str, str, str | None]
 
@@ -196,11 +199,12 @@ class PinnedRun:
                 assert waiting is not None
                 now = waiting.result()
                 waiting = ahead.submit(block, start + rows) if start + rows < self.height else None
-                # As it lies in memory, or each look at a column as an array would copy it.
-                done = 0
-                for piece in now.to_series(0).get_chunks():
-                    yield start + done, now.slice(done, len(piece))
-                    done += len(piece)
+                # As it lies in memory, or each look at a column as an array would copy it; in one piece where it lies in many.
+                pieces = now.to_series(0).chunk_lengths()
+                if len(pieces) * _PIECE_ROWS > now.height:
+                    now, pieces = now.rechunk(), [now.height]
+                for first, length in zip(accumulate(pieces, initial=0), pieces, strict=False):
+                    yield start + first, now.slice(first, length)
 
     def columns(self, names: Sequence[str]) -> dict[str, pl.Series | None]:
         """The values of columns, those of the scalars read together."""
@@ -232,17 +236,22 @@ def pinned(objects: Objects, name: str, version: Any, run: Any) -> list[PinnedRu
         ForkError: in a process that was forked beside running threads.
     """
     check_fork()
-    find = finished_runs if is_all(version) or is_all(run) else one_run
-    looks: list[Callable[[], Any]] = [lambda: renames_now(objects, name), lambda: find(objects, name, version, run)]
+
+    def find() -> list[tuple[RunKey, RunResult | None]]:
+        if is_all(version) or is_all(run):
+            return [*finished_runs(objects, name, version, run)]
+        return [one_run(objects, name, version, run)]
+
+    looks: list[Callable[[], Any]] = [lambda: renames_now(objects, name), find]
     renames, found = objects.each(lambda look: look(), looks)  # over a network at once
-    if find is finished_runs:
-        return [PinnedRun(objects, key, result, renames) for key, result in found]
-    key, result = found
+    return [_pinned(objects, key, result, renames) for key, result in found]
+
+
+def _pinned(objects: Objects, key: RunKey, result: RunResult | None, renames: Renames) -> PinnedRun:
     if result is not None:
-        return [PinnedRun(objects, key, result, renames)]
-    plan = RunPlan.load(objects, key)
-    rows = scan_parts(plan, "scalars", renames.of("scalars")).collect()
-    return [PinnedRun(objects, key, None, renames, rows)]
+        return PinnedRun(objects, key, result, renames)
+    rows = scan_parts(RunPlan.load(objects, key), "scalars", renames.of("scalars")).collect()
+    return PinnedRun(objects, key, None, renames, rows)
 
 
 def at_pins(objects: Objects, name: str, pins: Sequence[Pin]) -> list[PinnedRun]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,12 +16,12 @@ from scythe.loaders.arrays import any_missing, assign, categories, check_column,
 from scythe.loaders.files import Files
 from scythe.loaders.groups import Columns, File, Frame, Group
 from scythe.loaders.pinned import PinnedRun, Rows
+from scythe_catalog.schema import TableSchema, clashes
 
 #: Rows of a run that are read at once.
 _BLOCK_ROWS = 512 * 1024
-#: A column beside those that `where` asks for: as many rows as there are.
-_PLACE = "__place"
 _CACHED_ROWS = 16 * 1024
+_TAKEN = "__taken"
 
 
 class Source(Protocol):
@@ -153,9 +154,6 @@ def load(
         InputError: a column that is no number, or rows that miss a value.
         ReadError: `where` is no condition.
     """
-    asked = list(dict.fromkeys(where.meta.root_names())) if where is not None else []
-    for name in asked:
-        check_column(runs, name, "where")
     total = sum(run.height for run in runs)
     columns = {n: g for n, g in groups.items() if isinstance(g, Columns)}
     filling = {name: _Filling.of(name, group, runs, total, dtype) for name, group in columns.items()}
@@ -166,7 +164,7 @@ def load(
         if isinstance(g, File) and any(r.table_of(g.column) for r in runs)
     ]
     rows, done = Rows(np.empty(total, np.int32), np.empty(total, np.int64)), 0
-    taken, before = _taken(runs, where, asked), 0
+    taken, before = _taken(runs, where) if where is not None else None, 0
     for i, run in enumerate(runs):
         lacking = _Lacking(run, missing == "raise")
         for start, frame in run.blocks([column for _, column in needed], _BLOCK_ROWS):
@@ -181,38 +179,48 @@ def load(
     return Loaded(Rows(rows.run[:done], rows.at[:done]), {name: fill.array(done) for name, fill in filling.items()})
 
 
-def _taken(runs: Sequence[PinnedRun], where: pl.Expr | None, asked: Sequence[str]) -> np.ndarray | None:
-    """Which rows of all runs `where` takes: of all together, since it may ask for a mean, or for the first of its kind."""
-    if where is None:
-        return None
+def _taken(runs: Sequence[PinnedRun], where: pl.Expr) -> np.ndarray:
+    """Which rows of all runs `where` takes: of all together, since it may ask for a mean, or for the first of its kind.
+
+    Raises:
+        NotFoundError: it asks for a column that is not there.
+        InputError: for one that has another unit in one run than in another.
+        ReadError: for one of other values; or it is no condition.
+    """
+    asked = where.meta.root_names()
+    if where.meta.has_multiple_outputs():  # pl.all() and selectors: of inputs and outputs
+        asked += [name for run in runs for name in run.schemas["scalars"].names]
+    asked = list(dict.fromkeys(asked))
+    for name in asked:
+        check_column(runs, name, "where")
+        there = [found for run in runs if (found := run.column_of(name)) is not None]
+        for one, other in pairwise(there):
+            if told := clashes(TableSchema((one,)), TableSchema((other,))):
+                raise ReadError(f"where= asks for {name!r}, and runs differ in it: {told[0]}: take runs of one version")
     frames = [_asked(run, asked) for run in runs]
-    if (
-        len({tuple(frame.dtypes) for frame in frames}) > 1
-    ):  # categories of two versions may differ, which are compared as texts all the same
+    if len({tuple(frame.dtypes) for frame in frames}) > 1:
+        # Categories of two versions may differ; they are compared as texts all the same.
         frames = [frame.with_columns(cs.by_dtype(pl.Categorical, pl.Enum).cast(pl.String)) for frame in frames]
     try:
-        frame = pl.concat(frames, how="vertical_relaxed")
+        found = pl.concat(frames, how="vertical_relaxed").with_columns(where.alias(_TAKEN))
     except pl.exceptions.PolarsError as error:
-        raise ReadError(f"where= asks for columns of which runs have different types: {error}") from error
-    taken = frame.select(_PLACE, where.alias("_")).get_column("_")
+        raise ReadError(f"where= cannot be asked of the rows: {error}") from error
+    taken = found[_TAKEN]
     if taken.dtype != pl.Boolean:
         raise ReadError(f"where= gives {taken.dtype}, not true or false for each row")
     return taken.fill_null(False).to_numpy()
 
 
 def _asked(run: PinnedRun, names: Sequence[str]) -> pl.DataFrame:
-    """Columns of a run, and the place of each row; what it lacks is null."""
+    """Columns of a run, what it lacks null; its places where none is asked for: as many rows as there are."""
+    if not names:
+        return pl.DataFrame({"": np.arange(run.height)})
     nothing = pl.repeat(None, run.height, dtype=pl.Null, eager=True)
-    found = {name: nothing if values is None else values for name, values in run.columns(names).items()}
-    return pl.DataFrame({_PLACE: np.arange(run.height), **found})
+    return pl.DataFrame({n: nothing if values is None else values for n, values in run.columns(names).items()})
 
 
 def _kept(
-    frame: pl.DataFrame,
-    at: np.ndarray,
-    taken: np.ndarray | None,
-    needed: Sequence[tuple[str, str]],
-    lacking: _Lacking,
+    frame: pl.DataFrame, at: np.ndarray, taken: np.ndarray | None, needed: Sequence[tuple[str, str]], lacking: _Lacking
 ) -> tuple[pl.DataFrame, np.ndarray]:
     """The rows of a block, and their positions, that `where` takes and that miss nothing."""
     if taken is not None:

@@ -44,9 +44,8 @@ def one_run(objects: Objects, name: str, version: Any, run: Any) -> tuple[RunKey
             result = finished_result(objects, key)
             if result is not None:
                 return key, result
-        if any(
-            objects.exists(key.manifest) for key in reversed(keys)
-        ):  # else an allocation that was killed has left it
+        # Where no run has a manifest, an allocation that was killed has left the version.
+        if any(objects.exists(key.manifest) for key in reversed(keys)):
             raise _none_finished(objects, name, named, keys)
     raise _none_finished(objects, name, versions[0], [])
 

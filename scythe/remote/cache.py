@@ -1,8 +1,9 @@
 """The folder of fetched files, which all processes of a user share: whole files, one download each, bounded, private.
 
-`<folder>/<address>/<content>/<name>` holds the files that are handed out; `<folder>/published/` objects of runs that never change (and
-ranges of them), many to a folder; what is known of an address, locks, and what living processes were handed lie in `<folder>/.state`. Removes the least recently used files first, and never one that a process was handed
-that still lives. Knows nothing of servers; writes nowhere else.
+`<folder>/<address>/<content>/<name>` holds the files that are handed out, `<folder>/published/` objects of runs that never change (and
+ranges of them), many to a folder. What is known of an address, locks, and what living processes were handed lie in `<folder>/.state`.
+Removes the least recently used files first (of published ones those that came first), and never one that a process was handed that
+still lives. Knows nothing of servers; writes nowhere else.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def published(uri: str, start: int | None = None, stop: int | None = None) -> by
         FetchError: it is gone, cut short, or its bucket cannot be reached.
     """
     path = kept_file(uri, start, stop)
-    if (data := waiting(uri, start, stop)) is not None:
+    if (data := _KEEPER.waiting.get(path)) is not None:
         return data
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         return path.read_bytes()

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-import numpy as np
-import polars as pl
 from pydantic import Field
+from sampled import sample
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.registry import ExperimentRegistry
-
-ECONOMIZERS = ["NoEconomizer", "DifferentialDryBulb", "DifferentialEnthalpy"]
 
 
 class BuildingSimulationInput(ExperimentInputSpec):
@@ -41,21 +38,6 @@ def simulate_energy(input_spec: BuildingSimulationInput) -> BuildingSimulationOu
     """Does no work."""
     return BuildingSimulationOutput(
         heating=17.2, cooling=15.3, lighting=input_spec.lpd, equipment=13.8, fans=14.2, pumps=1.4
-    )
-
-
-def sample(n: int) -> pl.DataFrame:
-    """`n` buildings, the same ones every time."""
-    rng = np.random.default_rng(0)
-    return pl.DataFrame(
-        {
-            "experiment_id": ["placeholder"] * n,
-            "sort_index": np.arange(n),
-            "r_value": rng.uniform(0, 15, n),
-            "lpd": rng.uniform(0, 20, n),
-            "setpoint": rng.uniform(12, 30, n),
-            "economizer": rng.choice(ECONOMIZERS, n),
-        }
     )
 
 

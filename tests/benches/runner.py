@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, Field
+from sampled import sample
 
 WORKERS, CHUNK = 2, 5000
-ECONOMIZERS = ["NoEconomizer", "DifferentialDryBulb", "DifferentialEnthalpy"]
 
 
 class Building(BaseModel):
@@ -45,21 +44,6 @@ class Energy(BaseModel):
 
 def simulate(building: Building) -> Energy:
     return Energy(heating=17.2, cooling=15.3, lighting=building.lpd, equipment=13.8, fans=14.2, pumps=1.4)
-
-
-def sample(n: int) -> pl.DataFrame:
-    """The same buildings as those of `building.py`."""
-    rng = np.random.default_rng(0)
-    return pl.DataFrame(
-        {
-            "experiment_id": ["placeholder"] * n,
-            "sort_index": np.arange(n),
-            "r_value": rng.uniform(0, 15, n),
-            "lpd": rng.uniform(0, 20, n),
-            "setpoint": rng.uniform(12, 30, n),
-            "economizer": rng.choice(ECONOMIZERS, n),
-        }
-    )
 
 
 def called(frame: pl.DataFrame) -> pa.Table:

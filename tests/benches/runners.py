@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import resource
 import shutil
 import signal
 import statistics
@@ -17,10 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-IDLE = os.getloadavg()[0] < 1
+from bench import HERE, IDLE, children
+
 LIMIT_SECONDS = 60.0
 #: Scythe's own, then each package's ways: by hand in chunks, an input at a time.
 WAYS = {
@@ -37,12 +35,6 @@ WAYS = {
     "exca_chunks": "exca, chunks by hand",
     "exca_one": "exca",
 }
-
-
-def children() -> float:
-    """CPU seconds of all processes that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def measured(way: str, python: str, n: int) -> tuple[float, float]:
