@@ -131,15 +131,26 @@ class Collector:
         took = time.monotonic() - started
         self._next_flush = time.monotonic() + max(_FIRST_FLUSH_SECONDS, took / _FLUSH_SHARE)
 
-    def hand_over(self) -> list[str]:
-        """Makes what is held survive this process; the names of the parts that readers do not see yet, for another to show."""
+    def hand_over(self, most: int) -> tuple[ChunkResult | None, list[str]]:
+        """What is held, where it has `most` bytes at most, for another to hold; else it is made to survive this process.
+
+        With it the names of the parts that readers do not see yet, for another to show.
+        """
+        small = self._held.joined() if self._held and not self._held.files and self._held.bytes <= most else None
+        if small is not None:
+            self._held.clear()
         self.flush(show=False)
         parts, self._unshown = self._unshown, []
-        return [part.name for part in parts]
+        return small, [part.name for part in parts]
 
-    def show_later(self, names: Iterable[str]) -> None:
-        """Shows parts that others have counted, when it is time to show one's own."""
+    def take_over(self, small: Iterable[ChunkResult], names: Iterable[str]) -> None:
+        """Holds the rows and shows the parts, when it is time to, that others have counted and handed over."""
+        for result in small:
+            if self.is_new(result.first):
+                self._held.add(result)
         self._unshown += parts_named(self.plan, names)
+        if self._held.bytes > _MAX_HELD_BYTES:
+            self.flush()
 
     def keep(self, error: BaseException) -> None:
         """`flush`, where an error ends the work: that is what is told, and what keeps this from succeeding is a note on it."""

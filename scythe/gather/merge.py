@@ -72,7 +72,9 @@ class _Cursor:
     """The place in one source up to which its rows are taken."""
 
     def __init__(self, source: Source) -> None:
-        self._batches = source.batches()
+        self._batches = (b for b in source.batches() if b.num_rows)
+        self._end = source.last
+        self._next: pa.Table | None = None
         self.rows: pa.Table | None = None
         self._advance()
 
@@ -81,12 +83,19 @@ class _Cursor:
         return self.rows is None
 
     def _advance(self) -> None:
-        self.rows = next((b for b in self._batches if b.num_rows), None)
+        self.rows, self._next = self._next if self._next is not None else next(self._batches, None), None
         self.keys = _keys(self.rows) if self.rows is not None else np.empty(0, np.int64)
+        if self.rows is not None and self.last >= self._end:
+            self._next = next(self._batches, None)  # the rows of its last input may lie in several batches
 
     @property
     def last(self) -> int:
         return int(self.keys[-1])
+
+    @property
+    def is_last(self) -> bool:
+        """Whether there is nothing behind the buffered rows."""
+        return self.last >= self._end and self._next is None
 
     def upto(self, bound: int) -> pa.Table:
         """Takes the buffered rows of keys up to `bound`."""
@@ -110,7 +119,9 @@ def merged(sources: Iterable[Source]) -> Iterator[pa.Table]:
             active += [] if cursor.over else [cursor]
         if not active:
             return
-        bound = min(c.last for c in active)
+        # What is behind the buffered rows, and what waits, may begin there: all rows before are at hand.
+        unseen = [c.last for c in active if not c.is_last] + [s.first - 1 for s in waiting[-1:]]
+        bound = min(unseen, default=max(c.last for c in active))
         slices = [rows for c in active if (rows := c.upto(bound)).num_rows]
         active = [c for c in active if not c.over]
         yield slices[0] if len(slices) == 1 else sorted_rows(pa.concat_tables(slices))

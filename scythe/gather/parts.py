@@ -157,6 +157,10 @@ class Rows:
             for tables in groups:
                 yield name, sorted_rows(pa.concat_tables(tables))
 
+    def joined(self) -> ChunkResult:
+        """All rows in memory as those of one chunk."""
+        return ChunkResult(self.rows, self.errors, list(self.tables()))
+
     def clear(self) -> None:
         """Forgets everything."""
         self._tables.clear()

@@ -19,7 +19,8 @@ from scythe.leaf.rows import ChunkResult
 from scythe.record.plan import RunPlan
 from scythe_catalog.compute import pc
 
-_INLINE_BYTES = 128 * 1024
+#: Tables of a chunk that have more bytes do not travel with a task.
+INLINE_BYTES = 128 * 1024
 
 #: JSON of one chunk: counts, seconds in the function, and either `tables` or `part`.
 Packed = dict[str, Any]
@@ -35,7 +36,7 @@ class Packing:
     def pack(self, result: ChunkResult) -> Packed:
         """The rows of a chunk as JSON; many rows become a part of the run."""
         counts = {"rows": result.rows, "errors": result.errors, "seconds": _seconds(result)}
-        if sum(table.nbytes for _, table in result.tables) > _INLINE_BYTES:
+        if sum(table.nbytes for _, table in result.tables) > INLINE_BYTES:
             rows = Rows()
             rows.add(result)
             return {**counts, "part": write_part(self._plan, f"{self._prefix}-{uuid.uuid4().hex}", rows).name}
@@ -51,7 +52,7 @@ class Packing:
     def repack(self, packed: list[Packed]) -> list[Packed]:
         """The same results; those that are too large together for a task's output become one part."""
         inline = [p for p in packed if "tables" in p]
-        if sum(len(text) for p in inline for _, *texts in p["tables"] for text in texts) <= 2 * _INLINE_BYTES:
+        if sum(len(text) for p in inline for _, *texts in p["tables"] for text in texts) <= 2 * INLINE_BYTES:
             return packed
         whole = ChunkResult()
         for one in inline:

@@ -7,7 +7,7 @@ another worker finds it and goes on with it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -100,14 +100,16 @@ def store_trigger(objects: Objects, key: RunKey, number: int, workflow_run_id: s
     objects.write(key.trigger(number), dump({"workflow_run_id": workflow_run_id}))
 
 
-def is_alone(objects: Objects, key: RunKey, number: int, path: Sequence[int]) -> bool:
-    """Whether a node was left without slots for the nodes below it, and runs all their leaves itself."""
-    return objects.exists(key.alone(number, path))
+def load_given_up(objects: Objects, key: RunKey, number: int, path: Sequence[int]) -> frozenset[int]:
+    """Which of the nodes right below a node were left without slots, so that it runs their leaves itself."""
+    with contextlib.suppress(FileNotFoundError):
+        return frozenset(_load(objects, key.alone(number, path))["children"])
+    return frozenset()
 
 
-def store_alone(objects: Objects, key: RunKey, number: int, path: Sequence[int]) -> None:
-    """Writes that a node runs the leaves of all nodes below it itself, and that no other node does."""
-    objects.write(key.alone(number, path), dump({}))
+def store_given_up(objects: Objects, key: RunKey, number: int, path: Sequence[int], children: Iterable[int]) -> None:
+    """Writes that a node runs the leaves of some of the nodes right below it itself, and that those do not."""
+    objects.write(key.alone(number, path), dump({"children": sorted(children)}))
 
 
 def load_failure(objects: Objects, key: RunKey) -> str | None:

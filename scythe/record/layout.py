@@ -185,7 +185,7 @@ class RunKey:
         return f"{self.path}/scatter-gather/input/turns/{number:06d}-trigger.json"
 
     def alone(self, number: int, path: Iterable[int]) -> str:
-        """Says that a node of an attempt on a cluster runs all leaves below it itself."""
+        """Says of which nodes below it a node of an attempt on a cluster runs the leaves itself."""
         return f"{self.path}/scatter-gather/input/turns/{number:06d}-alone-{'_'.join(map(str, path))}.json"
 
     def failure(self, number: int) -> str:

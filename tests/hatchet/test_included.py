@@ -33,7 +33,7 @@ from tests.cluster import (
     wait_until_served,
 )
 
-N = 12
+N = 20
 
 INCLUDED = f"""
 import json
@@ -47,6 +47,7 @@ import scythe
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.registry import ExperimentRegistry
+from scythe.scatter_gather import RecursionMap
 
 hatchet = Hatchet()
 
@@ -89,7 +90,7 @@ ExperimentRegistry.Include(flow)
 
 if __name__ == "__main__":
     specs = [Order(experiment_id="", sort_index=i, x=i) for i in range({N})]
-    run, ref = BaseExperiment(double).allocate(specs)
+    run, ref = BaseExperiment(double).allocate(specs, recursion_map=RecursionMap(factor=2, max_depth=1))
     result = ref.result(timeout={PATIENCE})
     rows, errors = scythe.read("double_NAME"), scythe.read("double_NAME", table="errors")
     flow_run, flow_ref = BaseExperiment(flow).allocate(specs[5])

@@ -17,6 +17,7 @@ from scythe.engines.hatchet.worker.scatter import WorkingNode
 from scythe.engines.hatchet.worker.threads import in_thread
 from scythe.errors import OutputError, RunError
 from scythe.leaf.leaf import Leaf
+from scythe.scatter_gather import Node
 from scythe_catalog.schema import arrow_to_models
 
 _BLOCK = 500
@@ -52,10 +53,14 @@ class ForeignNode(WorkingNode):
         return [by_row[row] for row in rows]
 
     async def _accept(self, arrived: list[tuple[Any, Outcome]]) -> None:
-        ended = {row: outcome for row, outcome in sorted(arrived) if outcome}
+        nodes = [(tag, outcome) for tag, outcome in arrived if isinstance(tag, Node)]
+        leaves = sorted((row, outcome) for row, outcome in arrived if not isinstance(row, Node))
+        ended = {row: outcome for row, outcome in leaves if outcome}
         if ended:
             await in_thread(lambda: self._keep(ended))
-        if len(ended) < len(arrived):  # this is how the engine tells of both
+        if nodes:
+            await super()._accept(nodes)
+        if len(ended) < len(leaves):  # this is how the engine tells of both
             raise RunError(f"a task of {self.payload.run} was cancelled, or waited too long for a worker")
 
     def _keep(self, outcomes: dict[int, Outcome]) -> None:

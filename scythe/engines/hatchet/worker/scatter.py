@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import json
 import logging
 import time
@@ -34,9 +35,9 @@ from scythe.engines.hatchet.worker.threads import in_thread
 from scythe.errors import RunCancelled, RunError
 from scythe.gather.error_limit import FIRST_INPUTS
 from scythe.gather.parts import Part
-from scythe.gather.payload import Packed
+from scythe.gather.payload import INLINE_BYTES, Packed
 from scythe.leaf.rows import ChunkResult
-from scythe.record.attempt_plan import accounts, is_alone, load_shape, store_alone, store_shape
+from scythe.record.attempt_plan import accounts, load_given_up, load_shape, store_given_up, store_shape
 from scythe.record.layout import RunKey
 from scythe.record.lease import Lease
 from scythe.scatter_gather import Node, RecursionMap, Shape, choose
@@ -62,13 +63,15 @@ def scatter_function(
 ) -> Callable[[ScatterInput, Any], Awaitable[dict[str, Any]]]:
     """The function of an experiment's scatter task on this worker."""
 
+    longest = timeouts().scatter_gather_execution
+
     async def scatter(payload: ScatterInput, context: DurableContext) -> dict[str, Any]:
         # The SDK would log each call of a durable task by its order, and refuse a retry whose order differs;
         # the keys of our children say which they are, in whatever order they are asked for.
         ctx_durable_context.set(None)
         try:
             work = _root(payload, context) if not payload.path else _inner(payload, context)
-            async with kept_alive(context), _limit():
+            async with kept_alive(context), _limit(longest):
                 return await stopping.unless(asyncio.ensure_future(work))
         except Exception as error:
             await settle(error, context)
@@ -91,15 +94,14 @@ def scatter_function(
             return {"parts": []}
         await node.take_up()
         await node.run()
-        return {"parts": await in_thread(node.collector.hand_over)}
+        return await in_thread(node.hand_over)
 
     return scatter
 
 
 @contextlib.asynccontextmanager
-async def _limit() -> AsyncGenerator[None]:
+async def _limit(limit: dt.timedelta | None) -> AsyncGenerator[None]:
     """Ends a node that lasts longer than the user allows; raises RunError."""
-    limit = timeouts().scatter_gather_execution
     clock = asyncio.timeout(limit.total_seconds() if limit is not None else None)
     try:
         async with clock:
@@ -137,6 +139,9 @@ class WorkingNode:
         self.collector = NodeCollector(plan, run.experiment, attempt.number, prefix=prefix, show=attempt.show)
         self._progress = f"{run.plan.key.progress}/{self._name}.json"
         self._told = 0.0
+        #: Which of the nodes right below are awaited, and of which this node runs the leaves itself.
+        self._nodes: frozenset[int] = frozenset()
+        self._given_up: frozenset[int] = frozenset()
         self.children = Children(metadata(self.payload.run, self.payload.turn, root=False))
         #: Of the probes: worker process -> start and seconds of each that it ran; None where nothing is measured.
         self._measured: dict[str, list[tuple[float, float]]] | None = None
@@ -144,6 +149,12 @@ class WorkingNode:
     async def take_up(self) -> None:
         """Goes on where an earlier try of this node has ended: its parts are there already."""
         await in_thread(lambda: self.collector.take_up(f"{self._name}-"))
+
+    def hand_over(self) -> dict[str, Any]:
+        """What an inner node returns: its rows where they are few, and the parts that hold the others."""
+        small, parts = self.collector.hand_over(INLINE_BYTES)
+        packing = self.loaded.prepared.packing
+        return {"pieces": [packing.pack(small)] if small is not None else [], "parts": parts}
 
     # --- planning -----------------------------------------------------------------------------------
 
@@ -193,22 +204,24 @@ class WorkingNode:
             node = shape.root(self.loaded.attempt.n)
             for k in self.payload.path:
                 node = node.child(k, shape.factor)
-            nodes = in_tree = len(node.children(shape.tree))
-            if nodes and await self._in_store(is_alone, self.payload.path):
-                nodes = 0
-            await (self._trigger_nodes(nodes) if nodes else self._trigger_leaves(shape, node))
+            below = node.children(shape.tree)
+            if below:
+                self._given_up = await self._in_store(load_given_up, self.payload.path)
+                await self._trigger_nodes(below)
+                await self._trigger_leaves_of(shape, below)
+            else:
+                await self._trigger((f"leaf-{i}", inputs) for i, inputs in enumerate(shape.leaves(node)))
             while self.children:
                 await self._collect()
-                if nodes and await self.children.all_queue():
+                if self._nodes and await self.children.all_queue():
                     await self._go_alone()
-                    await self._trigger_leaves(shape, node)
-                    nodes = in_tree = 0
+                    await self._trigger_leaves_of(shape, below)
                 if self.collector.is_due:
                     await in_thread(self.collector.flush)
-                if await self._tell() and nodes:
+                if await self._tell() and below:
                     await self._check_tree()
             await self._tell(last=True)
-            if in_tree:
+            if below:
                 await self._check_tree()
         except BaseException as error:
             await self._give_up()
@@ -228,20 +241,28 @@ class WorkingNode:
             "SCYTHE_WORKER_DURABLE_SLOTS says how many nodes may wait at once",
             self.payload.run, where,
         )  # fmt: skip
-        await self._in_store(store_alone, self.payload.path)
+        self._given_up |= self._nodes
+        await self._in_store(store_given_up, self.payload.path, self._given_up)
         await self.children.drop()
+        self._nodes = frozenset()
 
     async def is_given_up(self) -> bool:
         """Whether a node above runs this one's leaves itself, or has ended without it."""
-        above = [self.payload.path[:i] for i in range(len(self.payload.path))]
-        return any([await self._in_store(is_alone, path) for path in above])
+        path = self.payload.path
 
-    async def _in_store(self, look: Callable[[Objects, RunKey, int, tuple[int, ...]], T], path: tuple[int, ...]) -> T:
+        def look(objects: Objects, key: RunKey, number: int, path: tuple[int, ...]) -> bool:
+            return any(k in load_given_up(objects, key, number, path[:i]) for i, k in enumerate(path))
+
+        return await self._in_store(look, path)
+
+    async def _in_store(self, look: Callable[..., T], path: tuple[int, ...], *more: Any) -> T:
         plan = self.loaded.prepared.plan
-        return await asyncio.to_thread(look, plan.objects, plan.key, self.payload.turn, path)
+        return await asyncio.to_thread(look, plan.objects, plan.key, self.payload.turn, path, *more)
 
-    async def _trigger_leaves(self, shape: Shape, node: Node) -> None:
-        await self._trigger((f"leaf-{i}", inputs) for i, inputs in enumerate(shape.leaves(node)))
+    async def _trigger_leaves_of(self, shape: Shape, below: list[Node]) -> None:
+        """Triggers the leaves of those nodes below that were given up."""
+        for k in sorted(self._given_up):
+            await self._trigger((f"node-{k}-leaf-{i}", inputs) for i, inputs in enumerate(shape.leaves(below[k])))
 
     async def _trigger(self, leaves: Iterable[tuple[str, range]]) -> None:
         p = self.payload
@@ -252,9 +273,13 @@ class WorkingNode:
         )
         await self.children.trigger(self.tasks.leaf, wanted)
 
-    async def _trigger_nodes(self, count: int) -> None:
-        p = self.payload
-        wanted = (Child(f"node-{k}", p.model_copy(update={"path": (*p.path, k)})) for k in range(count))
+    async def _trigger_nodes(self, below: list[Node]) -> None:
+        """Triggers the nodes below but those that were given up."""
+        self._nodes = frozenset(range(len(below))) - self._given_up
+        wanted = (
+            Child(f"node-{k}", self.payload.model_copy(update={"path": below[k].path}), tag=below[k])
+            for k in sorted(self._nodes)
+        )
         await self.children.trigger(self.tasks.scatter, wanted)
 
     async def _collect(self) -> None:
@@ -272,24 +297,30 @@ class WorkingNode:
 
     async def _accept(self, arrived: list[tuple[Any, Outcome]]) -> None:
         packed: list[Packed] = []
+        handed: list[Packed] = []
         parts: list[str] = []
         failed: RunError | None = None
-        for _, output in arrived:
+        for tag, output in arrived:
             if isinstance(output, BaseException):
                 failed = RunError(f"a task of {self.payload.run} failed: {told(output)}")
             elif not output:  # this is how the engine tells of both
                 failed = RunError(f"a task of {self.payload.run} was cancelled, or waited too long for a worker")
+            elif isinstance(tag, Node):
+                handed += output.get("pieces", ())
+                parts += output["parts"]
+                self._nodes -= {tag.path[-1]}
             else:
-                packed += output.get("pieces", ())
-                parts += output.get("parts", ())
-        await in_thread(lambda: self._take(packed, parts))
+                packed += output["pieces"]
+        await in_thread(lambda: self._take(packed, handed, parts))
         if failed is not None:
             raise failed
 
-    def _take(self, packed: list[Packed], parts: list[str]) -> None:
-        self.collector.show_later(parts)
+    def _take(self, packed: list[Packed], handed: list[Packed], parts: list[str]) -> None:
+        unpack = self.loaded.prepared.packing.unpack
+        small = [found for one in handed if isinstance(found := unpack(one), ChunkResult)]
+        self.collector.take_over(small, parts)
         for one in packed:
-            found = self.loaded.prepared.packing.unpack(one)
+            found = unpack(one)
             if isinstance(found, Part):
                 self.collector.add_part(found)
             else:
@@ -315,7 +346,10 @@ class WorkingNode:
         nodes = self._name.removesuffix("root")
         with contextlib.suppress(OSError, BaseError):  # they are looked at again
             told = await asyncio.to_thread(accounts, plan.objects, plan.key, nodes)
-            self.collector.check_with([account for name, account in told.items() if name != self._name])
+            others = [name for name in told if name != self._name]
+            # The inputs of a node that was given up come in anew, by the root's own leaves.
+            again = tuple(f"{nodes}{k}_" for k in self._given_up)
+            self.collector.check_with([told[name] for name in others if not f"{name}_".startswith(again)])
 
     async def _tell(self, *, last: bool = False) -> bool:
         """Writes how far the node is, for those who wait for it; whether it was time to do so."""
