@@ -271,7 +271,8 @@ class ExperimentOutputSpec(BaseModel):
             `tasks`, `result_file_refs`, `logs` and `packs` are taken.
 
     Raises:
-        pydantic.ValidationError: a value does not fit its field; in a run that input is a row of `errors`.
+        pydantic.ValidationError: a value does not fit its field, or there is no such field, unless the model says
+            `model_config = ConfigDict(extra="ignore")`; in a run that input is a row of `errors`.
 
     Examples:
         >>> from pydantic import Field
@@ -283,7 +284,12 @@ class ExperimentOutputSpec(BaseModel):
         Energy(heating=55.0)
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    # Of the record of a run's models it is no part that other fields are refused.
+    model_config = ConfigDict(
+        arbitrary_types_allowed=True,
+        extra="forbid",
+        json_schema_extra=lambda schema: schema.pop("additionalProperties", None),
+    )
 
     dataframes: SkipJsonSchema[dict[str, Any]] = Field(default_factory=dict, repr=False)
 

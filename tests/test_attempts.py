@@ -5,13 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
+from pydantic import create_model
 
 import scythe
+from scythe.allocate import BaseExperiment
 from scythe.define.schemas import ExperimentSchemas
-from scythe.errors import RunDamaged
+from scythe.errors import RunDamaged, VersionError
 from scythe.record.attempt_plan import load_attempt_plan
 from scythe.record.attempts import latest_attempt
 from scythe.record.layout import RunKey
@@ -75,6 +78,44 @@ def _attempted(what: str, module: str) -> ExperimentRun:
     command = f"import sys; sys.path.insert(0, '.'); import {module}; {module}.{what}()"
     subprocess.run([sys.executable, "-c", command], check=True)
     return scythe.open_run("repaired")
+
+
+def _registered(x: Any, y: Any, *, broken: bool = False, **more: Any) -> BaseExperiment[Any, Any]:
+    """The experiment `changing` with fields of these types; `broken` fails for 1."""
+    given = create_model("Given", __base__=scythe.ExperimentInputSpec, x=x)
+    found = create_model("Found", __base__=scythe.ExperimentOutputSpec, y=y, **more)
+
+    def changing(spec: Any) -> Any:
+        if broken and spec.x == 1:
+            raise ValueError("broken")
+        return found(y=spec.x)
+
+    changing.__annotations__ = {"spec": given, "return": found}
+    return BaseExperiment(scythe.ExperimentRegistry.Register(name="changing", retries=0)(changing))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"x": int, "y": float, "z": (float, 0.0)}, "output.z: added"),
+        ({"x": int, "y": (float | None, None)}, "output.y: became optional"),
+        ({"x": int, "y": str}, "output.y: changed from float to str"),
+        ({"x": str, "y": float}, "input.x: changed from int to str"),
+    ],
+)
+def test_a_run_is_not_gone_on_with_by_other_models_and_stays_as_it_was(
+    changed: dict[str, Any], said: str, root: Path
+) -> None:
+    _registered(int, float, broken=True).allocate(pl.DataFrame({"x": [0, 1, 2]}), engine="local", workers=1)[1].result()
+
+    _registered(**changed)
+    run = scythe.open_run("changing")
+    with pytest.raises(VersionError, match=said):
+        run.retry_errors(engine="inline")
+    _registered(int, float)
+    run.retry_errors(engine="inline").result()
+
+    assert scythe.read("changing")["y"].to_list() == [0.0, 1.0, 2.0]
 
 
 def test_a_column_of_scythes_own_that_older_rows_lack_is_null_for_them(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from pydantic import ValidationError
+from pydantic import ConfigDict, ValidationError
 
 import scythe
 from scythe.allocate import BaseExperiment
@@ -96,6 +96,26 @@ def test_file_references_are_paths_or_urls() -> None:
 def test_dataframes_are_empty_by_default_and_in_no_json_schema() -> None:
     assert Out().dataframes == {}
     assert "dataframes" not in Out.model_json_schema()["properties"]
+
+
+def test_a_misspelt_output_is_refused_by_its_name_and_not_replaced_by_a_default(root: Path) -> None:
+    class Sum(ExperimentOutputSpec):
+        total: float = 0
+
+    class Loose(Sum):
+        model_config = ConfigDict(extra="ignore")
+
+    @ExperimentRegistry.Register(retries=3)
+    def summed(spec: In) -> Sum:
+        return Sum(totl=2)  # pyright: ignore[reportCallIssue]
+
+    _, ref = BaseExperiment(summed).allocate([spec()], engine="local", workers=1)
+    ((kind,),) = [ref.result().error_kinds]
+
+    assert "for Sum totl Extra inputs are not permitted" in str(kind)
+    assert scythe.read("summed", table="errors")["attempts"].to_list() == [1]
+    assert "additionalProperties" not in Sum.model_json_schema()
+    assert Loose(totl=2).total == 0  # pyright: ignore[reportCallIssue]
 
 
 def test_extra_values_are_kept_and_reach_the_function(root: Path) -> None:

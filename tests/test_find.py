@@ -5,6 +5,7 @@ import datetime as dt
 import itertools
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -272,3 +273,16 @@ def test_an_unfinished_run_is_not_given_as_pairs(clock: Callable[[int], None]) -
         scythe.rows(walls, run=run.key.folder)
     with pytest.raises(NotFoundError, match="no finished run"):
         scythe.rows("walls", run="all")
+
+
+def test_what_is_no_version_is_told_which_there_are_and_what_else_may_be_meant(root: Path) -> None:
+    allocated()
+
+    with pytest.raises(
+        VersionError, match=r"'walls' has v1\.0\.0: .* by version='all'; a table is named by table='errors'"
+    ):
+        scythe.read("walls", "errors")
+    with pytest.raises(VersionError, match=r"'1\.x' is not .* 'walls' has v1\.0\.0: [^;]*$"):
+        scythe.read("walls", "1.x")
+    with pytest.raises(NotFoundError, match=r"there is no experiment 'wals' in .* \(did you mean 'walls'\?\)"):
+        scythe.read("wals")

@@ -90,7 +90,8 @@ class LocalJob:
                 raise TimeoutError(f"the run {self.plan.key.path} is not finished after {timeout:g} seconds")
         except KeyboardInterrupt:
             self.interrupt()
-            raise KeyboardInterrupt from None  # the place where it was waited says nothing, and hides what was said
+            # The place where it was waited says nothing, and hides what was said.
+            raise KeyboardInterrupt from None
         if self._error is not None:
             raise self._error
         assert self._result is not None

@@ -103,7 +103,10 @@ class _Joining:
         else:
             extra = next((name for name in own if name not in self.kinds and name not in self.levels), None)
             if extra is not None:
-                return f"it has the column {extra!r}, which that of input {self.leader} has not"
+                return (
+                    f"it has the column {extra!r}, which that of input {self.leader} has not: the first says which columns "
+                    "there are, so give it all of them, null where there is nothing"
+                )
             try:
                 together = self.kinds | {
                     name: joined(self.kinds.get(name, kind), kind, name) for name, kind in own.items()

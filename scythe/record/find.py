@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from scythe.errors import NotFoundError
-from scythe.names import TASK_PREFIX, is_name
+from scythe.errors import NotFoundError, VersionError
+from scythe.names import TASK_PREFIX, is_name, meant
 from scythe.record import layout
 from scythe.record.layout import RunKey
 from scythe.record.versions import SemVer, parse_folders
@@ -124,8 +124,9 @@ def versions_of(objects: Objects, experiment: str) -> list[SemVer]:
     """
     versions = version_names(objects, experiment) if is_name(experiment) else []
     if not versions:
+        there = experiment_names(objects)
         raise NotFoundError(
-            f"there is no experiment {experiment!r} in {objects.root}; there is {listed(experiment_names(objects))}"
+            f"there is no experiment {experiment!r} in {objects.root}{meant(experiment, there)}; there is {listed(there)}"
         )
     return versions
 
@@ -153,7 +154,16 @@ def candidates(objects: Objects, experiment: str, version: Any) -> list[str]:
 
 
 def _among(experiment: str, versions: Sequence[SemVer], version: Any) -> str:
-    wanted = str(SemVer.parse(version))
+    try:
+        wanted = str(SemVer.parse(version))
+    except VersionError as error:
+        table = (
+            f"; a table is named by table={version!r}" if isinstance(version, str) and version.isidentifier() else ""
+        )
+        raise VersionError(
+            f"{error}. {experiment!r} has {listed(versions)}: the latest is read without a version, and all of them by "
+            f"version='all'{table}"
+        ) from None
     if wanted not in map(str, versions):
         raise NotFoundError(f"{experiment!r} has no version {wanted}; it has {listed(versions)}")
     return wanted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -32,6 +33,10 @@ class TableResult(BaseModel):
     untold: bool = False
 
 
+#: The last line of what pydantic says of a value.
+_PYDANTIC_PAGE = r"\n\s*For further information visit \S+"
+
+
 class ErrorKind(BaseModel):
     """Errors that are alike: of one class, from one place, with messages that differ in their values alone.
 
@@ -55,7 +60,7 @@ class ErrorKind(BaseModel):
         return self.exception_type.rpartition(".")[2]
 
     def __str__(self) -> str:
-        line = self.message.partition("\n")[0]
+        line = " ".join(re.sub(_PYDANTIC_PAGE, "", self.message).split())
         if len(line) > _SHOWN_CHARACTERS:  # what was found stands at the end of many
             line = f"{line[: _SHOWN_CHARACTERS // 2]} … {line[3 - _SHOWN_CHARACTERS // 2 :]}"
         return f"{self.name} {line} ({self.count:,})"

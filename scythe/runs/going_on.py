@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from scythe.define.experiment import Experiment
 from scythe.engines.engine import FinishedRef, Launch, RunRef
 from scythe.engines.options import EngineOptions
 from scythe.engines.start import choose, engine_of, start
 from scythe.engines.watched import WatchedRef
-from scythe.errors import RunError
+from scythe.errors import RunError, VersionError
 from scythe.record.attempts import check_free
 from scythe.record.layout import RunKey
+from scythe.record.manifest import schemas_of_run
 from scythe.record.plan import MaxErrors, RunPlan, Unset, check_max_errors
 from scythe.record.results import finished_result
 from scythe.source import find_experiment
+from scythe_catalog.schema import Difference, TableSchema, compare
 from scythe_catalog.storage.objects import Objects
 
 
@@ -40,6 +43,7 @@ def go_on(
     Raises:
         RunError: somebody works on it whom its engine cannot join.
         NotFoundError: its function is not to be found.
+        VersionError: its models have changed since.
         SettingsError: there is no such engine, or it cannot be reached.
     """
     objects, experiment = plan.objects, find_experiment(plan, module)
@@ -54,6 +58,7 @@ def go_on(
                 raise
     if going is not None:
         return going
+    _check_models(plan, experiment)
     objects.delete([plan.key.cancelled])
     objects.sweep_staging()
     return start(chosen, Launch(plan, experiment, open_ranges, workers=workers, show=show))
@@ -70,6 +75,29 @@ def joined(objects: Objects, key: RunKey) -> RunRef:
         return FinishedRef(finished)
     plan = RunPlan.load(objects, key)
     return engine_of(plan).attach(plan) or WatchedRef(plan)
+
+
+def _check_models(plan: RunPlan, experiment: Experiment) -> None:
+    """Nothing where the models are those that the run was allocated with: rows of others cannot stand in one table with its rows.
+
+    Raises:
+        VersionError: they have changed since.
+    """
+    told = schemas_of_run(plan.objects, plan.key)
+    if told is None:
+        return  # of a run of before they were written there
+    now = {"input": experiment.schemas.input.schema, "output": experiment.schemas.output.schema}
+    changes = [
+        replace(change, field=f"{side}.{change.field}")
+        for side, schema in now.items()
+        for change in compare(TableSchema.from_json(told[side]), schema).changes
+    ]
+    if changes:
+        raise VersionError(
+            f"the models of {plan.key.experiment!r} have changed since the run {plan.key.path} was allocated:\n"
+            f"{Difference(tuple(changes))}\n"
+            "Undo the change, and resume the run; or allocate a run of a new version with the models as they are"
+        )
 
 
 __all__ = ["go_on", "joined", "limited"]

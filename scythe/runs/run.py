@@ -218,6 +218,7 @@ class ExperimentRun(BaseModel):
                 Or the run was deleted.
             RunDamaged: a file of it is damaged.
             SettingsError: there is no such engine, or it cannot be reached.
+            VersionError: the models have changed since the run was allocated.
             Exception: with `engine="inline"`, the first that the function raises.
 
         Examples:
@@ -261,6 +262,7 @@ class ExperimentRun(BaseModel):
                 Or the run was deleted.
             RunDamaged: a file of it is damaged.
             SettingsError: there is no such engine, or it cannot be reached.
+            VersionError: the models have changed since the run was allocated.
             Exception: with `engine="inline"`, the first that the function raises.
 
         Examples:
