@@ -71,7 +71,7 @@ class VersionError(AllocationError):
     Examples:
         >>> scythe.read("simulate_energy", "one")
         Traceback (most recent call last):
-        scythe.errors.VersionError: 'one' is not a semantic version: write it as v1.2.3
+        scythe.errors.VersionError: 'one' is not a semantic version: write it as v1.2.3. ...
     """
 
 

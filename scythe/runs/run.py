@@ -258,8 +258,7 @@ class ExperimentRun(BaseModel):
 
         Raises:
             RunError: somebody works on it.
-            NotFoundError: the function is not to be found: import the module that defines it first, or name it (`module`).
-                Or the run was deleted.
+            NotFoundError: the function is not to be found (see `resume`), or the run was deleted.
             RunDamaged: a file of it is damaged.
             SettingsError: there is no such engine, or it cannot be reached.
             VersionError: the models have changed since the run was allocated.
@@ -272,8 +271,7 @@ class ExperimentRun(BaseModel):
         """
         self._is_there()
         plan = RunPlan.load(self._objects, self.key)
-        parts = all_parts(plan)
-        coverage = coverage_of(plan, parts)
+        coverage = coverage_of(plan, parts := all_parts(plan))
         for number, rows in enumerate(failed(self._objects, parts).values()):
             coverage.release(rows[coverage.owned(number, rows)])
         return go_on(limited(plan, max_errors), coverage.open_ranges(), engine, workers, module, show=False)
