@@ -22,6 +22,8 @@ _MAX_LEAVES_PER_NODE = 2000
 _MAX_FACTOR = 64
 #: The last chunks of a node are smaller, but not smaller than this part of a full one.
 _SMALLEST_SHARE = 8
+#: A node costs an engine about as much as a leaf: one that would have fewer leaves is none.
+_LEAST_LEAVES = 4
 
 
 class RecursionMap(BaseModel):
@@ -30,6 +32,9 @@ class RecursionMap(BaseModel):
     Attributes:
         factor: Children of a node, 1 or more; a node with at most `factor` inputs has leaves instead.
         max_depth: Levels of nodes below the root, 10 by default; the nodes of the last have leaves. 0: the root has them.
+
+    A node has leaves of its own, too, where the nodes below it would have fewer than four leaves each: a node costs an
+    engine as much as a leaf.
 
     Raises:
         pydantic.ValidationError: `factor` is below 1, `max_depth` below 0, or there is another name.
@@ -199,14 +204,29 @@ class Shape:
 
         Examples:
             >>> from scythe.scatter_gather import Shape
-            >>> Shape(factor=2, max_depth=2, probes=0, chunk=4, smallest=4, slots=2).waiting(10)
+            >>> Shape(factor=2, max_depth=2, probes=0, chunk=4, smallest=4, slots=2).waiting(100)
             3
         """
         nodes, largest = 0, self.root(n)
-        while not largest.is_base(self.tree):
+        while below := self.children(largest):
             nodes += self.factor ** len(largest.path)
-            largest = largest.child(0, self.factor)
+            largest = below[0]
         return nodes
+
+    def children(self, node: Node) -> list[Node]:
+        """The nodes below a node; none where it has leaves, or where they would have fewer than four leaves each.
+
+        Args:
+            node: A node of this shape.
+
+        Examples:
+            >>> from scythe.scatter_gather import Shape
+            >>> shape = Shape(factor=2, max_depth=3, probes=0, chunk=5, smallest=5, slots=2)
+            >>> [len(node.inputs) for node in shape.children(shape.root(40))], shape.children(shape.root(39))
+            ([20, 20], [])
+        """
+        enough = len(node.inputs) >= self.factor * self.chunk * _LEAST_LEAVES
+        return node.children(self.tree) if enough else []
 
     def flat(self) -> Shape:
         """The same leaves below the root alone.

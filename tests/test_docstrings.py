@@ -81,6 +81,7 @@ QUIET = {
     "scythe.scatter_gather.Node.children",
     "scythe.scatter_gather.Node.inputs",
     "scythe.scatter_gather.Node.is_base",
+    "scythe.scatter_gather.Shape.children",
     "scythe.scatter_gather.Shape.flat",
     "scythe.scatter_gather.Shape.leaves",
     "scythe.scatter_gather.Shape.root",

@@ -62,10 +62,17 @@ def bases(shape: Shape, n: int) -> Iterator[Node]:
     waiting = [shape.root(n)]
     while waiting:
         node = waiting.pop()
-        children = node.children(shape.tree)
+        children = shape.children(node)
         waiting += children
         if not children:
             yield node
+
+
+@given(shapes())
+def test_no_node_but_the_root_has_fewer_than_four_leaves(case: tuple[int, Shape]) -> None:
+    n, shape = case
+
+    assert all(len(list(shape.leaves(node))) >= 4 for node in bases(shape, n) if node.path)
 
 
 @given(shapes())

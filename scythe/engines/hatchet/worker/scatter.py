@@ -204,7 +204,7 @@ class WorkingNode:
             node = shape.root(self.loaded.attempt.n)
             for k in self.payload.path:
                 node = node.child(k, shape.factor)
-            below = node.children(shape.tree)
+            below = shape.children(node)
             if below:
                 self._given_up = await self._in_store(load_given_up, self.payload.path)
                 await self._trigger_nodes(below)
