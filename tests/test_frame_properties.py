@@ -21,7 +21,7 @@ from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import OutputError
 from scythe.gather.merge import Source, merged
 from scythe.gather.reconcile import Dataframe
-from scythe.leaf.dataframes import check_clashes, prepare, stack
+from scythe.leaf.dataframes import check_clashes, grouped, prepare, stack
 from scythe.registry import ExperimentRegistry
 from scythe_catalog.schema import TableSchema
 
@@ -168,7 +168,7 @@ def together(frames: list[Any]) -> tuple[dict[int, list[dict[str, Any]]], dict[i
             refused[i] = str(error)
     n = len(frames)
     levels = pa.table([["e"] * n, range(n), [7] * n], schema=LEVELS)
-    pieces = [(t.schema, Source.of(t)) for _, t in stack(taken, levels)]
+    pieces = [(t.schema, Source.of(t)) for _, t in stack(grouped(taken), levels, ())]
     rows: dict[int, list[dict[str, Any]]] = {i: [] for i, _, _ in taken}
     if pieces:
         over = Dataframe.of(pieces, LEVELS_TYPED)

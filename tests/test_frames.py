@@ -72,6 +72,36 @@ def why() -> dict[int, str]:
     return dict(zip(found["sort_index"], found["exception_message"], strict=True))
 
 
+# --- columns that are inputs ---
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        ({"n": [0, 7, 0]}, "has 7 in its column 'n', which is an input: this one's is 0"),
+        ({"n": [0, 0, None]}, "has None in its column 'n'"),
+        ({"n": ["0", "x", "0"]}, "has 'x' in its column 'n'"),
+        ({"sort_index": [0, 1, 2]}, "has 1 in its column 'sort_index'"),
+    ],
+)
+def test_a_column_with_the_name_of_an_input_and_other_values_is_refused(
+    own: dict[str, Any], said: str, root: Path
+) -> None:
+    run(lambda n: {"t": pl.DataFrame({"sort_index": [n] * 3, "v": [1, 2, 3], **(own if n == 0 else {})}, strict=False)})
+
+    assert set(why()) == {0}
+    assert said in why()[0]
+    assert set(table()["sort_index"]) == {1, 2}
+
+
+@pytest.mark.parametrize("dtype", [pl.Int8, pl.Float32, pl.Float64, pl.String, pl.UInt64])
+def test_a_column_with_an_inputs_values_is_that_level_whatever_its_type(dtype: Any, root: Path) -> None:
+    run(lambda n: {"t": pl.DataFrame({"sort_index": [n], "n": pl.Series([n], dtype=pl.Int64).cast(dtype), "v": [n]})})
+
+    assert why() == {}
+    assert table()["n"].to_list() == table()["v"].to_list() == [0, 1, 2]
+
+
 # --- the moment of return ---------------------------------------------------------------------------
 
 

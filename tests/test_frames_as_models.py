@@ -199,3 +199,42 @@ def _compare(kind: str, values: list[Any], make: Callable[[list[dict[str, Any]]]
 @given(data=st.data())
 def test_a_frame_gives_what_models_of_its_values_give(kind: str, make: Any, data: st.DataObject) -> None:
     _compare(kind, data.draw(st.lists(KINDS[kind][1], min_size=1, max_size=4)), make)
+
+
+def _table_of(kind: Any, values: pl.Series | pa.ChunkedArray | pa.Array) -> list[Any]:
+    """What `allocate` makes of a column of these values for a field of this type."""
+    model: Any = create_model("In", __base__=ExperimentInputSpec, x=(kind, ...))
+
+    def f(spec: Any) -> Any: ...
+
+    f.__annotations__ = {"spec": model, "return": Out}
+    frame = pl.DataFrame({"x": values}) if isinstance(values, pl.Series) else pa.table({"x": values})
+    experiment = define(f, "f", ExperimentOptions())
+    return prepare_inputs(frame, experiment, overwrite_sort_index=True).table.column("x").to_pylist()
+
+
+@given(st.permutations(["item_0", "item_1", "item_2"]), st.lists(FLOATS, min_size=3, max_size=3))
+def test_the_members_of_a_struct_are_places_of_a_tuple_by_their_names(order: list[str], found: list[float]) -> None:
+    value = dict(zip(order, found, strict=True))
+    wanted = {name: value[name] for name in sorted(value)}
+
+    for nested, kind in ((value, tuple[float, float, float]), ([value], list[tuple[float, float, float]])):
+        for column in (pl.Series([nested], strict=False), pa.array([nested])):
+            (got,) = _table_of(kind, column)
+            assert repr(got) == repr([wanted] if isinstance(nested, list) else wanted)
+
+
+def test_members_of_other_names_are_no_places_and_no_pairs() -> None:
+    for value in ({"x": 1.0, "y": 2.0}, {"item_0": 1.0}, {"item_0": 1.0, "item_1": 2.0, "item_2": 3.0}):
+        with pytest.raises(ScytheError, match="must be struct of item_0, item_1"):
+            _table_of(tuple[float, float], pl.Series([value]))
+    with pytest.raises(ScytheError, match="must be map"):
+        _table_of(dict[str, float], pl.Series([[{"name": "a", "size": 1.0}]]))
+
+
+def test_pairs_are_a_map_by_the_names_of_their_members_and_a_key_stands_once() -> None:
+    pairs = [{"value": "v", "key": "k"}, {"value": "w", "key": "l"}]
+
+    assert _table_of(dict[str, str], pl.Series([pairs])) == [[("k", "v"), ("l", "w")]]
+    with pytest.raises(ScytheError, match="a key of it stands twice"):
+        _table_of(dict[str, str], pl.Series([[*pairs, {"value": "v", "key": "k"}]]))

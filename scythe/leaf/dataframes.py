@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -19,6 +19,7 @@ import pyarrow as pa
 from scythe.define.schemas import PARTITION, check_dataframe_name
 from scythe.errors import OutputError, SchemaError
 from scythe.leaf.pandas_frames import pandas_columns
+from scythe_catalog.compute import pc
 from scythe_catalog.names import folded
 from scythe_catalog.schema import KIND_KEY, arrow_table, same_names, to_storage
 from scythe_catalog.schema.kinds import Kind, kind_of_arrow
@@ -28,6 +29,8 @@ INDEX_KEY = b"scythe.index"
 
 #: (position of the input in its chunk, name of the dataframe, its rows)
 Frame = tuple[int, str, pa.Table]
+#: (name of the dataframe, frames of one schema: position of the input in its chunk, its rows)
+Group = tuple[str, list[tuple[int, pa.Table]]]
 
 
 def prepare(dataframes: Mapping[str, Any]) -> list[tuple[str, pa.Table]]:
@@ -138,22 +141,69 @@ def _owned(table: pa.Table) -> pa.Table:
     return pa.concat_tables([table, table.slice(0, 0)]).combine_chunks() if table.num_columns else table
 
 
-def stack(frames: Iterable[Frame], levels: pa.Table) -> list[tuple[str, pa.Table]]:
-    """Frames of one name and schema on top of each other, with the index levels of their inputs in front.
-
-    A frame that brings `sort_index` has an index of its own: it keeps the levels that it has, with
-    the input's values. Any other gets all `levels`.
-    """
+def grouped(frames: Iterable[Frame]) -> list[Group]:
+    """Frames by name and schema."""
     groups: dict[tuple[str, bytes], list[tuple[int, pa.Table]]] = {}
     for i, name, table in frames:
         key = name, table.schema.serialize().to_pybytes()
         groups.setdefault(key, []).append((i, table))
-    return [(name, _stacked(members, levels)) for (name, _), members in groups.items()]
+    return [(name, members) for (name, _), members in groups.items()]
+
+
+def contradictions(groups: Iterable[Group], levels: pa.Table, unlike: Collection[str]) -> dict[int, str]:
+    """The inputs whose frames have, under the name of a level, other values than the input's, which stand there in the table.
+
+    What is said of them by position. A level that is `unlike` is written otherwise within a function, as the identifiers are, which
+    are known at the end, and files, which lie elsewhere there.
+    """
+    found: dict[int, str] = {}
+    for name, members in groups:
+        body, rows = _together(members)
+        shared = [n for n in levels.column_names if n in body.column_names and n not in unlike]
+        for level in shared if _has_own_index(body) else ():
+            expected = levels.column(level).take(pa.array(rows))
+            for at in np.flatnonzero(~_alike(body.column(level), expected)):
+                theirs, ours = body.column(level)[at].as_py(), expected[at].as_py()
+                told = f"dataframe {name!r} has {theirs!r} in its column {level!r}, which is an input: this one's is {ours!r}"
+                found.setdefault(int(rows[at]), f"{told}. Rename the column")
+    return found
+
+
+def _alike(theirs: pa.ChunkedArray, ours: pa.ChunkedArray) -> np.ndarray:
+    """Where two columns have the same value, the first in whatever type; all of it where they cannot be compared."""
+    try:
+        if pa.types.is_floating(theirs.type) and theirs.type.bit_width < 64:  # NumPy's single precision, say
+            ours = ours.cast(theirs.type, safe=False)
+        else:
+            theirs = theirs.cast(ours.type, safe=False)
+        same = pc.equal(theirs, ours).fill_null(False)
+        if pa.types.is_floating(ours.type):
+            same = pc.or_(same, pc.and_(pc.is_nan(theirs), pc.is_nan(ours)).fill_null(False))
+    except pa.ArrowNotImplementedError:
+        return np.ones(len(ours), bool)
+    except pa.ArrowInvalid:  # texts that are no number, say
+        same = pc.equal(theirs.cast(pa.string()), ours.cast(pa.string())).fill_null(False)
+    return pc.or_(same, pc.and_(theirs.is_null(), ours.is_null())).to_numpy(zero_copy_only=False)
+
+
+def stack(groups: Iterable[Group], levels: pa.Table, left_out: Collection[int]) -> list[tuple[str, pa.Table]]:
+    """Frames of one name and schema on top of each other, with the index levels of their inputs in front.
+
+    A frame that brings `sort_index` has an index of its own: it keeps the levels that it has, with
+    the input's values. Any other gets all `levels`. The frames of some inputs are left out.
+    """
+    kept = ((name, [(i, table) for i, table in members if i not in left_out]) for name, members in groups)
+    return [(name, _stacked(members, levels)) for name, members in kept if members]
+
+
+def _together(members: list[tuple[int, pa.Table]]) -> tuple[pa.Table, np.ndarray]:
+    """The rows of frames, and the position of each one's input."""
+    rows = np.repeat([i for i, _ in members], [table.num_rows for _, table in members])
+    return pa.concat_tables([table for _, table in members]), rows
 
 
 def _stacked(members: list[tuple[int, pa.Table]], levels: pa.Table) -> pa.Table:
-    body = pa.concat_tables([table for _, table in members])
-    rows = np.repeat([i for i, _ in members], [table.num_rows for _, table in members])
+    body, rows = _together(members)
     shown = [n for n in levels.column_names if n in body.column_names] if _has_own_index(body) else levels.column_names
     if "sort_index" not in shown:
         shown = ["sort_index", *shown]

@@ -128,6 +128,11 @@ class ChunkBuilder:
         """All rows of the chunk, outputs that break their own model turned into error rows."""
         schemas = self.work.schemas
         inputs = self.with_features(self.rows.slice(0, upto))
+        levels = inputs.select(list(schemas.levels.names))
+        groups = dataframes.grouped(f for f in self.frames if f[0] not in self.failures)
+        unlike = {*ID_LEVELS, *schemas.file_inputs} - {"sort_index"}
+        for i, reason in dataframes.contradictions(groups, levels, unlike).items():
+            self.failures[i] = Failure.of(OutputError(reason), self.tried[i].attempts)
         while True:
             good = [i for i in range(upto) if i not in self.failures]
             table, what = None, schemas.output.model.__name__
@@ -153,9 +158,7 @@ class ChunkBuilder:
         result.tables.append(("tasks", self.task_rows(inputs)))
         if self.printed:
             result.tables.append(("logs", self.log_rows(inputs)))
-        frames = [f for f in self.frames if f[0] not in self.failures]
-        if frames:
-            result.tables += dataframes.stack(frames, inputs.select(list(schemas.levels.names)))
+        result.tables += dataframes.stack(groups, levels, self.failures)
         self.files.flush(keep=set(good))
         return result
 

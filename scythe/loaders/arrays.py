@@ -27,6 +27,7 @@ def categories(runs: Sequence[PinnedRun], column: str, group: str) -> tuple[str,
     """
     check_column(runs, column, group)
     found: list[str] = []
+    number: PinnedRun | None = None
     for run in runs:
         there = run.column_of(column)
         if there is None:
@@ -36,6 +37,12 @@ def categories(runs: Sequence[PinnedRun], column: str, group: str) -> tuple[str,
             found += [value for value in dtype.categories if value not in found]
         elif not (dtype.is_numeric() or isinstance(dtype, pl.Boolean | pl.Null)):
             raise InputError(f"{group}: {column!r} is no number but {dtype}: {_way_out(dtype)}")
+        elif dtype != pl.Null:
+            number = run
+    if found and number is not None:
+        raise InputError(
+            f"{group}: {column!r} is one of {', '.join(found)} in some runs, and a number in {number.key.path}: take runs of one version"
+        )
     return tuple(found) or None
 
 

@@ -9,14 +9,17 @@ from typing import Any, Literal
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 
 from scythe.errors import ReadError
 from scythe.loaders.batches import Arrays, Batches, place_among
 from scythe.loaders.groups import Columns, Group
 from scythe.loaders.pinned import Pin, PinnedRun, Rows, at_pins, pinned
 from scythe.loaders.sources import Loaded, Part, Source, load, opened
-from scythe.loaders.splits import Split, part_of, shares_of
+from scythe.loaders.splits import Split, again, part_of, shares_of
 from scythe.loaders.stats import Stats, stats_of
+from scythe.reader.many_runs import check_units
+from scythe_catalog.schema import TableSchema
 from scythe_catalog.storage.objects import Objects
 
 
@@ -125,6 +128,7 @@ class Dataset:
         Raises:
             NotFoundError: a column, table or run that is not there.
             InputError: a column that is no number, rows without a value, or shapes that differ.
+            ReadError: a column has another unit in one run than in another.
 
         Examples:
             >>> import scythe
@@ -132,6 +136,9 @@ class Dataset:
             >>> ds.frame.collect()["heating"].to_list()
             [20.0, 10.0]
         """
+        schemas = [run.schemas["scalars"] for run in self._runs]
+        check_units(schemas, None)
+        unlike = {name for name in {n for s in schemas for n in s.names} if not _one_type(schemas, name)}
         parts: list[pl.LazyFrame] = []
         for i, run in enumerate(self._runs):
             where, at = self._rows.of(i)
@@ -142,18 +149,27 @@ class Dataset:
                 .with_row_index("_at")
                 .with_columns(pl.col("_at").cast(pl.Int64))
                 .join(place, on="_at")
+                .with_columns(
+                    (cs.by_dtype(pl.Categorical, pl.Enum) & cs.by_name(unlike, require_all=False)).cast(pl.String)
+                )
             )
         return pl.concat(parts, how="diagonal_relaxed").sort("_place").drop("_at", "_place")
 
-    def __getitem__(self, index: int | slice | Sequence[int]) -> Any:
-        """One row as a dict of its groups; of a slice or a list of positions the dataset of these rows."""
-        if isinstance(index, int):
+    def __getitem__(self, index: int | slice | Sequence[int] | Sequence[bool]) -> Any:
+        """One row as a dict of its groups; of a slice, a list of positions, or one of a truth value a row, the dataset of these rows."""
+        if isinstance(index, int | np.integer) and not isinstance(index, bool):
             if not -len(self) <= index < len(self):
                 raise IndexError(f"row {index} of {len(self):,}")
             at = np.array([index % len(self)])
             return {group: source.take(at)[0] for group, source in self.sources.items()}
-        positions = range(len(self))[index] if isinstance(index, slice) else [int(i) for i in index]
-        return self._of((*self.taken, tuple(positions)))
+        if isinstance(index, slice):
+            return self._of((*self.taken, tuple(range(len(self))[index])))
+        wanted = np.asarray(index)
+        if wanted.dtype == bool and wanted.shape == (len(self),):
+            wanted = np.flatnonzero(wanted)
+        elif wanted.size and (wanted.dtype.kind not in "iu" or wanted.ndim != 1):
+            raise IndexError(f"rows are named by their positions, or by {len(self):,} truth values, got {index!r}")
+        return self._of((*self.taken, tuple(wanted.tolist())))
 
     # --- others of it ---------------------------------------------------------------------------------
 
@@ -328,13 +344,15 @@ class Dataset:
         if not self.taken:
             return None
         positions = np.arange(len(self._root._loaded.rows))
+        before: list[np.ndarray] = []
         for step in self.taken:
-            kept = (
-                np.array(step, np.int64)
-                if isinstance(step, tuple)
-                else part_of(self._root._share(step.by)[positions], step)
-            )
-            positions = positions[kept]
+            if isinstance(step, Split):
+                share = self._root._share(step.by)
+                depth = sum(np.array_equal(share, other) for other in before)
+                before.append(share)
+                positions = positions[part_of(again(share[positions], depth), step)]
+            else:
+                positions = positions[np.array(step, np.int64)]
         return positions
 
     @cached_property
@@ -351,6 +369,11 @@ class Dataset:
         if by not in self._shares:
             self._shares[by] = shares_of(self._rows, self._runs, by)
         return self._shares[by]
+
+
+def _one_type(schemas: Sequence[TableSchema], name: str) -> bool:
+    """Whether a column is of one type in all tables that have it: the categories of two versions may differ."""
+    return len({str(schema[name].kind.polars()) for schema in schemas if name in schema}) == 1
 
 
 def _told(shape: tuple[int, ...] | None) -> str:

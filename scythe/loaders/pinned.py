@@ -5,9 +5,9 @@ Reads tables of these gathers by the names of their columns. Knows nothing of ba
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
@@ -58,6 +58,21 @@ class Rows:
         return where, self.at[where]
 
 
+@dataclass
+class Together:
+    """The runs of a dataset, in which a column is of one table: what one run has among its outputs is not looked for in the `tasks` of another."""
+
+    runs: Sequence[PinnedRun] = ()
+    _tables: dict[str, str | None] = field(default_factory=dict[str, "str | None"])
+
+    def table_of(self, column: str) -> str | None:
+        """The table that has a column, among those with one row an input, in any of the runs."""
+        if column not in self._tables:
+            has = (table for table in ROW_TABLES if any(run.has(table, column) for run in self.runs))
+            self._tables[column] = next(has, None)
+        return self._tables[column]
+
+
 @dataclass(frozen=True)
 class PinnedRun:
     """One run as it was: the files of a gather, or what an unfinished run had come to by then, in memory."""
@@ -69,6 +84,8 @@ class PinnedRun:
     renames: Renames = field(default_factory=Renames)
     #: Of an unfinished run.
     rows: pl.DataFrame | None = None
+    #: All that it is read together with, itself too.
+    together: Together = field(default_factory=Together, compare=False, repr=False)
     #: The small tables that were fetched, by name.
     _contents: dict[str, bytes] = field(default_factory=dict[str, bytes], compare=False, repr=False)
 
@@ -157,8 +174,13 @@ class PinnedRun:
         return NotFoundError(f"the run {self.key.path} is gone, or the end of it that this dataset was made of")
 
     def table_of(self, column: str) -> str | None:
-        """The table that has a column, among those with one row an input."""
-        return next((t for t in ROW_TABLES if t in self.schemas and self.named(column) in self.schemas[t]), None)
+        """The table that has a column, among those with one row an input; None where it is in another one in other runs."""
+        table = self.together.table_of(column)
+        return table if table is not None and self.has(table, column) else None
+
+    def has(self, table: str, column: str) -> bool:
+        """Whether a table of it has a column, as it is called now or was."""
+        return table in self.schemas and self.named(column) in self.schemas[table]
 
     @cached_property
     def inputs(self) -> frozenset[str]:
@@ -244,7 +266,14 @@ def pinned(objects: Objects, name: str, version: Any, run: Any) -> list[PinnedRu
 
     looks: list[Callable[[], Any]] = [lambda: renames_now(objects, name), find]
     renames, found = objects.each(lambda look: look(), looks)  # over a network at once
-    return [_pinned(objects, key, result, renames) for key, result in found]
+    return together(_pinned(objects, key, result, renames) for key, result in found)
+
+
+def together(runs: Iterable[PinnedRun]) -> list[PinnedRun]:
+    """The same runs, which know of one another."""
+    shared = Together()
+    shared.runs = [replace(run, together=shared) for run in runs]
+    return list(shared.runs)
 
 
 def _pinned(objects: Objects, key: RunKey, result: RunResult | None, renames: Renames) -> PinnedRun:
@@ -262,7 +291,7 @@ def at_pins(objects: Objects, name: str, pins: Sequence[Pin]) -> list[PinnedRun]
         ForkError: in a process that was forked beside running threads.
     """
     check_fork()
-    return list(_at(objects, name, pins))
+    return together(_at(objects, name, pins))
 
 
 def _at(objects: Objects, name: str, pins: Sequence[Pin]) -> Iterator[PinnedRun]:
@@ -283,8 +312,10 @@ def _earlier(objects: Objects, key: RunKey, now: RunResult, gather: str) -> RunR
         name: table.model_copy(update={"key": table.key.replace(f"/{now.gather}/", f"/{gather}/")})
         for name, table in now.tables.items()
     }
-    missing = [name for name in ROW_TABLES if name in tables and not objects.exists(tables[name].key)]
-    if missing:
+    missing = {name for name, table in tables.items() if not objects.exists(table.key)}
+    for name in missing.difference(ROW_TABLES):  # which only came later
+        del tables[name]
+    if missing.intersection(ROW_TABLES):
         raise RunDamaged(
             f"{key.path} has ended anew, and the end that was pinned ({gather}) is gone: refresh the dataset"
         )

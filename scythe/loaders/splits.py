@@ -12,7 +12,8 @@ import polars as pl
 
 from scythe.errors import ReadError
 from scythe.leaf.input_files import contents_of
-from scythe.loaders.hashing import hash_rows, shares
+from scythe.loaders.arrays import check_column
+from scythe.loaders.hashing import hash_of, hash_rows, shares, splitmix64
 from scythe.loaders.pinned import PinnedRun, Rows
 from scythe.names import ID_LEVELS
 
@@ -28,10 +29,16 @@ class Split:
 
 def shares_of(rows: Rows, runs: Sequence[PinnedRun], by: tuple[str, ...] | None) -> np.ndarray:
     """A number from 0 to 1 for each row, which follows from its inputs alone, or from those named by `by`."""
+    for name in by or ():
+        check_column(runs, name, "by=")
     share = np.empty(len(rows))
     for i, run in enumerate(runs):
         where, at = rows.of(i)
-        columns = run.columns(by if by is not None else _inputs(run))
+        if not (names := by if by is not None else _inputs(run)):
+            raise ReadError(
+                f"a split is made by the scalar inputs and the files of each row, and {run.key.path} has none: name columns with by="
+            )
+        columns = run.columns(names)
         absent = [name for name, values in columns.items() if values is None]
         if by is not None and absent:
             raise ReadError(f"by={absent[0]!r}: {run.key.path} has no such column")
@@ -41,6 +48,11 @@ def shares_of(rows: Rows, runs: Sequence[PinnedRun], by: tuple[str, ...] | None)
         # By its first name: a field that is renamed moves no row.
         share[where] = shares(hash_rows({run.first_named(name): values for name, values in found.items()}, len(at)))
     return share
+
+
+def again(share: np.ndarray, depth: int) -> np.ndarray:
+    """The numbers of rows that were split by the same ones `depth` times before: drawn anew from them."""
+    return shares(splitmix64(share.view(np.uint64) ^ hash_of(f"split {depth}"))) if depth else share
 
 
 def part_of(share: np.ndarray, split: Split) -> np.ndarray:

@@ -89,7 +89,11 @@ class Stats:
             >>> float(ds.stats().normalized("x", ds.sources["x"], ds.sources["x"].take([0, 1, 2])).sum().round(4))
             0.0
         """
-        if group not in self.groups or not isinstance(values, np.ndarray):
+        if group not in self.groups:
+            return values
+        if isinstance(values, list):  # frames of other lengths
+            return [self.normalized(group, source, one) for one in values]  # pyright: ignore[reportUnknownVariableType]
+        if not isinstance(values, np.ndarray):
             return values
         stats = self.groups[group]
         if tuple(stats) != source.names:

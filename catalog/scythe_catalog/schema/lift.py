@@ -70,11 +70,11 @@ def holds(kind: k.Kind, dtype: pa.DataType) -> bool:
 
 
 def _pairs(dtype: pa.DataType) -> tuple[pa.Field, pa.Field] | None:
-    """The fields of key and value, where a type is a map or, as some readers give one, a list of pairs."""
+    """The fields of key and value, where a type is a map or, as some readers give one, a list of pairs of these names."""
     if _t.is_map(dtype):
         return dtype.key_field, dtype.item_field
-    if k.is_list(dtype) and _t.is_struct(dtype.value_type) and dtype.value_type.num_fields == 2:
-        return dtype.value_type.field(0), dtype.value_type.field(1)
+    if k.is_list(dtype) and _t.is_struct(dtype.value_type) and {f.name for f in dtype.value_type} == {"key", "value"}:
+        return dtype.value_type.field("key"), dtype.value_type.field("value")
     return None
 
 
@@ -86,6 +86,8 @@ def _holds_struct(kind: k.Struct, members: tuple[k.Member, ...], dtype: pa.DataT
         return all(holds(m.kind, dtype.value_type) for m in members)
     if not _t.is_struct(dtype):
         return False
+    if kind.python is None and sorted(f.name for f in dtype) != sorted(m.name for m in members):
+        return False  # which of its places is which
     known = _members(kind)
     return all(f.name not in known or holds(known[f.name], f.type) for f in dtype)
 
@@ -164,13 +166,14 @@ def _lift(kind: k.Kind, dtype: pa.DataType, strict: bool) -> Callable[[Any], Any
                 return lambda v: {named(n): item for n, item in by_name(v).items()}
             pairs = _pairs(dtype)
             inner = _or_same(_lift(value, pairs[1].type, strict) if pairs is not None else None)
-            return lambda v: {named(n): inner(item) for n, item in map(_pair, v)}
+            return lambda v: _once({named(n): inner(item) for n, item in map(_pair, v)}, v)
         case k.Struct() if _t.is_struct(dtype):
             kinds = _members(kind)
             lifts = {f.name: _lift(kinds[f.name], f.type, strict) if f.name in kinds else None for f in dtype}
             lift = _by_name(lifts)
             if kind.python is None:
-                return lambda v: tuple(lift(v).values())
+                places = [m.name for m in kind.members]
+                return lambda v: tuple(map(lift(v).__getitem__, places))
             return (lambda v: lift(v)["root"]) if _root(kind) is not None and "root" in lifts else lift
         case k.Struct() if (root := _root(kind)) is not None:
             return _lift(root, dtype, strict)
@@ -192,7 +195,13 @@ def _or_same(lift: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
 
 
 def _pair(item: Any) -> tuple[Any, Any]:
-    return tuple(item.values()) if isinstance(item, Mapping) else item  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType, reportReturnType]
+    return (item["key"], item["value"]) if isinstance(item, Mapping) else item  # pyright: ignore[reportUnknownVariableType]
+
+
+def _once(found: dict[Any, Any], pairs: Collection[Any]) -> dict[Any, Any]:
+    if len(found) < len(pairs):
+        raise ValueError(f"a key of it stands twice, in {pairs!r}")
+    return found
 
 
 def misfit(kind: k.Kind, values: Collection[Any]) -> Any:

@@ -1,0 +1,137 @@
+"""Datasets over runs whose models differ, and rows that are taken in turns: what they give is what `scythe.read` has, or nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+import pytest
+from pydantic import BaseModel, Field, create_model
+
+import scythe
+from scythe.allocate import BaseExperiment
+from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.errors import InputError, ReadError
+from scythe.registry import ExperimentRegistry
+from scythe.runs.pack import pack
+from scythe.settings import storage
+from scythe.utils.filesys import FileReference
+
+
+def finish(x: Any, given: list[Any], outputs: dict[str, Any], **made: Any) -> None:
+    """A run of the experiment `differing` with an input of this type, and constant outputs."""
+    case = create_model("Case", __base__=ExperimentInputSpec, x=x)
+    found = create_model("Found", __base__=ExperimentOutputSpec, **outputs)
+
+    def differing(spec: Any) -> Any:
+        return found(**made)
+
+    differing.__annotations__ = {"spec": case, "return": found}
+    ExperimentRegistry.Register(name="differing")(differing)
+    BaseExperiment("differing").allocate([case(x=x) for x in given], "auto", engine="inline")
+
+
+def test_what_a_run_lacks_is_missing_though_another_table_of_it_has_that_name(root: Path) -> None:
+    finish(float, [1, 2], {"y": float}, y=1)
+    finish(float, [1, 2], {"y": float, "seconds": (float, Field())}, y=1, seconds=1000)
+
+    ds = scythe.dataset("differing", "all", x="x", y="seconds", missing="drop")
+
+    assert scythe.read("differing", "all")["seconds"].to_list() == [None, None, 1000, 1000]
+    assert ds.batches(9, shuffle=False).at(0)[0]["y"].tolist() == [1000, 1000]
+    assert len(scythe.dataset("differing", "all", x="x", where=pl.col("seconds") < 1)) == 0
+    with pytest.raises(InputError, match="'seconds' is missing in 2 rows"):
+        len(scythe.dataset("differing", "all", y="seconds"))
+    assert len(scythe.dataset("differing", "v1.0.0", y="seconds")) == 2  # how long they took
+
+
+def test_a_part_is_split_again_by_its_shares(root: Path) -> None:
+    finish(float, list(range(400)), {"y": float}, y=1)
+    ds = scythe.dataset("differing", x="x", y="y")
+    whole = ds.split(train=0.8, hold=0.2)["hold"]
+
+    parts = whole.split(val=0.5, test=0.5)
+    again = parts["val"].split(a=0.5, b=0.5)
+
+    assert sum(map(len, parts.values())) == len(whole) > 50
+    assert 0.3 < len(parts["val"]) / len(whole) < 0.7
+    assert sum(map(len, again.values())) == len(parts["val"])
+    assert min(map(len, again.values())) > 0
+    own = ds.split(by="x", left=0.5, right=0.5)["left"].split(a=0.5, b=0.5)  # the same hash by another name
+    assert min(map(len, own.values())) > 50
+
+
+def test_rows_are_taken_by_positions_and_by_truth_values(root: Path) -> None:
+    finish(float, list(range(10)), {"y": float}, y=1)
+    ds = scythe.dataset("differing", x="x")
+    mask = np.zeros(10, bool)
+    mask[[5, 9]] = True
+
+    def xs(taken: Any) -> list[float]:
+        return taken.frame.collect()["x"].to_list()
+
+    assert xs(ds[mask]) == xs(ds[mask.tolist()]) == xs(ds[[5, -1]]) == xs(ds[np.array([5, 9], np.int32)]) == [5, 9]
+    assert ds[np.int64(3)]["x"] == 3
+    assert len(ds[[]]) == 0
+    for wrong in ([True, False], [1.5], "ab", [[1, 2]]):
+        with pytest.raises(IndexError, match="named by their positions"):
+            ds[wrong]  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+def test_frames_of_other_lengths_are_normalized_too(root: Path) -> None:
+    finish(int, [1, 2, 3], {"y": float}, y=1, dataframes={"m": pl.DataFrame({"e": [100.0, 110.0]})})
+    ds = scythe.dataset("differing", m=scythe.Frame("m", ["e"]), collate="list")
+    source, stats = ds.sources["m"], ds.stats()
+
+    found = stats.normalized("m", source, [np.array([[100.0]]), np.array([[110.0], [105.0]])])
+
+    assert [array.ravel().tolist() for array in found] == [[-1], [1, 0]]
+
+
+def test_a_column_of_choices_in_one_version_and_of_numbers_in_another_is_refused(root: Path) -> None:
+    finish(Literal["a", "b"], ["a", "b"], {"y": float}, y=1)
+    finish(int, [7, 8], {"y": float}, y=1)
+
+    with pytest.raises(InputError, match="'x' is one of a, b in some runs, and a number in differing/v2"):
+        len(scythe.dataset("differing", "all", x="x"))
+
+
+def test_the_frame_of_a_dataset_mixes_no_units_and_shows_other_choices_as_texts(root: Path) -> None:
+    finish(Literal["a", "b"], ["a"], {"y": (float, Field(description="E [kWh]"))}, y=1000)
+    finish(Literal["a", "b", "c"], ["c"], {"y": (float, Field(description="E [kWh]"))}, y=1)
+    ds = scythe.dataset("differing", "all", x="x", y="y")
+    assert ds.frame.collect()["x"].to_list() == ["a", "c"]
+
+    finish(Literal["a", "b", "c"], ["c"], {"y": (float, Field(description="E [MWh]"))}, y=1)
+    ds = scythe.dataset("differing", "all", x="x")
+    with pytest.raises(ReadError, match=r"'y' is in \[kWh\], \[MWh\]"):
+        _ = ds.frame
+    with pytest.raises(InputError, match=r"by=: 'y' is in \[kWh\], \[MWh\]"):
+        len(ds.split(by="y", a=0.5, b=0.5)["a"])
+
+
+class Nested(BaseModel):
+    u: float
+
+
+def test_rows_that_nothing_tells_apart_are_not_split(root: Path) -> None:
+    finish(Nested, [Nested(u=i) for i in range(5)], {"y": float}, y=1)
+
+    with pytest.raises(ReadError, match=r"made by the scalar inputs .* has none: name columns with by="):
+        len(scythe.dataset("differing", y="y").split(train=0.8, test=0.2)["test"])
+
+
+def test_a_state_of_before_the_files_were_packed_is_gone_on_from(root: Path) -> None:
+    file = root.parent / "f.npy"
+    np.save(file, np.zeros(2))
+    finish(float, [1, 2, 3], {"f": FileReference}, f=file)
+
+    def batches() -> Any:
+        return scythe.dataset("differing", x="x").batches(1, shuffle=False)
+
+    state = batches().state(0, 1)
+    pack(storage(), scythe.open_run("differing").key, ["f"])
+
+    assert [batch["x"].tolist() for batch in batches().resume(state)] == [[2], [3]]
