@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import linecache
+import os
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from typing import Any
 import pytest
 
 from scythe.define.code import code_hash
-from scythe.define.experiment import Experiment
+from scythe.define.experiment import Experiment, ExperimentOptions, define
+from scythe.record.provenance import provenance
 from scythe.registry import ExperimentRegistry, experiment_of
 
 MODELS = """
@@ -117,6 +119,38 @@ def test_each_module_that_is_imported_counts(alone: None, tmp_path: Path, change
     assert code_hash(experiment) != before
 
 
+@pytest.mark.parametrize("changed", ["study.py", "physics/constants.py"])
+def test_a_module_that_was_edited_after_its_import_is_not_what_this_process_runs(
+    alone: None, tmp_path: Path, changed: str
+) -> None:
+    experiment = loaded(write(tmp_path, PROJECT))
+    assert code_hash(experiment, unchanged_since=experiment.defined_at) == code_hash(experiment)
+    write(tmp_path, {changed: PROJECT[changed] + "\nCHANGED = True\n"})
+    later = experiment.defined_at + 10
+    os.utime(tmp_path / changed, (later, later))
+    assert code_hash(experiment, unchanged_since=experiment.defined_at) is None
+    assert provenance(experiment, "inline").code is None
+    assert provenance(experiment, "local").code == code_hash(experiment)  # its processes import anew
+
+
+def test_the_values_that_a_function_has_from_its_maker_are_its_code(alone: None, tmp_path: Path) -> None:
+    made = PROJECT["study.py"] + textwrap.dedent("""
+        def maker(factor):
+            calls = []
+            def weigh(spec: In) -> Out:
+                calls.append(spec.x)
+                return Out(y=factor * spec.x)
+            return weigh
+    """)
+    study = sys.modules[loaded(write(tmp_path, {**PROJECT, "study.py": made})).target.__module__]
+
+    def hashed(factor: Any) -> str | None:
+        return code_hash(define(study.maker(factor), "weigh", ExperimentOptions()))
+
+    assert hashed(2) == hashed(2)
+    assert len({hashed(2), hashed(2.0), hashed("2"), hashed((1, 2)), hashed(None)}) == 5
+
+
 @pytest.mark.parametrize("changed", ["physics/unused.py", "other.py"])
 def test_what_is_not_imported_does_not_count(alone: None, tmp_path: Path, changed: str) -> None:
     experiment = loaded(write(tmp_path, PROJECT))
@@ -199,6 +233,19 @@ def test_of_a_notebook_the_models_count(notebook: None) -> None:
     before = code_hash(experiment_of("weigh"))
     run_cells(MODELS.replace("x: float", "x: float = 2"), HELPER, CALLS)
     assert code_hash(experiment_of("weigh")) != before
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("2.0", "3.0"), ("[1, 2]", "[1, 3]"), ("{'a': {1, 2}}", "{'a': {1, 3}}"), ("'x'", "b'x'")]
+)
+def test_of_a_notebook_the_values_count_that_the_function_uses(notebook: None, before: str, after: str) -> None:
+    uses = FUNCTION.replace("spec.x", "spec.x if FACTOR else 0")
+    run_cells(MODELS, f"FACTOR = {before}\nOTHER = 1\n", uses)
+    first = code_hash(experiment_of("weigh"))
+    run_cells(f"FACTOR = {before}\nOTHER = 2\n", uses)
+    assert code_hash(experiment_of("weigh")) == first
+    run_cells(f"FACTOR = {after}\n")
+    assert code_hash(experiment_of("weigh")) != first
 
 
 def test_of_a_notebook_the_modules_of_the_project_count(notebook: None, tmp_path: Path) -> None:

@@ -68,9 +68,15 @@ class Access(enum.Flag):
     WRITE = 2
 
 
+class Level(enum.Enum):
+    high = 10
+    low = "high"
+
+
 @pytest.mark.parametrize(
     ("annotation", "way_out"),
     [
+        (Level, "shows the member high as 'high', which is the value of low: rename one"),
         (Access, "one bool field for each flag"),
         (np.ndarray, r"list\[float\]"),
         (AwareDatetime | NaiveDatetime, "AwareDatetime"),

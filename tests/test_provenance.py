@@ -127,7 +127,7 @@ def experiment_in(project: Path) -> Experiment:
 def test_a_patch_that_is_too_large_or_takes_too_long_is_left_out_with_the_reason(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recorded, "code_hash", lambda _: None)
+    monkeypatch.setattr(recorded, "code_hash", lambda _, **__: None)
     (project / "src" / "helper.py").write_text("x = 1\n" * 300_000)
     found = provenance(experiment_in(project), "local")
     assert (found.dirty, found.patch, found.no_patch) == (True, None, "it is larger than 1,048,576 bytes")
@@ -153,7 +153,7 @@ def test_a_patch_that_is_too_large_or_takes_too_long_is_left_out_with_the_reason
 def test_without_a_repository_or_without_git_there_is_no_commit(
     tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recorded, "code_hash", lambda _: None)
+    monkeypatch.setattr(recorded, "code_hash", lambda _, **__: None)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     (tmp_path / "bare" / "src").mkdir(parents=True)
     assert provenance(experiment_in(tmp_path / "bare"), "local").described is None
@@ -164,7 +164,7 @@ def test_without_a_repository_or_without_git_there_is_no_commit(
 def test_what_goes_wrong_while_looking_is_raised_where_it_is_waited_for(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recorded, "code_hash", lambda _: 1 / 0)
+    monkeypatch.setattr(recorded, "code_hash", lambda _, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         begin(experiment_in(project), "local")()
 

@@ -8,6 +8,7 @@ does not count: that is what versions of packages are for.
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import hashlib
 import importlib.util
 import inspect
@@ -18,6 +19,8 @@ import sysconfig
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from decimal import Decimal
+from enum import Enum
 from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
 from modulefinder import ModuleFinder
@@ -29,28 +32,45 @@ from scythe.define.experiment import Experiment
 
 _INSTALLED = {"site-packages", "dist-packages"}
 _NOT_THE_PROJECTS = {"scythe", "scythe_catalog", "__main__", *sys.stdlib_module_names}
+_PLAIN = (bool, int, float, complex, str, bytes, Decimal, dt.date, dt.time, dt.timedelta, Enum)
 _STANDARD = tuple(Path(sysconfig.get_path(p)).resolve() for p in ("stdlib", "platstdlib"))
 
 
-def code_hash(experiment: Experiment) -> str | None:
+def code_hash(experiment: Experiment, *, unchanged_since: float | None = None) -> str | None:
     """The sha256 of the code that an experiment runs, as it lies on this machine now.
 
     It covers the relative path and the source of the module that defines the function, and of every module of the
-    project that this one imports, directly or through others, within functions too. Of a notebook, or what is typed
-    at a prompt, it covers the function, its models, and what they use. Line endings do not count.
+    project that this one imports, directly or through others, within functions too; and the plain values that a function
+    made by another one has from it. Of a notebook, or what is typed at a prompt, it covers the function, its models, and what
+    they use, plain values too. Line endings do not count.
+
+    Args:
+        experiment: The experiment.
+        unchanged_since: When this process has loaded it, where it runs there: a source that is newer is not what runs.
 
     Returns:
-        64 hexadecimal digits; None where there is no source.
+        64 hexadecimal digits; None where there is no source, or a newer one.
     """
     target = experiment.target
     if experiment.included is not None:
         return None
     file = _file_of(target)
     if file is not None:
-        sources = _closure([_Module(_name_of(target.__module__, file), file)])
+        sources, modules = {}, _closure([_Module(_name_of(target.__module__, file), file)])
     else:
-        sources = _cells([target, experiment.input_model, experiment.output_model])
-    return _digest(sources) if sources else None
+        sources, modules = _cells([target, experiment.input_model, experiment.output_model])
+    if unchanged_since is not None and any(_changed(module) > unchanged_since for module in modules):
+        return None
+    sources |= {module.path: source for module, source in modules.items()}
+    return _digest(sources | _enclosed(target)) if sources else None
+
+
+def _changed(module: _Module) -> float:
+    """When its file was changed last [s since 1970]."""
+    try:
+        return module.file.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _digest(sources: dict[str, str]) -> str:
@@ -87,14 +107,14 @@ class _Module:
         return self.name if self.is_package else self.name.rpartition(".")[0]
 
 
-def _closure(first: list[_Module]) -> dict[str, str]:
-    """The sources of some modules and of what they import of the project, by relative path."""
-    sources: dict[str, str] = {}
+def _closure(first: list[_Module]) -> dict[_Module, str]:
+    """The sources of some modules and of what they import of the project."""
+    sources: dict[_Module, str] = {}
     waiting, known = list(first), {module.file for module in first}
     while waiting:
         module = waiting.pop()
         with contextlib.suppress(OSError, UnicodeDecodeError, SyntaxError):  # a damaged neighbour is nobody's code
-            sources[module.path] = source = module.file.read_text()
+            sources[module] = source = module.file.read_text()
             for name in _imports(source, module.package):
                 found = _find(name)
                 if found is not None and found.file not in known:
@@ -185,8 +205,8 @@ def _name_of(module: str, file: Path) -> str:
 # --- cells ------------------------------------------------------------------------------------------
 
 
-def _cells(first: list[Any]) -> dict[str, str]:
-    """The sources of what was defined in cells, of what it uses of other cells, and of the project's modules in it."""
+def _cells(first: list[Any]) -> tuple[dict[str, str], dict[_Module, str]]:
+    """The sources of what was defined in cells, of what it uses of other cells, plain values too, and of the project's modules in it."""
     sources: dict[str, str] = {}
     modules: dict[Path, _Module] = {}
     waiting, known = list(first), {id(found) for found in first}
@@ -203,7 +223,7 @@ def _cells(first: list[Any]) -> dict[str, str]:
             code = _compiled(source)
         except (OSError, TypeError, SyntaxError):
             if found is first[0]:
-                return {}
+                return {}, {}
             continue
         sources[f"<cell>/{found.__qualname__}"] = source
         modules |= {module.file: module for module in map(_find, _imported(code, "")) if module is not None}
@@ -216,7 +236,38 @@ def _cells(first: list[Any]) -> dict[str, str]:
             elif (inspect.isfunction(used) or inspect.isclass(used)) and id(used) not in known:
                 known.add(id(used))
                 waiting.append(used)
-    return sources | _closure(list(modules.values()))
+            elif name in where and _is_plain(used):
+                sources[f"<value>/{name}"] = _written(used)
+    return sources, _closure(list(modules.values()))
+
+
+# --- values -----------------------------------------------------------------------------------------
+
+
+def _enclosed(target: Callable[..., Any]) -> dict[str, str]:
+    """The plain values that a function has from the function that made it, by their names."""
+    function = inspect.unwrap(target)
+    names = getattr(getattr(function, "__code__", None), "co_freevars", ())
+    found: dict[str, str] = {}
+    for name, cell in zip(names, getattr(function, "__closure__", None) or (), strict=True):
+        with contextlib.suppress(ValueError):  # an empty cell
+            if _is_plain(cell.cell_contents, (tuple, frozenset)):  # a list may be what it notes its calls in
+                found[f"<enclosed>/{name}"] = _written(cell.cell_contents)
+    return found
+
+
+def _is_plain(value: Any, collections: tuple[type, ...] = (list, tuple, set, frozenset, dict), depth: int = 8) -> bool:
+    """Whether a value is one that is written alike in every process: numbers, texts, dates, and collections of them."""
+    if isinstance(value, collections) and depth:
+        members = [*value, *value.values()] if isinstance(value, dict) else value
+        return all(_is_plain(member, collections, depth - 1) for member in members)
+    return value is None or isinstance(value, _PLAIN)
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, set | frozenset):
+        return repr(sorted(map(_written, value)))
+    return repr(value)
 
 
 def _class_cell(found: type) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import time
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -111,6 +112,7 @@ class Experiment:
         wants_tempdir: Whether it has a parameter `tempdir`.
         options: What `Register` was told.
         schemas: The columns of its tables.
+        defined_at: When this process has loaded it [s since 1970].
 
     Examples:
         >>> from scythe import ExperimentRegistry
@@ -127,6 +129,8 @@ class Experiment:
     wants_tempdir: bool
     options: ExperimentOptions
     schemas: ExperimentSchemas = field(repr=False, compare=False)
+    #: When this process has loaded it [s since 1970].
+    defined_at: float = field(default_factory=time.time, repr=False, compare=False)
 
     @property
     def task_name(self) -> str:

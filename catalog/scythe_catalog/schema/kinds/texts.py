@@ -210,6 +210,12 @@ class Category(Kind):
             return None
         if issubclass(annotation, enum.Flag):
             raise ValueError("A combination of flags is none of its members: use one bool field for each flag.")
+        for text, member in _by_text(annotation).items():
+            other = next((m for m in annotation if m is not member and m.value == text), None)
+            if other is not None:
+                raise ValueError(
+                    f"A table shows the member {member.name} as {text!r}, which is the value of {other.name}: rename one of them."
+                )
         return category_of(annotation, as_values=bool(told.get("use_enum_values")))
 
     @property
