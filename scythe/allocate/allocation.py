@@ -140,10 +140,17 @@ def _writable(objects: Objects) -> Generator[None]:
     try:
         yield
     except StorageError as error:
-        told = str(error) if objects.folder is None else f"the root {objects.root} cannot be written: {error}"
-        raise AllocationError(told) from error
+        raise AllocationError(_unwritable(objects, str(error))) from None
     except (OSError, BaseError) as error:
-        raise AllocationError(f"the root {objects.root} cannot be written: {reason(error)}") from error
+        raise AllocationError(_unwritable(objects, reason(error))) from None
+
+
+def _unwritable(objects: Objects, told: str) -> str:
+    """That a root cannot be written, once, and the setting that names another."""
+    if objects.folder is None:
+        return told if objects.root in told else f"the root {objects.root} cannot be written: {told}"
+    told = told if "cannot be written" in told else f"the root {objects.folder} cannot be written: {told}"
+    return f"{told}. SCYTHE_STORAGE_ROOT names another root"
 
 
 def use_client(objects: Objects, client: Any) -> None:

@@ -100,7 +100,8 @@ def _known(objects: Objects, key: RunKey, result: RunResult | None, table: str) 
         )
     if table not in known:
         later = "" if result is not None else "; dataframes can be read when the run is finished"
-        raise NotFoundError(f"{key.path} has no table {table!r}; it has {', '.join(sorted(known))}{later}")
+        why = ", for its output model has no field of type FileReference" if table == "result_file_refs" else ""
+        raise NotFoundError(f"{key.path} has no table {table!r}{why}; it has {', '.join(sorted(known))}{later}")
     return known[table]
 
 

@@ -191,7 +191,8 @@ def check_step(step: str, allowed: Severity, latest: SemVer, difference: Differe
     if difference.severity <= allowed:
         return
     enough = "bumpminor" if difference.severity is Severity.ADDITIVE else "bumpmajor"
+    same = f"{latest} is there already, with another schema"
     raise VersionError(
-        f"{step} is too small a step from {latest}: the schema has changed\n{difference}\n"
+        f"{same if step == str(latest) else f'{step} is too small a step from {latest}: the schema has changed'}\n{difference}\n"
         f'Allocate with version="{enough}" (or "auto"), or undo the change.'
     )

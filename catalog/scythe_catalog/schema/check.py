@@ -7,6 +7,7 @@ models of the same values get. Never changes a value beyond a lossless cast.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import itertools
 from collections import defaultdict
@@ -79,22 +80,26 @@ def conform(given: Frame | pa.Table, compiled: CompiledModel, unnamed: Collectio
         raise_problems(compiled.model.__name__, problems)
         return _through_pydantic(frame, compiled)
     mistyped = {problem.column for problem in problems}
-    arrays: list[pa.ChunkedArray | pa.Array] = []
+    arrays: dict[str, pa.ChunkedArray | pa.Array] = {}
     given_columns = dict(zip(frame.table.column_names, frame.table.columns, strict=True))
     for column in compiled.schema:
         if column.name in mistyped:
             continue
         try:
             if column.name in given_columns:
-                arrays.append(_accept(column, given_columns[column.name]))
+                arrays[column.name] = _accept(column, given_columns[column.name])
             else:
-                arrays.append(_defaults(column, fields[column.name], frame.rows))
+                arrays[column.name] = _defaults(column, fields[column.name], frame.rows)
         except DataError as error:
             problems += [p for p in error.problems if isinstance(p, Problem)]
+            with contextlib.suppress(*MISFIT):  # what is null where it must not be does not hide the others
+                arrays[column.name] = column.kind.cast(given_columns[column.name])
+    try:
+        check_bounds(pa.table(arrays), compiled.schema.select(arrays), what=compiled.model.__name__)
+    except DataError as error:
+        problems += [p for p in error.problems if isinstance(p, Problem)]
     raise_problems(compiled.model.__name__, problems)
-    conformed = pa.table(arrays, schema=compiled.schema.arrow)
-    check_bounds(conformed, compiled.schema, what=compiled.model.__name__)
-    return conformed
+    return pa.table([*arrays.values()], schema=compiled.schema.arrow)
 
 
 # --- columns ------------------------------------------------------------------------------------------
