@@ -243,3 +243,11 @@ def test_a_null_hides_no_other_problem_of_its_column() -> None:
         ScytheError, match=r"(?s)must not be null \(2 rows: 1, 3\).*must be <= 20, got 99.0 \(1 row: 2\)"
     ):
         prepare_inputs(pl.DataFrame({"length": [1.0, None, 99.0, None]}), experiment, overwrite_sort_index=True)
+
+
+@pytest.mark.parametrize("value", [[1, 2**53 + 1], {"a": 2**53 + 1}, {"item_0": 1, "item_1": 2**53 + 1}])
+def test_a_whole_number_that_no_float_is_is_refused_wherever_it_stands(value: Any) -> None:
+    kind: Any = list[float] if isinstance(value, list) else dict[str, float] if "a" in value else tuple[float, float]
+    for column in (pl.Series([value], strict=False), pa.array([value])):
+        with pytest.raises(ScytheError, match="the integer 9007199254740993 has no exact 64-bit float"):
+            _table_of(kind, column)

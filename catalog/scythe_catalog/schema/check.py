@@ -340,5 +340,9 @@ def _python_columns(frame: Frame, compiled: CompiledModel, start: int) -> dict[s
             raise
     for name, values in frame.objects.items():
         kind = compiled.schema[name].kind if name in compiled.schema else k.Str()
-        columns[name] = lifted_objects(kind, values[start : start + _BATCH], strict=name in compiled.strict)
+        try:
+            columns[name] = lifted_objects(kind, values[start : start + _BATCH], strict=name in compiled.strict)
+        except MISFIT as error:
+            raise_problems(compiled.model.__name__, [Problem(name, f"must be {kind.describe()}: {error}")])
+            raise
     return columns

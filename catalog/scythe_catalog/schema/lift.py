@@ -177,8 +177,17 @@ def _lift(kind: k.Kind, dtype: pa.DataType, strict: bool) -> Callable[[Any], Any
             return (lambda v: lift(v)["root"]) if _root(kind) is not None and "root" in lifts else lift
         case k.Struct() if (root := _root(kind)) is not None:
             return _lift(root, dtype, strict)
+        case k.Float() if _t.is_integer(dtype):
+            return _float_of
         case _:
             return kind.lift(strict=strict)
+
+
+def _float_of(value: Any) -> Any:
+    """A whole number as the float that it is; pydantic would round it."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        (value,) = k.Float().dump([value])
+    return value
 
 
 def _each(lift: Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
@@ -267,7 +276,7 @@ def _lifted_object(kind: k.Kind, value: Any, strict: bool) -> Any:
     if isinstance(kind, k.Struct) and isinstance(value, Mapping):
         known = _members(kind)
         return {n: _lifted_object(known[n], v, strict) if n in known and v is not None else v for n, v in value.items()}
-    lift = kind.lift(strict=strict) if kind.flat else None
+    lift = _float_of if isinstance(kind, k.Float) else kind.lift(strict=strict) if kind.flat else None
     if isinstance(value, np.generic):
         value = value.item()
     return value if lift is None else lift(value)
