@@ -12,12 +12,13 @@ from typing import Any
 
 import cloudpickle
 import pytest
+from typer.testing import CliRunner
 
 import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.cli import main
-from scythe.cli.app import names_like
+from scythe.cli.app import app, names_like
 from scythe.engines.local import LocalEngine
 from scythe.engines.options import LocalOptions, SlurmOptions
 from scythe.engines.start import options_told
@@ -431,3 +432,12 @@ def test_a_root_that_cannot_be_written_is_an_allocation_error(root: Path, monkey
 
     with pytest.raises(AllocationError, match=r"the root .* cannot be written"):
         allocated()
+
+
+def test_the_help_lists_all_commands_with_whole_sentences() -> None:
+    shown = CliRunner().invoke(app, ["--help"]).output
+    listed = shown.partition("Commands:")[2]
+
+    assert {c.name for c in app.registered_commands} == set(re.findall(r"(?m)^  (\w+)  ", listed))
+    assert "..." not in listed
+    assert listed.index("  try  ") < listed.index("  show  ") < listed.index("  rebuild  ")

@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import scythe
 
+#: The commands in the order in which a run meets them.
+_ORDER = (
+    "try", "ls", "runs", "show", "errors", "logs", "watch", "resume", "cancel", "delete", "report", "diff", "spec",
+    "download", "upload", "pack", "worker", "du", "gc", "cache", "rebuild",
+)  # fmt: skip
+
+
+class _Commands(TyperGroup):
+    """The commands with their whole first sentences, which typer cuts."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(
+            super().list_commands(ctx), key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER)
+        )
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, c.get_short_help_str(1000)) for name, c in commands.items() if c is not None])
+
+
 app = typer.Typer(
-    no_args_is_help=True, invoke_without_command=True, rich_markup_mode=None, pretty_exceptions_enable=False,
+    cls=_Commands, no_args_is_help=True, invoke_without_command=True, rich_markup_mode=None, pretty_exceptions_enable=False,
     help="Looks after experiments: what there is, how it went, and how to go on.",
 )  # fmt: skip
 

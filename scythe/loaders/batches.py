@@ -57,7 +57,8 @@ class Batches:
     Attributes:
         dataset: What they are drawn from.
         size: Rows in a batch of one rank.
-        rank, world: Which of how many processes this one is; together they draw each row once an epoch.
+        rank, world: Which of how many processes this one is; together they draw each row once an epoch, but for fewer than `world`
+            that are left over at its end, so that all have as many steps.
         memory: Bytes of a window within which rows of packed files are shuffled; None shuffles all of them.
     """
 
