@@ -13,8 +13,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema
+from pydantic_core import CoreSchema, core_schema
 
 from scythe.names import ID_LEVELS
 from scythe.seeds import current_seed, seed_of
@@ -292,6 +293,17 @@ class ExperimentOutputSpec(BaseModel):
     )
 
     dataframes: SkipJsonSchema[dict[str, Any]] = Field(default_factory=dict, repr=False)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema, computed = handler(source), frozenset(cls.__pydantic_decorators__.computed_fields)
+        if not computed:
+            return schema
+
+        def without(data: Any) -> Any:  # what was dumped can be validated again
+            return {k: v for k, v in data.items() if k not in computed} if isinstance(data, Mapping) else data  # pyright: ignore[reportUnknownVariableType]
+
+        return core_schema.no_info_before_validator_function(without, schema)
 
 
 def level_names(model: type[BaseModel]) -> tuple[str, ...]:

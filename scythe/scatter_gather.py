@@ -33,7 +33,7 @@ class RecursionMap(BaseModel):
         factor: Children of a node, 1 or more; a node with at most `factor` inputs has leaves instead.
         max_depth: Levels of nodes below the root, 10 by default; the nodes of the last have leaves. 0: the root has them.
 
-    A node has leaves of its own, too, where the nodes below it would have fewer than four leaves each: a node costs an
+    A node has leaves of its own, too, where the nodes below it would have less than four full chunks each: a node costs an
     engine as much as a leaf.
 
     Raises:
@@ -214,7 +214,7 @@ class Shape:
         return nodes
 
     def children(self, node: Node) -> list[Node]:
-        """The nodes below a node; none where it has leaves, or where they would have fewer than four leaves each.
+        """The nodes below a node; none where it has leaves, or where they would have less than four full chunks each.
 
         Args:
             node: A node of this shape.

@@ -80,7 +80,8 @@ def find_experiment(plan: RunPlan, module: str | None = None, *, source: str | N
         return _of_module(plan, module)
     for load in (lambda: None, lambda: _import_of(plan), lambda: _run_file(plan, source)):
         load()
-        for experiment in ExperimentRegistry.experiments():
+        # One function may be registered under several names, and a function may make several.
+        for experiment in sorted(ExperimentRegistry.experiments(), key=lambda e: e.name != plan.key.experiment):
             same = (experiment.target.__qualname__, experiment.module) == (plan.qualname, plan.module)
             if same or (experiment.target.__qualname__ == plan.qualname and experiment.source == plan.source):
                 return experiment
@@ -100,7 +101,7 @@ def _of_module(plan: RunPlan, module: str) -> Experiment:
     new = [e for e in found if id(e) not in before]
     if not found:
         raise NotFoundError(f"{module} registers no experiment {plan.qualname!r}, which {plan.key.path} needs")
-    return (new or found)[-1]
+    return min(reversed(new or found), key=lambda e: e.name != plan.key.experiment)
 
 
 def _import(path: str) -> ModuleType:

@@ -101,6 +101,7 @@ def _registered(x: Any, y: Any, *, broken: bool = False, **more: Any) -> BaseExp
         ({"x": int, "y": (float | None, None)}, "output.y: became optional"),
         ({"x": int, "y": str}, "output.y: changed from float to str"),
         ({"x": str, "y": float}, "input.x: changed from int to str"),
+        ({"x": int, "y": float, "before": (float, 1.0)}, "output.before: added"),
     ],
 )
 def test_a_run_is_not_gone_on_with_by_other_models_and_stays_as_it_was(
@@ -116,6 +117,47 @@ def test_a_run_is_not_gone_on_with_by_other_models_and_stays_as_it_was(
     run.retry_errors(engine="inline").result()
 
     assert scythe.read("changing")["y"].to_list() == [0.0, 1.0, 2.0]
+
+
+def _ordered(*names: str, broken: bool = False) -> BaseExperiment[Any, Any]:
+    found = create_model("Found", __base__=scythe.ExperimentOutputSpec, **dict.fromkeys(names, (float, 1.0)))  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+    def ordered(spec: In) -> Any:
+        if broken and spec.x == 1:
+            raise ValueError("broken")
+        return found()
+
+    ordered.__annotations__["return"] = found
+    return BaseExperiment(scythe.ExperimentRegistry.Register(name="ordered", retries=0)(ordered))
+
+
+def test_fields_in_another_order_are_other_models_to_a_run_that_is_gone_on_with(root: Path) -> None:
+    _ordered("y", "q", broken=True).allocate(pl.DataFrame({"x": [0, 1]}), engine="local", workers=1)[1].result()
+    run = scythe.open_run("ordered")
+
+    _ordered("q", "y")
+    with pytest.raises(VersionError, match="output: its fields stand in another order"):
+        run.retry_errors(engine="inline")
+    _ordered("y", "q")
+    assert run.retry_errors(engine="inline").result().errors == 0
+
+
+def test_a_run_is_gone_on_with_by_the_function_that_has_its_name(root: Path) -> None:
+    def made(name: str, factor: float, broken: bool) -> BaseExperiment[Any, Any]:
+        def timed(spec: In) -> Out:
+            if broken and spec.x == 1:
+                raise ValueError("broken")
+            return Out(y=int(factor * spec.x))
+
+        return BaseExperiment(scythe.ExperimentRegistry.Register(name=name, retries=0)(timed))
+
+    made("ahead", 1, broken=False)
+    made("zealous", 100, broken=True).allocate(pl.DataFrame({"x": [0, 1]}), engine="local", workers=1)[1].result()
+    made("zealous", 100, broken=False)
+
+    scythe.open_run("zealous").retry_errors(engine="inline").result()
+
+    assert scythe.read("zealous")["y"].to_list() == [0, 100]
 
 
 def test_a_column_of_scythes_own_that_older_rows_lack_is_null_for_them(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict, ValidationError, computed_field
 
 import scythe
 from scythe.allocate import BaseExperiment
@@ -116,6 +116,21 @@ def test_a_misspelt_output_is_refused_by_its_name_and_not_replaced_by_a_default(
     assert scythe.read("summed", table="errors")["attempts"].to_list() == [1]
     assert "additionalProperties" not in Sum.model_json_schema()
     assert Loose(totl=2).total == 0  # pyright: ignore[reportCallIssue]
+
+
+def test_an_output_with_a_computed_field_is_validated_again_from_its_own_dump() -> None:
+    class Twice(ExperimentOutputSpec):
+        y: float
+
+        @computed_field
+        @property
+        def z(self) -> float:
+            return 2 * self.y
+
+    found = Twice(y=1)
+    assert Twice.model_validate(found.model_dump()) == Twice.model_validate_json(found.model_dump_json()) == found
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        Twice(y=1, w=2)  # pyright: ignore[reportCallIssue]
 
 
 def test_extra_values_are_kept_and_reach_the_function(root: Path) -> None:

@@ -133,6 +133,17 @@ def test_a_module_that_was_edited_after_its_import_is_not_what_this_process_runs
     assert provenance(experiment, "local").code == code_hash(experiment)  # its processes import anew
 
 
+def test_an_older_edit_of_a_module_is_seen_though_the_function_is_defined_anew(alone: None, tmp_path: Path) -> None:
+    experiment = loaded(write(tmp_path, PROJECT))
+    write(tmp_path, {"physics/constants.py": "RHO = 9\n"})
+    os.utime(tmp_path / "physics/constants.py", (1, 1))
+
+    again = define(experiment.target, "weigh", ExperimentOptions())
+    assert code_hash(again, unchanged_since=again.defined_at) is None
+    importlib.reload(sys.modules["physics.constants"])
+    assert code_hash(again, unchanged_since=again.defined_at) == code_hash(again)
+
+
 def test_the_values_that_a_function_has_from_its_maker_are_its_code(alone: None, tmp_path: Path) -> None:
     made = PROJECT["study.py"] + textwrap.dedent("""
         def maker(factor):
@@ -246,6 +257,27 @@ def test_of_a_notebook_the_values_count_that_the_function_uses(notebook: None, b
     assert code_hash(experiment_of("weigh")) == first
     run_cells(f"FACTOR = {after}\n")
     assert code_hash(experiment_of("weigh")) != first
+
+
+def test_of_a_notebook_no_attributes_count_nor_what_the_function_notes_its_calls_in(notebook: None) -> None:
+    notes = "    seen.append(spec)\n    cache[spec.x] = 1\n    return Out(y=spec.x)\n"
+    run_cells(MODELS, "seen = []\ncache = {}\nx = 1\n", FUNCTION.partition("    # within")[0] + notes)
+    before = code_hash(experiment_of("weigh"))
+    run_cells("seen.append(1)\ncache[1] = 2\nx = 2\n")
+    assert code_hash(experiment_of("weigh")) == before
+
+
+def test_sets_within_other_collections_are_written_alike_in_every_process(tmp_path: Path) -> None:
+    program = (
+        "from scythe.define.code import _written; print(_written({'a': [{'x', 'y', 'z'}], 'b': (frozenset('pqr'),)}))"
+    )
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert told == {"{'a': list(set('x', 'y', 'z')), 'b': tuple(frozenset('p', 'q', 'r'))}\n"}
 
 
 def test_of_a_notebook_the_modules_of_the_project_count(notebook: None, tmp_path: Path) -> None:

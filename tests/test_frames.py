@@ -5,14 +5,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from decimal import Decimal
+from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from pydantic import Field, create_model
 
 import scythe
 from scythe.allocate import BaseExperiment
@@ -81,6 +83,7 @@ def why() -> dict[int, str]:
         ({"n": [0, 7, 0]}, "has 7 in its column 'n', which is an input: this one's is 0"),
         ({"n": [0, 0, None]}, "has None in its column 'n'"),
         ({"n": ["0", "x", "0"]}, "has 'x' in its column 'n'"),
+        ({"n": [0.0, 0.5, 0.0]}, "has 0.5 in its column 'n'"),
         ({"sort_index": [0, 1, 2]}, "has 1 in its column 'sort_index'"),
     ],
 )
@@ -92,6 +95,38 @@ def test_a_column_with_the_name_of_an_input_and_other_values_is_refused(
     assert set(why()) == {0}
     assert said in why()[0]
     assert set(table()["sort_index"]) == {1, 2}
+
+
+class Mood(IntEnum):
+    BRIGHT = 1
+    DARK = 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "own"),
+    [
+        (float, 1 / 3, np.float32(1 / 3)),
+        (float, 1 / 3, np.float16(1 / 3)),
+        (float, float("nan"), None),
+        (float | None, None, float("nan")),
+        (Mood, Mood.DARK, 2),
+        (dt.timedelta, dt.timedelta(seconds=90), 90.0),
+        (dt.date, dt.date(2020, 1, 2), dt.datetime(2020, 1, 2)),
+        (Annotated[Decimal, Field(max_digits=6, decimal_places=2)], Decimal("1.50"), "1.50"),
+    ],
+    ids=str,
+)
+def test_an_inputs_value_in_another_form_is_that_value(kind: Any, value: Any, own: Any, root: Path) -> None:
+    given = create_model("Given", __base__=ExperimentInputSpec, x=(kind, ...))
+
+    def formed(spec: Any) -> Any:
+        return Load(dataframes={"t": pd.DataFrame({"sort_index": [spec.sort_index], "x": [own], "v": [1]})})
+
+    formed.__annotations__ = {"spec": given, "return": Load}
+    ExperimentRegistry.Register(name="formed", retries=0)(formed)
+    result = BaseExperiment("formed").allocate([given(x=value)], engine="local", workers=1)[1].result()
+
+    assert result.errors_told == "0 errors"
 
 
 @pytest.mark.parametrize("dtype", [pl.Int8, pl.Float32, pl.Float64, pl.String, pl.UInt64])

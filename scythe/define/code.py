@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import dis
 import hashlib
 import importlib.util
 import inspect
@@ -29,6 +30,7 @@ from types import CodeType
 from typing import Any, cast
 
 from scythe.define.experiment import Experiment
+from scythe.define.loaded import is_edited
 
 _INSTALLED = {"site-packages", "dist-packages"}
 _NOT_THE_PROJECTS = {"scythe", "scythe_catalog", "__main__", *sys.stdlib_module_names}
@@ -59,18 +61,16 @@ def code_hash(experiment: Experiment, *, unchanged_since: float | None = None) -
         sources, modules = {}, _closure([_Module(_name_of(target.__module__, file), file)])
     else:
         sources, modules = _cells([target, experiment.input_model, experiment.output_model])
-    if unchanged_since is not None and any(_changed(module) > unchanged_since for module in modules):
+    if unchanged_since is not None and any(_is_newer(m, unchanged_since if m.file == file else None) for m in modules):
         return None
     sources |= {module.path: source for module, source in modules.items()}
     return _digest(sources | _enclosed(target)) if sources else None
 
 
-def _changed(module: _Module) -> float:
-    """When its file was changed last [s since 1970]."""
-    try:
-        return module.file.stat().st_mtime
-    except OSError:
-        return 0.0
+def _is_newer(module: _Module, loaded_at: float | None) -> bool:
+    """Whether its file was changed since this process has loaded it: at `loaded_at`, where that is known."""
+    edited = is_edited(module.name, module.file)
+    return edited if loaded_at is None else edited or module.file.stat().st_mtime > loaded_at
 
 
 def _digest(sources: dict[str, str]) -> str:
@@ -236,12 +236,29 @@ def _cells(first: list[Any]) -> tuple[dict[str, str], dict[_Module, str]]:
             elif (inspect.isfunction(used) or inspect.isclass(used)) and id(used) not in known:
                 known.add(id(used))
                 waiting.append(used)
-            elif name in where and _is_plain(used):
+            elif name in where and name in _constants(code) and _is_plain(used):
                 sources[f"<value>/{name}"] = _written(used)
     return sources, _closure(list(modules.values()))
 
 
 # --- values -----------------------------------------------------------------------------------------
+
+#: The methods by which a function notes something in a collection.
+_NOTING = frozenset({"append", "extend", "insert", "add", "update", "setdefault", "pop", "remove", "discard", "clear"})
+
+
+def _constants(code: Iterable[CodeType]) -> set[str]:
+    """The names of other cells that some code reads, and keeps as they are: not those of what it notes something in."""
+    read: set[str] = set()
+    changed: set[str] = set()
+    for block in code:
+        steps = [*dis.get_instructions(block)]
+        names = {s.argval for s in steps if s.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+        read |= names
+        if any(s.opname in ("STORE_SUBSCR", "DELETE_SUBSCR") for s in steps):
+            changed |= names
+        changed |= {s.argval for s, then in itertools.pairwise(steps) if then.argval in _NOTING}
+    return read - changed
 
 
 def _enclosed(target: Callable[..., Any]) -> dict[str, str]:
@@ -265,8 +282,11 @@ def _is_plain(value: Any, collections: tuple[type, ...] = (list, tuple, set, fro
 
 
 def _written(value: Any) -> str:
-    if isinstance(value, set | frozenset):
-        return repr(sorted(map(_written, value)))
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_written(k)}: {_written(v)}' for k, v in value.items())}}}"
+    if isinstance(value, list | tuple | set | frozenset):
+        texts = map(_written, value)
+        return f"{type(value).__name__}({', '.join(texts if isinstance(value, list | tuple) else sorted(texts))})"
     return repr(value)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.define.loaded import note_loaded
 from scythe.define.schemas import ExperimentSchemas, compile_experiment
 from scythe.durations import seconds_of
 from scythe.errors import RegistrationError, ScytheError
@@ -247,6 +248,7 @@ def define(target: Callable[..., Any], name: str | None, options: ExperimentOpti
         raise RegistrationError(f"{chosen}: local_file_location='copied-to-tempdir' needs a parameter `tempdir: Path`")
     schemas = compile_experiment(inputs, outputs)
     packed_fields(options.pack, schemas.file_outputs, RegistrationError)
+    note_loaded()
     return Experiment(chosen, target, inputs, outputs, wants_tempdir, options, schemas)
 
 

@@ -32,6 +32,8 @@ _FLUSH_SHARE = 0.02
 _MAX_HELD_BYTES = 64 * 1024 * 1024
 #: So many kinds of errors are told of while the work goes on; the result has them all.
 _TOLD_KINDS = 50
+#: What the names of parts end with whose rows others have counted.
+_HANDED = "-handed"
 
 
 class Collector:
@@ -44,6 +46,8 @@ class Collector:
         self.began = dt.datetime.now(dt.UTC)
         self.rows = self.errors = 0
         self._held = Rows()
+        #: Those that others have counted.
+        self._handed = Rows()
         self._prefix = f"{attempt:06d}" if prefix is None else prefix
         self._parts = 0
         #: A run whose inputs are run again is shown as it was until its new end: no input in two tables.
@@ -79,7 +83,7 @@ class Collector:
     @property
     def is_due(self) -> bool:
         """Whether something has waited long enough to be flushed; to be asked now and then while nothing comes in."""
-        return time.monotonic() > self._next_flush and bool(self._held or self._unshown)
+        return time.monotonic() > self._next_flush and bool(self._held or self._handed or self._unshown)
 
     def take_up(self, prefix: str) -> None:
         """Goes on where others have died, whose parts' names begin so: what is in them is not taken over again."""
@@ -87,7 +91,8 @@ class Collector:
         coverage = coverage_of(self.plan, own)
         self._before = coverage if own else None
         for part in own:
-            self._count(part)
+            if not part.name.endswith(_HANDED):
+                self._count(part)
         self._unshown += own
 
     def add_part(self, part: Part) -> None:
@@ -122,10 +127,11 @@ class Collector:
     def flush(self, *, show: bool = True) -> None:
         """Makes what is held survive this process, and with `show` visible to readers of the catalog."""
         started = time.monotonic()
-        if self._held:
-            self._parts += 1
-            self._unshown.append(write_part(self.plan, f"{self._prefix}-{self._parts:06d}", self._held))
-            self._held.clear()
+        for rows, end in ((self._held, ""), (self._handed, _HANDED)):
+            if rows:
+                self._parts += 1
+                self._unshown.append(write_part(self.plan, f"{self._prefix}-{self._parts:06d}{end}", rows))
+                rows.clear()
         if show:
             self._show()
         took = time.monotonic() - started
@@ -136,9 +142,12 @@ class Collector:
 
         With it the names of the parts that readers do not see yet, for another to show.
         """
-        small = self._held.joined() if self._held and not self._held.files and self._held.bytes <= most else None
-        if small is not None:
+        small = None
+        if not self._held.files and 0 < self._held.bytes + self._handed.bytes <= most:
+            self._held.add(self._handed.joined())
+            small = self._held.joined()
             self._held.clear()
+            self._handed.clear()
         self.flush(show=False)
         parts, self._unshown = self._unshown, []
         return small, [part.name for part in parts]
@@ -147,9 +156,9 @@ class Collector:
         """Holds the rows and shows the parts, when it is time to, that others have counted and handed over."""
         for result in small:
             if self.is_new(result.first):
-                self._held.add(result)
+                self._handed.add(result)
         self._unshown += parts_named(self.plan, names)
-        if self._held.bytes > _MAX_HELD_BYTES:
+        if self._handed.bytes > _MAX_HELD_BYTES:
             self.flush()
 
     def keep(self, error: BaseException) -> None:

@@ -162,7 +162,8 @@ def contradictions(groups: Iterable[Group], levels: pa.Table, unlike: Collection
         shared = [n for n in levels.column_names if n in body.column_names and n not in unlike]
         for level in shared if _has_own_index(body) else ():
             expected = levels.column(level).take(pa.array(rows))
-            for at in np.flatnonzero(~_alike(body.column(level), expected)):
+            wrong = np.flatnonzero(~_alike(body.column(level), expected))
+            for at in wrong[np.unique(rows[wrong], return_index=True)[1]]:
                 theirs, ours = body.column(level)[at].as_py(), expected[at].as_py()
                 told = f"dataframe {name!r} has {theirs!r} in its column {level!r}, which is an input: this one's is {ours!r}"
                 found.setdefault(int(rows[at]), f"{told}. Rename the column")
@@ -172,18 +173,20 @@ def contradictions(groups: Iterable[Group], levels: pa.Table, unlike: Collection
 def _alike(theirs: pa.ChunkedArray, ours: pa.ChunkedArray) -> np.ndarray:
     """Where two columns have the same value, the first in whatever type; all of it where they cannot be compared."""
     try:
-        if pa.types.is_floating(theirs.type) and theirs.type.bit_width < 64:  # NumPy's single precision, say
-            ours = ours.cast(theirs.type, safe=False)
-        else:
-            theirs = theirs.cast(ours.type, safe=False)
-        same = pc.equal(theirs, ours).fill_null(False)
-        if pa.types.is_floating(ours.type):
-            same = pc.or_(same, pc.and_(pc.is_nan(theirs), pc.is_nan(ours)).fill_null(False))
+        theirs = theirs.cast(ours.type)
     except pa.ArrowNotImplementedError:
         return np.ones(len(ours), bool)
     except pa.ArrowInvalid:  # texts that are no number, say
-        same = pc.equal(theirs.cast(pa.string()), ours.cast(pa.string())).fill_null(False)
-    return pc.or_(same, pc.and_(theirs.is_null(), ours.is_null())).to_numpy(zero_copy_only=False)
+        theirs, ours = theirs.cast(pa.string()), ours.cast(pa.string())
+    same = pc.equal(theirs, ours)
+    if pa.types.is_floating(
+        ours.type
+    ):  # NumPy's half and single precision are stored as double; pandas takes NaN for nothing
+        for narrow in (pa.float16(), pa.float32()):
+            same = pc.or_kleene(same, pc.equal(theirs, ours.cast(narrow, safe=False).cast(pa.float64())))
+        theirs, ours = (pc.if_else(pc.is_nan(values), None, values) for values in (theirs, ours))
+    nothing = pc.and_(theirs.is_null(), ours.is_null())
+    return pc.or_(same.fill_null(False), nothing).to_numpy(zero_copy_only=False)
 
 
 def stack(groups: Iterable[Group], levels: pa.Table, left_out: Collection[int]) -> list[tuple[str, pa.Table]]:

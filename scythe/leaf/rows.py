@@ -28,6 +28,7 @@ from scythe.names import ID_LEVELS
 from scythe.record.layout import leaf_run_prefix
 from scythe_catalog.compute import pc
 from scythe_catalog.schema import Problem, TableSchema, check_bounds, column_to_arrow, columns_to_arrow
+from scythe_catalog.schema import kinds as k
 from scythe_catalog.schema.convert import MISFIT
 
 
@@ -130,8 +131,7 @@ class ChunkBuilder:
         inputs = self.with_features(self.rows.slice(0, upto))
         levels = inputs.select(list(schemas.levels.names))
         groups = dataframes.grouped(f for f in self.frames if f[0] not in self.failures)
-        unlike = {*ID_LEVELS, *schemas.file_inputs} - {"sort_index"}
-        for i, reason in dataframes.contradictions(groups, levels, unlike).items():
+        for i, reason in dataframes.contradictions(groups, levels, _unlike(schemas.levels) if groups else ()).items():
             self.failures[i] = Failure.of(OutputError(reason), self.tried[i].attempts)
         while True:
             good = [i for i in range(upto) if i not in self.failures]
@@ -199,6 +199,16 @@ class ChunkBuilder:
         worker = [self.worker] * len(self.tried)
         tasks = table_by_column(TaskRow, {"attempts": attempts, "seconds": seconds, "worker": worker, "start": start})
         return side_by_side(self.work.schemas.tables["tasks"], inputs.select(list(ID_LEVELS)), tasks)
+
+
+def _unlike(levels: TableSchema) -> set[str]:
+    """The levels that a function has in another form than the table: identifiers, files, durations, members of an Enum."""
+
+    def is_unlike(kind: k.Kind) -> bool:
+        members = kind.python or () if isinstance(kind, k.Category) else ()
+        return kind.is_file or isinstance(kind, k.Duration) or not all(isinstance(m.value, str) for m in members)
+
+    return {c.name for c in levels if c.name != "sort_index" and (c.name in ID_LEVELS or is_unlike(c.kind))}
 
 
 def _clean(text: str) -> str:

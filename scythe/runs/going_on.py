@@ -17,7 +17,7 @@ from scythe.record.manifest import schemas_of_run
 from scythe.record.plan import MaxErrors, RunPlan, Unset, check_max_errors
 from scythe.record.results import finished_result
 from scythe.source import find_experiment
-from scythe_catalog.schema import Difference, TableSchema, compare
+from scythe_catalog.schema import Change, Difference, Severity, TableSchema, compare
 from scythe_catalog.storage.objects import Objects
 
 
@@ -92,6 +92,9 @@ def _check_models(plan: RunPlan, experiment: Experiment) -> None:
         for side, schema in now.items()
         for change in compare(TableSchema.from_json(told[side]), schema).changes
     ]
+    for side, schema in now.items():
+        if not changes and not TableSchema.from_json(told[side]).arrow.equals(schema.arrow, check_metadata=False):
+            changes.append(Change(side, "its fields stand in another order", Severity.BREAKING))
     if changes:
         raise VersionError(
             f"the models of {plan.key.experiment!r} have changed since the run {plan.key.path} was allocated:\n"

@@ -42,6 +42,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from hatchet_sdk import Context, Hatchet
+from pydantic import computed_field
 
 import scythe
 from scythe.allocate import BaseExperiment
@@ -59,6 +60,11 @@ class Order(ExperimentInputSpec):
 
 class Value(ExperimentOutputSpec):
     y: float
+
+    @computed_field  # which is in what the task returns
+    @property
+    def twice(self) -> float:
+        return 2 * self.y
 
 
 @ExperimentRegistry.Include

@@ -7,7 +7,6 @@ models of the same values get. Never changes a value beyond a lossless cast.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import itertools
 from collections import defaultdict
@@ -91,9 +90,11 @@ def conform(given: Frame | pa.Table, compiled: CompiledModel, unnamed: Collectio
             else:
                 arrays[column.name] = _defaults(column, fields[column.name], frame.rows)
         except DataError as error:
-            problems += [p for p in error.problems if isinstance(p, Problem)]
-            with contextlib.suppress(*MISFIT):  # what is null where it must not be does not hide the others
-                arrays[column.name] = column.kind.cast(given_columns[column.name])
+            problems += (found := [p for p in error.problems if isinstance(p, Problem)])
+            try:  # what is null where it must not be does not hide the others
+                arrays[column.name] = _accept(replace(column, nullable=True), given_columns[column.name])
+            except DataError as other:
+                problems += [p for p in other.problems if isinstance(p, Problem) and p not in found]
     try:
         check_bounds(pa.table(arrays), compiled.schema.select(arrays), what=compiled.model.__name__)
     except DataError as error:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
 from scythe.base import ExperimentInputSpec
 from scythe.engines.hatchet.connection import connect
@@ -18,7 +19,7 @@ from scythe.engines.hatchet.worker.threads import in_thread
 from scythe.errors import OutputError, RunError
 from scythe.leaf.leaf import Leaf
 from scythe.scatter_gather import Node
-from scythe_catalog.schema import arrow_to_models
+from scythe_catalog.schema import aliases, arrow_to_models
 
 _BLOCK = 500
 
@@ -76,8 +77,16 @@ class ForeignNode(WorkingNode):
             outcome = next(order)
             if isinstance(outcome, BaseException):
                 raise OutputError(told(outcome))
-            return output.model_validate(outcome)
+            return output.model_validate(_fields_of(output, outcome))
 
         if any(new):
             with Leaf(run.plan, replace(run.experiment, target=returned)) as leaf:
                 self.collector.add(leaf.run(rows[new]))
+
+
+def _fields_of(output: type[BaseModel], outcome: Mapping[str, Any]) -> dict[str, Any]:
+    """What a task returned, without what its output model has no field for: computed fields, and what is its own."""
+    known = {alias for name, info in output.model_fields.items() for alias in (name, *aliases(info))}
+    return {
+        name: value for name, value in outcome.items() if name in known or output.model_config.get("extra") == "allow"
+    }

@@ -317,8 +317,10 @@ class WorkingNode:
 
     def _take(self, packed: list[Packed], handed: list[Packed], parts: list[str]) -> None:
         unpack = self.loaded.prepared.packing.unpack
-        small = [found for one in handed if isinstance(found := unpack(one), ChunkResult)]
-        self.collector.take_over(small, parts)
+        found_below = [unpack(one) for one in handed]
+        written = [found.name for found in found_below if isinstance(found, Part)]  # too many rows to travel, after all
+        small = [found for found in found_below if isinstance(found, ChunkResult)]
+        self.collector.take_over(small, [*parts, *written])
         for one in packed:
             found = unpack(one)
             if isinstance(found, Part):
