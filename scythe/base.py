@@ -261,6 +261,10 @@ def _additional(data: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None, n_
     return {name: [row.get(name) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
 
 
+def _without_additional(schema: dict[str, Any]) -> None:
+    schema.pop("additionalProperties", None)
+
+
 class ExperimentOutputSpec(BaseModel):
     """What an experiment gives for one input. Inherit from it and add your fields.
 
@@ -289,7 +293,7 @@ class ExperimentOutputSpec(BaseModel):
     model_config = ConfigDict(
         arbitrary_types_allowed=True,
         extra="forbid",
-        json_schema_extra=lambda schema: schema.pop("additionalProperties", None),
+        json_schema_extra=_without_additional,
     )
 
     dataframes: SkipJsonSchema[dict[str, Any]] = Field(default_factory=dict, repr=False)

@@ -7,7 +7,7 @@ pydantic would make of them. Never fills in or checks a rule: pydantic does.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -173,7 +173,7 @@ def _lift(kind: k.Kind, dtype: pa.DataType, strict: bool) -> Callable[[Any], Any
             lift = _by_name(lifts)
             if kind.python is None:
                 places = [m.name for m in kind.members]
-                return lambda v: tuple(map(lift(v).__getitem__, places))
+                return lambda v: _places(lift(v), places)
             return (lambda v: lift(v)["root"]) if _root(kind) is not None and "root" in lifts else lift
         case k.Struct() if (root := _root(kind)) is not None:
             return _lift(root, dtype, strict)
@@ -188,6 +188,10 @@ def _float_of(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         (value,) = k.Float().dump([value])
     return value
+
+
+def _places(members: Mapping[str, Any], names: Sequence[str]) -> tuple[Any, ...]:
+    return tuple(members[name] for name in names)
 
 
 def _each(lift: Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
