@@ -23,7 +23,7 @@ _MAX_FACTOR = 64
 #: The last chunks of a node are smaller, but not smaller than this part of a full one.
 _SMALLEST_SHARE = 8
 #: A node costs an engine about as much as a leaf: one that would have fewer leaves is none.
-_LEAST_LEAVES = 4
+_LEAST_LEAVES = 10
 
 
 class RecursionMap(BaseModel):
@@ -33,7 +33,7 @@ class RecursionMap(BaseModel):
         factor: Children of a node, 1 or more; a node with at most `factor` inputs has leaves instead.
         max_depth: Levels of nodes below the root, 10 by default; the nodes of the last have leaves. 0: the root has them.
 
-    A node has leaves of its own, too, where the nodes below it would have less than four full chunks each: a node costs an
+    A node has leaves of its own, too, where the nodes below it would have less than ten full chunks each: a node costs an
     engine as much as a leaf.
 
     Raises:
@@ -204,7 +204,7 @@ class Shape:
 
         Examples:
             >>> from scythe.scatter_gather import Shape
-            >>> Shape(factor=2, max_depth=2, probes=0, chunk=4, smallest=4, slots=2).waiting(100)
+            >>> Shape(factor=2, max_depth=2, probes=0, chunk=4, smallest=4, slots=2).waiting(200)
             3
         """
         nodes, largest = 0, self.root(n)
@@ -214,7 +214,7 @@ class Shape:
         return nodes
 
     def children(self, node: Node) -> list[Node]:
-        """The nodes below a node; none where it has leaves, or where they would have less than four full chunks each.
+        """The nodes below a node; none where it has leaves, or where they would have less than ten full chunks each.
 
         Args:
             node: A node of this shape.
@@ -222,8 +222,8 @@ class Shape:
         Examples:
             >>> from scythe.scatter_gather import Shape
             >>> shape = Shape(factor=2, max_depth=3, probes=0, chunk=5, smallest=5, slots=2)
-            >>> [len(node.inputs) for node in shape.children(shape.root(40))], shape.children(shape.root(39))
-            ([20, 20], [])
+            >>> [len(node.inputs) for node in shape.children(shape.root(100))], shape.children(shape.root(99))
+            ([50, 50], [])
         """
         enough = len(node.inputs) >= self.factor * self.chunk * _LEAST_LEAVES
         return node.children(self.tree) if enough else []

@@ -69,10 +69,10 @@ def bases(shape: Shape, n: int) -> Iterator[Node]:
 
 
 @given(shapes())
-def test_no_node_but_the_root_has_fewer_than_four_leaves(case: tuple[int, Shape]) -> None:
+def test_no_node_but_the_root_has_fewer_than_ten_leaves(case: tuple[int, Shape]) -> None:
     n, shape = case
 
-    assert all(len(list(shape.leaves(node))) >= 4 for node in bases(shape, n) if node.path)
+    assert all(len(list(shape.leaves(node))) >= 10 for node in bases(shape, n) if node.path)
 
 
 @given(shapes())

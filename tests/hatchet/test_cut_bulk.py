@@ -28,7 +28,7 @@ def test_children_of_which_there_is_only_the_key_are_triggered_again(tmp_path: P
                 site.served("obey")
                 scratch, orders = site.orders(*["fine"] * N)
                 shape = RecursionMap(factor=2, max_depth=1)
-                run, ref = site.allocate("obey", orders, chunk=4, recursion_map=shape)
+                run, ref = site.allocate("obey", orders, chunk=2, recursion_map=shape)
                 ref.result(timeout=PATIENCE)
 
             check(run, good=list(range(N)))

@@ -14,12 +14,12 @@ from tests.hatchet.sites import Site, calls, check, folder_of, manifest
 
 
 def test_a_worker_of_one_slot_finishes_a_deep_tree(tiny: Site) -> None:
-    scratch, specs = tiny.orders(*["fine"] * 20)
+    scratch, specs = tiny.orders(*["fine"] * 40)
 
-    run, ref = tiny.allocate("obey", specs, recursion_map=RecursionMap(factor=4, max_depth=3), chunk=1)
+    run, ref = tiny.allocate("obey", specs, recursion_map=RecursionMap(factor=2, max_depth=3), chunk=1)
     ref.result(timeout=PATIENCE)
 
-    check(run, good=list(range(20)))
+    check(run, good=list(range(40)))
     assert set(calls(scratch).values()) == {1}
 
 

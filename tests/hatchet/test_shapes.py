@@ -21,7 +21,7 @@ _SHAPES = {
     "1/2": {"recursion_map": RecursionMap(factor=1, max_depth=2)},
     "chunk 7": {"chunk": 7},
 }
-_N = 40
+_N = 80
 
 
 @pytest.fixture(scope="module")

@@ -17,12 +17,12 @@ def test_three_deep_trees_on_eight_slots_come_to_an_end(cluster: Cluster) -> Non
         site.served("obey")
 
         def allocate(_: int) -> tuple[Any, Any]:
-            _, specs = site.orders(*["fine"] * 32)
+            _, specs = site.orders(*["fine"] * 80)
             return site.allocate("obey", specs, chunk=1, recursion_map=RecursionMap(factor=2, max_depth=3))
 
         with ThreadPoolExecutor(3) as threads:
             started = list(threads.map(allocate, range(3)))
         for run, ref in started:
             ref.result(timeout=PATIENCE + 60)
-            check(run, good=list(range(32)))
+            check(run, good=list(range(80)))
     assert "no slot is free for the nodes below" in worker.output
