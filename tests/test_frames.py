@@ -124,7 +124,7 @@ def test_an_inputs_value_in_another_form_is_that_value(kind: Any, value: Any, ow
 
     formed.__annotations__ = {"spec": given, "return": Load}
     ExperimentRegistry.Register(name="formed", retries=0)(formed)
-    result = BaseExperiment("formed").allocate([given(x=value)], engine="local", workers=1)[1].result()
+    result = BaseExperiment("formed").allocate([given(x=value)], engine="inline")[1].result()
 
     assert result.errors_told == "0 errors"
 

@@ -16,12 +16,12 @@ from tests.hatchet.sites import Site, calls, check, finals, manifest
 
 _SHAPES = {
     "2/0": {"recursion_map": RecursionMap(factor=2, max_depth=0)},
-    "8/1, chunk 1": {"recursion_map": RecursionMap(factor=8, max_depth=1), "chunk": 1},
-    "2/3, chunk 2": {"recursion_map": RecursionMap(factor=2, max_depth=3), "chunk": 2},
+    "4/1, chunk 1": {"recursion_map": RecursionMap(factor=4, max_depth=1), "chunk": 1},
+    "2/3, chunk 1": {"recursion_map": RecursionMap(factor=2, max_depth=3), "chunk": 1},
     "1/2": {"recursion_map": RecursionMap(factor=1, max_depth=2)},
     "chunk 7": {"chunk": 7},
 }
-_N = 80
+_N = 40
 
 
 @pytest.fixture(scope="module")
