@@ -80,11 +80,9 @@ def find_experiment(plan: RunPlan, module: str | None = None, *, source: str | N
         return _of_module(plan, module)
     for load in (lambda: None, lambda: _import_of(plan), lambda: _run_file(plan, source)):
         load()
-        # One function may be registered under several names, and a function may make several.
-        for experiment in sorted(ExperimentRegistry.experiments(), key=lambda e: e.name != plan.key.experiment):
-            same = (experiment.target.__qualname__, experiment.module) == (plan.qualname, plan.module)
-            if same or (experiment.target.__qualname__ == plan.qualname and experiment.source == plan.source):
-                return experiment
+        there = [e for e in ExperimentRegistry.experiments() if e.target.__qualname__ == plan.qualname]
+        if found := [e for e in there if e.module == plan.module or e.source == plan.source]:
+            return _meant(plan, found)
     raise NotFoundError(
         f"the experiment {plan.qualname!r} of {plan.key.path} is not registered here (it was {plan.module}, in "
         f"{plan.source or 'a notebook'}, which is not below {Path.cwd()} and is not run unasked): name its module or file, "
@@ -101,7 +99,22 @@ def _of_module(plan: RunPlan, module: str) -> Experiment:
     new = [e for e in found if id(e) not in before]
     if not found:
         raise NotFoundError(f"{module} registers no experiment {plan.qualname!r}, which {plan.key.path} needs")
-    return min(reversed(new or found), key=lambda e: e.name != plan.key.experiment)
+    return _meant(plan, new or found)
+
+
+def _meant(plan: RunPlan, found: list[Experiment]) -> Experiment:
+    """That of some experiments of a plan's function which has the name of its run: a function may make several of one name in code.
+
+    Raises:
+        NotFoundError: none has, and they are several functions.
+    """
+    named = [e for e in found if e.name == plan.key.experiment]
+    if not named and len({id(e.target) for e in found}) > 1:
+        raise NotFoundError(
+            f"{plan.key.path} is of the function {plan.qualname!r}, which is registered as {', '.join(e.name for e in found)}: "
+            f"register it as {plan.key.experiment!r}, or name the module with :NAME behind it"
+        )
+    return (named or found)[-1]
 
 
 def _import(path: str) -> ModuleType:

@@ -14,7 +14,7 @@ from pydantic import create_model
 import scythe
 from scythe.allocate import BaseExperiment
 from scythe.define.schemas import ExperimentSchemas
-from scythe.errors import RunDamaged, VersionError
+from scythe.errors import NotFoundError, RunDamaged, VersionError
 from scythe.record.attempt_plan import load_attempt_plan
 from scythe.record.attempts import latest_attempt
 from scythe.record.layout import RunKey
@@ -158,6 +158,12 @@ def test_a_run_is_gone_on_with_by_the_function_that_has_its_name(root: Path) -> 
     scythe.open_run("zealous").retry_errors(engine="inline").result()
 
     assert scythe.read("zealous")["y"].to_list() == [0, 100]
+    experiment = made("zealous", 100, broken=True)
+    BaseExperiment(experiment.experiment.target, run_name="other").allocate(
+        pl.DataFrame({"x": [0, 1]}), engine="local", workers=1
+    )[1].result()
+    with pytest.raises(NotFoundError, match="registered as ahead, zealous: register it as 'other'"):
+        scythe.open_run("other").retry_errors(engine="inline")
 
 
 def test_a_column_of_scythes_own_that_older_rows_lack_is_null_for_them(
