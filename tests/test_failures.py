@@ -16,7 +16,7 @@ import pytest
 import scythe
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.leaf.failures import Failure
+from scythe.leaf.failures import Failure, lines_in_memory
 from scythe.registry import ExperimentRegistry
 
 # Worker processes cannot import this module by its name, which pytest made up.
@@ -158,6 +158,18 @@ def test_lines_that_no_file_holds_are_shown_by_workers_too(root: Path) -> None:
 
     text = failures(from_a_notebook, "by nothing")["by nothing"]["traceback"]
     assert f'File "{name}", line 2, in fail\n    return 1 / len(how[:0])\n' in text
+
+
+def test_lines_that_another_thread_reads_meanwhile_disturb_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    exists = Path.exists
+
+    def while_another_thread_reads(path: Path) -> bool:
+        linecache.cache[f"{path}.new"] = (1, None, ["\n"], f"{path}.new")
+        return exists(path)
+
+    monkeypatch.setattr(linecache, "cache", {"/tmp/ipykernel_1/13.py": (1, None, ["\n"], "/tmp/ipykernel_1/13.py")})
+    monkeypatch.setattr(Path, "exists", while_another_thread_reads)
+    assert lines_in_memory() == {"/tmp/ipykernel_1/13.py": ["\n"]}
 
 
 def test_inline_raises_the_exception_with_all_that_it_was_raised_from(root: Path) -> None:

@@ -296,7 +296,7 @@ def _class_cell(found: type) -> str:
     Raises:
         OSError: no cell does.
     """
-    for entry in reversed([entry for entry in linecache.cache.values() if len(entry) == 4]):
+    for entry in reversed([entry for entry in list(linecache.cache.values()) if len(entry) == 4]):
         source = "".join(entry[2])
         if f"class {found.__name__}" in source:
             with contextlib.suppress(SyntaxError):  # a cell with a magic command

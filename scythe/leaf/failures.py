@@ -96,7 +96,7 @@ def lines_in_memory() -> dict[str, list[str]]:
     """File name -> lines of code that this process alone has, as those of a notebook's cells, for its tracebacks."""
     found: dict[str, list[str]] = {}
     left = _SOURCE_CHARACTERS
-    for name, entry in reversed(linecache.cache.items()):
+    for name, entry in reversed(list(linecache.cache.items())):  # other threads add to it
         if len(entry) != 4 or entry[1] is not None or Path(name).exists():
             continue
         left -= entry[0]

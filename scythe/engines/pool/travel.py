@@ -130,7 +130,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
     """What a value consists of, each with a name that its author knows."""
     if isinstance(value, FunctionType):
         used = set(_names(value.__code__))
-        yield from ((f"the global {n!r}", v) for n, v in value.__globals__.items() if n in used)
+        yield from ((f"the global {n!r}", v) for n, v in list(value.__globals__.items()) if n in used)
         for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
             try:
                 yield f"the variable {name!r}", cell.cell_contents
