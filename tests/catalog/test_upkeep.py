@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,21 +81,26 @@ def test_a_committer_that_slept_until_its_version_was_removed_does_not_commit_un
 ) -> None:
     place = made_place(sort, request, tmp_path, monkeypatch)
     place.ensure()
-    asleep = place.table()
     file = place.file("late", [Row(number=-1)])
+    asleep = place.table()
+    seen = dict(place.catalog.iceberg._seen)
     commit(place, *range(COMMITS))
     place.table().tidy(time.time())
     objects = Objects.at(asleep.iceberg.location())
     assert not objects.exists("metadata/v2.metadata.json")
-    load, stale = (
-        FolderCatalog.load_table,
-        [asleep.iceberg, asleep.iceberg],
-    )  # as it finds the table, twice, before it sleeps
+    stale = [asleep.iceberg, asleep.iceberg]  # as it finds the table, twice, before it sleeps
 
-    def load_table(self: FolderCatalog, identifier: Any) -> Any:
-        return stale.pop() if stale else load(self, identifier)
+    def seen_before(load: Callable[[FolderCatalog, Any], Any]) -> Callable[[FolderCatalog, Any], Any]:
+        def loaded(self: FolderCatalog, identifier: Any) -> Any:
+            if not stale:
+                return load(self, identifier)
+            self._seen.update(seen)
+            return stale.pop()
 
-    monkeypatch.setattr(FolderCatalog, "load_table", load_table)
+        return loaded
+
+    for name in ("load_table", "hinted_table"):
+        monkeypatch.setattr(FolderCatalog, name, seen_before(getattr(FolderCatalog, name)))
     asleep.append([file], V1, key="late")
 
     assert not stale

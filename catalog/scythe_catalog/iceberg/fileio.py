@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-from functools import lru_cache
+from collections import OrderedDict
 from typing import Any
 
 from pyiceberg.io import FileIO, InputFile, InputStream, OutputFile, OutputStream
@@ -11,6 +12,7 @@ from pyiceberg.io import FileIO, InputFile, InputStream, OutputFile, OutputStrea
 from scythe_catalog.storage.objects import Objects
 
 IMPLEMENTATION = "scythe_catalog.iceberg.fileio.ObjectsFileIO"
+_AVRO = ".avro"
 
 
 def _split(location: str) -> tuple[Objects, str]:
@@ -27,8 +29,23 @@ def _read(location: str) -> bytes:
     return objects.read(key)
 
 
-#: Manifests, and lists of them, have names of their own: a commit looks at one several times.
-_read_once = lru_cache(maxsize=64)(_read)
+#: Manifests, and lists of them, have names of their own: a commit looks at one several times, and at those of the last one.
+_KEPT = 64
+_kept: OrderedDict[str, bytes] = OrderedDict()
+
+
+def _read_once(location: str) -> bytes:
+    data = _kept.get(location)
+    if data is None:
+        _keep(location, data := _read(location))
+    return data
+
+
+def _keep(location: str, data: bytes) -> None:
+    _kept[location] = data
+    while len(_kept) > _KEPT:
+        with contextlib.suppress(KeyError):  # another thread was faster
+            _kept.popitem(last=False)
 
 
 class _Input(InputFile):
@@ -41,7 +58,7 @@ class _Input(InputFile):
         return objects.exists(key)
 
     def open(self, seekable: bool = True) -> InputStream:
-        read = _read_once if self.location.endswith(".avro") else _read
+        read = _read_once if self.location.endswith(_AVRO) else _read
         return io.BytesIO(read(self.location))  # pyright: ignore[reportReturnType]
 
 
@@ -81,6 +98,8 @@ class _Buffer(io.BytesIO):
             objects.write(key, data)
         elif not objects.create(key, data):
             raise FileExistsError(f"{self._location} exists already")
+        if self._location.endswith(_AVRO):
+            _keep(self._location, data)
 
     def __exit__(self, *error: Any) -> None:
         if error and error[0] is not None:

@@ -51,6 +51,8 @@ class FolderCatalog(MetastoreCatalog, NoopCatalog):
     def __init__(self, name: str, **properties: str) -> None:
         super().__init__(name, **{"py-io-impl": IMPLEMENTATION, **properties})
         self.objects = Objects.at(properties["warehouse"])
+        #: Key of a hint -> the version that it named when it was read or written last, and its tag.
+        self._seen: dict[str, tuple[int, str]] = {}
 
     # --- tables -----------------------------------------------------------------------------------
 
@@ -82,7 +84,18 @@ class FolderCatalog(MetastoreCatalog, NoopCatalog):
 
     def load_table(self, identifier: str | Identifier) -> Table:
         namespace, name = self.identifier_to_database_and_table(identifier, NoSuchTableError)
-        version, raw = self._latest(namespace, name)
+        return self._opened(namespace, name, *self._latest(namespace, name))
+
+    def hinted_table(self, identifier: str | Identifier) -> Table:
+        """A table as the hint has it, for a commit: where there is a newer version, its commit fails.
+
+        Raises:
+            NoSuchTableError: there is no table of this name.
+        """
+        namespace, name = self.identifier_to_database_and_table(identifier, NoSuchTableError)
+        return self._opened(namespace, name, *(self._as_hinted(namespace, name) or self._latest(namespace, name)))
+
+    def _opened(self, namespace: str, name: str, version: int, raw: bytes) -> Table:
         metadata = FromByteStream.table_metadata(cast(Any, io.BytesIO(raw)))
         location = self.objects.uri(self._key(namespace, name, f"v{version}.metadata.json"))
         file_io = load_file_io({**self.properties, **metadata.properties}, location)
@@ -203,8 +216,7 @@ class FolderCatalog(MetastoreCatalog, NoopCatalog):
 
     def _latest(self, namespace: str, name: str) -> tuple[int, bytes]:
         """The newest version and its bytes: from the hint onwards until there is no next. Writes nothing."""
-        version = self._hinted(namespace, name)
-        raw = self._read_version(namespace, name, version) if version else None
+        version, raw = self._as_hinted(namespace, name) or (0, None)
         if raw is None:
             version = self._listed(namespace, name)
             raw = self._read_version(namespace, name, version) if version else None
@@ -213,6 +225,11 @@ class FolderCatalog(MetastoreCatalog, NoopCatalog):
         while (newer := self._read_version(namespace, name, version + 1)) is not None:
             version, raw = version + 1, newer
         return version, raw
+
+    def _as_hinted(self, namespace: str, name: str) -> tuple[int, bytes] | None:
+        version = self._hinted(namespace, name)
+        raw = self._read_version(namespace, name, version) if version else None
+        return None if raw is None else (version, raw)
 
     def mend_hint(self, table: Table) -> None:
         """Raises the hint where a committer died before it could: readers that trust it would see an old table."""
@@ -227,10 +244,16 @@ class FolderCatalog(MetastoreCatalog, NoopCatalog):
             return None
 
     def _hinted(self, namespace: str, name: str) -> int:
+        key = self._key(namespace, name, _HINT)
+        self._seen.pop(key, None)
         try:
-            return int(self.objects.read(self._key(namespace, name, _HINT)))
+            text, tag = self.objects.read_tagged(key)
+            version = int(text)
         except (FileNotFoundError, ValueError):
             return 0
+        if tag is not None:
+            self._seen[key] = version, tag
+        return version
 
     def _listed(self, namespace: str, name: str) -> int:
         files = self.objects.files(f"{namespace}/{name}/metadata")
@@ -240,6 +263,9 @@ class FolderCatalog(MetastoreCatalog, NoopCatalog):
         raw = metadata.model_dump_json(exclude_none=True).encode()
         if not self.objects.create(self._key(namespace, name, f"v{version}.metadata.json"), raw):
             return False
+        if self.objects.heeds_tags(self._key(namespace, name, f"v{version}.metadata.json"), raw):
+            if self._hint_moved(namespace, name, version):
+                return True
         hinted = self._hinted(namespace, name)
         if hinted > version and self._came_late(namespace, name, version):
             return False
@@ -247,6 +273,18 @@ class FolderCatalog(MetastoreCatalog, NoopCatalog):
             return False
         self._raise_hint(namespace, name, version, hinted)
         return True
+
+    def _hint_moved(self, namespace: str, name: str, version: int) -> bool:
+        """Raises the hint where it is still an older one that was seen before the commit: all is as it was then.
+
+        Who raises it so writes over no newer hint, and need not look for one afterwards.
+        """
+        key = self._key(namespace, name, _HINT)
+        hinted, tag = self._seen.pop(key, (version, ""))
+        moved = self.objects.replace(key, str(version).encode(), tag) if hinted < version else None
+        if moved is not None:
+            self._seen[key] = version, moved
+        return moved is not None
 
     def _came_late(self, namespace: str, name: str, version: int) -> bool:
         """Whether a version that was just created, behind the one that is hinted at, had been there before: it is taken back.

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import pyiceberg.table
     from pyiceberg.table import Transaction
 
+    from scythe_catalog.iceberg.folder_catalog import FolderCatalog
+
 LEDGER = "scythe.committed."
 #: Property: the names that columns had (files keep them), and those that they have.
 _RENAMED = "scythe.renamed"
@@ -259,16 +261,20 @@ class Table:
         # In a folder the load is cheap, and is done when the queue is over.
         remote = Objects.at(table.location()).folder is None
         fresh = remote and time.monotonic() - self.loaded < _FRESH_SECONDS
+        # The newest version is not looked for before a first try: where there is one, that fails.
+        quick = _folder_catalog(table) if remote and not fresh else None
         deadline = time.monotonic() + _PATIENCE_SECONDS
         pause = 0.01
         while True:
             with _queue(table.location()):
                 began = time.time()
-                table = table if fresh else table.refresh()
-                fresh = False
+                table = table if fresh else quick.hinted_table(table.name()) if quick else table.refresh()
+                sure, fresh, quick = quick is None, False, None
                 tx, base = _transaction()(table), table.metadata_location
                 try:
                     if not change(table, tx):
+                        if not sure:
+                            continue
                         _mend_hint(table)
                         return Table(table)
                     expired = _expire(table, tx)
@@ -281,6 +287,9 @@ class Table:
                         with contextlib.suppress(OSError, BaseError, CatalogError):  # it can be done the next time
                             Table(committed).tidy(time.time())
                     return Table(committed)
+                except CatalogError:
+                    if sure:
+                        raise
                 except (CommitFailedException, ValidationException, ValueError) as error:
                     # What a change refers to (a snapshot, say) may be gone since the load: no error of its own then.
                     if isinstance(error, ValueError) and table.refresh().metadata_location == base:
@@ -362,10 +371,15 @@ def called(table: pyiceberg.table.Table, namespace: str, name: str) -> pyiceberg
 
 def _mend_hint(table: pyiceberg.table.Table) -> None:
     """Commits raise a folder catalog's hint, and so do those that find nothing to do; reading never writes."""
+    catalog = _folder_catalog(table)
+    if catalog is not None:
+        catalog.mend_hint(table)
+
+
+def _folder_catalog(table: pyiceberg.table.Table) -> FolderCatalog | None:
     from scythe_catalog.iceberg.folder_catalog import FolderCatalog
 
-    if isinstance(table.catalog, FolderCatalog):
-        table.catalog.mend_hint(table)
+    return table.catalog if isinstance(table.catalog, FolderCatalog) else None
 
 
 def _expire(table: pyiceberg.table.Table, tx: Transaction) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 import obstore
-from obstore.exceptions import AlreadyExistsError
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
 from scythe_catalog.storage import staging
 from scythe_catalog.storage.objects import Found, Objects
@@ -31,6 +31,9 @@ _AT_ONCE = 32
 _LOOKS_AT_ONCE = 128
 #: In which of an object's headers the call that made it left its name.
 _MAKER = "scythe-maker"
+#: Which buckets heed `If-Match` when something is written: S3 does since 2024, and not all that speak its language.
+_HEEDS_TAGS: dict[str, bool] = {}
+_NO_TAG = '"none"'
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,13 @@ class Bucket(Objects):
         def attempt() -> tuple[bytes, float]:
             got = obstore.get(self.provider.store(), key)
             return bytes(got.bytes()), got.meta["last_modified"].timestamp()
+
+        return self._tried(attempt)
+
+    def read_tagged(self, key: str) -> tuple[bytes, str | None]:
+        def attempt() -> tuple[bytes, str | None]:
+            got = obstore.get(self.provider.store(), key)
+            return bytes(got.bytes()), got.meta["e_tag"]
 
         return self._tried(attempt)
 
@@ -120,6 +130,27 @@ class Bucket(Objects):
             return True
 
         return self._tried(attempt)
+
+    def replace(self, key: str, data: bytes, tag: str) -> str | None:
+        """`If-Match`; whatever goes wrong with it is for the caller's other way to tell, so that nothing is repeated."""
+        try:
+            return self._replaced(key, data, tag)
+        except (BaseError, FileNotFoundError):
+            return None
+
+    def _replaced(self, key: str, data: bytes, tag: str) -> str | None:
+        return obstore.put(self.provider.store(), key, data, mode={"e_tag": tag}, use_multipart=False)["e_tag"]
+
+    def heeds_tags(self, key: str, data: bytes) -> bool:
+        if self.root not in _HEEDS_TAGS:
+            try:
+                self._replaced(key, data, _NO_TAG)
+                _HEEDS_TAGS[self.root] = False
+            except PreconditionError:
+                _HEEDS_TAGS[self.root] = True
+            except (BaseError, FileNotFoundError):  # it says no to this, or nothing now
+                return False
+        return _HEEDS_TAGS[self.root]
 
     def _maker(self, key: str) -> object:
         try:

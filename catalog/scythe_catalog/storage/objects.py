@@ -89,6 +89,10 @@ class Objects(ABC):
     def read_dated(self, key: str) -> tuple[bytes, float]:
         """The whole object, and when it was written by the store's own clock [s since 1970]; raises FileNotFoundError."""
 
+    def read_tagged(self, key: str) -> tuple[bytes, str | None]:
+        """The whole object, and its tag if `replace` takes it; raises FileNotFoundError."""
+        return self.read(key), None
+
     def read_all(self, keys: Iterable[str]) -> list[bytes]:
         """Many small objects, in parallel over a network."""
         return [self.read(key) for key in keys]
@@ -171,6 +175,18 @@ class Objects(ABC):
     @abstractmethod
     def create(self, key: str, data: bytes) -> bool:
         """Writes the object if there is none; False if there is one already."""
+
+    def replace(self, key: str, data: bytes, tag: str) -> str | None:
+        """Writes the object if it is still the one of this tag, and gives its new tag.
+
+        None where it is another by now, and where the store does not tell: then it may be as it was, or written.
+        For stores that `heeds_tags` is true of; others write whatever is there.
+        """
+        return None
+
+    def heeds_tags(self, key: str, data: bytes) -> bool:
+        """Whether `replace` can be relied on. A bucket is asked once a process, by an object that holds just these bytes."""
+        return False
 
     def upload(self, path: Path, key: str) -> None:
         """Copies a local file, in parts where it is large; atomic like `write`."""
