@@ -261,11 +261,11 @@ class FolderCatalog(MetastoreCatalog, NoopCatalog):
 
     def _publish(self, namespace: str, name: str, version: int, metadata: TableMetadata) -> bool:
         raw = metadata.model_dump_json(exclude_none=True).encode()
-        if not self.objects.create(self._key(namespace, name, f"v{version}.metadata.json"), raw):
+        key = self._key(namespace, name, f"v{version}.metadata.json")
+        if not self.objects.create(key, raw):
             return False
-        if self.objects.heeds_tags(self._key(namespace, name, f"v{version}.metadata.json"), raw):
-            if self._hint_moved(namespace, name, version):
-                return True
+        if self.objects.heeds_tags(key, raw) and self._hint_moved(namespace, name, version):
+            return True
         hinted = self._hinted(namespace, name)
         if hinted > version and self._came_late(namespace, name, version):
             return False
