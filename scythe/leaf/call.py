@@ -5,9 +5,7 @@ Hands what the function returned to whoever keeps it. Makes no table, and knows 
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -23,6 +21,7 @@ from scythe.define.experiment import Experiment
 from scythe.define.schemas import ExperimentSchemas
 from scythe.errors import FetchError, InputFileChanged
 from scythe.leaf.failures import Failure, is_final
+from scythe.leaf.folders import Folders
 from scythe.leaf.input_files import WAY_OUT, InputFiles
 from scythe.leaf.outputs import Place
 from scythe.leaf.printed import Printed
@@ -103,10 +102,7 @@ class Calls:
         self._working: str | None = None
         self._relative = bool(work.schemas.file_outputs)
         self._names = work.schemas.file_inputs if work.experiment.options.auto_fetch_files else ()
-        #: The folder of the folders of inputs, and how many were made.
-        self._folders: tempfile.TemporaryDirectory[str] | None = None
-        self._made = 0
-        self._real = ""
+        self._folders = Folders()
         #: Its inputs have neither files nor a folder of their own: nothing is to be done around a call.
         self._bare = not self._names and not work.experiment.wants_tempdir
 
@@ -247,7 +243,7 @@ class Calls:
             local = self._ready(spec) if self.given else None
             more: dict[str, Any] = {}
             if experiment.wants_tempdir:
-                folder = self._folder(i)
+                folder = self._folders.new()
                 more["tempdir"] = tempdir = Path(folder)
                 if experiment.options.local_file_location == "copied-to-tempdir" and self.given:
                     spec, local = self.copied(spec, tempdir), None
@@ -255,32 +251,17 @@ class Calls:
                 output = self._with_whole_files(local, lambda: self.called(tell, i, spec, more))
             else:
                 output = self.called(tell, i, spec, more)
-            real = f"{self._real}/{self._made}" if folder else None
+            real = self._folders.real if folder else None
             self.take(i, spec, output, Place(folder, self._working, real))
         finally:
             if folder is not None:
-                try:
-                    os.rmdir(folder)  # noqa: PTH106 - after each input; it is empty where all that was in it is an output
-                except OSError:
-                    shutil.rmtree(folder, ignore_errors=True)
+                self._folders.leave(folder)
             if token is not None:
                 running_on.reset(token)
 
-    def _folder(self, i: int) -> str:
-        """A new folder for one try of an input, within one for all inputs of the chunk."""
-        if self._folders is None:
-            self._folders = tempfile.TemporaryDirectory(prefix="scythe-", ignore_cleanup_errors=True)
-            self._real = os.path.realpath(self._folders.name)
-        self._made += 1
-        folder = f"{self._folders.name}/{self._made}"
-        os.mkdir(folder, 0o700)  # noqa: PTH102 - for each input
-        return folder
-
     def close(self) -> None:
-        """Removes what is left of the folders of inputs (what was made read-only, say)."""
-        if self._folders is not None:
-            self._folders.cleanup()
-            self._folders = None
+        """Removes what is left of the folders of inputs."""
+        self._folders.close()
 
     def __enter__(self) -> Self:
         return self

@@ -15,6 +15,7 @@ import stat
 from collections import Counter
 from collections.abc import Collection
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -58,7 +59,7 @@ class OutputFiles:
     def __init__(self, plan: RunPlan, names: tuple[str, ...]) -> None:
         self.names = names
         self._plan, self._objects = plan, plan.objects
-        self._staged: dict[int, dict[str, Path]] = {}
+        self._staged: dict[int, dict[str, str]] = {}
         self._shards = Shards(plan)
         self._first: str | None = None
         self._waited = 0
@@ -75,12 +76,12 @@ class OutputFiles:
         paths = {name: _file(name, value, place) for name, value in self._local(output)}
         named = Counter(path for path, _ in paths.values())
         for name, (path, own) in paths.items():
-            suffix = _suffix(path)
+            suffix = _suffix(os.path.basename(path))  # noqa: PTH119
             if name in self._plan.pack:
-                uris[name] = self._shards.put(i, blocks_of(path), run_id + suffix)
+                uris[name] = self._shards.put(i, blocks_of(Path(path)), run_id + suffix)
                 if own and named[path] == 1:  # its folder goes next, and at once where it is empty
                     with suppress(OSError):
-                        path.unlink()
+                        os.unlink(path)  # noqa: PTH108 - for each file
                 continue
             key = self._plan.key.output_file(name, run_id + suffix)
             waiting = self._waiting(suffix)
@@ -93,7 +94,7 @@ class OutputFiles:
         """Publishes the files of these inputs, many at a time, and drops the others."""
         if not self._staged:
             return
-        wanted = [(path, key) for i in keep for key, path in self._staged.get(i, {}).items()]
+        wanted = [(Path(path), key) for i in keep for key, path in self._staged.get(i, {}).items()]
         for i in set(self._staged) - set(keep):
             self._drop(i)
         try:
@@ -104,12 +105,12 @@ class OutputFiles:
         self._staged.clear()
         self._first = None
 
-    def _waiting(self, suffix: str) -> Path:
+    def _waiting(self, suffix: str) -> str:
         """Where a file waits: beside the first of the chunk, so that the staging folder is looked for once."""
         if self._first is None:
             self._first = str(self._objects.staging_file("output"))
         self._waited += 1
-        return Path(f"{self._first}-{self._waited}{suffix}")
+        return f"{self._first}-{self._waited}{suffix}"
 
     def forget(self, start: int) -> None:
         """Drops the files of the inputs from this one on."""
@@ -129,15 +130,15 @@ class OutputFiles:
     def _drop(self, i: int) -> None:
         self._shards.drop(i)
         for path in self._staged.pop(i, {}).values():
-            self._objects.discard(path)
+            self._objects.discard(Path(path))
 
 
-def _file(name: str, value: str, place: Place) -> tuple[Path, bool]:
+def _file(name: str, value: str, place: Place) -> tuple[str, bool]:
     """The ordinary file that a value names, symbolic links followed; and whether it lies in the input's own folder."""
     if place.tempdir is not None and os.path.dirname(value) == place.tempdir:  # noqa: PTH120 - for each file
         with suppress(OSError, ValueError):
             if stat.S_ISREG(os.lstat(value).st_mode):
-                return Path(f"{place.real}/{os.path.basename(value)}"), True  # noqa: PTH119
+                return f"{place.real}/{os.path.basename(value)}", True  # noqa: PTH119
     path = _path(name, value, place.working)
     what = f"the output file {name}={value!r}"
     try:
@@ -150,7 +151,7 @@ def _file(name: str, value: str, place: Place) -> tuple[Path, bool]:
         raise OutputError(f"{what} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if not stat.S_ISREG(mode):
         raise OutputError(f"{what} {next((words for is_kind, words in _KINDS if is_kind(mode)), 'is no file')}")
-    return found, place.real is not None and found.is_relative_to(place.real)
+    return str(found), place.real is not None and found.is_relative_to(place.real)
 
 
 def _path(name: str, value: str, working: str | None) -> Path:
@@ -172,32 +173,34 @@ def _path(name: str, value: str, working: str | None) -> Path:
     )
 
 
-def _suffix(path: Path) -> str:
+@lru_cache(maxsize=256)  # one name for the files of all inputs, as a rule
+def _suffix(name: str) -> str:
     """What programs know a file's type by, in characters that every file system and bucket takes."""
+    path = Path(name)
     suffixes = path.suffixes[-2:]
     suffix = "".join(suffixes) if suffixes[:1] == [".tar"] else path.suffix
     safe = "".join(c for c in suffix if c.isascii() and (c.isalnum() or c in "._-+"))
     return safe if 1 < len(safe) <= _SUFFIX_BYTES else ""
 
 
-def _moved(path: Path, target: Path) -> bool:
+def _moved(path: str, target: str) -> bool:
     """Moves a file that nobody else can reach, as an ordinary file of ours; False where it must be copied."""
-    found = path.stat()
+    found = os.stat(path)  # noqa: PTH116 - for each file, as what follows
     if found.st_nlink != 1 or found.st_uid != os.geteuid() or _is_written(path):
         return False
     try:
-        path.rename(target)
+        os.rename(path, target)  # noqa: PTH104
     except OSError:  # another disk
         return False
     mask = os.umask(0o077)
     os.umask(mask)
     if stat.S_IMODE(found.st_mode) != 0o666 & ~mask:
-        target.chmod(0o666 & ~mask)
+        os.chmod(target, 0o666 & ~mask)  # noqa: PTH101
     os.utime(target)
     return True
 
 
-def _is_written(path: Path) -> bool:
+def _is_written(path: str) -> bool:
     """Whether someone has a file open for writing, as far as the system tells: a lease is not given then."""
     if _LEASE is None:
         return True

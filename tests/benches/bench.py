@@ -36,6 +36,7 @@ def in_turn(n: int, ways: list[str], rounds: int) -> dict[str, tuple[float, floa
     """Median seconds of each way, and of CPU, measured A B C A B C ..., with what each said of itself."""
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     cpu: dict[str, list[float]] = {way: [] for way in ways}
+    made: list[Path] = []  # to remove one slows some disks down for whoever makes files next
     for i in range(rounds):
         for way in ways:
             folder = Path(tempfile.mkdtemp(prefix="bench-"))
@@ -48,11 +49,13 @@ def in_turn(n: int, ways: list[str], rounds: int) -> dict[str, tuple[float, floa
             )
             seconds[way].append(time.perf_counter() - began)
             cpu[way].append(children() - used)
-            shutil.rmtree(folder)
+            made.append(folder)
             assert done.returncode == 0, done.stderr
             print(
                 f"  round {i + 1} {way:<14} {seconds[way][-1]:7.2f} s   {', '.join(done.stderr.split(chr(10))).strip(', ')}"
             )
+    for folder in made:
+        shutil.rmtree(folder)
     return {way: (statistics.median(s), statistics.median(cpu[way])) for way, s in seconds.items()}
 
 

@@ -111,7 +111,7 @@ def show(staged: Path, target: Path) -> None:
     _flush_folder(target.parent)
 
 
-def show_all(pairs: Iterable[tuple[Path, Path]]) -> None:
+def show_all(pairs: Iterable[tuple[Path, str]]) -> None:
     """`show` for many files that are not flushed yet: all are before the first gets its name, many at a time."""
     given = list(pairs)
     if len(given) < _FEW:
@@ -119,7 +119,7 @@ def show_all(pairs: Iterable[tuple[Path, Path]]) -> None:
     else:
         with ThreadPoolExecutor(min(_AT_ONCE, len(given))) as pool:
             list(pool.map(_flush_each, (given[i::_AT_ONCE] for i in range(_AT_ONCE))))
-    folders = {target.parent for _, target in given}
+    folders = [Path(folder) for folder in {os.path.dirname(target) for _, target in given}]  # noqa: PTH120 - of many
     for folder in folders:
         make_folder(folder)
     for staged, target in given:
@@ -260,14 +260,14 @@ def read_part(path: Path, start: int, stop: int, tag: str | None) -> bytes:
     return data
 
 
-def _moved(staged: Path, target: Path, how: Callable[[Path, Path], None]) -> None:
+def _moved(staged: Path, target: Path | str, how: Callable[[Path, Path | str], None]) -> None:
     """Moves a file to its name; from another disk (a folder of the root may be a link to one) by way of a neighbour."""
     try:
         how(staged, target)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        near = target.with_name(f".{uuid.uuid4().hex}.part")
+        near = Path(target).with_name(f".{uuid.uuid4().hex}.part")
         try:
             shutil.copyfile(staged, near)
             _flush(near)
@@ -281,7 +281,7 @@ def _is_partial(name: str) -> bool:
     return name.startswith(".") and name.endswith(".part")
 
 
-def _link_new(staged: Path, target: Path) -> None:
+def _link_new(staged: Path, target: Path | str) -> None:
     try:
         os.link(staged, target)
     except OSError as error:
@@ -290,7 +290,7 @@ def _link_new(staged: Path, target: Path) -> None:
         _rename_new(staged, target)
 
 
-def _rename_new(staged: Path, target: Path) -> None:
+def _rename_new(staged: Path, target: Path | str) -> None:
     """Renames a file unless the new name is taken, on file systems that have no hard links."""
     found = _exclusive_rename()
     if found is not None:
@@ -303,7 +303,7 @@ def _rename_new(staged: Path, target: Path) -> None:
         if code not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP):
             raise OSError(code, os.strerror(code), str(target))
     raise StorageError(
-        f"the file system of {target.parent} has neither hard links nor renames that keep what is there, and Scythe "
+        f"the file system of {Path(target).parent} has neither hard links nor renames that keep what is there, and Scythe "
         "needs one of the two: choose another root (SCYTHE_STORAGE_ROOT), on a disk of this machine or in a bucket"
     )
 
@@ -328,7 +328,7 @@ def _flush(path: Path) -> None:
         os.close(opened)
 
 
-def _flush_each(pairs: Iterable[tuple[Path, Path]]) -> None:
+def _flush_each(pairs: Iterable[tuple[Path, str]]) -> None:
     for staged, _ in pairs:
         _flush(staged)
 

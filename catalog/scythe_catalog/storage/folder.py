@@ -125,7 +125,7 @@ class Folder(Objects):
     def publish_all(self, files: Iterable[tuple[Path, str]]) -> None:
         folder = self.folder
         with disk.spoken(folder, "written"):
-            disk.show_all((staged, folder / key) for staged, key in files)
+            disk.show_all((staged, f"{self._prefix}{key}") for staged, key in files)
 
     def link(self, source: str, target: str) -> None:
         with disk.spoken(self.folder / target, "written"):

@@ -1,0 +1,128 @@
+"""The folder of an input is empty, its owner's alone and of a name of its own, whatever the input before has left in it."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from scythe.leaf.folders import Folders
+
+
+@pytest.fixture
+def folders() -> Iterator[Folders]:
+    found = Folders()
+    yield found
+    found.close()
+
+
+def without_children(*_: int) -> None:
+    """What `os.waitid` does in a process that has none; that of the tests may have servers."""
+    raise ChildProcessError
+
+
+def nothing(folder: Path) -> None:
+    pass
+
+
+def a_file_that_is_taken(folder: Path) -> None:
+    (folder / "series.npy").write_text("1")
+    (folder / "series.npy").rename(folder.parent / "taken")
+
+
+def a_file(folder: Path) -> None:
+    (folder / "left.txt").write_text("1")
+
+
+def folders_below(folder: Path) -> None:
+    (folder / "a" / "b").mkdir(parents=True)
+    (folder / "a" / "b" / "c").write_text("1")
+
+
+def other_rights(folder: Path) -> None:
+    folder.chmod(0o755)
+
+
+def rights_to_nothing(folder: Path) -> None:
+    (folder / "left.txt").write_text("1")
+    folder.chmod(0)
+
+
+def no_folder(folder: Path) -> None:
+    folder.rmdir()
+
+
+def a_file_in_its_place(folder: Path) -> None:
+    folder.rmdir()
+    folder.write_text("1")
+
+
+def a_link_in_its_place(folder: Path) -> None:
+    folder.rmdir()
+    folder.symlink_to(folder.parent)
+
+
+LEFT = [
+    nothing, a_file_that_is_taken, a_file, folders_below, other_rights, rights_to_nothing, no_folder, a_file_in_its_place,
+    a_link_in_its_place,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("left", LEFT, ids=lambda left: left.__name__.replace("_", " "))
+def test_the_next_one_is_empty_whatever_is_left(
+    left: Callable[[Path], None], folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "waitid", without_children)
+    names: set[Path] = set()
+    for _ in range(3):
+        folder = Path(folders.new())
+        names.add(folder)
+        assert not folder.is_symlink()
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert list(folder.iterdir()) == []
+        assert str(folder.resolve()) == folders.real
+        left(folder)
+        folders.leave(str(folder))
+    assert len(names) == 3
+
+
+def test_a_folder_that_was_left_empty_is_the_next_one(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "waitid", without_children)
+    first = Path(folders.new())
+    inode = first.stat().st_ino
+    folders.leave(str(first))
+    second = Path(folders.new())
+    assert second.stat().st_ino == inode
+    assert not first.exists()
+
+
+def test_a_program_that_an_input_left_running_does_not_get_into_the_folder_of_the_next(folders: Folders) -> None:
+    first = folders.new()
+    program = "import os, sys; print(flush=True); sys.stdin.read(); open('late', 'w')"
+    running = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=first,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert running.stdout is not None
+    running.stdout.readline()
+    folders.leave(first)
+    second = Path(folders.new())
+    _, errors = running.communicate()
+    assert list(second.iterdir()) == []
+    assert b"FileNotFoundError" in errors
+
+
+def test_nothing_stays_behind(folders: Folders) -> None:
+    first = Path(folders.new())
+    folders.leave(str(first))
+    folders.close()
+    assert not first.parent.exists()
+    folders.close()
