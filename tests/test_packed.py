@@ -26,8 +26,8 @@ from scythe.errors import AllocationError, FetchError, RegistrationError, RunErr
 from scythe.gather import packs
 from scythe.gather.final import Gather
 from scythe.leaf import shards
-from scythe.loaders.files import Files
-from scythe.loaders.shards import Blocks
+from scythe.loaders.files import Files, Packs
+from scythe.loaders.shards import BLOCK_BYTES, Blocks
 from scythe.registry import ExperimentRegistry
 from scythe.remote import published
 from scythe.remote.cache import clear, usage
@@ -428,6 +428,45 @@ def test_blocks_that_failed_are_asked_for_again_by_the_next_epoch(
         with pytest.raises(FetchError, match="away"):
             epoch(batches, 0)
     assert sorted(epoch(batches, 0)) == list(range(60))
+
+
+def test_blocks_that_the_cache_has_lost_are_fetched_ahead_by_the_next_epoch(
+    served: FolderS3, small_blocks: int, walls: BaseExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scythe.loaders.shards.FRESH_BYTES", 1024)
+    allocated(walls, 60)
+    batches = scythe.dataset("walls", x=["x"], y=scythe.File("hourly")).batches(6, seed=1)
+    assert sorted(epoch(batches, 0)) == list(range(60))
+    clear()
+    ahead, ready = list[list[Any]](), Blocks.ready
+    monkeypatch.setattr(Blocks, "ready", lambda self, blocks: ready(self, ahead.append(list(blocks)) or ahead[-1]))
+    assert sorted(epoch(batches, 1)) == list(range(60))
+    asked = [block for blocks in ahead for block in blocks]
+    assert asked
+    assert len(asked) == len(set(asked))
+
+
+@given(
+    files=st.lists(st.tuples(st.integers(-1, 3), st.integers(0, 40 * 2**20), st.integers(0, 9 * 2**20)), min_size=1),
+    data=st.data(),
+)
+def test_the_blocks_of_rows_are_those_that_hold_their_bytes(
+    files: list[tuple[int, int, int]], data: st.DataObject
+) -> None:
+    shard, offset, length = (np.array(column, np.int64) for column in zip(*files, strict=True))
+    sizes = np.zeros(4, np.int64)
+    np.maximum.at(sizes, shard[shard >= 0], (offset + length)[shard >= 0])
+    packs = Packs([f"s3://bucket/{i}" for i in range(4)], sizes, shard, offset, length)
+    rows = np.array(data.draw(st.lists(st.integers(0, len(files) - 1), max_size=8)), np.int64)
+    expected = {
+        int(packs.begins[s]) + block
+        for s, o, n in (files[row] for row in rows)
+        if s >= 0
+        for block in range(o // BLOCK_BYTES, (o + max(n, 1) - 1) // BLOCK_BYTES + 1)
+    }
+    found = packs.blocks_of(rows).tolist()
+    assert found == sorted(expected)
+    assert all(block < packs.begins[-1] for block in found)
 
 
 def test_an_epoch_that_is_left_fetches_no_more_than_it_has_begun(

@@ -146,9 +146,16 @@ class Batches:
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
-        # Threads that read from a disk would wait for one another, not for the disk.
-        waits = any(isinstance(files, Files) and not files.is_local for files, _ in self._wholes())
+        # Threads that copy would wait for one another; packed files are fetched by threads of their own.
+        waits = any(
+            isinstance(files, Files) and not files.is_local and files.packs is None for files, _ in self._wholes()
+        )
         return ThreadPoolExecutor(self.ahead if waits else 1, thread_name_prefix="scythe-batches")
+
+    @cached_property
+    def _fetching(self) -> ThreadPoolExecutor:
+        # One: blocks are asked for in the order in which they are needed.
+        return ThreadPoolExecutor(1, thread_name_prefix="scythe-ahead")
 
     def _wholes(self) -> Iterator[tuple[Source, np.ndarray | None]]:
         """The groups with all their rows, and the positions of those that are drawn (None: all)."""
@@ -183,7 +190,7 @@ class Batches:
             source.leave()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_pool", "farther")}
+        return {name: value for name, value in vars(self).items() if name not in ("_pool", "_fetching", "farther")}
 
     def order(self, epoch: int) -> np.ndarray:
         """The positions of all rows in the order of an epoch."""
@@ -256,13 +263,14 @@ class Epoch(Sequence[dict[str, Any]]):
             return
         check_fork()  # the threads that read ahead do not survive a fork either
         pool, waiting = self.batches._pool, deque[Future[dict[str, Any]]]()  # pyright: ignore[reportPrivateUsage]
+        fetching = self.batches._fetching  # pyright: ignore[reportPrivateUsage]
         farther, readied = self.batches.farther, deque[Future[None]](maxlen=self.batches.farther)
         next_one = 0
         try:
             for i in range(len(self)):
                 # More with each batch, so that the first one waits for few others. What fails is told by the batch itself.
                 while farther and next_one < min(i + farther, (i + 1) * (ahead + 1), len(self)):
-                    readied.append(pool.submit(self.batches.ready, self.rows(next_one)))
+                    readied.append(fetching.submit(self.batches.ready, self.rows(next_one)))
                     next_one += 1
                 waiting.append(pool.submit(self.__getitem__, i))
                 if len(waiting) > ahead:

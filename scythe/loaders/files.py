@@ -18,7 +18,7 @@ from scythe.errors import FetchError, InputError, NotFoundError
 from scythe.loaders.decoding import Npy, decoded, put
 from scythe.loaders.groups import File
 from scythe.loaders.pinned import PinnedRun, Rows
-from scythe.loaders.shards import BLOCK_BYTES, Blocks, OnDisk, Shard, opened
+from scythe.loaders.shards import BLOCK_BYTES, Blocks, InBucket, OnDisk, Shard, opened
 from scythe.remote.fetch import fetch
 from scythe.remote.forks import check_fork
 from scythe.remote.packed import PREFIX, taken_apart
@@ -31,7 +31,7 @@ T = TypeVar("T")
 _REMOTE_THREADS = 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Packs:
     """Where the files that lie in shards lie: number of the shard (-1: of its own), offset, length [bytes] of each row."""
 
@@ -56,10 +56,22 @@ class Packs:
         np.maximum.at(sizes, shard[shard >= 0], (offset + length)[shard >= 0])
         return cls(addresses, sizes, shard, offset, length)
 
+    @cached_property
+    def begins(self) -> np.ndarray:
+        """The number of the first block of each shard, and behind them how many blocks there are; they grow along the shards."""
+        return np.concatenate([[0], np.cumsum(self.sizes // BLOCK_BYTES + 1)])
+
     def blocks(self) -> np.ndarray:
-        """The block that each row begins in, by a number that grows along the shards."""
-        first = np.concatenate([[0], np.cumsum(self.sizes // BLOCK_BYTES + 1)])
-        return first[self.shard] + self.offset // BLOCK_BYTES
+        """The block that each row begins in, by its number."""
+        return self.begins[self.shard] + self.offset // BLOCK_BYTES
+
+    def blocks_of(self, rows: np.ndarray) -> np.ndarray:
+        """The blocks that some rows lie in, by their numbers."""
+        rows = rows[self.shard[rows] >= 0]
+        begin, offset, length = self.begins[self.shard[rows]], self.offset[rows], np.maximum(self.length[rows], 1)
+        first, last = begin + offset // BLOCK_BYTES, begin + (offset + length - 1) // BLOCK_BYTES
+        farthest = int((last - first).max(initial=0))
+        return np.unique(np.concatenate([np.minimum(first + i, last) for i in range(farthest + 1)]))
 
 
 @dataclass
@@ -107,6 +119,11 @@ class Files:
             is_remote(uri)
             for uri in self.uris.str.strip_prefix(PREFIX).str.extract("^([a-z0-9+]+://)").drop_nulls().unique()
         )
+
+    @cached_property
+    def _asked(self) -> np.ndarray:
+        """Which blocks have been asked for: they are here, on their way, or in the cache."""
+        return np.zeros(0 if self.packs is None else self.packs.begins[-1], np.bool_)
 
     @cached_property
     def _own(self) -> tuple[str, ...]:
@@ -196,6 +213,11 @@ class Files:
                     else:
                         self._into(rows[i], out[i])
                     continue
+                if isinstance(shard, InBucket) and lengths[i] == whole:
+                    data = shard.held(begin, whole)
+                    if data is not None and data[: len(header)].tobytes() == header:
+                        flat[i] = data[len(header) :]
+                        continue
                 buffers = [head, raw[i * size : (i + 1) * size]]
                 if shard is not None:
                     got = shard.into(begin, buffers) if lengths[i] == whole else 0
@@ -272,7 +294,7 @@ class Files:
                 )
             return bytes(data)
         if is_in_bucket(uri) and uri.startswith(self._own):
-            return published(uri)
+            return bytes(published(uri))
         return fetch(uri).read_bytes()
 
     def ready(self, rows: np.ndarray) -> None:
@@ -280,16 +302,22 @@ class Files:
         packs = self.packs
         if packs is None or self.is_local:
             return
-        numbers = packs.shard[rows]
-        for number in np.unique(numbers[numbers >= 0]).tolist():
-            of = rows[numbers == number]
-            self._shard(number).ready(packs.offset[of], packs.length[of])
+        blocks = packs.blocks_of(rows)
+        new = blocks[~self._asked[blocks]]
+        if not len(new):
+            return
+        self._asked[new] = True
+        shards = np.searchsorted(packs.begins, new, "right") - 1
+        for number in np.unique(shards).tolist():
+            self._shard(number).ready((new[shards == number] - packs.begins[number]).tolist())
 
     def leave(self) -> None:
         """Gives up the blocks that nobody has begun to fetch yet."""
         with self._lock:
             blocks = self._blocks
         blocks.leave()
+        if self.packs is not None:
+            self._asked[:] = False
 
     def _shard(self, number: int) -> Shard:
         found = self._shards.get(number)

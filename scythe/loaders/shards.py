@@ -32,8 +32,8 @@ _HANDLES = 128
 class Shard(Protocol):
     """A file that holds many."""
 
-    def ready(self, offsets: np.ndarray, lengths: np.ndarray) -> None:
-        """Has what is to be read next fetched, all at once."""
+    def ready(self, blocks: Iterable[int]) -> None:
+        """Has blocks that are to be read next fetched, all at once."""
         ...
 
     def into(self, offset: int, buffers: Sequence[memoryview | bytearray]) -> int:
@@ -67,7 +67,7 @@ class OnDisk:
         #: Its bytes; to copy them lets other threads run.
         self.bytes = np.frombuffer(self.map, np.uint8)
 
-    def ready(self, offsets: np.ndarray, lengths: np.ndarray) -> None:
+    def ready(self, blocks: Iterable[int]) -> None:
         """Nothing: it is there."""
 
     def into(self, offset: int, buffers: Sequence[memoryview | bytearray]) -> int:
@@ -85,16 +85,19 @@ class InBucket:
     def __init__(self, address: str, size: int, blocks: Blocks) -> None:
         self._address, self._size, self._blocks = address, size, blocks
 
-    def ready(self, offsets: np.ndarray, lengths: np.ndarray) -> None:
-        first, last = offsets // BLOCK_BYTES, (offsets + np.maximum(lengths, 1) - 1) // BLOCK_BYTES
-        if (first == last).all():
-            wanted = np.unique(first)
-        else:
-            wanted = np.unique(np.concatenate([np.arange(a, b + 1) for a, b in zip(first, last, strict=True)]))
-        self._blocks.ready((self._address, *self._range(int(number))) for number in wanted)
+    def ready(self, blocks: Iterable[int]) -> None:
+        self._blocks.ready((self._address, *self._range(number)) for number in blocks)
 
     def _range(self, number: int) -> tuple[int, int]:
         return number * BLOCK_BYTES, min((number + 1) * BLOCK_BYTES, self._size)
+
+    def held(self, offset: int, length: int) -> np.ndarray | None:
+        """Bytes from an offset on, once their block has come; None where they lie in two, or in one that is in memory no more."""
+        number = offset // BLOCK_BYTES
+        start, stop = self._range(number)
+        return (
+            self._blocks.held(self._address, start, stop, offset - start, length) if offset + length <= stop else None
+        )
 
     def into(self, offset: int, buffers: Sequence[memoryview | bytearray]) -> int:
         done = 0
@@ -119,7 +122,7 @@ class Blocks:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         #: Those that are in memory, or on their way.
-        self._fresh: dict[_Block, Future[bytes]] = {}
+        self._fresh: dict[_Block, Future[np.ndarray]] = {}
         #: Those of them that have come, the first one first.
         self._came: deque[_Block] = deque()
         self._came_bytes = 0
@@ -128,10 +131,9 @@ class Blocks:
 
     def ready(self, blocks: Iterable[_Block]) -> None:
         """Begins to fetch those that are not here."""
-        for block in blocks:
-            with self._lock:
-                if block in self._fresh or block in self._files:
-                    continue
+        with self._lock:
+            new = [block for block in blocks if block not in self._fresh and block not in self._files]
+        for block in new:
             if not kept_file(*block).exists():
                 self._begun(block)
 
@@ -141,6 +143,16 @@ class Blocks:
             on_their_way = [fetched for fetched in self._fresh.values() if not fetched.done()]
         for fetched in on_their_way:
             fetched.cancel()  # one that has begun is not
+
+    def held(self, address: str, start: int, stop: int, offset: int, length: int) -> np.ndarray | None:
+        """Bytes of a block that is in memory, or on its way, which is waited for; None of another."""
+        fresh = self._fresh.get((address, start, stop))
+        if fresh is None:
+            return None
+        try:
+            return fresh.result()[offset : offset + length]
+        except CancelledError:  # another epoch was left
+            return None
 
     def read(self, address: str, start: int, stop: int, offset: int, into: memoryview) -> None:
         """Copies bytes of a block, from an offset in it on."""
@@ -160,15 +172,15 @@ class Blocks:
                 into[:] = memoryview(fresh.result())[offset : offset + len(into)]
                 return
 
-    def _begun(self, block: _Block) -> Future[bytes]:
+    def _begun(self, block: _Block) -> Future[np.ndarray]:
         with self._lock:
             if (known := self._fresh.get(block)) is not None:
                 return known
-            begun = self._fresh[block] = self._pool.submit(published, *block)
+            begun = self._fresh[block] = self._pool.submit(_fetched, *block)
         begun.add_done_callback(lambda _: self._done(block, begun))
         return begun
 
-    def _done(self, block: _Block, begun: Future[bytes]) -> None:
+    def _done(self, block: _Block, begun: Future[np.ndarray]) -> None:
         """Lets go of the oldest blocks where too many have come, and of one that has failed: whoever reads it next tries again."""
         with self._lock:
             if self._fresh.get(block) is not begun:
@@ -198,6 +210,10 @@ class Blocks:
         return opened
 
 
+def _fetched(address: str, start: int, stop: int) -> np.ndarray:
+    return np.frombuffer(published(address, start, stop), np.uint8)
+
+
 def opened(address: str, size: int, blocks: Blocks) -> Shard:
     """A shard, ready to be read.
 
@@ -212,4 +228,4 @@ def opened(address: str, size: int, blocks: Blocks) -> Shard:
     return InBucket(address, size, blocks) if is_in_bucket(address) else OnDisk(address)
 
 
-__all__ = ["BLOCK_BYTES", "FRESH_BYTES", "Blocks", "OnDisk", "Shard", "opened"]
+__all__ = ["BLOCK_BYTES", "FRESH_BYTES", "Blocks", "InBucket", "OnDisk", "Shard", "opened"]

@@ -32,7 +32,7 @@ def kept_file(uri: str, start: int | None = None, stop: int | None = None) -> Pa
     return published_file(uri, _WHOLE if start is None else f"{start}-{stop}")
 
 
-def published(uri: str, start: int | None = None, stop: int | None = None) -> bytes:
+def published(uri: str, start: int | None = None, stop: int | None = None) -> bytes | memoryview:
     """An object of a bucket, or its bytes from `start` until before `stop`: of the cache, else of the bucket, and then kept.
 
     Raises:
@@ -55,7 +55,7 @@ def published(uri: str, start: int | None = None, stop: int | None = None) -> by
     return data
 
 
-def waiting(uri: str, start: int | None = None, stop: int | None = None) -> bytes | None:
+def waiting(uri: str, start: int | None = None, stop: int | None = None) -> bytes | memoryview | None:
     """What was fetched of it, while it waits to be written into the cache."""
     return _KEEPER.waiting.get(kept_file(uri, start, stop))
 
@@ -70,10 +70,10 @@ class _Keeper:
         self._lock = threading.Lock()
         self._thread: ThreadPoolExecutor | None = None
         #: What is not written yet, by its file.
-        self.waiting: dict[Path, bytes] = {}
+        self.waiting: dict[Path, bytes | memoryview] = {}
         self._bytes = 0
 
-    def keep(self, path: Path, data: bytes) -> None:
+    def keep(self, path: Path, data: bytes | memoryview) -> None:
         """Has the bytes written; all that waits for it is written before the process ends.
 
         Raises:
@@ -93,7 +93,7 @@ class _Keeper:
                     return
         _keep(path, data, limit)
 
-    def _write(self, path: Path, data: bytes, limit: int) -> None:
+    def _write(self, path: Path, data: bytes | memoryview, limit: int) -> None:
         try:
             _keep(path, data, limit)
         finally:
@@ -106,7 +106,7 @@ _KEEPER = _Keeper()
 os.register_at_fork(after_in_child=_KEEPER.__init__)
 
 
-def _keep(path: Path, data: bytes, limit: int) -> None:
+def _keep(path: Path, data: bytes | memoryview, limit: int) -> None:
     staged = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
         with open(staged, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:

@@ -42,7 +42,7 @@ def read_bytes(shard: str, offset: int, length: int) -> bytes:
         from scythe_catalog.storage.ranged import read_range
 
         root, key = split_object(shard)
-        return read_range(provider_of(root), key, offset, offset + length, None) if length else b""
+        return bytes(read_range(provider_of(root), key, offset, offset + length, None)) if length else b""
     handle = os.open(local_shard(shard), os.O_RDONLY)
     try:
         return os.pread(handle, length, offset)

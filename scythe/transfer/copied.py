@@ -107,8 +107,8 @@ class _Copy:
                 raise
         self._take(part, file)
 
-    def _in_order(self, file: _File, begin: int) -> Iterator[bytes]:
-        waiting: deque[Future[bytes]] = deque()
+    def _in_order(self, file: _File, begin: int) -> Iterator[memoryview]:
+        waiting: deque[Future[memoryview]] = deque()
         pool = ThreadPoolExecutor(_PARTS_AT_ONCE)
         try:
             for start in range(begin, file.size, PART_BYTES):
@@ -120,7 +120,7 @@ class _Copy:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _part(self, file: _File, start: int, stop: int) -> bytes:
+    def _part(self, file: _File, start: int, stop: int) -> memoryview:
         try:
             if file.inside is not None:
                 return self.source.part(file.inside, file.offset + start, file.offset + stop, None)

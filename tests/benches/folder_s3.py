@@ -176,7 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if "uploadId" in query:
             path = self.server.folder / ".uploads" / query["uploadId"] / f"{int(query['partNumber']):06d}"
-        elif self.headers.get("If-None-Match") == "*" and path.exists():
+        elif self._is_another(_tag(path.stat()) if path.exists() else None):
             self._fails(412, "PreconditionFailed")
             return
         staged = self.server.folder / ".uploads" / uuid.uuid4().hex
@@ -193,6 +193,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, f"{_XML}<CopyObjectResult><ETag>{escape(tag)}</ETag></CopyObjectResult>".encode())
         else:
             self._answer(200, ETag=tag)
+
+    def _is_another(self, tag: str | None) -> bool:
+        """Whether what is there is not what the request is about."""
+        if self.headers.get("If-None-Match") == "*":
+            return tag is not None
+        return self.headers.get("If-Match") not in (None, tag)
 
     def do_POST(self) -> None:
         path, query = self._begin()

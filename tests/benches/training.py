@@ -218,9 +218,9 @@ def _sequential() -> None:
     """All bytes of the shards in ranges of 8 MB, eight at once: what the network gives."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from scythe_catalog.storage.objects import Objects
+    from scythe.settings import storage
 
-    objects = Objects.at("s3://bucket")
+    objects = storage()
     shards = [found for found in objects.found("packed") if "/_shards/" in found.key]
     parts = [(f.key, i, min(i + (8 << 20), f.size)) for f in shards for i in range(0, f.size, 8 << 20)]
     began = time.perf_counter()

@@ -74,7 +74,7 @@ class Bucket(Objects):
     def download(self, key: str, path: Path) -> None:
         Ranged(self.provider, key).save(path)
 
-    def part(self, key: str, start: int, stop: int, tag: str | None) -> bytes:
+    def part(self, key: str, start: int, stop: int, tag: str | None) -> memoryview:
         return read_range(self.provider, key, start, stop, tag)
 
     def described(self, keys: Iterable[str]) -> list[Found]:

@@ -46,9 +46,9 @@ class Folder(Objects):
     def download(self, key: str, path: Path) -> None:
         shutil.copyfile(self.folder / key, path)
 
-    def part(self, key: str, start: int, stop: int, tag: str | None) -> bytes:
+    def part(self, key: str, start: int, stop: int, tag: str | None) -> memoryview:
         with disk.spoken(self.folder / key, "read"):
-            return disk.read_part(self.folder / key, start, stop, tag)
+            return memoryview(disk.read_part(self.folder / key, start, stop, tag))
 
     def described(self, keys: Iterable[str]) -> list[Found]:
         root = self._prefix

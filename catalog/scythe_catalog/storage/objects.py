@@ -110,7 +110,7 @@ class Objects(ABC):
         """Copies an object into a local file, in parallel ranges where it is large; raises FileNotFoundError."""
 
     @abstractmethod
-    def part(self, key: str, start: int, stop: int, tag: str | None) -> bytes:
+    def part(self, key: str, start: int, stop: int, tag: str | None) -> memoryview:
         """The bytes of an object from `start` until before `stop`, as long as it has still this tag.
 
         Raises:

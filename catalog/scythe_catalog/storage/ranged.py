@@ -76,7 +76,7 @@ class Ranged:
         """
         with path.open("wb") as target:
 
-            def put(data: bytes, start: int) -> None:
+            def put(data: bytes | memoryview, start: int) -> None:
                 while data:  # a disk may take less than it is given
                     written = os.pwrite(target.fileno(), data, start)
                     data, start = data[written:], start + written
@@ -153,7 +153,7 @@ class RangedFile(io.RawIOBase):
         return len(data)
 
 
-def read_range(provider: Provider, key: str, start: int, stop: int, e_tag: str | None) -> bytes:
+def read_range(provider: Provider, key: str, start: int, stop: int, e_tag: str | None) -> memoryview:
     """The bytes of an object from `start` until before `stop`, as long as it has still this tag.
 
     Raises:
@@ -164,9 +164,9 @@ def read_range(provider: Provider, key: str, start: int, stop: int, e_tag: str |
 
     options: Any = {"range": (start, stop), **({"if_match": e_tag} if e_tag else {})}
 
-    def attempt() -> bytes:
+    def attempt() -> memoryview:
         try:
-            return bytes(obstore.get(provider.store(), key, options=options).bytes())
+            return memoryview(obstore.get(provider.store(), key, options=options).bytes())
         except obstore.exceptions.PreconditionError as error:
             raise StorageError(f"{provider.root}/{key} was replaced while it was read") from error
 
