@@ -169,7 +169,7 @@ class Blocks:
                     return
                 fresh = self._begun(block)
             with suppress(CancelledError):  # another epoch was left
-                into[:] = memoryview(fresh.result())[offset : offset + len(into)]
+                np.frombuffer(into, np.uint8)[:] = fresh.result()[offset : offset + len(into)]
                 return
 
     def _begun(self, block: _Block) -> Future[np.ndarray]:
