@@ -1,4 +1,4 @@
-"""The cluster's benchmark: `python tests/benches/cluster.py [leaves shape naps trees many files]`; all without a name.
+"""The cluster's benchmark: `python tests/benches/cluster.py [leaves leaves8 leaves16 shape naps trees many files]`; all without a name.
 
 On the engine that HATCHET_CLIENT_TOKEN names, else on the stand-in of the tests; `files` wants an S3
 server that is fast enough to tell, at AWS_ENDPOINT_URL with SCYTHE_STORAGE_BUCKET. Ratios are within one
@@ -7,15 +7,16 @@ run, each way in turn.
 
 from __future__ import annotations
 
-import itertools
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -23,8 +24,10 @@ import polars as pl
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
-SLOTS = {"leaves": 32, "many": 32, "shape": 8, "naps": 8, "trees": 16}  # functions at once
-BARE_SLOTS = (SLOTS["leaves"], 2 * SLOTS["leaves"])
+#: Functions at once on the worker of each.
+SLOTS = {"leaves": 32, "many": 32, "leaves8": 8, "leaves16": 16, "shape": 8, "naps": 8, "trees": 16}
+#: On how many slots each is done by the SDK alone, too; the workers for it are there for these alone.
+BARE = {"leaves": (32, 64), "many": (32,), "leaves8": (8,), "leaves16": (16,)}
 ALLOCATED: list[float] = []
 FILE_ROUNDS = 1  # boto3 takes minutes
 
@@ -41,7 +44,7 @@ def scythe_run(function: object, xs: list[float], **options: object) -> float:
     return time.perf_counter() - began
 
 
-def leaves() -> None:
+def leaves(name: str = "leaves") -> None:
     """1,000 tasks of one input each, against one gather by the SDK, on as many slots.
 
     A Scythe worker of 32 slots runs 32 functions at once and tells the engine of 64; the bare worker gets 32, and,
@@ -52,7 +55,7 @@ def leaves() -> None:
     n = 1000
     xs = [float(i) for i in range(n)]
     ours: list[float] = []
-    bare: dict[int, list[float]] = {slots: [] for slots in BARE_SLOTS}
+    bare: dict[int, list[float]] = {slots: [] for slots in BARE[name]}
     for i in range(3):
         for slots, seconds in bare.items():  # a client's listeners live as long as its event loop: a new one each
             seconds.append(on_hatchet.Bare(slots).gathered(n))
@@ -64,10 +67,10 @@ def leaves() -> None:
         )
     mine = statistics.median(ours)
     for slots, seconds in bare.items():
-        limit = " (limit 1.15)" if slots == SLOTS["leaves"] else ""
+        limit = f" (limit {1.15 if slots == 32 else 1.05})" if slots == SLOTS[name] else ""
         best = statistics.median(seconds)
         print(
-            f"1,000 leaves of one input: scythe {mine:.1f} s, bare gather on {slots} slots {best:.1f} s: "
+            f"1,000 leaves of one input on {SLOTS[name]} slots: scythe {mine:.1f} s, bare gather on {slots} slots {best:.1f} s: "
             f"{mine / best:.2f} x{limit}",
             flush=True,
         )
@@ -122,22 +125,27 @@ def naps() -> None:
 
 
 def trees() -> None:
-    """127 inputs of a tenth of a second on 16 slots, one task each: flat, and in trees of four shapes; three rounds in turn."""
+    """127 and 1,023 inputs of a tenth of a second on 16 slots, one task each: flat, and in trees of four shapes, in turn."""
     import on_hatchet
 
     from scythe.scatter_gather import RecursionMap
 
     shapes = {"flat": (2, 0), "64/1": (64, 1), "8/2": (8, 2), "4/3": (4, 3), "2/6": (2, 6)}
-    seconds: dict[str, list[float]] = {name: [] for name in shapes}
-    for _ in range(3):
-        for name, (factor, depth) in shapes.items():
-            tree = RecursionMap(factor=factor, max_depth=depth)
-            options = {"engine": "hatchet", "chunk": 1, "recursion_map": tree}
-            seconds[name].append(scythe_run(on_hatchet.bench_nap, [0.1] * 127, **options))
-    flat = statistics.median(seconds["flat"])
-    for name, found in seconds.items():
-        took = statistics.median(found)
-        print(f"127 naps of 0.1 s on 16 slots, {name}: {took:.1f} s, {took / flat:.1f} x flat (limit 1.5)", flush=True)
+    for n, rounds in ((127, 5), (1023, 3)):
+        seconds: dict[str, list[float]] = {name: [] for name in shapes}
+        for _ in range(rounds):
+            for name, (factor, depth) in shapes.items():
+                tree = RecursionMap(factor=factor, max_depth=depth)
+                options = {"engine": "hatchet", "chunk": 1, "recursion_map": tree}
+                seconds[name].append(scythe_run(on_hatchet.bench_nap, [0.1] * n, **options))
+        flat = statistics.median(seconds["flat"])
+        for name, found in seconds.items():
+            took = statistics.median(found)
+            each = " ".join(f"{one:.1f}" for one in found)
+            print(
+                f"{n} naps of 0.1 s on 16 slots, {name}: {took:.1f} s ({each}), {took / flat:.2f} x flat (limit 1.5)",
+                flush=True,
+            )
 
 
 def files() -> None:
@@ -189,17 +197,20 @@ def files() -> None:
         )
 
 
-def warm_up(slots: int) -> None:
+def warm_up(slots: int, bare: tuple[int, ...]) -> None:
     """The processes of a fresh worker import what they need with their first task."""
     import on_hatchet
 
-    for bare in BARE_SLOTS:
-        on_hatchet.Bare(bare).gathered(4 * slots)
+    for count in bare:
+        on_hatchet.Bare(count).gathered(4 * slots)
     for function in (on_hatchet.bench_noop, on_hatchet.bench_nap):
         scythe_run(function, [0.01] * 4 * slots, engine="hatchet", chunk=1)
 
 
-CLUSTER: dict[str, Callable[[], None]] = {"leaves": leaves, "many": many, "shape": shape, "naps": naps, "trees": trees}
+CLUSTER: dict[str, Callable[[], None]] = {
+    "leaves": leaves, "many": many, "leaves8": partial(leaves, "leaves8"), "leaves16": partial(leaves, "leaves16"),
+    "shape": shape, "naps": naps, "trees": trees,
+}  # fmt: skip
 
 
 def main(names: list[str]) -> None:
@@ -218,22 +229,26 @@ def main(names: list[str]) -> None:
             f"engine: {'the one of HATCHET_CLIENT_TOKEN' if REAL else 'the stand-in'}; {os.cpu_count()} cores",
             flush=True,
         )
-        bare = [
-            subprocess.Popen([sys.executable, str(HERE / "on_hatchet.py"), str(slots)], stdout=subprocess.DEVNULL)
-            for slots in BARE_SLOTS
-        ]
         tasks = [f"scythe_{kind}_bench_{what}" for kind in ("experiment", "scatter_gather") for what in ("noop", "nap")]
-        try:
-            for slots, benches in itertools.groupby(on_cluster, SLOTS.__getitem__):
-                with Worker("on_hatchet", "--slots", str(slots), env={}, cwd=Path(folder)):
-                    wait_until_served(*tasks, *(f"bench_bare_noop_{bare}" for bare in BARE_SLOTS))
-                    warm_up(slots)
-                    for name in benches:
-                        CLUSTER[name]()
-        finally:
-            for process in bare:
-                process.terminate()
-                process.wait()
+        for name in on_cluster:
+            slots, bare = SLOTS[name], BARE.get(name, ())
+            with bare_workers(bare), Worker("on_hatchet", "--slots", str(slots), env={}, cwd=Path(folder)):
+                wait_until_served(*tasks, *(f"bench_bare_noop_{count}" for count in bare))
+                warm_up(slots, bare)
+                CLUSTER[name]()
+
+
+@contextmanager
+def bare_workers(slots: Iterable[int]) -> Iterator[None]:
+    """Workers of the SDK alone, one with each number of slots."""
+    command = [sys.executable, str(HERE / "on_hatchet.py")]
+    started = [subprocess.Popen([*command, str(count)], stdout=subprocess.DEVNULL) for count in slots]
+    try:
+        yield
+    finally:
+        for process in started:
+            process.terminate()
+            process.wait()
 
 
 if __name__ == "__main__":
