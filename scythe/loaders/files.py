@@ -192,9 +192,7 @@ class Files:
         size = whole - len(header)
         if (packs := self.packs) is not None:
             numbers = packs.shard[at].tolist()
-            known = {
-                n: self._told(rows[numbers.index(n)], lambda _, n=n: self._shard(n)) for n in set(numbers) if n >= 0
-            }
+            known = {n: self._told(rows[numbers.index(n)], self._shard, n) for n in set(numbers) if n >= 0}
             shards = [known.get(n) for n in numbers]
             offsets, lengths = packs.offset[at].tolist(), packs.length[at].tolist()
         else:
@@ -214,13 +212,13 @@ class Files:
                         self._into(rows[i], out[i])
                     continue
                 if isinstance(shard, InBucket) and lengths[i] == whole:
-                    data = shard.held(begin, whole)
+                    data = self._told(rows[i], shard.held, begin, whole)
                     if data is not None and data[: len(header)].tobytes() == header:
                         flat[i] = data[len(header) :]
                         continue
                 buffers = [head, raw[i * size : (i + 1) * size]]
                 if shard is not None:
-                    got = shard.into(begin, buffers) if lengths[i] == whole else 0
+                    got = self._told(rows[i], shard.into, begin, buffers) if lengths[i] == whole else 0
                 else:
                     got = self._alone(rows[i], buffers, whole)
                 if got != whole or bytes(head) != header:
@@ -270,16 +268,16 @@ class Files:
         load = self.group.load
         if load is None:
             return decoded(self._named(row), self._content(row))
-        given = self._told(row, lambda row: fetch(self._uri(row))) if self.group.path else self._content(row)
+        given = self._told(row, fetch, self._uri(row)) if self.group.path else self._content(row)
         return np.asarray(load(given))
 
     def _content(self, row: int) -> bytes:
-        return self._told(row, self._bytes)
+        return self._told(row, self._bytes, row)
 
-    def _told(self, row: int, get: Callable[[int], T]) -> T:
+    def _told(self, row: int, get: Callable[..., T], *given: Any) -> T:
         """What is got for a row; an error says for which."""
         try:
-            return get(row)
+            return get(*given)
         except FetchError as error:
             raise FetchError(f"{self.name}: the file of row {row}, {self._called(row)}: {error}") from error
 
