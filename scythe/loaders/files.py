@@ -300,7 +300,8 @@ class Files:
         packs = self.packs
         if packs is None or self.is_local:
             return
-        blocks = packs.blocks_of(rows)
+        # The first file says of what shape all are, so that whatever is read waits for it.
+        blocks = packs.blocks_of(rows if "_first" in vars(self) else np.append(rows, 0))
         new = blocks[~self._asked[blocks]]
         if not len(new):
             return
