@@ -1,4 +1,4 @@
-"""The benchmark: `python -m tests.benches [throughput small frames files wide runs import read]`; all of them without a name.
+"""The benchmark: `python -m tests.benches [throughput small frames files wide long runs import read commit listing upkeep]`; all without a name.
 The name of an `.svg` file among them gets a picture of what was compared.
 
 Figures are whole processes and ratios within one run, each way in turn, the medians of several rounds:
@@ -87,6 +87,12 @@ def small() -> None:
 def frames() -> None:
     """1,500 inputs that give a dataframe of 8,760 x 5 each."""
     told(1_500, in_turn(1_500, ["frames", "frames-joblib"], 3), "frames-joblib", ", a dataframe each")
+
+
+def long() -> None:
+    """One input that gives a dataframe of five million rows, and 100,000 that give one of 24 rows each."""
+    for n, way in ((1, "long"), (100_000, "short")):
+        told(n, in_turn(n, [way, f"{way}-joblib"], 3), f"{way}-joblib", f", {way} dataframes")
 
 
 def files() -> None:
@@ -214,7 +220,7 @@ def read() -> None:
 
 
 BENCHES: dict[str, Callable[[], None]] = {
-    "throughput": throughput, "small": small, "frames": frames, "files": files, "wide": wide, "runs": runs,
+    "throughput": throughput, "small": small, "frames": frames, "long": long, "files": files, "wide": wide, "runs": runs,
     "import": imports, "read": read,
 }  # fmt: skip
 
@@ -223,9 +229,12 @@ def main() -> None:
     print(
         f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.2f}"
     )
-    for name in [name for name in sys.argv[1:] if not name.endswith(".svg")] or BENCHES:
-        print(f"\n{name}: {(BENCHES[name].__doc__ or '').strip()}")
-        BENCHES[name]()
+    from tests.benches.catalogs import CATALOGS
+
+    benches = {**BENCHES, **CATALOGS}
+    for name in [name for name in sys.argv[1:] if not name.endswith(".svg")] or benches:
+        print(f"\n{name}: {(benches[name].__doc__ or '').strip()}")
+        benches[name]()
     for path in [name for name in sys.argv[1:] if name.endswith(".svg")]:
         from tests.benches.picture import drawn
 

@@ -109,10 +109,12 @@ def with_outputs(way: str, n: int, folder: Path) -> int:
     import outputs
 
     match way:
-        case "frames":
-            return outputs.by_scythe(outputs.framed, "hourly", n, folder) // outputs.HOURS
-        case "frames-joblib":
-            return outputs.frames_by_joblib(n, folder) // outputs.HOURS
+        case "frames" | "long" | "short":
+            function = {"frames": outputs.framed, "long": outputs.longed, "short": outputs.shorted}[way]
+            return outputs.by_scythe(function, "hourly", n, folder) // outputs.ROWS[way]
+        case "frames-joblib" | "long-joblib" | "short-joblib":
+            rows = outputs.ROWS[way.removesuffix("-joblib")]
+            return outputs.frames_by_joblib(n, folder, rows) // rows
         case "files":
             return outputs.by_scythe(outputs.filed, "scalars", n, folder)
         case "files-joblib":

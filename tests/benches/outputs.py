@@ -17,6 +17,8 @@ from scythe.registry import ExperimentRegistry
 from scythe.utils.filesys import FileReference
 
 WORKERS, HOURS = 2, 8760
+#: Rows of one dataframe, by the way.
+ROWS = {"frames": HOURS, "long": 5_000_000, "short": 24}
 NAMES = ("heating", "cooling", "lighting", "equipment", "fans")
 SERIES = np.random.default_rng(0).random(4380)
 
@@ -40,16 +42,28 @@ class Stored(ExperimentOutputSpec):
     series: FileReference
 
 
-def hours(i: int) -> pd.DataFrame:
-    """The hours of a year."""
+def hours(i: int, rows: int = HOURS) -> pd.DataFrame:
+    """The hours of a year, or as many rows."""
     rng = np.random.default_rng(i)
-    return pd.DataFrame({name: rng.random(HOURS) for name in NAMES})
+    return pd.DataFrame({name: rng.random(rows) for name in NAMES})
 
 
 @ExperimentRegistry.Register()
 def framed(spec: House) -> Year:
     """Gives a dataframe."""
     return Year(heating=spec.r_value, dataframes={"hourly": hours(int(spec.r_value * 7))})
+
+
+@ExperimentRegistry.Register()
+def longed(spec: House) -> Year:
+    """Gives a long dataframe."""
+    return Year(heating=spec.r_value, dataframes={"hourly": hours(int(spec.r_value * 7), ROWS["long"])})
+
+
+@ExperimentRegistry.Register()
+def shorted(spec: House) -> Year:
+    """Gives a short dataframe."""
+    return Year(heating=spec.r_value, dataframes={"hourly": hours(int(spec.r_value * 7), ROWS["short"])})
 
 
 @ExperimentRegistry.Register()
@@ -74,9 +88,9 @@ def by_scythe(function: Any, table: str, n: int, folder: Path) -> int:
     return scythe.scan(function.__name__, table=table).select("sort_index").collect().height
 
 
-def frame_by_hand(i: int) -> pd.DataFrame:
+def frame_by_hand(i: int, rows: int) -> pd.DataFrame:
     """A dataframe with the columns that say whose it is."""
-    frame = hours(i)
+    frame = hours(i, rows)
     frame.insert(0, "sort_index", i)
     frame.insert(1, "r_value", i / 7)
     return frame
@@ -88,14 +102,14 @@ def file_by_hand(i: int, folder: Path) -> int:
     return 1
 
 
-def frames_by_joblib(n: int, folder: Path) -> int:
+def frames_by_joblib(n: int, folder: Path, hours: int) -> int:
     """Each dataframe is written when it comes back."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     from joblib import Parallel, delayed
 
     writer, rows = None, 0
-    for frame in Parallel(n_jobs=WORKERS, return_as="generator")(delayed(frame_by_hand)(i) for i in range(n)):
+    for frame in Parallel(n_jobs=WORKERS, return_as="generator")(delayed(frame_by_hand)(i, hours) for i in range(n)):
         table = pa.Table.from_pandas(frame, preserve_index=False)
         writer = writer or pq.ParquetWriter(folder / "hourly.pq", table.schema, compression="zstd")
         writer.write_table(table)
