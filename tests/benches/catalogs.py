@@ -6,6 +6,7 @@ import datetime as dt
 import os
 import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -35,6 +36,12 @@ def bucket(delay: float = 0.0) -> Iterator[tuple[Any, Path]]:
         finally:
             for name in ("SCYTHE_STORAGE_BUCKET", *server.environment):
                 os.environ.pop(name, None)
+
+
+def cpu() -> float:
+    """CPU seconds of this process."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
 
 
 def one_run(version: str = "bumppatch") -> Any:
@@ -90,7 +97,7 @@ def listing() -> None:
     """`list_runs` of 3,000 finished runs in a bucket of which each request waits 30 ms."""
     import scythe
 
-    with bucket() as (server, where):
+    with bucket() as (_, where):
         run = one_run()
         first = next(where.rglob(run.key.folder))
         start = dt.datetime.strptime(run.key.folder, "%Y-%m-%d_%H-%M-%S").replace(tzinfo=dt.UTC)
@@ -101,17 +108,18 @@ def listing() -> None:
                 copy = first.with_name(name) / path.relative_to(first)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 copy.write_text(path.read_text().replace(run.key.folder, name))
-        server.delay = LIST_DELAY
-        server.counted.clear()
-        began, used = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_utime
-        found = scythe.list_runs("simulate_energy")
-        took, cpu = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_utime - used
-        assert found.height == MANY
-        assert set(found["status"]) == {"finished"}
-        asked = sum(n for name, n in server.counted.items() if name != "bytes")
-        print(
-            f"list_runs of {MANY:,} runs over 30 ms: {took:.1f} s (limit 5), {cpu:.1f} s of CPU with the server's, {asked:,} requests"
-        )
+        command = [sys.executable, str(HERE / "folder_s3.py"), str(where.parent), "--delay", str(LIST_DELAY)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as slow:  # its CPU is not this process's
+            assert slow.stdout is not None
+            os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{int(slow.stdout.readline())}"
+            for _ in range(3):
+                began, used = time.perf_counter(), cpu()
+                found = scythe.list_runs("simulate_energy")
+                took, worked = time.perf_counter() - began, cpu() - used
+                print(f"{MANY:,} runs over 30 ms: {took:.1f} s (limit 5), {worked:.1f} s of CPU")
+                assert found.height == MANY
+                assert set(found["status"]) == {"finished"}
+            slow.kill()
 
 
 def upkeep() -> None:
