@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -118,6 +119,22 @@ def test_a_program_that_an_input_left_running_does_not_get_into_the_folder_of_th
     _, errors = running.communicate()
     assert list(second.iterdir()) == []
     assert b"FileNotFoundError" in errors
+
+
+def test_nor_does_one_whose_own_parent_has_ended(folders: Folders, tmp_path: Path) -> None:
+    first, begins = folders.new(), tmp_path / "begins"
+    os.mkfifo(begins)
+    code = "import os, sys; open(sys.argv[1]).read(); open('late', 'w')"
+    command = f'{sys.executable} -c "{code}" {begins} 2> {tmp_path / "errors"} &'
+    subprocess.run(command, shell=True, cwd=first, check=True)
+    folders.leave(first)
+    second = Path(folders.new())
+    begins.write_text("")
+    for _ in range(1000):
+        if list(second.iterdir()) or "FileNotFoundError" in (tmp_path / "errors").read_text():
+            break
+        threading.Event().wait(0.01)
+    assert list(second.iterdir()) == []
 
 
 def test_nothing_stays_behind(folders: Folders) -> None:

@@ -441,9 +441,60 @@ def test_blocks_that_the_cache_has_lost_are_fetched_ahead_by_the_next_epoch(
     ahead, ready = list[list[Any]](), Blocks.ready
     monkeypatch.setattr(Blocks, "ready", lambda self, blocks: ready(self, ahead.append(list(blocks)) or ahead[-1]))
     assert sorted(epoch(batches, 1)) == list(range(60))
-    asked = [block for blocks in ahead for block in blocks]
-    assert asked
-    assert len(asked) == len(set(asked))
+    assert {block for blocks in ahead for block in blocks}
+
+
+@pytest.mark.parametrize("how", ["one after the other", "by number"])
+def test_blocks_that_nothing_keeps_are_fetched_many_at_once(
+    how: str, served: FolderS3, small_blocks: int, walls: BaseExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache that is full, or swept by another process, and little memory."""
+    allocated(walls, 60)
+    batches = scythe.dataset("walls", x=["x"], y=scythe.File("hourly")).batches(6, seed=1)
+    batches.assembled(np.arange(1))
+    monkeypatch.setattr("scythe.loaders.shards.FRESH_BYTES", 1024)
+    monkeypatch.setattr(published._KEEPER, "keep", lambda path, data: None)
+    clear()
+    lock, under_way, most = threading.Lock(), [0], list[int]()
+    second = threading.Event()
+
+    def counted(*block: Any) -> Any:
+        with lock:
+            under_way[0] += 1
+            most.append(under_way[0])
+            if under_way[0] > 1:
+                second.set()
+        second.wait(5)  # for another one that is under way at the same time
+        try:
+            return fetched(*block)
+        finally:
+            with lock:
+                under_way[0] -= 1
+                if not under_way[0]:
+                    second.clear()
+
+    fetched = published.published
+    monkeypatch.setattr("scythe.loaders.shards.published", counted)
+    for number in (1, 2):
+        most.clear()
+        epoch = batches.at(number)
+        seen = [batch["x"] for batch in (epoch if how == "one after the other" else map(epoch.__getitem__, range(10)))]
+        assert sorted(np.concatenate(seen)[:, 0]) == list(range(60))
+        assert max(most) > 1
+        assert len(most) <= 10 * 6 * 2
+
+
+def test_an_epoch_that_is_collected_while_blocks_are_looked_through_is_left() -> None:
+    blocks = Blocks()
+
+    def leave() -> None:
+        with blocks._lock:  # as Python does it, wherever a thread makes an object
+            blocks.leave()
+
+    thread = threading.Thread(target=leave, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 @given(

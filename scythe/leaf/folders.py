@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
+import signal
 import stat
 import tempfile
+from _signal import getsignal  # pyright: ignore - `signal.getsignal` makes an enum of each answer, twenty times slower
 
 #: The same as `tempfile.mkdtemp` makes: its owner's alone.
 _MODE = 0o700
@@ -20,6 +23,7 @@ class Folders:
         self._made = 0
         #: One that was left as it had been made.
         self._free: str | None = None
+        self._reaped = _reaped()
 
     def new(self) -> str:
         """An empty folder, of a name that none had before."""
@@ -31,6 +35,7 @@ class Folders:
         free, self._free = self._free, None
         if free is None or not _renamed(free, folder):
             os.mkdir(folder, _MODE)  # noqa: PTH102 - for each input
+        self._reaped = _reaped()
         return folder
 
     @property
@@ -43,13 +48,20 @@ class Folders:
 
         To remove a folder, and make another, costs many times what it costs to give it another name on some disks.
         """
-        if _is_as_made(folder) and not _has_children():
+        if _is_as_made(folder) and self._is_alone():
             self._free = folder
             return
         try:
             os.rmdir(folder)  # noqa: PTH106 - after each input; it is empty where all that was in it is an output
         except OSError:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _is_alone(self) -> bool:
+        """Whether the try has started no program: one that it left running may work in its folder, under whatever name.
+
+        A child that has ended, and was waited for, may have left a program behind.
+        """
+        return _reaped() == self._reaped and not _has_children()
 
     def close(self) -> None:
         """Removes what is left of them (what was made read-only, say)."""
@@ -74,9 +86,14 @@ def _is_as_made(folder: str) -> bool:
         return False
 
 
+def _reaped() -> object:
+    """What the children of this process have used that were waited for; it grows with each."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN)
+
+
 def _has_children() -> bool:
-    """Whether this process has any: one that an input left running may work in its folder, under whatever name."""
-    if not hasattr(os, "waitid"):
+    """Whether this process has any, or may have had some of which nothing is told."""
+    if not hasattr(os, "waitid") or getsignal(signal.SIGCHLD) == signal.SIG_IGN:
         return True
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)

@@ -179,10 +179,9 @@ class Batches:
         ]
         return int(_AHEAD_BYTES / (max(rows) * self.size)) if any(rows) else 0
 
-    def ready(self, rows: np.ndarray) -> None:
-        """Begins to fetch the blocks that packed files of some rows lie in."""
-        for source, of in self._awaited():
-            source.ready(rows if of is None else of[rows])
+    def ready(self, rows: np.ndarray) -> object:
+        """Begins to fetch the blocks that packed files of some rows lie in; whoever has what this gives keeps them in memory."""
+        return [source.ready(rows if of is None else of[rows]) for source, of in self._awaited()]
 
     def leave(self) -> None:
         """Gives up what was to be fetched ahead."""
@@ -264,7 +263,7 @@ class Epoch(Sequence[dict[str, Any]]):
         check_fork()  # the threads that read ahead do not survive a fork either
         pool, waiting = self.batches._pool, deque[Future[dict[str, Any]]]()  # pyright: ignore[reportPrivateUsage]
         fetching = self.batches._fetching  # pyright: ignore[reportPrivateUsage]
-        farther, readied = self.batches.farther, deque[Future[None]](maxlen=self.batches.farther)
+        farther, readied = self.batches.farther, deque[Future[object]](maxlen=self.batches.farther)
         next_one = 0
         try:
             for i in range(len(self)):

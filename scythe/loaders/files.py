@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,7 +18,7 @@ from scythe.errors import FetchError, InputError, NotFoundError
 from scythe.loaders.decoding import Npy, decoded, put
 from scythe.loaders.groups import File
 from scythe.loaders.pinned import PinnedRun, Rows
-from scythe.loaders.shards import BLOCK_BYTES, Blocks, InBucket, OnDisk, Shard, opened
+from scythe.loaders.shards import BLOCK_BYTES, Blocks, Held, InBucket, OnDisk, Shard, opened
 from scythe.remote.fetch import fetch
 from scythe.remote.forks import check_fork
 from scythe.remote.packed import PREFIX, taken_apart
@@ -121,11 +121,6 @@ class Files:
         )
 
     @cached_property
-    def _asked(self) -> np.ndarray:
-        """Which blocks have been asked for: they are here, on their way, or in the cache."""
-        return np.zeros(0 if self.packs is None else self.packs.begins[-1], np.bool_)
-
-    @cached_property
     def _own(self) -> tuple[str, ...]:
         """What the addresses of files begin with that never change."""
         return tuple(run.objects.uri(run.key.path) + "/" for run in self.runs if run.result is not None)
@@ -164,7 +159,7 @@ class Files:
         at = np.asarray(rows)
         with self._lock:
             pool = self._pool
-        self.ready(at)
+        held = self.ready(at)
         if self.as_list:
             return list(pool.map(self._alike, at.tolist()))
         shape = self.shape or ()
@@ -172,7 +167,7 @@ class Files:
             return np.empty((0, *shape), self.dtype)
         form = self._first[1] if len(self.rows) else None
         out = np.empty((len(at), *shape), form.dtype if form is not None else self.dtype)
-        one = self._straight(form, out, at) if form is not None else self._decoded(out, at)
+        one = self._straight(form, out, at, held) if form is not None else self._decoded(out, at)
         # What is packed is fetched by threads of its own; and batches are read ahead by threads already.
         packed = self.packs is not None and bool((self.packs.shard[at] >= 0).all())
         if form is not None and (self.is_local or packed):
@@ -185,7 +180,9 @@ class Files:
         put(self._named(int(at[0])) if len(at) else "", out, made)
         return made
 
-    def _straight(self, form: Npy, out: np.ndarray, at: np.ndarray) -> Callable[[Iterable[int]], None]:
+    def _straight(
+        self, form: Npy, out: np.ndarray, at: np.ndarray, held: Mapping[int, Held]
+    ) -> Callable[[Iterable[int]], None]:
         """What reads files into their places without looking at more of each than its first bytes."""
         raw = memoryview(out).cast("B")  # pyright: ignore[reportArgumentType]
         header, whole, rows = form.header, form.bytes, at.tolist()
@@ -193,10 +190,10 @@ class Files:
         if (packs := self.packs) is not None:
             numbers = packs.shard[at].tolist()
             known = {n: self._told(rows[numbers.index(n)], self._shard, n) for n in set(numbers) if n >= 0}
-            shards = [known.get(n) for n in numbers]
+            shards, blocks = [known.get(n) for n in numbers], [held.get(n) for n in numbers]
             offsets, lengths = packs.offset[at].tolist(), packs.length[at].tolist()
         else:
-            shards, offsets, lengths = [None] * len(at), rows, rows
+            shards, blocks, offsets, lengths = [None] * len(at), [None] * len(at), rows, rows
 
         flat = out.reshape(len(at), -1).view(np.uint8)
 
@@ -211,8 +208,8 @@ class Files:
                     else:
                         self._into(rows[i], out[i])
                     continue
-                if isinstance(shard, InBucket) and lengths[i] == whole:
-                    data = self._told(rows[i], shard.held, begin, whole)
+                if isinstance(shard, InBucket) and lengths[i] == whole and (there := blocks[i]) is not None:
+                    data = self._told(rows[i], shard.held, begin, whole, there)
                     if data is not None and data[: len(header)].tobytes() == header:
                         flat[i] = data[len(header) :]
                         continue
@@ -295,28 +292,24 @@ class Files:
             return bytes(published(uri))
         return fetch(uri).read_bytes()
 
-    def ready(self, rows: np.ndarray) -> None:
-        """Begins to fetch the blocks that these rows lie in, if any do."""
+    def ready(self, rows: np.ndarray) -> dict[int, Held]:
+        """Begins to fetch the blocks that these rows lie in, if any do; by shard those that whoever reads is to hold."""
         packs = self.packs
         if packs is None or self.is_local:
-            return
+            return {}
         # The first file says of what shape all are, so that whatever is read waits for it.
         blocks = packs.blocks_of(rows if "_first" in vars(self) else np.append(rows, 0))
-        new = blocks[~self._asked[blocks]]
-        if not len(new):
-            return
-        self._asked[new] = True
-        shards = np.searchsorted(packs.begins, new, "right") - 1
-        for number in np.unique(shards).tolist():
-            self._shard(number).ready((new[shards == number] - packs.begins[number]).tolist())
+        shards = np.searchsorted(packs.begins, blocks, "right") - 1
+        return {
+            number: self._shard(number).ready((blocks[shards == number] - packs.begins[number]).tolist())
+            for number in np.unique(shards).tolist()
+        }
 
     def leave(self) -> None:
         """Gives up the blocks that nobody has begun to fetch yet."""
-        with self._lock:
-            blocks = self._blocks
-        blocks.leave()
-        if self.packs is not None:
-            self._asked[:] = False
+        blocks = vars(self).get("_blocks")  # without the lock: Python may call this within it
+        if isinstance(blocks, Blocks):
+            blocks.leave()
 
     def _shard(self, number: int) -> Shard:
         found = self._shards.get(number)

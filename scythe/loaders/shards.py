@@ -9,11 +9,13 @@ import mmap
 import os
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -32,8 +34,8 @@ _HANDLES = 128
 class Shard(Protocol):
     """A file that holds many."""
 
-    def ready(self, blocks: Iterable[int]) -> None:
-        """Has blocks that are to be read next fetched, all at once."""
+    def ready(self, blocks: Sequence[int]) -> Held:
+        """Has blocks that are to be read next fetched, all at once; those that whoever reads is to hold until then."""
         ...
 
     def into(self, offset: int, buffers: Sequence[memoryview | bytearray]) -> int:
@@ -67,8 +69,9 @@ class OnDisk:
         #: Its bytes; to copy them lets other threads run.
         self.bytes = np.frombuffer(self.map, np.uint8)
 
-    def ready(self, blocks: Iterable[int]) -> None:
-        """Nothing: it is there."""
+    def ready(self, blocks: Sequence[int]) -> Held:
+        """None: all is there."""
+        return {}
 
     def into(self, offset: int, buffers: Sequence[memoryview | bytearray]) -> int:
         done = 0
@@ -85,19 +88,24 @@ class InBucket:
     def __init__(self, address: str, size: int, blocks: Blocks) -> None:
         self._address, self._size, self._blocks = address, size, blocks
 
-    def ready(self, blocks: Iterable[int]) -> None:
-        self._blocks.ready((self._address, *self._range(number)) for number in blocks)
+    def ready(self, blocks: Sequence[int]) -> Held:
+        found = self._blocks.ready([(self._address, *self._range(number)) for number in blocks])
+        return {number: block for number, block in zip(blocks, found, strict=True) if block is not None}
 
     def _range(self, number: int) -> tuple[int, int]:
         return number * BLOCK_BYTES, min((number + 1) * BLOCK_BYTES, self._size)
 
-    def held(self, offset: int, length: int) -> np.ndarray | None:
-        """Bytes from an offset on, once their block has come; None where they lie in two, or in one that is in memory no more."""
+    def held(self, offset: int, length: int, blocks: Held) -> np.ndarray | None:
+        """Bytes from an offset on, once their block has come; None where they lie in two, or in one that is not held."""
         number = offset // BLOCK_BYTES
+        block = blocks.get(number)
         start, stop = self._range(number)
-        return (
-            self._blocks.held(self._address, start, stop, offset - start, length) if offset + length <= stop else None
-        )
+        if block is None or offset + length > stop:
+            return None
+        try:
+            return block.result()[offset - start : offset - start + length]
+        except CancelledError:  # another epoch was left
+            return None
 
     def into(self, offset: int, buffers: Sequence[memoryview | bytearray]) -> int:
         done = 0
@@ -114,52 +122,45 @@ class InBucket:
 
 
 _Block = tuple[str, int, int]
+#: Blocks of a shard by their numbers, in memory or on their way.
+Held = Mapping[int, Future[np.ndarray]]
 
 
 class Blocks:
     """Blocks of shards in buckets. Those that were fetched last are in memory, others in files of the cache."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        #: Whoever has it may be told to leave: an epoch that nobody wants ends wherever Python collects it.
+        self._lock = threading.RLock()
         #: Those that are in memory, or on their way.
         self._fresh: dict[_Block, Future[np.ndarray]] = {}
-        #: Those of them that have come, the first one first.
+        #: The same, and those that only those who are to read them hold.
+        self._held = WeakValueDictionary[_Block, Future[np.ndarray]]()
+        #: Those of the former that have come, the first one first.
         self._came: deque[_Block] = deque()
         self._came_bytes = 0
         self._files: OrderedDict[_Block, _Opened] = OrderedDict()
         self._pool = ThreadPoolExecutor(32, thread_name_prefix="scythe-blocks")
 
-    def ready(self, blocks: Iterable[_Block]) -> None:
-        """Begins to fetch those that are not here."""
-        with self._lock:
-            new = [block for block in blocks if block not in self._fresh and block not in self._files]
-        for block in new:
-            if not kept_file(*block).exists():
-                self._begun(block)
+    def ready(self, blocks: Sequence[_Block]) -> list[Future[np.ndarray] | None]:
+        """Begins to fetch those that are not here; each as it is in memory, or on its way, None where it is a file of the cache."""
+        found = [self._held.get(block) for block in blocks]
+        for i, block in enumerate(blocks):
+            if found[i] is None and block not in self._files and not kept_file(*block).exists():
+                found[i] = self._begun(block)
+        return found
 
     def leave(self) -> None:
         """Gives up those that nobody has begun to fetch yet; who waits for one of them fetches it."""
-        with self._lock:
-            on_their_way = [fetched for fetched in self._fresh.values() if not fetched.done()]
-        for fetched in on_their_way:
+        for fetched in list(self._fresh.values()):
             fetched.cancel()  # one that has begun is not
-
-    def held(self, address: str, start: int, stop: int, offset: int, length: int) -> np.ndarray | None:
-        """Bytes of a block that is in memory, or on its way, which is waited for; None of another."""
-        fresh = self._fresh.get((address, start, stop))
-        if fresh is None:
-            return None
-        try:
-            return fresh.result()[offset : offset + length]
-        except CancelledError:  # another epoch was left
-            return None
 
     def read(self, address: str, start: int, stop: int, offset: int, into: memoryview) -> None:
         """Copies bytes of a block, from an offset in it on."""
         block = (address, start, stop)
         while True:
             with self._lock:
-                fresh = self._fresh.get(block)
+                fresh = self._held.get(block)
             if fresh is None:
                 opened = self._file(block)
                 if opened is not None and os.preadv(opened.handle, [into], offset) == len(into):
@@ -174,10 +175,10 @@ class Blocks:
 
     def _begun(self, block: _Block) -> Future[np.ndarray]:
         with self._lock:
-            if (known := self._fresh.get(block)) is not None:
+            if (known := self._held.get(block)) is not None:
                 return known
-            begun = self._fresh[block] = self._pool.submit(_fetched, *block)
-        begun.add_done_callback(lambda _: self._done(block, begun))
+            begun = self._fresh[block] = self._held[block] = self._pool.submit(_fetched, *block)
+        begun.add_done_callback(partial(self._done, block))  # which does not hold it: it goes when nobody wants it
         return begun
 
     def _done(self, block: _Block, begun: Future[np.ndarray]) -> None:
@@ -187,6 +188,7 @@ class Blocks:
                 return
             if begun.cancelled() or begun.exception() is not None:
                 del self._fresh[block]
+                self._held.pop(block, None)
                 return
             self._came.append(block)
             self._came_bytes += block[2] - block[1]
@@ -228,4 +230,4 @@ def opened(address: str, size: int, blocks: Blocks) -> Shard:
     return InBucket(address, size, blocks) if is_in_bucket(address) else OnDisk(address)
 
 
-__all__ = ["BLOCK_BYTES", "FRESH_BYTES", "Blocks", "InBucket", "OnDisk", "Shard", "opened"]
+__all__ = ["BLOCK_BYTES", "FRESH_BYTES", "Blocks", "Held", "InBucket", "OnDisk", "Shard", "opened"]

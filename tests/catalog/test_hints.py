@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from obstore.exceptions import GenericError
+from pyiceberg.exceptions import NoSuchTableError
 
 from scythe_catalog.errors import CatalogError
 from scythe_catalog.iceberg import fileio, tables
@@ -169,3 +171,49 @@ def test_a_clash_with_columns_that_are_gone_since_is_none(place: Place) -> None:
     assert table.widened(schema_of(number=int, more=str)).schema["more"].kind == Str()
     with pytest.raises(CatalogError, match="more"):
         place.table().widened(schema_of(number=int, more=bytes))
+
+
+def test_a_dropped_table_stays_dropped_where_a_bucket_looks_at_tags_of_what_is_there_alone(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heeding = Bucket._replaced
+
+    def replaced(self: Bucket, key: str, data: bytes, tag: str) -> str | None:
+        if self.exists(key):
+            return heeding(self, key, data, tag)
+        self.write(key, data)
+        return '"new"'
+
+    buckets._HEEDS_TAGS.clear()
+    monkeypatch.setattr(Bucket, "_replaced", replaced)
+    file, table = place.file("0", [Row(number=0)]), place.table()
+    catalog = type(place.catalog.iceberg)
+    commit_table = catalog.commit_table
+
+    def drop_first(self: Any, *arguments: Any) -> Any:
+        monkeypatch.setattr(catalog, "commit_table", commit_table)
+        place.catalog.drop(SPACE, NAME)
+        return commit_table(self, *arguments)
+
+    monkeypatch.setattr(catalog, "commit_table", drop_first)
+    with pytest.raises(NoSuchTableError):
+        table.append([file], V1, key="0")
+    assert place.objects.files(HINT.rpartition("/")[0]) == []
+
+
+@pytest.mark.parametrize("status", [400, 409, 501])
+def test_a_bucket_that_answers_otherwise_is_asked_no_more(
+    status: int, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[str]()
+
+    def replaced(self: Bucket, key: str, data: bytes, tag: str) -> str | None:
+        asked.append(key)
+        raise GenericError(f"Generic S3 error: Server returned non-2xx status code: {status}")
+
+    buckets._HEEDS_TAGS.clear()
+    monkeypatch.setattr(Bucket, "_replaced", replaced)
+    for number in range(3):
+        commit(place, number)
+    assert len(asked) == 1
+    assert place.numbers() == [0, 1, 2]

@@ -30,7 +30,7 @@ def _read(location: str) -> bytes:
 
 
 #: Manifests, and lists of them, have names of their own: a commit looks at one several times, and at those of the last one.
-_KEPT = 64
+_KEPT, _KEPT_BYTES = 64, 64 * 1024 * 1024
 _kept: OrderedDict[str, bytes] = OrderedDict()
 
 
@@ -43,7 +43,7 @@ def _read_once(location: str) -> bytes:
 
 def _keep(location: str, data: bytes) -> None:
     _kept[location] = data
-    while len(_kept) > _KEPT:
+    while len(_kept) > _KEPT or sum(map(len, list(_kept.values()))) > _KEPT_BYTES:
         with contextlib.suppress(KeyError):  # another thread was faster
             _kept.popitem(last=False)
 

@@ -287,7 +287,7 @@ class Table:
                         with contextlib.suppress(OSError, BaseError, CatalogError):  # it can be done the next time
                             Table(committed).tidy(time.time())
                     return Table(committed)
-                except CatalogError:
+                except (CatalogError, SchemaError):
                     if sure:
                         raise
                 except (CommitFailedException, ValidationException, ValueError) as error:

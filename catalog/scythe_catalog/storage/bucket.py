@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
+from scythe_catalog.errors import StorageError
 from scythe_catalog.storage import staging
 from scythe_catalog.storage.objects import Found, Objects
 from scythe_catalog.storage.provider import Provider, provider_of
@@ -135,7 +136,7 @@ class Bucket(Objects):
         """`If-Match`; whatever goes wrong with it is for the caller's other way to tell, so that nothing is repeated."""
         try:
             return self._replaced(key, data, tag)
-        except (BaseError, FileNotFoundError):
+        except (BaseError, FileNotFoundError, NotImplementedError):
             return None
 
     def _replaced(self, key: str, data: bytes, tag: str) -> str | None:
@@ -143,14 +144,23 @@ class Bucket(Objects):
 
     def heeds_tags(self, key: str, data: bytes) -> bool:
         if self.root not in _HEEDS_TAGS:
-            try:
-                self._replaced(key, data, _NO_TAG)
-                _HEEDS_TAGS[self.root] = False
-            except PreconditionError:
-                _HEEDS_TAGS[self.root] = True
-            except (BaseError, FileNotFoundError):  # it says no to this, or nothing now
-                return False
+            # Some look at tags only where there is an object: what was removed meanwhile would be there again.
+            absent = f"{key.rpartition('/')[0]}/.{uuid.uuid4().hex}"
+            _HEEDS_TAGS[self.root] = self._refuses(key, data) and self._refuses(absent, b"")
+            if not _HEEDS_TAGS[self.root]:
+                with contextlib.suppress(StorageError):
+                    self.delete([absent])
         return _HEEDS_TAGS[self.root]
+
+    def _refuses(self, key: str, data: bytes) -> bool:
+        """Whether a wrong tag is refused; False, too, where the answer is another, as that there are no such requests."""
+        try:
+            self._replaced(key, data, _NO_TAG)
+        except (PreconditionError, FileNotFoundError):
+            return True
+        except (BaseError, NotImplementedError):
+            return False
+        return False
 
     def _maker(self, key: str) -> object:
         try:
