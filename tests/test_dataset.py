@@ -380,6 +380,10 @@ class _Numbers:
         return self._rows
 
     @property
+    def digest(self) -> str:
+        return str(self._rows)
+
+    @property
     def sources(self) -> dict[str, Any]:
         from scythe.loaders.sources import Array
 

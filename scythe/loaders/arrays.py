@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from scythe.errors import InputError, NotFoundError
-from scythe.loaders.pinned import PinnedRun
+from scythe.loaders.pinned import ROW_TABLES, PinnedRun
 from scythe_catalog.schema import TableSchema, mixed_units
 
 _WAYS_OUT = {
@@ -16,6 +16,9 @@ _WAYS_OUT = {
     "date": "make it a number in the function, or in an output (days since a day, the hour of the year)",
     "list": "put it into a file (`File(column)`) or a dataframe (`Frame(table, columns)`)",
 }
+
+#: A narrower type may round by so much of a column's range.
+_ROUNDED = 1e-3
 
 
 def categories(runs: Sequence[PinnedRun], column: str, group: str) -> tuple[str, ...] | None:
@@ -36,7 +39,8 @@ def categories(runs: Sequence[PinnedRun], column: str, group: str) -> tuple[str,
         if isinstance(dtype, pl.Enum):
             found += [value for value in dtype.categories if value not in found]
         elif not (dtype.is_numeric() or isinstance(dtype, pl.Boolean | pl.Null)):
-            raise InputError(f"{group}: {column!r} is no number but {dtype}: {_way_out(dtype)}")
+            way_out = f"it is a file: scythe.File({column!r})" if there.kind.is_file else _way_out(dtype)
+            raise InputError(f"{group}: {column!r} is no number but {dtype}: {way_out}")
         elif dtype != pl.Null:
             number = run
     if found and number is not None:
@@ -54,7 +58,17 @@ def check_column(runs: Sequence[PinnedRun], column: str, group: str) -> None:
         InputError: it has another unit in one run than in another.
     """
     if not any(run.table_of(column) for run in runs):
-        known = sorted({name for run in runs for table in run.schemas.values() for name in table.names})
+        frames = sorted(
+            {t for run in runs for t, schema in run.schemas.items() if t not in ROW_TABLES and column in schema}
+        )
+        if frames:
+            raise NotFoundError(
+                f"{group}: {column!r} is a column of the dataframe {frames[0]!r}, which has rows of its own: "
+                f"scythe.Frame({frames[0]!r}, [{column!r}])"
+            )
+        known = sorted(
+            {n for run in runs for t, schema in run.schemas.items() if t in ROW_TABLES for n in schema.names}
+        )
         raise NotFoundError(f"{group}: there is no column {column!r}{_near(column, known)}")
     there = [found for run in runs if (found := run.column_of(column)) is not None]
     if units := mixed_units(TableSchema((found,)) for found in there):
@@ -108,6 +122,39 @@ def assign(out: np.ndarray, values: np.ndarray, what: str) -> None:
         raise InputError(
             f"{what} has values beyond what {out.dtype} reaches: take a wider one, as dtype='float64'"
         ) from None
+
+
+class Rounding:
+    """Whether numbers of a column still differ in a narrower type: those that are far from zero, and near one another, do not."""
+
+    def __init__(self, dtype: np.dtype) -> None:
+        self.dtype = dtype
+        self._share = float(np.finfo(dtype).eps) / 2 if dtype.kind == "f" else 0.0
+        self._low, self._high = np.inf, -np.inf
+        #: What comes yet can only make their range larger.
+        self._fine = dtype.kind != "f"
+
+    def add(self, values: np.ndarray) -> None:
+        """Looks at numbers, none of which is missing."""
+        if self._fine or not len(values):
+            return
+        self._low, self._high = min(self._low, float(values.min())), max(self._high, float(values.max()))
+        self._fine = self._rounded() <= _ROUNDED * (self._high - self._low)
+
+    def _rounded(self) -> float:
+        return max(abs(self._low), abs(self._high)) * self._share
+
+    def told(self, what: str) -> None:
+        """Nothing where they do.
+
+        Raises:
+            InputError: they do not.
+        """
+        if not self._fine and self._high > self._low:
+            raise InputError(
+                f"{what} lies between {self._low!r} and {self._high!r}, where {self.dtype} rounds by up to "
+                f"{self._rounded() / (self._high - self._low):.1%} of that range: take dtype='float64', or subtract an offset in the function"
+            )
 
 
 def one_hot(values: pl.Series, order: Sequence[str], dtype: np.dtype) -> np.ndarray:

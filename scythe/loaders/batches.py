@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -43,6 +44,11 @@ class Drawn(Protocol):
         """Its groups, opened."""
         ...
 
+    @property
+    def digest(self) -> str:
+        """What tells its rows from others."""
+        ...
+
     def pinned_to(self, pins: Sequence[Pin]) -> Drawn:
         """The same of runs as they were once."""
         ...
@@ -76,15 +82,32 @@ class Batches:
     def __post_init__(self) -> None:
         if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ReadError(f"a batch has a whole number of rows from 1 on, got {self.size!r}")
+        for what, given, least in (
+            ("seed", self.seed, None),
+            ("ahead", self.ahead, 0),
+            ("rank", self.rank, 0),
+            ("world", self.world, 1),
+        ):
+            _check_whole(f"{what}={given!r}", given, least)
+        if self.normalize is not None and not isinstance(self.normalize, Stats):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ReadError(
+                f"normalize= is what stats() gave, got {type(self.normalize).__name__}: make it with scythe.Stats.from_dict"
+            )
         if self.to not in ("numpy", "torch", "jax"):
             raise ReadError(f"to={self.to!r}: batches are of 'numpy', 'torch' or 'jax'")
         if not 0 <= self.rank < self.world:
             raise ReadError(f"rank={self.rank} of world={self.world}: ranks begin at 0")
-        if self.memory is not None and not self.memory >= BLOCK_BYTES:
+        if self.memory is not None and not (isinstance(self.memory, int) and self.memory >= BLOCK_BYTES):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ReadError(f"memory={self.memory!r} bytes hold no block of {BLOCK_BYTES:,} bytes: give more, or None")
 
     def __len__(self) -> int:
-        """Steps of an epoch, the same on every rank."""
+        """Steps of an epoch, the same on every rank.
+
+        Raises:
+            ReadError: there are more ranks than rows.
+        """
+        if 0 < len(self.dataset) < self.world:
+            raise ReadError(f"{len(self.dataset)} rows are fewer than world={self.world}: no rank would have a step")
         whole, rest = divmod(len(self.dataset), self.size * self.world)
         return whole + (rest >= self.world)
 
@@ -93,7 +116,11 @@ class Batches:
 
         Args:
             epoch: Its number, from 0; each has an order of its own, the same wherever it is asked for.
+
+        Raises:
+            ReadError: it is no number of an epoch.
         """
+        _check_whole(f"epoch={epoch!r}", epoch, 0)
         return Epoch(self, epoch)
 
     def state(self, epoch: int, step: int) -> dict[str, Any]:
@@ -102,10 +129,19 @@ class Batches:
         Args:
             epoch: The epoch that is under way.
             step: How many of its batches have been used.
+
+        Raises:
+            ReadError: there is no such epoch, or step of it.
         """
-        samples = min(step * self.size * self.world, len(self.dataset))
-        runs = [list(pin) for pin in self.dataset.pins]
+        _check_whole(f"epoch={epoch!r}", epoch, 0)
+        _check_whole(f"step={step!r}", step, 0)
+        if step > len(self):
+            raise ReadError(f"step={step}: an epoch has {len(self)} batches")
+        together = self.size * self.world
+        runs, samples = [list(pin) for pin in self.dataset.pins], min(step * together, len(self.dataset))
         state = {"runs": runs, "rows": len(self.dataset), "seed": self.seed, "epoch": epoch, "samples": samples}
+        state |= {"batch": together, "part": self.dataset.digest}
+        state |= {} if self.shuffle else {"shuffle": False}
         return state if self.memory is None else {**state, "memory": self.memory}
 
     def resume(self, state: Mapping[str, Any]) -> Sequence[Any]:
@@ -124,8 +160,12 @@ class Batches:
         try:
             pins, rows, seed = [tuple(pin) for pin in state["runs"]], state["rows"], state["seed"]
             epoch, samples = int(state["epoch"]), int(state["samples"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise StateError(f"this is no state of batches: {error!r}") from None
+        except KeyError as error:
+            raise StateError(f"this is no state of batches: it has no {error}, which state() gives") from None
+        except (TypeError, ValueError):
+            raise StateError(f"this is no state of batches, as state() gives it, but {state!r:.100}") from None
+        if epoch < 0 or not 0 <= samples <= rows:
+            raise StateError(f"this is no state of batches: epoch {epoch}, {samples:,} of {rows:,} samples")
         before = self.dataset if pins == self.dataset.pins else self.dataset.pinned_to(pins)
         if len(before) != rows:
             raise StateError(
@@ -133,12 +173,18 @@ class Batches:
             )
         if seed != self.seed:
             raise StateError(f"the state is of seed={seed}, these batches have seed={self.seed}")
+        if state.get("part", before.digest) != before.digest:
+            raise StateError("the state is of other rows of the same runs: another where=, split or slice?")
+        if state.get("shuffle", True) != self.shuffle:
+            raise StateError(
+                f"the state is of shuffle={state.get('shuffle', True)}, these batches have shuffle={self.shuffle}"
+            )
         if state.get("memory") != self.memory:
             raise StateError(f"the state is of memory={state.get('memory')}, these batches have memory={self.memory}")
         together = self.size * self.world
-        if samples % together and samples != rows:
+        if (samples % together or state.get("batch", together) != together) and samples != rows:
             raise StateError(
-                f"the state stands behind {samples:,} samples, which is no whole number of steps of {self.size} x {self.world} rows: "
+                f"the state stands behind {samples:,} samples, in other steps than of {self.size} x {self.world} rows: "
                 "keep size x world as it was"
             )
         batches = replace(self, dataset=before)
@@ -277,19 +323,36 @@ class Epoch(Sequence[dict[str, Any]]):
             while waiting:
                 yield waiting.popleft().result()
         finally:
-            for one in (*readied, *waiting):
-                one.cancel()
-            self.batches.leave()
+            if not sys.is_finalizing():  # where a program ends within an epoch, half of Python is gone by then
+                for one in (*readied, *waiting):
+                    one.cancel()
+                self.batches.leave()
 
 
 def place_among(rank: int | None, world: int | None) -> tuple[int, int]:
     """Rank and world as they are given, else as `torchrun` sets them in the environment, else one process alone."""
     told = (os.environ.get("RANK"), os.environ.get("WORLD_SIZE"))
-    if rank is None and world is None and all(told):
-        return int(told[0] or 0), int(told[1] or 1)
+    if rank is None and world is None and any(told):
+        try:
+            return int(told[0] or ""), int(told[1] or "")
+        except ValueError:
+            raise ReadError(
+                f"RANK={told[0] or ''} and WORLD_SIZE={told[1] or ''} in the environment are not two whole numbers: "
+                "set both, as torchrun does, or give rank= and world="
+            ) from None
     if (rank is None) != (world is None):
         raise ReadError("give rank= and world= together")
     return (0, 1) if rank is None or world is None else (rank, world)
+
+
+def _check_whole(told: str, given: object, least: int | None) -> None:
+    """Nothing where a whole number was given, from the least one on.
+
+    Raises:
+        ReadError: it is something else.
+    """
+    if isinstance(given, bool) or not isinstance(given, int | np.integer) or (least is not None and given < least):
+        raise ReadError(f"{told}: a whole number{'' if least is None else f' from {least} on'} is wanted")
 
 
 def _as(values: Any, to: Arrays) -> Any:

@@ -121,6 +121,22 @@ class Dataset:
         """
         return [run.key.path for run in self._runs]
 
+    @cached_property
+    def digest(self) -> str:
+        """What tells its rows, and their order, from other rows of the same runs.
+
+        Raises:
+            NotFoundError: a column, table or run that is not there.
+            InputError: a column that is no number, or rows without a value.
+
+        Examples:
+            >>> import scythe
+            >>> ds = scythe.dataset("simulate_energy", x=["r_value"])
+            >>> ds.digest == ds[:].digest, ds.digest == ds[1:].digest
+            (True, False)
+        """
+        return self._rows.digest()
+
     @property
     def frame(self) -> pl.LazyFrame:
         """Inputs and outputs of the rows, as `scythe.read` gives them, in the order of the dataset.
@@ -197,7 +213,7 @@ class Dataset:
         """
         wrong = [f"{name}={share!r}" for name, share in parts.items() if not 0 < share <= 1]
         if wrong or not parts or sum(parts.values()) > 1 + 1e-9:
-            raise ReadError(f"the shares of a split lie between 0 and 1, and add up to 1 at most, got {parts!r}")
+            raise ReadError(f"the shares of a split are more than 0 each, and add up to 1 at most, got {parts!r}")
         columns = None if by is None else (by,) if isinstance(by, str) else tuple(by)
         shared = tuple(parts.items())
         return {name: self._of((*self.taken, Split(shared, name, columns))) for name in parts}
@@ -208,6 +224,7 @@ class Dataset:
         Raises:
             NotFoundError: a column, table or run that is not there.
             InputError: a column that is no number, rows without a value, or shapes that differ.
+            ReadError: there are no rows.
 
         Examples:
             >>> import scythe

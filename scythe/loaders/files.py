@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import polars as pl
 
-from scythe.errors import FetchError, InputError, NotFoundError
+from scythe.errors import FetchError, InputError, NotFoundError, ScytheError
 from scythe.loaders.decoding import Npy, decoded, put
 from scythe.loaders.groups import File
 from scythe.loaders.pinned import PinnedRun, Rows
@@ -263,10 +263,19 @@ class Files:
     def _read(self, row: int) -> np.ndarray:
         check_fork()
         load = self.group.load
-        if load is None:
-            return decoded(self._named(row), self._content(row))
-        given = self._told(row, fetch, self._uri(row)) if self.group.path else self._content(row)
-        return np.asarray(load(given))
+        try:
+            if load is None:
+                return decoded(self._named(row), self._content(row))
+            given = self._told(row, fetch, self._uri(row)) if self.group.path else self._content(row)
+            return np.asarray(load(given))
+        except ScytheError:
+            raise
+        except Exception as error:
+            where = f"{self.name}: the file of {self._called(row)}, {self._uri(row)}"
+            if load is None:
+                raise InputError(f"{where}, cannot be read: {type(error).__name__}: {error}") from error
+            error.add_note(f"{where}, was given to load=")
+            raise
 
     def _content(self, row: int) -> bytes:
         return self._told(row, self._bytes, row)

@@ -86,9 +86,21 @@ def group_of(name: str, given: Any) -> Group:
     if isinstance(given, Frame):
         if isinstance(given.columns, str) or not given.columns:
             raise ReadError(f"{name}=Frame({given.table!r}, …) needs a list of columns, got {given.columns!r}")
-        return Frame(given.table, tuple(given.columns), given.rows)
+        return Frame(given.table, _once(name, given.columns), given.rows)
     if isinstance(given, Sequence) and given and all(isinstance(one, str) for one in given):  # pyright: ignore[reportUnknownVariableType]
-        return Columns(tuple(given))
+        return Columns(_once(name, given))
     raise ReadError(
         f"{name}={given!r} is no group: give a column, a list of columns, File(column) or Frame(table, columns)"
     )
+
+
+def _once(name: str, columns: Sequence[str]) -> tuple[str, ...]:
+    """The columns of a group, in which each stands once.
+
+    Raises:
+        ReadError: one stands twice.
+    """
+    twice = [column for i, column in enumerate(columns) if column in columns[:i]]
+    if twice:
+        raise ReadError(f"{name}: the column {twice[0]!r} stands twice in {list(columns)!r}")
+    return tuple(columns)

@@ -5,6 +5,7 @@ Reads tables of these gathers by the names of their columns. Knows nothing of ba
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,7 @@ from scythe.errors import NotFoundError, RunDamaged
 from scythe.gather.run_files import scan_parts, schema_of_result
 from scythe.reader.many_runs import finished_runs, is_all
 from scythe.reader.one_run import one_run
+from scythe.record.format import parse
 from scythe.record.layout import RunKey
 from scythe.record.manifest import renames_now, schemas_of_run
 from scythe.record.plan import RunPlan
@@ -51,6 +53,12 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.run)
+
+    def digest(self) -> str:
+        """What tells them, and their order, from others of the same runs."""
+        hashed = hashlib.blake2b(self.run.astype("<i8").tobytes(), digest_size=8)
+        hashed.update(self.at.astype("<i8").tobytes())
+        return hashed.hexdigest()
 
     def of(self, run: int) -> tuple[np.ndarray, np.ndarray]:
         """Where the rows of a run stand, and their positions in it."""
@@ -111,7 +119,10 @@ class PinnedRun:
         assert self.result is not None
         content = self._content(table)
         if content is None:
-            return schema_of_result(self.objects, self.result.tables[table])
+            try:
+                return schema_of_result(self.objects, self.result.tables[table])
+            except FileNotFoundError:
+                raise self._gone() from None
         return TableSchema.from_arrow(pq.read_schema(pa.BufferReader(content)))
 
     def _content(self, table: str) -> bytes | None:
@@ -307,9 +318,22 @@ def _at(objects: Objects, name: str, pins: Sequence[Pin]) -> Iterator[PinnedRun]
 
 
 def _earlier(objects: Objects, key: RunKey, now: RunResult, gather: str) -> RunResult:
-    """The result of an earlier gather, by its files; its tables are those of now."""
+    """The result of an earlier gather, by the record of its files; what else there is to its tables is as it is now."""
+    try:
+        record = parse(objects.read(key.gathered_files(gather)), objects.uri(key.gathered_files(gather)))["files"]
+    except (FileNotFoundError, KeyError):
+        record = {}
+    # The root may lie elsewhere by now; and a root that was rebuilt has records that name the files of the gather before.
     tables = {
-        name: table.model_copy(update={"key": table.key.replace(f"/{now.gather}/", f"/{gather}/")})
+        name: table.model_copy(
+            update={
+                "key": f"{key.path}/{told['uri'].rpartition(f'/{key.path}/')[2]}",
+                "rows": told["rows"],
+                "bytes": told["bytes"],
+            }
+        )
+        if (told := record.get(name))
+        else table.model_copy(update={"key": table.key.replace(f"/{now.gather}/", f"/{gather}/")})
         for name, table in now.tables.items()
     }
     missing = {name for name, table in tables.items() if not objects.exists(table.key)}

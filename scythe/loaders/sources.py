@@ -12,7 +12,7 @@ import polars as pl
 import polars.selectors as cs
 
 from scythe.errors import InputError, NotFoundError, ReadError
-from scythe.loaders.arrays import any_missing, assign, categories, check_column, is_missing, numbers, one_hot
+from scythe.loaders.arrays import Rounding, any_missing, assign, categories, check_column, is_missing, numbers, one_hot
 from scythe.loaders.files import Files
 from scythe.loaders.groups import Columns, File, Frame, Group
 from scythe.loaders.pinned import PinnedRun, Rows
@@ -112,12 +112,14 @@ class _Filling:
     #: Column -> its values, where it is shown one-hot.
     hot: Mapping[str, tuple[str, ...] | None]
     out: np.ndarray
+    rounding: Mapping[str, Rounding]
 
     @classmethod
     def of(cls, name: str, group: Columns, runs: Sequence[PinnedRun], rows: int, dtype: np.dtype) -> _Filling:
         hot = {column: categories(runs, column, name) for column in group.names}
         width = sum(1 if values is None else len(values) for values in hot.values())
-        return cls(group, hot, np.empty((rows, width), dtype))
+        rounding = {column: Rounding(dtype) for column, values in hot.items() if values is None}
+        return cls(group, hot, np.empty((rows, width), dtype), rounding)
 
     def fill(self, start: int, frame: pl.DataFrame) -> None:
         parts = [
@@ -126,6 +128,9 @@ class _Filling:
             else one_hot(frame[column], values, self.out.dtype)
             for column, values in self.hot.items()
         ]
+        for column, part in zip(self.hot, parts, strict=True):
+            if column in self.rounding:
+                self.rounding[column].add(part)
         edges = np.cumsum([0, *(part.shape[1] for part in parts)]).tolist()
         for row in range(0, frame.height, _CACHED_ROWS):  # what is written again for the next column is near by then
             rows = slice(row, min(row + _CACHED_ROWS, frame.height))
@@ -134,7 +139,13 @@ class _Filling:
                 assign(into[:, begin:end], part[rows], repr(column))
 
     def array(self, rows: int) -> Array:
-        """The group, which came to so many rows."""
+        """The group, which came to so many rows.
+
+        Raises:
+            InputError: its type has not enough digits for a column.
+        """
+        for column, rounding in self.rounding.items():
+            rounding.told(repr(column))
         names: list[str] = []
         for column, values in self.hot.items():
             names += [column] if values is None else [f"{column}={value}" for value in values]
@@ -281,7 +292,7 @@ class Slices:
 def _frame(name: str, group: Frame, runs: Sequence[PinnedRun], rows: Rows, dtype: np.dtype, *, as_list: bool) -> Slices:
     parts: list[np.ndarray] = []
     first, lengths = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
-    base = 0
+    base, rounding = 0, {column: Rounding(dtype) for column in group.columns}
     for i, run in enumerate(runs):
         where, at = rows.of(i)
         table = run.scan(group.table).select("sort_index", *_there(run, group)).collect()
@@ -297,12 +308,16 @@ def _frame(name: str, group: Frame, runs: Sequence[PinnedRun], rows: Rows, dtype
                     f"{name}: {column!r} of {group.table!r} is missing in {int(missing.sum()):,} rows of {run.key.path} (of input "
                     f"{at_fault} first): fill it in the function, or leave these inputs out with where="
                 )
-            assign(values[:, j], numbers(table[column], dtype), f"{name}: {column!r} of {group.table!r}")
+            what, whole = f"{name}: {column!r} of {group.table!r}", numbers(table[column], dtype)
+            rounding[column].add(whole)
+            assign(values[:, j], whole, what)
         keys, wanted = table["sort_index"].to_numpy(), run.sort_index[at]
         start = np.searchsorted(keys, wanted, "left")
         first[where], lengths[where] = base + start, np.searchsorted(keys, wanted, "right") - start
         parts.append(values)
         base += table.height
+    for column, found in rounding.items():
+        found.told(f"{name}: {column!r} of {group.table!r}")
     shape = _even(name, group, lengths, rows, runs, as_list=as_list)
     return Slices(
         tuple(group.columns),

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from scythe.errors import InputError, StateError
+from scythe.errors import InputError, ReadError, StateError
 from scythe.loaders.sources import Array, Part, Slices, Source
 
 _BLOCK = 1 << 16
@@ -111,7 +111,13 @@ class Stats:
 
 
 def stats_of(sources: Mapping[str, Source], rows: np.ndarray) -> Stats:
-    """The statistics of all groups that have columns, over some rows, block by block."""
+    """The statistics of all groups that have columns, over some rows, block by block.
+
+    Raises:
+        ReadError: there are no rows.
+    """
+    if not len(rows):
+        raise ReadError("there are no rows to have a mean: an empty part of a split, or a where= that takes none?")
     return Stats({name: dict(_columns(source, rows)) for name, source in sources.items() if source.names})
 
 

@@ -67,6 +67,8 @@ def dataset(
     for option, given, known in (("missing", missing, ("raise", "drop")), ("collate", collate, ("stack", "list"))):
         if given not in known:
             raise ReadError(f"{option}={given!r}: it is {known[0]!r} or {known[1]!r}")
+    if where is not None and not isinstance(where, pl.Expr):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ReadError(f'where= is an expression of Polars, as pl.col("r_value") < 6, got {where!r}')
     numbers = _numbers(dtype)
     objects, name = storage(), name_of(experiment)
     runs = pinned(objects, name, version, run)

@@ -1,0 +1,216 @@
+"""What cannot be trained on as it was meant is refused by name: other rows, other steps, lost digits, damaged files."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+import scythe
+from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry, FileReference
+from scythe.errors import InputError, NotFoundError, ReadError, StateError
+from scythe.runs.rebuild import rebuild
+
+ROWS = 12
+
+
+class Wall(ExperimentInputSpec):
+    x: float
+    fails: bool = False
+
+
+class Heat(ExperimentOutputSpec):
+    y: float
+    hourly: FileReference
+
+
+def warm(spec: Wall, tempdir: Path) -> Heat:
+    if spec.fails and "WALLS_FAIL" in os.environ:
+        raise ValueError("too thin")
+    np.save(tempdir / "hourly.npy", np.full(4, spec.x, np.float32))
+    return Heat(
+        y=2 * spec.x, hourly=tempdir / "hourly.npy", dataframes={"monthly": pl.DataFrame({"kwh": [spec.x] * 3})}
+    )
+
+
+@pytest.fixture
+def walls(root: Path) -> BaseExperiment:
+    ExperimentRegistry.Register(name="walls", retries=0)(warm)
+    return BaseExperiment("walls")
+
+
+def allocated(walls: BaseExperiment, xs: Any, **more: Any) -> scythe.ExperimentRun:
+    specs = pl.DataFrame({"x": np.asarray(xs, np.float64), **more})
+    run, ref = walls.allocate(specs, engine="inline" if not more else "local", max_errors=None)
+    ref.result()
+    return run
+
+
+@pytest.fixture
+def ds(walls: BaseExperiment) -> scythe.Dataset:
+    allocated(walls, range(ROWS))
+    return scythe.dataset("walls", x=["x"])
+
+
+# --- states -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (lambda ds: ds[6:].batches(2, seed=1), "other rows of the same runs"),
+        (lambda ds: ds[[5, 4, 3, 2, 1, 0]].batches(2, seed=1), "other rows of the same runs"),
+        (lambda ds: scythe.dataset("walls", x=["x"], where=pl.col("x") >= 6).batches(2, seed=1), "other rows of the same runs"),
+        (lambda ds: ds[:6].batches(2, seed=1, shuffle=False), "shuffle=True, these batches have shuffle=False"),
+        (lambda ds: ds[:6].batches(1, seed=1), "keep size x world as it was"),
+        (lambda ds: ds[:6].batches(1, seed=1, rank=0, world=4), "keep size x world as it was"),
+        (lambda ds: ds[:6].batches(2, seed=2), "seed=1"),
+    ],
+)  # fmt: skip
+def test_a_state_of_other_batches_is_refused(other: Callable[[Any], Any], told: str, ds: scythe.Dataset) -> None:
+    state = json.loads(json.dumps(ds[:6].batches(2, seed=1).state(0, 2)))
+    assert len(ds[:6].batches(2, seed=1).resume(state)) == 1
+    assert len(ds[:6].batches(1, seed=1, rank=1, world=2).resume(state)) == 1
+    with pytest.raises(StateError, match=told):
+        other(ds).resume(state)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"samples": -2}, {"samples": 14}, {"samples": None}, {"epoch": -1}, {"epoch": "two"}, {"runs": 3}],
+    ids=str,
+)
+def test_what_is_no_state_is_refused(change: dict[str, Any], ds: scythe.Dataset) -> None:
+    batches = ds.batches(2)
+    with pytest.raises(StateError, match="no state of batches"):
+        batches.resume({**batches.state(0, 1), **change})
+    with pytest.raises(StateError, match=r"has no 'samples', which state\(\) gives"):
+        batches.resume({name: value for name, value in batches.state(0, 1).items() if name != "samples"})
+
+
+def test_a_state_of_before_there_were_its_parts_is_gone_on_from(ds: scythe.Dataset) -> None:
+    batches = ds.batches(2)
+    old = {name: batches.state(0, 2)[name] for name in ("runs", "rows", "seed", "epoch", "samples")}
+    assert len(batches.resume(old)) == 4
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda ds: ds.batches(2).at(-1), lambda ds: ds.batches(2).at(1.5), lambda ds: ds.batches(2).state(0, 7),
+        lambda ds: ds.batches(2).state(0, -1), lambda ds: ds.batches(2).state(0, 0.5), lambda ds: ds.batches(2).state(-1, 0),
+        lambda ds: ds.batches(2, seed="a"), lambda ds: ds.batches(2, seed=1.5), lambda ds: ds.batches(2, ahead=-1),
+        lambda ds: ds.batches(2, memory="64 MB"), lambda ds: ds.batches(2, rank="0", world="2"), lambda ds: ds.batches(2, normalize={}),
+        lambda ds: scythe.dataset("walls", x=["x"], where="x > 2"), lambda ds: scythe.dataset("walls", x=["x", "x"]),
+        lambda ds: scythe.dataset("walls", m=scythe.Frame("monthly", ["kwh", "kwh"])), lambda ds: ds[:0].stats(),
+        lambda ds: len(ds[:3].batches(4, rank=0, world=5)), lambda ds: list(ds[:3].batches(4, rank=0, world=5).at(0)),
+    ],
+)  # fmt: skip
+def test_arguments_that_make_no_sense_are_refused(wrong: Callable[[Any], Any], ds: scythe.Dataset) -> None:
+    with pytest.raises(ReadError):
+        wrong(ds)
+
+
+@pytest.mark.parametrize("told", [{"RANK": "1"}, {"WORLD_SIZE": "2"}, {"RANK": "one", "WORLD_SIZE": "2"}], ids=str)
+def test_an_environment_that_says_half_of_a_rank_is_refused(
+    told: dict[str, str], ds: scythe.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ReadError, match=r"RANK=.* and WORLD_SIZE=.* are not two whole numbers"):
+        ds.batches(2)
+    assert len(ds.batches(2, rank=0, world=1)) == 6
+
+
+@pytest.mark.parametrize("path", ["a_root_of_a_longer_name", "b"])
+def test_a_state_of_a_root_that_was_moved_and_rebuilt_outlives_another_end_of_its_run(
+    path: str, walls: BaseExperiment, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WALLS_FAIL", "1")
+    allocated(walls, range(ROWS), fails=[x % 4 == 3 for x in range(ROWS)])
+    before = scythe.dataset("walls", x=["x"]).batches(3, seed=1)
+    states = [before.state(0, 1)]
+    seen = [batch["x"][:, 0].tolist() for batch in before.at(0)]
+    root.rename(tmp_path / path)
+    monkeypatch.setenv("SCYTHE_STORAGE_ROOT", str(tmp_path / path))
+    rebuild(scythe.settings.storage())
+    states.append(scythe.dataset("walls", x=["x"], f=scythe.File("hourly")).batches(3, seed=1).state(0, 1))
+    monkeypatch.delenv("WALLS_FAIL")
+    scythe.open_run("walls").retry_errors().result()
+    now = scythe.dataset("walls", x=["x"])
+    assert len(now) == ROWS
+    for state in states:
+        rest = now.batches(3, seed=1).resume(state)
+        assert [batch["x"][:, 0].tolist() for batch in rest] == seen[1:]
+
+
+# --- values -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "kept"),
+    [
+        (1e8 + 0.25 * np.arange(ROWS), "float64"), (2.0**24 + np.arange(ROWS), "float64"), (-1e9 - np.arange(ROWS), "float64"),
+        (293.0 + 0.1 * np.arange(ROWS), "float32"), (np.full(ROWS, 1e9 + 1), "float32"), (1e9 * np.arange(ROWS), "float32"),
+        (np.linspace(1990, 2020, ROWS), "float32"), (np.linspace(0, 1, ROWS), "float16"), (np.linspace(500, 501, ROWS), "float32"),
+    ],
+)  # fmt: skip
+def test_numbers_of_which_a_type_would_keep_no_differences_are_refused(
+    values: np.ndarray, kept: str, walls: BaseExperiment
+) -> None:
+    allocated(walls, values)
+    groups: dict[str, Any] = {"x": ["x"], "m": scythe.Frame("monthly", ["kwh"], rows=3)}
+    for dtype in ("float16", "float32", "float64"):
+        for name, group in groups.items():
+            ds = scythe.dataset("walls", dtype=dtype, **{name: group})
+            if np.dtype(dtype).itemsize < np.dtype(kept).itemsize:
+                with pytest.raises(InputError, match=f"{dtype} rounds by up to|beyond what {dtype} reaches"):
+                    ds[0]
+            else:
+                found = ds.batches(ROWS, shuffle=False).at(0)[0][name].reshape(ROWS, -1)[:, 0]
+                assert len(np.unique(found)) == len(np.unique(values))
+
+
+def test_a_file_that_is_damaged_is_named_with_its_input(walls: BaseExperiment) -> None:
+    run = allocated(walls, range(ROWS))
+    path = Path(scythe.files("walls")["hourly"][5].removeprefix("file://"))
+    for content in (b"", path.read_bytes()[:90]):
+        path.write_bytes(content)
+        with pytest.raises(
+            InputError, match=rf"f: the file of input 5 of {run.key.path}, .*{path.name}, cannot be read"
+        ):
+            scythe.dataset("walls", f=scythe.File("hourly")).batches(ROWS).at(0)[0]
+    with pytest.raises(ZeroDivisionError) as caught:
+        scythe.dataset("walls", f=scythe.File("hourly", load=lambda data: 1 / 0))[0]
+    assert "f: the file of input 0 of walls/" in caught.value.__notes__[0]
+
+
+def test_a_run_that_was_deleted_before_its_rows_were_read_is_told(walls: BaseExperiment) -> None:
+    run = allocated(walls, range(ROWS))
+    ds = scythe.dataset("walls", x=["x"])
+    run.delete()
+    with pytest.raises(NotFoundError, match="is gone"):
+        len(ds)
+
+
+def test_what_lies_in_another_table_is_told_with_the_group_that_reads_it(ds: scythe.Dataset) -> None:
+    with pytest.raises(NotFoundError, match=r"scythe.Frame\('monthly', \['kwh'\]\)"):
+        scythe.dataset("walls", x=["kwh"])[0]
+    with pytest.raises(InputError, match=r"scythe.File\('hourly'\)"):
+        scythe.dataset("walls", x=["hourly"])[0]
+
+
+def test_a_program_that_ends_within_an_epoch_says_nothing_of_it(ds: scythe.Dataset) -> None:
+    code = (
+        "import scythe; it = iter(scythe.dataset('walls', f=scythe.File('hourly')).batches(2, ahead=4).at(0)); next(it)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
