@@ -81,29 +81,46 @@ def test_the_next_one_is_empty_whatever_is_left(
     monkeypatch.setattr(os, "waitid", without_children)
     names: set[Path] = set()
     for _ in range(3):
-        folder = Path(folders.new())
+        folder = Path(folders.new(again=True))
         names.add(folder)
         assert not folder.is_symlink()
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert list(folder.iterdir()) == []
         assert str(folder.resolve()) == folders.real
         left(folder)
-        folders.leave(str(folder))
+        folders.leave(str(folder), again=True)
     assert len(names) == 3
 
 
 def test_a_folder_that_was_left_empty_is_the_next_one(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "waitid", without_children)
-    first = Path(folders.new())
+    first = Path(folders.new(again=True))
     inode = first.stat().st_ino
-    folders.leave(str(first))
-    second = Path(folders.new())
+    folders.leave(str(first), again=True)
+    second = Path(folders.new(again=True))
     assert second.stat().st_ino == inode
     assert not first.exists()
 
 
+def test_of_inputs_that_are_not_trusted_each_has_a_folder_that_is_made_for_it(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "waitid", without_children)
+    first = folders.new(again=True)
+    inode = Path(first).stat().st_ino
+    held = os.open(first, os.O_DIRECTORY)
+    folders.leave(first, again=True)
+    second = Path(folders.new(again=False))
+    assert second.stat().st_ino != inode
+    with pytest.raises(FileNotFoundError):
+        os.open("late", os.O_CREAT | os.O_WRONLY, dir_fd=held)
+    os.close(held)
+    folders.leave(str(second), again=False)
+    assert not second.exists()
+
+
 def test_a_program_that_an_input_left_running_does_not_get_into_the_folder_of_the_next(folders: Folders) -> None:
-    first = folders.new()
+    first = folders.new(again=True)
     program = "import os, sys; print(flush=True); sys.stdin.read(); open('late', 'w')"
     running = subprocess.Popen(
         [sys.executable, "-c", program],
@@ -114,21 +131,21 @@ def test_a_program_that_an_input_left_running_does_not_get_into_the_folder_of_th
     )
     assert running.stdout is not None
     running.stdout.readline()
-    folders.leave(first)
-    second = Path(folders.new())
+    folders.leave(first, again=True)
+    second = Path(folders.new(again=True))
     _, errors = running.communicate()
     assert list(second.iterdir()) == []
     assert b"FileNotFoundError" in errors
 
 
 def test_nor_does_one_whose_own_parent_has_ended(folders: Folders, tmp_path: Path) -> None:
-    first, begins = folders.new(), tmp_path / "begins"
+    first, begins = folders.new(again=True), tmp_path / "begins"
     os.mkfifo(begins)
     code = "import os, sys; open(sys.argv[1]).read(); open('late', 'w')"
     command = f'{sys.executable} -c "{code}" {begins} 2> {tmp_path / "errors"} &'
     subprocess.run(command, shell=True, cwd=first, check=True)
-    folders.leave(first)
-    second = Path(folders.new())
+    folders.leave(first, again=True)
+    second = Path(folders.new(again=True))
     begins.write_text("")
     for _ in range(1000):
         if list(second.iterdir()) or "FileNotFoundError" in (tmp_path / "errors").read_text():
@@ -138,8 +155,8 @@ def test_nor_does_one_whose_own_parent_has_ended(folders: Folders, tmp_path: Pat
 
 
 def test_nothing_stays_behind(folders: Folders) -> None:
-    first = Path(folders.new())
-    folders.leave(str(first))
+    first = Path(folders.new(again=True))
+    folders.leave(str(first), again=True)
     folders.close()
     assert not first.parent.exists()
     folders.close()

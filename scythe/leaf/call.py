@@ -5,6 +5,7 @@ Hands what the function returned to whoever keeps it. Makes no table, and knows 
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -243,7 +244,7 @@ class Calls:
             local = self._ready(spec) if self.given else None
             more: dict[str, Any] = {}
             if experiment.wants_tempdir:
-                folder = self._folders.new()
+                folder = self._folders.new(again=self.around.trusted)
                 more["tempdir"] = tempdir = Path(folder)
                 if experiment.options.local_file_location == "copied-to-tempdir" and self.given:
                     spec, local = self.copied(spec, tempdir), None
@@ -255,7 +256,7 @@ class Calls:
             self.take(i, spec, output, Place(folder, self._working, real))
         finally:
             if folder is not None:
-                self._folders.leave(folder)
+                self._folders.leave(folder, again=self.around.trusted)
             if token is not None:
                 running_on.reset(token)
 
@@ -335,7 +336,12 @@ class Calls:
         if tell is None:
             if self.before is not None:
                 self.before(i, spec)
-            return self.work.call(spec, **more)
+            process = os.getpid()
+            try:
+                return self.work.call(spec, **more)
+            finally:
+                if os.getpid() != process:  # what a function forks has no part in the run
+                    os._exit(0)
         tell(i, self.tries)
         try:
             if self.before is not None:

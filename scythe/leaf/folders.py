@@ -1,4 +1,7 @@
-"""The folders of inputs: one for each try, empty when it begins, gone or given to the next one when it has ended."""
+"""The folders of inputs: one for each try, empty when it begins, and gone when it has ended, or given to the next one.
+
+The latter only while inputs are trusted: they have started no program and no thread that could still work in it.
+"""
 
 from __future__ import annotations
 
@@ -25,15 +28,17 @@ class Folders:
         self._free: str | None = None
         self._reaped = _reaped()
 
-    def new(self) -> str:
-        """An empty folder, of a name that none had before."""
+    def new(self, *, again: bool) -> str:
+        """An empty folder, of a name that none had before; `again` may be the one that was left last, under that name."""
         if self._all is None:
             self._all = tempfile.TemporaryDirectory(prefix="scythe-", ignore_cleanup_errors=True)
             self._real = os.path.realpath(self._all.name)
         self._made += 1
         folder = f"{self._all.name}/{self._made}"
         free, self._free = self._free, None
-        if free is None or not _renamed(free, folder):
+        if free is not None and not again:
+            shutil.rmtree(free, ignore_errors=True)
+        if free is None or not again or not _renamed(free, folder):
             os.mkdir(folder, _MODE)  # noqa: PTH102 - for each input
         self._reaped = _reaped()
         return folder
@@ -43,12 +48,12 @@ class Folders:
         """The newest folder with symbolic links followed."""
         return f"{self._real}/{self._made}"
 
-    def leave(self, folder: str) -> None:
-        """Removes a folder with all that is in it, or keeps it for the next try.
+    def leave(self, folder: str, *, again: bool) -> None:
+        """Removes a folder with all that is in it, or keeps it for the next try, where there may be an `again`.
 
         To remove a folder, and make another, costs many times what it costs to give it another name on some disks.
         """
-        if _is_as_made(folder) and self._is_alone():
+        if again and _is_as_made(folder) and self._is_alone():
             self._free = folder
             return
         try:

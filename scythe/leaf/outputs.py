@@ -26,6 +26,7 @@ from pydantic.networks import _BaseUrl  # pyright: ignore[reportPrivateUsage]
 from scythe.base import ExperimentOutputSpec
 from scythe.errors import OutputError
 from scythe.leaf.shards import Shards, blocks_of
+from scythe.leaf.surroundings import umask
 from scythe.record.plan import RunPlan
 from scythe.remote.schemes import is_remote, listed
 
@@ -136,8 +137,8 @@ class OutputFiles:
 def _file(name: str, value: str, place: Place) -> tuple[str, bool]:
     """The ordinary file that a value names, symbolic links followed; and whether it lies in the input's own folder."""
     if place.tempdir is not None and os.path.dirname(value) == place.tempdir:  # noqa: PTH120 - for each file
-        with suppress(OSError, ValueError):
-            if stat.S_ISREG(os.lstat(value).st_mode):
+        with suppress(OSError, ValueError):  # the folder itself may be a link by now, to one of the user's
+            if stat.S_ISREG(os.lstat(value).st_mode) and stat.S_ISDIR(os.lstat(place.tempdir).st_mode):
                 return f"{place.real}/{os.path.basename(value)}", True  # noqa: PTH119
     path = _path(name, value, place.working)
     what = f"the output file {name}={value!r}"
@@ -192,8 +193,7 @@ def _moved(path: str, target: str) -> bool:
         os.rename(path, target)  # noqa: PTH104
     except OSError:  # another disk
         return False
-    mask = os.umask(0o077)
-    os.umask(mask)
+    mask = umask()
     if stat.S_IMODE(found.st_mode) != 0o666 & ~mask:
         os.chmod(target, 0o666 & ~mask)  # noqa: PTH101
     os.utime(target)

@@ -5,14 +5,18 @@ caller finds its process as it was. Never looks at what a function computes.
 
 Bringing all this back takes longer than the quickest functions do. Where many quick inputs in a row changed nothing,
 they are trusted: looked at group by group. A group that did change something is run again, one input at a time, and
-no input of this process is trusted after that.
+no input of this process is trusted after that. What an input may change and take back, or read, before anyone looks
+is noticed when it is done.
 """
 
 from __future__ import annotations
 
+import _thread
+import functools
 import os
 import random
 import signal
+import sys
 import threading
 from _signal import getsignal  # pyright: ignore - `signal.getsignal` makes an enum of each answer, twenty times slower
 from collections.abc import Callable, Generator
@@ -27,7 +31,15 @@ _SIGNALS = tuple(
         "SIGCHLD", "SIGPIPE", "SIGVTALRM", "SIGPROF", "SIGXCPU",
     )
 )  # fmt: skip
-_TIMER = int(signal.ITIMER_REAL)
+_TIMERS = tuple(int(timer) for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF))
+#: As they are before `notice` counts them.
+_set_umask, _set_timer, _set_handler = os.umask, signal.setitimer, signal.signal
+
+#: How often something was done in this process that `notice` is about.
+_noticed = [0]
+_EVENTS = frozenset(
+    ("os.chdir", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system", "subprocess.Popen")
+)
 #: A handler that an input left may raise while it is being replaced; it is gone after that.
 _CALMING_TRIES = 100
 
@@ -38,18 +50,49 @@ QUICK_SECONDS = 200e-6
 GROUP = 64
 
 
+@functools.cache
+def notice() -> None:
+    """Has this process, a worker's, count from now on what inputs do that could be gone, or have been read, when it is looked at.
+
+    Folders that are changed and changed back, masks, handlers and timers, states of random numbers that are read, programs
+    and threads that are started. To be called before the user's modules are imported: they may keep what they find.
+    """
+    import numpy.random as legacy
+
+    def heard(event: str, _: object) -> None:
+        if event in _EVENTS:
+            _noticed[0] += 1
+
+    def counting(call: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(call)
+        def counted(*arguments: Any, **named: Any) -> Any:
+            _noticed[0] += 1
+            return call(*arguments, **named)
+
+        return counted
+
+    sys.addaudithook(heard)
+    for owner, names in (
+        (os, ("umask",)), (signal, ("signal", "setitimer", "alarm")), (random, ("getstate",)), (random.Random, ("getstate",)),
+        (legacy, ("get_state",)), (threading.Thread, ("start",)), (_thread, ("start_new_thread",)),
+    ):  # fmt: skip
+        for name in names:
+            setattr(owner, name, counting(getattr(owner, name)))
+
+
 class Surroundings:
     """The state of this process that an input may change, as it was when this was made."""
 
     def __init__(self, *, trusting: bool = True) -> None:
-        self._umask = _umask()
+        self._umask = umask()
         self._cwd = working_folder()
         #: Only the main thread can set handlers, so that in another there is nothing to bring back.
         self._handlers: tuple[Any, ...] | None = None
         if threading.current_thread() is threading.main_thread():
             self._handlers = tuple(map(getsignal, _SIGNALS))
         #: A timer that is running is the caller's: a profiler's, a test's limit.
-        self._stop_timer = not any(signal.getitimer(_TIMER))
+        self._timers = tuple(timer for timer in _TIMERS if not any(signal.getitimer(timer)))
+        self._noticed = _noticed[0]
         self._dice = _Dice()
         self._watching = trusting
         self._seen = self._quick = 0
@@ -62,12 +105,14 @@ class Surroundings:
         with self._dice.kept():
             if self.trusted:
                 self._dice.throw_pairs(0)
+            self._noticed = _noticed[0]
             yield
 
     def before(self, seed: Callable[[], int]) -> None:
         """Seeds the random numbers of an input that is not trusted."""
         if self._watching:
             self._dice.throw_pairs(seed())
+            self._noticed = _noticed[0]
         else:
             self._dice.throw(seed())
 
@@ -93,8 +138,9 @@ class Surroundings:
         """Whether something is not as it was, or random numbers were drawn."""
         try:
             return (
-                (self._stop_timer and any(signal.getitimer(_TIMER)))
-                or os.umask(self._umask) != self._umask
+                _noticed[0] != self._noticed
+                or any(any(signal.getitimer(timer)) for timer in self._timers)
+                or _set_umask(self._umask) != self._umask
                 or working_folder() != self._cwd
                 or (self._handlers is not None and tuple(map(getsignal, _SIGNALS)) != self._handlers)
                 or self._dice.drawn()
@@ -119,16 +165,16 @@ class Surroundings:
             raise interrupt
 
     def _restore(self) -> None:
-        if self._stop_timer:
-            signal.setitimer(_TIMER, 0)
-        os.umask(self._umask)
+        for timer in self._timers:
+            _set_timer(timer, 0)
+        _set_umask(self._umask)
         if self._cwd is not None and working_folder() != self._cwd:
             with suppress(OSError):  # it was removed: the next input says so, if it needs it
                 os.chdir(self._cwd)
         if self._handlers is not None and tuple(map(getsignal, _SIGNALS)) != self._handlers:
             for number, handler in zip(_SIGNALS, self._handlers, strict=True):
                 if handler is not None and getsignal(number) != handler:
-                    signal.signal(number, handler)
+                    _set_handler(number, handler)
 
 
 class _Dice:
@@ -146,7 +192,7 @@ class _Dice:
     @contextmanager
     def kept(self) -> Generator[None]:
         """Gives back at the end what was there."""
-        state, legacy = random.getstate(), self._legacy.get_state()
+        state, legacy = random.getstate(), self._legacy.get_state()  # before what is noticed counts
         try:
             yield
         finally:
@@ -178,7 +224,8 @@ def working_folder() -> str | None:
         return None
 
 
-def _umask() -> int:
-    mask = os.umask(0o077)  # the only way to ask
-    os.umask(mask)
+def umask() -> int:
+    """The mask of new files' rights."""
+    mask = _set_umask(0o077)  # the only way to ask
+    _set_umask(mask)
     return mask

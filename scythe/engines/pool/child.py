@@ -32,6 +32,7 @@ from scythe.engines.pool import logs
 from scythe.errors import StorageRefused
 from scythe.leaf.failures import remember_lines
 from scythe.leaf.renewal import Life, Spent, is_exhaustion
+from scythe.leaf.surroundings import notice
 from scythe.terminal.console import tell
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def main(fd: int, parent: int) -> None:
         # A service manager tells all processes of a worker to end; it is the worker that ends this one. A handler,
         # unlike "ignore", is not inherited by the programs that the user's function starts.
         signal.signal(signal.SIGTERM, _carry_on)
+    notice()
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     connection = Connection(fd)
     # A child that the user's function forks has no part in this: what it sent or closed would be its parent's.
