@@ -121,7 +121,7 @@ class Dataset:
         """
         return [run.key.path for run in self._runs]
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """What tells its rows, and their order, from other rows of the same runs.
 
@@ -135,7 +135,7 @@ class Dataset:
             >>> ds.digest == ds[:].digest, ds.digest == ds[1:].digest
             (True, False)
         """
-        return self._rows.digest()
+        return self._rows.digest
 
     @property
     def frame(self) -> pl.LazyFrame:

@@ -54,6 +54,7 @@ class Rows:
     def __len__(self) -> int:
         return len(self.run)
 
+    @cached_property
     def digest(self) -> str:
         """What tells them, and their order, from others of the same runs."""
         hashed = hashlib.blake2b(self.run.astype("<i8").tobytes(), digest_size=8)
