@@ -35,8 +35,8 @@ _TIMERS = tuple(int(timer) for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTU
 #: As they are before `notice` counts them.
 _set_umask, _set_timer, _set_handler = os.umask, signal.setitimer, signal.signal
 
-#: How often something was done in this process that `notice` is about.
-_noticed = [0]
+#: How often something was done in this process that `notice` is about; None where nothing is noticed.
+_noticed: list[int | None] = [None]
 _EVENTS = frozenset(
     ("os.chdir", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system", "subprocess.Popen")
 )
@@ -61,16 +61,20 @@ def notice() -> None:
 
     def heard(event: str, _: object) -> None:
         if event in _EVENTS:
-            _noticed[0] += 1
+            count()
 
     def counting(call: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(call)
         def counted(*arguments: Any, **named: Any) -> Any:
-            _noticed[0] += 1
+            count()
             return call(*arguments, **named)
 
         return counted
 
+    def count() -> None:
+        _noticed[0] = (_noticed[0] or 0) + 1
+
+    count()
     sys.addaudithook(heard)
     for owner, names in (
         (os, ("umask",)), (signal, ("signal", "setitimer", "alarm")), (random, ("getstate",)), (random.Random, ("getstate",)),
@@ -94,7 +98,8 @@ class Surroundings:
         self._timers = tuple(timer for timer in _TIMERS if not any(signal.getitimer(timer)))
         self._noticed = _noticed[0]
         self._dice = _Dice()
-        self._watching = trusting
+        #: Without being noticed an input could take back what another has seen.
+        self._watching = trusting and _noticed[0] is not None
         self._seen = self._quick = 0
         #: Inputs are looked at in groups.
         self.trusted = False

@@ -59,7 +59,7 @@ def check_column(runs: Sequence[PinnedRun], column: str, group: str) -> None:
     """
     if not any(run.table_of(column) for run in runs):
         frames = sorted(
-            {t for run in runs for t, schema in run.schemas.items() if t not in ROW_TABLES and column in schema}
+            {table for run in runs for table in run.schemas if table not in ROW_TABLES and run.has(table, column)}
         )
         if frames:
             raise NotFoundError(
@@ -130,7 +130,7 @@ class Rounding:
     def __init__(self, dtype: np.dtype) -> None:
         self.dtype = dtype
         self._share = float(np.finfo(dtype).eps) / 2 if dtype.kind == "f" else 0.0
-        self._low, self._high = np.inf, -np.inf
+        self._low, self._high, self._lost = np.inf, -np.inf, 0.0
         #: What comes yet can only make their range larger.
         self._fine = dtype.kind != "f"
 
@@ -139,10 +139,13 @@ class Rounding:
         if self._fine or not len(values):
             return
         self._low, self._high = min(self._low, float(values.min())), max(self._high, float(values.max()))
-        self._fine = self._rounded() <= _ROUNDED * (self._high - self._low)
-
-    def _rounded(self) -> float:
-        return max(abs(self._low), abs(self._high)) * self._share
+        self._fine = max(abs(self._low), abs(self._high)) * self._share <= _ROUNDED * (self._high - self._low)
+        if (
+            not self._fine
+        ):  # those that are as they were have lost nothing: whole numbers, and what was as narrow before
+            whole = values.astype(np.float64)
+            with np.errstate(over="ignore", invalid="ignore"):
+                self._lost = max(self._lost, float(np.abs(whole - whole.astype(self.dtype)).max()))
 
     def told(self, what: str) -> None:
         """Nothing where they do.
@@ -150,10 +153,10 @@ class Rounding:
         Raises:
             InputError: they do not.
         """
-        if not self._fine and self._high > self._low:
+        if not self._fine and self._lost > _ROUNDED * (self._high - self._low) > 0:
             raise InputError(
                 f"{what} lies between {self._low!r} and {self._high!r}, where {self.dtype} rounds by up to "
-                f"{self._rounded() / (self._high - self._low):.1%} of that range: take dtype='float64', or subtract an offset in the function"
+                f"{self._lost / (self._high - self._low):.1%} of that range: take dtype='float64', or subtract an offset in the function"
             )
 
 

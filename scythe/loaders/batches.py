@@ -80,9 +80,8 @@ class Batches:
     memory: int | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ReadError(f"a batch has a whole number of rows from 1 on, got {self.size!r}")
         for what, given, least in (
+            ("size", self.size, 1),
             ("seed", self.seed, None),
             ("ahead", self.ahead, 0),
             ("rank", self.rank, 0),
@@ -95,7 +94,7 @@ class Batches:
             )
         if self.to not in ("numpy", "torch", "jax"):
             raise ReadError(f"to={self.to!r}: batches are of 'numpy', 'torch' or 'jax'")
-        if not 0 <= self.rank < self.world:
+        if self.rank >= self.world:
             raise ReadError(f"rank={self.rank} of world={self.world}: ranks begin at 0")
         if self.memory is not None and not (isinstance(self.memory, int) and self.memory >= BLOCK_BYTES):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ReadError(f"memory={self.memory!r} bytes hold no block of {BLOCK_BYTES:,} bytes: give more, or None")

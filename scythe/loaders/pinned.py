@@ -320,22 +320,19 @@ def _at(objects: Objects, name: str, pins: Sequence[Pin]) -> Iterator[PinnedRun]
 
 def _earlier(objects: Objects, key: RunKey, now: RunResult, gather: str) -> RunResult:
     """The result of an earlier gather, by the record of its files; what else there is to its tables is as it is now."""
-    try:
-        record = parse(objects.read(key.gathered_files(gather)), objects.uri(key.gathered_files(gather)))["files"]
-    except (FileNotFoundError, KeyError):
-        record = {}
+    where = key.gathered_files(gather)
+    files = parse(objects.read(where), objects.uri(where))["files"] if objects.exists(where) else {}
     # The root may lie elsewhere by now; and a root that was rebuilt has records that name the files of the gather before.
     tables = {
         name: table.model_copy(
             update={
-                "key": f"{key.path}/{told['uri'].rpartition(f'/{key.path}/')[2]}",
-                "rows": told["rows"],
-                "bytes": told["bytes"],
+                "key": f"{key.path}/{files[name]['uri'].rpartition(f'/{key.path}/')[2]}",
+                "rows": files[name]["rows"],
+                "bytes": files[name]["bytes"],
             }
         )
-        if (told := record.get(name))
-        else table.model_copy(update={"key": table.key.replace(f"/{now.gather}/", f"/{gather}/")})
         for name, table in now.tables.items()
+        if name in files
     }
     missing = {name for name, table in tables.items() if not objects.exists(table.key)}
     for name in missing.difference(ROW_TABLES):  # which only came later

@@ -86,6 +86,19 @@ def made_place(
     return Place(Catalog(warehouse, name), objects)
 
 
+def drop_before_the_next_commit(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As another process would, once this one has made what it is about to commit."""
+    catalog = type(place.catalog.iceberg)
+    commit_table = catalog.commit_table
+
+    def drop_first(self: Any, *arguments: Any) -> Any:
+        monkeypatch.setattr(catalog, "commit_table", commit_table)
+        place.catalog.drop(SPACE, NAME)
+        return commit_table(self, *arguments)
+
+    monkeypatch.setattr(catalog, "commit_table", drop_first)
+
+
 def fresh_configuration() -> Any:
     """PyIceberg's configuration as a process that starts now would read it."""
     from pyiceberg.utils.config import Config

@@ -22,7 +22,7 @@ from scythe_catalog.errors import CatalogError, TableNotFound
 from scythe_catalog.iceberg.datafile import DataFile, read_description
 from scythe_catalog.iceberg.scan import scan
 from scythe_catalog.schema import TableSchema, compile_model
-from tests.catalog.places import NAME, SPACE, V1, V2, Place, Row, made_place, schema_of
+from tests.catalog.places import NAME, SPACE, V1, V2, Place, Row, drop_before_the_next_commit, made_place, schema_of
 
 
 @pytest.fixture(params=["folder", "sqlite"])
@@ -228,15 +228,7 @@ class TestAppending:
     ) -> None:
         place.ensure()
         file = place.file("one", [Row(number=1)])
-        catalog = type(place.catalog.iceberg)
-        commit = catalog.commit_table
-
-        def drop_first(self: Any, *arguments: Any) -> Any:
-            monkeypatch.setattr(catalog, "commit_table", commit)
-            place.catalog.drop(SPACE, NAME)
-            return commit(self, *arguments)
-
-        monkeypatch.setattr(catalog, "commit_table", drop_first)
+        drop_before_the_next_commit(place, monkeypatch)
         with pytest.raises(NoSuchTableError):
             place.table().append([file], V1, key="one")
         assert place.catalog.tables(SPACE) == []

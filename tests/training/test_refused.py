@@ -159,7 +159,7 @@ def test_a_state_of_a_root_that_was_moved_and_rebuilt_outlives_another_end_of_it
     ("values", "kept"),
     [
         (1e8 + 0.25 * np.arange(ROWS), "float64"), (2.0**24 + np.arange(ROWS), "float64"), (-1e9 - np.arange(ROWS), "float64"),
-        (293.0 + 0.1 * np.arange(ROWS), "float32"), (np.full(ROWS, 1e9 + 1), "float32"), (1e9 * np.arange(ROWS), "float32"),
+        (1e6 + np.arange(ROWS), "float32"), (np.float32(1e9) + 64.0 * np.arange(ROWS), "float32"), (293.0 + 0.1 * np.arange(ROWS), "float32"), (np.full(ROWS, 1e9 + 1), "float32"), (1e9 * np.arange(ROWS), "float32"),
         (np.linspace(1990, 2020, ROWS), "float32"), (np.linspace(0, 1, ROWS), "float16"), (np.linspace(500, 501, ROWS), "float32"),
     ],
 )  # fmt: skip

@@ -144,13 +144,17 @@ class Bucket(Objects):
 
     def heeds_tags(self, key: str, data: bytes) -> bool:
         if self.root not in _HEEDS_TAGS:
-            # Some look at tags only where there is an object: what was removed meanwhile would be there again.
-            absent = f"{key.rpartition('/')[0]}/.{uuid.uuid4().hex}"
-            _HEEDS_TAGS[self.root] = self._refuses(key, data) and self._refuses(absent, b"")
-            if not _HEEDS_TAGS[self.root]:
-                with contextlib.suppress(StorageError):
-                    self.delete([absent])
+            _HEEDS_TAGS[self.root] = self._refuses(key, data) and self._refuses_absent(key.rpartition("/")[0])
         return _HEEDS_TAGS[self.root]
+
+    def _refuses_absent(self, folder: str) -> bool:
+        """Whether a tag of nothing is refused: some look at tags only where there is an object, and what was removed would be there again."""
+        absent = f"{folder}/.{uuid.uuid4().hex}"
+        if self._refuses(absent, b""):
+            return True
+        with contextlib.suppress(StorageError):
+            self.delete([absent])
+        return False
 
     def _refuses(self, key: str, data: bytes) -> bool:
         """Whether a wrong tag is refused; False, too, where the answer is another, as that there are no such requests."""

@@ -123,9 +123,9 @@ class Folder(Objects):
             return staging.below(self.folder, name)
 
     def publish_all(self, files: Iterable[tuple[Path, str]]) -> None:
-        folder = self.folder
-        with disk.spoken(folder, "written"):
-            disk.show_all((staged, f"{self._prefix}{key}") for staged, key in files)
+        prefix = self._prefix
+        with disk.spoken(self.folder, "written"):
+            disk.show_all((staged, f"{prefix}{key}") for staged, key in files)
 
     def link(self, source: str, target: str) -> None:
         with disk.spoken(self.folder / target, "written"):
