@@ -484,8 +484,10 @@ def test_blocks_that_nothing_keeps_are_fetched_many_at_once(
         assert len(most) <= 10 * 6 * 2
 
 
-def test_an_epoch_that_is_collected_while_blocks_are_looked_through_is_left() -> None:
-    blocks = Blocks()
+def test_an_epoch_that_is_collected_while_blocks_are_looked_through_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks, goes_on = Blocks(), threading.Event()
+    monkeypatch.setattr("scythe.loaders.shards.published", lambda *_: goes_on.wait(30) and b"12345678")
+    waiting = blocks.ready([("s3://bucket/shard", 8 * i, 8 * i + 8) for i in range(40)])
 
     def leave() -> None:
         with blocks._lock:  # as Python does it, wherever a thread makes an object
@@ -494,7 +496,9 @@ def test_an_epoch_that_is_collected_while_blocks_are_looked_through_is_left() ->
     thread = threading.Thread(target=leave, daemon=True)
     thread.start()
     thread.join(10)
+    goes_on.set()
     assert not thread.is_alive()
+    assert sum(block.cancelled() for block in waiting if block is not None) == 8
 
 
 @given(

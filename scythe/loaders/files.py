@@ -306,8 +306,7 @@ class Files:
         packs = self.packs
         if packs is None or self.is_local:
             return {}
-        # The first file says of what shape all are, so that whatever is read waits for it.
-        blocks = packs.blocks_of(rows if "_first" in vars(self) else np.append(rows, 0))
+        blocks = packs.blocks_of(rows)
         shards = np.searchsorted(packs.begins, blocks, "right") - 1
         return {
             number: self._shard(number).ready((blocks[shards == number] - packs.begins[number]).tolist())

@@ -94,17 +94,32 @@ def test_a_state_of_random_numbers_that_is_read_is_that_of_the_input(
     assert found["x"].n_unique() == MANY
 
 
+def test_inputs_are_trusted_only_where_what_they_do_is_noticed() -> None:
+    """An engine of another package may call the leaf in the process of the script."""
+    around = surroundings.Surroundings()
+    with around.kept():
+        for i in range(200):
+            around.before(lambda i=i: i)
+            around.after(0.0)
+    assert not around.trusted
+
+
 # --- folders, masks, handlers, timers -----------------------------------------------------------------------
 
 
-def test_a_folder_that_is_left_and_come_back_to_is_of_one_input_alone(root: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "rel.txt").write_text("of the other")
-    base = Path.cwd()
+def test_a_folder_that_is_left_and_come_back_to_is_of_one_input_alone(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, other = tmp_path / "base", tmp_path / "other"
+    for folder in (base, other):
+        folder.mkdir()
+        (folder / "rel.txt").write_text(f"of the {folder.name}")
+    monkeypatch.chdir(base)
 
     def case(spec: Case) -> Found:
         here = os.getcwd()  # noqa: PTH109
+        if spec.how == "names it whole":  # so that what comes first of files is done
+            return Found(text=here, f=other / "rel.txt")
         if spec.how == "away":
             os.chdir(other)
             return Found(text=here, f=Path("rel.txt"))
@@ -112,7 +127,7 @@ def test_a_folder_that_is_left_and_come_back_to_is_of_one_input_alone(root: Path
             os.chdir(base)
         return Found(text=here)
 
-    found = ran(case, ["fine"] * 80 + ["away", "back"] * 4 + ["fine"] * 100)
+    found = ran(case, ["fine"] * 60 + ["names it whole"] * 14 + ["away", "back"] * 4 + ["fine"] * 200)
     assert found["text"].unique().to_list() == [str(base)]
     assert {scythe.fetch(uri).read_text() for uri in found["f"].drop_nulls()} == {"of the other"}
 
