@@ -430,6 +430,24 @@ def test_blocks_that_failed_are_asked_for_again_by_the_next_epoch(
     assert sorted(epoch(batches, 0)) == list(range(60))
 
 
+def test_a_failure_that_an_epoch_before_has_met_is_not_the_next_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks, into, comes = Blocks(), bytearray(8), threading.Event()
+    answers = iter([FetchError("the network is away"), b"12345678"])
+
+    def fetched(*_: object) -> bytes:
+        comes.wait(30)
+        if isinstance(answer := next(answers), FetchError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("scythe.loaders.shards.published", fetched)
+    monkeypatch.setattr(blocks, "_done", lambda block, begun: None)  # which comes after whoever waits has been told
+    blocks.ready([("s3://bucket/shard", 0, 8)])
+    comes.set()
+    blocks.read("s3://bucket/shard", 0, 8, 0, memoryview(into))
+    assert into == b"12345678"
+
+
 def test_blocks_that_the_cache_has_lost_are_fetched_ahead_by_the_next_epoch(
     served: FolderS3, small_blocks: int, walls: BaseExperiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:

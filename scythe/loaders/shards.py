@@ -11,7 +11,6 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -104,7 +103,7 @@ class InBucket:
             return None
         try:
             return block.result()[offset - start : offset - start + length]
-        except CancelledError:  # another epoch was left
+        except (CancelledError, FetchError):  # another epoch was left, or had asked when the network was away
             return None
 
     def into(self, offset: int, buffers: Sequence[memoryview | bytearray]) -> int:
@@ -157,7 +156,7 @@ class Blocks:
 
     def read(self, address: str, start: int, stop: int, offset: int, into: memoryview) -> None:
         """Copies bytes of a block, from an offset in it on."""
-        block = (address, start, stop)
+        block, failed = (address, start, stop), False
         while True:
             with self._lock:
                 fresh = self._held.get(block)
@@ -169,9 +168,16 @@ class Blocks:
                     into[:] = memoryview(data)[offset : offset + len(into)]
                     return
                 fresh = self._begun(block)
-            with suppress(CancelledError):  # another epoch was left
+            try:
                 np.frombuffer(into, np.uint8)[:] = fresh.result()[offset : offset + len(into)]
                 return
+            except CancelledError:  # another epoch was left
+                continue
+            except FetchError:  # an epoch before may have asked for it: that one's failure is not this one's
+                self._forget(block, fresh)
+                if failed:
+                    raise
+                failed = True
 
     def _begun(self, block: _Block) -> Future[np.ndarray]:
         with self._lock:
@@ -187,8 +193,7 @@ class Blocks:
             if self._fresh.get(block) is not begun:
                 return
             if begun.cancelled() or begun.exception() is not None:
-                del self._fresh[block]
-                self._held.pop(block, None)
+                self._forget(block, begun)
                 return
             self._came.append(block)
             self._came_bytes += block[2] - block[1]
@@ -196,6 +201,12 @@ class Blocks:
                 oldest = self._came.popleft()
                 del self._fresh[oldest]
                 self._came_bytes -= oldest[2] - oldest[1]
+
+    def _forget(self, block: _Block, failed: Future[np.ndarray]) -> None:
+        with self._lock:
+            for known in (self._fresh, self._held):
+                if known.get(block) is failed:
+                    del known[block]
 
     def _file(self, block: _Block) -> _Opened | None:
         with self._lock:
