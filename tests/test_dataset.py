@@ -24,9 +24,10 @@ from pydantic import Field
 import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.errors import ForkError, InputError, NotFoundError, ReadError, StateError
+from scythe.errors import FetchError, ForkError, InputError, NotFoundError, ReadError, StateError
+from scythe.loaders.arrays import Kept
 from scythe.loaders.batches import Batches
-from scythe.loaders.decoding import put
+from scythe.loaders.decoding import decoded, put
 from scythe.loaders.hashing import hash_rows, order_of, splitmix64
 from scythe.loaders.pinned import pinned
 from scythe.loaders.sources import Slices
@@ -84,6 +85,10 @@ def later(spec: Later) -> LaterLoad:
     return LaterLoad(load=spec.r_value)
 
 
+class Single(ExperimentOutputSpec):
+    file: FileReference
+
+
 @pytest.fixture
 def house(root: Path) -> BaseExperiment:
     return BaseExperiment(ExperimentRegistry.Register(name="heat", retries=0)(heat))
@@ -133,6 +138,80 @@ def test_files_and_frames_of_each_row_come_in_one_array(ten: ExperimentRun) -> N
     assert batch["y"][:, 0, 0].tolist() == batch["x"][:, 0].tolist() == [5.0, 6.0, 7.0, 8.0]
     assert batch["monthly"].shape == (4, 3, 2)
     assert batch["monthly"][1].tolist() == [[6.0, 1.0], [12.0, 2.0], [18.0, 3.0]]
+
+
+def hourly() -> list[Path]:
+    return [Path(uri.removeprefix("file://")) for uri in scythe.files("heat")["hourly"]]
+
+
+def doubled(batch: dict[str, Any]) -> dict[str, Any]:
+    """As a training step that works in place."""
+    batch["y"] *= 2
+    return batch
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_files_that_fit_into_memory_are_read_in_the_first_epoch_alone(ten: ExperimentRun, dtype: str) -> None:
+    ds = scythe.dataset("heat", x="r_value", y=scythe.File("hourly"), dtype=dtype)
+    part = ds.split(train=0.5, rest=0.5)["train"]
+    batches = part.batches(2, seed=1)
+    for batch in batches.at(0):
+        doubled(batch)
+    for path in hourly():
+        path.unlink()
+    for epoch in (1, 2):
+        for batch in batches.at(epoch):
+            assert (batch["y"] == batch["x"][:, None, None]).all()
+            doubled(batch)
+    with pytest.raises(FetchError, match=r"y: the file of row \d"):
+        list(ds.batches(10).at(0))
+
+
+def test_files_that_do_not_fit_into_memory_are_read_in_each_epoch(
+    ten: ExperimentRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scythe.loaders.files._KEPT_BYTES", 10 * 32 - 1)
+    batches = scythe.dataset("heat", x="r_value", y=scythe.File("hourly")).batches(3, seed=1, ahead=3)
+    for epoch in range(3):
+        assert all((batch["y"] == batch["x"][:, None, None]).all() for batch in batches.at(epoch))
+    hourly()[3].unlink()
+    with pytest.raises(FetchError, match="y: the file of row 3, input 3 of heat/"):
+        list(batches.at(3))
+
+
+def test_what_a_loader_of_ones_own_makes_is_made_anew_in_each_epoch(ten: ExperimentRun) -> None:
+    made = iter(range(100))
+    ds = scythe.dataset("heat", y=scythe.File("hourly", load=lambda raw: np.array(next(made))), x="r_value")
+    first, second = (np.concatenate([b["y"] for b in ds.batches(4, seed=1).at(epoch)]).tolist() for epoch in (0, 1))
+    assert not set(first) & set(second)
+
+
+@given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=6), min_size=1, max_size=12))
+def test_arrays_that_stay_in_memory_are_those_that_were_read_once_each(asked: list[list[int]]) -> None:
+    kept, read = Kept(np.empty((10, 2))), list[int]()
+
+    def of(rows: np.ndarray) -> np.ndarray:
+        read.extend(set(rows.tolist()))
+        return np.stack([rows, -rows], 1).astype(float)
+
+    for rows in asked:
+        found = kept.take(np.array(rows), of)
+        assert found.tolist() == [[row, -row] for row in rows]
+        found[:] = np.nan
+    assert sorted(read) == sorted({row for rows in asked for row in rows})
+
+
+def test_a_file_or_a_loader_may_give_a_single_number(root: Path) -> None:
+    def one(spec: Later, tempdir: Path) -> Single:
+        np.save(tempdir / "one.npy", np.float64(spec.r_value))
+        return Single(file=tempdir / "one.npy")
+
+    experiment = BaseExperiment(ExperimentRegistry.Register(name="one")(one))
+    experiment.allocate(pl.DataFrame({"r_value": [1.0, 2.0, 3.0], "storeys": "a"}), engine="inline")[1].result()
+    for file in (scythe.File("file"), scythe.File("file", load=lambda raw: decoded("one.npy", raw))):
+        batch = scythe.dataset("one", x="r_value", y=file).batches(3, seed=0).at(0)[0]
+        assert batch["y"].shape == (3,)
+        assert (batch["y"] == batch["x"]).all()
 
 
 def test_a_loader_of_ones_own_gets_the_bytes_or_the_path(ten: ExperimentRun) -> None:

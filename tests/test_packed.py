@@ -26,8 +26,8 @@ from scythe.errors import AllocationError, FetchError, RegistrationError, RunErr
 from scythe.gather import packs
 from scythe.gather.final import Gather
 from scythe.leaf import shards
-from scythe.loaders.files import Files, Packs
-from scythe.loaders.shards import BLOCK_BYTES, Blocks
+from scythe.loaders.files import Files
+from scythe.loaders.shards import BLOCK_BYTES, Blocks, Packs
 from scythe.registry import ExperimentRegistry
 from scythe.remote import published
 from scythe.remote.cache import clear, usage
@@ -353,9 +353,10 @@ def served(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> int:
-    """So many bytes are asked of a shard at once."""
-    for module in ("shards", "files", "batches"):
+    """So many bytes are asked of a shard at once, and arrays do not stay in memory."""
+    for module in ("shards", "batches"):
         monkeypatch.setattr(f"scythe.loaders.{module}.BLOCK_BYTES", 512)
+    monkeypatch.setattr("scythe.loaders.files._KEPT_BYTES", 512)
     return 512
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import polars as pl
@@ -122,6 +122,28 @@ def assign(out: np.ndarray, values: np.ndarray, what: str) -> None:
         raise InputError(
             f"{what} has values beyond what {out.dtype} reaches: take a wider one, as dtype='float64'"
         ) from None
+
+
+class Kept:
+    """Arrays of rows, which stay in memory once they have been read."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        """Args: values: room for those of all rows."""
+        self._values, self._there = values, np.zeros(len(values), bool)
+
+    def lacking(self, at: np.ndarray) -> np.ndarray:
+        """The rows among some that have not been read."""
+        return at[~self._there[at]]
+
+    def take(self, at: np.ndarray, read: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """Those of some rows, of which `read` gives the ones that have not been."""
+        new = self.lacking(at)
+        if len(new):
+            self._values[new] = found = read(new)
+            self._there[new] = True
+            if len(new) == len(at):
+                return found
+        return self._values[at]
 
 
 class Rounding:

@@ -191,10 +191,8 @@ class Batches:
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
-        # Threads that copy would wait for one another; packed files are fetched by threads of their own.
-        waits = any(
-            isinstance(files, Files) and not files.is_local and files.packs is None for files, _ in self._wholes()
-        )
+        # Files are waited for, also those on a disk; packed ones are copied, or fetched by threads of their own.
+        waits = any(isinstance(files, Files) and files.packs is None for files, _ in self._wholes())
         return ThreadPoolExecutor(self.ahead if waits else 1, thread_name_prefix="scythe-batches")
 
     @cached_property

@@ -15,13 +15,14 @@ import numpy as np
 import polars as pl
 
 from scythe.errors import FetchError, InputError, NotFoundError, ScytheError
+from scythe.loaders.arrays import Kept
 from scythe.loaders.decoding import Npy, decoded, put
 from scythe.loaders.groups import File
 from scythe.loaders.pinned import PinnedRun, Rows
-from scythe.loaders.shards import BLOCK_BYTES, Blocks, Held, InBucket, OnDisk, Shard, opened
+from scythe.loaders.shards import Blocks, Held, InBucket, OnDisk, Packs, Shard, opened
 from scythe.remote.fetch import fetch
 from scythe.remote.forks import check_fork
-from scythe.remote.packed import PREFIX, taken_apart
+from scythe.remote.packed import PREFIX
 from scythe.remote.published import published
 from scythe.remote.schemes import is_in_bucket, is_remote
 
@@ -29,49 +30,8 @@ T = TypeVar("T")
 
 #: A bucket is waited for, a disk is not.
 _REMOTE_THREADS = 64
-
-
-@dataclass(frozen=True, eq=False)
-class Packs:
-    """Where the files that lie in shards lie: number of the shard (-1: of its own), offset, length [bytes] of each row."""
-
-    addresses: list[str]
-    #: How far the files of each shard reach [bytes].
-    sizes: np.ndarray
-    shard: np.ndarray
-    offset: np.ndarray
-    length: np.ndarray
-
-    @classmethod
-    def of(cls, uris: pl.Series) -> Packs | None:
-        """Of the addresses of the rows; None where none is in a shard."""
-        if not uris.str.starts_with(PREFIX).any():
-            return None
-        found = taken_apart(uris)
-        addresses = found["shard"].drop_nulls().unique().sort().to_list()
-        place = {address: i for i, address in enumerate(addresses)}
-        shard = found["shard"].replace_strict(place, default=None, return_dtype=pl.Int64).fill_null(-1).to_numpy()
-        offset, length = (found[name].fill_null(0).to_numpy() for name in ("offset", "length"))
-        sizes = np.zeros(len(addresses), np.int64)
-        np.maximum.at(sizes, shard[shard >= 0], (offset + length)[shard >= 0])
-        return cls(addresses, sizes, shard, offset, length)
-
-    @cached_property
-    def begins(self) -> np.ndarray:
-        """The number of the first block of each shard, and behind them how many blocks there are; they grow along the shards."""
-        return np.concatenate([[0], np.cumsum(self.sizes // BLOCK_BYTES + 1)])
-
-    def blocks(self) -> np.ndarray:
-        """The block that each row begins in, by its number."""
-        return self.begins[self.shard] + self.offset // BLOCK_BYTES
-
-    def blocks_of(self, rows: np.ndarray) -> np.ndarray:
-        """The blocks that some rows lie in, by their numbers."""
-        rows = rows[self.shard[rows] >= 0]
-        begin, offset, length = self.begins[self.shard[rows]], self.offset[rows], np.maximum(self.length[rows], 1)
-        first, last = begin + offset // BLOCK_BYTES, begin + (offset + length - 1) // BLOCK_BYTES
-        farthest = int((last - first).max(initial=0))
-        return np.unique(np.concatenate([np.minimum(first + i, last) for i in range(farthest + 1)]))
+#: The arrays of all files stay in memory where they are no more than this.
+_KEPT_BYTES = 256 * 1024 * 1024
 
 
 @dataclass
@@ -144,6 +104,21 @@ class Files:
         return array, Npy.of(self._content(0))
 
     @property
+    def _form(self) -> Npy | None:
+        """How all files begin, where they are alike."""
+        with self._lock:
+            return self._first[1]
+
+    @cached_property
+    def _kept(self) -> Kept | None:
+        """Those that have been read, where all of them fit into memory, and reading gives the same each time."""
+        shape = self.shape
+        if shape is None or self.group.load is not None:
+            return None
+        size = len(self.rows) * int(np.prod(shape)) * self.dtype.itemsize
+        return Kept(np.empty((len(self.rows), *shape), self.dtype)) if size <= _KEPT_BYTES else None
+
+    @property
     def shape(self) -> tuple[int, ...] | None:
         """Of one row's array; None where rows differ."""
         if self.as_list or not len(self.rows):
@@ -157,57 +132,100 @@ class Files:
         """The arrays of these rows, as one; a list where they may differ in shape."""
         check_fork()
         at = np.asarray(rows)
-        with self._lock:
-            pool = self._pool
-        held = self.ready(at)
         if self.as_list:
+            with self._lock:
+                pool = self._pool
+            self.ready(at)
             return list(pool.map(self._alike, at.tolist()))
-        shape = self.shape or ()
         if not len(at):
-            return np.empty((0, *shape), self.dtype)
-        form = self._first[1] if len(self.rows) else None
-        out = np.empty((len(at), *shape), form.dtype if form is not None else self.dtype)
-        one = self._straight(form, out, at, held) if form is not None else self._decoded(out, at)
-        # What is packed is fetched by threads of its own; and batches are read ahead by threads already.
-        packed = self.packs is not None and bool((self.packs.shard[at] >= 0).all())
-        if form is not None and (self.is_local or packed):
-            one(range(len(at)))
+            return np.empty((0, *(self.shape or ())), self.dtype)
+        return self._arrays(at) if (kept := self._kept) is None else kept.take(at, self._arrays)
+
+    def _arrays(self, at: np.ndarray) -> np.ndarray:
+        """The arrays of these rows, read from their files."""
+        held, form = self.ready(at), self._form
+        out = np.empty((len(at), *(self.shape or ())), form.dtype if form is not None else self.dtype)
+        shards = self._shards_of(at)
+        on_disk = [shard for shard in shards if isinstance(shard, OnDisk)]
+        if form is None:
+            self._at_once(self._decoded(out, at), len(at))
+        elif len(on_disk) == len(at):
+            self._copied(form, out, at, on_disk)
+        elif len(paths := [path for row in at.tolist() if (path := self._paths[row]) is not None]) == len(at):
+            self._filled(form, out, at, paths)
+        elif None not in shards:  # they are fetched by threads of their own
+            self._straight(form, out, at, shards, held)(range(len(at)))
         else:
-            list(pool.map(one, np.array_split(np.arange(len(at)), min(len(at), _REMOTE_THREADS) or 1)))
+            self._at_once(self._straight(form, out, at, shards, held), len(at))
         if out.dtype == self.dtype:
             return out
         made = np.empty(out.shape, self.dtype)
-        put(self._named(int(at[0])) if len(at) else "", out, made)
+        put(self._named(int(at[0])), out, made)
         return made
 
+    def _at_once(self, read: Callable[[Iterable[int]], None], count: int) -> None:
+        """Reads all places by many threads."""
+        with self._lock:
+            pool = self._pool
+        list(pool.map(read, np.array_split(np.arange(count), min(count, _REMOTE_THREADS))))
+
+    def _shards_of(self, at: np.ndarray) -> list[Shard | None]:
+        """The shard that each row lies in; None of one in a file of its own."""
+        if (packs := self.packs) is None:
+            return [None] * len(at)
+        numbers = packs.shard[at].tolist()
+        known = {n: self._told(int(at[numbers.index(n)]), self._shard, n) for n in set(numbers) if n >= 0}
+        return [known.get(n) for n in numbers]
+
+    def _copied(self, form: Npy, out: np.ndarray, at: np.ndarray, shards: Sequence[OnDisk]) -> None:
+        """Copies files from shards on a disk into their places, without looking at more of each than its first bytes."""
+        raw, header, packs, place = memoryview(out).cast("B"), form.header, self.packs, 0  # pyright: ignore[reportArgumentType]
+        assert packs is not None
+        size = form.bytes - len(header)
+        begins, alike = packs.offset[at], packs.length[at] == form.bytes
+        bodies, ends = begins + len(header), begins + form.bytes
+        given = zip(shards, begins.tolist(), bodies.tolist(), ends.tolist(), alike.tolist(), strict=True)
+        for i, (shard, begin, body, end, same) in enumerate(given):
+            if same and shard.map[begin:body] == header and end <= len(shard.map):
+                raw[place : place + size] = shard.view[body:end]
+            else:
+                self._into(int(at[i]), out[i, ...])
+            place += size
+
+    def _filled(self, form: Npy, out: np.ndarray, at: np.ndarray, paths: Sequence[str]) -> None:
+        """Reads single files on a disk into their places, likewise: what is done beside the system's calls makes threads wait."""
+        raw, header, place = memoryview(out).cast("B"), form.header, 0  # pyright: ignore[reportArgumentType]
+        size, whole, head = form.bytes - len(header), form.bytes, bytearray(len(header))
+        for i, path in enumerate(paths):
+            try:
+                handle = os.open(path, os.O_RDONLY)
+                try:
+                    got = os.readv(handle, (head, raw[place : place + size]))
+                finally:
+                    os.close(handle)
+            except OSError:
+                got = 0  # it is told by who looks closer
+            if got != whole or head != header:
+                self._into(int(at[i]), out[i, ...])
+            place += size
+
     def _straight(
-        self, form: Npy, out: np.ndarray, at: np.ndarray, held: Mapping[int, Held]
+        self, form: Npy, out: np.ndarray, at: np.ndarray, shards: Sequence[Shard | None], held: Mapping[int, Held]
     ) -> Callable[[Iterable[int]], None]:
         """What reads files into their places without looking at more of each than its first bytes."""
-        raw = memoryview(out).cast("B")  # pyright: ignore[reportArgumentType]
+        raw, flat = memoryview(out).cast("B"), out.reshape(len(at), -1).view(np.uint8)  # pyright: ignore[reportArgumentType]
         header, whole, rows = form.header, form.bytes, at.tolist()
         size = whole - len(header)
         if (packs := self.packs) is not None:
-            numbers = packs.shard[at].tolist()
-            known = {n: self._told(rows[numbers.index(n)], self._shard, n) for n in set(numbers) if n >= 0}
-            shards, blocks = [known.get(n) for n in numbers], [held.get(n) for n in numbers]
+            blocks = [held.get(n) for n in packs.shard[at].tolist()]
             offsets, lengths = packs.offset[at].tolist(), packs.length[at].tolist()
         else:
-            shards, blocks, offsets, lengths = [None] * len(at), [None] * len(at), rows, rows
-
-        flat = out.reshape(len(at), -1).view(np.uint8)
+            blocks, offsets, lengths = [None] * len(at), rows, rows
 
         def read(places: Iterable[int]) -> None:
             head = bytearray(len(header))
             for i in places:
                 shard, begin = shards[i], offsets[i]
-                if isinstance(shard, OnDisk):
-                    body = begin + len(header)
-                    if lengths[i] == whole and shard.map[begin:body] == header:
-                        flat[i] = shard.bytes[body : begin + whole]
-                    else:
-                        self._into(rows[i], out[i])
-                    continue
                 if isinstance(shard, InBucket) and lengths[i] == whole and (there := blocks[i]) is not None:
                     data = self._told(rows[i], shard.held, begin, whole, there)
                     if data is not None and data[: len(header)].tobytes() == header:
@@ -219,17 +237,12 @@ class Files:
                 else:
                     got = self._alone(rows[i], buffers, whole)
                 if got != whole or bytes(head) != header:
-                    self._into(rows[i], out[i])
+                    self._into(rows[i], out[i, ...])
 
         return read
 
     def _alone(self, row: int, buffers: Sequence[memoryview | bytearray], whole: int) -> int:
-        """Reads a file that lies in no shard into buffers; how many bytes there were."""
-        if (path := self._paths[row]) is not None:
-            try:
-                return _read_file(path, buffers)
-            except OSError:
-                return 0  # it is told by who looks closer
+        """Copies a file that lies in no shard into buffers; how many bytes there were."""
         data = memoryview(self._content(row))
         if len(data) == whole:
             cut = len(buffers[0])
@@ -239,7 +252,7 @@ class Files:
     def _decoded(self, out: np.ndarray, at: np.ndarray) -> Callable[[Iterable[int]], None]:
         def read(places: Iterable[int]) -> None:
             for i in places:
-                self._into(int(at[i]), out[i])
+                self._into(int(at[i]), out[i, ...])
 
         return read
 
@@ -306,6 +319,8 @@ class Files:
         packs = self.packs
         if packs is None or self.is_local:
             return {}
+        if isinstance(kept := vars(self).get("_kept"), Kept):  # not before the first file has been read
+            rows = kept.lacking(rows)
         blocks = packs.blocks_of(rows)
         shards = np.searchsorted(packs.begins, blocks, "right") - 1
         return {
@@ -343,12 +358,4 @@ class Files:
         return f"input {run.sort_index[self.rows.at[row]]} of {run.key.path}"
 
 
-def _read_file(path: str, buffers: Sequence[memoryview | bytearray]) -> int:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        return os.preadv(handle, buffers, 0)
-    finally:
-        os.close(handle)
-
-
-__all__ = ["Files", "Packs"]
+__all__ = ["Files"]

@@ -1,6 +1,6 @@
 """Shards that samples are read from: on a disk by their positions, of a bucket by blocks that the cache keeps.
 
-Reads into memory that the caller gives. Knows neither rows nor arrays.
+`Packs` says where the file of each row lies; the others read bytes into memory that the caller gives, and know nothing of arrays.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol
 from weakref import WeakValueDictionary
 
 import numpy as np
+import polars as pl
 
 from scythe.errors import FetchError
+from scythe.remote.packed import PREFIX, taken_apart
 from scythe.remote.published import kept_file, published, waiting
 from scythe.remote.schemes import is_in_bucket
 from scythe.remote.shards import local_shard
@@ -28,6 +31,49 @@ BLOCK_BYTES = 2 * 1024 * 1024
 #: So much of what was fetched last stays in memory.
 FRESH_BYTES = 256 * 1024 * 1024
 _HANDLES = 128
+
+
+@dataclass(frozen=True, eq=False)
+class Packs:
+    """Where the files that lie in shards lie: number of the shard (-1: of its own), offset, length [bytes] of each row."""
+
+    addresses: list[str]
+    #: How far the files of each shard reach [bytes].
+    sizes: np.ndarray
+    shard: np.ndarray
+    offset: np.ndarray
+    length: np.ndarray
+
+    @classmethod
+    def of(cls, uris: pl.Series) -> Packs | None:
+        """Of the addresses of the rows; None where none is in a shard."""
+        if not uris.str.starts_with(PREFIX).any():
+            return None
+        found = taken_apart(uris)
+        addresses = found["shard"].drop_nulls().unique().sort().to_list()
+        place = {address: i for i, address in enumerate(addresses)}
+        shard = found["shard"].replace_strict(place, default=None, return_dtype=pl.Int64).fill_null(-1).to_numpy()
+        offset, length = (found[name].fill_null(0).to_numpy() for name in ("offset", "length"))
+        sizes = np.zeros(len(addresses), np.int64)
+        np.maximum.at(sizes, shard[shard >= 0], (offset + length)[shard >= 0])
+        return cls(addresses, sizes, shard, offset, length)
+
+    @cached_property
+    def begins(self) -> np.ndarray:
+        """The number of the first block of each shard, and behind them how many blocks there are; they grow along the shards."""
+        return np.concatenate([[0], np.cumsum(self.sizes // BLOCK_BYTES + 1)])
+
+    def blocks(self) -> np.ndarray:
+        """The block that each row begins in, by its number."""
+        return self.begins[self.shard] + self.offset // BLOCK_BYTES
+
+    def blocks_of(self, rows: np.ndarray) -> np.ndarray:
+        """The blocks that some rows lie in, by their numbers."""
+        rows = rows[self.shard[rows] >= 0]
+        begin, offset, length = self.begins[self.shard[rows]], self.offset[rows], np.maximum(self.length[rows], 1)
+        first, last = begin + offset // BLOCK_BYTES, begin + (offset + length - 1) // BLOCK_BYTES
+        farthest = int((last - first).max(initial=0))
+        return np.unique(np.concatenate([np.minimum(first + i, last) for i in range(farthest + 1)]))
 
 
 class Shard(Protocol):
@@ -65,8 +111,7 @@ class OnDisk:
                 self.map = b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except FileNotFoundError as error:
             raise FetchError(f"the shard {path} does not exist") from error
-        #: Its bytes; to copy them lets other threads run.
-        self.bytes = np.frombuffer(self.map, np.uint8)
+        self.view = memoryview(self.map)
 
     def ready(self, blocks: Sequence[int]) -> Held:
         """None: all is there."""
@@ -75,8 +120,8 @@ class OnDisk:
     def into(self, offset: int, buffers: Sequence[memoryview | bytearray]) -> int:
         done = 0
         for buffer in buffers:
-            data = self.bytes[offset + done : offset + done + len(buffer)]
-            np.frombuffer(buffer, np.uint8)[: len(data)] = data
+            data = self.view[offset + done : offset + done + len(buffer)]
+            memoryview(buffer)[: len(data)] = data
             done += len(data)
         return done
 
@@ -241,4 +286,4 @@ def opened(address: str, size: int, blocks: Blocks) -> Shard:
     return InBucket(address, size, blocks) if is_in_bucket(address) else OnDisk(address)
 
 
-__all__ = ["BLOCK_BYTES", "FRESH_BYTES", "Blocks", "Held", "InBucket", "OnDisk", "Shard", "opened"]
+__all__ = ["BLOCK_BYTES", "FRESH_BYTES", "Blocks", "Held", "InBucket", "OnDisk", "Packs", "Shard", "opened"]

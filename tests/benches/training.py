@@ -151,6 +151,10 @@ def files() -> None:
                 mapped[order[i : i + BATCH]][0, 0]
 
         ways = {"gather": gather, "files": epochs(dataset("plain")), "packed": epochs(dataset("packed"))}
+        for name in ("plain", "packed"):
+            opened = [dataset(name) for _ in range(6)]
+            assert all(data.shapes["y"] == (HOURS,) for data in opened)
+            ways[f"{name}, first epoch"] = lambda i, opened=opened: epochs(opened[i])(i)
         if importlib.util.find_spec("torch"):
             from torch.utils.data import DataLoader, Dataset
 
