@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import PurePath
 from typing import Any, TypeVar
 
@@ -132,18 +132,19 @@ class Files:
         """The arrays of these rows, as one; a list where they may differ in shape."""
         check_fork()
         at = np.asarray(rows)
+        held = self.ready(at)  # before the first file of all is waited for
         if self.as_list:
             with self._lock:
                 pool = self._pool
-            self.ready(at)
             return list(pool.map(self._alike, at.tolist()))
         if not len(at):
             return np.empty((0, *(self.shape or ())), self.dtype)
-        return self._arrays(at) if (kept := self._kept) is None else kept.take(at, self._arrays)
+        kept, read = self._kept, partial(self._arrays, held)
+        return read(at) if kept is None else kept.take(at, read)
 
-    def _arrays(self, at: np.ndarray) -> np.ndarray:
-        """The arrays of these rows, read from their files."""
-        held, form = self.ready(at), self._form
+    def _arrays(self, held: Mapping[int, Held], at: np.ndarray) -> np.ndarray:
+        """The arrays of these rows, read from their files, and from blocks that are in memory."""
+        form = self._form
         out = np.empty((len(at), *(self.shape or ())), form.dtype if form is not None else self.dtype)
         shards = self._shards_of(at)
         on_disk = [shard for shard in shards if isinstance(shard, OnDisk)]

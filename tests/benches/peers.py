@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from folder_s3 import FolderS3, folder_s3
 from peer import BATCH, FILES, HOURS, MARK
-from training import IDLE, series
+from training import IDLE, series, touch_memory
 
 DELAY, LIMIT = 0.02, 120.0
 #: Sides that run in this interpreter.
@@ -141,6 +141,7 @@ class Runs:
             self.pythons[side.peer], str(Path(__file__).with_name("peer.py")), side.peer, mode, str(self.folder),
             json.dumps(setting),
         ]  # fmt: skip
+        touch_memory()
         found = list[Found]()
         with (self.folder / "errors").open("w+") as errors, subprocess.Popen(
             command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
