@@ -157,6 +157,7 @@ class Typed(ExperimentInputSpec):
     key: uuid.UUID = uuid.UUID(int=7)
     raw: bytes = b""
     maybe: float | None = None
+    discount: Decimal | None = Field(Decimal("0.05"), max_digits=4, decimal_places=2)
     values: list[float] = Field([1.0, 2.0])
     pair: tuple[int, str] = (1, "a")
     named: dict[str, int] = Field({"a": 1})

@@ -6,8 +6,9 @@ from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Annotated, Any
 
+import pyarrow as pa
 import pytest
 from pydantic import BaseModel, Field, create_model
 
@@ -17,6 +18,7 @@ from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import AllocationError, NotFoundError, RegistrationError, SchemaError, ScytheError
 from scythe.registry import ExperimentRegistry, experiment_of
 from scythe.utils.filesys import FileReference
+from scythe_catalog.schema.compile import compile_model
 
 
 class In(ExperimentInputSpec):
@@ -493,6 +495,24 @@ def test_the_refusal_of_a_decimal_says_how_to_give_its_size() -> None:
     f.__annotations__["spec"] = model
     with pytest.raises(SchemaError, match=r"Odd\.price.*max_digits=12, decimal_places=2"):
         register(f)
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [Decimal, Decimal | None, Annotated[Decimal | None, Field(ge=0)], Annotated[Decimal, Field(ge=0)] | None],
+)
+def test_a_decimal_has_the_size_that_its_field_gives_it_also_where_it_may_be_none(annotation: Any) -> None:
+    model: Any = create_model(
+        "Sized", __base__=ExperimentInputSpec, price=(annotation, Field(max_digits=5, decimal_places=2))
+    )
+
+    def f(spec: In) -> Out:
+        return Out(y=1)
+
+    f.__annotations__["spec"] = model
+    column = compile_model(model).schema["price"]
+    assert (column.kind.storage, column.nullable) == (pa.decimal128(5, 2), annotation is not Decimal)
+    register(f)
 
 
 # --- Hatchet's own runnables ----------------------------------------------------------------------------

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import polars as pl
 
 from scythe.errors import InputError, NotFoundError
+from scythe.loaders.groups import option_like
 from scythe.loaders.pinned import ROW_TABLES, PinnedRun
 from scythe_catalog.schema import TableSchema, mixed_units
 
@@ -69,7 +71,7 @@ def check_column(runs: Sequence[PinnedRun], column: str, group: str) -> None:
         known = sorted(
             {n for run in runs for t, schema in run.schemas.items() if t in ROW_TABLES for n in schema.names}
         )
-        raise NotFoundError(f"{group}: there is no column {column!r}{_near(column, known)}")
+        raise NotFoundError(f"{group}: there is no column {column!r}{near(column, known)}{option_like(group)}")
     there = [found for run in runs if (found := run.column_of(column)) is not None]
     if units := mixed_units(TableSchema((found,)) for found in there):
         (told,) = units.values()
@@ -84,11 +86,10 @@ def _way_out(dtype: pl.DataType) -> str:
     return _WAYS_OUT["text" if dtype == pl.String else "list"]
 
 
-def _near(name: str, known: Sequence[str]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(name, known, 1, 0.5)
-    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
+def near(name: str, known: Sequence[str]) -> str:
+    """For a message: which name was meant by one that is not there, or which there are."""
+    found = difflib.get_close_matches(name, known, 1, 0.5)
+    return f"; did you mean {found[0]!r}?" if found else f"; there are {', '.join(known)}"
 
 
 def numbers(values: pl.Series, dtype: np.dtype) -> np.ndarray:

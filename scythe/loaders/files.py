@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from scythe.errors import FetchError, InputError, NotFoundError, ScytheError
-from scythe.loaders.arrays import Kept
+from scythe.loaders.arrays import Kept, check_column
 from scythe.loaders.decoding import Npy, decoded, put
 from scythe.loaders.groups import File
 from scythe.loaders.pinned import PinnedRun, Rows
@@ -51,12 +51,19 @@ class Files:
     _shards: dict[int, Shard] = field(init=False, default_factory=dict[int, Shard], repr=False)
 
     def __post_init__(self) -> None:
+        check_column(self.runs, self.group.column, self.name)
         places, found = [np.empty(0, np.int64)], [pl.Series("uri", [], pl.String)]
         for i, run in enumerate(self.runs):
             where, at = self.rows.of(i)
+            there = run.column_of(self.group.column)
+            if there is not None and not there.kind.is_file:
+                column = repr(self.group.column)
+                raise InputError(
+                    f"{self.name}: {column} of {run.key.path} is no file: leave File() off, {self.name}={column}"
+                )
             values = run.column(self.group.column)
-            if values is None or values.dtype != pl.String:
-                raise NotFoundError(f"{self.name}: {run.key.path} has no file column {self.group.column!r}")
+            if values is None:  # none of its rows is among those that are drawn
+                continue
             places.append(where)
             found.append(values[at].alias("uri"))
         self.uris = pl.concat(found)[np.argsort(np.concatenate(places), kind="stable")]
@@ -196,7 +203,7 @@ class Files:
     def _filled(self, form: Npy, out: np.ndarray, at: np.ndarray, paths: Sequence[str]) -> None:
         """Reads single files on a disk into their places, likewise: what is done beside the system's calls makes threads wait."""
         raw, header, place = memoryview(out).cast("B"), form.header, 0  # pyright: ignore[reportArgumentType]
-        size, whole, head = form.bytes - len(header), form.bytes, bytearray(len(header))
+        size, whole, head, expected = form.bytes - len(header), form.bytes, bytearray(len(header)), bytearray(header)
         for i, path in enumerate(paths):
             try:
                 handle = os.open(path, os.O_RDONLY)
@@ -206,7 +213,7 @@ class Files:
                     os.close(handle)
             except OSError:
                 got = 0  # it is told by who looks closer
-            if got != whole or head != header:
+            if got != whole or head != expected:
                 self._into(int(at[i]), out[i, ...])
             place += size
 

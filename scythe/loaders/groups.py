@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from scythe.errors import ReadError
+
+#: What `dataset` takes beside groups.
+_OPTIONS = ("version", "run", "where", "dtype", "missing", "collate")
 
 
 @dataclass(frozen=True)
@@ -90,8 +94,14 @@ def group_of(name: str, given: Any) -> Group:
     if isinstance(given, Sequence) and given and all(isinstance(one, str) for one in given):  # pyright: ignore[reportUnknownVariableType]
         return Columns(_once(name, given))
     raise ReadError(
-        f"{name}={given!r} is no group: give a column, a list of columns, File(column) or Frame(table, columns)"
+        f"{name}={given!r} is no group: give a column, a list of columns, File(column) or Frame(table, columns){option_like(name)}"
     )
+
+
+def option_like(name: str) -> str:
+    """For a message: the option of `dataset` that was meant by a group's name, empty where none is like it."""
+    found = difflib.get_close_matches(name, _OPTIONS, 1, 0.75)
+    return f"; or did you mean the option {found[0]}=?" if found and name not in _OPTIONS else ""
 
 
 def _once(name: str, columns: Sequence[str]) -> tuple[str, ...]:

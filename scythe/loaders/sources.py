@@ -12,10 +12,20 @@ import polars as pl
 import polars.selectors as cs
 
 from scythe.errors import InputError, NotFoundError, ReadError
-from scythe.loaders.arrays import Rounding, any_missing, assign, categories, check_column, is_missing, numbers, one_hot
+from scythe.loaders.arrays import (
+    Rounding,
+    any_missing,
+    assign,
+    categories,
+    check_column,
+    is_missing,
+    near,
+    numbers,
+    one_hot,
+)
 from scythe.loaders.files import Files
 from scythe.loaders.groups import Columns, File, Frame, Group
-from scythe.loaders.pinned import PinnedRun, Rows
+from scythe.loaders.pinned import ROW_TABLES, PinnedRun, Rows
 from scythe_catalog.schema import TableSchema, clashes
 
 #: Rows of a run that are read at once.
@@ -295,7 +305,8 @@ def _frame(name: str, group: Frame, runs: Sequence[PinnedRun], rows: Rows, dtype
     base, rounding = 0, {column: Rounding(dtype) for column in group.columns}
     for i, run in enumerate(runs):
         where, at = rows.of(i)
-        table = run.scan(group.table).select("sort_index", *_there(run, group)).collect()
+        columns = _there(run, group)
+        table = run.scan(group.table).select("sort_index", *columns).collect()
         values = np.empty((table.height, len(group.columns)), dtype)
         for j, column in enumerate(group.columns):
             if not (table[column].dtype.is_numeric() or table[column].dtype == pl.Boolean):
@@ -330,12 +341,13 @@ def _frame(name: str, group: Frame, runs: Sequence[PinnedRun], rows: Rows, dtype
 
 def _there(run: PinnedRun, group: Frame) -> Sequence[str]:
     if group.table not in run.schemas:
-        raise NotFoundError(f"{run.key.path} has no table {group.table!r}; it has {', '.join(sorted(run.schemas))}")
+        frames = sorted(table for table in run.schemas if table not in ROW_TABLES)
+        raise NotFoundError(f"{run.key.path} has no dataframe {group.table!r}{near(group.table, frames)}")
     known = run.schemas[group.table].names
     for column in group.columns:
         if column not in known:
             raise NotFoundError(
-                f"the table {group.table!r} of {run.key.path} has no column {column!r}; it has {', '.join(known)}"
+                f"the dataframe {group.table!r} of {run.key.path} has no column {column!r}{near(column, known)}"
             )
     return group.columns
 
@@ -353,8 +365,12 @@ def _even(
     i = int(other[0])
     run = runs[rows.run[i]]
     index = run.sort_index[rows.at[i]]
-    way = "leave it out with where=, or" if group.rows is not None else "give rows=, or"
+    if group.rows is None:
+        way = 'take lists with collate="list", or leave it out with where='
+    else:  # whose promise it breaks
+        way = "leave it out with where=" + (
+            ", or rows= off" if as_list else ', or take lists with collate="list", without rows='
+        )
     raise InputError(
-        f"{name}: input {index} of {run.key.path} has {lengths[i]:,} rows in {group.table!r}, not {wanted:,}: {way} take "
-        'lists with collate="list"'
+        f"{name}: input {index} of {run.key.path} has {lengths[i]:,} rows in {group.table!r}, not {wanted:,}: {way}"
     )

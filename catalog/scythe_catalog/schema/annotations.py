@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import numpy as np
-from pydantic import BaseModel, SecretBytes, SecretStr, TypeAdapter
+from pydantic import BaseModel, Field, SecretBytes, SecretStr, TypeAdapter
 from pydantic.fields import ComputedFieldInfo, FieldInfo
 
 from scythe_catalog.errors import SchemaError
@@ -23,6 +23,8 @@ from scythe_catalog.schema import kinds as k
 from scythe_catalog.schema.metadata import Facts, read_metadata
 from scythe_catalog.schema.table_schema import Column
 
+#: What says how many digits a Decimal has, not which numbers it takes.
+_SIZES = ("max_digits", "decimal_places")
 _UNIT = re.compile(r"\[([^\[\]]+)\]\s*$")
 
 
@@ -131,7 +133,7 @@ class Walk:
         found.strict |= facts.strict
         if facts.file and isinstance(found.kind, k.Uri):
             found.kind = replace(found.kind, file=True)
-        found.bounds |= {n: v for n, v in facts.declared.items() if n not in ("max_digits", "decimal_places")}
+        found.bounds |= {n: v for n, v in facts.declared.items() if n not in _SIZES}
         return found
 
     def bare(self, annotation: Any, facts: Facts) -> Found:
@@ -145,7 +147,7 @@ class Walk:
         if origin is Literal:
             return self.literal(args)
         if origin in (Union, types.UnionType):
-            return self.union(args)
+            return self.union(args, facts)
         if origin is tuple or annotation is tuple:
             return self.tuple(args)
         if origin in (list, set, frozenset) or origin in (Sequence, typing.Sequence):
@@ -188,11 +190,14 @@ class Walk:
             return Found(k.Int(tuple(dict.fromkeys(values))), nullable)
         raise self.refuse(f"Literal{list(args)}", "Let all its values be of one type: text, or integers.")
 
-    def union(self, args: tuple[Any, ...]) -> Found:
+    def union(self, args: tuple[Any, ...], facts: Facts) -> Found:
         members = [a for a in args if a is not type(None)]
         nullable = len(members) < len(args)
         if len(members) == 1:
-            found = self.kind(members[0], ())
+            sized: Any = Field(**{n: v for n, v in facts.declared.items() if n in _SIZES})
+            found = self.kind(
+                members[0], sized.metadata
+            )  # as Pydantic does it: Decimal | None = Field(max_digits=12, ...)
             found.nullable |= nullable
             return found
         if all(get_origin(a) is Literal for a in members):
