@@ -27,6 +27,8 @@ SMALL, WIDE = (236, 142), (390, 190)
 _NARROW = 1e-5
 _UNITS = ((3600.0, "h"), (60.0, "min"), (1.0, "s"), (1e-3, "ms"))
 _LABEL_LETTERS, _WORKER_LETTERS = 14, 18
+#: Where the calendar begins and ends, with room [days since 1970]; and how many days Matplotlib's marks are not made for.
+_FIRST_DAY, _LAST_DAY, _CENTURIES = -719_000.0, 2_932_800.0, 365 * 400.0
 
 
 def check_extra() -> None:
@@ -246,7 +248,10 @@ def _ticks(axis: Any, low: float, high: float, scale: Scale, most: int) -> None:
 
     axis.set_minor_locator(ticker.NullLocator())
     if scale.kind == "time":
-        _date_ticks(axis)
+        if high - low > _CENTURIES or not _FIRST_DAY < low <= high < _LAST_DAY:
+            _year_ticks(axis, low, high, most)
+        else:
+            _date_ticks(axis)
         return
     if scale.log:
         exponents = range(int(np.ceil(np.log10(low) - 1e-9)), int(np.floor(np.log10(high) + 1e-9)) + 1)
@@ -285,6 +290,18 @@ def _date_ticks(axis: Any) -> None:
     locator.set_axis(axis)
     axis.set_major_locator(locator)
     axis.set_major_formatter(dates.ConciseDateFormatter(locator, show_offset=False))
+
+
+def _year_ticks(axis: Any, low: float, high: float, most: int) -> None:
+    """Marks at years, for what reaches as far as the calendar does, beyond which Matplotlib's have no date; else at both ends."""
+    from matplotlib import ticker
+
+    year = 365.2425  # days since 1970, as the scale
+    values = ticker.MaxNLocator(most, integer=True).tick_values(low / year + 1970, high / year + 1970)
+    places = {(v - 1970) * year: f"{v:.0f}" for v in values if v >= 1 and low <= (v - 1970) * year <= high}
+    if not places:
+        places = {value: shown(value, "time") for value in (low, high)}
+    axis.set_ticks(list(places), list(places.values()))
 
 
 def _time_ticks(axes: Axes, seconds: float) -> None:

@@ -139,6 +139,21 @@ def picture(spec: Number, tempdir: Path) -> Drawn:
     return Drawn(plan=tempdir / "plan.png")
 
 
+class Stay(ExperimentInputSpec):
+    begin: dt.datetime
+    day: dt.date
+
+
+class Left(ExperimentOutputSpec):
+    end: dt.datetime
+
+
+def stay(spec: Stay) -> Left:
+    return Left(
+        end=spec.begin, dataframes={"nights": pl.DataFrame({"night": [spec.begin] * 3, "cost": [1.0, 2.0, 3.0]})}
+    )
+
+
 class Nothing(ExperimentInputSpec):
     pass
 
@@ -356,6 +371,30 @@ def test_many_rows_are_drawn_from_some_chosen_at_random(run: Any, monkeypatch: p
     assert facts.failures is not None
     (along,) = [one for one in facts.failures.along if one.variable.name == "r_value"]
     assert (sum(along.good), sum(along.bad)) == (30, 8)
+
+
+DAY, FIRST, LAST = dt.timedelta(days=1), dt.datetime.min, dt.datetime.max
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "marks"),
+    [
+        (FIRST, LAST, ["2000", "4000", "6000", "8000"]),
+        (dt.datetime(2020, 1, 1), LAST, ["4000", "6000", "8000"]),
+        (LAST - DAY, LAST, ["9999-12-30 23:59", "…"]),
+        (FIRST, FIRST + DAY, ["0001-01-01", "0001-01-02"]),
+        (LAST, LAST, []),
+        (dt.datetime(2020, 1, 1), dt.datetime(2020, 1, 3), ["Jan", "02", "03"]),
+    ],
+)
+def test_dates_are_drawn_as_far_as_the_calendar_reaches(
+    root: Path, one: dt.datetime, other: dt.datetime, marks: list[str]
+) -> None:
+    moments = [(one, other)[i % 2] for i in range(6)]
+    run_inline(stay, [Stay(experiment_id="", sort_index=i, begin=m, day=m.date()) for i, m in enumerate(moments)])
+    text = page_of("stay").text
+    assert "cannot be read" not in text
+    assert all(mark in text for mark in marks)
 
 
 def test_a_run_that_is_not_there_is_an_error(root: Path) -> None:
