@@ -1,6 +1,7 @@
 """Runs that are damaged, removed by hand, or allocated by half: each is named with what is wrong, and stops no other."""
 
 import os
+import pkgutil
 import re
 import shutil
 import time
@@ -143,6 +144,28 @@ def test_a_folder_that_was_removed_by_hand_is_named_and_cleared_up_behind(root: 
     assert "deleted" in said("delete", gone.experiment_id, "--yes")
     assert scythe.read("pipes", "all", run="all")["pressure"].to_list() == [14.0]
     assert scythe.list_runs("pipes")["run"].to_list() == [there.key.folder]
+
+
+@pytest.mark.parametrize("moment", ["scythe.reader.many_runs.run_keys", "scythe.reader.verbs._scan"])
+@pytest.mark.parametrize("table", ["scalars", "tasks"])
+def test_a_run_that_is_deleted_while_all_are_read_is_not_one_of_them_and_not_damaged(
+    root: Path, moment: str, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for length in (5.0, 6.0, 7.0):
+        allocated(length)
+    listed = scythe.list_runs("pipes")["run"].to_list()
+    doomed = [scythe.open_run(f"pipes/v1.0.0/{run}") for run in listed[:2]]
+    looked = pkgutil.resolve_name(moment)
+
+    def then_deleted(*args: Any, **options: Any) -> Any:
+        found = looked(*args, **options) if "_scan" in moment else None
+        if doomed:
+            doomed.pop().delete()
+        return looked(*args, **options) if found is None else found
+
+    monkeypatch.setattr(moment, then_deleted)
+    assert scythe.read("pipes", "all", table=table, run="all").height == 1
+    assert not doomed
 
 
 def test_a_damaged_record_of_a_version_is_told_from_its_runs_or_refused(root: Path) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from typing import Literal, overload
+from typing import Literal, TypeVar, overload
 
 import polars as pl
 
@@ -34,6 +35,8 @@ from scythe.record.versions import SemVer
 from scythe.runs.listing import list_experiments, list_runs
 from scythe.runs.run import ExperimentRun
 from scythe.settings import engine_settings, storage
+
+T = TypeVar("T")
 
 #: The version that a reader asks for: one, the latest (None), or all.
 AskedVersion = Literal["all"] | str | SemVer | None
@@ -85,16 +88,19 @@ def read(
         >>> scythe.read("simulate_energy", ids=False).columns
         ['r_value', 'setpoint', 'heating']
     """
-    frame = _scan(experiment, version, table, run, columns, ids, distinct=distinct, in_order=True)
-    try:
-        return frame.collect()
-    except StorageError:
-        raise
-    except (OSError, pl.exceptions.PolarsError) as error:
-        what = f"the table {table!r} of {name_of(experiment)!r} cannot be read: {str(error).splitlines()[0]}"
-        if isinstance(error, FileNotFoundError):
-            raise RunDamaged(f"{what}. A file of a run is gone: `scythe runs` tells which are damaged") from error
-        raise StorageError(what) from error
+
+    def collected() -> pl.DataFrame:
+        try:
+            return _scan(experiment, version, table, run, columns, ids, distinct=distinct, in_order=True).collect()
+        except StorageError:
+            raise
+        except (OSError, pl.exceptions.PolarsError) as error:
+            what = f"the table {table!r} of {name_of(experiment)!r} cannot be read: {str(error).splitlines()[0]}"
+            if isinstance(error, FileNotFoundError):
+                raise RunDamaged(f"{what}. A file of a run is gone: `scythe runs` tells which are damaged") from error
+            raise StorageError(what) from error
+
+    return _beside_deletions(collected)
 
 
 def scan(
@@ -138,7 +144,21 @@ def scan(
         >>> good.select("r_value", "heating").collect().rows()
         [(4.0, 20.0), (8.0, 10.0)]
     """
-    return _scan(experiment, version, table, run, columns, ids, distinct=distinct, in_order=False)
+    return _beside_deletions(
+        lambda: _scan(experiment, version, table, run, columns, ids, distinct=distinct, in_order=False)
+    )
+
+
+def _beside_deletions(look: Callable[[], T]) -> T:
+    """What a look gives; anew where a run seemed damaged, as one does that is deleted while it is looked at.
+
+    Raises:
+        RunDamaged: it is still damaged.
+    """
+    for _ in range(2):
+        with contextlib.suppress(RunDamaged):
+            return look()
+    return look()
 
 
 def _scan(
