@@ -93,7 +93,5 @@ def pack(
     from scythe.settings import storage
 
     done = packed(storage(), scythe.open_run(name).key, fields, delete=delete)
-    say(
-        f"packed {done.files:,} files, {bytes_of(done.bytes)}"
-        + ("; they are removed by themselves" if delete and done.files else "")
-    )
+    told = f"packed {done.files:,} files, {bytes_of(done.bytes)}" if done.files else "all files were in shards already"
+    say(told + ("; by themselves they are removed" if delete else ""))

@@ -12,6 +12,7 @@ is noticed when it is done.
 from __future__ import annotations
 
 import _thread
+import faulthandler
 import functools
 import os
 import random
@@ -34,6 +35,9 @@ _SIGNALS = tuple(
 _TIMERS = tuple(int(timer) for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF))
 #: As they are before `notice` counts them.
 _set_umask, _set_timer, _set_handler = os.umask, signal.setitimer, signal.signal
+_set_dump = faulthandler.dump_traceback_later
+#: Whether an input has a traceback written later, at which the process may end: nothing else tells.
+_dumps = [False]
 
 #: How often something was done in this process that `notice` is about; None where nothing is noticed.
 _noticed: list[int | None] = [None]
@@ -55,7 +59,7 @@ def notice() -> None:
     """Has this process, a worker's, count from now on what inputs do that could be gone, or have been read, when it is looked at.
 
     Folders that are changed and changed back, masks, handlers and timers, states of random numbers that are read, programs
-    and threads that are started. To be called before the user's modules are imported: they may keep what they find.
+    and threads that are started, and a traceback that is to be written later, or to end the process. To be called before the user's modules are imported: they may keep what they find.
     """
     import numpy.random as legacy
 
@@ -76,12 +80,20 @@ def notice() -> None:
 
     count()
     sys.addaudithook(heard)
+    faulthandler.dump_traceback_later = _dump_later
     for owner, names in (
         (os, ("umask",)), (signal, ("signal", "setitimer", "alarm")), (random, ("getstate",)), (random.Random, ("getstate",)),
         (legacy, ("get_state",)), (threading.Thread, ("start",)), (_thread, ("start_new_thread",)),
+        (faulthandler, ("dump_traceback_later",)),
     ):  # fmt: skip
         for name in names:
             setattr(owner, name, counting(getattr(owner, name)))
+
+
+@functools.wraps(faulthandler.dump_traceback_later)
+def _dump_later(*arguments: Any, **named: Any) -> None:
+    _dumps[0] = True
+    _set_dump(*arguments, **named)
 
 
 class Surroundings:
@@ -96,7 +108,7 @@ class Surroundings:
             self._handlers = tuple(map(getsignal, _SIGNALS))
         #: A timer that is running is the caller's: a profiler's, a test's limit.
         self._timers = tuple(timer for timer in _TIMERS if not any(signal.getitimer(timer)))
-        self._noticed = _noticed[0]
+        self._noticed, _dumps[0] = _noticed[0], False  # what was set before is the caller's
         self._dice = _Dice()
         #: Without being noticed an input could take back what another has seen.
         self._watching = trusting and _noticed[0] is not None
@@ -172,6 +184,9 @@ class Surroundings:
     def _restore(self) -> None:
         for timer in self._timers:
             _set_timer(timer, 0)
+        if _dumps[0]:
+            faulthandler.cancel_dump_traceback_later()
+            _dumps[0] = False
         _set_umask(self._umask)
         if self._cwd is not None and working_folder() != self._cwd:
             with suppress(OSError):  # it was removed: the next input says so, if it needs it

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import random
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -168,6 +170,19 @@ def test_a_timer_that_was_left_ends_with_its_input(timer: int, root: Path) -> No
 
     found = ran(case, ["sets", *["works"] * 10])
     assert len(found) == 11
+
+
+def test_a_traceback_that_was_to_be_written_later_ends_no_other_input(root: Path) -> None:
+    def case(spec: Case) -> Found:
+        if spec.how == "sets":
+            faulthandler.dump_traceback_later(0.05, exit=True)
+        ends = time.monotonic() + (0.1 if spec.how == "works" else 0)
+        while time.monotonic() < ends:
+            pass
+        return Found(text=str(os.getpid()))
+
+    found = ran(case, ["fine"] * 80 + ["sets"] * 2 + ["works"] * 4)
+    assert found["text"].n_unique() == 1, "the process goes on"
 
 
 # --- folders of inputs --------------------------------------------------------------------------------------
