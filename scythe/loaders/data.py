@@ -9,17 +9,15 @@ from typing import Any, Literal
 
 import numpy as np
 import polars as pl
-import polars.selectors as cs
 
 from scythe.errors import ReadError
 from scythe.loaders.batches import Arrays, Batches, place_among
 from scythe.loaders.groups import Columns, Group
-from scythe.loaders.pinned import Pin, PinnedRun, Rows, at_pins, pinned
+from scythe.loaders.pinned import Pin, PinnedRun, Rows, at_pins, frame_of, pinned
 from scythe.loaders.sources import Loaded, Part, Source, load, opened
 from scythe.loaders.splits import Split, again, part_of, shares_of
 from scythe.loaders.stats import Stats, stats_of
-from scythe.reader.many_runs import check_units
-from scythe_catalog.schema import TableSchema
+from scythe.reader.many_runs import is_all
 from scythe_catalog.storage.objects import Objects
 
 
@@ -139,7 +137,7 @@ class Dataset:
 
     @property
     def frame(self) -> pl.LazyFrame:
-        """Inputs and outputs of the rows, as `scythe.read` gives them, in the order of the dataset.
+        """Inputs and outputs of the rows, as `scythe.read` gives them, in the order of the dataset; of many runs with `version` and `run_datetime`.
 
         Raises:
             NotFoundError: a column, table or run that is not there.
@@ -152,24 +150,7 @@ class Dataset:
             >>> ds.frame.collect()["heating"].to_list()
             [20.0, 10.0]
         """
-        schemas = [run.schemas["scalars"] for run in self._runs]
-        check_units(schemas, None)
-        unlike = {name for name in {n for s in schemas for n in s.names} if not _one_type(schemas, name)}
-        parts: list[pl.LazyFrame] = []
-        for i, run in enumerate(self._runs):
-            where, at = self._rows.of(i)
-            run.check_there("scalars")
-            place = pl.DataFrame({"_at": at, "_place": where}).lazy()
-            parts.append(
-                run.scan("scalars")
-                .with_row_index("_at")
-                .with_columns(pl.col("_at").cast(pl.Int64))
-                .join(place, on="_at")
-                .with_columns(
-                    (cs.by_dtype(pl.Categorical, pl.Enum) & cs.by_name(unlike, require_all=False)).cast(pl.String)
-                )
-            )
-        return pl.concat(parts, how="diagonal_relaxed").sort("_place").drop("_at", "_place")
+        return frame_of(self._runs, self._rows, many=any(map(is_all, self.asked)))
 
     def __getitem__(self, index: int | slice | Sequence[int] | Sequence[bool]) -> Any:
         """One row as a dict of its groups; of a slice, a list of positions, or one of a truth value a row, the dataset of these rows."""
@@ -386,11 +367,6 @@ class Dataset:
         if by not in self._shares:
             self._shares[by] = shares_of(self._rows, self._runs, by)
         return self._shares[by]
-
-
-def _one_type(schemas: Sequence[TableSchema], name: str) -> bool:
-    """Whether a column is of one type in all tables that have it: the categories of two versions may differ."""
-    return len({str(schema[name].kind.polars()) for schema in schemas if name in schema}) == 1
 
 
 def _told(shape: tuple[int, ...] | None) -> str:

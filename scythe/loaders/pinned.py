@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scythe.define.renames import Renames
 from scythe.errors import NotFoundError, RunDamaged
 from scythe.gather.run_files import scan_parts, schema_of_result
-from scythe.reader.many_runs import finished_runs, is_all
+from scythe.reader.many_runs import PARTITION_COLUMNS, check_units, finished_runs, is_all, partition_of
 from scythe.reader.one_run import one_run
 from scythe.record.format import parse
 from scythe.record.layout import RunKey
@@ -293,6 +294,40 @@ def _pinned(objects: Objects, key: RunKey, result: RunResult | None, renames: Re
         return PinnedRun(objects, key, result, renames)
     rows = scan_parts(RunPlan.load(objects, key), "scalars", renames.of("scalars")).collect()
     return PinnedRun(objects, key, None, renames, rows)
+
+
+def frame_of(runs: Sequence[PinnedRun], rows: Rows, *, many: bool) -> pl.LazyFrame:
+    """Inputs and outputs of rows, in their order; where `many` runs may be asked for, with what tells these apart.
+
+    Raises:
+        NotFoundError: a run is gone.
+        ReadError: a column has another unit in one run than in another.
+    """
+    schemas = [run.schemas["scalars"] for run in runs]
+    check_units(schemas, None)
+    unlike = {name for name in {n for s in schemas for n in s.names} if not _one_type(schemas, name)}
+    parts: list[pl.LazyFrame] = []
+    for i, run in enumerate(runs):
+        where, at = rows.of(i)
+        run.check_there("scalars")
+        place = pl.DataFrame({"_at": at, "_place": where}).lazy()
+        parts.append(
+            run.scan("scalars")
+            .with_row_index("_at")
+            .with_columns(pl.col("_at").cast(pl.Int64))
+            .join(place, on="_at")
+            .with_columns(
+                (cs.by_dtype(pl.Categorical, pl.Enum) & cs.by_name(unlike, require_all=False)).cast(pl.String),
+                **(partition_of(run.key) if many else {}),
+            )
+        )
+    last = PARTITION_COLUMNS if many else ()
+    return pl.concat(parts, how="diagonal_relaxed").sort("_place").select(cs.exclude("_at", "_place", *last), *last)
+
+
+def _one_type(schemas: Sequence[TableSchema], name: str) -> bool:
+    """Whether a column is of one type in all tables that have it: the categories of two versions may differ."""
+    return len({str(schema[name].kind.polars()) for schema in schemas if name in schema}) == 1
 
 
 def at_pins(objects: Objects, name: str, pins: Sequence[Pin]) -> list[PinnedRun]:

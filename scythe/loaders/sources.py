@@ -26,6 +26,7 @@ from scythe.loaders.arrays import (
 from scythe.loaders.files import Files
 from scythe.loaders.groups import Columns, File, Frame, Group
 from scythe.loaders.pinned import ROW_TABLES, PinnedRun, Rows
+from scythe.reader.many_runs import PARTITION_COLUMNS, partition_of
 from scythe_catalog.schema import TableSchema, clashes
 
 #: Rows of a run that are read at once.
@@ -213,6 +214,8 @@ def _taken(runs: Sequence[PinnedRun], where: pl.Expr) -> np.ndarray:
         asked += [name for run in runs for name in run.schemas["scalars"].names]
     asked = list(dict.fromkeys(asked))
     for name in asked:
+        if name in PARTITION_COLUMNS and not any(run.table_of(name) for run in runs):
+            continue  # the run itself tells
         check_column(runs, name, "where")
         there = [found for run in runs if (found := run.column_of(name)) is not None]
         for one, other in pairwise(there):
@@ -233,11 +236,13 @@ def _taken(runs: Sequence[PinnedRun], where: pl.Expr) -> np.ndarray:
 
 
 def _asked(run: PinnedRun, names: Sequence[str]) -> pl.DataFrame:
-    """Columns of a run, what it lacks null; its places where none is asked for: as many rows as there are."""
+    """Columns of a run, what it lacks null, and which run it is; its places where none is asked for: as many rows as there are."""
     if not names:
         return pl.DataFrame({"": np.arange(run.height)})
     nothing = pl.repeat(None, run.height, dtype=pl.Null, eager=True)
-    return pl.DataFrame({n: nothing if values is None else values for n, values in run.columns(names).items()})
+    found = {n: nothing if values is None else values for n, values in run.columns(names).items()}
+    own = {n: value for n, value in partition_of(run.key).items() if found.get(n) is nothing}
+    return pl.DataFrame(found).with_columns(**own)
 
 
 def _kept(

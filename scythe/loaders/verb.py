@@ -39,7 +39,8 @@ def dataset(
         experiment: A name or the registered function.
         version: As for `scythe.read`: None for the latest, `"all"` for all.
         run: As for `scythe.read`: None for the latest finished one, `"all"` for all.
-        where: A Polars expression of inputs and outputs: the rows for which it is true, evaluated on those of all runs together.
+        where: A Polars expression of inputs and outputs, `version` and `run_datetime`: the rows for which it is true, evaluated on those of all
+            runs together.
         dtype: The type of the arrays.
         missing: What happens to rows without a value: `"raise"`, or `"drop"`.
         collate: `"stack"` makes one array of the files and frames of a batch, whose shapes must be equal; `"list"` gives a list.

@@ -119,6 +119,12 @@ def scan_many(
     return joined.select([*schema.names, *PARTITION_COLUMNS]), renamed
 
 
+def partition_of(key: RunKey) -> dict[str, pl.Expr]:
+    """What tells the rows of a run from those of others, by its column."""
+    moment = pl.lit(key.moment).cast(pl.Datetime("us", "UTC"))
+    return dict(zip(PARTITION_COLUMNS, (pl.lit(key.version), moment), strict=True))
+
+
 def check_units(schemas: Sequence[TableSchema], columns: Sequence[str] | None) -> None:
     """Nothing where each of these columns (all of them, without any) has one unit in all of the schemas.
 
@@ -169,11 +175,7 @@ class _Own:
             return None
         found = result.tables[table]
         frame, schema = scan_result(objects, found, renamed), schema_of_result(objects, found)
-        moment = pl.lit(key.moment).cast(pl.Datetime("us", "UTC"))
-        return cls(
-            frame.with_columns(pl.lit(key.version).alias("version"), moment.alias("run_datetime")),
-            schema.renamed(renamed),
-        )
+        return cls(frame.with_columns(**partition_of(key)), schema.renamed(renamed))
 
     def scan(self, _: Mapping[str, Any]) -> pl.LazyFrame:
         return self.frame

@@ -112,6 +112,24 @@ def test_the_frame_of_a_dataset_mixes_no_units_and_shows_other_choices_as_texts(
         len(ds.split(by="y", a=0.5, b=0.5)["a"])
 
 
+def test_rows_of_many_runs_are_chosen_by_version_and_datetime_and_show_them(root: Path) -> None:
+    finish(int, [1, 2], {"y": float}, y=1)
+    first = scythe.open_run("differing")
+    finish(int, [3], {"y": float, "z": (float, 2.0)}, y=1)
+    second = scythe.open_run("differing")
+    ds = scythe.dataset("differing", "all", run="all", x="x", where=pl.col("version") != str(second.key.version))
+    assert ds.frame.collect()["x"].to_list() == [1, 2]
+    ds = scythe.dataset(
+        "differing", "all", x="x", where=(pl.col("run_datetime") == pl.lit(second.key.moment)) | (pl.col("x") == 1)
+    )
+    shown = ds.frame.collect()
+    assert shown["version"].to_list() == [str(first.key.version), str(second.key.version)]
+    assert shown["run_datetime"].to_list() == [first.key.moment, second.key.moment]
+    read = scythe.read("differing", "all", run="all")
+    assert shown.schema == read.schema
+    assert scythe.dataset("differing", x="x").frame.collect().schema == scythe.read("differing").schema
+
+
 class Nested(BaseModel):
     u: float
 
