@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from pydantic import BaseModel, ValidationError
 
-from scythe.errors import FormatError, RunDamaged
+from scythe.errors import RunDamaged
 from scythe.record.format import FORMAT, parse
 from scythe.record.layout import MANIFEST, RunKey
 from scythe.terminal.cards import Card, html, own_names
@@ -169,13 +169,9 @@ def finished_result(objects: Objects, key: RunKey) -> RunResult | None:
         RunDamaged: it is no result any more.
         FormatError: it was written by a later Scythe.
     """
-    try:
-        result = read_result(objects, key)
-    except (RunDamaged, FormatError):
-        if objects.exists(key.manifest):
-            raise
-        return None
-    return result if result is not None and objects.exists(key.manifest) else None
+    looks: list[Callable[[], bool | bytes | None]] = [lambda: objects.exists(key.manifest), lambda: _raw(objects, key)]
+    is_there, raw = objects.each(lambda look: look(), looks)
+    return _parsed(objects, key, raw) if is_there and isinstance(raw, bytes) else None
 
 
 def read_result(objects: Objects, key: RunKey) -> RunResult | None:
@@ -185,10 +181,18 @@ def read_result(objects: Objects, key: RunKey) -> RunResult | None:
         RunDamaged: it is no result any more.
         FormatError: it was written by a later Scythe.
     """
+    raw = _raw(objects, key)
+    return None if raw is None else _parsed(objects, key, raw)
+
+
+def _raw(objects: Objects, key: RunKey) -> bytes | None:
     try:
-        raw = objects.read(key.result)
+        return objects.read(key.result)
     except FileNotFoundError:
         return None
+
+
+def _parsed(objects: Objects, key: RunKey, raw: bytes) -> RunResult:
     result = parse_result(raw, objects.uri(key.result))
     for name, table in result.tables.items():
         table.uri = result.uris[name] = objects.uri(table.key)
