@@ -634,6 +634,9 @@ def test_windows_of_blocks_are_shuffled_within_and_can_be_gone_on_with(
     assert rest == order[24:]
     with pytest.raises(StateError, match="memory"):
         ds.batches(6, seed=1).resume(state)
+    with pytest.raises(StateError, match="files that lay in other shards"):
+        batches.resume({**state, "blocks": "of others"})
+    assert len(batches.resume({name: value for name, value in state.items() if name != "blocks"})) == 6, "of before"
     monkeypatch.setattr("scythe.loaders.shards.FRESH_BYTES", 1024)
     clear()
     assert epoch(scythe.dataset("walls", x=["x"], y=scythe.File("hourly")).batches(6, seed=1, memory=2048), 0) == order

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,8 +48,8 @@ class LookedAt:
         """What tells the content of each value of a file field, as `scythe.reuse.identity` has it."""
         return {
             field: {
-                text: file_identity(self._file(field, text, files[text]), name)
-                for text, name in stored_names(files, self.digests).items()
+                text: file_identity(self._file(field, text, files[text]), place.rsplit("/", 1)[-1])
+                for text, place in stored_names(files, self.digests).items()
             }
             | {uri: file_identity(self._stays(field, uri), uri) for uri in self.staying[field]}
             for field, files in self.copied.items()
@@ -190,18 +191,22 @@ def _progress(title: str, looks: Iterable[_Look]) -> TransferProgress:
 
 
 def stored_names(files: Mapping[str, Path], digests: Mapping[Path, str]) -> dict[str, str]:
-    """Text of a value -> name of its artifact: one for each name and content; a name that is taken gets its hash."""
+    """Text of a value -> where its artifact lies: one for each name and content; where a name is taken, in a folder of its hash.
+
+    The function sees the name, which must not depend on what other inputs there are.
+    """
     known: dict[tuple[str, str], str] = {}
     taken: set[str] = set()
-    names: dict[str, str] = {}
+    places: dict[str, str] = {}
     for text in sorted(files):
         name, digest = _plain(files[text].name), digests[files[text]]
         if (name, digest) not in known:
-            stored = name if folded(name) not in taken else f"{Path(name).stem}-{digest[:12]}{Path(name).suffix}"
-            taken.add(folded(stored))
-            known[name, digest] = stored
-        names[text] = known[name, digest]
-    return names
+            folders = (f"{digest[:12]}-{i}" if i else digest[:12] for i in itertools.count())
+            ways = itertools.chain([name], (f"{folder}/{name}" for folder in folders if folded(folder) not in taken))
+            known[name, digest] = next(way for way in ways if folded(way) not in taken)
+            taken.add(folded(known[name, digest]))
+        places[text] = known[name, digest]
+    return places
 
 
 def _plain(name: str) -> str:

@@ -167,10 +167,22 @@ class ChunkBuilder:
         problems = [p for p in getattr(error, "problems", ()) if isinstance(p, Problem)]
         named = {r for p in problems for r in p.rows}
         for r in named or range(len(good)):
-            rule = "; ".join(f"{p.column}: {p.rule}" for p in problems if r in p.rows) or str(error)
             i = good[r]
+            # Of itself: what is told of many rows together shows the value of the first.
+            own = self._problems_of(i) if len(named) > 1 else ()
+            rule = "; ".join(f"{p.column}: {p.rule}" for p in own or [p for p in problems if r in p.rows]) or str(error)
             attempts = self.tried[i].attempts
             self.failures[i] = Failure.of(OutputError(f"the output breaks its own model: {rule}"), attempts)
+
+    def _problems_of(self, i: int) -> Sequence[Problem]:
+        """What is wrong with the values of one input."""
+        schemas = self.work.schemas
+        try:
+            table = columns_to_arrow([[value] for value in self.values[i]], schemas.output.schema, what="")
+            check_bounds(table, schemas.output.schema, what="")
+        except (DataError, *MISFIT, ValidationError) as error:
+            return [p for p in getattr(error, "problems", ()) if isinstance(p, Problem)]
+        return ()
 
     def with_features(self, inputs: pa.Table) -> pa.Table:
         """The input rows with their computed features."""

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 
-from scythe.errors import InputError, NotFoundError
+from scythe.errors import InputError, NotFoundError, ReadError
 from scythe.loaders.groups import option_like
 from scythe.loaders.pinned import ROW_TABLES, PinnedRun
 from scythe_catalog.schema import TableSchema, mixed_units
+
+#: The library whose arrays batches hold.
+Arrays = Literal["numpy", "torch", "jax"]
 
 _WAYS_OUT = {
     "text": "give it as a field of an Enum or Literal, or leave it out",
@@ -98,6 +102,8 @@ def numbers(values: pl.Series, dtype: np.dtype) -> np.ndarray:
     Raises:
         InputError: the type has no place for a value: a fraction, or nothing, among whole numbers.
     """
+    if values.dtype.is_decimal() and dtype.kind in "iu" and (values == values.round(0)).all():
+        values = values.cast(pl.Int64, strict=False) if (values.abs() < 2**63).all() else values
     if not (values.dtype.is_float() or values.dtype.is_integer()):  # truth values, decimals, nothing at all
         values = values.cast(pl.Float64)
     whole = values.to_numpy()
@@ -153,6 +159,7 @@ class Rounding:
     def __init__(self, dtype: np.dtype) -> None:
         self.dtype = dtype
         self._share = float(np.finfo(dtype).eps) / 2 if dtype.kind == "f" else 0.0
+        self._least = float(np.finfo(dtype).smallest_subnormal) / 2 if dtype.kind == "f" else 0.0
         self._low, self._high, self._lost = np.inf, -np.inf, 0.0
         #: What comes yet can only make their range larger.
         self._fine = dtype.kind != "f"
@@ -162,7 +169,8 @@ class Rounding:
         if self._fine or not len(values):
             return
         self._low, self._high = min(self._low, float(values.min())), max(self._high, float(values.max()))
-        self._fine = max(abs(self._low), abs(self._high)) * self._share <= _ROUNDED * (self._high - self._low)
+        most = max(max(abs(self._low), abs(self._high)) * self._share, self._least)
+        self._fine = most <= _ROUNDED * (self._high - self._low)
         if (
             not self._fine
         ):  # those that are as they were have lost nothing: whole numbers, and what was as narrow before
@@ -201,3 +209,28 @@ def any_missing(values: pl.Series) -> bool:
     if values.null_count() or not len(values):
         return values.null_count() > 0
     return values.dtype.is_float() and bool(np.isnan(values.to_numpy().min()))  # the least of what holds a NaN is one
+
+
+def converted(values: Any, to: Arrays) -> Any:
+    """An array, or each of a list, as one of another library, with its memory where that can be.
+
+    Raises:
+        ReadError: JAX would cut its digits.
+    """
+    if to == "numpy":
+        return values
+    if isinstance(values, list):
+        return [converted(one, to) for one in values]  # pyright: ignore[reportUnknownVariableType]
+    if to == "torch":
+        import torch  # pyright: ignore[reportMissingImports]
+
+        return torch.from_numpy(np.ascontiguousarray(values))
+    import jax.numpy as jnp  # pyright: ignore[reportMissingImports]
+
+    made = jnp.asarray(values)
+    if made.dtype != values.dtype:  # 64 bits are cut to 32 without a word, and whole numbers wrap around
+        raise ReadError(
+            f"JAX would make {made.dtype} of {values.dtype}: take dtype={str(made.dtype)!r}, or let it hold 64 bits with "
+            'jax.config.update("jax_enable_x64", True)'
+        )
+    return made

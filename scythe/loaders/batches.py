@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections import deque
@@ -9,12 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from scythe.errors import ReadError, StateError
+from scythe.loaders.arrays import Arrays, converted
 from scythe.loaders.files import Files
+from scythe.loaders.groups import Group
 from scythe.loaders.hashing import order_of, order_of_blocks
 from scythe.loaders.pinned import Pin
 from scythe.loaders.shards import BLOCK_BYTES, FRESH_BYTES
@@ -25,9 +28,6 @@ from scythe.remote.forks import check_fork
 #: Blocks of shards are fetched so far ahead [bytes]: many at once, while few batches wait in memory.
 _AHEAD_BYTES = 64 * 1024 * 1024
 
-#: The library whose arrays batches hold.
-Arrays = Literal["numpy", "torch", "jax"]
-
 
 class Drawn(Protocol):
     """What batches are drawn from: a dataset."""
@@ -37,6 +37,11 @@ class Drawn(Protocol):
     @property
     def pins(self) -> list[Pin]:
         """The gathers that it is pinned to."""
+        ...
+
+    @property
+    def groups(self) -> Mapping[str, Group]:
+        """What was asked for."""
         ...
 
     @property
@@ -87,17 +92,24 @@ class Batches:
             ("rank", self.rank, 0),
             ("world", self.world, 1),
         ):
-            _check_whole(f"{what}={given!r}", given, least)
+            object.__setattr__(self, what, _whole(f"{what}={given!r}", given, least))
+        if not -(2**63) <= self.seed < 2**64:
+            raise ReadError(f"seed={self.seed}: a number of 64 bits is wanted")
         if self.normalize is not None and not isinstance(self.normalize, Stats):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ReadError(
                 f"normalize= is what stats() gave, got {type(self.normalize).__name__}: make it with scythe.Stats.from_dict"
+            )
+        if self.normalize is not None and not self.normalize.groups.keys() & set(self.dataset.groups):
+            raise StateError(
+                f"normalize= has the groups {', '.join(self.normalize.groups) or 'none'}, the dataset {', '.join(self.dataset.groups)}"
             )
         if self.to not in ("numpy", "torch", "jax"):
             raise ReadError(f"to={self.to!r}: batches are of 'numpy', 'torch' or 'jax'")
         if self.rank >= self.world:
             raise ReadError(f"rank={self.rank} of world={self.world}: ranks begin at 0")
-        if self.memory is not None and not (isinstance(self.memory, int) and self.memory >= BLOCK_BYTES):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if self.memory is not None and not (isinstance(self.memory, int | np.integer) and self.memory >= BLOCK_BYTES):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ReadError(f"memory={self.memory!r} bytes hold no block of {BLOCK_BYTES:,} bytes: give more, or None")
+        object.__setattr__(self, "memory", None if self.memory is None else int(self.memory))
 
     def __len__(self) -> int:
         """Steps of an epoch, the same on every rank.
@@ -119,8 +131,7 @@ class Batches:
         Raises:
             ReadError: it is no number of an epoch.
         """
-        _check_whole(f"epoch={epoch!r}", epoch, 0)
-        return Epoch(self, epoch)
+        return Epoch(self, _whole(f"epoch={epoch!r}", epoch, 0))
 
     def state(self, epoch: int, step: int) -> dict[str, Any]:
         """What `resume` goes on from, as plain JSON.
@@ -132,8 +143,7 @@ class Batches:
         Raises:
             ReadError: there is no such epoch, or step of it.
         """
-        _check_whole(f"epoch={epoch!r}", epoch, 0)
-        _check_whole(f"step={step!r}", step, 0)
+        epoch, step = _whole(f"epoch={epoch!r}", epoch, 0), _whole(f"step={step!r}", step, 0)
         if step > len(self):
             raise ReadError(f"step={step}: an epoch has {len(self)} batches")
         together = self.size * self.world
@@ -141,7 +151,7 @@ class Batches:
         state = {"runs": runs, "rows": len(self.dataset), "seed": self.seed, "epoch": epoch, "samples": samples}
         state |= {"batch": together, "part": self.dataset.digest}
         state |= {} if self.shuffle else {"shuffle": False}
-        return state if self.memory is None else {**state, "memory": self.memory}
+        return state if self.memory is None else {**state, "memory": self.memory, "blocks": self._layout}
 
     def resume(self, state: Mapping[str, Any]) -> Sequence[Any]:
         """The rest of the epoch of a state, from the very next sample on.
@@ -157,7 +167,7 @@ class Batches:
             NotFoundError: a run of then is not there any more.
         """
         try:
-            pins, rows, seed = [tuple(pin) for pin in state["runs"]], state["rows"], state["seed"]
+            pins, rows, seed = [tuple(pin) for pin in state["runs"]], int(state["rows"]), state["seed"]
             epoch, samples = int(state["epoch"]), int(state["samples"])
         except KeyError as error:
             raise StateError(f"this is no state of batches: it has no {error}, which state() gives") from None
@@ -187,6 +197,11 @@ class Batches:
                 "keep size x world as it was"
             )
         batches = replace(self, dataset=before)
+        if self.memory is not None and state.get("blocks", batches._layout) != batches._layout:
+            raise StateError(
+                "the state is of files that lay in other shards, by which memory= shuffles: go on where they lie as then, at the source of "
+                "a download that took a part, say"
+            )
         return batches.at(epoch)[-(-samples // together) :]
 
     @cached_property
@@ -240,13 +255,24 @@ class Batches:
             return np.arange(len(self.dataset))
         if self.memory is None:
             return order_of(len(self.dataset), self.seed, epoch)
+        return order_of_blocks(self._blocks(), self.memory // BLOCK_BYTES, self.seed, epoch)
+
+    def _blocks(self) -> np.ndarray:
+        """The block that each row begins in, by which `memory` shuffles.
+
+        Raises:
+            ReadError: there are none.
+        """
         for files, rows in self._wholes():
             if isinstance(files, Files) and files.packs is not None:
                 blocks = files.packs.blocks()
-                return order_of_blocks(
-                    blocks if rows is None else blocks[rows], self.memory // BLOCK_BYTES, self.seed, epoch
-                )
+                return blocks if rows is None else blocks[rows]
         raise ReadError("memory= shuffles blocks of packed files, and this dataset has no group of them: leave it out")
+
+    @cached_property
+    def _layout(self) -> str:
+        """What tells its blocks from others."""
+        return hashlib.blake2b(self._blocks().astype("<i8").tobytes(), digest_size=8).hexdigest()
 
     def assembled(self, rows: np.ndarray) -> dict[str, Any]:
         """The groups of some rows as one batch."""
@@ -254,7 +280,7 @@ class Batches:
         for name, source in self.dataset.sources.items():
             values = source.take(rows)
             batch[name] = self.normalize.normalized(name, source, values) if self.normalize is not None else values
-        return batch if self.to == "numpy" else {name: _as(values, self.to) for name, values in batch.items()}
+        return batch if self.to == "numpy" else {name: converted(values, self.to) for name, values in batch.items()}
 
 
 @dataclass(frozen=True)
@@ -342,32 +368,15 @@ def place_among(rank: int | None, world: int | None) -> tuple[int, int]:
     return (0, 1) if rank is None or world is None else (rank, world)
 
 
-def _check_whole(told: str, given: object, least: int | None) -> None:
-    """Nothing where a whole number was given, from the least one on.
+def _whole(told: str, given: object, least: int | None) -> int:
+    """The whole number that was given, from the least one on.
 
     Raises:
         ReadError: it is something else.
     """
     if isinstance(given, bool) or not isinstance(given, int | np.integer) or (least is not None and given < least):
         raise ReadError(f"{told}: a whole number{'' if least is None else f' from {least} on'} is wanted")
-
-
-def _as(values: Any, to: Arrays) -> Any:
-    if isinstance(values, list):
-        return [_as(one, to) for one in values]  # pyright: ignore[reportUnknownVariableType]
-    if to == "torch":
-        import torch  # pyright: ignore[reportMissingImports]
-
-        return torch.from_numpy(np.ascontiguousarray(values))
-    import jax.numpy as jnp  # pyright: ignore[reportMissingImports]
-
-    made = jnp.asarray(values)
-    if made.dtype != values.dtype:  # 64 bits are cut to 32 without a word, and whole numbers wrap around
-        raise ReadError(
-            f"JAX would make {made.dtype} of {values.dtype}: take dtype={str(made.dtype)!r}, or let it hold 64 bits with "
-            'jax.config.update("jax_enable_x64", True)'
-        )
-    return made
+    return int(given)
 
 
 __all__ = ["Batches", "Epoch", "place_among"]

@@ -265,9 +265,8 @@ class Dataset:
             >>> len(scythe.dataset("simulate_energy", x=["r_value"]).refresh())
             3
         """
-        return replace(
-            self, pins=[run.pin for run in pinned(self.objects, self.name, *self.asked)], _pinned=None, _whole=None
-        )
+        runs = pinned(self.objects, self.name, *self.asked)
+        return replace(self, pins=[run.pin for run in runs], _pinned=runs, _whole=None)
 
     def pinned_to(self, pins: Sequence[Pin]) -> Dataset:
         """The same of runs as they were once.
@@ -346,10 +345,13 @@ class Dataset:
         for step in self.taken:
             if isinstance(step, Split):
                 share = self._root._share(step.by)
-                depth = sum(np.array_equal(share, other) for other in before)
+                own = share[positions]  # rows that lack a field may have the number by which they were split before
+                depth = sum((own == other[positions] for other in before), np.zeros(len(own), np.int64))
                 before.append(share)
-                positions = positions[part_of(again(share[positions], depth), step)]
+                positions = positions[part_of(again(own, depth), step)]
             else:
+                if step and (farthest := max(step, key=abs)) >= len(positions):
+                    raise IndexError(f"row {farthest:,} of {len(positions):,}")
                 positions = positions[np.array(step, np.int64)]
         return positions
 

@@ -32,7 +32,7 @@ class Npy:
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(stream)
-        if (fortran and len(shape) > 1) or dtype.hasobject or not np.prod(shape):
+        if (fortran and len(shape) > 1) or dtype.kind not in "biufc" or not np.prod(shape):
             return None
         return cls(data[: stream.tell()], shape, dtype)
 
@@ -55,13 +55,35 @@ def decoded(name: str, data: bytes) -> np.ndarray:
         case ".parquet" | ".pq":
             return pl.read_parquet(stream).to_numpy()
         case ".csv":
-            return pl.read_csv(stream).to_numpy()
+            return _csv(name, stream)
         case ".png" | ".jpg" | ".jpeg" | ".tif" | ".tiff" | ".bmp" | ".gif" | ".webp":
             return _image(name, stream)
         case suffix:
             raise InputError(
                 f"files that end in {suffix!r} are not read by themselves: give load=, which makes an array of their bytes"
             )
+
+
+def _csv(name: str, stream: io.BytesIO) -> np.ndarray:
+    frame = pl.read_csv(stream, infer_schema_length=None)
+    if all(_is_number(column) for column in frame.columns):
+        raise InputError(
+            f"{name} begins with numbers, where the names of its columns are expected: give load=, which reads it"
+        )
+    for column, dtype in frame.schema.items():
+        if not (dtype.is_numeric() or dtype in (pl.Boolean, pl.Null)):
+            raise InputError(
+                f"the column {column!r} of {name} is no number but {dtype}: give load=, which leaves it out"
+            )
+    return frame.to_numpy()
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _image(name: str, stream: io.BytesIO) -> np.ndarray:
@@ -73,17 +95,21 @@ def _image(name: str, stream: io.BytesIO) -> np.ndarray:
         return np.asarray(image)
 
 
-def put(name: str, found: np.ndarray, out: np.ndarray) -> None:
-    """Copies what a file holds into an array, unless its type would cut it.
-
-    Raises:
-        InputError: it would.
-    """
-    try:
-        with np.errstate(over="raise"):
-            np.copyto(out, found, casting="same_kind")
-    except (TypeError, FloatingPointError):
-        raise InputError(f"{name} holds {found.dtype}, which {out.dtype} does not hold: take another dtype=") from None
+def put(found: np.ndarray, out: np.ndarray) -> tuple[int, str] | None:
+    """Copies arrays, one a row, into others; the first row whose numbers the type would change, and why, where there is one."""
+    whole = found.dtype.kind in "biu" and out.dtype.kind in "biu"
+    if not (whole or np.can_cast(found.dtype, out.dtype, "same_kind")):
+        way = "give load=, which makes numbers of it" if found.dtype.kind in "OSUVmM" else "take another dtype="
+        return 0, f"holds {found.dtype}, which {out.dtype} does not hold: {way}"
+    with np.errstate(over="ignore"):
+        np.copyto(out, found, casting="unsafe" if whole else "same_kind")
+    if np.can_cast(found.dtype, out.dtype, "safe"):
+        return None
+    wrong = np.isinf(out) & ~np.isinf(found) if out.dtype.kind in "fc" else out != found
+    if not wrong.any():
+        return None
+    at = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
+    return int(at[0]), f"holds {found[at]!s}, which {out.dtype} does not hold: take a wider dtype="
 
 
 __all__ = ["Npy", "decoded", "put"]

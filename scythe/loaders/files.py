@@ -137,8 +137,11 @@ class Files:
 
     def take(self, rows: np.ndarray) -> Any:
         """The arrays of these rows, as one; a list where they may differ in shape."""
-        check_fork()
         at = np.asarray(rows)
+        known = vars(self).get("_kept")
+        if isinstance(known, Kept) and not len(known.lacking(at)):
+            return known.take(at, partial(self._arrays, {}))
+        check_fork()
         held = self.ready(at)  # before the first file of all is waited for
         if self.as_list:
             with self._lock:
@@ -155,21 +158,25 @@ class Files:
         out = np.empty((len(at), *(self.shape or ())), form.dtype if form is not None else self.dtype)
         shards = self._shards_of(at)
         on_disk = [shard for shard in shards if isinstance(shard, OnDisk)]
+        others: list[int] = []  # the places of those that are not alike
         if form is None:
             self._at_once(self._decoded(out, at), len(at))
         elif len(on_disk) == len(at):
-            self._copied(form, out, at, on_disk)
+            self._copied(form, out, at, on_disk, others)
         elif len(paths := [path for row in at.tolist() if (path := self._paths[row]) is not None]) == len(at):
-            self._filled(form, out, at, paths)
+            self._filled(form, out, paths, others)
         elif None not in shards:  # they are fetched by threads of their own
-            self._straight(form, out, at, shards, held)(range(len(at)))
+            self._straight(form, out, at, shards, held, others)(range(len(at)))
         else:
-            self._at_once(self._straight(form, out, at, shards, held), len(at))
-        if out.dtype == self.dtype:
-            return out
-        made = np.empty(out.shape, self.dtype)
-        put(self._named(int(at[0])), out, made)
-        return made
+            self._at_once(self._straight(form, out, at, shards, held, others), len(at))
+        if out.dtype != self.dtype:
+            out[others] = 0
+            raw, out = out, np.empty(out.shape, self.dtype)
+            if (wrong := put(raw, out)) is not None:
+                raise self._refused(int(at[wrong[0]]), wrong[1])
+        for i in others:
+            self._into(int(at[i]), out[i : i + 1])
+        return out
 
     def _at_once(self, read: Callable[[Iterable[int]], None], count: int) -> None:
         """Reads all places by many threads."""
@@ -185,7 +192,7 @@ class Files:
         known = {n: self._told(int(at[numbers.index(n)]), self._shard, n) for n in set(numbers) if n >= 0}
         return [known.get(n) for n in numbers]
 
-    def _copied(self, form: Npy, out: np.ndarray, at: np.ndarray, shards: Sequence[OnDisk]) -> None:
+    def _copied(self, form: Npy, out: np.ndarray, at: np.ndarray, shards: Sequence[OnDisk], others: list[int]) -> None:
         """Copies files from shards on a disk into their places, without looking at more of each than its first bytes."""
         raw, header, packs, place = memoryview(out).cast("B"), form.header, self.packs, 0  # pyright: ignore[reportArgumentType]
         assert packs is not None
@@ -197,10 +204,10 @@ class Files:
             if same and shard.map[begin:body] == header and end <= len(shard.map):
                 raw[place : place + size] = shard.view[body:end]
             else:
-                self._into(int(at[i]), out[i, ...])
+                others.append(i)
             place += size
 
-    def _filled(self, form: Npy, out: np.ndarray, at: np.ndarray, paths: Sequence[str]) -> None:
+    def _filled(self, form: Npy, out: np.ndarray, paths: Sequence[str], others: list[int]) -> None:
         """Reads single files on a disk into their places, likewise: what is done beside the system's calls makes threads wait."""
         raw, header, place = memoryview(out).cast("B"), form.header, 0  # pyright: ignore[reportArgumentType]
         size, whole, head, expected = form.bytes - len(header), form.bytes, bytearray(len(header)), bytearray(header)
@@ -214,11 +221,17 @@ class Files:
             except OSError:
                 got = 0  # it is told by who looks closer
             if got != whole or head != expected:
-                self._into(int(at[i]), out[i, ...])
+                others.append(i)
             place += size
 
     def _straight(
-        self, form: Npy, out: np.ndarray, at: np.ndarray, shards: Sequence[Shard | None], held: Mapping[int, Held]
+        self,
+        form: Npy,
+        out: np.ndarray,
+        at: np.ndarray,
+        shards: Sequence[Shard | None],
+        held: Mapping[int, Held],
+        others: list[int],
     ) -> Callable[[Iterable[int]], None]:
         """What reads files into their places without looking at more of each than its first bytes."""
         raw, flat = memoryview(out).cast("B"), out.reshape(len(at), -1).view(np.uint8)  # pyright: ignore[reportArgumentType]
@@ -245,7 +258,7 @@ class Files:
                 else:
                     got = self._alone(rows[i], buffers, whole)
                 if got != whole or bytes(head) != header:
-                    self._into(rows[i], out[i, ...])
+                    others.append(i)
 
         return read
 
@@ -260,24 +273,31 @@ class Files:
     def _decoded(self, out: np.ndarray, at: np.ndarray) -> Callable[[Iterable[int]], None]:
         def read(places: Iterable[int]) -> None:
             for i in places:
-                self._into(int(at[i]), out[i, ...])
+                self._into(int(at[i]), out[i : i + 1])
 
         return read
 
     def _alike(self, row: int) -> np.ndarray:
         """The array of one row, of any shape, in the type of all."""
         found = self._read(row)
-        put(self._named(row), found, out := np.empty(found.shape, self.dtype))
-        return out
+        out = np.empty((1, *found.shape), self.dtype)
+        if (wrong := put(found[None], out)) is not None:
+            raise self._refused(row, wrong[1])
+        return out[0]
+
+    def _refused(self, row: int, why: str) -> InputError:
+        return InputError(f"{self.name}: the file of {self._called(row)}, {self._named(row)}, {why}")
 
     def _into(self, row: int, out: np.ndarray) -> None:
+        """Reads a file into the one row of an array."""
         found = self._read(row)
-        if found.shape != out.shape:
+        if found.shape != out.shape[1:]:
             raise InputError(
-                f"{self.name}: the file of {self._called(row)} has the shape {found.shape}, the first has {out.shape}: "
+                f"{self.name}: the file of {self._called(row)} has the shape {found.shape}, the first has {out.shape[1:]}: "
                 'leave it out with where=, or take lists with collate="list"'
             )
-        put(self._named(row), found, out)
+        if (wrong := put(found[None], out)) is not None:
+            raise self._refused(row, wrong[1])
 
     # --- single files -------------------------------------------------------------------------------
 

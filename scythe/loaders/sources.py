@@ -310,8 +310,13 @@ def _frame(name: str, group: Frame, runs: Sequence[PinnedRun], rows: Rows, dtype
     base, rounding = 0, {column: Rounding(dtype) for column in group.columns}
     for i, run in enumerate(runs):
         where, at = rows.of(i)
+        if not len(at):
+            continue
+        wanted = run.sort_index[at]
         columns = _there(run, group)
         table = run.scan(group.table).select("sort_index", *columns).collect()
+        if len(at) < run.height:
+            table = table.filter(pl.col("sort_index").is_in(pl.Series(wanted).implode()))
         values = np.empty((table.height, len(group.columns)), dtype)
         for j, column in enumerate(group.columns):
             if not (table[column].dtype.is_numeric() or table[column].dtype == pl.Boolean):
@@ -327,7 +332,7 @@ def _frame(name: str, group: Frame, runs: Sequence[PinnedRun], rows: Rows, dtype
             what, whole = f"{name}: {column!r} of {group.table!r}", numbers(table[column], dtype)
             rounding[column].add(whole)
             assign(values[:, j], whole, what)
-        keys, wanted = table["sort_index"].to_numpy(), run.sort_index[at]
+        keys = table["sort_index"].to_numpy()
         start = np.searchsorted(keys, wanted, "left")
         first[where], lengths[where] = base + start, np.searchsorted(keys, wanted, "right") - start
         parts.append(values)

@@ -50,9 +50,13 @@ def shares_of(rows: Rows, runs: Sequence[PinnedRun], by: tuple[str, ...] | None)
     return share
 
 
-def again(share: np.ndarray, depth: int) -> np.ndarray:
-    """The numbers of rows that were split by the same ones `depth` times before: drawn anew from them."""
-    return shares(splitmix64(share.view(np.uint64) ^ hash_of(f"split {depth}"))) if depth else share
+def again(share: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """The numbers of rows, each of which was split by the same one `depth` times before: drawn anew from them."""
+    drawn = share.copy()
+    for times in np.unique(depth[depth > 0]).tolist():
+        same = depth == times
+        drawn[same] = shares(splitmix64(share[same].view(np.uint64) ^ hash_of(f"split {times}")))
+    return drawn
 
 
 def part_of(share: np.ndarray, split: Split) -> np.ndarray:
@@ -71,6 +75,11 @@ def _inputs(run: PinnedRun) -> list[str]:
     return [c.name for c in schema if c.name in run.inputs and c.name not in ID_LEVELS and c.kind.flat]
 
 
+def _in_run(run: PinnedRun, uri: str) -> str:
+    """Where a file lies in its run, whatever root that is in: a copy names those that did not come along at their source."""
+    return uri.rpartition(f"/{run.key.path}/artifacts/")[2]
+
+
 def _is_file(run: PinnedRun, column: str) -> bool:
     found = run.column_of(column)
     return found is not None and found.kind.is_file
@@ -78,8 +87,9 @@ def _is_file(run: PinnedRun, column: str) -> bool:
 
 def _by_content(run: PinnedRun, uris: pl.Series) -> pl.Series:
     """What tells files apart wherever they lie: name and content, as far as that is known."""
-    contents = contents_of(run.objects, run.key)
+    contents = {_in_run(run, uri): sha256 for uri, sha256 in contents_of(run.objects, run.key).items()}
     named = {
-        uri: f"{contents.get(uri, '')}/{PurePosixPath(urlsplit(uri).path).name}" for uri in uris.drop_nulls().unique()
+        uri: f"{contents.get(_in_run(run, uri), '')}/{PurePosixPath(urlsplit(uri).path).name}"
+        for uri in uris.drop_nulls().unique()
     }
     return uris.replace_strict(named, return_dtype=pl.String)

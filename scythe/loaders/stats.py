@@ -105,7 +105,7 @@ class Stats:
                 f"normalize= makes fractions of {group!r}, which {values.dtype} does not hold: take a dtype of floats"
             )
         mean = np.array([0.0 if s.fixed else s.mean for s in stats.values()], values.dtype)
-        std = np.array([1.0 if s.fixed or s.std == 0 else s.std for s in stats.values()], values.dtype)
+        std = np.array([1.0 if s.fixed or s.min == s.max else s.std for s in stats.values()], values.dtype)
         alone = values.ndim == 1
         return (values - (mean[0] if alone else mean)) / (std[0] if alone else std)
 
@@ -118,10 +118,10 @@ def stats_of(sources: Mapping[str, Source], rows: np.ndarray) -> Stats:
     """
     if not len(rows):
         raise ReadError("there are no rows to have a mean: an empty part of a split, or a where= that takes none?")
-    return Stats({name: dict(_columns(source, rows)) for name, source in sources.items() if source.names})
+    return Stats({name: dict(_columns(name, source, rows)) for name, source in sources.items() if source.names})
 
 
-def _columns(source: Source, rows: np.ndarray) -> Iterator[tuple[str, ColumnStats]]:
+def _columns(name: str, source: Source, rows: np.ndarray) -> Iterator[tuple[str, ColumnStats]]:
     if isinstance(source, Part):
         source, rows = source.whole, source.positions[rows]
     assert isinstance(source, Array | Slices)
@@ -136,16 +136,23 @@ def _columns(source: Source, rows: np.ndarray) -> Iterator[tuple[str, ColumnStat
         n = len(block)
         if not n:
             continue
+        low, high = np.minimum(low, block.min(0)), np.maximum(high, block.max(0))
+        if not (np.isfinite(low) & np.isfinite(high)).all():
+            column = source.names[int(np.argmin(np.isfinite(low) & np.isfinite(high)))]
+            raise InputError(
+                f"{name}: {column!r} has infinite values, of which there is no mean: leave them out with where="
+            )
         # Chan, Golub and LeVeque (1979): the mean and the sum of squares of two parts together
         own = block.mean(0)
         by = own - mean
         squares += ((block - own) ** 2).sum(0) + by**2 * (count * n / (count + n))
         mean += by * (n / (count + n))
         count += n
-        low, high = np.minimum(low, block.min(0)), np.maximum(high, block.max(0))
     fixed = source.fixed if isinstance(source, Array) and source.fixed else (False,) * width
     for j, column in enumerate(source.names):
-        std = float(np.sqrt(squares[j] / count)) if count else 0.0
+        constant = low[j] == high[j]  # the sums round
+        mean[j] = low[j] if constant else mean[j]
+        std = float(np.sqrt(squares[j] / count)) if count and not constant else 0.0
         yield column, ColumnStats(float(mean[j]), std, float(low[j]), float(high[j]), count, fixed[j])
 
 

@@ -1,0 +1,257 @@
+"""What a dataset makes of files, columns and runs that are unlike one another: the numbers that were stored, or a refusal by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from pydantic import Field
+
+import scythe
+from scythe.allocate import BaseExperiment
+from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.errors import InputError, ReadError, StateError
+from scythe.registry import ExperimentRegistry
+from scythe.utils.filesys import FileReference
+
+
+class Case(ExperimentInputSpec):
+    x: int
+    more: float | None = None
+    weather: FileReference | None = None
+
+
+class Found(ExperimentOutputSpec):
+    y: float = 0.0
+    exact: Decimal = Field(Decimal(0), max_digits=20, decimal_places=0)
+
+
+class WithFile(ExperimentOutputSpec):
+    file: FileReference
+
+
+def ran(function: Callable[..., Any], frame: pl.DataFrame) -> None:
+    ExperimentRegistry.Register(name="case", retries=0)(function)
+    BaseExperiment("case").allocate(frame, "auto", engine="inline")[1].result()
+
+
+def of_arrays(*arrays: np.ndarray) -> None:
+    """A run whose inputs store these arrays."""
+
+    def case(spec: Case, tempdir: Path) -> WithFile:
+        np.save(tempdir / "a.npy", arrays[spec.x])
+        return WithFile(file=tempdir / "a.npy")
+
+    ran(case, pl.DataFrame({"x": range(len(arrays))}))
+
+
+def values(**options: Any) -> list[Any]:
+    batches = scythe.dataset("case", y=scythe.File("file"), **options).batches(2, shuffle=False)
+    return [row.tolist() for epoch in (0, 1) for batch in batches.at(epoch) for row in batch["y"]][
+        -len(batches.dataset) :
+    ]
+
+
+UNLIKE = (
+    np.array([1, 2], np.int8), np.array([3, 300], np.int64), np.array([True, False]), np.array([1, 65_000], np.uint16),
+    np.array([[-5, 70_000]])[0, ::1],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("first", range(len(UNLIKE)))
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+def test_numbers_of_files_do_not_depend_on_the_type_of_the_first(root: Path, first: int, dtype: str) -> None:
+    arrays = [UNLIKE[first], *UNLIKE]
+    of_arrays(*arrays)
+    assert values(dtype=dtype) == [array.tolist() for array in arrays]
+    assert values(dtype=dtype, collate="list") == [array.tolist() for array in arrays]
+
+
+def test_fractions_after_whole_numbers_keep_their_digits(root: Path) -> None:
+    arrays = [
+        np.array([0, 1]),
+        np.array([1, 1.5]),
+        np.array([0.5], np.float32).repeat(2),
+        np.array([3e6 + 0.123456789, 0]),
+    ]
+    of_arrays(*arrays)
+    assert values(dtype="float64") == [array.tolist() for array in arrays]
+    assert values() == [array.astype(np.float32).tolist() for array in arrays]
+    with pytest.raises(
+        InputError, match=r"y: the file of input 1 of case/.*\.npy, holds float64, which int64 does not hold"
+    ):
+        values(dtype="int64")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "dtype"),
+    [
+        (np.array([0, 200]), "int8"),
+        (np.array([0, 200], np.int16), "int8"),
+        (np.array([0, 200], np.uint8), "int8"),
+        (np.array([0, -1]), "uint8"),
+        (np.array([0, 2**63], np.uint64), "int64"),
+        (np.array([0, 1e300]), "float32"),
+        (np.array([0, 1e39 + 1e39j]), "complex64"),
+    ],
+)
+@pytest.mark.parametrize("collate", ["stack", "list"])
+def test_a_number_that_the_type_does_not_hold_is_refused_with_its_input(
+    root: Path, wrong: np.ndarray, dtype: str, collate: Any
+) -> None:
+    fine = np.zeros_like(wrong)
+    of_arrays(fine, fine, wrong, fine)
+    with pytest.raises(InputError, match=rf"y: the file of input 2 of case/.*\.npy, holds .* {dtype} does not hold"):
+        values(dtype=dtype, collate=collate)
+    read = scythe.dataset("case", y=scythe.File("file", load=lambda raw: wrong), dtype=dtype, collate=collate)
+    with pytest.raises(InputError, match="y: the file of input 0 of"):
+        list(read.batches(2, shuffle=False).at(0))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("1,2\n3,4\n", "begins with numbers, where the names"),
+        ("a,b\n1,x\n", "the column 'b' of a.csv is no number but String"),
+    ],
+)
+def test_a_csv_without_a_line_of_names_or_with_texts_is_refused(root: Path, text: str, told: str) -> None:
+    def case(spec: Case, tempdir: Path) -> WithFile:
+        (tempdir / "a.csv").write_text(text)
+        return WithFile(file=tempdir / "a.csv")
+
+    ran(case, pl.DataFrame({"x": [1]}))
+    with pytest.raises(InputError, match=told.replace("a.csv", r".*\.csv")):
+        values()
+
+
+def test_a_csv_whose_fractions_come_late_is_read(root: Path) -> None:
+    def case(spec: Case, tempdir: Path) -> WithFile:
+        (tempdir / "a.csv").write_text("a\n" + "0\n" * 500 + "0.5\n")
+        return WithFile(file=tempdir / "a.csv")
+
+    ran(case, pl.DataFrame({"x": [1]}))
+    assert values()[0][-1] == [0.5]
+
+
+def of_rows(function: Callable[[Case], Found], **columns: Any) -> scythe.Dataset:
+    ran(function, pl.DataFrame(columns))
+    return scythe.dataset("case", x="x", y="y")
+
+
+def test_a_split_of_a_part_draws_rows_anew_that_lack_what_it_was_split_by_before(root: Path) -> None:
+    def case(spec: Case) -> Found:
+        return Found()
+
+    ds = of_rows(case, x=range(800), more=[None if i % 2 else float(i) for i in range(800)])
+    for before in ds.split(by="x", train=0.6, test=0.4).values():
+        for part in before.split(a=0.5, b=0.5).values():
+            lacking = part.frame.collect()["more"].is_null().sum()
+            assert 0.3 * len(before) / 2 < lacking < 0.7 * len(before) / 2, "half of a half"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_constant_column_is_not_normalized(root: Path, dtype: str) -> None:
+    def case(spec: Case) -> Found:
+        return Found(y=0.1)
+
+    of_rows(case, x=[1, 2, 3])
+    ds = scythe.dataset("case", x=["x", "y"], dtype=dtype)
+    stats = ds.stats()
+    assert stats["x"]["y"].std == 0
+    assert ds.batches(3, normalize=stats).at(0)[0]["x"][:, 1].tolist() == [0, 0, 0]
+
+
+def test_statistics_of_other_groups_are_refused(root: Path) -> None:
+    def case(spec: Case) -> Found:
+        return Found()
+
+    ds = of_rows(case, x=[1, 2])
+    other = scythe.dataset("case", features=["x"]).stats()
+    with pytest.raises(StateError, match="normalize= has the groups features, the dataset x, y"):
+        ds.batches(2, normalize=other)
+
+
+def test_infinite_values_have_no_statistics(root: Path) -> None:
+    def case(spec: Case) -> Found:
+        return Found(y=float("inf") if spec.x else 1.0)
+
+    ds = of_rows(case, x=[0, 1])
+    with pytest.raises(InputError, match="y: 'y' has infinite values"):
+        ds.stats()
+    assert scythe.dataset("case", y="y", where=pl.col("x") == 0).stats()["y"]["y"].mean == 1
+
+
+def test_numbers_too_small_for_the_type_are_refused(root: Path) -> None:
+    def case(spec: Case) -> Found:
+        return Found(y=spec.x * 1e-46)
+
+    of_rows(case, x=range(9))
+    with pytest.raises(InputError, match=r"'y' lies between 0\.0 and 8e-46, where float32 rounds"):
+        scythe.dataset("case", y="y").shapes["y"]
+    assert scythe.dataset("case", y="y", dtype="float64")[8]["y"] == 8e-46
+
+
+def test_whole_decimals_are_whole_numbers_to_their_last_digit(root: Path) -> None:
+    def case(spec: Case) -> Found:
+        return Found(exact=Decimal(2**53 + spec.x))
+
+    of_rows(case, x=range(3))
+    batch = scythe.dataset("case", y="exact", dtype="int64").batches(3, shuffle=False).at(0)[0]
+    assert batch["y"].tolist() == [2**53, 2**53 + 1, 2**53 + 2]
+
+
+def test_what_a_dataframe_has_of_rows_that_are_not_drawn_does_not_matter(root: Path) -> None:
+    def case(spec: Case) -> Found:
+        odd = {1: None, 2: 1e300}.get(spec.x, 2.0)
+        return Found(dataframes={"m": pl.DataFrame({"e": [float(spec.x), odd]}, schema={"e": pl.Float64})})
+
+    of_rows(case, x=range(5))
+    ds = scythe.dataset("case", m=scythe.Frame("m", ["e"], rows=2), x="x", where=~pl.col("x").is_in([1, 2]))
+    assert [row["m"].ravel().tolist() for row in (ds[0], ds[1], ds[2])] == [[0, 2], [3, 2], [4, 2]]
+
+
+def test_numbers_of_numpy_are_numbers(root: Path) -> None:
+    def case(spec: Case) -> Found:
+        return Found()
+
+    ds = of_rows(case, x=range(9))
+    batches = ds.batches(np.int64(4), seed=np.int64(3))  # pyright: ignore[reportArgumentType]
+    state = json.loads(json.dumps(batches.state(np.int64(1), np.int64(1))))  # pyright: ignore[reportArgumentType]
+    rest = ds.batches(4, seed=3).resume(state)
+    assert [b["x"].tolist() for b in rest] == [b["x"].tolist() for b in ds.batches(4, seed=3).at(1)][1:]
+    with pytest.raises(ReadError, match="a number of 64 bits"):
+        ds.batches(4, seed=2**64)
+    with pytest.raises(StateError, match="this is no state"):
+        ds.batches(4, seed=3).resume({**state, "rows": "many"})
+    with pytest.raises(IndexError, match="row 9 of 9"):
+        len(ds[[3, 9]])
+
+
+def test_a_copy_of_a_part_is_split_as_its_source(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def case(spec: Case) -> Found:
+        return Found()
+
+    weathers = [tmp_path / f"{i}" / "w.epw" for i in range(12)]
+    for i, path in enumerate(weathers):
+        path.parent.mkdir()
+        path.write_text(f"weather {i}")
+    of_rows(case, x=range(60), weather=[str(weathers[i % 12]) for i in range(60)])
+
+    def parts() -> list[list[float]]:
+        ds = scythe.dataset("case", x="x")
+        found = [*ds.split(a=0.5, b=0.5).values(), *ds.split(by="weather", a=0.5, b=0.5).values()]
+        return [part.batches(60, shuffle=False).at(0)[0]["x"].tolist() for part in found]
+
+    there = parts()
+    for files, to in ((False, "none"), (["weather"], "some")):
+        scythe.download("case", tmp_path / to, files=files, where=pl.col("x") < 5)
+        with monkeypatch.context() as patch:
+            patch.setenv("SCYTHE_STORAGE_ROOT", str(tmp_path / to))
+            assert parts() == there
