@@ -181,3 +181,22 @@ def test_inline_raises_the_exception_with_all_that_it_was_raised_from(root: Path
 
 def test_an_error_that_no_code_raised_has_no_traceback() -> None:
     assert Failure.of(ValueError("told"), 1).traceback == "ValueError: told\n"
+
+
+class Large(ExperimentOutputSpec):
+    whole: int = 0
+    text: str = ""
+
+
+def test_an_output_that_cannot_be_stored_is_told_with_its_own_value(root: Path) -> None:
+    def unfit(spec: Trial) -> Large:
+        if spec.how == "fine":
+            return Large()
+        return Large(whole=2**70 + int(spec.how)) if int(spec.how) % 2 else Large(text=f"{spec.how}\ud800")
+
+    hows = list(map(str, range(10, 20)))
+    told = failures(unfit, *hows)
+    assert len(told) == 10
+    for how, error in told.items():
+        value = str(2**70 + int(how)) if int(how) % 2 else f"{how}\\ud800"
+        assert f"got '{value}'" in error["exception_message"]

@@ -727,19 +727,33 @@ def test_a_script_that_ends_without_waiting_finishes_its_run(script: Callable[[s
 
 
 @pytest.mark.parametrize(
-    ("text", "how"),
-    [(WAITS, "command"), (WAITS_WITH_POLARS, "command"), (DOES_NOT_WAIT, "library"), (DOES_SOMETHING_ELSE, "library")],
-    ids=["while it waits", "with polars imported", "at its end", "while it does something else"],
+    ("text", "how", "number"),
+    [
+        (WAITS, "command", signal.SIGINT),
+        (WAITS_WITH_POLARS, "command", signal.SIGINT),
+        (DOES_NOT_WAIT, "library", signal.SIGINT),
+        (DOES_SOMETHING_ELSE, "library", signal.SIGINT),
+        (WAITS, "command", signal.SIGTERM),
+        (DOES_SOMETHING_ELSE, "library", signal.SIGHUP),
+    ],
+    ids=[
+        "while it waits",
+        "with polars imported",
+        "at its end",
+        "while it does something else",
+        "told to end",
+        "terminal closed",
+    ],
 )
 def test_an_interrupt_stops_at_once_and_keeps_what_is_finished(
-    script: Callable[[str], Script], text: str, how: Literal["command", "library"]
+    script: Callable[[str], Script], text: str, how: Literal["command", "library"], number: int
 ) -> None:
     running = script(text)
     running.until_stuck()
     assert running.process is not None
 
     pressed = time.monotonic()
-    os.killpg(running.process.pid, signal.SIGINT)
+    os.killpg(running.process.pid, number)
     code = running.finish()
     took = time.monotonic() - pressed
 
@@ -763,6 +777,41 @@ def test_an_interrupt_stops_at_once_and_keeps_what_is_finished(
     counted = calls(running.scratch)
     assert all(counted[i] == 1 for i in kept)
     assert sorted(counted[i] for i in range(10, 16)) == [1, 1, 1, 1, 2, 2]  # the two that were stopped
+
+
+IN_THE_SCRIPTS_PROCESS = f"""{DEFINITIONS}{GUARD}
+    specs = [Point(experiment_id="", sort_index=i, x=i, scratch=str(Path("scratch").resolve())) for i in range(16)]
+    BaseExperiment(experiment=work).allocate(specs, engine="inline", chunk=4)
+"""
+
+
+def test_a_script_whose_own_process_is_told_to_end_keeps_what_is_finished(script: Callable[[str], Script]) -> None:
+    running = script(IN_THE_SCRIPTS_PROCESS)
+    eventually(lambda: (running.scratch / "10.calls").exists() or running.ended, "it waits")
+    assert running.process is not None
+    running.process.send_signal(signal.SIGTERM)
+    assert running.finish() != 0
+    assert scythe.read("work", run=scythe.open_run("work").key.folder)["sort_index"].to_list() == list(range(8))
+
+
+def test_a_process_without_a_run_ends_as_ever_when_it_is_told_to(script: Callable[[str], Script]) -> None:
+    after = "    ref.result()\n    Path('done').touch()\n    while True:\n        time.sleep(0.01)\n"
+    running = script(f"{DEFINITIONS}{GUARD}    run, ref = allocate()\n{after}")
+    running.go()
+    eventually(lambda: Path("done").exists() or running.ended, "it goes on behind its run")
+    assert running.process is not None
+    running.process.terminate()
+    assert running.finish() == -signal.SIGTERM, running.output
+
+
+@pytest.mark.parametrize("code", ["", "0", "'I am done'"])
+def test_a_function_that_ends_the_program_does_not_do_so_in_silence(script: Callable[[str], Script], code: str) -> None:
+    text = IN_THE_SCRIPTS_PROCESS.replace("    while spec.x", f"    if spec.x == 2: sys.exit({code})\n    while spec.x")
+    running = script(text)
+    assert running.finish() == 1
+    assert "the function ended the program: sys.exit(" in running.output
+    assert 'scythe resume "work/' in running.output
+    assert scythe.read("work", table="errors", run=scythe.open_run("work").key.folder)["sort_index"].to_list() == [2]
 
 
 def test_workers_die_with_a_parent_that_is_killed_and_the_run_goes_on_elsewhere(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
+from scythe.engines.ended import done, stop_when_ended
 from scythe.engines.engine import Engine, FinishedRef, Launch
 from scythe.engines.pool.chunks import ChunkQueue
+from scythe.errors import RunError
 from scythe.gather.collect import Collector
 from scythe.leaf.leaf import ChunkError, Leaf
 from scythe.record.lease import Lease
@@ -30,6 +33,15 @@ class InlineEngine(Engine):
         def taken(number: int) -> None:
             record(plan.objects, plan.key, experiment, InlineEngine.name, number)
 
+        token = object()
+        stop_when_ended(token)
+        try:
+            return self._worked(work, taken)
+        finally:
+            done(token)
+
+    def _worked(self, work: Launch, taken: Callable[[int], None]) -> FinishedRef:
+        plan, experiment = work.plan, work.experiment
         with Lease(plan.objects, plan.key, InlineEngine.name, taken=taken) as lease, Leaf(plan, experiment) as leaf:
             collector = Collector(plan, experiment, lease.number, show=work.show)
             chunks = ChunkQueue(work.open_ranges, 1, plan.chunk)
@@ -48,5 +60,10 @@ class InlineEngine(Engine):
             if stopped is not None:
                 collector.add(stopped.result)
                 collector.keep(stopped.error)
+                if isinstance(stopped.error, SystemExit):  # which would end the program without a word
+                    raise RunError(
+                        f"the function ended the program: sys.exit({stopped.error.code!r}). The input is recorded as an error; go on with the "
+                        f'others by: scythe resume "{plan.key.path}"'
+                    )
                 raise stopped.error  # outside of the handler: what it was raised from stays as it is
             return FinishedRef(collector.finish())

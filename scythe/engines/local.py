@@ -17,6 +17,7 @@ import time
 from scythe.define.experiment import Experiment
 from scythe.engines.card import run_html
 from scythe.engines.driving import Driver
+from scythe.engines.ended import done, stop_when_ended
 from scythe.engines.engine import Engine, Launch
 from scythe.engines.options import LocalOptions
 from scythe.engines.pool.chunks import ChunkQueue
@@ -69,9 +70,11 @@ class LocalJob:
             if self._open:  # here, for a notebook shows it below the cell of the thread that makes it
                 title = f"{self.plan.key.experiment} {self.plan.key.version}"
                 self._progress = Progress(title, self._open, quiet=self._launch.quiet)
+            stop_when_ended(self)
             self._thread.start()
         except BaseException:
             _RUNNING.discard(self)
+            done(self)
             self._lease.end()
             raise
 
@@ -167,6 +170,7 @@ class LocalJob:
         finally:
             self._lease.end()
             _RUNNING.discard(self)
+            done(self)
             self._over.set()
 
     def _work(self) -> RunResult:

@@ -72,7 +72,8 @@ def main(fd: int, parent: int) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         # A service manager tells all processes of a worker to end; it is the worker that ends this one. A handler,
         # unlike "ignore", is not inherited by the programs that the user's function starts.
-        signal.signal(signal.SIGTERM, _carry_on)
+        for number in (signal.SIGTERM, signal.SIGHUP):  # a terminal that closes tells all, too
+            signal.signal(number, _carry_on)
     notice()
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     connection = Connection(fd)

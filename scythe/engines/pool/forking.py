@@ -28,7 +28,7 @@ def serve(fd: int, parent: int, idle_seconds: float) -> int | None:
 
     In such a process, gives the link that it serves.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
         signal.signal(number, _carry_on)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})  # whoever has started the caller may have blocked it
     with socket.socket(fileno=fd) as control:
