@@ -178,7 +178,7 @@ class ChunkBuilder:
         """What is wrong with the values of one input."""
         schemas = self.work.schemas
         try:
-            table = columns_to_arrow([[value] for value in self.values[i]], schemas.output.schema, what="")
+            table = columns_to_arrow([[value] for value in self.values[i] or ()], schemas.output.schema, what="")
             check_bounds(table, schemas.output.schema, what="")
         except (DataError, *MISFIT, ValidationError) as error:
             return [p for p in getattr(error, "problems", ()) if isinstance(p, Problem)]

@@ -71,7 +71,7 @@ def _csv(name: str, stream: io.BytesIO) -> np.ndarray:
             f"{name} begins with numbers, where the names of its columns are expected: give load=, which reads it"
         )
     for column, dtype in frame.schema.items():
-        if not (dtype.is_numeric() or dtype in (pl.Boolean, pl.Null)):
+        if not (dtype.is_numeric() or isinstance(dtype, pl.Boolean | pl.Null)):
             raise InputError(
                 f"the column {column!r} of {name} is no number but {dtype}: give load=, which leaves it out"
             )
