@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from enum import Enum
 from itertools import accumulate, pairwise
@@ -199,6 +200,26 @@ def test_arrays_that_stay_in_memory_are_those_that_were_read_once_each(asked: li
         assert found.tolist() == [[row, -row] for row in rows]
         found[:] = np.nan
     assert sorted(read) == sorted({row for rows in asked for row in rows})
+
+
+def test_arrays_are_there_for_others_once_they_have_been_read_and_not_before() -> None:
+    kept, begun, goes_on, found = Kept(np.full((2, 2), np.nan)), threading.Event(), threading.Event(), list[Any]()
+
+    def slowly(rows: np.ndarray) -> np.ndarray:
+        begun.set()
+        assert goes_on.wait(30)
+        return np.ones((len(rows), 2))
+
+    first = threading.Thread(target=lambda: found.append(kept.take(np.array([0]), slowly)))
+    first.start()
+    assert begun.wait(30)
+    assert kept.take(np.array([0]), lambda rows: np.ones((len(rows), 2))).tolist() == [[1, 1]], "it reads by itself"
+    goes_on.set()
+    first.join(30)
+    assert found[0].tolist() == [[1, 1]]
+    with pytest.raises(FetchError):
+        kept.take(np.array([1]), lambda rows: (_ for _ in ()).throw(FetchError("away")))
+    assert kept.lacking(np.array([0, 1])).tolist() == [1]
 
 
 def test_a_file_or_a_loader_may_give_a_single_number(root: Path) -> None:

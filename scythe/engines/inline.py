@@ -64,6 +64,6 @@ class InlineEngine(Engine):
                     raise RunError(
                         f"the function ended the program: sys.exit({stopped.error.code!r}). The input is recorded as an error; go on with the "
                         f'others by: scythe resume "{plan.key.path}"'
-                    )
+                    ) from stopped.error
                 raise stopped.error  # outside of the handler: what it was raised from stays as it is
             return FinishedRef(collector.finish())

@@ -137,7 +137,7 @@ class Files:
 
     def take(self, rows: np.ndarray) -> Any:
         """The arrays of these rows, as one; a list where they may differ in shape."""
-        at = np.asarray(rows)
+        at = np.asarray(rows, np.int64)
         known = vars(self).get("_kept")
         if isinstance(known, Kept) and not len(known.lacking(at)):
             return known.take(at, partial(self._arrays, {}))
@@ -149,7 +149,9 @@ class Files:
             return list(pool.map(self._alike, at.tolist()))
         if not len(at):
             return np.empty((0, *(self.shape or ())), self.dtype)
-        kept, read = self._kept, partial(self._arrays, held)
+        with self._lock:  # the first threads would have one each
+            kept = self._kept
+        read = partial(self._arrays, held)
         return read(at) if kept is None else kept.take(at, read)
 
     def _arrays(self, held: Mapping[int, Held], at: np.ndarray) -> np.ndarray:

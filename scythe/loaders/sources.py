@@ -308,6 +308,10 @@ def _frame(name: str, group: Frame, runs: Sequence[PinnedRun], rows: Rows, dtype
     parts: list[np.ndarray] = []
     first, lengths = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
     base, rounding = 0, {column: Rounding(dtype) for column in group.columns}
+    if runs and not any(
+        group.table in run.schemas and {*group.columns} <= {*run.schemas[group.table].names} for run in runs
+    ):
+        _there(runs[-1], group)  # also where no row is drawn
     for i, run in enumerate(runs):
         where, at = rows.of(i)
         if not len(at):

@@ -382,6 +382,7 @@ DAY, FIRST, LAST = dt.timedelta(days=1), dt.datetime.min, dt.datetime.max
         (FIRST, LAST, ["2000", "4000", "6000", "8000"]),
         (dt.datetime(2020, 1, 1), LAST, ["4000", "6000", "8000"]),
         (LAST - DAY, LAST, ["9999-12-30 23:59", "…"]),
+        (LAST - 80 * DAY, LAST, ["9999-10-12", "…"]),
         (FIRST, FIRST + DAY, ["0001-01-01", "0001-01-02"]),
         (LAST, LAST, []),
         (dt.datetime(2020, 1, 1), dt.datetime(2020, 1, 3), ["Jan", "02", "03"]),

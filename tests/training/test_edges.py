@@ -16,7 +16,7 @@ from pydantic import Field
 import scythe
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.errors import InputError, ReadError, StateError
+from scythe.errors import InputError, NotFoundError, ReadError, StateError
 from scythe.registry import ExperimentRegistry
 from scythe.utils.filesys import FileReference
 
@@ -215,6 +215,13 @@ def test_what_a_dataframe_has_of_rows_that_are_not_drawn_does_not_matter(root: P
     of_rows(case, x=range(5))
     ds = scythe.dataset("case", m=scythe.Frame("m", ["e"], rows=2), x="x", where=~pl.col("x").is_in([1, 2]))
     assert [row["m"].ravel().tolist() for row in (ds[0], ds[1], ds[2])] == [[0, 2], [3, 2], [4, 2]]
+    none = pl.col("x") > 99
+    assert scythe.dataset("case", m=scythe.Frame("m", ["e"], rows=2), where=none).shapes["m"] == (2, 1)
+    for wrong in (scythe.Frame("n", ["e"]), scythe.Frame("m", ["f"])):
+        with pytest.raises(NotFoundError):
+            scythe.dataset("case", m=wrong, where=none).shapes["m"]
+    with pytest.raises(NotFoundError, match="no dataframe 'n'"):
+        scythe.dataset("case", m=scythe.Frame("n", ["e"]))[0]
 
 
 def test_numbers_of_numpy_are_numbers(root: Path) -> None:
