@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import scythe
 import scythe.allocate.allocation
 import scythe.allocate.store
+import scythe.reader.verbs
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.cli import app
@@ -144,6 +145,21 @@ def test_a_folder_that_was_removed_by_hand_is_named_and_cleared_up_behind(root: 
     assert "deleted" in said("delete", gone.experiment_id, "--yes")
     assert scythe.read("pipes", "all", run="all")["pressure"].to_list() == [14.0]
     assert scythe.list_runs("pipes")["run"].to_list() == [there.key.folder]
+
+
+def test_a_run_that_is_really_damaged_is_looked_at_twice(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    allocated(5.0).delete()
+    run, looks, look = allocated(6.0), list[object](), scythe.reader.verbs._scan
+    shutil.rmtree(root / run.experiment_id)
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        looks.append(arguments)
+        return look(*arguments, **options)
+
+    monkeypatch.setattr(scythe.reader.verbs, "_scan", counted)
+    with pytest.raises(RunDamaged, match="is gone"):
+        scythe.read("pipes", "all", run="all")
+    assert len(looks) == 2
 
 
 @pytest.mark.parametrize("moment", ["scythe.reader.many_runs.run_keys", "scythe.reader.verbs._scan"])

@@ -29,6 +29,7 @@ from scythe.errors import FetchError, ForkError, InputError, NotFoundError, Read
 from scythe.loaders.arrays import Kept
 from scythe.loaders.batches import Batches
 from scythe.loaders.decoding import decoded, put
+from scythe.loaders.files import Files
 from scythe.loaders.hashing import hash_rows, order_of, splitmix64
 from scythe.loaders.pinned import pinned
 from scythe.loaders.sources import Slices
@@ -168,6 +169,21 @@ def test_files_that_fit_into_memory_are_read_in_the_first_epoch_alone(ten: Exper
         list(ds.batches(10).at(0))
 
 
+def test_single_files_of_several_batches_are_read_at_the_same_time(
+    ten: ExperimentRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ds = scythe.dataset("heat", y=scythe.File("hourly"))
+    assert ds.shapes["y"] == (4, 2)
+    both, filled = threading.Barrier(2), Files._filled
+
+    def together(*arguments: Any) -> None:
+        both.wait(30)
+        filled(*arguments)
+
+    monkeypatch.setattr(Files, "_filled", together)
+    assert len(list(ds.batches(5, ahead=2).at(0))) == 2
+
+
 def test_files_that_do_not_fit_into_memory_are_read_in_each_epoch(
     ten: ExperimentRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,14 +271,18 @@ def test_a_loader_of_ones_own_gets_the_bytes_or_the_path(ten: ExperimentRun) -> 
             "input 0 of .* has 3 rows in 'monthly', not 12",
         ),
         ({"x": scythe.File("load")}, InputError, "x: 'load' of heat/.* is no file: leave File\\(\\) off, x='load'"),
-        ({"x": scythe.File("hourl")}, NotFoundError, "x: there is no column 'hourl'; did you mean 'hourly'"),
-        ({"x": scythe.Frame("monthy", ["energy"])}, NotFoundError, "no dataframe 'monthy'; did you mean 'monthly'"),
-        ({"x": scythe.Frame("monthly", ["enery"])}, NotFoundError, "no column 'enery'; did you mean 'energy'"),
-        ({"x": "load", "verison": "all"}, NotFoundError, "no column 'all'.*; or did you mean the option version="),
+        ({"x": scythe.File("hourl")}, NotFoundError, "x: there is no column 'hourl' .did you mean 'hourly'"),
+        ({"x": scythe.Frame("monthy", ["energy"])}, NotFoundError, "no dataframe 'monthy' .did you mean 'monthly'"),
+        ({"x": scythe.Frame("monthly", ["enery"])}, NotFoundError, "no column 'enery' .did you mean 'energy'"),
+        (
+            {"x": "load", "verison": "all"},
+            NotFoundError,
+            "no column 'all'.*; or is verison= an option. .did you mean 'version'",
+        ),
         (
             {"x": "load", "wher": pl.col("load") < 1},
             ReadError,
-            "wher=.* is no group.*; or did you mean the option where=",
+            "wher=.* is no group.*; or is wher= an option. .did you mean 'where'",
         ),
         ({"x": 5}, ReadError, "is no group"),
         ({}, ReadError, "needs a group"),
@@ -276,7 +296,7 @@ def test_what_no_array_can_be_made_of_is_refused(
 
 
 def test_a_condition_on_a_column_that_is_not_there_is_refused_and_takes_no_rows_away(ten: ExperimentRun) -> None:
-    with pytest.raises(NotFoundError, match="where: there is no column 'r_valu'; did you mean 'r_value'"):
+    with pytest.raises(NotFoundError, match=r"where: there is no column 'r_valu' \(did you mean 'r_value'"):
         len(scythe.dataset("heat", x=["r_value"], where=pl.col("r_valu") < 3))
 
 

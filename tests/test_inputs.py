@@ -17,10 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import Field, field_validator
 
 import scythe
 from scythe.allocate import BaseExperiment
+from scythe.allocate.artifacts import stored_places
 from scythe.allocate.inputs import prepare_inputs
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import AllocationError, FetchError, InputError, NotFoundError, SettingsError, VersionError
@@ -659,6 +662,22 @@ def test_files_of_one_name_and_content_are_stored_once(reading: BaseExperiment, 
     assert sorted(p.name for p in stored) == ["a.txt", "b.txt"]
     assert listed(root, run)["weather"] == [f"{run.uri}/artifacts/weather/{name}.txt" for name in "ab"]
     assert scythe.read("reading")["text"].to_list() == ["same"] * 4
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["a.epw", "A.epw", "b.epw", "ä.epw", "Ä.epw"]), st.sampled_from("xyz")), min_size=1
+    )
+)
+def test_files_lie_apart_wherever_names_are_told_without_case_and_keep_them(files: list[tuple[str, str]]) -> None:
+    paths = {str(i): Path(f"{i}") / name for i, (name, _) in enumerate(files)}
+    digests = {paths[str(i)]: content * 64 for i, (_, content) in enumerate(files)}
+    found = stored_places(paths, digests)
+    places = [found[str(i)] for i in range(len(files))]
+    by_file = dict(zip(files, places, strict=True))
+    assert [by_file[file] for file in files] == places, "once for each name and content"
+    assert len({place.casefold() for place in by_file.values()}) == len(by_file)
+    assert all(place.rsplit("/", 1)[-1] == name for (name, _), place in by_file.items())
 
 
 def test_different_files_of_one_name_get_distinct_keys(reading: BaseExperiment, root: Path) -> None:

@@ -785,6 +785,19 @@ IN_THE_SCRIPTS_PROCESS = f"""{DEFINITIONS}{GUARD}
 """
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["told to end", "terminal closed"])
+def test_workers_go_on_when_they_are_told_to_end_beside_the_process_that_ends_them(
+    script: Callable[[str], Script], number: int
+) -> None:
+    running = script(WAITS)
+    running.until_stuck()
+    for worker in running.workers(of=range(10, 16)):
+        os.kill(worker, number)
+    running.go()
+    assert running.finish() == 0, running.output
+    assert scythe.read("work")["y"].to_list() == [2 * i for i in range(16)]
+
+
 def test_a_script_whose_own_process_is_told_to_end_keeps_what_is_finished(script: Callable[[str], Script]) -> None:
     running = script(IN_THE_SCRIPTS_PROCESS)
     eventually(lambda: (running.scratch / "10.calls").exists() or running.ended, "it waits")

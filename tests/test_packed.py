@@ -370,22 +370,30 @@ def epoch(batches: Any, number: int) -> list[int]:
 
 
 @pytest.mark.parametrize("pack", [True, False])
-def test_a_second_epoch_asks_the_bucket_for_nothing(served: FolderS3, walls: BaseExperiment, pack: bool) -> None:
+@pytest.mark.parametrize("kept", ["arrays", "files of the cache"])
+def test_a_second_epoch_asks_the_bucket_for_nothing(
+    served: FolderS3, walls: BaseExperiment, pack: bool, kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kept != "arrays":
+        monkeypatch.setattr("scythe.loaders.files._KEPT_BYTES", 0)
     run = allocated(walls, 40, pack=pack)
     ds = scythe.dataset("walls", x=["x"], y=scythe.File("hourly"))
     batches = ds.batches(8, seed=1)
     assert ds.shapes["y"] == (3, 2)
     served.counted.clear()
     first = epoch(batches, 0)
-    asked = served.counted.copy()
-    assert asked["GET"] <= (len(shard_files(run)) if pack else 40)
+    assert served.counted["GET"] <= (len(shard_files(run)) if pack else 40)
+    if kept == "arrays":
+        clear()
     served.counted.clear()
     assert sorted(epoch(batches, 1)) == sorted(first) == list(range(40))
-    anew = scythe.dataset("walls", x=["x"], y=scythe.File("hourly"))
-    assert anew.shapes["y"] == (3, 2)
-    served.counted.clear()
-    epoch(anew.batches(8, seed=1), 2)
-    assert served.counted["GET"] == served.counted["HEAD"] == 0
+    assert not served.counted
+    if kept != "arrays":
+        anew = scythe.dataset("walls", x=["x"], y=scythe.File("hourly"))
+        assert anew.shapes["y"] == (3, 2)
+        served.counted.clear()
+        epoch(anew.batches(8, seed=1), 2)
+        assert served.counted["GET"] == served.counted["HEAD"] == 0
 
 
 READS = """
@@ -462,6 +470,20 @@ def test_blocks_that_the_cache_has_lost_are_fetched_ahead_by_the_next_epoch(
     monkeypatch.setattr(Blocks, "ready", lambda self, blocks: ready(self, ahead.append(list(blocks)) or ahead[-1]))
     assert sorted(epoch(batches, 1)) == list(range(60))
     assert {block for blocks in ahead for block in blocks}
+
+
+def test_blocks_of_rows_that_are_in_memory_are_not_fetched_again(
+    served: FolderS3, small_blocks: int, walls: BaseExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scythe.loaders.files._KEPT_BYTES", 2**20)
+    monkeypatch.setattr("scythe.loaders.shards.FRESH_BYTES", 1024)
+    allocated(walls, 60)
+    batches = scythe.dataset("walls", x=["x"], y=scythe.File("hourly")).batches(6, seed=1)
+    epoch(batches, 0)
+    clear()
+    served.counted.clear()
+    assert sorted(epoch(batches, 1)) == list(range(60))
+    assert not served.counted
 
 
 @pytest.mark.parametrize("how", ["one after the other", "by number"])

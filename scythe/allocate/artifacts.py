@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +48,7 @@ class LookedAt:
         return {
             field: {
                 text: file_identity(self._file(field, text, files[text]), place.rsplit("/", 1)[-1])
-                for text, place in stored_names(files, self.digests).items()
+                for text, place in stored_places(files, self.digests).items()
             }
             | {uri: file_identity(self._stays(field, uri), uri) for uri in self.staying[field]}
             for field, files in self.copied.items()
@@ -99,7 +98,7 @@ def store_artifacts(
     uris: dict[str, dict[str, str]] = {}
     copies: dict[str, Path] = {}
     for field, copied in files.copied.items():
-        keys = {text: key.artifact(field, name) for text, name in stored_names(copied, files.digests).items()}
+        keys = {text: key.artifact(field, name) for text, name in stored_places(copied, files.digests).items()}
         copies |= {target: copied[text] for text, target in keys.items()}
         uris[field] = {text: objects.uri(target) for text, target in keys.items()}
         at = table.schema.get_field_index(field)
@@ -190,8 +189,8 @@ def _progress(title: str, looks: Iterable[_Look]) -> TransferProgress:
     return progress
 
 
-def stored_names(files: Mapping[str, Path], digests: Mapping[Path, str]) -> dict[str, str]:
-    """Text of a value -> where its artifact lies: one for each name and content; where a name is taken, in a folder of its hash.
+def stored_places(files: Mapping[str, Path], digests: Mapping[Path, str]) -> dict[str, str]:
+    """Text of a value -> where its artifact lies: one for each name and content; where a name is taken, in a folder of its own.
 
     The function sees the name, which must not depend on what other inputs there are.
     """
@@ -201,10 +200,9 @@ def stored_names(files: Mapping[str, Path], digests: Mapping[Path, str]) -> dict
     for text in sorted(files):
         name, digest = _plain(files[text].name), digests[files[text]]
         if (name, digest) not in known:
-            folders = (f"{digest[:12]}-{i}" if i else digest[:12] for i in itertools.count())
-            ways = itertools.chain([name], (f"{folder}/{name}" for folder in folders if folded(folder) not in taken))
-            known[name, digest] = next(way for way in ways if folded(way) not in taken)
-            taken.add(folded(known[name, digest]))
+            of_its_own = f"{hashlib.sha256(f'{digest}/{name}'.encode()).hexdigest()[:12]}/{name}"
+            known[name, digest] = name if folded(name) not in taken else of_its_own
+            taken.add(folded(name))
         places[text] = known[name, digest]
     return places
 

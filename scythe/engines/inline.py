@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 from scythe.engines.ended import done, stop_when_ended
 from scythe.engines.engine import Engine, FinishedRef, Launch
@@ -28,20 +27,19 @@ class InlineEngine(Engine):
             RunCancelled: the run was cancelled meanwhile; it stops before its next input.
             Superseded: another process has taken up the run, because this one stood still.
         """
+        this = object()
+        stop_when_ended(this)
+        try:
+            return self._worked(work)
+        finally:
+            done(this)
+
+    def _worked(self, work: Launch) -> FinishedRef:
         plan, experiment = work.plan, work.experiment
 
         def taken(number: int) -> None:
             record(plan.objects, plan.key, experiment, InlineEngine.name, number)
 
-        token = object()
-        stop_when_ended(token)
-        try:
-            return self._worked(work, taken)
-        finally:
-            done(token)
-
-    def _worked(self, work: Launch, taken: Callable[[int], None]) -> FinishedRef:
-        plan, experiment = work.plan, work.experiment
         with Lease(plan.objects, plan.key, InlineEngine.name, taken=taken) as lease, Leaf(plan, experiment) as leaf:
             collector = Collector(plan, experiment, lease.number, show=work.show)
             chunks = ChunkQueue(work.open_ranges, 1, plan.chunk)

@@ -59,7 +59,8 @@ def notice() -> None:
     """Has this process, a worker's, count from now on what inputs do that could be gone, or have been read, when it is looked at.
 
     Folders that are changed and changed back, masks, handlers and timers, states of random numbers that are read, programs
-    and threads that are started, and a traceback that is to be written later, or to end the process. To be called before the user's modules are imported: they may keep what they find.
+    and threads that are started, and a traceback that is to be written later, or to end the process. To be called before the
+    user's modules are imported: they may keep what they find.
     """
     import numpy.random as legacy
 

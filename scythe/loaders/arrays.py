@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -12,6 +11,7 @@ import polars as pl
 from scythe.errors import InputError, NotFoundError, ReadError
 from scythe.loaders.groups import option_like
 from scythe.loaders.pinned import ROW_TABLES, PinnedRun
+from scythe.names import RESERVED_TABLES, meant
 from scythe_catalog.schema import TableSchema, mixed_units
 
 #: The library whose arrays batches hold.
@@ -61,11 +61,11 @@ def check_column(runs: Sequence[PinnedRun], column: str, group: str) -> None:
 
     Raises:
         NotFoundError: none has; the message names the nearest.
-        InputError: it has another unit in one run than in another.
+        InputError: it has another unit in one run than in another, or is a file output of one and a value of another.
     """
     if not any(run.table_of(column) for run in runs):
         frames = sorted(
-            {table for run in runs for table in run.schemas if table not in ROW_TABLES and run.has(table, column)}
+            {table for run in runs for table in run.schemas if table not in RESERVED_TABLES and run.has(table, column)}
         )
         if frames:
             raise NotFoundError(
@@ -76,6 +76,12 @@ def check_column(runs: Sequence[PinnedRun], column: str, group: str) -> None:
             {n for run in runs for t, schema in run.schemas.items() if t in ROW_TABLES for n in schema.names}
         )
         raise NotFoundError(f"{group}: there is no column {column!r}{near(column, known)}{option_like(group)}")
+    files = [run for run in runs if run.has("result_file_refs", column) and not run.has("scalars", column)]
+    others = [run for run in runs if run.has("scalars", column)]
+    if files and others:
+        raise InputError(
+            f"{group}: {column!r} is a file output of {files[0].key.path}, and a value of {others[0].key.path}: take runs of one version"
+        )
     there = [found for run in runs if (found := run.column_of(column)) is not None]
     if units := mixed_units(TableSchema((found,)) for found in there):
         (told,) = units.values()
@@ -92,8 +98,7 @@ def _way_out(dtype: pl.DataType) -> str:
 
 def near(name: str, known: Sequence[str]) -> str:
     """For a message: which name was meant by one that is not there, or which there are."""
-    found = difflib.get_close_matches(name, known, 1, 0.5)
-    return f"; did you mean {found[0]!r}?" if found else f"; there are {', '.join(known)}"
+    return meant(name, known) or (f"; there are {', '.join(known)}" if known else "; there is none")
 
 
 def numbers(values: pl.Series, dtype: np.dtype) -> np.ndarray:
@@ -102,8 +107,9 @@ def numbers(values: pl.Series, dtype: np.dtype) -> np.ndarray:
     Raises:
         InputError: the type has no place for a value: a fraction, or nothing, among whole numbers.
     """
-    if values.dtype.is_decimal() and dtype.kind in "iu" and (values == values.round(0)).all():
-        values = values.cast(pl.Int64, strict=False) if (values.abs() < 2**63).all() else values
+    if values.dtype.is_decimal() and dtype.kind in "iu":  # floats would lose digits
+        exact = values.cast(pl.Int64, strict=False)
+        values = exact if (exact == values).fill_null(False).all() else values
     if not (values.dtype.is_float() or values.dtype.is_integer()):  # truth values, decimals, nothing at all
         values = values.cast(pl.Float64)
     whole = values.to_numpy()
@@ -171,9 +177,8 @@ class Rounding:
         self._low, self._high = min(self._low, float(values.min())), max(self._high, float(values.max()))
         most = max(max(abs(self._low), abs(self._high)) * self._share, self._least)
         self._fine = most <= _ROUNDED * (self._high - self._low)
-        if (
-            not self._fine
-        ):  # those that are as they were have lost nothing: whole numbers, and what was as narrow before
+        if not self._fine:
+            # Those that are as they were have lost nothing: whole numbers, and what was as narrow before.
             whole = values.astype(np.float64)
             with np.errstate(over="ignore", invalid="ignore"):
                 self._lost = max(self._lost, float(np.abs(whole - whole.astype(self.dtype)).max()))

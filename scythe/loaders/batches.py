@@ -99,9 +99,13 @@ class Batches:
             raise ReadError(
                 f"normalize= is what stats() gave, got {type(self.normalize).__name__}: make it with scythe.Stats.from_dict"
             )
-        if self.normalize is not None and not self.normalize.groups.keys() & set(self.dataset.groups):
+        if (
+            self.normalize is not None
+            and self.normalize.groups
+            and not {*self.normalize.groups} & {*self.dataset.groups}
+        ):
             raise StateError(
-                f"normalize= has the groups {', '.join(self.normalize.groups) or 'none'}, the dataset {', '.join(self.dataset.groups)}"
+                f"normalize= has the groups {', '.join(self.normalize.groups)}, the dataset {', '.join(self.dataset.groups)}"
             )
         if self.to not in ("numpy", "torch", "jax"):
             raise ReadError(f"to={self.to!r}: batches are of 'numpy', 'torch' or 'jax'")

@@ -350,9 +350,11 @@ class Dataset:
                 before.append(share)
                 positions = positions[part_of(again(own, depth), step)]
             else:
-                if step and (farthest := max(step, key=abs)) >= len(positions):
-                    raise IndexError(f"row {farthest:,} of {len(positions):,}")
-                positions = positions[np.array(step, np.int64)]
+                at = np.array(step, np.int64)
+                beyond = at[(at >= len(positions)) | (at < -len(positions))]
+                if len(beyond):
+                    raise IndexError(f"row {beyond[0]:,} of {len(positions):,}")
+                positions = positions[at]
         return positions
 
     @cached_property

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from scythe.errors import FetchError, InputError, NotFoundError, ScytheError
-from scythe.loaders.arrays import Kept, check_column
+from scythe.loaders.arrays import Kept
 from scythe.loaders.decoding import Npy, decoded, put
 from scythe.loaders.groups import File
 from scythe.loaders.pinned import PinnedRun, Rows
@@ -26,7 +26,7 @@ from scythe.remote.packed import PREFIX
 from scythe.remote.published import published
 from scythe.remote.schemes import is_in_bucket, is_remote
 
-T = TypeVar("T")
+S, T = TypeVar("S"), TypeVar("T")
 
 #: A bucket is waited for, a disk is not.
 _REMOTE_THREADS = 64
@@ -51,10 +51,11 @@ class Files:
     _shards: dict[int, Shard] = field(init=False, default_factory=dict[int, Shard], repr=False)
 
     def __post_init__(self) -> None:
-        check_column(self.runs, self.group.column, self.name)
         places, found = [np.empty(0, np.int64)], [pl.Series("uri", [], pl.String)]
         for i, run in enumerate(self.runs):
             where, at = self.rows.of(i)
+            if not len(where) and len(self.rows):  # none of its rows is drawn
+                continue
             there = run.column_of(self.group.column)
             if there is not None and not there.kind.is_file:
                 column = repr(self.group.column)
@@ -62,7 +63,7 @@ class Files:
                     f"{self.name}: {column} of {run.key.path} is no file: leave File() off, {self.name}={column}"
                 )
             values = run.column(self.group.column)
-            if values is None:  # none of its rows is among those that are drawn
+            if values is None:
                 continue
             places.append(where)
             found.append(values[at].alias("uri"))
@@ -138,15 +139,11 @@ class Files:
     def take(self, rows: np.ndarray) -> Any:
         """The arrays of these rows, as one; a list where they may differ in shape."""
         at = np.asarray(rows, np.int64)
-        known = vars(self).get("_kept")
-        if isinstance(known, Kept) and not len(known.lacking(at)):
-            return known.take(at, partial(self._arrays, {}))
-        check_fork()
+        if len(self._lacking(at)):
+            check_fork()
         held = self.ready(at)  # before the first file of all is waited for
         if self.as_list:
-            with self._lock:
-                pool = self._pool
-            return list(pool.map(self._alike, at.tolist()))
+            return self._at_once(self._alike, at.tolist())
         if not len(at):
             return np.empty((0, *(self.shape or ())), self.dtype)
         with self._lock:  # the first threads would have one each
@@ -162,7 +159,7 @@ class Files:
         on_disk = [shard for shard in shards if isinstance(shard, OnDisk)]
         others: list[int] = []  # the places of those that are not alike
         if form is None:
-            self._at_once(self._decoded(out, at), len(at))
+            self._at_once(self._decoded(out, at), _parts(len(at)))
         elif len(on_disk) == len(at):
             self._copied(form, out, at, on_disk, others)
         elif len(paths := [path for row in at.tolist() if (path := self._paths[row]) is not None]) == len(at):
@@ -170,7 +167,7 @@ class Files:
         elif None not in shards:  # they are fetched by threads of their own
             self._straight(form, out, at, shards, held, others)(range(len(at)))
         else:
-            self._at_once(self._straight(form, out, at, shards, held, others), len(at))
+            self._at_once(self._straight(form, out, at, shards, held, others), _parts(len(at)))
         if out.dtype != self.dtype:
             out[others] = 0
             raw, out = out, np.empty(out.shape, self.dtype)
@@ -180,11 +177,16 @@ class Files:
             self._into(int(at[i]), out[i : i + 1])
         return out
 
-    def _at_once(self, read: Callable[[Iterable[int]], None], count: int) -> None:
-        """Reads all places by many threads."""
+    def _lacking(self, rows: np.ndarray) -> np.ndarray:
+        """The rows among some that are not in memory."""
+        kept = vars(self).get("_kept")  # without reading the first file of all
+        return kept.lacking(rows) if isinstance(kept, Kept) else rows
+
+    def _at_once(self, read: Callable[[S], T], parts: Iterable[S]) -> list[T]:
+        """What many threads give."""
         with self._lock:
             pool = self._pool
-        list(pool.map(read, np.array_split(np.arange(count), min(count, _REMOTE_THREADS))))
+        return list(pool.map(read, parts))
 
     def _shards_of(self, at: np.ndarray) -> list[Shard | None]:
         """The shard that each row lies in; None of one in a file of its own."""
@@ -349,9 +351,7 @@ class Files:
         packs = self.packs
         if packs is None or self.is_local:
             return {}
-        if isinstance(kept := vars(self).get("_kept"), Kept):  # not before the first file has been read
-            rows = kept.lacking(rows)
-        blocks = packs.blocks_of(rows)
+        blocks = packs.blocks_of(self._lacking(rows))
         shards = np.searchsorted(packs.begins, blocks, "right") - 1
         return {
             number: self._shard(number).ready((blocks[shards == number] - packs.begins[number]).tolist())
@@ -386,6 +386,11 @@ class Files:
     def _called(self, row: int) -> str:
         run = self.runs[self.rows.run[row]]
         return f"input {run.sort_index[self.rows.at[row]]} of {run.key.path}"
+
+
+def _parts(count: int) -> list[np.ndarray]:
+    """Places, parted among many threads."""
+    return np.array_split(np.arange(count), min(count, _REMOTE_THREADS))
 
 
 __all__ = ["Files"]

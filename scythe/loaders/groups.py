@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from scythe.errors import ReadError
+from scythe.names import meant
 
 #: What `dataset` takes beside groups.
 _OPTIONS = ("version", "run", "where", "dtype", "missing", "collate")
@@ -100,8 +100,8 @@ def group_of(name: str, given: Any) -> Group:
 
 def option_like(name: str) -> str:
     """For a message: the option of `dataset` that was meant by a group's name, empty where none is like it."""
-    found = difflib.get_close_matches(name, _OPTIONS, 1, 0.75)
-    return f"; or did you mean the option {found[0]}=?" if found and name not in _OPTIONS else ""
+    told = meant(name, _OPTIONS)
+    return f"; or is {name}= an option?{told}" if told else ""
 
 
 def _once(name: str, columns: Sequence[str]) -> tuple[str, ...]:

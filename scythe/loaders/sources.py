@@ -25,7 +25,8 @@ from scythe.loaders.arrays import (
 )
 from scythe.loaders.files import Files
 from scythe.loaders.groups import Columns, File, Frame, Group
-from scythe.loaders.pinned import ROW_TABLES, PinnedRun, Rows
+from scythe.loaders.pinned import PinnedRun, Rows
+from scythe.names import RESERVED_TABLES
 from scythe.reader.many_runs import PARTITION_COLUMNS, partition_of
 from scythe_catalog.schema import TableSchema, clashes
 
@@ -180,11 +181,10 @@ def load(
     columns = {n: g for n, g in groups.items() if isinstance(g, Columns)}
     filling = {name: _Filling.of(name, group, runs, total, dtype) for name, group in columns.items()}
     needed = [(name, column) for name, group in columns.items() for column in group.names]
-    needed += [
-        (name, g.column)
-        for name, g in groups.items()
-        if isinstance(g, File) and any(r.table_of(g.column) for r in runs)
-    ]
+    for name, group in groups.items():
+        if isinstance(group, File):
+            check_column(runs, group.column, name)
+            needed.append((name, group.column))
     rows, done = Rows(np.empty(total, np.int32), np.empty(total, np.int64)), 0
     taken, before = _taken(runs, where) if where is not None else None, 0
     for i, run in enumerate(runs):
@@ -355,7 +355,7 @@ def _frame(name: str, group: Frame, runs: Sequence[PinnedRun], rows: Rows, dtype
 
 def _there(run: PinnedRun, group: Frame) -> Sequence[str]:
     if group.table not in run.schemas:
-        frames = sorted(table for table in run.schemas if table not in ROW_TABLES)
+        frames = sorted(table for table in run.schemas if table not in RESERVED_TABLES)
         raise NotFoundError(f"{run.key.path} has no dataframe {group.table!r}{near(group.table, frames)}")
     known = run.schemas[group.table].names
     for column in group.columns:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
@@ -28,7 +27,7 @@ from scythe.names import TableName
 from scythe.reader.distinct import newest_rows
 from scythe.reader.many_runs import finished_runs, is_all, scan_many, wanted_runs
 from scythe.reader.one_run import chosen, one_run, scan_run
-from scythe.record.find import name_of
+from scythe.record.find import name_of, reserved
 from scythe.record.generations import catalog_of
 from scythe.record.manifest import renames_now
 from scythe.record.versions import SemVer
@@ -100,7 +99,7 @@ def read(
                 raise RunDamaged(f"{what}. A file of a run is gone: `scythe runs` tells which are damaged") from error
             raise StorageError(what) from error
 
-    return _beside_deletions(collected)
+    return _beside_deletions(experiment, collected)
 
 
 def scan(
@@ -145,20 +144,25 @@ def scan(
         [(4.0, 20.0), (8.0, 10.0)]
     """
     return _beside_deletions(
-        lambda: _scan(experiment, version, table, run, columns, ids, distinct=distinct, in_order=False)
+        experiment, lambda: _scan(experiment, version, table, run, columns, ids, distinct=distinct, in_order=False)
     )
 
 
-def _beside_deletions(look: Callable[[], T]) -> T:
+def _beside_deletions(experiment: Named, look: Callable[[], T]) -> T:
     """What a look gives; anew where a run seemed damaged, as one does that is deleted while it is looked at.
 
     Raises:
-        RunDamaged: it is still damaged.
+        RunDamaged: one still does, and none was deleted since the look before.
     """
-    for _ in range(2):
-        with contextlib.suppress(RunDamaged):
+    known: object = None
+    while True:
+        try:
             return look()
-    return look()
+        except RunDamaged:
+            deleted = reserved(storage(), name_of(experiment)).deleted
+            if deleted == known:
+                raise
+            known = deleted
 
 
 def _scan(

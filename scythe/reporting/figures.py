@@ -298,7 +298,7 @@ def _year_ticks(axis: Any, low: float, high: float, most: int) -> None:
 
     year = 365.2425  # days since 1970, as the scale
     values = ticker.MaxNLocator(most, integer=True).tick_values(low / year + 1970, high / year + 1970)
-    years = [int(v) for v in values if v >= 1 and v == round(v)]
+    years = [int(v) for v in values if v >= 1]
     places = {(y - 1970) * year: f"{y}" for y in years if low <= (y - 1970) * year <= high}
     if len(places) < 2:
         places = {value: shown(value, "time") for value in (low, high)}

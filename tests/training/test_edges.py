@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from pydantic import Field
+from pydantic import Field, create_model
 
 import scythe
 from scythe.allocate import BaseExperiment
@@ -34,6 +34,10 @@ class Found(ExperimentOutputSpec):
 
 class WithFile(ExperimentOutputSpec):
     file: FileReference
+
+
+class Text(ExperimentOutputSpec):
+    file: str
 
 
 def ran(function: Callable[..., Any], frame: pl.DataFrame) -> None:
@@ -178,6 +182,43 @@ def test_statistics_of_other_groups_are_refused(root: Path) -> None:
         ds.batches(2, normalize=other)
 
 
+def test_a_dataset_of_files_alone_has_no_statistics_and_is_not_normalized(root: Path) -> None:
+    of_arrays(np.array([1.0, 2.0]))
+    ds = scythe.dataset("case", y=scythe.File("file"))
+    assert ds.batches(1, normalize=ds.stats()).at(0)[0]["y"].tolist() == [[1.0, 2.0]]
+
+
+def test_a_column_that_is_a_file_output_of_one_version_and_a_value_of_another_is_refused(root: Path) -> None:
+    def case(spec: Case) -> Text:
+        return Text(file="none")
+
+    ran(case, pl.DataFrame({"x": [7]}))
+    del ExperimentRegistry._experiments["case"]
+    of_arrays(np.array([1.0, 2.0]))
+    for missing in ("raise", "drop"):
+        told = r"y: 'file' is a file output of case/v2.*, and a value of case/v1.*: take runs of one version"
+        with pytest.raises(InputError, match=told):
+            scythe.dataset("case", "all", y=scythe.File("file"), missing=missing).shapes["y"]
+    assert values() == [[1.0, 2.0]]
+
+
+def test_an_input_that_was_a_text_before_it_was_a_file_is_read_where_it_is_one(root: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.array([1.0, 2.0]))
+    for kind, value in ((str, "none"), (FileReference, str(tmp_path / "a.npy"))):
+        model = create_model("Case", __base__=ExperimentInputSpec, x=int, given=kind)
+
+        def case(spec: Any) -> Found:
+            return Found()
+
+        case.__annotations__ = {"spec": model, "return": Found}
+        ExperimentRegistry.Register(name="case")(case)
+        BaseExperiment("case").allocate(pl.DataFrame({"x": [len(value)], "given": [value]}), "auto", engine="inline")
+    batches = scythe.dataset("case", "all", y=scythe.File("given"), where=pl.col("x") > 4).batches(1)
+    assert batches.at(0)[0]["y"].tolist() == [[1.0, 2.0]]
+    with pytest.raises(InputError, match=r"'given' of case/v1.* is no file: leave File\(\) off, y='given'"):
+        scythe.dataset("case", "all", y=scythe.File("given")).shapes["y"]
+
+
 def test_infinite_values_have_no_statistics(root: Path) -> None:
     def case(spec: Case) -> Found:
         return Found(y=float("inf") if spec.x else 1.0)
@@ -205,6 +246,15 @@ def test_whole_decimals_are_whole_numbers_to_their_last_digit(root: Path) -> Non
     of_rows(case, x=range(3))
     batch = scythe.dataset("case", y="exact", dtype="int64").batches(3, shuffle=False).at(0)[0]
     assert batch["y"].tolist() == [2**53, 2**53 + 1, 2**53 + 2]
+
+
+def test_decimals_that_are_too_large_for_whole_numbers_are_refused(root: Path) -> None:
+    def case(spec: Case) -> Found:
+        return Found(exact=Decimal(2**63 + 1))
+
+    of_rows(case, x=range(3))
+    with pytest.raises(InputError, match="'exact' has values that int64 does not hold"):
+        scythe.dataset("case", y="exact", dtype="int64").shapes["y"]
 
 
 def test_what_a_dataframe_has_of_rows_that_are_not_drawn_does_not_matter(root: Path) -> None:
@@ -237,8 +287,10 @@ def test_numbers_of_numpy_are_numbers(root: Path) -> None:
         ds.batches(4, seed=2**64)
     with pytest.raises(StateError, match="this is no state"):
         ds.batches(4, seed=3).resume({**state, "rows": "many"})
-    with pytest.raises(IndexError, match="row 9 of 9"):
-        len(ds[[3, 9]])
+    for wrong in (9, -10):
+        with pytest.raises(IndexError, match=f"row {wrong} of 9"):
+            len(ds[[3, wrong]])
+    assert [int(row["x"]) for row in (ds[[-9, 8]][0], ds[[-9, 8]][1])] == [0, 8]
 
 
 def test_a_copy_of_a_part_is_split_as_its_source(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
