@@ -26,7 +26,8 @@ from scythe.remote.packed import PREFIX
 from scythe.remote.published import published
 from scythe.remote.schemes import is_in_bucket, is_remote
 
-S, T = TypeVar("S"), TypeVar("T")
+S = TypeVar("S")
+T = TypeVar("T")
 
 #: A bucket is waited for, a disk is not.
 _REMOTE_THREADS = 64
