@@ -616,6 +616,8 @@ def allocate():
 GUARD = """
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # which whoever has started the tests may ignore, as nohup does
+        signal.signal(number, signal.SIG_DFL)
 """
 WAITS = f"{DEFINITIONS}{GUARD}    run, ref = allocate()\n    ref.result()\n"
 WAITS_WITH_POLARS = (
