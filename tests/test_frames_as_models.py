@@ -1,12 +1,14 @@
 """`allocate(frame)` is `allocate(models)` of the same values: for every kind, over every library and its dtypes."""
 
+import copy
 import datetime as dt
 import enum
+import functools
 import uuid
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -25,10 +27,11 @@ from pydantic import (
     Field,
     RootModel,
     ValidationError,
+    computed_field,
     create_model,
 )
 
-from scythe import ExperimentInputSpec, ExperimentOutputSpec
+from scythe import ExperimentInputSpec, ExperimentOutputSpec, FileReference
 from scythe.allocate.inputs import prepare_inputs
 from scythe.define.experiment import ExperimentOptions, define
 from scythe.errors import ScytheError
@@ -193,16 +196,21 @@ def test_a_frame_gives_what_models_of_its_values_give(kind: str, make: Any, data
     _compare(kind, data.draw(st.lists(KINDS[kind][1], min_size=1, max_size=4)), make)
 
 
-def _table_of(kind: Any, values: pl.Series | pa.ChunkedArray | pa.Array) -> list[Any]:
-    """What `allocate` makes of a column of these values for a field of this type."""
+def _prepared_of(kind: Any, specs: Any) -> list[Any]:
+    """What `allocate` makes of the values of a field of this type."""
     model: Any = create_model("In", __base__=ExperimentInputSpec, x=(kind, ...))
 
     def f(spec: Any) -> Any: ...
 
     f.__annotations__ = {"spec": model, "return": Out}
-    frame = pl.DataFrame({"x": values}) if isinstance(values, pl.Series) else pa.table({"x": values})
     experiment = define(f, "f", ExperimentOptions())
-    return prepare_inputs(frame, experiment, overwrite_sort_index=True).table.column("x").to_pylist()
+    return prepare_inputs(specs, experiment, overwrite_sort_index=True).table.column("x").to_pylist()
+
+
+def _table_of(kind: Any, values: pl.Series | pa.ChunkedArray | pa.Array) -> list[Any]:
+    """What `allocate` makes of a column of these values for a field of this type."""
+    frame = pl.DataFrame({"x": values}) if isinstance(values, pl.Series) else pa.table({"x": values})
+    return _prepared_of(kind, frame)
 
 
 @given(st.permutations(["item_0", "item_1", "item_2"]), st.lists(FLOATS, min_size=3, max_size=3))
@@ -251,3 +259,66 @@ def test_a_whole_number_that_no_float_is_is_refused_wherever_it_stands(value: An
     for column in (pl.Series([value], strict=False), pa.array([value])):
         with pytest.raises(ScytheError, match="the integer 9007199254740993 has no exact 64-bit float"):
             _table_of(kind, column)
+
+
+# --- names within nested values -----------------------------------------------------------------------
+
+
+class Panel(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+    width: float = 1.0
+
+
+class House(BaseModel):
+    pane: Pane = Pane(u=1)
+    panes: list[Pane] = []
+    by_side: dict[str, Pane] = {}
+    share: Share = Share()
+    panel: Panel = Panel()
+
+    @computed_field
+    @property
+    def area(self) -> float:
+        return 1.0
+
+
+PANE = {"u": 1.0, "note": "n"}
+HOUSE = {"pane": PANE, "panes": [PANE, PANE], "by_side": {"north": PANE}, "share": {"SHARE": 5.0, "fuel": "gas"}, "panel": {"width": 2.0}}  # fmt: skip
+#: Where a name may be misspelt, and what the message calls the place.
+PLACES: dict[str, tuple[list[Any], str]] = {
+    "a model": (["pane"], "x.pane"),
+    "a list": (["panes", 1], "x.panes"),
+    "a map": (["by_side", "north"], "x.by_side.north"),
+    "aliases": (["share"], "x.share"),
+    "the field itself": ([], "x"),
+}
+MADE = [*LIBRARIES, lambda rows: rows]
+
+
+@pytest.mark.parametrize("make", MADE, ids=lambda f: f.__name__.strip("_"))
+@pytest.mark.parametrize("place", PLACES)
+def test_a_name_within_a_value_that_no_field_takes_is_refused(place: str, make: Any) -> None:
+    path, shown = PLACES[place]
+    value = copy.deepcopy(HOUSE)
+    functools.reduce(lambda at, step: at[step], path, cast(Any, value))["nte"] = 1.0
+    with pytest.raises(ScytheError, match=rf"{shown}\.nte: is not a field of (Pane|Share|House)"):
+        _prepared_of(House, make([{"x": HOUSE}, {"x": value}]))
+
+
+@pytest.mark.parametrize("make", MADE, ids=lambda f: f.__name__.strip("_"))
+def test_names_that_are_taken_or_passed_over_on_purpose_are_not(make: Any) -> None:
+    value = HOUSE | {"area": 1.0, "panel": {"width": 2.0, "colour": "red"}}
+    found = _prepared_of(House, make([{"x": value}]))[0]
+    assert (found["panel"], found["share"]) == ({"width": 2.0}, {"share": 0.05, "fuel": "gas"})
+
+
+def test_the_rows_that_have_a_misspelt_name_are_named_and_the_nearest_field() -> None:
+    rows = [{"x": PANE}, {"x": {"u": 1.0, "note_": "n"}}, {"x": PANE}, {"x": {"u": 1.0, "note_": "m"}}]
+    with pytest.raises(ScytheError, match=r"x\.note_: is not a field of Pane; did you mean 'note'\? \(2 rows: 1, 3\)"):
+        _prepared_of(Pane, rows)
+
+
+@pytest.mark.parametrize("kind", [FileReference, Pane, int, list[int], Fuel, int | float], ids=str)
+def test_none_where_a_value_must_be_is_one_problem_in_dicts_too(kind: Any) -> None:
+    with pytest.raises(ScytheError, match=r"1 problem with the values\n  x: must not be null \(1 row: 0\)$"):
+        _prepared_of(kind, [{"x": None}])

@@ -8,6 +8,7 @@ import hashlib
 import math
 import re
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -274,11 +275,58 @@ def test_ends_and_multiples_are_kept_as_the_model_has_them(method: Any, n: int, 
         (lambda: scythe.sample(Edges, 9, seed=-1, **REST), "seed=-1: give a whole number"),
         (lambda: scythe.sample(Edges, 9, skip=2.0, **REST), "skip=2.0: give a whole number"),
         (lambda: scythe.sample(Edges, 9, "halton", skip=2**40, **REST), r"a sequence has 2\*\*30 rows"),
+        (lambda: scythe.sample(Edges, 2**40, "random", **REST), r"n=1099511627776, skip=0: a sample has 2\*\*30 rows"),
+        (
+            lambda: scythe.sample(Angles, 1000, "grid"),
+            r"a grid of 1,000,000,000 rows, 1000 \(a\) \* 1000 \(b\).*or draw",
+        ),
+        (lambda: scythe.sample(Angles, 9, constraint="a > 3"), "constraint='a > 3': give a Polars expression"),  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+        (lambda: scythe.sample(Value, 9), "Value is an output model"),
+        (lambda: scythe.sample(Priced, 9, price=0.001), "Priced.price: "),
+        (lambda: scythe.sample(Priced, 9, step=Decimal("0.01")), "is no multiple of 0.05"),
+        (lambda: scythe.sample(Priced, 9, step=scipy.stats.norm()), "multiples of a number alone"),
     ],
 )
 def test_what_would_be_drawn_wrongly_is_refused(draw: Any, said: str) -> None:
     with pytest.raises(InputError, match=f"(?s){said}"):
         draw()
+
+
+class Priced(ExperimentInputSpec):
+    price: Decimal = Field(ge=0, le=10, max_digits=6, decimal_places=2)
+    share: Decimal | None = Field(None, gt=0, lt=1, max_digits=6, decimal_places=1)
+    step: Decimal = Field(ge=0, le=1, max_digits=10, decimal_places=3, multiple_of=Decimal("0.05"))
+    wide: Decimal = Field(ge=-(10**17), le=10**17, max_digits=38, decimal_places=18)
+    least: Decimal = Field(Decimal(5), ge=0.1, max_digits=10, decimal_places=3)
+
+
+@given(st.sampled_from(DRAWN), st.integers(1, 60), st.integers(0, 99))
+def test_decimals_are_drawn_as_the_model_has_them(method: Any, n: int, seed: int) -> None:
+    specs = scythe.sample(Priced, n, method, seed=seed)
+    for row in specs.to_dicts():
+        Priced.model_validate(row)
+    assert specs["wide"].n_unique() == n
+    assert specs["share"].null_count() == 0
+    assert specs["least"].unique().to_list() == [Decimal(5)]
+
+
+def test_all_decimals_within_the_bounds_are_drawn() -> None:
+    specs = scythe.sample(Priced, 20_000)
+    assert specs["price"].n_unique() == 1001
+    assert (specs["price"].min(), specs["price"].max()) == (Decimal(0), Decimal(10))
+    assert [*map(str, specs["share"].unique().sort())] == [f"0.{i}" for i in range(1, 10)]
+    assert [*map(str, specs["step"].unique().sort())] == [f"{i * 0.05:.3f}" for i in range(21)]
+
+
+def test_what_is_said_of_decimals() -> None:
+    told = {"price": (1, 2.5), "share": [0.3, Decimal("0.5")], "least": scipy.stats.norm(0, 1), "wide": 1}
+    specs = scythe.sample(Priced, 2000, **told)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    assert (specs["price"].min(), specs["price"].max()) == (1, Decimal("2.50"))
+    assert {*map(str, specs["share"])} == {"0.3", "0.5"}
+    assert specs["least"].min() >= Decimal("0.100")  # pyright: ignore[reportOptionalOperand, reportOperatorIssue]
+    assert float(specs["least"].median()) == pytest.approx(scipy.stats.truncnorm(0.1, math.inf).median(), abs=0.01)  # pyright: ignore[reportArgumentType]
+    grid = scythe.sample(Priced, 3, "grid", share=0.5, wide=1, step=(0, 0.1))
+    assert sorted({*map(str, grid["price"])}) == ["0.00", "10.00", "5.00"]
 
 
 # --- what a run says of it ----------------------------------------------------------------------------------

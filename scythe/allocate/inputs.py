@@ -200,7 +200,9 @@ def _files(table: pa.Table, fields: tuple[str, ...]) -> tuple[dict[str, dict[str
             problem = _unreadable(path)
             if problem:
                 raise InputError(
-                    f"{name}: the file {text!r} {problem} ({rows_with(column, text)}); relative paths start at {Path.cwd()}"
+                    f"{name}: the file {text!r} {problem} ({rows_with(column, text)}); "
+                    + ("an empty text is the working folder, " if text == "." else "relative paths start at ")
+                    + str(Path.cwd())
                 )
             local[name][text] = path
     return local, remote

@@ -57,12 +57,16 @@ class Range:
 
 @dataclass(frozen=True)
 class Whole:
-    """`low`, `low + step`, ... up to `high`: whole numbers, or dates and times by their storage in whole units."""
+    """`low`, `low + step`, ... up to `high`: whole numbers, or by their storage in whole units dates, times and decimals.
+
+    Of decimals the unit is one at `places` digits behind the point.
+    """
 
     low: int
     high: int
     kind: Kind
     step: int = 1
+    places: int = 0
 
     @property
     def count(self) -> int:
@@ -84,11 +88,19 @@ class Whole:
         storage = self.kind.storage
         if pa.types.is_date32(storage):
             return pa.array(values.astype(np.int32)).cast(storage)
+        if pa.types.is_decimal(storage):
+            return _decimals(values, self.places).cast(storage)
         return pa.array(values).cast(storage)
 
     @property
     def varies(self) -> bool:
         return self.count > 1
+
+
+def _decimals(units: np.ndarray, places: int) -> pa.Array:
+    """Decimals of so many units of 64 bits: https://arrow.apache.org/docs/format/Columnar.html, integers of 128 bits, the low half first."""
+    halves = np.stack([units, units >> 63], axis=1)
+    return pa.Array.from_buffers(pa.decimal128(38, places), len(units), [None, pa.py_buffer(halves)])
 
 
 @dataclass(frozen=True)
@@ -121,7 +133,7 @@ class Distributed:
     def at(self, u: np.ndarray) -> pa.Array:
         first, last = (float(self.distribution.cdf(end)) for end in self._ends)
         values = np.asarray(self.distribution.ppf(first + u * (last - first)), dtype=float)
-        values = np.clip(np.round(values) if self._whole else values, self.low, self.high)
+        values = np.clip(np.round(values, self._digits) if self._digits is not None else values, self.low, self.high)
         if self._whole and np.abs(values).max(initial=0) > MOST_WHOLE:
             raise InputError(
                 "a distribution gives whole numbers beyond 2**53, which are no longer exact: give the field bounds"
@@ -147,6 +159,12 @@ class Distributed:
     @property
     def _whole(self) -> bool:
         return pa.types.is_integer(self.kind.storage)
+
+    @property
+    def _digits(self) -> int | None:
+        """How many there are behind the point; None where any number will do."""
+        storage = self.kind.storage
+        return 0 if self._whole else storage.scale if pa.types.is_decimal(storage) else None
 
     @property
     def varies(self) -> bool:

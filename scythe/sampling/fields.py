@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any, get_args
 
 import numpy as np
@@ -11,9 +13,10 @@ import pyarrow as pa
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from scythe.base import ExperimentOutputSpec
 from scythe.errors import DataError, InputError
 from scythe.names import ID_LEVELS
-from scythe.sampling.domains import Choice, Distributed, Domain, Range, Whole
+from scythe.sampling.domains import MOST_WHOLE, Choice, Distributed, Domain, Range, Whole
 from scythe_catalog.schema import Column, TableSchema, check_bounds, compile_model
 from scythe_catalog.schema.kinds import Category, Int, Kind
 
@@ -31,6 +34,8 @@ def domains_of(model: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Do
     """
     if not (isinstance(model, type) and issubclass(model, BaseModel)):  # pyright: ignore[reportUnnecessaryIsInstance] - a user may give anything
         raise InputError(f"scythe.sample takes an input model, such as BuildingInput, not {model!r}")
+    if issubclass(model, ExperimentOutputSpec):
+        raise InputError(f"{model.__name__} is an output model, whose values the function gives: give the input model")
     compiled = compile_model(model)
     columns = {column.name: column for column in compiled.fields if column.name not in ID_LEVELS}
     unknown = [name for name in given if name not in columns]
@@ -92,7 +97,7 @@ def _choices(kind: Kind) -> pa.Array | None:
 def _ends(column: Column) -> tuple[Any, Any] | None:
     """The lowest and the highest value that the bounds allow, None for an end that there is not; None where it has no order."""
     storage = column.kind.storage
-    if not (pa.types.is_float64(storage) or _is_whole(storage)):
+    if not (pa.types.is_float64(storage) or _is_whole(storage) or pa.types.is_decimal(storage)):
         return None
     low = high = None
     for rule in _ENDS:
@@ -112,6 +117,8 @@ def _bound(column: Column, rule: str) -> Any:
     if pa.types.is_float64(storage):
         value = float(bound)
         return math.nextafter(value, math.inf if rule == "gt" else -math.inf) if rule in ("gt", "lt") else value
+    if pa.types.is_decimal(storage):
+        return _FIRST_UNIT[rule](_units(bound, storage.scale))
     if isinstance(bound, float):
         value = math.ceil(bound) if rule in ("ge", "gt") else math.floor(bound)
         open_end = rule in ("gt", "lt") and bound.is_integer()
@@ -121,14 +128,30 @@ def _bound(column: Column, rule: str) -> Any:
     return value + (1 if rule == "gt" else -1) * open_end
 
 
+#: The first whole number of units that keeps a bound.
+_FIRST_UNIT: dict[str, Callable[[Fraction], int]] = {
+    "ge": math.ceil,
+    "gt": lambda units: math.floor(units) + 1,
+    "le": math.floor,
+    "lt": lambda units: math.ceil(units) - 1,
+}
+
+
+def _units(number: Any, places: int) -> Fraction:
+    """How many units of so many digits behind the point a number is; a float is what it is written as, as Pydantic takes it."""
+    return Fraction(str(number)) * 10**places
+
+
 def _is_whole(storage: pa.DataType) -> bool:
     t = pa.types
     return t.is_integer(storage) or t.is_date32(storage) or t.is_timestamp(storage) or t.is_time64(storage)
 
 
 def _plain(array: pa.Array) -> list[Any]:
-    """Numbers, dates and times as the numbers that they are stored as."""
+    """Numbers, dates, times and decimals as the numbers that they are stored as."""
     storage = array.type
+    if pa.types.is_decimal(storage):
+        return [None if value is None else int(_units(value, storage.scale)) for value in array.to_pylist()]
     if pa.types.is_date32(storage):
         array = array.cast(pa.int32())
     elif not (pa.types.is_floating(storage) or pa.types.is_integer(storage)):
@@ -140,6 +163,8 @@ def _between(model: type[BaseModel], column: Column, low: Any, high: Any) -> Dom
     multiple = _multiple(model.model_fields[column.name])
     if low > high:
         raise InputError(f"{model.__name__}.{column.name}: its bounds leave no value")
+    if pa.types.is_decimal(column.kind.storage):
+        return _decimals_between(model, column, low, high, multiple)
     if not pa.types.is_float64(column.kind.storage):
         step, low, high = int(multiple) if multiple else 1, max(low, -(2**63)), min(high, 2**63 - 1)
         first = -(-low // step) * step
@@ -162,9 +187,30 @@ def _between(model: type[BaseModel], column: Column, low: Any, high: Any) -> Dom
     return Range(float(low), float(high), column.kind)
 
 
+def _decimals_between(model: type[BaseModel], column: Column, low: int, high: int, multiple: Any) -> Domain:
+    """Decimals between two numbers of units. Of a range with more of them than a float tells apart, fewer digits are drawn."""
+    places = column.kind.storage.scale
+    step = _units(multiple, places) if multiple else Fraction(1)
+    if step.denominator != 1:
+        raise InputError(
+            f"{model.__name__}.{column.name} takes multiples of {multiple}, which has more than its {places} digits behind the point"
+        )
+    first, last = -(-low // int(step)) * int(step), high
+    if first > last:
+        raise InputError(f"{model.__name__}.{column.name}: there is no multiple of {multiple} within its bounds")
+    while places and step == 1 and (last - first >= MOST_WHOLE or max(abs(first), abs(last)) >= _MOST_COUNT):
+        first, last, places = -(-first // 10), last // 10, places - 1
+    if first > last or (last - first) // int(step) >= _MOST_COUNT or max(abs(first), abs(last)) >= _MOST_COUNT:
+        raise InputError(
+            f"{model.__name__}.{column.name}: its bounds are too wide to draw from: narrow it, {column.name}=(low, high)"
+        )
+    return Whole(first, last, column.kind, int(step), places)
+
+
 def _distributed(model: type[BaseModel], column: Column, told: Any) -> Domain:
-    ends = _ends(column)
-    if ends is None or not (pa.types.is_float64(column.kind.storage) or pa.types.is_integer(column.kind.storage)):
+    ends, storage = _ends(column), column.kind.storage
+    decimal = pa.types.is_decimal(storage)
+    if ends is None or not (decimal or pa.types.is_float64(storage) or pa.types.is_integer(storage)):
         raise InputError(
             f"{model.__name__}.{column.name} is a {column.kind.describe()}, which has no distribution: give a list of choices"
         )
@@ -172,6 +218,8 @@ def _distributed(model: type[BaseModel], column: Column, told: Any) -> Domain:
         raise InputError(
             f"{model.__name__}.{column.name} takes multiples of a number alone, which no distribution gives: give a list of choices"
         )
+    if decimal:
+        ends = tuple(None if end is None else end / 10**storage.scale for end in ends)
     low, high = (given if given is not None else end for given, end in zip(ends, told.support(), strict=True))
     found = Distributed(told, low, high, column.kind)
     if not found.mass > 0:
@@ -187,10 +235,16 @@ def _multiple(field: FieldInfo) -> Any:
     while waiting:
         one = waiting.pop()
         found = getattr(one, "multiple_of", None)
-        if isinstance(found, int | float):
+        if isinstance(found, int | float | Decimal):
             return found
         waiting += [*get_args(one), *(getattr(one, "metadata", None) or ())]
     return None
+
+
+def _is_multiple(value: Any, multiple: Any) -> bool:
+    if isinstance(value, Decimal):
+        return (Fraction(str(value)) / Fraction(str(multiple))).denominator == 1
+    return abs(value / multiple - round(value / multiple)) <= _CLOSE
 
 
 def _stored(model: type[BaseModel], column: Column, values: list[Any], *, ends: bool = False) -> pa.Array:
@@ -199,11 +253,13 @@ def _stored(model: type[BaseModel], column: Column, values: list[Any], *, ends: 
     try:
         if nulls and not column.nullable:
             raise ValueError("None is not one of its values")
+        if pa.types.is_decimal(column.kind.storage):  # as Pydantic takes a number
+            values = [Decimal(str(v)) if type(v) in (int, float) else v for v in values]
         array = column.kind.array(values)
         check_bounds(pa.table({column.name: array}), TableSchema((column,)), what=model.__name__)
         multiple = None if ends or column.name not in model.model_fields else _multiple(model.model_fields[column.name])
         for value in values if multiple else ():
-            if value is not None and abs(value / multiple - round(value / multiple)) > _CLOSE:
+            if value is not None and not _is_multiple(value, multiple):
                 raise ValueError(f"{value!r} is no multiple of {multiple}")
     except (ValueError, TypeError, OverflowError, pa.ArrowException, DataError) as error:
         raise InputError(f"{model.__name__}.{column.name}: {error}") from None

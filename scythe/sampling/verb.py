@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, cast
 
@@ -21,6 +22,8 @@ from scythe_catalog.schema import compile_model
 
 _BLOCK = 1 << 20
 _MOST = 1 << 30
+#: Combinations are told apart by places of eight bytes, a field and a row.
+_MOST_OF_GRID = 100_000_000
 #: A constraint that keeps fewer than this share of so many points keeps next to none.
 _FEWEST, _TRIED = 1e-4, 1_000_000
 
@@ -40,7 +43,7 @@ def sample(
 ) -> pl.DataFrame:
     """Inputs of a model as a table, drawn from the bounds and choices that its fields declare.
 
-    A field that declares both ends (`Field(ge=0, le=10)`, of numbers, dates and times), or choices (Literal, Enum, bool), varies over all of
+    A field that declares both ends (`Field(ge=0, le=10)`, of numbers, decimals, dates and times), or choices (Literal, Enum, bool), varies over all of
     them; any other stays at its default. Each field may be told more of by its name: `r_value=(1, 3)` narrows, `site=["Boston", "Oslo"]`
     chooses, `setpoint=20` fixes, `r_value=scipy.stats.lognorm(0.5)` distributes, within the bounds that the field declares.
 
@@ -115,8 +118,14 @@ def _check(method: str, n: object, skip: int, constraint: object) -> None:
         )
     if skip and method not in SEQUENCES:
         raise InputError(f"skip={skip}: {method!r} has no next row; take another seed, or sobol or halton")
-    if method in SEQUENCES and skip + cast(int, n) > _MOST:
-        raise InputError(f"n={n!r}, skip={skip}: a sequence has 2**30 rows")
+    if method != "grid" and skip + cast(int, n) > _MOST:
+        raise InputError(
+            f"n={n!r}, skip={skip}: {'a sequence' if method in SEQUENCES else 'a sample'} has 2**30 rows at most"
+        )
+    if constraint is not None and not isinstance(constraint, pl.Expr):
+        raise InputError(
+            f'constraint={constraint!r}: give a Polars expression of the fields, such as pl.col("r_value") < 6'
+        )
     if constraint is not None and method in plans.PLANS:
         raise InputError(f"{method!r} is a plan of which no row may be left out: narrow the fields instead")
 
@@ -153,6 +162,13 @@ class _Frames:
             name: domain.levels(n.get(name, 1) if isinstance(n, Mapping) else n)
             for name, domain in self._domains.items()
         }
+        counts = {name: len(found) for name, found in levels.items()}
+        if (rows := math.prod(counts.values())) > _MOST_OF_GRID:
+            shown = " * ".join(f"{count} ({name})" for name, count in counts.items() if count > 1)
+            raise InputError(
+                f"a grid of {rows:,} rows, {shown}: more than {_MOST_OF_GRID:,}; give some fields one value or fewer levels, "
+                'n={"r_value": 5, …}, or draw: method="sobol"'
+            )
         places = np.indices([len(found) for found in levels.values()]).reshape(len(levels), -1)
         return self._frame({
             name: found.take(pa.array(at)) for (name, found), at in zip(levels.items(), places, strict=True)

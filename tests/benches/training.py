@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from peer import cpu as cpu_of_all
 
 import scythe
 from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry, FileReference
@@ -121,10 +122,10 @@ def new_root() -> Iterator[Path]:
 
 
 def made(name: str, count: int) -> float:
-    """Runs an experiment of files; the CPU seconds that it took."""
-    used = cpu()
+    """Runs an experiment of files; the CPU seconds that it took, those of workers that go on included."""
+    used = cpu_of_all()
     BaseExperiment(name).allocate(pl.DataFrame({"x": range(count)}), engine="local")[1].result()
-    return cpu() - used
+    return cpu_of_all() - used
 
 
 def epochs(data: Any, **options: Any) -> Callable[[int], object]:
@@ -255,13 +256,27 @@ def of_rows(count: int) -> Iterator[tuple[Any, str]]:
         yield result, result.uris["scalars"].removeprefix("file://")
 
 
+#: Loads the columns, in an interpreter that has loaded nothing yet; prints by how many bytes its peak grew.
+_LOADS = """
+import resource, sys
+import numpy, polars, pyarrow.parquet
+import scythe, scythe.loaders.batches, scythe.loaders.verb
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+before = peak()
+data = scythe.dataset("ten", x=sys.argv[1:])
+assert data.batches(8192).at(0)[0]["x"].shape == (8192, len(sys.argv) - 1)
+print(peak() - before)
+"""
+
+
 def scalars() -> None:
     """An epoch of ten million rows of ten columns in batches of 8,192, against a gather of NumPy; and the peak of loading them."""
     with of_rows(ROWS):
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         data = scythe.dataset("ten", x=COLUMNS)
-        assert data.shapes["x"] == (10,)
-        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) * 1024
+        grown = int(subprocess.run([sys.executable, "-c", _LOADS, *COLUMNS], check=True, capture_output=True).stdout)
         array, batches = data.sources["x"].take(np.arange(ROWS)), data.batches(BIG_BATCH, seed=0)
         print(f"  the peak grew by {grown / array.nbytes:.2f} of the array")
 

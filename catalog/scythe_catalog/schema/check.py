@@ -26,6 +26,7 @@ from scythe_catalog.schema.compile import CompiledModel
 from scythe_catalog.schema.convert import MISFIT, column_to_arrow, models_to_arrow
 from scythe_catalog.schema.lift import alias_paths, aliases, holds, lifted, lifted_objects, misfit
 from scythe_catalog.schema.problems import Problem, raise_problems
+from scythe_catalog.schema.strangers import strangers_of_type, strangers_of_values
 from scythe_catalog.schema.table_schema import Column
 
 _BATCH = 10_000
@@ -196,6 +197,8 @@ def _mistyped(frame: Frame, compiled: CompiledModel) -> Iterator[Problem]:
             way = _cast(name, values.type, kind, is_pandas=frame.is_pandas)
             words = _in_words(values.type, kind)
             yield Problem(name, f"must be {kind.describe()}, the column holds {words}{such}{way}")
+            continue
+        yield from strangers_of_type(name, kind, values.type)
     for name, values in frame.objects.items():
         if name not in compiled.schema or name in compiled.loose:
             continue
@@ -206,6 +209,8 @@ def _mistyped(frame: Frame, compiled: CompiledModel) -> Iterator[Problem]:
             yield Problem(
                 name, f"must be {kind.describe()}: got {str(found)[:80]!r} ({type(found).__name__})", tuple(rows)
             )
+            continue
+        yield from strangers_of_values(name, kind, values)
 
 
 def _first(values: pa.ChunkedArray) -> str | None:
@@ -299,9 +304,11 @@ def _through_pydantic(frame: Frame, compiled: CompiledModel) -> pa.Table:
     first: dict[tuple[str, str], str] = {}
     done: list[pa.Table] = []
     keys = _populated_by(compiled)
+    never_null = {column.name for column in compiled.schema if not column.nullable} - {*compiled.loose}
     for start in range(0, frame.rows, _BATCH):
         columns = _python_columns(frame, compiled, start)
         names = [keys.get(name, name) for name in columns]
+        names_of = {shown: name for shown, name in zip(names, columns, strict=True) if name in compiled.schema}
         rows = [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         try:
             models = adapter.validate_python(rows, by_alias=True, by_name=True)
@@ -309,9 +316,14 @@ def _through_pydantic(frame: Frame, compiled: CompiledModel) -> pa.Table:
             for e in error.errors(include_url=False):
                 at, *where = e["loc"]
                 rule = ".".join(map(str, where)) or compiled.model.__name__, e["msg"]
+                got = f", got {e['input']!r}"[:80] if where else ""
+                name = names_of.get(str(where[0])) if where else None
+                if name is not None and columns[name][int(at)] is None and name in never_null:
+                    rule, got = (name, "must not be null"), ""  # once, whatever kinds of values it might have been
                 if rule not in broken:
-                    first[rule] = f", got {e['input']!r}"[:80] if where else ""
-                broken[rule].append(start + int(at))
+                    first[rule] = got
+                if (row := start + int(at)) not in broken[rule][-1:]:
+                    broken[rule].append(row)
         else:
             if not broken:
                 done.append(models_to_arrow(models, compiled))

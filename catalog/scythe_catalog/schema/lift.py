@@ -61,7 +61,7 @@ def holds(kind: k.Kind, dtype: pa.DataType) -> bool:
         case k.Map(key, value):
             if _t.is_struct(dtype):
                 return all(holds(value, f.type) for f in dtype)
-            pairs = _pairs(dtype)
+            pairs = pairs_of(dtype)
             return pairs is not None and holds(key, pairs[0].type) and holds(value, pairs[1].type)
         case k.Struct(members):
             return _holds_struct(kind, members, dtype)
@@ -69,7 +69,7 @@ def holds(kind: k.Kind, dtype: pa.DataType) -> bool:
             return kind.accepts(dtype)
 
 
-def _pairs(dtype: pa.DataType) -> tuple[pa.Field, pa.Field] | None:
+def pairs_of(dtype: pa.DataType) -> tuple[pa.Field, pa.Field] | None:
     """The fields of key and value, where a type is a map or, as some readers give one, a list of pairs of these names."""
     if _t.is_map(dtype):
         return dtype.key_field, dtype.item_field
@@ -79,7 +79,7 @@ def _pairs(dtype: pa.DataType) -> tuple[pa.Field, pa.Field] | None:
 
 
 def _holds_struct(kind: k.Struct, members: tuple[k.Member, ...], dtype: pa.DataType) -> bool:
-    root = _root(kind)
+    root = root_of(kind)
     if root is not None and not (_t.is_struct(dtype) and dtype.get_field_index("root") >= 0):
         return holds(root, dtype)
     if kind.python is None and k.is_list(dtype):
@@ -88,11 +88,11 @@ def _holds_struct(kind: k.Struct, members: tuple[k.Member, ...], dtype: pa.DataT
         return False
     if kind.python is None and sorted(f.name for f in dtype) != sorted(m.name for m in members):
         return False  # which of its places is which
-    known = _members(kind)
+    known = members_of(kind)
     return all(f.name not in known or holds(known[f.name], f.type) for f in dtype)
 
 
-def _members(kind: k.Struct) -> dict[str, k.Kind]:
+def members_of(kind: k.Struct) -> dict[str, k.Kind]:
     """Every name under which a nested model takes a field, and the field's kind."""
     known = {m.name: m.kind for m in kind.members}
     fields = kind.python.model_fields if kind.python is not None and issubclass(kind.python, BaseModel) else {}
@@ -116,7 +116,7 @@ def _choices(info: FieldInfo) -> list[str | AliasPath | None]:
     return [*alias.choices] if isinstance(alias, AliasChoices) else [alias]
 
 
-def _root(kind: k.Struct) -> k.Kind | None:
+def root_of(kind: k.Struct) -> k.Kind | None:
     """What a RootModel holds."""
     is_root = kind.python is not None and issubclass(kind.python, RootModel)
     return kind.members[0].kind if is_root else None
@@ -164,18 +164,18 @@ def _lift(kind: k.Kind, dtype: pa.DataType, strict: bool) -> Callable[[Any], Any
             if _t.is_struct(dtype):
                 by_name = _by_name({f.name: _lift(value, f.type, strict) for f in dtype})
                 return lambda v: {named(n): item for n, item in by_name(v).items()}
-            pairs = _pairs(dtype)
+            pairs = pairs_of(dtype)
             inner = _or_same(_lift(value, pairs[1].type, strict) if pairs is not None else None)
             return lambda v: _once({named(n): inner(item) for n, item in map(_pair, v)}, v)
         case k.Struct() if _t.is_struct(dtype):
-            kinds = _members(kind)
+            kinds = members_of(kind)
             lifts = {f.name: _lift(kinds[f.name], f.type, strict) if f.name in kinds else None for f in dtype}
             lift = _by_name(lifts)
             if kind.python is None:
                 places = [m.name for m in kind.members]
                 return lambda v: _places(lift(v), places)
-            return (lambda v: lift(v)["root"]) if _root(kind) is not None and "root" in lifts else lift
-        case k.Struct() if (root := _root(kind)) is not None:
+            return (lambda v: lift(v)["root"]) if root_of(kind) is not None and "root" in lifts else lift
+        case k.Struct() if (root := root_of(kind)) is not None:
             return _lift(root, dtype, strict)
         case k.Float() if _t.is_integer(dtype):
             return _float_of
@@ -247,7 +247,7 @@ def _plain(value: Any) -> Collection[Any]:
 
 
 def _fits_struct(kind: k.Struct, members: tuple[k.Member, ...], value: Any) -> bool:
-    root = _root(kind)
+    root = root_of(kind)
     if isinstance(value, BaseModel):
         return kind.python is not None
     if root is not None:
@@ -256,7 +256,7 @@ def _fits_struct(kind: k.Struct, members: tuple[k.Member, ...], value: Any) -> b
         return _is_list(value) and all(
             misfit(m.kind, [v]) is None for m, v in zip(members, _plain(value), strict=False)
         )
-    known = _members(kind)
+    known = members_of(kind)
     return isinstance(value, Mapping) and all(misfit(known[n], [v]) is None for n, v in value.items() if n in known)
 
 
@@ -278,7 +278,7 @@ def _lifted_object(kind: k.Kind, value: Any, strict: bool) -> Any:
         named = _or_same(kind.key.lift(strict=strict))
         return {named(n): None if v is None else _lifted_object(kind.value, v, strict) for n, v in value.items()}
     if isinstance(kind, k.Struct) and isinstance(value, Mapping):
-        known = _members(kind)
+        known = members_of(kind)
         return {n: _lifted_object(known[n], v, strict) if n in known and v is not None else v for n, v in value.items()}
     lift = _float_of if isinstance(kind, k.Float) else kind.lift(strict=strict) if kind.flat else None
     if isinstance(value, np.generic):
