@@ -709,16 +709,22 @@ def test_models_that_have_changed_are_told_by_their_version(walls: BaseExperimen
     grown(walls, [1.0], reuse=False)
 
     ExperimentRegistry.Register()(other)
-    with pytest.raises(VersionError, match="thickness"):
-        BaseExperiment(other, run_name="lose").allocate(pl.DataFrame({"r_value": [1.0]}), reuse=True, engine="inline")
+    thick, specs = BaseExperiment(other, run_name="lose"), pl.DataFrame({"r_value": [1.0]})
+    for version in (None, "keep", "v1.0.0", "v1.0.1"):
+        with pytest.raises(VersionError, match=r'(?s)thickness.*name the new version, version="v1\.1\.0"'):
+            thick.allocate(specs, version, reuse=True, engine="inline")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    for _ in range(2):  # as it says
+        run, ref = thick.allocate(specs, "v1.1.0", reuse=True, engine="inline")
+        assert ref.result(timeout=60).rows == 1
+    assert (run.version, CALLS) == ("v1.1.0", [1.0, 1.0])
 
 
 class Thick(Wall):
     thickness: float = 1.0
 
 
-def other(spec: Thick) -> Loss:
-    raise NotImplementedError
+def other(spec: Thick, tempdir: Path) -> Loss:
+    return lose(spec, tempdir)
 
 
 # --- distinct, extend -------------------------------------------------------------------------------

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import re
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
+import typer
+from pydantic import Field
 from typer.testing import CliRunner
 
 import scythe
+from scythe import ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
 from scythe.allocate import BaseExperiment, Trial
-from scythe.cli import app, change
+from scythe.cli import app
+from scythe.cli.inputs_file import read_inputs
+from scythe.define.schemas import ExperimentSchemas
 from scythe.errors import AllocationError, InputError
+from scythe.source import load_experiments
+from scythe_catalog.schema import compile_model
 
 BEAMS = """
 from pathlib import Path
@@ -114,9 +125,56 @@ def test_the_command_does_the_same(bend: Any) -> None:
 def test_the_command_reads_columns_as_all_rows_have_them(bend: Any, name: str, line: str) -> None:
     rows = [line.format(1, "")] * 2000 + [line.format(1.5, ', "lenght": 2')]
     Path(name).write_text("\n".join((["length"] if name.endswith("csv") else []) + rows))
-    found = change._table(Path(name))
+    found = read_inputs(Path(name), schemas_of("beams:bend").input)
     assert found["length"][-1] == 1.5
     assert ("lenght" in found.columns) == name.endswith("ndjson")
+
+
+def schemas_of(function: str) -> ExperimentSchemas:
+    (found,) = load_experiments([function])
+    return found.schemas
+
+
+class Dated(ExperimentInputSpec):
+    day: dt.date
+    at: dt.datetime
+    clock: dt.time | None = None
+    code: str
+    price: Decimal = Field(max_digits=8, decimal_places=2)
+
+
+@pytest.mark.parametrize("name", ["dated.csv", "dated.json", "dated.ndjson"])
+def test_what_a_file_can_only_write_as_text_is_what_the_model_says(root: Path, name: str) -> None:
+    rows = [
+        {"day": "2024-01-31", "at": "2024-01-31T12:00:00", "clock": "12:30:00", "code": "007", "price": "1.10"},
+        {"day": "2024-02-29", "at": "2024-02-29 06:15", "clock": None, "code": "01", "price": "20"},
+    ]
+    getattr(pl.DataFrame(rows), f"write_{name.partition('.')[2]}")(name)
+    compiled = compile_model(Dated)
+    found = [Dated.model_validate(row) for row in read_inputs(Path(name), compiled).to_dicts()]
+    assert found == [Dated.model_validate(row) for row in rows]
+    Path(name).write_text(Path(name).read_text().replace("2024-02-29", "29.2.2024"))
+    with pytest.raises(typer.BadParameter, match=r"day: '29\.2\.2024' is no date; write days and times as 2024-01-31"):
+        read_inputs(Path(name), compiled)
+
+
+@pytest.mark.parametrize("pandas", [False, True])
+def test_a_frame_of_texts_is_told_how_they_are_parsed(root: Path, pandas: bool) -> None:
+    @ExperimentRegistry.Register()
+    def dated(spec: Dated) -> ExperimentOutputSpec:
+        return ExperimentOutputSpec()
+
+    texts = {"day": "2024-01-31", "at": "2024-01-31T12:00", "clock": "12:30:00"}
+    frame: Any = pl.DataFrame({name: [text] for name, text in texts.items()} | {"code": ["1"], "price": [Decimal(1)]})
+    frame = frame.to_pandas() if pandas else frame
+    with pytest.raises(InputError) as told:
+        BaseExperiment(dated).try_out(frame)
+    ways = re.findall(r"(\w+): must be .*parse it: (.*)", str(told.value))
+    assert [name for name, _ in ways] == [*texts]
+    for name, way in ways:  # as it says
+        made = eval(way, {"pl": pl, "pd": pd, "frame": frame})
+        frame = frame.assign(**{name: made}) if pandas else frame.with_columns(made)
+    assert BaseExperiment(dated).try_out(frame).errors.height == 0
 
 
 def test_a_trial_that_is_interrupted_leaves_nothing_and_names_no_run_to_go_on_with(root: Path) -> None:

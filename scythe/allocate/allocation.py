@@ -13,12 +13,12 @@ from scythe.allocate.version import reserve_version
 from scythe.engines.engine import Launch, RunRef
 from scythe.engines.start import start
 from scythe.engines.watched import WatchedRef
-from scythe.errors import AllocationError, RunError, StorageError, Superseded
+from scythe.errors import AllocationError, RunError, StorageError, Superseded, VersionError
 from scythe.record.attempts import latest_attempt
 from scythe.record.layout import RunKey
 from scythe.record.plan import RunPlan
 from scythe.record.reserve import reserve_folder, sweep, undo
-from scythe.record.versions import SemVer, VersioningStrategy
+from scythe.record.versions import SemVer, TooSmallStep, VersioningStrategy
 from scythe.reuse.answers import Answers
 from scythe.runs.open import load_run
 from scythe.runs.run import ExperimentRun
@@ -96,7 +96,15 @@ def _stored(
     keyed: Keyed | None,
 ) -> tuple[RunPlan, Answers | None] | ExperimentRun | None:
     """A run that is stored whole, and what it has of others; or the one that was begun. None where another has taken the key."""
-    version, renames = reserve_version(objects, asked.name, asked.experiment.schemas, wanted, asked.renames)
+    try:
+        version, renames = reserve_version(objects, asked.name, asked.experiment.schemas, wanted, asked.renames)
+    except TooSmallStep as error:
+        if not reuse.wanted:
+            raise
+        raise VersionError(
+            f"{error.told}\nNo row of another schema can be taken over: with reuse=True name the new version, "
+            f'version="{error.enough}", in which each input is run once, or undo the change.'
+        ) from None
     answers: Answers | None = None
     if reuse.wanted:
         growing = Growing(asked, objects, version, reuse)

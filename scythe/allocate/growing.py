@@ -41,7 +41,7 @@ def version_of(wanted: VersioningStrategy | str | SemVer | None, *, reuse: bool)
     if reuse and wanted in STRATEGIES and wanted != "keep":
         raise AllocationError(
             f"version={wanted!r} makes a new version, of which no input is known yet: leave it out with reuse=True, or name "
-            "the version whose rows are to be reused"
+            "the version whose rows are to be reused, or the new one, in which each input is run once"
         )
     return wanted
 

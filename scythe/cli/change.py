@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,8 +12,6 @@ from scythe.cli.app import Name, app, names_like
 from scythe.cli.shown import bytes_of, count_of, counted, say
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from scythe.runs.run import ExperimentRun
 
 
@@ -38,34 +34,13 @@ def try_out(
 ) -> None:
     """Runs a few of the inputs and shows what comes out and what all would cost; writes nothing below the root."""
     from scythe.allocate import BaseExperiment
+    from scythe.cli.inputs_file import read_inputs
     from scythe.source import load_experiments
 
     found = load_experiments([function])
     if not found:
         raise typer.BadParameter(f"name the function, too: {function}:FUNCTION", param_hint="function")
-    say(str(BaseExperiment(found[0]).try_out(_table(specs), n)))
-
-
-def _table(path: Path) -> pl.DataFrame:
-    import polars as pl
-
-    readers: dict[str, Callable[[Path], pl.DataFrame]] = {
-        ".parquet": pl.read_parquet,
-        ".pq": pl.read_parquet,
-        # the types of columns, and which there are, are those of all rows
-        ".csv": partial(pl.read_csv, infer_schema_length=None),
-        ".json": partial(pl.read_json, infer_schema_length=None),
-        ".ndjson": partial(pl.read_ndjson, infer_schema_length=None),
-    }
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise typer.BadParameter(f"{path} is none of {', '.join(readers)}", param_hint="specs")
-    if not path.is_file():
-        raise typer.BadParameter(f"there is no file {path}", param_hint="specs")
-    try:
-        return reader(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise typer.BadParameter(f"{path} cannot be read: {str(error).splitlines()[0]}", param_hint="specs") from error
+    say(str(BaseExperiment(found[0]).try_out(read_inputs(specs, found[0].schemas.input), n)))
 
 
 @app.command("resume")

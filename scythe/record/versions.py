@@ -182,17 +182,27 @@ def allowed_between(below: SemVer, version: SemVer) -> Severity:
     return Severity.ADDITIVE if version.minor != below.minor else Severity.IDENTICAL
 
 
+class TooSmallStep(VersionError):
+    """A step that is too small for what changed: `told` says so, and `enough` would be the next version."""
+
+    def __init__(self, told: str, way: str, enough: SemVer) -> None:
+        super().__init__(f"{told}\n{way}")
+        self.told, self.enough = told, enough
+
+
 def check_step(step: str, allowed: Severity, latest: SemVer, difference: Difference) -> None:
     """Nothing where the difference is allowed.
 
     Raises:
-        VersionError: with the difference spelled out, and the step that would do.
+        TooSmallStep: with the difference spelled out, and the step that would do.
     """
     if difference.severity <= allowed:
         return
-    enough = "bumpminor" if difference.severity is Severity.ADDITIVE else "bumpmajor"
+    additive = difference.severity is Severity.ADDITIVE
+    enough = "bumpminor" if additive else "bumpmajor"
     same = f"{latest} is there already, with another schema"
-    raise VersionError(
-        f"{same if step == str(latest) else f'{step} is too small a step from {latest}: the schema has changed'}\n{difference}\n"
-        f'Allocate with version="{enough}" (or "auto"), or undo the change.'
+    raise TooSmallStep(
+        f"{same if step == str(latest) else f'{step} is too small a step from {latest}: the schema has changed'}\n{difference}",
+        f'Allocate with version="{enough}" (or "auto"), or undo the change.',
+        latest.next_minor_version() if additive else latest.next_major_version(),
     )

@@ -229,6 +229,7 @@ def _cast(name: str, dtype: pa.DataType, wanted: k.Kind, *, is_pandas: bool) -> 
     """How a column of plain values is made one of another plain type."""
     plain = pa.types.is_primitive(dtype) or pa.types.is_string(dtype) or pa.types.is_large_string(dtype)
     plain = plain or pa.types.is_string_view(dtype)
+    text = plain and not pa.types.is_primitive(dtype)
     number = not (pa.types.is_temporal(dtype) or pa.types.is_boolean(dtype))
     match wanted:
         case k.Float() if plain and number:
@@ -237,6 +238,10 @@ def _cast(name: str, dtype: pa.DataType, wanted: k.Kind, *, is_pandas: bool) -> 
             polars, pandas = "Int64", "int"
         case k.Str() if plain:
             polars, pandas = "String", "str"
+        case k.Date() | k.Time() | k.Timestamp() if text:
+            what = "date" if isinstance(wanted, k.Date) else "time" if isinstance(wanted, k.Time) else "datetime"
+            date = ".dt.date" if what == "date" else ".dt.time" if what == "time" else ""
+            return f"; parse it: {f'pd.to_datetime(frame[{name!r}]){date}' if is_pandas else f'pl.col({name!r}).str.to_{what}()'}"
         case _:
             return ""
     return f"; cast it: {f'frame[{name!r}].astype({pandas})' if is_pandas else f'pl.col({name!r}).cast(pl.{polars})'}"
