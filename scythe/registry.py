@@ -9,10 +9,11 @@ import difflib
 import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from importlib.machinery import ModuleSpec
 from typing import Any, ClassVar, Never, TypeVar
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.define.again import is_again, is_updated, loading_of, told_of_twin
 from scythe.define.experiment import (
     Duration,
     Experiment,
@@ -43,6 +44,7 @@ class ExperimentRegistry:
 
     _experiments: ClassVar[dict[str, Experiment]] = {}
     _included: ClassVar[dict[str, Any]] = {}
+    _loadings: ClassVar[dict[str, ModuleSpec | None]] = {}
 
     @classmethod
     def Register(
@@ -123,12 +125,13 @@ class ExperimentRegistry:
         def register(target: F) -> F:
             experiment = define(target, name, options)
             known = cls._experiments.get(experiment.name)
-            if known is not None and not _same_place(known.target, target):
+            if known is not None and not is_again(known.target, cls._loadings.get(experiment.name), target):
                 raise RegistrationError(
                     f"the experiment {experiment.name!r} is registered already, by {place_of(known.target)}: "
                     f"give {place_of(target)} another name with Register(name=...)"
                 )
             cls._experiments[experiment.name] = experiment
+            cls._loadings[experiment.name] = loading_of(target)
             return target
 
         return register
@@ -273,8 +276,12 @@ def experiment_of(runnable: Any) -> Experiment:
     for experiment in ExperimentRegistry.experiments():
         if experiment.target is runnable or ExperimentRegistry.includes(experiment, runnable):
             return experiment
+        if is_updated(runnable, experiment.target):
+            return experiment
+    twins = (told_of_twin(runnable, experiment.target) for experiment in ExperimentRegistry.experiments())
     raise NotFoundError(
-        f"{getattr(runnable, '__name__', runnable)!r} is not a registered experiment: "
+        next(filter(None, twins), None)
+        or f"{getattr(runnable, '__name__', runnable)!r} is not a registered experiment: "
         "put @ExperimentRegistry.Register() above its definition"
     )
 
@@ -302,19 +309,6 @@ def _caller() -> str:
     for _ in range(2):
         frame = frame.f_back if frame is not None else None
     return frame.f_globals["__name__"] if frame is not None else "__main__"
-
-
-def _same_place(old: Callable[..., Any], new: Callable[..., Any]) -> bool:
-    """Whether `new` is the same definition run again: a module loaded twice, or a notebook's cell."""
-    before, after = _line(old), _line(new)
-    in_notebook = new.__module__ == old.__module__ == "__main__" and not Path(after[0]).is_file()
-    return before == after or in_notebook
-
-
-def _line(target: Callable[..., Any]) -> tuple[str, int]:
-    function = getattr(target, "run", target) if isinstance(target, type) else target
-    code = inspect.unwrap(function).__code__
-    return code.co_filename, code.co_firstlineno
 
 
 __all__ = ["Experiment", "ExperimentOptions", "ExperimentRegistry", "define", "experiment_of"]

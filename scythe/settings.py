@@ -31,6 +31,7 @@ class StorageSettings(BaseSettings):
     @field_validator("root")
     @classmethod
     def _is_known(cls, root: str) -> str:
+        root = root or "scythe-data"  # a prefix may be empty, so that empty variables of a storage are read
         if root.startswith("s3:"):
             raise ValueError(
                 "name a bucket with SCYTHE_STORAGE_BUCKET, and what is below it with SCYTHE_STORAGE_BUCKET_PREFIX"
@@ -59,7 +60,7 @@ class StorageSettings(BaseSettings):
 class EngineSettings(BaseSettings):
     """Which engine runs an experiment, and on how many processes."""
 
-    model_config = SettingsConfigDict(env_prefix="SCYTHE_")
+    model_config = SettingsConfigDict(env_prefix="SCYTHE_", env_ignore_empty=True)
 
     engine: str = "local"
     workers: int | None = Field(default=None, ge=1)
@@ -73,7 +74,7 @@ class EngineSettings(BaseSettings):
 class HatchetSettings(BaseSettings):
     """How the Hatchet engine is reached, beside the SDK's own `HATCHET_CLIENT_*` settings."""
 
-    model_config = SettingsConfigDict(env_prefix="SCYTHE_HATCHET_")
+    model_config = SettingsConfigDict(env_prefix="SCYTHE_HATCHET_", env_ignore_empty=True)
 
     #: Start the SDK's embedded engine, where no other is set up: a one-machine Hatchet without Docker.
     embedded: bool = False
@@ -82,7 +83,7 @@ class HatchetSettings(BaseSettings):
 class FetchSettings(BaseSettings):
     """Limits of what is fetched, and of the cache that it lies in; a number is seconds or bytes."""
 
-    model_config = SettingsConfigDict(env_prefix="SCYTHE_")
+    model_config = SettingsConfigDict(env_prefix="SCYTHE_", env_ignore_empty=True)
 
     #: The least recently used files beyond it are removed.
     cache_size: ByteSize = ByteSize(50 * 10**9)
@@ -94,7 +95,7 @@ class FetchSettings(BaseSettings):
 class TimeoutSettings(BaseSettings):
     """Default time limits; a number is seconds."""
 
-    model_config = SettingsConfigDict(env_prefix="SCYTHE_TIMEOUT_")
+    model_config = SettingsConfigDict(env_prefix="SCYTHE_TIMEOUT_", env_ignore_empty=True)
 
     experiment_execution: Limit | None = None
     experiment_schedule: Limit | None = None

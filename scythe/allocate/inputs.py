@@ -17,6 +17,7 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from scythe.allocate.frames import frame_of, frame_of_dicts, written_as_table
+from scythe.define.again import told_of_twin
 from scythe.define.experiment import Experiment
 from scythe.define.features import with_features
 from scythe.define.schemas import EXTRA
@@ -119,9 +120,10 @@ def _given(specs: Any, experiment: Experiment) -> tuple[Frame | None, list[BaseM
     if others:
         rows = ", ".join(map(str, others[:10])) + (", …" if len(others) > 10 else "")
         found = type(models[others[0]])
+        twin = told_of_twin(found, model)
         raise InputError(
             f"{experiment.name!r} takes {model.__name__}, but {len(others):,} of the specs are not "
-            f"(the first a {found.__name__}; positions {rows})"
+            f"(the first a {found.__name__}; positions {rows})" + (f": {twin}" if twin else "")
         )
     return None, models
 

@@ -21,7 +21,7 @@ from scythe.settings import read
 class _Settings(BaseSettings, SlurmOptions):  # pyright: ignore[reportIncompatibleVariableOverride] - pydantic's own way
     """The same options by the environment: `SCYTHE_SLURM_PARTITION`; lists and mappings as JSON."""
 
-    model_config = SettingsConfigDict(env_prefix="SCYTHE_SLURM_")
+    model_config = SettingsConfigDict(env_prefix="SCYTHE_SLURM_", env_ignore_empty=True)
 
 
 class SlurmEngine(Engine):

@@ -1,0 +1,57 @@
+"""Definitions that come again: a module that is loaded anew or under two names, a cell of a notebook that is run again. Defines nothing."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any
+
+
+def loading_of(target: Callable[..., Any]) -> ModuleSpec | None:
+    """What tells one loading of the module of a definition from the next; None for a script or a notebook."""
+    return getattr(sys.modules.get(target.__module__), "__spec__", None)
+
+
+def is_again(old: Callable[..., Any], loading: ModuleSpec | None, new: Callable[..., Any]) -> bool:
+    """Whether `new` is the definition of `old`, which came with a loading, run again: edited meanwhile, perhaps."""
+    before, after = _line(old), _line(new)
+    if before == after:
+        return True
+    in_notebook = new.__module__ == old.__module__ == "__main__" and not Path(after[0]).is_file()
+    loaded_anew = loading is not None and loading_of(new) is not loading
+    return in_notebook or (loaded_anew and (before[0], old.__qualname__) == (after[0], new.__qualname__))
+
+
+def is_updated(old: Any, new: Callable[..., Any]) -> bool:
+    """Whether an older function has been given the code of a newer one in place, as IPython's `%autoreload` does."""
+    code = getattr(old, "__code__", None)
+    return code is not None and code is getattr(new, "__code__", None)
+
+
+def told_of_twin(ours: Any, registered: Any) -> str | None:
+    """Why what a caller has is not what is registered though it bears its name: None where they are of different places."""
+    if getattr(ours, "__qualname__", None) != getattr(registered, "__qualname__", ()):
+        return None
+    name, mine, theirs = registered.__name__, ours.__module__, registered.__module__
+    if mine == theirs:
+        way = "run the cells below it again" if mine == "__main__" else f"from {mine} import {name} once more"
+        return f"{name} has been defined anew since, and this is the one of before: {way}"
+    if _file(ours) != _file(registered):
+        return None
+    return f"{_file(ours)} is loaded under two names, {mine} and {theirs}, so that there are two of {name}: import it by one of them everywhere"
+
+
+def _file(what: Any) -> str | None:
+    return getattr(sys.modules.get(what.__module__), "__file__", None)
+
+
+def _line(target: Callable[..., Any]) -> tuple[str, int]:
+    function = getattr(target, "run", target) if isinstance(target, type) else target
+    code = inspect.unwrap(function).__code__
+    return code.co_filename, code.co_firstlineno
+
+
+__all__ = ["is_again", "is_updated", "loading_of", "told_of_twin"]
