@@ -74,6 +74,18 @@ def test_a_dataframe_that_fits_no_other_is_told_at_the_end(root: Path, capfd: py
     assert "hours" in said
 
 
+def shout(spec: Node) -> Value:
+    raise ValueError("\x1b[2Jgone\rover \udc80")
+
+
+def test_what_a_terminal_would_take_as_a_command_is_told_as_text(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    ExperimentRegistry.Register(retries=0)(shout)
+    BaseExperiment(shout).allocate(pl.DataFrame({"x": [0]}), engine="local", workers=1)[1].result()
+    said: Any = capfd.readouterr().err
+    assert r"\x1b[2Jgone" in said
+    assert not {"\x1b", "\r"} & {*said}
+
+
 class Filed(ExperimentInputSpec):
     weather: FileReference
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import enum
 import re
 import subprocess
 import sys
+import uuid
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -175,6 +177,41 @@ def test_a_frame_of_texts_is_told_how_they_are_parsed(root: Path, pandas: bool) 
         made = eval(way, {"pl": pl, "pd": pd, "frame": frame})
         frame = frame.assign(**{name: made}) if pandas else frame.with_columns(made)
     assert BaseExperiment(dated).try_out(frame).errors.height == 0
+
+
+class Fuel(enum.Enum):
+    GAS = "gas"
+    OIL = "oil"
+
+
+class Stay(ExperimentInputSpec):
+    step: dt.timedelta
+    fuel: Fuel
+    key: uuid.UUID
+    parts: dict[str, dt.timedelta]
+
+
+class Stayed(ExperimentOutputSpec):
+    took: dt.timedelta
+    burnt: Fuel
+
+
+def stay(spec: Stay) -> Stayed:
+    return Stayed(took=2 * spec.step, burnt=spec.fuel, dataframes={"steps": pl.DataFrame({"each": [spec.step]})})
+
+
+def test_columns_are_of_the_types_that_a_run_is_read_with(root: Path) -> None:
+    experiment = BaseExperiment(ExperimentRegistry.Register()(stay))
+    step = dt.timedelta(minutes=90)
+    specs = [Stay(step=step, fuel=Fuel.OIL, key=uuid.uuid4(), parts={"a": step})]
+    trial = experiment.try_out(specs)
+    experiment.allocate(specs, engine="inline")[1].result()
+    read = scythe.read(stay)
+    for frame in (trial.inputs, trial.outputs):
+        assert frame.equals(read.select(frame.columns))
+        assert frame.schema == read.select(frame.columns).schema
+    assert trial.tables["steps"]["each"].to_list() == [step]
+    assert re.search(r"step +duration +1:30:00\n", repr(trial))
 
 
 def test_a_trial_that_is_interrupted_leaves_nothing_and_names_no_run_to_go_on_with(root: Path) -> None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scythe.terminal.console import plain
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -109,8 +111,8 @@ def _lines(trial: Trial) -> Iterator[str]:
         yield from (f"  {size(count):>9}  {path}" for path, count in list(trial.files.items())[:_SHOWN_FILES])
     for index, kind, message, traceback in trial.errors.rows():
         yield ""
-        yield _plain(f"input {index} failed: {kind}: {message}")
-        yield _plain(traceback).rstrip()
+        yield plain(f"input {index} failed: {kind}: {message}")
+        yield plain(traceback).rstrip()
     yield ""
     processes = f"{estimate.workers} process{'es' * (estimate.workers > 1)}"
     yield (
@@ -168,13 +170,8 @@ def size(count: int) -> str:
 
 
 def _last_lines(text: str | None) -> list[str]:
-    lines = _plain(text or "").splitlines()
+    lines = plain(text or "").splitlines()
     return (["…"] if len(lines) > _SHOWN_LINES else []) + lines[-_SHOWN_LINES:]
-
-
-def _plain(text: str) -> str:
-    """A text without what a terminal would take as a command."""
-    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
 
 
 def _duration(seconds: float) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from scythe.allocate.inputs import Inputs, prepare_inputs
 from scythe.allocate.store import Request, store_run
@@ -26,11 +27,13 @@ from scythe.engines.engine import Launch
 from scythe.engines.pool.cores import cpus
 from scythe.engines.start import choose, start
 from scythe.errors import AllocationError
+from scythe.gather.run_files import scan_result
 from scythe.names import ID_LEVELS
 from scythe.record.layout import RunKey
 from scythe.record.reserve import reserve_folder
 from scythe.record.results import RunResult
-from scythe_catalog.schema import Column
+from scythe_catalog.iceberg.scan import scan_files
+from scythe_catalog.schema import Column, TableSchema
 from scythe_catalog.storage.objects import Objects
 
 _VERSION = "v1.0.0"
@@ -141,10 +144,11 @@ def _described(column: Column) -> str:
 def _trial(experiment: Experiment, key: RunKey, result: RunResult, folder: Path, total: int) -> Trial:
     import polars as pl
 
-    root = folder / "root"
-    read = {name: pl.read_parquet(root / table.key, glob=False) for name, table in result.tables.items()}
+    root, objects = folder / "root", Objects.at(folder / "root")
+    read = {name: scan_result(objects, table).collect() for name, table in result.tables.items()}
     fields = [name for name in experiment.schemas.input.schema.names if name not in ID_LEVELS]
-    inputs = pl.read_parquet(root / key.specs, glob=False)
+    specs = TableSchema.from_arrow(pq.read_schema(root / key.specs))
+    inputs = scan_files(objects, [key.specs], specs).collect()
     inputs = inputs.select("sort_index", *(name for name in fields if name in inputs.columns)).sort("sort_index")
     outs = [name for name in experiment.schemas.output.schema.names if name in read["scalars"].columns]
     peaks = {int(p.name): int(text) / 1e6 for p in (folder / "peaks").iterdir() if (text := p.read_text())}

@@ -7,6 +7,8 @@ from urllib.parse import quote
 
 import typer
 
+from scythe.terminal.console import plain
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -93,8 +95,3 @@ def _cell(value: Any) -> str:
         case _:
             text = " ".join(plain(str(value)).split())
             return text if len(text) <= 100 else text[:99] + "…"
-
-
-def plain(text: str) -> str:
-    """A text without what a terminal would take as a command."""
-    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)

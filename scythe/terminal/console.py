@@ -10,8 +10,13 @@ from typing import Any
 def tell(text: str) -> None:
     """Writes a line; one that nobody can read (a closed or absent standard error) is no failure of a run."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        sys.stderr.write(f"{text}\n")
+        sys.stderr.write(f"{plain(text)}\n")
         sys.stderr.flush()
+
+
+def plain(text: str) -> str:
+    """A text without what a terminal would take as a command."""
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 def is_terminal(stream: object) -> bool:
