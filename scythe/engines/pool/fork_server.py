@@ -22,7 +22,7 @@ from scythe.engines.pool.processes import inherited, is_open, start_python
 from scythe.errors import RunError
 
 _FORKS = sys.platform == "linux"
-_LOADED = "import os; from scythe.engines.pool import child, forking; import scythe.leaf.leaf, scythe.gather.payload; "
+_LOADED = "import os; from scythe.engines.pool import child, forking; import scythe.leaf.leaf, scythe.gather.payload, scythe.allocate; "
 _SERVE = "link = forking.serve({fd}, {parent}, {idle}); os._exit(0) if link is None else child.main(link, os.getppid())"
 _ALONE = "from scythe.engines.pool.child import main; main({fd}, {parent})"
 #: So long the fork server may take to end by itself, so that the CPU time of what it forked counts as its parent's children's.
