@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from datetime import timedelta
 from functools import cache
@@ -13,7 +14,18 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from scythe.durations import seconds_of
 from scythe.errors import CatalogError, SettingsError
+from scythe.terminal.console import tell
 from scythe_catalog.storage.objects import Objects
+
+_PREFIX = "SCYTHE_"
+#: How the names begin that settings of their own look at; and one that no class has.
+_OTHERS = ("SCYTHE_STORAGE_", "SCYTHE_HATCHET_", "SCYTHE_TIMEOUT_", "SCYTHE_SLURM_", "SCYTHE_WORKER_")
+_SINGLE = ("SCYTHE_CACHE_DIR",)
+_NEAR = 0.85
+#: Which variables have been looked at, by the settings that they are not.
+_looked_at: dict[type[BaseSettings], frozenset[str]] = {}
+#: The processes in which somebody else tells.
+_QUIET: set[int] = set()
 
 S = TypeVar("S", bound=BaseSettings)
 Limit = Annotated[timedelta, BeforeValidator(lambda text: timedelta(seconds=seconds_of(text)))]
@@ -153,6 +165,8 @@ def timeouts() -> TimeoutSettings:
 
 def read(settings: type[S], **given: Any) -> S:
     """Settings as the environment says now, with what is given in its place; raises SettingsError."""
+    for told in _misspelt(settings, frozenset(name for name in os.environ if name.startswith(_PREFIX))):
+        tell(told)
     try:
         return settings(**given)
     except ValidationError as error:
@@ -161,3 +175,24 @@ def read(settings: type[S], **given: Any) -> S:
             f"{prefix}{'_'.join(map(str, e['loc']))}".upper() + f"={e['input']!r}: {e['msg']}" for e in error.errors()
         )
         raise SettingsError(found) from error
+
+
+def leave_to_parent() -> None:
+    """In a worker process: of what is misspelt its parent tells."""
+    _QUIET.add(os.getpid())
+
+
+def _misspelt(settings: type[BaseSettings], given: frozenset[str]) -> tuple[str, ...]:
+    """What is said of variables that are no setting, but nearly one of these; each once in a process."""
+    if os.getpid() in _QUIET:
+        return ()
+    prefix = str(settings.model_config.get("env_prefix", ""))
+    known = [f"{prefix}{name}".upper() for name in settings.model_fields]
+    others = [other for other in _OTHERS if not prefix.startswith(other)]
+    found: list[str] = []
+    for name in sorted(given - _looked_at.get(settings, frozenset())):
+        near = difflib.get_close_matches(name, known, 1, _NEAR)
+        if near and name not in (*known, *_SINGLE) and not name.startswith(tuple(others)):
+            found.append(f"{name} is no setting of Scythe: did you mean {near[0]}?")
+    _looked_at[settings] = _looked_at.get(settings, frozenset()) | given
+    return tuple(found)

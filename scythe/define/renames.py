@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -15,6 +16,7 @@ from scythe_catalog.schema import Change, CompiledModel, Difference, Severity, T
 
 #: The key of `json_schema_extra` that tells the name that a field had, and that of a version's record.
 RENAMED_FROM, RENAMED = "renamed_from", "renamed"
+_NEAR = 0.7
 _OF_MODELS = ("scalars", "errors", "result_file_refs")
 
 
@@ -47,14 +49,19 @@ def declared(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
     """The former name and the name of each field (or computed field) of a model that says that it was renamed.
 
     Raises:
-        RegistrationError: what it says is no name, or that of a field that is still there.
+        RegistrationError: what it says is no name, or that of a field that is still there; or it says so by a misspelt key.
     """
     fields = {**model.model_fields, **model.model_computed_fields}
     for name, info in fields.items():
         extra = info.json_schema_extra
-        if not isinstance(extra, dict) or RENAMED_FROM not in extra:
+        if not isinstance(extra, dict):
             continue
-        former, where = extra[RENAMED_FROM], f"{model.__name__}.{name}"
+        where = f"{model.__name__}.{name}"
+        if RENAMED_FROM not in extra:
+            if near := difflib.get_close_matches(RENAMED_FROM, [*extra], 1, _NEAR):
+                raise RegistrationError(f"{where}: json_schema_extra has {near[0]!r}: did you mean {RENAMED_FROM!r}?")
+            continue
+        former = extra[RENAMED_FROM]
         if not isinstance(former, str) or not former:
             raise RegistrationError(f"{where}: renamed_from must be the name that the field had, got {former!r}")
         if former in fields:

@@ -33,6 +33,7 @@ from scythe.errors import StorageRefused
 from scythe.leaf.failures import remember_lines
 from scythe.leaf.renewal import Life, Spent, is_exhaustion
 from scythe.leaf.surroundings import notice
+from scythe.settings import leave_to_parent
 from scythe.terminal.console import tell
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def main(fd: int, parent: int) -> None:
         setup: dict[str, Any] = pickle.loads(connection.recv_bytes())
         _print_at_once()
         _take_environment(setup["environment"])
+        leave_to_parent()
         tempfile.tempdir = os.environ["TMPDIR"] = setup["tempdir"]
         with contextlib.suppress(OSError):  # the folder is gone: then it is the one that was inherited
             os.chdir(setup["cwd"])
