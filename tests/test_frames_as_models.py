@@ -273,6 +273,7 @@ class House(BaseModel):
     pane: Pane = Pane(u=1)
     panes: list[Pane] = []
     by_side: dict[str, Pane] = {}
+    pair: tuple[Pane, Pane] = (Pane(u=1), Pane(u=2))
     share: Share = Share()
     panel: Panel = Panel()
 
@@ -283,12 +284,13 @@ class House(BaseModel):
 
 
 PANE = {"u": 1.0, "note": "n"}
-HOUSE = {"pane": PANE, "panes": [PANE, PANE], "by_side": {"north": PANE}, "share": {"SHARE": 5.0, "fuel": "gas"}, "panel": {"width": 2.0}}  # fmt: skip
+HOUSE = {"pane": PANE, "panes": [PANE, PANE], "by_side": {"north": PANE}, "pair": [PANE, PANE], "share": {"SHARE": 5.0, "fuel": "gas"}, "panel": {"width": 2.0}}  # fmt: skip
 #: Where a name may be misspelt, and what the message calls the place.
 PLACES: dict[str, tuple[list[Any], str]] = {
     "a model": (["pane"], "x.pane"),
     "a list": (["panes", 1], "x.panes"),
     "a map": (["by_side", "north"], "x.by_side.north"),
+    "a tuple": (["pair", 0], "x.pair"),
     "aliases": (["share"], "x.share"),
     "the field itself": ([], "x"),
 }

@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
 
@@ -30,6 +31,9 @@ def strangers_of_type(column: str, kind: k.Kind, dtype: pa.DataType) -> Iterator
                 yield from strangers_of_type(f"{column}.{field.name}", value, field.type)
         case k.Map(_, value) if (pair := pairs_of(dtype)) is not None:
             yield from strangers_of_type(column, value, pair[1].type)
+        case k.Struct(members, python=None) if k.is_list(dtype):
+            for member in members:
+                yield from strangers_of_type(column, member.kind, dtype.value_type)
         case k.Struct() if pa.types.is_struct(dtype):
             known, root = members_of(kind), root_of(kind)
             if root is not None and dtype.get_field_index("root") < 0:
@@ -46,6 +50,8 @@ def strangers_of_type(column: str, kind: k.Kind, dtype: pa.DataType) -> Iterator
 
 def strangers_of_values(column: str, kind: k.Kind, values: Collection[Any]) -> Iterator[Problem]:
     """Of a column of Python's own objects, with the rows that have them."""
+    if not _has_model(kind):
+        return
     found: dict[tuple[str, str], tuple[k.Struct, list[int]]] = {}
     for row, value in enumerate(values):
         for path, struct, name in _within(column, kind, value):
@@ -54,6 +60,10 @@ def strangers_of_values(column: str, kind: k.Kind, values: Collection[Any]) -> I
                 rows.append(row)
     for (path, name), (struct, rows) in found.items():
         yield _stranger(path, struct, name, tuple(rows))
+
+
+def _has_model(kind: k.Kind) -> bool:
+    return (isinstance(kind, k.Struct) and kind.python is not None) or any(_has_model(part) for _, part in kind.parts)
 
 
 def _within(path: str, kind: k.Kind, value: Any) -> Iterator[tuple[str, k.Struct, str]]:
@@ -66,6 +76,9 @@ def _within(path: str, kind: k.Kind, value: Any) -> Iterator[tuple[str, k.Struct
         case k.Map(_, item) if not item.flat and isinstance(value, Mapping):
             for name, one in value.items():
                 yield from _within(f"{path}.{name}", item, one)
+        case k.Struct(members, python=None) if isinstance(value, list | tuple | np.ndarray):
+            for member, one in zip(members, value, strict=False):
+                yield from _within(path, member.kind, one)
         case k.Struct() if isinstance(value, Mapping):
             known, root = members_of(kind), root_of(kind)
             if root is not None:
