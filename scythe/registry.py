@@ -276,6 +276,7 @@ def experiment_of(runnable: Any) -> Experiment:
     for experiment in ExperimentRegistry.experiments():
         if experiment.target is runnable or ExperimentRegistry.includes(experiment, runnable):
             return experiment
+    for experiment in ExperimentRegistry.experiments():
         if is_updated(runnable, experiment.target):
             return experiment
     twins = (told_of_twin(runnable, experiment.target) for experiment in ExperimentRegistry.experiments())

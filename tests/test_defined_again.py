@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import polars as pl
 import pytest
@@ -15,7 +16,7 @@ import pytest
 import scythe
 from scythe.allocate import BaseExperiment
 from scythe.errors import InputError, NotFoundError, RegistrationError
-from scythe.registry import experiment_of
+from scythe.registry import ExperimentRegistry, experiment_of
 
 MODULE = """
 from scythe import ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
@@ -90,6 +91,22 @@ def test_another_function_has_no_twin(walls: ModuleType) -> None:
 
     with pytest.raises(NotFoundError, match="'lose' is not a registered experiment: put @ExperimentRegistry"):
         experiment_of(lose)
+
+
+def test_functions_that_another_one_has_made_are_not_taken_for_one_another(walls: ModuleType) -> None:
+    def made(factor: int) -> Any:
+        def times(spec: Any) -> Any:
+            return walls.Loss(y=factor * spec.x)
+
+        times.__annotations__ = {"spec": walls.Wall, "return": walls.Loss}
+        return times
+
+    first, second, third = made(1), made(2), made(3)
+    for name, function in (("a", first), ("b", second)):
+        ExperimentRegistry.Register(name=name)(function)
+    assert [experiment_of(first).name, experiment_of(second).name] == ["a", "b"]
+    with pytest.raises(NotFoundError, match="'times' is not a registered experiment"):
+        experiment_of(third)
 
 
 def test_a_notebook_with_autoreload_runs_what_its_file_says(walls: ModuleType) -> None:

@@ -26,16 +26,20 @@ def is_again(old: Callable[..., Any], loading: ModuleSpec | None, new: Callable[
 
 
 def is_updated(old: Any, new: Callable[..., Any]) -> bool:
-    """Whether an older function has been given the code of a newer one in place, as IPython's `%autoreload` does."""
+    """Whether an older function of a module has been given the code of a newer one in place, as IPython's `%autoreload` does.
+
+    Functions that another one has made have one code, too, and are not the same.
+    """
     code = getattr(old, "__code__", None)
-    return code is not None and code is getattr(new, "__code__", None)
+    return code is not None and code is getattr(new, "__code__", None) and old.__qualname__ == old.__name__
 
 
 def told_of_twin(ours: Any, registered: Any) -> str | None:
-    """Why what a caller has is not what is registered though it bears its name: None where they are of different places."""
-    if getattr(ours, "__qualname__", None) != getattr(registered, "__qualname__", ()):
+    """Why a function or class of a module is not the registered one of its name: None where they are of different places."""
+    whole, name = getattr(ours, "__qualname__", None), getattr(ours, "__name__", "")
+    if whole != getattr(registered, "__qualname__", ()) or whole != name:
         return None
-    name, mine, theirs = registered.__name__, ours.__module__, registered.__module__
+    mine, theirs = ours.__module__, registered.__module__
     if mine == theirs:
         way = "run the cells below it again" if mine == "__main__" else f"from {mine} import {name} once more"
         return f"{name} has been defined anew since, and this is the one of before: {way}"
