@@ -226,6 +226,10 @@ def test_resume_with_errors_runs_what_failed_as_well(root: Path, cli: CLI) -> No
 
     assert cli("resume", run.experiment_id)[:2] == (0, f"{run.experiment_id}: 4 rows, 1 error\n")
     assert cli("resume", run.experiment_id, "--errors")[:2] == (0, f"{run.experiment_id}: 5 rows, 0 errors\n")
+    code, _, err = cli("resume", run.experiment_id, "--engine", "slrum")
+    assert (code, err.partition(":")[0]) == (1, "scythe")
+    assert "there is no engine 'slrum'" in err, "though it is finished"
+    assert "has no elements" in cli("logs", run.experiment_id, "--element", "3")[2]
     assert scythe.read("halve")["y"].to_list() == [0.0, 0.5, 1.0, 1.5, 2.0]
 
 

@@ -71,6 +71,10 @@ def resume(
 
     run = scythe.open_run(name)
     more: dict[str, Any] = {"engine": engine, "workers": workers}
+    if engine is not None:
+        from scythe.engines.start import engine_named
+
+        engine_named(engine)  # a run that is finished asks none
     if max_errors is not None:
         more["max_errors"] = _max_errors(max_errors)
     if option:

@@ -227,5 +227,5 @@ class Engine(ABC):
             NotFoundError: there is no such part.
         """
         raise NotFoundError(
-            f"the engine {self.name!r} has no {part!r} of which there is output: runs of it are not parted so"
+            f"the engine {self.name!r} has no elements, such as {part!r}: what each input has printed is told by its sort_index alone"
         )
