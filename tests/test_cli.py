@@ -19,6 +19,7 @@ from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.cli import main
 from scythe.cli.app import app, names_like
+from scythe.cli.shown import bytes_of
 from scythe.engines.local import LocalEngine
 from scythe.engines.options import LocalOptions, SlurmOptions
 from scythe.engines.start import options_told
@@ -155,6 +156,8 @@ def test_a_run_is_found_by_its_tags_and_tells_its_note(root: Path, cli: CLI) -> 
     assert re.search(r"note +masks fixed\n", shown)
     assert re.search(r"tags +paper draft\n", shown)
     assert re.search(r"size +[0-9.]+ kB in \d+ files\n", shown)
+    totals = {row["name"]: row["total"] for row in json.loads(cli("du", "halve", "--json")[1])}
+    assert f"size     {bytes_of(totals[noted.experiment_id])} in " in shown, "files that have two names count once"
     assert re.search(r"python +3\.\d+.*polars", shown)
 
 

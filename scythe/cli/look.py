@@ -217,8 +217,11 @@ def _made_by(run: ExperimentRun, manifest: Mapping[str, Any]) -> Iterator[tuple[
         yield "reused", named + (f", and of {rest} more" if len(most) > _NAMED else "")
     if manifest.get("key"):
         yield "key", str(manifest["key"])
+    from scythe.runs.usage import parts_of
+
     found = run.objects.found(run.key.path)
-    yield "size", f"{bytes_of(sum(one.size for one in found))} in {counted(len(found), 'file')}"
+    size = sum(parts_of(run.objects, run.key, found).values())
+    yield "size", f"{bytes_of(size)} in {counted(len(found), 'file')}"
     if manifest.get("git_commit"):
         yield "commit", str(manifest["git_commit"])
     packages = manifest.get("packages")

@@ -23,7 +23,7 @@ def usage(objects: Objects, experiment: str | None = None) -> pl.DataFrame:
     """
     rows: list[dict[str, str | int | None]] = []
     for name in experiment_names(objects) if experiment is None else [experiment]:
-        found = {key.path: _parts(objects, key, objects.found(key.path)) for key in run_keys(objects, name)}
+        found = {key.path: parts_of(objects, key, objects.found(key.path)) for key in run_keys(objects, name)}
         if experiment is not None:
             rows += [{"name": path, **parts, "catalog": None} for path, parts in found.items()]
             continue
@@ -35,7 +35,8 @@ def usage(objects: Objects, experiment: str | None = None) -> pl.DataFrame:
     return frame.select("name", "total", *_COLUMNS, "catalog").sort("total", descending=True)
 
 
-def _parts(objects: Objects, key: RunKey, found: Iterable[Found]) -> dict[str, int]:
+def parts_of(objects: Objects, key: RunKey, found: Iterable[Found]) -> dict[str, int]:
+    """What the objects of a run take, by what they are: `inputs`, `tables`, `files`, `other` [bytes]."""
     sizes = dict.fromkeys(_COLUMNS, 0)
     for one in found:
         place = one.key.removeprefix(f"{key.path}/")
@@ -45,4 +46,4 @@ def _parts(objects: Objects, key: RunKey, found: Iterable[Found]) -> dict[str, i
     return sizes
 
 
-__all__ = ["usage"]
+__all__ = ["parts_of", "usage"]
