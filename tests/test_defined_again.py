@@ -109,6 +109,23 @@ def test_functions_that_another_one_has_made_are_not_taken_for_one_another(walls
         experiment_of(third)
 
 
+def test_functions_below_one_decorator_are_not_taken_for_one_another(walls: ModuleType) -> None:
+    Path("house/timed.py").write_text(
+        "import functools\nfrom scythe import ExperimentRegistry\nfrom house.walls import Wall, Loss\n"
+        "def timed(f):\n    @functools.wraps(f)\n    def w(*a, **k): return f(*a, **k)\n    return w\n"
+        "@ExperimentRegistry.Register()\n@timed\ndef first(spec: Wall) -> Loss: return Loss(y=1)\n"
+        "@timed\ndef second(spec: Wall) -> Loss: return Loss(y=2)\n"
+        "@timed\n@ExperimentRegistry.Register()\ndef third(spec: Wall) -> Loss: return Loss(y=3)\n"
+    )
+    timed = importlib.import_module("house.timed")
+    assert experiment_of(timed.first).name == "first"
+    with pytest.raises(NotFoundError, match="'second' is not a registered experiment"):
+        experiment_of(timed.second)
+    with pytest.raises(NotFoundError, match="third is decorated once more after it was registered: put @Exp"):
+        experiment_of(timed.third)
+    sys.modules.pop("house.timed")
+
+
 def test_a_notebook_with_autoreload_runs_what_its_file_says(walls: ModuleType) -> None:
     """Functions that a cell has imported before are updated in place there."""
     script = (

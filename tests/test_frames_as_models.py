@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import (
     AfterValidator,
+    AliasPath,
     AnyUrl,
     AwareDatetime,
     BaseModel,
@@ -29,6 +30,7 @@ from pydantic import (
     ValidationError,
     computed_field,
     create_model,
+    model_serializer,
 )
 
 from scythe import ExperimentInputSpec, ExperimentOutputSpec, FileReference
@@ -312,6 +314,54 @@ def test_names_that_are_taken_or_passed_over_on_purpose_are_not(make: Any) -> No
     value = HOUSE | {"area": 1.0, "panel": {"width": 2.0, "colour": "red"}}
     found = _prepared_of(House, make([{"x": value}]))[0]
     assert (found["panel"], found["share"]) == ({"width": 2.0}, {"share": 0.05, "fuel": "gas"})
+
+
+class Aliased(BaseModel):
+    model_config = ConfigDict(alias_generator=str.upper, populate_by_name=True)
+    width: float
+
+    @computed_field(alias="Half")
+    @property
+    def half(self) -> float:
+        return self.width / 2
+
+
+class Served(BaseModel):
+    width: float
+
+    @model_serializer(mode="wrap")
+    def dumped(self, handler: Any) -> Any:
+        return {**handler(self), "unit": "m"}
+
+
+class Sides(BaseModel):
+    left: tuple[Pane, Panel]
+    share: Aliased
+    served: Served
+    depth: float = Field(0.0, validation_alias=AliasPath("share", "depth"))
+
+
+@pytest.mark.parametrize("make", MADE, ids=lambda f: f.__name__.strip("_"))
+@pytest.mark.parametrize("by_alias", [False, True])
+def test_what_a_model_is_dumped_to_is_taken_back(make: Any, by_alias: bool) -> None:
+    value = Sides(left=(Pane(u=1), Panel()), share=Aliased(width=3), served=Served(width=2)).model_dump(
+        by_alias=by_alias
+    )
+    (found,) = _prepared_of(Sides, make([{"x": value}]))
+    assert (found["share"], found["served"]) == ({"width": 3.0}, {"width": 2.0})
+
+
+@pytest.mark.parametrize("make", MADE, ids=lambda f: f.__name__.strip("_"))
+def test_what_another_field_takes_by_a_path_is_no_stranger(make: Any) -> None:
+    value = {"left": [PANE, {"width": 2.0}], "share": {"width": 3.0, "depth": 7.0}, "served": {"width": 2.0}}
+    (found,) = _prepared_of(Sides, make([{"x": value}]))
+    assert found["depth"] == 7.0
+    assert found["left"] == {"item_0": {"u": 1.0, "note": "n"}, "item_1": {"width": 2.0}}
+
+
+def test_of_many_strangers_the_first_are_told() -> None:
+    with pytest.raises(ScytheError, match=r"(?s)3000 problems.*… and 2,950 more$"):
+        _prepared_of(Pane, [{"x": {"u": 1.0, **{f"n{i}": 1 for i in range(3000)}}}])
 
 
 def test_the_rows_that_have_a_misspelt_name_are_named_and_the_nearest_field() -> None:

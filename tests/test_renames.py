@@ -240,10 +240,13 @@ def test_models_that_contradict_themselves_are_refused_when_they_are_registered(
         experiment({"b": (float, was("a")), "c": (float, was("a"))}, {"y": (float, ...)})
     with pytest.raises(RegistrationError, match="must be the name that the field had, got 3"):
         experiment({"b": (float, Field(json_schema_extra={"renamed_from": 3}))}, {"y": (float, ...)})
-    for key in ("renamed_form", "renamed", "rename_from", "renamedFrom"):
+    for key in ("renamed_form", "renamed", "rename_from", "renamedFrom", "renmaed_from", "Renamed_from"):
         with pytest.raises(RegistrationError, match=f"json_schema_extra has '{key}': did you mean 'renamed_from'"):
             experiment({"b": (float, Field(json_schema_extra={key: "a"}))}, {"y": (float, ...)})
-    experiment({"b": (float, Field(json_schema_extra={"name": "a", "from": "b"}))}, {"y": (float, ...)})
+    others = dict.fromkeys(
+        ("name", "from", "created_from", "removed_from", "sampled_from", "name_from", "range_from"), "a"
+    )
+    experiment({"b": (float, Field(json_schema_extra=others))}, {"y": (float, ...)})  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 
 
 def test_an_allocation_that_fails_leaves_the_columns_their_names(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import enum
 import json
 import math
 import os
+import pickle
 import random
 import subprocess
 import sys
@@ -717,6 +718,17 @@ def test_models_that_have_changed_are_told_by_their_version(walls: BaseExperimen
         run, ref = thick.allocate(specs, "v1.1.0", reuse=True, engine="inline")
         assert ref.result(timeout=60).rows == 1
     assert (run.version, CALLS) == ("v1.1.0", [1.0, 1.0])
+
+    ExperimentRegistry.Register()(lose)
+    with pytest.raises(
+        VersionError, match=r'this is that of v1\.0\.0: with reuse=True name it, version="v1\.0\.0"'
+    ) as told:
+        BaseExperiment(lose).allocate(specs, reuse=True, engine="inline")
+    assert str(pickle.loads(pickle.dumps(told.value))) == str(told.value)
+    BaseExperiment(lose).allocate(specs, "v1.0.0", reuse=True, engine="inline")
+    with pytest.raises(VersionError) as plain:
+        BaseExperiment(lose).allocate(specs, "v1.1.0", engine="inline")
+    assert str(pickle.loads(pickle.dumps(plain.value))) == str(plain.value)
 
 
 class Thick(Wall):

@@ -329,6 +329,37 @@ def test_what_is_said_of_decimals() -> None:
     assert sorted({*map(str, grid["price"])}) == ["0.00", "10.00", "5.00"]
 
 
+class Narrow(ExperimentInputSpec):
+    price: Decimal = Field(ge=0, le=1000, max_digits=5, decimal_places=2)
+    shift: Decimal = Field(Decimal(0), ge=-math.inf, le=math.inf, max_digits=3, decimal_places=1)
+    count: Decimal = Field(ge=0, le=9, max_digits=6, decimal_places=0)
+    far: Decimal = Field(ge=-(10**17), le=10**17, max_digits=38, decimal_places=18, multiple_of=1)
+
+
+def test_decimals_are_those_that_their_digits_can_write() -> None:
+    for method in ("sobol", "grid"):
+        specs = scythe.sample(Narrow, 3 if method == "grid" else 20_000, method)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+        assert Decimal(999) < specs["price"].max() <= Decimal("999.99")  # pyright: ignore[reportOperatorIssue]
+        assert specs["shift"].unique().to_list() == [0]
+    wide = scythe.sample(Narrow, 2000, shift=scipy.stats.norm(0, 100), price=np.linspace(0, 1, 5), far=0)
+    assert (wide["shift"].min(), wide["shift"].max()) == (Decimal("-99.9"), Decimal("99.9"))
+    assert {*map(str, wide["price"])} == {"0.00", "0.25", "0.50", "0.75", "1.00"}
+
+
+@pytest.mark.parametrize("distribution", [scipy.stats.poisson(2), scipy.stats.randint(0, 10), scipy.stats.norm(4.5, 9)])
+def test_both_ends_are_drawn_as_often_for_decimals_and_floats_as_for_whole_numbers(distribution: Any) -> None:
+    class Three(ExperimentInputSpec):
+        whole: int = Field(ge=0, le=9)
+        decimal: Decimal = Field(ge=0, le=9, max_digits=6, decimal_places=0)
+        real: float = Field(ge=0, le=9)
+
+    specs = scythe.sample(Three, 4096, whole=distribution, decimal=distribution, real=distribution)
+    lows = [int((specs[name] == 0).sum()) for name in ("whole", "decimal")]
+    assert abs(lows[0] - lows[1]) < 25
+    if hasattr(distribution, "pmf"):
+        assert abs(int((specs["real"] == 0).sum()) - lows[0]) < 25
+
+
 # --- what a run says of it ----------------------------------------------------------------------------------
 
 

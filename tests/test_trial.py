@@ -10,14 +10,14 @@ import sys
 import uuid
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
 import typer
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from typer.testing import CliRunner
 
 import scythe
@@ -33,7 +33,7 @@ from scythe_catalog.schema import compile_model
 BEAMS = """
 from pathlib import Path
 import polars as pl
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from scythe import *
 
 class Beam(ExperimentInputSpec):
@@ -156,8 +156,23 @@ def test_what_a_file_can_only_write_as_text_is_what_the_model_says(root: Path, n
     found = [Dated.model_validate(row) for row in read_inputs(Path(name), compiled).to_dicts()]
     assert found == [Dated.model_validate(row) for row in rows]
     Path(name).write_text(Path(name).read_text().replace("2024-02-29", "29.2.2024"))
-    with pytest.raises(typer.BadParameter, match=r"day: '29\.2\.2024' is no date; write days and times as 2024-01-31"):
+    with pytest.raises(typer.BadParameter, match=r"day: '29\.2\.2024' is no date; write it as 2024-01-31"):
         read_inputs(Path(name), compiled)
+
+
+class Loose(ExperimentInputSpec):
+    day: Annotated[dt.date, BeforeValidator(lambda v: dt.datetime.strptime(v, "%d.%m.%Y").date())]
+    code: Annotated[str, BeforeValidator(lambda v: f"{v:03d}" if isinstance(v, int) else v)]
+    clock: dt.time
+
+
+def test_what_a_validator_takes_first_is_as_the_file_has_it(root: Path) -> None:
+    Path("a.csv").write_text("day,code,clock\n31.01.2024,7,12:00:00\n")
+    found = read_inputs(Path("a.csv"), compile_model(Loose))
+    assert found.row(0) == ("31.01.2024", 7, dt.time(12))
+    Path("a.csv").write_text("day,code,clock\n31.01.2024,7,12:00:00+05:00\n")
+    with pytest.raises(typer.BadParameter, match=r"clock: '12:00:00\+05:00' is no time; write it as 12:00:00"):
+        read_inputs(Path("a.csv"), compile_model(Loose))
 
 
 @pytest.mark.parametrize("pandas", [False, True])

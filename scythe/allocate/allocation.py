@@ -9,7 +9,7 @@ from typing import Any
 from scythe.allocate.growing import Growing, Reuse, version_of
 from scythe.allocate.keyed import Keyed
 from scythe.allocate.store import Request, store_run
-from scythe.allocate.version import reserve_version
+from scythe.allocate.version import reserve_version, version_for_reuse
 from scythe.engines.engine import Launch, RunRef
 from scythe.engines.start import start
 from scythe.engines.watched import WatchedRef
@@ -101,10 +101,8 @@ def _stored(
     except TooSmallStep as error:
         if not reuse.wanted:
             raise
-        raise VersionError(
-            f"{error.told}\nNo row of another schema can be taken over: with reuse=True name the new version, "
-            f'version="{error.enough}", in which each input is run once, or undo the change.'
-        ) from None
+        way = version_for_reuse(objects, asked.name, asked.experiment.schemas, asked.renames)
+        raise VersionError(f"{error.told}\n{way}") from None
     answers: Answers | None = None
     if reuse.wanted:
         growing = Growing(asked, objects, version, reuse)

@@ -20,7 +20,7 @@ from scythe.record.versions import (
     next_version,
     parse_folders,
 )
-from scythe_catalog.schema import Difference
+from scythe_catalog.schema import Difference, Severity
 from scythe_catalog.storage.objects import Objects
 
 _RESERVE_TRIES = 1000
@@ -50,6 +50,24 @@ def reserve_version(
         if known or objects.create(record, dump({**schemas.to_json(), **renamed.to_json()})):
             return version, renamed
     raise AllocationError(f"no version of {name!r} could be reserved: other allocations were always faster")
+
+
+def version_for_reuse(objects: Objects, name: str, schemas: ExperimentSchemas, renames: Mapping[str, str]) -> str:
+    """What to do about schemas that are not those of the version whose rows were to be reused, for a message."""
+    choice, versions = _Choice(objects, name, schemas, renames), _known_versions(objects, name)
+    same = next((v for v in reversed(versions) if choice.changed_since(v) is Severity.IDENTICAL), None)
+    if same is not None:
+        return f'No row of another schema can be taken over, and this is that of {same}: with reuse=True name it, version="{same}".'
+    latest = versions[-1]
+    new = (
+        latest.next_minor_version()
+        if choice.changed_since(latest) is Severity.ADDITIVE
+        else latest.next_major_version()
+    )
+    return (
+        f'No row of another schema can be taken over: with reuse=True name the new version, version="{new}", in which each input is run '
+        "once, or undo the change."
+    )
 
 
 def _known_versions(objects: Objects, name: str) -> list[SemVer]:
@@ -87,6 +105,10 @@ class _Choice:
                 f"{former!r} cannot be renamed to {name!r} in {version}: {versions[-1]} stands above it. Rename it in a version above that"
             )
         return version, renames
+
+    def changed_since(self, version: SemVer) -> Severity:
+        """How much has changed in the schemas since a version."""
+        return self._since(version)[1].severity
 
     def _since(self, version: SemVer | None) -> tuple[Renames, Difference, Mapping[str, str]]:
         """What was renamed, and what changed in the schemas, since a version."""

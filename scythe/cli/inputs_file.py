@@ -29,7 +29,8 @@ def read_inputs(path: Path, compiled: CompiledModel) -> pl.DataFrame:
         raise typer.BadParameter(f"{path} is none of {', '.join(SUFFIXES)}", param_hint="specs")
     if not path.is_file():
         raise typer.BadParameter(f"there is no file {path}", param_hint="specs")
-    columns = {column.name: column for column in compiled.schema}
+    # What a validator of the model takes first is as the file has it.
+    columns = {column.name: column for column in compiled.schema if column.name not in compiled.loose}
     texts = {name: pl.String for name, column in columns.items() if _is_text(column) or _parsed(column)}
     try:  # the types of columns, and which there are, are those of all rows
         match suffix:
@@ -73,9 +74,19 @@ def _of_text(texts: pl.Series, column: Column) -> pl.Series:
     except ValueError:
         wrong = next(text for text in texts.to_list() if _is_wrong(text, column))
         raise typer.BadParameter(
-            f"{column.name}: {wrong!r} is no {column.kind.describe()}; write days and times as 2024-01-31, 2024-01-31T12:00:00 or 12:00:00",
-            param_hint="specs",
+            f"{column.name}: {wrong!r} is no {column.kind.describe()}; write it as {_form(column)}", param_hint="specs"
         ) from None
+
+
+def _form(column: Column) -> str:
+    import pyarrow as pa
+
+    t, storage = pa.types, column.kind.storage
+    if t.is_decimal(storage):
+        return f"{1:.{storage.scale}f}, with no more digits"
+    if t.is_timestamp(storage):
+        return "2024-01-31T12:00:00" + ("" if storage.tz is None else "+01:00")
+    return "2024-01-31" if t.is_date(storage) else "12:00:00"
 
 
 def _values(texts: list[str | None], column: Column) -> pa.Array:
@@ -86,7 +97,10 @@ def _values(texts: list[str | None], column: Column) -> pa.Array:
 
     storage = column.kind.storage
     if pa.types.is_time(storage):  # to which Arrow casts no text
-        return pa.array([dt.time.fromisoformat(text) if text is not None else None for text in texts], storage)
+        times = [dt.time.fromisoformat(text) if text is not None else None for text in texts]
+        if any(time is not None and time.tzinfo is not None for time in times):
+            raise ValueError("a time of day has no zone")
+        return pa.array(times, storage)
     return pa.array(texts, pa.string()).cast(storage)
 
 

@@ -15,9 +15,11 @@ def loading_of(target: Callable[..., Any]) -> ModuleSpec | None:
     return getattr(sys.modules.get(target.__module__), "__spec__", None)
 
 
-def is_again(old: Callable[..., Any], loading: ModuleSpec | None, new: Callable[..., Any]) -> bool:
+def is_again(old: Any, loading: ModuleSpec | None, new: Callable[..., Any]) -> bool:
     """Whether `new` is the definition of `old`, which came with a loading, run again: edited meanwhile, perhaps."""
     before, after = _line(old), _line(new)
+    if before is None or after is None:
+        return False
     if before == after:
         return True
     in_notebook = new.__module__ == old.__module__ == "__main__" and not Path(after[0]).is_file()
@@ -25,13 +27,18 @@ def is_again(old: Callable[..., Any], loading: ModuleSpec | None, new: Callable[
     return in_notebook or (loaded_anew and (before[0], old.__qualname__) == (after[0], new.__qualname__))
 
 
-def is_updated(old: Any, new: Callable[..., Any]) -> bool:
+def is_updated(old: Any, new: Any) -> bool:
     """Whether an older function of a module has been given the code of a newer one in place, as IPython's `%autoreload` does.
 
-    Functions that another one has made have one code, too, and are not the same.
+    Functions that another one has made, such as what a decorator gives, have one code, too, and are not the same.
     """
     code = getattr(old, "__code__", None)
-    return code is not None and code is getattr(new, "__code__", None) and old.__qualname__ == old.__name__
+    return (
+        code is not None
+        and code is getattr(new, "__code__", None)
+        and old.__closure__ is None
+        and (old.__module__, old.__qualname__) == (new.__module__, new.__qualname__)
+    )
 
 
 def told_of_twin(ours: Any, registered: Any) -> str | None:
@@ -41,21 +48,24 @@ def told_of_twin(ours: Any, registered: Any) -> str | None:
         return None
     mine, theirs = ours.__module__, registered.__module__
     if mine == theirs:
+        if getattr(ours, "__wrapped__", None) is registered:
+            return f"{name} is decorated once more after it was registered: put @ExperimentRegistry.Register() above its other decorators"
         way = "run the cells below it again" if mine == "__main__" else f"from {mine} import {name} once more"
         return f"{name} has been defined anew since, and this is the one of before: {way}"
-    if _file(ours) != _file(registered):
+    file = _file(ours)
+    if file is None or file != _file(registered):
         return None
-    return f"{_file(ours)} is loaded under two names, {mine} and {theirs}, so that there are two of {name}: import it by one of them everywhere"
+    return f"{file} is loaded under two names, {mine} and {theirs}, so that there are two of {name}: import it by one of them everywhere"
 
 
 def _file(what: Any) -> str | None:
     return getattr(sys.modules.get(what.__module__), "__file__", None)
 
 
-def _line(target: Callable[..., Any]) -> tuple[str, int]:
+def _line(target: Any) -> tuple[str, int] | None:
     function = getattr(target, "run", target) if isinstance(target, type) else target
-    code = inspect.unwrap(function).__code__
-    return code.co_filename, code.co_firstlineno
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return None if code is None else (code.co_filename, code.co_firstlineno)
 
 
 __all__ = ["is_again", "is_updated", "loading_of", "told_of_twin"]

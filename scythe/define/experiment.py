@@ -345,6 +345,8 @@ def _check_limit(name: str, duration: Duration) -> None:
 
 def place_of(target: Callable[..., Any]) -> str:
     """Where a function or class is defined, for messages."""
+    if isinstance(target, HatchetTask):
+        return "an included task of Hatchet"
     return f"{target.__module__}.{target.__qualname__}"
 
 

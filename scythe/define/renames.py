@@ -16,7 +16,7 @@ from scythe_catalog.schema import Change, CompiledModel, Difference, Severity, T
 
 #: The key of `json_schema_extra` that tells the name that a field had, and that of a version's record.
 RENAMED_FROM, RENAMED = "renamed_from", "renamed"
-_NEAR = 0.7
+_NEAR = 0.9
 _OF_MODELS = ("scalars", "errors", "result_file_refs")
 
 
@@ -58,7 +58,10 @@ def declared(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
             continue
         where = f"{model.__name__}.{name}"
         if RENAMED_FROM not in extra:
-            if near := difflib.get_close_matches(RENAMED_FROM, [*extra], 1, _NEAR):
+            near = [key for key in extra if key.startswith("rename")] or difflib.get_close_matches(
+                RENAMED_FROM, [*extra], 1, _NEAR
+            )
+            if near:
                 raise RegistrationError(f"{where}: json_schema_extra has {near[0]!r}: did you mean {RENAMED_FROM!r}?")
             continue
         former = extra[RENAMED_FROM]

@@ -183,11 +183,14 @@ def allowed_between(below: SemVer, version: SemVer) -> Severity:
 
 
 class TooSmallStep(VersionError):
-    """A step that is too small for what changed: `told` says so, and `enough` would be the next version."""
+    """A step that is too small for what changed: `told` says so, and `way` what to do."""
 
-    def __init__(self, told: str, way: str, enough: SemVer) -> None:
+    def __init__(self, told: str, way: str) -> None:
         super().__init__(f"{told}\n{way}")
-        self.told, self.enough = told, enough
+        self.told, self.way = told, way
+
+    def __reduce__(self) -> tuple[type[TooSmallStep], tuple[str, str]]:
+        return TooSmallStep, (self.told, self.way)
 
 
 def check_step(step: str, allowed: Severity, latest: SemVer, difference: Difference) -> None:
@@ -198,11 +201,9 @@ def check_step(step: str, allowed: Severity, latest: SemVer, difference: Differe
     """
     if difference.severity <= allowed:
         return
-    additive = difference.severity is Severity.ADDITIVE
-    enough = "bumpminor" if additive else "bumpmajor"
+    enough = "bumpminor" if difference.severity is Severity.ADDITIVE else "bumpmajor"
     same = f"{latest} is there already, with another schema"
     raise TooSmallStep(
         f"{same if step == str(latest) else f'{step} is too small a step from {latest}: the schema has changed'}\n{difference}",
         f'Allocate with version="{enough}" (or "auto"), or undo the change.',
-        latest.next_minor_version() if additive else latest.next_major_version(),
     )

@@ -5,6 +5,7 @@ Knows no model, and draws no numbers.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -151,10 +152,11 @@ class Distributed:
 
     @property
     def _ends(self) -> tuple[float, float]:
-        """Between which places the distribution is: whole numbers are the nearest ones to what a continuous one gives."""
-        if not self._whole:
-            return self.low, self.high
-        return (self.low - 1, self.high) if hasattr(self.distribution, "pmf") else (self.low - 0.5, self.high + 0.5)
+        """Between which places the distribution is: what is rounded is the nearest to what it gives; both ends are included."""
+        if self._digits is not None:
+            half = 0.5 * 10.0**-self._digits
+            return self.low - half, self.high + half
+        return (math.nextafter(self.low, -math.inf) if hasattr(self.distribution, "pmf") else self.low), self.high
 
     @property
     def _whole(self) -> bool:

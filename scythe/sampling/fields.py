@@ -104,6 +104,8 @@ def _ends(column: Column) -> tuple[Any, Any] | None:
         if rule not in column.bounds:
             continue
         end = _bound(column, rule)
+        if end is None:
+            continue
         if rule in ("ge", "gt"):
             low = end if low is None else max(low, end)
         else:
@@ -112,13 +114,15 @@ def _ends(column: Column) -> tuple[Any, Any] | None:
 
 
 def _bound(column: Column, rule: str) -> Any:
-    """A bound as the first value that keeps it."""
+    """A bound as the first value that keeps it, of a decimal the first that its digits can write; None where it bounds nothing."""
     bound, storage = column.bounds[rule], column.kind.storage
     if pa.types.is_float64(storage):
         value = float(bound)
         return math.nextafter(value, math.inf if rule == "gt" else -math.inf) if rule in ("gt", "lt") else value
     if pa.types.is_decimal(storage):
-        return _FIRST_UNIT[rule](_units(bound, storage.scale))
+        if not math.isfinite(bound):
+            return None
+        return sorted((-_most_units(storage), _FIRST_UNIT[rule](_units(bound, storage.scale)), _most_units(storage)))[1]
     if isinstance(bound, float):
         value = math.ceil(bound) if rule in ("ge", "gt") else math.floor(bound)
         open_end = rule in ("gt", "lt") and bound.is_integer()
@@ -140,6 +144,11 @@ _FIRST_UNIT: dict[str, Callable[[Fraction], int]] = {
 def _units(number: Any, places: int) -> Fraction:
     """How many units of so many digits behind the point a number is; a float is what it is written as, as Pydantic takes it."""
     return Fraction(str(number)) * 10**places
+
+
+def _most_units(storage: pa.DataType) -> int:
+    """The largest number that decimals of so many digits can write, in their units."""
+    return 10**storage.precision - 1
 
 
 def _is_whole(storage: pa.DataType) -> bool:
@@ -195,16 +204,21 @@ def _decimals_between(model: type[BaseModel], column: Column, low: int, high: in
         raise InputError(
             f"{model.__name__}.{column.name} takes multiples of {multiple}, which has more than its {places} digits behind the point"
         )
-    first, last = -(-low // int(step)) * int(step), high
+    by = int(step)
+    first, last = -(-low // by) * by, high
     if first > last:
         raise InputError(f"{model.__name__}.{column.name}: there is no multiple of {multiple} within its bounds")
-    while places and step == 1 and (last - first >= MOST_WHOLE or max(abs(first), abs(last)) >= _MOST_COUNT):
-        first, last, places = -(-first // 10), last // 10, places - 1
-    if first > last or (last - first) // int(step) >= _MOST_COUNT or max(abs(first), abs(last)) >= _MOST_COUNT:
+    while (
+        places and (by == 1 or by % 10 == 0)
+        and ((last - first) // by >= MOST_WHOLE or max(abs(first), abs(last)) >= _MOST_COUNT)
+    ):  # fmt: skip
+        first, last, by, places = -(-first // 10), last // 10, max(1, by // 10), places - 1
+    if first > last or (last - first) // by >= _MOST_COUNT or max(abs(first), abs(last)) >= _MOST_COUNT:
         raise InputError(
-            f"{model.__name__}.{column.name}: its bounds are too wide to draw from: narrow it, {column.name}=(low, high)"
+            f"{model.__name__}.{column.name}: its bounds are too wide, or have too many digits, to draw from: narrow it, "
+            f"{column.name}=(low, high), or give a list of choices"
         )
-    return Whole(first, last, column.kind, int(step), places)
+    return Whole(first, last, column.kind, by, places)
 
 
 def _distributed(model: type[BaseModel], column: Column, told: Any) -> Domain:
@@ -219,7 +233,9 @@ def _distributed(model: type[BaseModel], column: Column, told: Any) -> Domain:
             f"{model.__name__}.{column.name} takes multiples of a number alone, which no distribution gives: give a list of choices"
         )
     if decimal:
-        ends = tuple(None if end is None else end / 10**storage.scale for end in ends)
+        most = math.nextafter(10.0 ** (storage.precision - storage.scale), 0) - 10.0**-storage.scale
+        units = (None if end is None else end / 10**storage.scale for end in ends)
+        ends = tuple(end if given is None else given for given, end in zip(units, (-most, most), strict=True))
     low, high = (given if given is not None else end for given, end in zip(ends, told.support(), strict=True))
     found = Distributed(told, low, high, column.kind)
     if not found.mass > 0:
@@ -254,7 +270,8 @@ def _stored(model: type[BaseModel], column: Column, values: list[Any], *, ends: 
         if nulls and not column.nullable:
             raise ValueError("None is not one of its values")
         if pa.types.is_decimal(column.kind.storage):  # as Pydantic takes a number
-            values = [Decimal(str(v)) if type(v) in (int, float) else v for v in values]
+            plain = [v.item() if isinstance(v, np.generic) else v for v in values]
+            values = [Decimal(str(v)) if type(v) in (int, float) else v for v in plain]
         array = column.kind.array(values)
         check_bounds(pa.table({column.name: array}), TableSchema((column,)), what=model.__name__)
         multiple = None if ends or column.name not in model.model_fields else _multiple(model.model_fields[column.name])

@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import sys
 from typing import Any
+from unicodedata import category
+
+_KEPT = "\n\t\N{ZERO WIDTH JOINER}"
 
 
 def tell(text: str) -> None:
@@ -15,8 +18,11 @@ def tell(text: str) -> None:
 
 
 def plain(text: str) -> str:
-    """A text without what a terminal would take as a command."""
-    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+    """A text without what a terminal would take as a command: blanks of all kinds stay, and what joins emoji."""
+    return "".join(
+        c if c.isprintable() or c in _KEPT or category(c) == "Zs" else ascii(c)[1:-1]
+        for c in text.replace("\r\n", "\n")
+    )
 
 
 def is_terminal(stream: object) -> bool:

@@ -26,7 +26,7 @@ from scythe_catalog.schema.compile import CompiledModel
 from scythe_catalog.schema.convert import MISFIT, column_to_arrow, models_to_arrow
 from scythe_catalog.schema.lift import alias_paths, aliases, holds, lifted, lifted_objects, misfit
 from scythe_catalog.schema.problems import Problem, raise_problems
-from scythe_catalog.schema.strangers import strangers_of_type, strangers_of_values
+from scythe_catalog.schema.strangers import paths_into, strangers_of_type, strangers_of_values
 from scythe_catalog.schema.table_schema import Column
 
 _BATCH = 10_000
@@ -198,7 +198,7 @@ def _mistyped(frame: Frame, compiled: CompiledModel) -> Iterator[Problem]:
             words = _in_words(values.type, kind)
             yield Problem(name, f"must be {kind.describe()}, the column holds {words}{such}{way}")
             continue
-        yield from strangers_of_type(name, kind, values.type)
+        yield from strangers_of_type(name, kind, values.type, paths_into(compiled.model, name))
     for name, values in frame.objects.items():
         if name not in compiled.schema or name in compiled.loose:
             continue
@@ -210,7 +210,7 @@ def _mistyped(frame: Frame, compiled: CompiledModel) -> Iterator[Problem]:
                 name, f"must be {kind.describe()}: got {str(found)[:80]!r} ({type(found).__name__})", tuple(rows)
             )
             continue
-        yield from strangers_of_values(name, kind, values)
+        yield from strangers_of_values(name, kind, values, paths_into(compiled.model, name))
 
 
 def _first(values: pa.ChunkedArray) -> str | None:

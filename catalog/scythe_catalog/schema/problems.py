@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from scythe_catalog.errors import DataError
 
+#: So many problems are told in full.
+_SHOWN = 50
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -32,5 +35,7 @@ def raise_problems(what: str | None, problems: Iterable[Problem]) -> None:
     found = tuple(problems)
     if found:
         head = f"{what}: " if what else ""
-        lines = "\n".join(f"  {p}" for p in found) if len(found) > 1 or what else "".join(map(str, found))
+        lines = "\n".join(f"  {p}" for p in found[:_SHOWN]) if len(found) > 1 or what else "".join(map(str, found))
+        if len(found) > _SHOWN:
+            lines += f"\n  … and {len(found) - _SHOWN:,} more"
         raise DataError(f"{head}{len(found)} problem{'s' * (len(found) > 1)} with the values\n{lines}", found)

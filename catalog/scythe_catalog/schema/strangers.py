@@ -6,7 +6,7 @@ Never looks at the columns of a frame themselves: `check` does.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,98 +14,180 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from scythe_catalog.schema import kinds as k
-from scythe_catalog.schema.lift import alias_paths, members_of, pairs_of, root_of
+from scythe_catalog.schema.lift import alias_paths, aliases, members_of, pairs_of, root_of
 from scythe_catalog.schema.problems import Problem
 
+#: Where models outside take fields of theirs from within a value: names, and places in lists, from there on.
+Paths = tuple[tuple[str | int, ...], ...]
+#: Is told of a stranger: the path of what holds it, that model, its name.
+_Tell = Callable[[str, k.Struct, str], None]
+_Look = Callable[[str, Any, _Tell], None]
 
-def strangers_of_type(column: str, kind: k.Kind, dtype: pa.DataType) -> Iterator[Problem]:
+
+def paths_into(model: type[BaseModel], field: str) -> Paths:
+    """Where a model takes other fields from within the value of one."""
+    names = {field, *aliases(model.model_fields[field])} if field in model.model_fields else {field}
+    return tuple(tuple(path[1:]) for path in _paths(model) if path[0] in names and len(path) > 1)
+
+
+def strangers_of_type(column: str, kind: k.Kind, dtype: pa.DataType, paths: Paths = ()) -> Iterator[Problem]:
     """Of a column of Arrow, whose type has all names."""
     if pa.types.is_dictionary(dtype) or pa.types.is_run_end_encoded(dtype):
-        yield from strangers_of_type(column, kind, dtype.value_type)
+        yield from strangers_of_type(column, kind, dtype.value_type, paths)
         return
     match kind:
         case k.List(item) if k.is_list(dtype):
-            yield from strangers_of_type(column, item, dtype.value_type)
+            yield from strangers_of_type(column, item, dtype.value_type, _beyond(paths, None))
         case k.Map(_, value) if pa.types.is_struct(dtype):
             for field in dtype:
-                yield from strangers_of_type(f"{column}.{field.name}", value, field.type)
+                yield from strangers_of_type(f"{column}.{field.name}", value, field.type, _beyond(paths, field.name))
         case k.Map(_, value) if (pair := pairs_of(dtype)) is not None:
-            yield from strangers_of_type(column, value, pair[1].type)
+            yield from strangers_of_type(column, value, pair[1].type, _beyond(paths, None))
         case k.Struct(members, python=None) if k.is_list(dtype):
-            for member in members:
-                yield from strangers_of_type(column, member.kind, dtype.value_type)
+            # One type for all places: a name is strange where none of them has it.
+            found = [
+                {p.column: p for p in strangers_of_type(column, m.kind, dtype.value_type, _beyond(paths, None))}
+                for m in members
+            ]
+            yield from (problem for name, problem in found[0].items() if all(name in other for other in found))
         case k.Struct() if pa.types.is_struct(dtype):
             known, root = members_of(kind), root_of(kind)
             if root is not None and dtype.get_field_index("root") < 0:
-                yield from strangers_of_type(column, root, dtype)
+                yield from strangers_of_type(column, root, dtype, paths)
                 return
             for field in dtype:
+                within = _within(kind, field.name, paths)
                 if field.name in known:
-                    yield from strangers_of_type(f"{column}.{field.name}", known[field.name], field.type)
-                elif not _passed_over(kind, field.name):
+                    yield from strangers_of_type(f"{column}.{field.name}", known[field.name], field.type, within)
+                elif not _passed_over(kind, field.name, paths):
                     yield _stranger(column, kind, field.name)
         case _:
             return
 
 
-def strangers_of_values(column: str, kind: k.Kind, values: Collection[Any]) -> Iterator[Problem]:
+def strangers_of_values(column: str, kind: k.Kind, values: Collection[Any], paths: Paths = ()) -> Iterator[Problem]:
     """Of a column of Python's own objects, with the rows that have them."""
-    if not _has_model(kind):
+    look = _looker(kind, paths)
+    if look is None:
         return
     found: dict[tuple[str, str], tuple[k.Struct, list[int]]] = {}
-    for row, value in enumerate(values):
-        for path, struct, name in _within(column, kind, value):
-            rows = found.setdefault((path, name), (struct, []))[1]
-            if not rows or rows[-1] != row:
-                rows.append(row)
+    row = 0
+
+    def tell(path: str, struct: k.Struct, name: str) -> None:
+        rows = found.setdefault((path, name), (struct, []))[1]
+        if row not in rows[-1:]:
+            rows.append(row)
+
+    for row, value in enumerate(values):  # noqa: B007 - `tell` reads it
+        look(column, value, tell)
     for (path, name), (struct, rows) in found.items():
         yield _stranger(path, struct, name, tuple(rows))
 
 
-def _has_model(kind: k.Kind) -> bool:
-    return (isinstance(kind, k.Struct) and kind.python is not None) or any(_has_model(part) for _, part in kind.parts)
-
-
-def _within(path: str, kind: k.Kind, value: Any) -> Iterator[tuple[str, k.Struct, str]]:
+def _looker(kind: k.Kind, paths: Paths) -> _Look | None:
+    """What looks at one value of a kind; None where no model is within it."""
     match kind:
-        case k.List(item) if (
-            not item.flat and isinstance(value, Collection) and not isinstance(value, str | bytes | Mapping)
-        ):
-            for one in value:  # pyright: ignore[reportUnknownVariableType]
-                yield from _within(path, item, one)
-        case k.Map(_, item) if not item.flat and isinstance(value, Mapping):
-            for name, one in value.items():
-                yield from _within(f"{path}.{name}", item, one)
-        case k.Struct(members, python=None) if isinstance(value, list | tuple | np.ndarray):
-            for member, one in zip(members, value, strict=False):
-                yield from _within(path, member.kind, one)
-        case k.Struct() if isinstance(value, Mapping):
-            known, root = members_of(kind), root_of(kind)
-            if root is not None:
-                yield from _within(path, root, value)
-                return
-            for name, one in value.items():
-                if name in known:
-                    yield from _within(f"{path}.{name}", known[name], one)
-                elif not _passed_over(kind, name):
-                    yield path, kind, str(name)
+        case k.List(item):
+            inner = _looker(item, _beyond(paths, None))
+            return inner and _each(inner)
+        case k.Map(_, item):
+            inner = _looker(item, _beyond(paths, None))
+            return inner and _each_named(inner)
+        case k.Struct(members, python=None):
+            return _places([_looker(member.kind, _beyond(paths, None)) for member in members])
+        case k.Struct() if (root := root_of(kind)) is not None:
+            return _looker(root, paths)
+        case k.Struct():
+            return _model(kind, paths)
         case _:
+            return None
+
+
+def _each(look: _Look) -> _Look:
+    def looked(path: str, value: Any, tell: _Tell) -> None:
+        if isinstance(value, Collection) and not isinstance(value, str | bytes | Mapping):
+            for one in value:  # pyright: ignore[reportUnknownVariableType]
+                look(path, one, tell)
+
+    return looked
+
+
+def _each_named(look: _Look) -> _Look:
+    def looked(path: str, value: Any, tell: _Tell) -> None:
+        if isinstance(value, Mapping):
+            for name, one in value.items():
+                look(f"{path}.{name}", one, tell)
+
+    return looked
+
+
+def _places(looks: list[_Look | None]) -> _Look | None:
+    def looked(path: str, value: Any, tell: _Tell) -> None:
+        if isinstance(value, list | tuple | np.ndarray):
+            for look, one in zip(looks, value, strict=False):
+                if look is not None:
+                    look(path, one, tell)
+
+    return looked if any(looks) else None
+
+
+def _model(kind: k.Struct, paths: Paths) -> _Look:
+    known = members_of(kind)
+    within = {name: _looker(inner, _within(kind, name, paths)) for name, inner in known.items()}
+    deeper = {name: look for name, look in within.items() if look is not None}
+
+    def looked(path: str, value: Any, tell: _Tell) -> None:
+        if not isinstance(value, Mapping):
             return
+        if not value.keys() <= known.keys():
+            for name in value:
+                if name not in known and not _passed_over(kind, name, paths):
+                    tell(path, kind, str(name))
+        for name, look in deeper.items():
+            if name in value:
+                look(f"{path}.{name}", value[name], tell)
+
+    return looked
 
 
-def _passed_over(kind: k.Struct, name: object) -> bool:
+# --- what is taken in another way ---------------------------------------------------------------------
+
+
+def _paths(model: type[BaseModel]) -> Iterable[list[str | int]]:
+    return [alias.path for info in model.model_fields.values() for alias in alias_paths(info)]
+
+
+def _beyond(paths: Paths, name: str | None) -> Paths:
+    """The paths from one step on: to a name, or (None) to any element."""
+    return tuple(path[1:] for path in paths if len(path) > 1 and (name is None or path[0] == name))
+
+
+def _within(kind: k.Struct, name: str, paths: Paths) -> Paths:
+    own = paths_into(kind.python, name) if kind.python is not None and issubclass(kind.python, BaseModel) else ()
+    return (*_beyond(paths, name), *own)
+
+
+def _passed_over(kind: k.Struct, name: object, paths: Paths) -> bool:
     """Whether a name is taken in another way, or the model says that any may be there."""
     model = kind.python
     if model is None or not issubclass(model, BaseModel) or model.model_config.get("extra") is not None:
         return True
-    paths = {alias.path[0] for info in model.model_fields.values() for alias in alias_paths(info)}
-    return name in paths or name in model.model_computed_fields
+    if model.__pydantic_decorators__.model_serializers:  # it says itself what is in what it is dumped to
+        return True
+    computed = {n for own, info in model.model_computed_fields.items() for n in (own, info.alias)}
+    return name in computed or any(name == path[0] for path in (*_paths(model), *paths))
 
 
 def _stranger(column: str, kind: k.Struct, name: str, rows: tuple[int, ...] = ()) -> Problem:
     known = [member.name for member in kind.members]
-    near = difflib.get_close_matches(name, known, 1, 0.5)
+    dumped = [own for own, info in _fields(kind).items() if info.serialization_alias == name]
+    near = dumped or difflib.get_close_matches(name, known, 1, 0.5)
     hint = f"; did you mean {near[0]!r}?" if near else f"; its fields are {', '.join(known)}"
     return Problem(
         f"{column}.{name}", f"is not a field of {kind.python.__name__ if kind.python else column}{hint}", rows
     )
+
+
+def _fields(kind: k.Struct) -> Mapping[str, Any]:
+    model = kind.python
+    return model.model_fields if model is not None and issubclass(model, BaseModel) else {}
