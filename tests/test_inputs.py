@@ -875,3 +875,35 @@ def test_numpy_values_in_models_are_stored_as_numbers(heat: BaseExperiment, root
     heat.allocate([room(area=np.float64(2.5), storeys=int(np.int64(2)))], engine="inline")
 
     assert scythe.read("heat")["kwh"].to_list() == [5.0]
+
+
+def test_a_pandas_index_of_texts_without_a_name_is_not_dropped(root: Path) -> None:
+    frame = pd.DataFrame({"k": [1, 2]}, index=["siteA", "siteB"])
+
+    class Keyed(ExperimentInputSpec):
+        k: int
+
+    def keyed(spec: Keyed) -> ExperimentOutputSpec:
+        return ExperimentOutputSpec()
+
+    experiment = BaseExperiment(ExperimentRegistry.Register()(keyed))
+    with pytest.raises(
+        InputError, match=r"an index without a name, of \w+ such as 'siteA', which is no field: name it"
+    ):
+        experiment.allocate(frame, engine="inline")
+    for good in (frame.reset_index(drop=True), frame.reset_index(drop=True)[lambda f: f.k > 1]):
+        assert experiment.allocate(good, engine="inline")[1].result().rows == len(good)
+
+
+def test_an_extra_value_that_is_nearly_a_field_is_told(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Warm(ExperimentInputSpec):
+        setpoint: float = 20
+
+    def warm(spec: Warm) -> ExperimentOutputSpec:
+        return ExperimentOutputSpec()
+
+    experiment = BaseExperiment(ExperimentRegistry.Register()(warm))
+    experiment.allocate([Warm(setpont=23), Warm(colour="red")], engine="inline")[1].result()  # pyright: ignore[reportCallIssue]
+    said = capsys.readouterr().err
+    assert "'setpont' is no field of Warm, and is kept as an extra value: did you mean 'setpoint'?" in said
+    assert "colour" not in said

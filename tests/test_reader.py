@@ -256,6 +256,29 @@ def test_rows_of_a_run_of_an_older_model_take_the_defaults_or_say_what_is_missin
         list(scythe.rows(register(Derived, Out)))
 
 
+def test_rows_invent_no_outputs_of_a_run_of_an_older_model(root: Path) -> None:
+    def register(output: Any) -> Any:
+        def f(spec: In) -> Any:
+            return output(y=1)
+
+        f.__annotations__["return"] = output
+        ExperimentRegistry._experiments.pop("f", None)
+        return ExperimentRegistry.Register()(f)
+
+    class Guessed(Out):
+        q: float = 5
+
+    class Open(Out):
+        q: float | None = None
+
+    BaseExperiment(experiment=register(Out)).allocate(specs(1), engine="inline")
+    assert [o.q for _, o in scythe.rows(register(Open))] == [None]
+    with pytest.raises(
+        RunError, match=r"no column 'q', an output that came after it: its default 5(\.0)? is no result of that run"
+    ):
+        list(scythe.rows(register(Guessed)))
+
+
 def test_a_run_is_named_by_its_folder_its_datetime_or_itself(moody: Moody) -> None:
     first, second = moody.allocate(1), moody.allocate(1, start=5, version="keep")
     folder = first.experiment_id.rsplit("/", 1)[1]

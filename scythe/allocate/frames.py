@@ -134,6 +134,11 @@ def _of_pandas(frame: Any, pandas: Any) -> Frame:
         levels = [str(name) if name is not None else f"level_{i}" for i, name in enumerate(frame.index.names)]
         _refuse_twins([*levels, *map(str, frame.columns)])
         frame = frame.reset_index(names=levels)
+    elif not pandas.api.types.is_integer_dtype(frame.index.dtype) and len(frame):
+        raise InputError(
+            f"the frame has an index without a name, of {frame.index.dtype} such as {frame.index[0]!r}, which is no field: name it "
+            "(`.rename_axis('site')`), or drop it (`.reset_index(drop=True)`)"
+        )
     names = [str(name) for name in frame.columns]
     _refuse_twins(names)
     columns: dict[str, pa.Array | pa.ChunkedArray] = {}

@@ -5,6 +5,7 @@ Gives the rows of `specs.pq`; touches local files only to see that they can be r
 
 from __future__ import annotations
 
+import difflib
 import os
 import stat
 from collections.abc import Iterable
@@ -26,11 +27,15 @@ from scythe.leaf.rows import side_by_side
 from scythe.names import ID_LEVELS
 from scythe.remote.schemes import is_remote
 from scythe.sampling.drawn import how_drawn
+from scythe.terminal.console import tell
 from scythe.terminal.phase import Phase
 from scythe_catalog.compute import pc
 from scythe_catalog.redaction import holds_password
 from scythe_catalog.schema import Column, Frame, check_bounds, conform, models_to_arrow
 from scythe_catalog.schema.kinds import local_path
+
+#: So alike is a name to one that was meant.
+_NEAR = 0.8
 
 
 @dataclass(frozen=True)
@@ -141,10 +146,23 @@ def _check_numbers(frame: Frame | None, models: list[BaseModel]) -> None:
 def _table(frame: Frame | None, models: list[BaseModel], experiment: Experiment) -> pa.Table:
     compiled = experiment.schemas.input
     if frame is None:
-        return models_to_arrow(models, compiled)
+        table = models_to_arrow(models, compiled)
+        if compiled.extra_column in table.column_names:
+            _tell_of_extras(models)
+        return table
     if frame.rows == 0:
         return compiled.schema.arrow.empty_table()
     return conform(_identified(frame, experiment.name), compiled, ID_LEVELS)
+
+
+def _tell_of_extras(models: list[BaseModel]) -> None:
+    """Says which values beyond the fields are called nearly as one of them: it has its default then."""
+    model = type(models[0])
+    given = dict.fromkeys(name for spec in models for name in spec.__pydantic_extra__ or ())
+    for name in given:
+        near = difflib.get_close_matches(name, model.model_fields, 1, _NEAR)
+        if near:
+            tell(f"{name!r} is no field of {model.__name__}, and is kept as an extra value: did you mean {near[0]!r}?")
 
 
 def _identified(frame: Frame, name: str) -> Frame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from scythe.define.renames import Renames, renamed_since
 from scythe.define.schemas import ExperimentSchemas
@@ -20,7 +21,7 @@ from scythe.record.versions import (
     next_version,
     parse_folders,
 )
-from scythe_catalog.schema import Difference, Severity
+from scythe_catalog.schema import Change, Difference, Severity, TableSchema, units_of
 from scythe_catalog.storage.objects import Objects
 
 _RESERVE_TRIES = 1000
@@ -116,9 +117,35 @@ class _Choice:
         if recorded is None:
             return Renames(), Difference(()), {}
         models = {"input": self._schemas.input, "output": self._schemas.output}
-        return renamed_since(recorded, version, models, self._given)
+        renames, changed, fresh = renamed_since(recorded, version, models, self._given)
+        return renames, changed + self._units_before(recorded, version), fresh
 
-    def _recorded(self, version: SemVer) -> Mapping[str, object] | None:
+    def _units_before(self, recorded: Mapping[str, Any], version: SemVer) -> Difference:
+        """What changed its unit since a version of the same major one, where the one in between tells none."""
+        untold = {
+            f"{side}.{path}"
+            for side, schema in self._sides()
+            for path in units_of(schema).keys() - units_of(TableSchema.from_json(recorded[side])).keys()
+        }
+        changes: list[Change] = []
+        known = (
+            v for v in reversed(_known_versions(self._objects, self._name)) if v.major == version.major and v != version
+        )
+        for other in known if untold else ():
+            before = self._recorded(other)
+            for side, schema in self._sides() if before is not None else ():
+                was, now = units_of(TableSchema.from_json(before[side])), units_of(schema)
+                for path in [path for path in now if f"{side}.{path}" in untold and path in was]:
+                    untold.discard(f"{side}.{path}")
+                    if was[path] != now[path]:
+                        told = f"changed its unit from [{was[path]}] in {other} to [{now[path]}]"
+                        changes.append(Change(f"{side}.{path}", told, Severity.BREAKING))
+        return Difference(tuple(changes))
+
+    def _sides(self) -> tuple[tuple[str, TableSchema], ...]:
+        return ("input", self._schemas.input.schema), ("output", self._schemas.output.schema)
+
+    def _recorded(self, version: SemVer) -> Mapping[str, Any] | None:
         try:
             return recorded_schemas(self._objects, self._name, str(version))
         except RunDamaged as error:

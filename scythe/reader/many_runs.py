@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 ALL = "all"
 PARTITION_COLUMNS = ("version", "run_datetime")
+#: Whole numbers up to here are floats.
+_MOST_WHOLE = 2**53
 
 
 def is_all(asked: Any) -> bool:
@@ -114,7 +116,9 @@ def scan_many(
     asked = [renamed.get(column, column) for column in columns] if columns is not None else None
     check_units([part.schema for part in parts if isinstance(part, _Own) or part.versions & wanted], asked)
     unlike = _unlike([part.schema for part in parts])
-    frames = [part.scan(partition).with_columns(_unified(part.schema, schema, unlike)) for part in parts]
+    _check_texts([part.schema for part in parts], unlike if asked is None else unlike & {*asked})
+    floats = {column.name for part in parts for column in part.schema if column.kind.polars().is_float()}
+    frames = [part.scan(partition).with_columns(_unified(part.schema, schema, unlike, floats)) for part in parts]
     joined = pl.concat(frames, how="diagonal_relaxed") if len(frames) > 1 else frames[0]
     return joined.select([*schema.names, *PARTITION_COLUMNS]), renamed
 
@@ -132,7 +136,9 @@ def check_units(schemas: Sequence[TableSchema], columns: Sequence[str] | None) -
         ReadError: one has several.
     """
     for name, units in mixed_units(schemas).items():
-        if columns is None or name in columns:
+        if columns is None or any(
+            name == column or name.startswith((f"{column}.", f"{column}[")) for column in columns
+        ):
             raise ReadError(
                 f"{name!r} is in [{'], ['.join(units)}], by version: read the versions one by one, or leave it out with columns="
             )
@@ -222,13 +228,45 @@ def _unlike(schemas: list[TableSchema]) -> set[str]:
     return found
 
 
-def _unified(own: TableSchema, schema: TableSchema, unlike: set[str]) -> list[pl.Expr]:
+def _check_texts(schemas: Sequence[TableSchema], unlike: set[str]) -> None:
+    """Nothing where columns whose types have nothing in common can be united as text.
+
+    Raises:
+        ReadError: one of them has no text.
+    """
+    for name in sorted(unlike):
+        kinds = [schema[name].kind for schema in schemas if name in schema]
+        if any(dtype.is_nested() or dtype in (pl.Duration, pl.Binary) for dtype in (kind.polars() for kind in kinds)):
+            told = " and ".join(dict.fromkeys(kind.describe() for kind in kinds))
+            raise ReadError(
+                f"{name!r} is {told}, by version, which no column holds: read the versions one by one, or leave it out with columns="
+            )
+
+
+def _unified(own: TableSchema, schema: TableSchema, unlike: set[str], floats: set[str]) -> list[pl.Expr]:
     """Casts that bring a generation's columns to the types that all generations share."""
     casts: list[pl.Expr] = []
     for column in own:
         target = schema[column.name].kind.polars()
         if column.name in unlike:
             casts.append(pl.col(column.name).cast(pl.String))
+        elif column.name in floats and column.kind.polars().is_integer():
+            casts.append(pl.col(column.name).map_batches(_as_floats, return_dtype=pl.Float64, is_elementwise=True))
         elif isinstance(column.kind.polars(), pl.Enum):
             casts.append(pl.col(column.name).cast(target if isinstance(target, pl.Enum) else pl.String))
     return casts
+
+
+def _as_floats(values: pl.Series) -> pl.Series:
+    """Whole numbers of one version as the floats that they are in another.
+
+    Raises:
+        ReadError: one of them is no float.
+    """
+    beyond = values.filter((values > _MOST_WHOLE) | (values < -_MOST_WHOLE))
+    if lost := next((value for value in beyond if int(float(value)) != value), None):
+        raise ReadError(
+            f"{values.name!r} is a float in one version, and {lost} in another, which no float is: read the versions one by one, "
+            "or leave it out with columns="
+        )
+    return values.cast(pl.Float64)

@@ -31,7 +31,7 @@ def pairs(
     for stored in _batches(objects, result, bool(schemas.file_outputs)):
         table = stored.rename_columns([_known(name, renamed, schemas) for name in stored.column_names])
         inputs = arrow_to_models(_needed(table, schemas.input, result), schemas.input)
-        outputs = arrow_to_models(_needed(table, schemas.output, result), schemas.output)
+        outputs = arrow_to_models(_needed(table, schemas.output, result, made=True), schemas.output)
         for output in outputs:
             output.__dict__["dataframes"] = {}
         yield from zip(inputs, outputs, strict=True)
@@ -59,8 +59,8 @@ def _batches(objects: Objects, result: RunResult, with_files: bool) -> Iterator[
                 yield table
 
 
-def _needed(table: pa.Table, compiled: CompiledModel, result: RunResult) -> pa.Table:
-    """The columns of a model; those that came after the run take the model's defaults."""
+def _needed(table: pa.Table, compiled: CompiledModel, result: RunResult, *, made: bool = False) -> pa.Table:
+    """The columns of a model; those that came after the run take the model's defaults, but of what was `made` only None."""
     columns: dict[str, Any] = {}
     for column in compiled.fields:
         if column.name in table.column_names:
@@ -72,7 +72,12 @@ def _needed(table: pa.Table, compiled: CompiledModel, result: RunResult) -> pa.T
                 f"{result.experiment_id} has no column {column.name!r}, which {compiled.model.__name__} needs: "
                 "it was made with another version of the model; use scythe.read"
             )
-        default = column.kind.array([info.get_default(call_default_factory=True)])
+        default = column.kind.array([value := info.get_default(call_default_factory=True)])
+        if made and value is not None:
+            raise RunError(
+                f"{result.experiment_id} has no column {column.name!r}, an output that came after it: its default {value!r} is no result "
+                "of that run; make it optional (None), or use scythe.read"
+            )
         columns[column.name] = pa.repeat(default[0], table.num_rows)
     if compiled.allows_extra and compiled.extra_column in table.column_names:
         columns[compiled.extra_column] = table.column(compiled.extra_column)

@@ -2,7 +2,7 @@
 
 from scythe_catalog.schema.bounds import check_bounds
 from scythe_catalog.schema.check import Frame, conform
-from scythe_catalog.schema.compare import Change, Difference, Severity, clashes, compare, mixed_units, united
+from scythe_catalog.schema.compare import Change, Difference, Severity, clashes, compare, mixed_units, united, units_of
 from scythe_catalog.schema.compile import CompiledModel, compile_model
 from scythe_catalog.schema.convert import (
     arrow_to_models,
@@ -53,4 +53,5 @@ __all__ = [
     "to_list",
     "to_storage",
     "united",
+    "units_of",
 ]

@@ -25,6 +25,8 @@ from scythe_catalog.schema.table_schema import Column
 
 #: What says how many digits a Decimal has, not which numbers it takes.
 _SIZES = ("max_digits", "decimal_places")
+#: Keys of `json_schema_extra` that tell the unit, in lower case.
+_UNIT_KEYS = ("unit", "units")
 _UNIT = re.compile(r"\[([^\[\]]+)\]\s*$")
 
 
@@ -84,8 +86,14 @@ def refuse_twins(model: type[BaseModel], columns: Iterable[Column]) -> None:
 
 def _unit(info: FieldInfo | ComputedFieldInfo, kind: k.Kind) -> str | None:
     extra = info.json_schema_extra
-    if isinstance(extra, dict) and isinstance(extra.get("unit"), str):
-        return typing.cast(str, extra["unit"])
+    told = {key: extra[key] for key in extra if key.lower() in _UNIT_KEYS} if isinstance(extra, dict) else {}
+    if told:
+        (key, unit), *others = told.items()
+        if not isinstance(unit, str) or not unit.strip() or any(other != unit for _, other in others):
+            raise SchemaError(
+                f"json_schema_extra={told!r}: {key!r} is the unit of the values, one text, such as 'm2K/W'"
+            )
+        return unit.strip()
     while isinstance(kind, k.List):
         kind = kind.item
     match = _UNIT.search(info.description or "")
@@ -273,7 +281,7 @@ class Walk:
         refuse_twins(cls, (*columns, *computed))
         for column in columns:
             self.no_nested_file(column.kind)
-        members = tuple(k.Member(c.name, c.kind, c.nullable) for c in (*columns, *computed))
+        members = tuple(k.Member(c.name, c.kind, c.nullable, c.unit) for c in (*columns, *computed))
         from scythe_catalog.schema.convert import builder, reader
 
         names = tuple(c.name for c in computed)

@@ -62,17 +62,35 @@ def _units(old: TableSchema, new: TableSchema) -> Iterator[Change]:
 
 
 def mixed_units(schemas: Iterable[TableSchema]) -> dict[str, list[str]]:
-    """The columns that have other units in one of the schemas than in another, with all that they have, in their order."""
+    """The columns, and fields within them (`wall.u`), that have other units in one of the schemas than in another: all that they have."""
     found: dict[str, list[str]] = {}
     for column in (column for schema in schemas for column in schema):
-        units = found.setdefault(column.name, [])
-        if column.unit is not None and column.unit not in units:
-            units.append(column.unit)
+        for path, unit in _units_of(column.name, column.unit, column.kind):
+            units = found.setdefault(path, [])
+            if unit not in units:
+                units.append(unit)
     return {name: units for name, units in found.items() if len(units) > 1}
 
 
+def units_of(schema: TableSchema) -> dict[str, str]:
+    """The units of the columns, and of the fields within them, each by its path."""
+    return dict(told for column in schema for told in _units_of(column.name, column.unit, column.kind))
+
+
+def _units_of(path: str, unit: str | None, kind: k.Kind) -> Iterator[tuple[str, str]]:
+    """The units of a column and of all that is within it, each by its path."""
+    if unit is not None:
+        yield path, unit
+    if isinstance(kind, k.Struct):
+        for member in kind.members:
+            yield from _units_of(f"{path}.{member.name}", member.unit, member.kind)
+        return
+    for _, part in kind.parts:
+        yield from _units_of(f"{path}[]", None, part)
+
+
 def _member(column: Column) -> k.Member:
-    return k.Member(column.name, column.kind, column.nullable)
+    return k.Member(column.name, column.kind, column.nullable, column.unit)
 
 
 def _members(prefix: str, old: list[k.Member], new: list[k.Member]) -> Iterator[Change]:
@@ -178,7 +196,9 @@ def united(old: TableSchema, new: TableSchema) -> TableSchema:
             continue
         other = new[column.name]
         kind = _wider(column.kind, other.kind)
-        columns.append(replace(other, kind=kind, nullable=column.nullable or other.nullable))
+        # A unit stays that of the column, also where some rows come from models that do not tell it.
+        unit = other.unit or column.unit
+        columns.append(replace(other, kind=kind, nullable=column.nullable or other.nullable, unit=unit))
     added = (replace(c, nullable=True) for c in new if c.name not in old)
     return TableSchema((*columns, *added))
 
@@ -204,12 +224,19 @@ def _wider(old: k.Kind, new: k.Kind) -> k.Kind:
         case k.Struct(), k.Struct():
             after = {m.name: m for m in new.members}
             kept = [
-                k.Member(m.name, _wider(m.kind, after[m.name].kind), m.nullable or after[m.name].nullable)
+                k.Member(
+                    m.name,
+                    _wider(m.kind, after[m.name].kind),
+                    m.nullable or after[m.name].nullable,
+                    after[m.name].unit or m.unit,
+                )
                 if m.name in after
-                else k.Member(m.name, m.kind, True)
+                else k.Member(m.name, m.kind, True, m.unit)
                 for m in old.members
             ]
             known = {m.name for m in old.members}
-            return k.Struct((*kept, *(k.Member(m.name, m.kind, True) for m in new.members if m.name not in known)))
+            return k.Struct(
+                (*kept, *(k.Member(m.name, m.kind, True, m.unit) for m in new.members if m.name not in known))
+            )
         case _:
             return new

@@ -138,7 +138,7 @@ def joined(one: k.Kind, other: k.Kind, where: str = "") -> k.Kind:
         case k.Struct(), k.Struct():
             after = {m.name: m.kind for m in other.members}
             members = [
-                k.Member(m.name, joined(m.kind, after.pop(m.name, k.Unknown()), f"{where}.{m.name}"), True)
+                k.Member(m.name, joined(m.kind, after.pop(m.name, k.Unknown()), f"{where}.{m.name}"), True, m.unit)
                 for m in one.members
             ]
             return k.Struct((*members, *(k.Member(name, kind, True) for name, kind in after.items())))

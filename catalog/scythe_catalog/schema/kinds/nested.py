@@ -135,6 +135,7 @@ class Member:
     name: str
     kind: Kind
     nullable: bool = False
+    unit: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -185,10 +186,13 @@ class Struct(Kind):
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Kind:
-        return cls(tuple(Member(m["name"], kind_from_json(m), m["nullable"]) for m in data["members"]))
+        return cls(tuple(Member(m["name"], kind_from_json(m), m["nullable"], m.get("unit")) for m in data["members"]))
 
     def to_json(self) -> dict[str, Any]:
-        members = [{"name": m.name, "nullable": m.nullable, **m.kind.to_json()} for m in self.members]
+        members = [
+            {"name": m.name, "nullable": m.nullable, **({"unit": m.unit} if m.unit else {}), **m.kind.to_json()}
+            for m in self.members
+        ]
         return {"kind": self.name, "members": members}
 
     def describe(self) -> str:

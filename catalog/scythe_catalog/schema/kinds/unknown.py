@@ -53,6 +53,6 @@ def known_part(kind: Kind) -> Kind | None:
             kept = [(m, known) for m in members if (known := known_part(m.kind)) is not None]
             if len(kept) == len(members) and all(known == m.kind for m, known in kept):
                 return kind
-            return Struct(tuple(Member(m.name, known, m.nullable) for m, known in kept)) if kept else None
+            return Struct(tuple(Member(m.name, known, m.nullable, m.unit) for m, known in kept)) if kept else None
         case _:
             return kind

@@ -1,0 +1,135 @@
+"""Values in different units never stand in one column, however the models came to them."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from pydantic import Field, create_model
+
+import scythe
+from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
+from scythe.errors import ReadError, SchemaError, VersionError
+from scythe_catalog.schema import TableSchema, compile_model, mixed_units
+
+PLACES = ("input", "output", "in a model", "in a list", "in a map", "in an output's model")
+
+
+def allocated(unit: str | None, place: str, version: str = "auto") -> Any:
+    """A run of an experiment of which one number is in a unit."""
+    number: Any = (float, Field(1.0, description=f"w [{unit}]" if unit else "w"))
+    inner = create_model("Inner", u=number)
+    field: Any = {
+        "in a model": (inner, inner()), "in a list": (list[inner], [inner()]), "in a map": (dict[str, inner], {"a": inner()}),
+        "in an output's model": (inner, inner()),
+    }.get(place, number)  # fmt: skip
+    mine = {"w": field}
+    given, made = ({}, mine) if "output" in place else (mine, {})
+    spec: Any = create_model("Spec", __base__=ExperimentInputSpec, x=(int, 1), **given)
+    result: Any = create_model("Result", __base__=ExperimentOutputSpec, y=(float, 1.0), **made)
+
+    def f(spec: Any) -> Any:
+        return result()
+
+    f.__annotations__ = {"spec": spec, "return": result}
+    ExperimentRegistry._experiments.pop("f", None)
+    run, ref = BaseExperiment(ExperimentRegistry.Register(retries=0)(f)).allocate([spec()], version, engine="inline")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    ref.result()
+    return run
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_another_unit_is_breaking_wherever_it_stands_also_after_a_version_that_tells_none(
+    place: str, root: Path
+) -> None:
+    assert [allocated(unit, place).version for unit in ("W", None, "kW")] == ["v1.0.0", "v1.0.1", "v2.0.0"]
+    for ask in (lambda: scythe.read("f", "all"), lambda: scythe.scan("f", "all").collect()):
+        with pytest.raises(ReadError, match=r"'w.*' is in \[W\], \[kW\], by version"):
+            ask()
+    assert scythe.read("f", "all", columns=["y"]).height == 3
+    assert scythe.read("f", "v1.0.1").height == 1
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_lower_version_is_held_against_the_units_of_those_above_it(place: str, root: Path) -> None:
+    allocated(None, place, "v1.0.0")
+    allocated("W", place, "v1.1.0")
+    with pytest.raises(VersionError, match=r"changed its unit from \[W\] in v1\.1\.0 to \[kW\] \(breaking\)"):
+        allocated("kW", place, "v1.0.1")
+    allocated("W", place, "v1.0.1")
+    assert scythe.read("f", "all").height == 3
+
+
+@pytest.mark.parametrize("key", ["unit", "units", "Unit", "UNITS"])
+def test_a_unit_is_told_by_its_key(key: str) -> None:
+    model = create_model("M", w=(float, Field(json_schema_extra={key: " kW "})))
+    (column,) = compile_model(model).schema
+    assert column.unit == "kW"
+
+
+@pytest.mark.parametrize("extra", [{"unit": 3}, {"unit": ""}, {"unit": "m", "units": "mm"}, {"units": ["m"]}])
+def test_what_is_no_unit_is_refused(extra: Any) -> None:
+    with pytest.raises(SchemaError, match="the unit of the values, one text"):
+        compile_model(create_model("M", w=(float, Field(json_schema_extra=extra))))
+
+
+def test_a_schema_of_before_tells_no_units_within_models() -> None:
+    inner = create_model("Inner", u=(float, Field(description="u [W]")))
+    schema = compile_model(create_model("M", w=(inner, ...))).schema
+    older = schema.to_json()
+    (older_column,) = older if isinstance(older, list) else older["columns"]
+    del older_column["members"][0]["unit"]
+    assert mixed_units((TableSchema.from_json(older), schema)) == {}
+    assert TableSchema.from_json(schema.to_json())["w"].kind.members[0].unit == "W"  # type: ignore[attr-defined] # pyright: ignore
+
+
+def test_whole_numbers_that_no_float_is_are_not_rounded(root: Path) -> None:
+    def run(kind: type, value: Any) -> None:
+        result: Any = create_model("Result", __base__=ExperimentOutputSpec, y=(kind, ...))
+
+        def g(spec: Any) -> Any:
+            return result(y=value, dataframes={"m": pl.DataFrame({"v": [value]})})
+
+        g.__annotations__ = {"spec": ExperimentInputSpec, "return": result}
+        ExperimentRegistry._experiments.pop("g", None)
+        BaseExperiment(ExperimentRegistry.Register(retries=0)(g)).allocate([ExperimentInputSpec()], engine="inline")[
+            1
+        ].result()
+
+    run(int, 2**60)
+    run(float, 0.5)
+    assert scythe.read("g", "all")["y"].sort().to_list() == [0.5, 2.0**60]
+    run(int, 2**53 + 1)
+    for table, name in (("scalars", "y"), ("m", "v")):
+        with pytest.raises(Exception, match=f"'{name}' is a float in one version, and 9007199254740993 in another"):
+            scythe.read("g", "all", table=table)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "values", "told"),
+    [
+        ((dt.timedelta, int), (dt.timedelta(hours=1), 3), "duration and int"),
+        ((list[int], list[float]), ([1], [0.5]), "list of int and list of float"),
+        ((bytes, str), (b"a", "a"), "bytes and str"),
+    ],
+)
+def test_types_that_no_column_holds_together_are_named(kinds: Any, values: Any, told: str, root: Path) -> None:
+    for kind, value in zip(kinds, values, strict=True):
+        result: Any = create_model("Result", __base__=ExperimentOutputSpec, y=(kind, ...), z=(int, 1))
+
+        def h(spec: Any, result: Any = result, value: Any = value) -> Any:
+            return result(y=value)
+
+        h.__annotations__ = {"spec": ExperimentInputSpec, "return": result}
+        ExperimentRegistry._experiments.pop("h", None)
+        BaseExperiment(ExperimentRegistry.Register(retries=0)(h)).allocate([ExperimentInputSpec()], engine="inline")[
+            1
+        ].result()
+    with pytest.raises(
+        ReadError, match=f"'y' is {told}, by version, which no column holds.*leave it out with columns="
+    ):
+        scythe.read("h", "all")
+    assert scythe.read("h", "all", columns=["z"])["z"].to_list() == [1, 1]
