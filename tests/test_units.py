@@ -117,17 +117,19 @@ def test_whole_numbers_that_no_float_is_are_not_rounded(root: Path) -> None:
     ],
 )
 def test_types_that_no_column_holds_together_are_named(kinds: Any, values: Any, told: str, root: Path) -> None:
-    for kind, value in zip(kinds, values, strict=True):
+    def run(kind: Any, value: Any) -> None:
         result: Any = create_model("Result", __base__=ExperimentOutputSpec, y=(kind, ...), z=(int, 1))
 
-        def h(spec: Any, result: Any = result, value: Any = value) -> Any:
+        def h(spec: Any) -> Any:
             return result(y=value)
 
         h.__annotations__ = {"spec": ExperimentInputSpec, "return": result}
         ExperimentRegistry._experiments.pop("h", None)
-        BaseExperiment(ExperimentRegistry.Register(retries=0)(h)).allocate([ExperimentInputSpec()], engine="inline")[
-            1
-        ].result()
+        experiment = BaseExperiment(ExperimentRegistry.Register(retries=0)(h))
+        experiment.allocate([ExperimentInputSpec()], engine="inline")[1].result()
+
+    for kind, value in zip(kinds, values, strict=True):
+        run(kind, value)
     with pytest.raises(
         ReadError, match=f"'y' is {told}, by version, which no column holds.*leave it out with columns="
     ):

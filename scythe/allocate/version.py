@@ -25,6 +25,8 @@ from scythe_catalog.schema import Change, Difference, Severity, TableSchema, uni
 from scythe_catalog.storage.objects import Objects
 
 _RESERVE_TRIES = 1000
+#: So many versions are asked for a unit that the one before does not tell; a table takes no other unit in any case.
+_LOOKED_AT = 50
 
 
 def reserve_version(
@@ -114,32 +116,31 @@ class _Choice:
     def _since(self, version: SemVer | None) -> tuple[Renames, Difference, Mapping[str, str]]:
         """What was renamed, and what changed in the schemas, since a version."""
         recorded = self._recorded(version) if version is not None else None
-        if recorded is None:
+        if version is None or recorded is None:
             return Renames(), Difference(()), {}
         models = {"input": self._schemas.input, "output": self._schemas.output}
         renames, changed, fresh = renamed_since(recorded, version, models, self._given)
         return renames, changed + self._units_before(recorded, version), fresh
 
     def _units_before(self, recorded: Mapping[str, Any], version: SemVer) -> Difference:
-        """What changed its unit since a version of the same major one, where the one in between tells none."""
-        untold = {
-            f"{side}.{path}"
-            for side, schema in self._sides()
-            for path in units_of(schema).keys() - units_of(TableSchema.from_json(recorded[side])).keys()
-        }
+        """What changed its unit since another version of the same major one, where that one tells none."""
+        untold: dict[tuple[str, str], str] = {}
+        for side, schema in self._sides():
+            before = TableSchema.from_json(recorded[side])
+            told, there = units_of(before), {*before.names}
+            new = {path: unit for path, unit in units_of(schema).items() if path not in told}
+            untold |= {(side, p): unit for p, unit in new.items() if p.replace("[", ".").partition(".")[0] in there}
         changes: list[Change] = []
-        known = (
-            v for v in reversed(_known_versions(self._objects, self._name)) if v.major == version.major and v != version
-        )
-        for other in known if untold else ():
-            before = self._recorded(other)
-            for side, schema in self._sides() if before is not None else ():
-                was, now = units_of(TableSchema.from_json(before[side])), units_of(schema)
-                for path in [path for path in now if f"{side}.{path}" in untold and path in was]:
-                    untold.discard(f"{side}.{path}")
-                    if was[path] != now[path]:
-                        told = f"changed its unit from [{was[path]}] in {other} to [{now[path]}]"
-                        changes.append(Change(f"{side}.{path}", told, Severity.BREAKING))
+        known = [v for v in _known_versions(self._objects, self._name) if v.major == version.major and v != version]
+        for other in reversed(known[-_LOOKED_AT:]) if untold else ():
+            if (record := self._recorded(other)) is None:
+                continue
+            for side, _ in self._sides():
+                was = units_of(TableSchema.from_json(record[side]))
+                for path in [path for of, path in untold if of == side and path in was]:
+                    if was[path] != (unit := untold.pop((side, path))):
+                        what = f"changed its unit from [{was[path]}] in {other} to [{unit}]"
+                        changes.append(Change(f"{side}.{path}", what, Severity.BREAKING))
         return Difference(tuple(changes))
 
     def _sides(self) -> tuple[tuple[str, TableSchema], ...]:
