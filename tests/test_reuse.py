@@ -706,6 +706,15 @@ def test_rows_of_code_that_nobody_recorded_are_refused(walls: BaseExperiment) ->
     assert CALLS == [2.0]
 
 
+def test_a_run_whose_deletion_was_begun_answers_no_input(walls: BaseExperiment) -> None:
+    run, _ = grown(walls, [1.0], reuse=False)
+    run.objects.write(run.key.tombstone, b"{}")  # as if who deletes it had been killed then
+    for values, calls in (([1.0, 2.0], [1.0, 2.0]), ([1.0, 2.0, 3.0], [3.0])):
+        CALLS.clear()
+        grown(walls, values)
+        assert calls == CALLS
+
+
 def test_models_that_have_changed_are_told_by_their_version(walls: BaseExperiment) -> None:
     grown(walls, [1.0], reuse=False)
 

@@ -20,7 +20,7 @@ from scythe.errors import FormatError, NotFoundError, RunDamaged, RunError
 from scythe.gather.final import all_parts, coverage_of
 from scythe.gather.parts import Part, failed, number_of, sort_indexes
 from scythe.leaf.input_files import recorded_files
-from scythe.record.find import run_keys
+from scythe.record.find import reserved, run_keys
 from scythe.record.layout import RunKey
 from scythe.record.manifest import IO_SCHEMAS, read_manifest
 from scythe.record.plan import RunPlan
@@ -214,7 +214,10 @@ def known_runs(objects: Objects, experiment: str, version: str, qualname: str, s
                 return run.identified()
         return None
 
-    found = objects.each(known, reversed(run_keys(objects, experiment, [version])))
+    # One whose deletion was begun has its manifest still, where who deletes it was killed.
+    deleted = reserved(objects, experiment, version).deleted
+    keys = [key for key in run_keys(objects, experiment, [version]) if key not in deleted]
+    found = objects.each(known, reversed(keys))
     return [run for run in found if run is not None]
 
 

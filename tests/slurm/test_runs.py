@@ -283,7 +283,7 @@ def test_an_engine_without_elements_says_so(root: Path, station: BaseExperiment)
     ref.result()
 
     told = CliRunner().invoke(app, ["logs", run.experiment_id, "--element", "0"])
-    assert "the engine 'inline' has no '0' of which there is output" in str(told.exception)
+    assert "the engine 'inline' has no elements, such as '0'" in str(told.exception)
     assert run.wait().rows == 1
 
 
