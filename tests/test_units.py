@@ -12,8 +12,9 @@ from pydantic import Field, create_model
 
 import scythe
 from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
+from scythe.allocate import version
 from scythe.errors import ReadError, SchemaError, VersionError
-from scythe_catalog.schema import TableSchema, compile_model, mixed_units
+from scythe_catalog.schema import Difference, TableSchema, compile_model, mixed_units
 
 PLACES = ("input", "output", "in a model", "in a list", "in a map", "in an output's model")
 
@@ -63,6 +64,17 @@ def test_a_lower_version_is_held_against_the_units_of_those_above_it(place: str,
     assert scythe.read("f", "all").height == 3
 
 
+def test_a_table_takes_no_other_unit_whatever_the_versions_say(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        version._Choice, "_units_before", lambda *_: Difference(())
+    )  # as of more versions than are looked at
+    assert [allocated(unit, "input").version for unit in ("W", None, "kW")] == ["v1.0.0", "v1.0.1", "v1.0.2"]
+    with pytest.raises(ReadError, match=r"'w' is in \[W\], \[kW\]"):
+        scythe.read("f", "all")
+    allocated("kW", "input")
+    assert scythe.read("f")["w"].to_list() == [1.0]
+
+
 @pytest.mark.parametrize("key", ["unit", "units", "Unit", "UNITS"])
 def test_a_unit_is_told_by_its_key(key: str) -> None:
     model = create_model("M", w=(float, Field(json_schema_extra={key: " kW "})))
@@ -102,6 +114,11 @@ def test_whole_numbers_that_no_float_is_are_not_rounded(root: Path) -> None:
     run(int, 2**60)
     run(float, 0.5)
     assert scythe.read("g", "all")["y"].sort().to_list() == [0.5, 2.0**60]
+    for value in (2**53 + 1, 2**63 - 1, -(2**53) - 1):
+        run(int, value)
+        with pytest.raises(Exception, match=r"'y' is a float in one version, and -?\d+ in another"):
+            scythe.read("g", "all")
+        scythe.open_run("g").delete()
     run(int, 2**53 + 1)
     for table, name in (("scalars", "y"), ("m", "v")):
         with pytest.raises(Exception, match=f"'{name}' is a float in one version, and 9007199254740993 in another"):

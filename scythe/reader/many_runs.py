@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 ALL = "all"
 PARTITION_COLUMNS = ("version", "run_datetime")
-#: Whole numbers up to here are floats.
-_MOST_WHOLE = 2**53
 
 
 def is_all(asked: Any) -> bool:
@@ -263,10 +261,11 @@ def _as_floats(values: pl.Series) -> pl.Series:
     Raises:
         ReadError: one of them is no float.
     """
-    beyond = values.filter((values > _MOST_WHOLE) | (values < -_MOST_WHOLE))
-    if lost := next((value for value in beyond if int(float(value)) != value), None):
+    floats = values.cast(pl.Float64)
+    lost = values.filter(floats.cast(values.dtype, strict=False).ne_missing(values))
+    if len(lost):
         raise ReadError(
-            f"{values.name!r} is a float in one version, and {lost} in another, which no float is: read the versions one by one, "
+            f"{values.name!r} is a float in one version, and {lost[0]} in another, which no float is: read the versions one by one, "
             "or leave it out with columns="
         )
-    return values.cast(pl.Float64)
+    return floats
