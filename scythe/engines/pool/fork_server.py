@@ -1,6 +1,7 @@
 """Worker processes forked from one that has loaded what they need: each starts in a hundredth of the time, and shares its memory.
 
-That process loads Scythe alone, never the user's code, so that all that a fork takes along is known. It waits a while for the next
+That process loads Scythe and the libraries that it imports, never the user's code, so that all that a fork takes along is known: of
+threads those that libraries start as they are imported, none that has computed anything. It waits a while for the next
 pool, which takes it where whatever processes inherit from this one has not changed. Where forking is not safe (macOS: its own
 libraries do not bear it) each worker process is a program of its own.
 """
