@@ -10,7 +10,8 @@ import sys
 import threading
 from dataclasses import replace
 from enum import Enum
-from itertools import accumulate, pairwise
+from functools import partialmethod
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -25,11 +26,11 @@ from pydantic import Field
 import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.errors import FetchError, ForkError, InputError, NotFoundError, ReadError, StateError
+from scythe.errors import FetchError, ForkError, InputError, NotFoundError, ReadError, RunDamaged, StateError
 from scythe.loaders.arrays import Kept
 from scythe.loaders.batches import Batches
-from scythe.loaders.decoding import decoded, put
-from scythe.loaders.files import Files
+from scythe.loaders.files.decoding import decoded, put
+from scythe.loaders.files.source import Files
 from scythe.loaders.hashing import hash_rows, order_of, splitmix64
 from scythe.loaders.pinned import pinned
 from scythe.loaders.sources import Slices
@@ -187,7 +188,7 @@ def test_single_files_of_several_batches_are_read_at_the_same_time(
 def test_files_that_do_not_fit_into_memory_are_read_in_each_epoch(
     ten: ExperimentRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scythe.loaders.files._KEPT_BYTES", 10 * 32 - 1)
+    monkeypatch.setattr("scythe.loaders.files.source._KEPT_BYTES", 10 * 32 - 1)
     batches = scythe.dataset("heat", x="r_value", y=scythe.File("hourly")).batches(3, seed=1, ahead=3)
     for epoch in range(3):
         assert all((batch["y"] == batch["x"][:, None, None]).all() for batch in batches.at(epoch))
@@ -377,7 +378,7 @@ def test_rows_are_chosen_by_an_expression_and_those_without_a_value_are_left_out
 def test_an_expression_is_of_all_rows_together_however_many_are_read_at_once(
     house: BaseExperiment, monkeypatch: pytest.MonkeyPatch, where: pl.Expr
 ) -> None:
-    monkeypatch.setattr("scythe.loaders.sources._BLOCK_ROWS", 4)
+    read_by(4, monkeypatch)
     for start in (1, 11):
         allocated(house, specs(10, start), "keep" if start > 1 else "bumpmajor")
     rows = scythe.read("heat", run="all").filter(where)
@@ -392,13 +393,48 @@ def test_rows_are_the_same_in_however_many_pieces_they_lie(
     rows = scythe.read("heat")
     parts = [rows[a:b] for a, b in pairwise((0, 3, 4, 11, 20))]
     run = replace(pinned(storage(), "heat", None, None)[0], result=None, rows=pl.concat(parts, rechunk=False))
-    for piece in (1, 100):
-        monkeypatch.setattr("scythe.loaders.pinned._PIECE_ROWS", piece)
-        found = [*run.blocks(["r_value", "load", "no_such"], 7)]
-        assert (len(found) > 3) == (piece == 1), "of three blocks"
-        assert all(frame.height for _, frame in found)
-        assert [start for start, _ in found] == [0, *accumulate(frame.height for _, frame in found)][:-1]
-        assert pl.concat(frame for _, frame in found)["r_value", "load"].equals(rows["r_value", "load"])
+    read_by(7, monkeypatch)
+    found = [*run.blocks(["r_value", "load", "no_such"])]
+    assert [start for start, _ in found] == [0, 7, 14]
+    assert {frame["load"].n_chunks() for _, frame in found} == {1}, "a look at a column as an array makes none"
+    assert all(frame["no_such"].null_count() == frame.height for _, frame in found)
+    assert pl.concat(frame for _, frame in found)["r_value", "load"].equals(rows["r_value", "load"])
+
+
+def read_by(rows: int, patch: pytest.MonkeyPatch) -> None:
+    """Tables are read so many rows at a time."""
+    patch.setattr(pl.LazyFrame, "collect_batches", partialmethod(pl.LazyFrame.collect_batches, chunk_size=rows))
+
+
+@pytest.mark.parametrize("lacking", [False, True])
+@pytest.mark.parametrize("by", [1, 3, 100])
+def test_rows_that_are_left_out_leave_the_others_where_they_were(
+    house: BaseExperiment, monkeypatch: pytest.MonkeyPatch, by: int, lacking: bool
+) -> None:
+    read_by(by, monkeypatch)
+    for start in (1, 11, 21):
+        allocated(house, specs(10, start), "keep" if start > 1 else "bumpmajor")
+    where = ~pl.col("r_value").is_between(13, 17) if lacking else None
+    ds = scythe.dataset("heat", run="all", where=where, x="r_value", y=scythe.File("hourly"))
+    wanted = [float(r) for r in range(1, 31) if not lacking or not 13 <= r <= 17]
+    assert ds.sources["x"].take(np.arange(len(ds))).tolist() == wanted
+    assert ds.sources["y"].take(np.arange(len(ds)))[:, 0, 0].tolist() == wanted
+    assert ds.frame.collect()["r_value"].to_list() == wanted
+    turned = ds[::-1]
+    assert turned.frame.collect()["r_value"].to_list() == wanted[::-1]
+    assert turned[::-1].digest == ds.digest
+    Path(scythe.files("heat", run="all").sort("r_value")["hourly"][22].removeprefix("file://")).unlink()
+    with pytest.raises(FetchError, match=f"row {wanted.index(23.0)}, input 2 of {ds.runs[2]}"):
+        list(ds.pinned_to(ds.pins).batches(30).at(0))  # the same, of which no file is in memory
+
+
+def test_a_table_that_has_not_as_many_rows_as_its_run_tells_is_damage(ten: ExperimentRun) -> None:
+    result = ten.result
+    assert result is not None
+    path = Path(result.uris["scalars"].removeprefix("file://"))
+    pl.read_parquet(path)[:7].write_parquet(path)
+    with pytest.raises(RunDamaged, match="has 7 rows in its table 'scalars', its result tells of 10"):
+        len(scythe.dataset("heat", x="r_value"))
 
 
 def test_an_expression_that_cannot_be_asked_of_all_rows_is_refused(
@@ -455,6 +491,15 @@ def test_batches_are_normalized_by_the_statistics_of_the_training_part(ten: Expe
 @given(st.integers(0, 500), st.integers(0, 2**63), st.integers(0, 1000))
 def test_the_order_of_an_epoch_is_a_permutation(rows: int, seed: int, epoch: int) -> None:
     assert sorted(order_of(rows, seed, epoch)) == list(range(rows))
+
+
+def test_the_order_of_very_many_rows_is_that_of_their_hashes() -> None:
+    rows, seed, epoch = (1 << 24) + 5, 3, 1
+    order = order_of(rows, seed, epoch)
+    start = splitmix64(splitmix64(np.array([seed], np.uint64)) ^ np.uint64(epoch))
+    hashes = splitmix64(order.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + start)
+    assert (hashes[1:] > hashes[:-1]).all()
+    assert np.bincount(order, minlength=rows).max() == 1
 
 
 def test_orders_never_change_and_differ_by_seed_and_epoch() -> None:

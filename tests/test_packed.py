@@ -26,8 +26,8 @@ from scythe.errors import AllocationError, FetchError, RegistrationError, RunErr
 from scythe.gather import packs
 from scythe.gather.final import Gather
 from scythe.leaf import shards
-from scythe.loaders.files import Files
-from scythe.loaders.shards import BLOCK_BYTES, Blocks, Packs
+from scythe.loaders.files.shards import BLOCK_BYTES, Blocks, Packs
+from scythe.loaders.files.source import Files
 from scythe.registry import ExperimentRegistry
 from scythe.remote import published
 from scythe.remote.cache import clear, usage
@@ -357,7 +357,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> int:
     """So many bytes are asked of a shard at once, and arrays do not stay in memory."""
     for module in ("shards", "batches"):
         monkeypatch.setattr(f"scythe.loaders.{module}.BLOCK_BYTES", 512)
-    monkeypatch.setattr("scythe.loaders.files._KEPT_BYTES", 512)
+    monkeypatch.setattr("scythe.loaders.files.source._KEPT_BYTES", 512)
     return 512
 
 
@@ -375,7 +375,7 @@ def test_a_second_epoch_asks_the_bucket_for_nothing(
     served: FolderS3, walls: BaseExperiment, pack: bool, kept: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if kept != "arrays":
-        monkeypatch.setattr("scythe.loaders.files._KEPT_BYTES", 0)
+        monkeypatch.setattr("scythe.loaders.files.source._KEPT_BYTES", 0)
     run = allocated(walls, 40, pack=pack)
     ds = scythe.dataset("walls", x=["x"], y=scythe.File("hourly"))
     batches = ds.batches(8, seed=1)
@@ -433,7 +433,7 @@ def test_blocks_that_failed_are_asked_for_again_by_the_next_epoch(
     batches.assembled(np.arange(1))
     with monkeypatch.context() as away:
         away.setattr(
-            "scythe.loaders.shards.published", lambda *_: (_ for _ in ()).throw(FetchError("the network is away"))
+            "scythe.loaders.files.shards.published", lambda *_: (_ for _ in ()).throw(FetchError("the network is away"))
         )
         with pytest.raises(FetchError, match=r"y: the file of row \d+, input \d+ of walls/.*: the network is away$"):
             epoch(batches, 0)
@@ -450,7 +450,7 @@ def test_a_failure_that_an_epoch_before_has_met_is_not_the_next_ones(monkeypatch
             raise answer
         return answer
 
-    monkeypatch.setattr("scythe.loaders.shards.published", fetched)
+    monkeypatch.setattr("scythe.loaders.files.shards.published", fetched)
     monkeypatch.setattr(blocks, "_done", lambda block, begun: None)  # which comes after whoever waits has been told
     blocks.ready([("s3://bucket/shard", 0, 8)])
     comes.set()
@@ -461,7 +461,7 @@ def test_a_failure_that_an_epoch_before_has_met_is_not_the_next_ones(monkeypatch
 def test_blocks_that_the_cache_has_lost_are_fetched_ahead_by_the_next_epoch(
     served: FolderS3, small_blocks: int, walls: BaseExperiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scythe.loaders.shards.FRESH_BYTES", 1024)
+    monkeypatch.setattr("scythe.loaders.files.shards.FRESH_BYTES", 1024)
     allocated(walls, 60)
     batches = scythe.dataset("walls", x=["x"], y=scythe.File("hourly")).batches(6, seed=1)
     assert sorted(epoch(batches, 0)) == list(range(60))
@@ -475,8 +475,8 @@ def test_blocks_that_the_cache_has_lost_are_fetched_ahead_by_the_next_epoch(
 def test_blocks_of_rows_that_are_in_memory_are_not_fetched_again(
     served: FolderS3, small_blocks: int, walls: BaseExperiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scythe.loaders.files._KEPT_BYTES", 2**20)
-    monkeypatch.setattr("scythe.loaders.shards.FRESH_BYTES", 1024)
+    monkeypatch.setattr("scythe.loaders.files.source._KEPT_BYTES", 2**20)
+    monkeypatch.setattr("scythe.loaders.files.shards.FRESH_BYTES", 1024)
     allocated(walls, 60)
     batches = scythe.dataset("walls", x=["x"], y=scythe.File("hourly")).batches(6, seed=1)
     epoch(batches, 0)
@@ -494,7 +494,7 @@ def test_blocks_that_nothing_keeps_are_fetched_many_at_once(
     allocated(walls, 60)
     batches = scythe.dataset("walls", x=["x"], y=scythe.File("hourly")).batches(6, seed=1)
     batches.assembled(np.arange(1))
-    monkeypatch.setattr("scythe.loaders.shards.FRESH_BYTES", 1024)
+    monkeypatch.setattr("scythe.loaders.files.shards.FRESH_BYTES", 1024)
     monkeypatch.setattr(published._KEEPER, "keep", lambda path, data: None)
     clear()
     lock, under_way, most = threading.Lock(), [0], list[int]()
@@ -516,7 +516,7 @@ def test_blocks_that_nothing_keeps_are_fetched_many_at_once(
                     second.clear()
 
     fetched = published.published
-    monkeypatch.setattr("scythe.loaders.shards.published", counted)
+    monkeypatch.setattr("scythe.loaders.files.shards.published", counted)
     for number in (1, 2):
         most.clear()
         epoch = batches.at(number)
@@ -528,7 +528,7 @@ def test_blocks_that_nothing_keeps_are_fetched_many_at_once(
 
 def test_an_epoch_that_is_collected_while_blocks_are_looked_through_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     blocks, goes_on = Blocks(), threading.Event()
-    monkeypatch.setattr("scythe.loaders.shards.published", lambda *_: goes_on.wait(30) and b"12345678")
+    monkeypatch.setattr("scythe.loaders.files.shards.published", lambda *_: goes_on.wait(30) and b"12345678")
     waiting = blocks.ready([("s3://bucket/shard", 8 * i, 8 * i + 8) for i in range(40)])
 
     def leave() -> None:
@@ -577,7 +577,7 @@ def test_an_epoch_that_is_left_fetches_no_more_than_it_has_begun(
         return bytes(stop - start)
 
     with monkeypatch.context() as slow:
-        slow.setattr("scythe.loaders.shards.published", slowly)
+        slow.setattr("scythe.loaders.files.shards.published", slowly)
         blocks, into = Blocks(), bytearray(8)
         blocks.ready(("s3://bucket/shard", 8 * i, 8 * i + 8) for i in range(200))
         blocks.leave()
@@ -659,6 +659,6 @@ def test_windows_of_blocks_are_shuffled_within_and_can_be_gone_on_with(
     with pytest.raises(StateError, match="files that lay in other shards"):
         batches.resume({**state, "blocks": "of others"})
     assert len(batches.resume({name: value for name, value in state.items() if name != "blocks"})) == 6, "of before"
-    monkeypatch.setattr("scythe.loaders.shards.FRESH_BYTES", 1024)
+    monkeypatch.setattr("scythe.loaders.files.shards.FRESH_BYTES", 1024)
     clear()
     assert epoch(scythe.dataset("walls", x=["x"], y=scythe.File("hourly")).batches(6, seed=1, memory=2048), 0) == order

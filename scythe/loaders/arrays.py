@@ -156,7 +156,7 @@ class Kept:
             self._there[new] = True
             if len(new) == len(at):
                 return found
-        return self._values[at]
+        return self._values.take(at, axis=0)
 
 
 class Rounding:

@@ -16,11 +16,11 @@ import numpy as np
 
 from scythe.errors import ReadError, StateError
 from scythe.loaders.arrays import Arrays, converted
-from scythe.loaders.files import Files
+from scythe.loaders.files.shards import BLOCK_BYTES, FRESH_BYTES
+from scythe.loaders.files.source import Files
 from scythe.loaders.groups import Group
 from scythe.loaders.hashing import order_of, order_of_blocks
 from scythe.loaders.pinned import Pin
-from scythe.loaders.shards import BLOCK_BYTES, FRESH_BYTES
 from scythe.loaders.sources import Part, Source
 from scythe.loaders.stats import Stats
 from scythe.remote.forks import check_fork
@@ -309,7 +309,7 @@ class Epoch(Sequence[dict[str, Any]]):
         each, more = divmod(count, batches.world)
         begin = start + batches.rank * each + min(batches.rank, more)
         end = begin + each + (batches.rank < more)
-        return self._order[begin:end]
+        return self._order[begin:end].astype(np.int64)  # it is kept in half of that
 
     @cached_property
     def _order(self) -> np.ndarray:

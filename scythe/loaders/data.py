@@ -13,7 +13,8 @@ import polars as pl
 from scythe.errors import ReadError
 from scythe.loaders.batches import Arrays, Batches, place_among
 from scythe.loaders.groups import Columns, Group
-from scythe.loaders.pinned import Pin, PinnedRun, Rows, at_pins, frame_of, pinned
+from scythe.loaders.pinned import Pin, PinnedRun, at_pins, frame_of, pinned
+from scythe.loaders.rows import Chosen, Rows, digest_of
 from scythe.loaders.sources import Loaded, Part, Source, load, opened
 from scythe.loaders.splits import Split, again, part_of, shares_of
 from scythe.loaders.stats import Stats, stats_of
@@ -133,7 +134,7 @@ class Dataset:
             >>> ds.digest == ds[:].digest, ds.digest == ds[1:].digest
             (True, False)
         """
-        return self._rows.digest
+        return self._digest
 
     @property
     def frame(self) -> pl.LazyFrame:
@@ -360,7 +361,11 @@ class Dataset:
     @cached_property
     def _rows(self) -> Rows:
         rows, positions = self._root._loaded.rows, self._positions
-        return rows if positions is None else Rows(rows.run[positions], rows.at[positions])
+        return rows if positions is None else Chosen(*rows.places(positions))
+
+    @cached_property
+    def _digest(self) -> str:
+        return digest_of(self._rows)
 
     @cached_property
     def _shares(self) -> dict[tuple[str, ...] | None, np.ndarray]:

@@ -1,16 +1,13 @@
-"""The gathers that a dataset draws on, and which of their rows: runs as they ended when it was made. Later ends and later runs change nothing.
+"""The gathers that a dataset draws on: runs as they ended when it was made. Later ends and later runs change nothing.
 
 Reads tables of these gathers by the names of their columns. Knows nothing of batches.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -22,6 +19,7 @@ import pyarrow.parquet as pq
 from scythe.define.renames import Renames
 from scythe.errors import NotFoundError, RunDamaged
 from scythe.gather.run_files import scan_parts, schema_of_result
+from scythe.loaders.rows import Rows
 from scythe.reader.many_runs import PARTITION_COLUMNS, check_units, finished_runs, is_all, partition_of
 from scythe.reader.one_run import one_run
 from scythe.record.format import parse
@@ -39,33 +37,8 @@ ROW_TABLES = ("scalars", "result_file_refs", "tasks")
 
 #: A table of a bucket up to this size is fetched whole.
 _SMALL_BYTES = 1 << 20
-#: Columns that lie in shorter pieces are joined before they are used.
-_PIECE_ROWS = 16 * 1024
 #: What names a pinned gather: version, folder of the run, gather (None: the run was not finished).
 Pin = tuple[str, str, str | None]
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The rows of a dataset: of each the run that it is of, and its position among that run's good rows."""
-
-    run: np.ndarray
-    at: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.run)
-
-    @cached_property
-    def digest(self) -> str:
-        """What tells them, and their order, from others of the same runs."""
-        hashed = hashlib.blake2b(self.run.astype("<i8").tobytes(), digest_size=8)
-        hashed.update(self.at.astype("<i8").tobytes())
-        return hashed.hexdigest()
-
-    def of(self, run: int) -> tuple[np.ndarray, np.ndarray]:
-        """Where the rows of a run stand, and their positions in it."""
-        where = np.flatnonzero(self.run == run)
-        return where, self.at[where]
 
 
 @dataclass
@@ -211,35 +184,30 @@ class PinnedRun:
         """How many good rows it has."""
         return self.result.tables["scalars"].rows if self.result is not None else len(self.sort_index)
 
-    def blocks(self, names: Sequence[str], rows: int) -> Iterator[tuple[int, pl.DataFrame]]:
-        """Columns of the good rows, so many rows at a time, each with the position of its first; one that the run lacks is null."""
+    def blocks(self, names: Sequence[str]) -> Iterator[tuple[int, pl.DataFrame]]:
+        """Columns of the good rows, some rows at a time, each with the position of its first; one that the run lacks is null.
+
+        Raises:
+            RunDamaged: its table has not as many rows as it had.
+        """
         together = list(dict.fromkeys(name for name in names if self.table_of(name) == "scalars"))
         alone = {name: self.column(name) for name in dict.fromkeys(names) if name not in together}
-        frame = self.scan("scalars").select(self._by(together))
-        starts = range(0, self.height, rows)
-
-        def block(start: int) -> pl.DataFrame:
-            count = min(rows, self.height - start)
-            read = frame.slice(start, count).collect() if together else pl.DataFrame({"": range(count)})
-            return read.with_columns(
-                (values.slice(start, count) if values is not None else pl.Series([None] * count, dtype=pl.Null)).alias(
-                    name
-                )
-                for name, values in alone.items()
+        read = [pl.DataFrame({"": range(self.height)})]
+        if together:  # the next ones are read while one is used
+            read = self.scan("scalars").select(self._by(together)).collect_batches(maintain_order=True, lazy=True)
+        start = 0
+        for frame in read:
+            now, count = frame.rechunk(), frame.height  # as one array in memory, or each look at a column would make one
+            lacked = pl.repeat(None, count, dtype=pl.Null, eager=True) if alone else pl.Series()
+            for name, values in alone.items():
+                now = now.with_columns((lacked if values is None else values.slice(start, count)).alias(name))
+            yield start, now
+            del frame, now  # before the next one comes
+            start += count
+        if start != self.height:
+            raise RunDamaged(
+                f"{self.key.path} has {start:,} rows in its table 'scalars', its result tells of {self.height:,}"
             )
-
-        with ThreadPoolExecutor(1) as ahead:  # the next is read while this one is used
-            waiting = ahead.submit(block, 0) if starts else None
-            for start in starts:
-                assert waiting is not None
-                now = waiting.result()
-                waiting = ahead.submit(block, start + rows) if start + rows < self.height else None
-                # As it lies in memory, or each look at a column as an array would copy it; in one piece where it lies in many.
-                pieces = now.to_series(0).chunk_lengths()
-                if len(pieces) * _PIECE_ROWS > now.height:
-                    now, pieces = now.rechunk(), [now.height]
-                for first, length in zip(accumulate(pieces, initial=0), pieces, strict=False):
-                    yield start + first, now.slice(first, length)
 
     def columns(self, names: Sequence[str]) -> dict[str, pl.Series | None]:
         """The values of columns, those of the scalars read together."""
@@ -294,6 +262,12 @@ def _pinned(objects: Objects, key: RunKey, result: RunResult | None, renames: Re
         return PinnedRun(objects, key, result, renames)
     rows = scan_parts(RunPlan.load(objects, key), "scalars", renames.of("scalars")).collect()
     return PinnedRun(objects, key, None, renames, rows)
+
+
+def called(runs: Sequence[PinnedRun], rows: Rows, row: int) -> str:
+    """A row in a message: input and run."""
+    (run,), (at,) = rows.places(np.array([row]))
+    return f"input {runs[run].sort_index[at]} of {runs[run].key.path}"
 
 
 def frame_of(runs: Sequence[PinnedRun], rows: Rows, *, many: bool) -> pl.LazyFrame:

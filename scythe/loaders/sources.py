@@ -23,16 +23,16 @@ from scythe.loaders.arrays import (
     numbers,
     one_hot,
 )
-from scythe.loaders.files import Files
+from scythe.loaders.files.source import Files
 from scythe.loaders.groups import Columns, File, Frame, Group
-from scythe.loaders.pinned import PinnedRun, Rows
+from scythe.loaders.pinned import PinnedRun, called
+from scythe.loaders.rows import Rows, Whole
 from scythe.names import RESERVED_TABLES
 from scythe.reader.many_runs import PARTITION_COLUMNS, partition_of
 from scythe_catalog.schema import TableSchema, clashes
 
-#: Rows of a run that are read at once.
-_BLOCK_ROWS = 512 * 1024
-_CACHED_ROWS = 16 * 1024
+#: So many are written column by column: what lies between them is still in a cache for the next column.
+_CACHED_ROWS = 64 * 1024
 _TAKEN = "__taken"
 
 
@@ -83,7 +83,7 @@ class Array:
         return self.values.shape[1:]
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        return self.values[rows]
+        return self.values.take(rows, axis=0)  # a third of what indexing takes
 
 
 @dataclass(frozen=True)
@@ -185,20 +185,29 @@ def load(
         if isinstance(group, File):
             check_column(runs, group.column, name)
             needed.append((name, group.column))
-    rows, done = Rows(np.empty(total, np.int32), np.empty(total, np.int64)), 0
-    taken, before = _taken(runs, where) if where is not None else None, 0
-    for i, run in enumerate(runs):
-        lacking = _Lacking(run, missing == "raise")
-        for start, frame in run.blocks([column for _, column in needed], _BLOCK_ROWS):
+    rows: list[int | np.ndarray] = []
+    taken, before, done = _taken(runs, where) if where is not None else None, 0, 0
+    for run in runs:
+        lacking, parts, begin = _Lacking(run, missing == "raise"), list[range | np.ndarray](), done
+        for start, frame in run.blocks([column for _, column in needed]):
             some = None if taken is None else taken[before + start : before + start + frame.height]
-            kept, at = _kept(frame, np.arange(start, start + frame.height), some, needed, lacking)
+            places = range(start, start + frame.height)
+            kept, at = _kept(frame, np.arange(places.start, places.stop), some, needed, lacking)
             for fill in filling.values():
                 fill.fill(done, kept)
-            rows.run[done : done + len(at)], rows.at[done : done + len(at)] = i, at
+            parts.append(at if len(at) < len(places) else places)
+            del frame, kept  # before the next one comes
             done += len(at)
         before += run.height
         lacking.told()
-    return Loaded(Rows(rows.run[:done], rows.at[:done]), {name: fill.array(done) for name, fill in filling.items()})
+        rows.append(run.height if done - begin == run.height else _joined(parts))
+    return Loaded(Whole(rows), {name: fill.array(done) for name, fill in filling.items()})
+
+
+def _joined(parts: Sequence[range | np.ndarray]) -> np.ndarray:
+    """Positions one after the other."""
+    arrays = [np.arange(part.start, part.stop) if isinstance(part, range) else part for part in parts]
+    return np.concatenate([np.empty(0, np.int64), *arrays])
 
 
 def _taken(runs: Sequence[PinnedRun], where: pl.Expr) -> np.ndarray:
@@ -301,7 +310,7 @@ class Slices:
         if self.shape is None:
             # Of their own: whoever changes a batch in place must not change the dataset.
             return [self.values[a : a + n].copy() for a, n in zip(first, self.lengths[rows], strict=True)]
-        return self.values[first[:, None] + np.arange(self.shape[0])]
+        return self.values.take(first[:, None] + np.arange(self.shape[0]), axis=0)
 
 
 def _frame(name: str, group: Frame, runs: Sequence[PinnedRun], rows: Rows, dtype: np.dtype, *, as_list: bool) -> Slices:
@@ -377,8 +386,6 @@ def _even(
     if group.rows is None and as_list:
         return None
     i = int(other[0])
-    run = runs[rows.run[i]]
-    index = run.sort_index[rows.at[i]]
     if group.rows is None:
         way = 'take lists with collate="list", or leave it out with where='
     else:  # whose promise it breaks
@@ -386,5 +393,5 @@ def _even(
             ", or rows= off" if as_list else ', or take lists with collate="list", without rows='
         )
     raise InputError(
-        f"{name}: input {index} of {run.key.path} has {lengths[i]:,} rows in {group.table!r}, not {wanted:,}: {way}"
+        f"{name}: {called(runs, rows, i)} has {lengths[i]:,} rows in {group.table!r}, not {wanted:,}: {way}"
     )

@@ -14,7 +14,8 @@ from scythe.errors import ReadError
 from scythe.leaf.input_files import contents_of
 from scythe.loaders.arrays import check_column
 from scythe.loaders.hashing import hash_of, hash_rows, shares, splitmix64
-from scythe.loaders.pinned import PinnedRun, Rows
+from scythe.loaders.pinned import PinnedRun
+from scythe.loaders.rows import Rows
 from scythe.names import ID_LEVELS
 
 

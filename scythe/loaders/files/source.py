@@ -16,10 +16,11 @@ import polars as pl
 
 from scythe.errors import FetchError, InputError, NotFoundError, ScytheError
 from scythe.loaders.arrays import Kept
-from scythe.loaders.decoding import Npy, decoded, put
+from scythe.loaders.files.decoding import Npy, decoded, put
+from scythe.loaders.files.shards import Blocks, Held, InBucket, OnDisk, Packs, Shard, opened
 from scythe.loaders.groups import File
-from scythe.loaders.pinned import PinnedRun, Rows
-from scythe.loaders.shards import Blocks, Held, InBucket, OnDisk, Packs, Shard, opened
+from scythe.loaders.pinned import PinnedRun, called
+from scythe.loaders.rows import Rows
 from scythe.remote.fetch import fetch
 from scythe.remote.forks import check_fork
 from scythe.remote.packed import PREFIX
@@ -385,8 +386,7 @@ class Files:
         return PurePath(self._uri(row).rsplit("&name=", 1)[-1]).name
 
     def _called(self, row: int) -> str:
-        run = self.runs[self.rows.run[row]]
-        return f"input {run.sort_index[self.rows.at[row]]} of {run.key.path}"
+        return called(self.runs, self.rows, row)
 
 
 def _parts(count: int) -> list[np.ndarray]:

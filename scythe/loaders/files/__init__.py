@@ -1,0 +1,1 @@
+"""The files of a batch: found, read and decoded. `source` alone knows of runs."""
