@@ -355,7 +355,7 @@ def served(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> int:
     """So many bytes are asked of a shard at once, and arrays do not stay in memory."""
-    for module in ("shards", "batches"):
+    for module in ("files.shards", "batches"):
         monkeypatch.setattr(f"scythe.loaders.{module}.BLOCK_BYTES", 512)
     monkeypatch.setattr("scythe.loaders.files.source._KEPT_BYTES", 512)
     return 512
@@ -620,7 +620,7 @@ def test_a_cache_that_cannot_be_written_is_an_error_at_once(
 def test_blocks_that_stay_in_memory_no_longer_are_asked_for_once_all_the_same(
     served: FolderS3, small_blocks: int, walls: BaseExperiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("shards", "batches"):
+    for module in ("files.shards", "batches"):
         monkeypatch.setattr(f"scythe.loaders.{module}.FRESH_BYTES", 1024)
     run = allocated(walls, 60)
     blocks = sum(-(-run.objects.size(run.key.shard(name)) // small_blocks) for name in shard_files(run))

@@ -197,7 +197,10 @@ class PinnedRun:
             read = self.scan("scalars").select(self._by(together)).collect_batches(maintain_order=True, lazy=True)
         start = 0
         for frame in read:
-            now, count = frame.rechunk(), frame.height  # as one array in memory, or each look at a column would make one
+            now, count = (
+                frame.rechunk(),
+                frame.height,
+            )  # as one array in memory, or each look at a column would make one
             lacked = pl.repeat(None, count, dtype=pl.Null, eager=True) if alone else pl.Series()
             for name, values in alone.items():
                 now = now.with_columns((lacked if values is None else values.slice(start, count)).alias(name))
