@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
-from pydantic import Field, create_model
+from pydantic import BaseModel, Field, create_model
 
 import scythe
 from scythe.allocate import BaseExperiment
@@ -29,6 +29,14 @@ NAME = "wall"
 
 def was(former: str, default: Any = ..., **more: Any) -> Any:
     return Field(default, json_schema_extra={"renamed_from": former}, **more)
+
+
+class Layer(BaseModel):
+    thickness: float = was("t")
+
+
+class Wrapped(BaseModel):
+    layers: list[Layer]
 
 
 def experiment(inputs: dict[str, Any], outputs: dict[str, Any], *, frame: bool = False) -> BaseExperiment:
@@ -243,6 +251,9 @@ def test_models_that_contradict_themselves_are_refused_when_they_are_registered(
     for key in ("renamed_form", "renamed", "rename_from", "renamedFrom", "renmaed_from", "Renamed_from"):
         with pytest.raises(RegistrationError, match=f"json_schema_extra has '{key}': did you mean 'renamed_from'"):
             experiment({"b": (float, Field(json_schema_extra={key: "a"}))}, {"y": (float, ...)})
+    for kind in (Layer, list[Layer], dict[str, Layer | None], tuple[int, Wrapped]):
+        with pytest.raises(RegistrationError, match=r"Layer\.thickness says renamed_from='t' within .*: the fields of"):
+            experiment({"b": (kind, ...)}, {"y": (float, ...)})
     others = dict.fromkeys(
         ("name", "from", "created_from", "removed_from", "sampled_from", "name_from", "range_from"), "a"
     )

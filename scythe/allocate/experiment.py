@@ -353,7 +353,7 @@ class BaseExperiment:
         pack = checked_pack(pack, self.experiment)
         growth = checked_reuse(reuse, any_code=any_code, reuse_errors=reuse_errors)
         included = self.experiment.included
-        chosen = choose(engine, self.experiment)
+        chosen = choose(engine, self.experiment, workers=workers)
         inputs = prepare_inputs(specs, self.experiment, overwrite_sort_index=overwrite_sort_index)
         if included is not None and included.is_workflow and not inputs.single:
             raise AllocationError(f"{included.name!r} is a workflow, which runs one input at a time: give one model")

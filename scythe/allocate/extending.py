@@ -53,7 +53,7 @@ def extended(
             f"the models of {plan.key.experiment} have changed since {plan.key.version}: rows of other models are other rows. "
             "Allocate a run of a new version"
         )
-    chosen = choose(engine, experiment)
+    chosen = choose(engine, experiment, workers=workers)
     inputs = _together(plan, experiment, prepare_inputs(specs, experiment, overwrite_sort_index=True))
     chosen.check(experiment, inputs=inputs.table.num_rows, single=False, workers=workers)
     asked = Request(

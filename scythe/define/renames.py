@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from pydantic import BaseModel
 
@@ -74,6 +74,19 @@ def declared(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
         yield former, name
 
 
+def _within(annotation: Any, seen: set[type[BaseModel]]) -> Iterator[type[BaseModel]]:
+    """The models that an annotation names, and those in their fields, each once."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        if annotation in seen:
+            return
+        seen.add(annotation)
+        yield annotation
+        for info in annotation.model_fields.values():
+            yield from _within(info.annotation, seen)
+    for part in get_args(annotation):
+        yield from _within(part, seen)
+
+
 def check_declared(models: Iterable[type[BaseModel]]) -> dict[str, str]:
     """Former name -> name of all fields of some models that say that they were renamed.
 
@@ -82,6 +95,12 @@ def check_declared(models: Iterable[type[BaseModel]]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for model in models:
+        for nested in [*_within(model, set())][1:]:
+            for former, name in declared(nested):
+                raise RegistrationError(
+                    f"{nested.__name__}.{name} says renamed_from={former!r} within {model.__name__}: the fields of {model.__name__} itself "
+                    "can be renamed, those within a field cannot"
+                )
         for former, name in declared(model):
             if former in found:
                 raise RegistrationError(

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from scythe.define.experiment import Experiment
 from scythe.engines.engine import Engine, Launch, RunRef
-from scythe.engines.options import EngineOptions
+from scythe.engines.options import EngineOptions, LocalOptions
 from scythe.engines.pool.processes import fill_standard_handles
 from scythe.errors import AllocationError, RunError, SettingsError
 from scythe.names import meant
@@ -54,7 +54,13 @@ class Chosen:
         self.engine.check_options(self.options, inputs=inputs, workers=workers)
 
 
-def choose(asked: str | EngineOptions | None, experiment: Experiment, plan: RunPlan | None = None) -> Chosen:
+def choose(
+    asked: str | EngineOptions | None,
+    experiment: Experiment,
+    plan: RunPlan | None = None,
+    *,
+    workers: int | None = None,
+) -> Chosen:
     """The engine that a caller asks for, or else the one of the settings, and its options for an experiment.
 
     Options that the caller gives win over those with which the run of this plan was last started, and both over those of
@@ -62,10 +68,12 @@ def choose(asked: str | EngineOptions | None, experiment: Experiment, plan: RunP
 
     Raises:
         SettingsError: there is no such engine, or it has no such options.
-        AllocationError: it cannot run the experiment.
+        AllocationError: it cannot run the experiment, or two numbers of workers are given.
         RunError: this process was forked from one that had used Scythe.
     """
     _check_process()
+    if isinstance(asked, LocalOptions) and workers is not None and asked.workers not in (None, workers):
+        raise AllocationError(f"workers={workers} and LocalOptions(workers={asked.workers}): give one of them")
     needed = experiment.needs_engine
     name = asked.engine if isinstance(asked, EngineOptions) else asked or needed or engine_settings().engine
     engine = engine_named(name)

@@ -47,7 +47,7 @@ def go_on(
         SettingsError: there is no such engine, or it cannot be reached.
     """
     objects, experiment = plan.objects, find_experiment(plan, module)
-    chosen = choose(engine or plan.engine, experiment, plan)
+    chosen = choose(engine or plan.engine, experiment, plan, workers=workers)
     going = chosen.engine.attach(plan)
     if going is None:
         try:

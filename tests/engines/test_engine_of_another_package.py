@@ -95,6 +95,8 @@ def test_what_an_engine_does_not_take_is_told_before_anything_is_written(install
 
 
 def test_the_engines_of_scythe_take_their_options_too(root: Path) -> None:
+    with pytest.raises(AllocationError, match=r"workers=4 and LocalOptions\(workers=1\): give one of them"):
+        areas().allocate(pl.DataFrame({"x": [3.0]}), engine=LocalOptions(workers=1), workers=4)
     result = areas().allocate(pl.DataFrame({"x": [3.0]}), engine=LocalOptions(workers=1))[1].result()
 
     assert result.rows == 1
