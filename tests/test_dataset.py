@@ -11,7 +11,7 @@ import threading
 from dataclasses import replace
 from enum import Enum
 from functools import partialmethod
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -21,7 +21,7 @@ import polars.selectors as cs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
@@ -102,7 +102,7 @@ def specs(n: int, start: int = 1, **columns: Any) -> pl.DataFrame:
     return pl.DataFrame({"r_value": [float(start + i) for i in range(n)], **kinds, **columns})
 
 
-def allocated(house: BaseExperiment, frame: pl.DataFrame, version: str = "keep") -> ExperimentRun:
+def allocated(house: BaseExperiment, frame: Any, version: str = "keep") -> ExperimentRun:
     run, ref = house.allocate(frame, version, engine="inline")
     ref.result()
     return run
@@ -629,10 +629,72 @@ def test_hashes_do_not_depend_on_how_numbers_are_stored_nor_on_nulls_and_the_ord
     assert (as_int == hash_rows({"a": pl.Series([float(v) for v in whole], dtype=pl.Float64)}, len(whole))).all()
 
 
+class Layer(BaseModel):
+    material: str
+    thickness: float
+
+
+class Wall(ExperimentInputSpec):
+    kind: str = "outside"
+    layers: list[Layer]
+    ends: Layer
+    share: dict[str, float] = Field(default_factory=dict)
+
+
+class Flow(ExperimentOutputSpec):
+    u: float
+
+
+def flow(spec: Wall) -> Flow:
+    return Flow(u=1 / sum(layer.thickness for layer in spec.layers))
+
+
+def test_a_split_of_inputs_that_differ_within_lists_and_models_alone_is_made_by_these(root: Path) -> None:
+    wall = BaseExperiment(ExperimentRegistry.Register(name="wall")(flow))
+
+    def given(i: int) -> dict[str, Any]:
+        layer = {"material": "brick", "thickness": 0.1 + i % 40 / 1e9}
+        return {"layers": [layer] * (1 + i % 3), "ends": layer, "share": {"a": i % 40}}
+
+    allocated(wall, [given(i) for i in range(80)], "bumpmajor")
+    ds = scythe.dataset("wall", x="u")
+    with pytest.raises(ReadError, match=r"in which all 80 are alike: .* by=\['layers', 'ends', 'share'\]"):
+        len(ds.split(a=0.5, b=0.5)["a"])
+    for by, alike in (("ends", 40), ("share", 40), ("layers", 80), (["ends", "share"], 40)):
+        parts = ds.split(by=by, a=0.5, b=0.5)
+        found = [part.frame.select(pl.struct(by).hash()).collect().to_series().unique() for part in parts.values()]
+        assert sum(map(len, found)) == alike, "equal ones are in one part"
+        assert all(len(one) > alike / 4 for one in found)
+
+
+_NESTED = st.lists(
+    st.one_of(st.none(), st.lists(st.one_of(st.none(), st.lists(st.integers(0, 2), max_size=3)), max_size=3)),
+    max_size=12,
+)
+
+
+@given(_NESTED, st.integers(0, 5))
+def test_hashes_of_lists_are_equal_where_these_are(values: list[Any], first: int) -> None:
+    inner = pl.Series("a", values, pl.List(pl.List(pl.Int64)))
+    hashes = hash_rows({"a": inner}, len(values))
+    for one, other in combinations(range(len(values)), 2):
+        assert (hashes[one] == hashes[other]) == (values[one] == values[other])
+    assert (hash_rows({"a": inner[first:]}, len(values[first:])) == hashes[first:]).all()
+    deeper = pl.DataFrame({"m": inner}).select(pl.struct("m")).to_series()
+    of_models = hash_rows({"a": deeper}, len(values))
+    for one, other in combinations(range(len(values)), 2):
+        assert (of_models[one] == of_models[other]) == (values[one] == values[other])
+
+
 def test_hashes_never_change() -> None:
     assert splitmix64(np.array([0, 1], np.uint64)).tolist() == [16294208416658607535, 10451216379200822465]
     frame = {"r": pl.Series([1.5, None]), "k": pl.Series(["é", "b"]), "n": pl.Series([3, 4])}
     assert hash_rows(frame, 2).tolist() == HASHES
+    layers = pl.Series([[{"m": "é", "t": 1.5}], []], dtype=pl.List(pl.Struct({"m": pl.String, "t": pl.Float64})))
+    pairs = [
+        pl.Series([given, {}], dtype=pl.Map(pl.String, pl.Int64)) for given in ({"a": 1, "b": 2}, {"b": 2, "a": 1})
+    ]
+    assert [hash_rows({"w": layers, "k": one}, 2).tolist() for one in pairs] == [NESTED_HASHES] * 2
 
 
 # --- what it is pinned to -----------------------------------------------------------------------------------
@@ -752,3 +814,4 @@ def test_a_fork_without_such_threads_is_fine(monkeypatch: pytest.MonkeyPatch) ->
 
 ORDER = [0, 7, 2, 5, 4, 6, 3, 1]
 HASHES = [6464114902601507599, 14909103780442573745]
+NESTED_HASHES = [1872633099783742886, 10712522386710362612]

@@ -61,12 +61,29 @@ def _bits(values: pl.Series) -> np.ndarray:
         return _float_bits(values.cast(pl.Float64).fill_null(0.0).to_numpy())
     if dtype.is_temporal():
         return splitmix64(values.to_physical().cast(pl.Int64).fill_null(0).to_numpy().view(np.uint64))
+    if isinstance(dtype, pl.Struct):
+        return hash_rows({part.name: values.struct.field(part.name) for part in dtype.fields}, len(values))
+    if isinstance(dtype, pl.List | pl.Array):
+        return _bits_of_lists(values.cast(pl.List(dtype.inner)))
+    if isinstance(dtype, pl.Map):
+        return _bits_of_lists(values.map.entries(), in_order=False)
     texts = values.cast(pl.String).fill_null("")
     unique = texts.unique(maintain_order=True)
     hashes = np.array([hash_of(text) for text in unique], np.uint64)
     place = {text: i for i, text in enumerate(unique)}
     at = texts.replace_strict(place, return_dtype=pl.UInt32).to_numpy()
     return hashes[at] if len(hashes) else np.zeros(len(values), np.uint64)
+
+
+def _bits_of_lists(values: pl.Series, *, in_order: bool = True) -> np.ndarray:
+    """Of each list its items, and how many there are."""
+    ends = values.list.len().fill_null(0).to_numpy().astype(np.int64).cumsum()
+    begins = np.concatenate([np.zeros(1, np.int64), ends])[:-1]
+    items = pl.Series("", values.to_arrow().flatten(), values.dtype.inner)  # pyright: ignore[reportAttributeAccessIssue]
+    place = (np.arange(len(items)) - np.repeat(begins, ends - begins)).astype(np.uint64) * np.uint64(in_order)
+    hashes = splitmix64(hash_rows({"": items}, len(items)) ^ splitmix64(place))
+    sums = np.concatenate([np.zeros(1, np.uint64), hashes]).cumsum(dtype=np.uint64)
+    return (sums[ends] - sums[begins]) ^ splitmix64((ends - begins).astype(np.uint64))
 
 
 def _float_bits(values: np.ndarray) -> np.ndarray:

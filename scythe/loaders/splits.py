@@ -48,6 +48,11 @@ def shares_of(rows: Rows, runs: Sequence[PinnedRun], by: tuple[str, ...] | None)
         found |= {name: _by_content(run, values) for name, values in found.items() if _is_file(run, name)}
         # By its first name: a field that is renamed moves no row.
         share[where] = shares(hash_rows({run.first_named(name): values for name, values in found.items()}, len(at)))
+    if by is None and len(share) > 1 and (share == share[0]).all() and (nested := _nested(runs)):
+        raise ReadError(
+            f"a split is made by the scalar inputs and the files of each row, in which all {len(share):,} are alike: "
+            f"make it by what tells them apart, by={nested!r}"
+        )
     return share
 
 
@@ -74,6 +79,14 @@ def _inputs(run: PinnedRun) -> list[str]:
     """The scalar input fields of a run."""
     schema = run.schemas["scalars"]
     return [c.name for c in schema if c.name in run.inputs and c.name not in ID_LEVELS and c.kind.flat]
+
+
+def _nested(runs: Sequence[PinnedRun]) -> list[str]:
+    """The input fields that hold lists, dicts and models."""
+    names = dict.fromkeys(c.name for run in runs for c in run.schemas["scalars"] if c.name in run.inputs)
+    return [
+        name for name in names if name not in {*ID_LEVELS} and name not in {n for run in runs for n in _inputs(run)}
+    ]
 
 
 def _in_run(run: PinnedRun, uri: str) -> str:
