@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scythe.define.renames import Renames
-from scythe.errors import NotFoundError, RunDamaged
+from scythe.errors import NotFoundError, RunDamaged, ScytheError
 from scythe.gather.run_files import scan_parts, schema_of_result
 from scythe.loaders.rows import Rows
 from scythe.reader.many_runs import PARTITION_COLUMNS, check_units, finished_runs, is_all, partition_of
@@ -328,6 +328,21 @@ def _at(objects: Objects, name: str, pins: Sequence[Pin]) -> Iterator[PinnedRun]
         if result.gather != gather:
             result = _earlier(objects, key, result, gather)
         yield PinnedRun(objects, key, result, renames)
+
+
+def since_pinned(run: PinnedRun) -> str:
+    """For a message, where a file of a run is gone: what became of the run; nothing where it is as it was, or cannot be asked."""
+    try:
+        if not run.objects.exists(run.key.manifest):
+            return "; the run was deleted"
+        now = read_result(run.objects, run.key)
+    except (ScytheError, OSError):
+        return ""
+    if now is None or run.result is None or now.gather == run.result.gather:
+        return ""
+    return (
+        "; the run has ended anew since this dataset was made, or its files were packed: make it anew, or refresh() it"
+    )
 
 
 def _earlier(objects: Objects, key: RunKey, now: RunResult, gather: str) -> RunResult:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, create_model
 import scythe
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.errors import InputError, ReadError
+from scythe.errors import FetchError, InputError, NotFoundError, ReadError
 from scythe.registry import ExperimentRegistry
 from scythe.runs.pack import pack
 from scythe.settings import storage
@@ -139,6 +139,23 @@ def test_rows_that_nothing_tells_apart_are_not_split(root: Path) -> None:
 
     with pytest.raises(ReadError, match=r"made by the scalar inputs .* has none: name columns with by="):
         len(scythe.dataset("differing", y="y").split(train=0.8, test=0.2)["test"])
+
+
+def test_files_that_are_gone_since_a_dataset_was_made_are_missed_with_the_reason(root: Path) -> None:
+    file = root.parent / "f.npy"
+    np.save(file, np.zeros(2))
+    finish(float, [1, 2, 3], {"f": FileReference}, f=file)
+    ds = scythe.dataset("differing", x="x", y=scythe.File("f"))
+    pack(storage(), scythe.open_run("differing").key, ["f"], delete=True)
+    with pytest.raises(
+        FetchError, match=r"y: the file of row 0, input 0 of .*; the run has ended anew .* refresh\(\) it"
+    ):
+        ds[0]
+    assert ds.refresh()[0]["y"].tolist() == [0, 0]
+    again = ds.refresh()
+    scythe.open_run("differing").delete()
+    with pytest.raises((FetchError, NotFoundError), match=r"the run was deleted|is gone"):
+        again[0]
 
 
 def test_a_state_of_before_the_files_were_packed_is_gone_on_from(root: Path) -> None:

@@ -19,7 +19,7 @@ from scythe.loaders.arrays import Kept
 from scythe.loaders.files.decoding import Npy, decoded, put
 from scythe.loaders.files.shards import Blocks, Held, InBucket, OnDisk, Packs, Shard, opened
 from scythe.loaders.groups import File
-from scythe.loaders.pinned import PinnedRun, called
+from scythe.loaders.pinned import PinnedRun, called, since_pinned
 from scythe.loaders.rows import Rows
 from scythe.remote.fetch import fetch
 from scythe.remote.forks import check_fork
@@ -332,7 +332,9 @@ class Files:
         try:
             return get(*given)
         except FetchError as error:
-            raise FetchError(f"{self.name}: the file of row {row}, {self._called(row)}: {error}") from error
+            (run,), _ = self.rows.places(np.array([row]))
+            since = since_pinned(self.runs[run])
+            raise FetchError(f"{self.name}: the file of row {row}, {self._called(row)}: {error}{since}") from error
 
     def _bytes(self, row: int) -> bytes:
         packs, uri = self.packs, self._uri(row)
