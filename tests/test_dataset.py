@@ -485,6 +485,30 @@ def test_batches_are_normalized_by_the_statistics_of_the_training_part(ten: Expe
         scythe.dataset("heat", x=["storeys"]).batches(2, normalize=stats).at(0)[0]
 
 
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"x": ["r_value", "storey"]}, r"x: there is no column 'storey' \(did you mean 'storeys'\?\)$"),
+        ({"x": "name"}, "x: 'name' is no number but String"),
+        ({"y": "hourly"}, r"y: 'hourly' is no number but String: it is a file: scythe.File\('hourly'\)"),
+        ({"y": scythe.File("load")}, r"y: 'load' of heat/v1.* is no file: leave File\(\) off"),
+        ({"y": scythe.File("hourlie")}, r"y: there is no column 'hourlie' \(did you mean 'hourly'\?\)$"),
+        ({"y": scythe.Frame("monthy", ["energy"])}, r"has no dataframe 'monthy' \(did you mean 'monthly'\?\)"),
+        ({"y": scythe.Frame("monthly", ["enery"])}, r"has no column 'enery' \(did you mean 'energy'\?\)"),
+        ({"x": "load", "where": pl.col("lod") > 1}, r"where: there is no column 'lod' \(did you mean 'load'\?\)$"),
+        ({"x": "load", "dtyp": "float64"}, r"dtyp: there is no column 'float64'.*is dtyp= an option\?.*'dtype'"),
+    ],
+)
+def test_what_no_run_has_is_refused_when_a_dataset_is_made(ten: ExperimentRun, asked: Any, told: str) -> None:
+    with pytest.raises((NotFoundError, InputError), match=told):
+        scythe.dataset("heat", **asked)
+
+
+def test_what_a_split_is_made_by_is_refused_when_it_is_not_there(ten: ExperimentRun) -> None:
+    with pytest.raises(NotFoundError, match=r"by=: there is no column 'roo' \(did you mean 'roof'\?\)"):
+        scythe.dataset("heat", x="load").split(by="roo", a=0.5, b=0.5)
+
+
 # --- order --------------------------------------------------------------------------------------------------
 
 

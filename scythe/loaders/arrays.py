@@ -1,4 +1,4 @@
-"""Columns as arrays: numbers in one type, what has a few values one-hot in the model's order. Refuses what is no number, by name."""
+"""Columns as arrays: numbers in one type, what has a few values one-hot in the model's order. Pure."""
 
 from __future__ import annotations
 
@@ -8,97 +8,13 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from scythe.errors import InputError, NotFoundError, ReadError
-from scythe.loaders.groups import option_like
-from scythe.loaders.pinned import ROW_TABLES, PinnedRun
-from scythe.names import RESERVED_TABLES, meant
-from scythe_catalog.schema import TableSchema, mixed_units
+from scythe.errors import InputError, ReadError
 
 #: The library whose arrays batches hold.
 Arrays = Literal["numpy", "torch", "jax"]
 
-_WAYS_OUT = {
-    "text": "give it as a field of an Enum or Literal, or leave it out",
-    "date": "make it a number in the function, or in an output (days since a day, the hour of the year)",
-    "list": "put it into a file (`File(column)`) or a dataframe (`Frame(table, columns)`)",
-}
-
 #: A narrower type may round by so much of a column's range.
 _ROUNDED = 1e-3
-
-
-def categories(runs: Sequence[PinnedRun], column: str, group: str) -> tuple[str, ...] | None:
-    """The values of a column that is shown one-hot, in the model's order; None of a number.
-
-    Raises:
-        NotFoundError: no run has such a column.
-        InputError: it is no number.
-    """
-    check_column(runs, column, group)
-    found: list[str] = []
-    number: PinnedRun | None = None
-    for run in runs:
-        there = run.column_of(column)
-        if there is None:
-            continue
-        dtype = pl.Series([], dtype=there.kind.polars()).dtype
-        if isinstance(dtype, pl.Enum):
-            found += [value for value in dtype.categories if value not in found]
-        elif not (dtype.is_numeric() or isinstance(dtype, pl.Boolean | pl.Null)):
-            way_out = f"it is a file: scythe.File({column!r})" if there.kind.is_file else _way_out(dtype)
-            raise InputError(f"{group}: {column!r} is no number but {dtype}: {way_out}")
-        elif dtype != pl.Null:
-            number = run
-    if found and number is not None:
-        raise InputError(
-            f"{group}: {column!r} is one of {', '.join(found)} in some runs, and a number in {number.key.path}: take runs of one version"
-        )
-    return tuple(found) or None
-
-
-def check_column(runs: Sequence[PinnedRun], column: str, group: str) -> None:
-    """Nothing where a run at least has such a column, and it has one unit in all.
-
-    Raises:
-        NotFoundError: none has; the message names the nearest.
-        InputError: it has another unit in one run than in another, or is a file output of one and a value of another.
-    """
-    if not any(run.table_of(column) for run in runs):
-        frames = sorted(
-            {table for run in runs for table in run.schemas if table not in RESERVED_TABLES and run.has(table, column)}
-        )
-        if frames:
-            raise NotFoundError(
-                f"{group}: {column!r} is a column of the dataframe {frames[0]!r}, which has rows of its own: "
-                f"scythe.Frame({frames[0]!r}, [{column!r}])"
-            )
-        known = sorted(
-            {n for run in runs for t, schema in run.schemas.items() if t in ROW_TABLES for n in schema.names}
-        )
-        raise NotFoundError(f"{group}: there is no column {column!r}{near(column, known)}{option_like(group)}")
-    files = [run for run in runs if run.has("result_file_refs", column) and not run.has("scalars", column)]
-    others = [run for run in runs if run.has("scalars", column)]
-    if files and others:
-        raise InputError(
-            f"{group}: {column!r} is a file output of {files[0].key.path}, and a value of {others[0].key.path}: take runs of one version"
-        )
-    there = [found for run in runs if (found := run.column_of(column)) is not None]
-    if units := mixed_units(TableSchema((found,)) for found in there):
-        (told,) = units.values()
-        raise InputError(
-            f"{group}: {column!r} is in [{'], ['.join(told)}], by version: take runs of one version, or bring them to one unit first"
-        )
-
-
-def _way_out(dtype: pl.DataType) -> str:
-    if dtype.is_temporal():
-        return _WAYS_OUT["date"]
-    return _WAYS_OUT["text" if dtype == pl.String else "list"]
-
-
-def near(name: str, known: Sequence[str]) -> str:
-    """For a message: which name was meant by one that is not there, or which there are."""
-    return meant(name, known) or (f"; there are {', '.join(known)}" if known else "; there is none")
 
 
 def numbers(values: pl.Series, dtype: np.dtype) -> np.ndarray:

@@ -12,6 +12,7 @@ import polars as pl
 
 from scythe.errors import ReadError
 from scythe.loaders.batches import Arrays, Batches, place_among
+from scythe.loaders.checks import check_column
 from scythe.loaders.groups import Columns, Group
 from scythe.loaders.pinned import Pin, PinnedRun, at_pins, frame_of, pinned
 from scythe.loaders.rows import Chosen, Rows, digest_of
@@ -185,7 +186,8 @@ class Dataset:
             A dataset for each part, by its name.
 
         Raises:
-            ReadError: shares that are none, or columns that are not there.
+            ReadError: shares that are none.
+            NotFoundError: columns that are not there.
 
         Examples:
             >>> import scythe
@@ -197,6 +199,8 @@ class Dataset:
         if wrong or not parts or sum(parts.values()) > 1 + 1e-9:
             raise ReadError(f"the shares of a split are more than 0 each, and add up to 1 at most, got {parts!r}")
         columns = None if by is None else (by,) if isinstance(by, str) else tuple(by)
+        for column in columns or ():
+            check_column(self._runs, column, "by=")
         shared = tuple(parts.items())
         return {name: self._of((*self.taken, Split(shared, name, columns))) for name in parts}
 

@@ -100,7 +100,7 @@ def group_of(name: str, given: Any) -> Group:
 
 def option_like(name: str) -> str:
     """For a message: the option of `dataset` that was meant by a group's name, empty where none is like it."""
-    told = meant(name, _OPTIONS)
+    told = meant(name, _OPTIONS) if name not in _OPTIONS else ""
     return f"; or is {name}= an option?{told}" if told else ""
 
 

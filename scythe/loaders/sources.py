@@ -4,32 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
 import polars.selectors as cs
 
-from scythe.errors import InputError, NotFoundError, ReadError
+from scythe.errors import InputError, ReadError
 from scythe.loaders.arrays import (
     Rounding,
     any_missing,
     assign,
-    categories,
-    check_column,
     is_missing,
-    near,
     numbers,
     one_hot,
 )
+from scythe.loaders.checks import asked_by, categories, check_file, check_frame, frame_columns
 from scythe.loaders.files.source import Files
 from scythe.loaders.groups import Columns, File, Frame, Group
 from scythe.loaders.pinned import PinnedRun, called
 from scythe.loaders.rows import Rows, Whole
-from scythe.names import RESERVED_TABLES
-from scythe.reader.many_runs import PARTITION_COLUMNS, partition_of
-from scythe_catalog.schema import TableSchema, clashes
+from scythe.reader.many_runs import partition_of
 
 #: So many are written column by column: what lies between them is still in a cache for the next column.
 _CACHED_ROWS = 64 * 1024
@@ -183,7 +178,7 @@ def load(
     needed = [(name, column) for name, group in columns.items() for column in group.names]
     for name, group in groups.items():
         if isinstance(group, File):
-            check_column(runs, group.column, name)
+            check_file(runs, group.column, name)
             needed.append((name, group.column))
     rows: list[int | np.ndarray] = []
     taken, before, done = _taken(runs, where) if where is not None else None, 0, 0
@@ -218,18 +213,7 @@ def _taken(runs: Sequence[PinnedRun], where: pl.Expr) -> np.ndarray:
         InputError: for one that has another unit in one run than in another.
         ReadError: for one of other values; or it is no condition.
     """
-    asked = where.meta.root_names()
-    if where.meta.has_multiple_outputs():  # pl.all() and selectors: of inputs and outputs
-        asked += [name for run in runs for name in run.schemas["scalars"].names]
-    asked = list(dict.fromkeys(asked))
-    for name in asked:
-        if name in PARTITION_COLUMNS and not any(run.table_of(name) for run in runs):
-            continue  # the run itself tells
-        check_column(runs, name, "where")
-        there = [found for run in runs if (found := run.column_of(name)) is not None]
-        for one, other in pairwise(there):
-            if told := clashes(TableSchema((one,)), TableSchema((other,))):
-                raise ReadError(f"where= asks for {name!r}, and runs differ in it: {told[0]}: take runs of one version")
+    asked = asked_by(where, runs)
     frames = [_asked(run, asked) for run in runs]
     if len({tuple(frame.dtypes) for frame in frames}) > 1:
         # Categories of two versions may differ; they are compared as texts all the same.
@@ -317,16 +301,13 @@ def _frame(name: str, group: Frame, runs: Sequence[PinnedRun], rows: Rows, dtype
     parts: list[np.ndarray] = []
     first, lengths = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
     base, rounding = 0, {column: Rounding(dtype) for column in group.columns}
-    if runs and not any(
-        group.table in run.schemas and {*group.columns} <= {*run.schemas[group.table].names} for run in runs
-    ):
-        _there(runs[-1], group)  # also where no row is drawn
+    check_frame(runs, group)  # also where no row is drawn
     for i, run in enumerate(runs):
         where, at = rows.of(i)
         if not len(at):
             continue
         wanted = run.sort_index[at]
-        columns = _there(run, group)
+        columns = frame_columns(run, group)
         table = run.scan(group.table).select("sort_index", *columns).collect()
         if len(at) < run.height:
             table = table.filter(pl.col("sort_index").is_in(pl.Series(wanted).implode()))
@@ -360,19 +341,6 @@ def _frame(name: str, group: Frame, runs: Sequence[PinnedRun], rows: Rows, dtype
         lengths,
         shape,
     )
-
-
-def _there(run: PinnedRun, group: Frame) -> Sequence[str]:
-    if group.table not in run.schemas:
-        frames = sorted(table for table in run.schemas if table not in RESERVED_TABLES)
-        raise NotFoundError(f"{run.key.path} has no dataframe {group.table!r}{near(group.table, frames)}")
-    known = run.schemas[group.table].names
-    for column in group.columns:
-        if column not in known:
-            raise NotFoundError(
-                f"the dataframe {group.table!r} of {run.key.path} has no column {column!r}{near(column, known)}"
-            )
-    return group.columns
 
 
 def _even(

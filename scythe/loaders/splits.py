@@ -12,7 +12,7 @@ import polars as pl
 
 from scythe.errors import ReadError
 from scythe.leaf.input_files import contents_of
-from scythe.loaders.arrays import check_column
+from scythe.loaders.checks import check_column
 from scythe.loaders.hashing import hash_of, hash_rows, shares, splitmix64
 from scythe.loaders.pinned import PinnedRun
 from scythe.loaders.rows import Rows

@@ -10,6 +10,7 @@ import polars as pl
 
 from scythe.define.typed import Named
 from scythe.errors import ReadError
+from scythe.loaders.checks import check_groups
 from scythe.loaders.data import Dataset
 from scythe.loaders.groups import Group, group_of
 from scythe.loaders.pinned import pinned
@@ -50,8 +51,8 @@ def dataset(
         The dataset. It is pinned to the ends of the runs as they are now, until `refresh()`.
 
     Raises:
-        NotFoundError: an experiment, version, run or column that is not there.
-        InputError: a column that is no number, or rows without a value; said when rows are first asked for.
+        NotFoundError: an experiment, version, run, column or dataframe that is not there.
+        InputError: a column that is no number, or no file; rows without a value are told when rows are first asked for.
         ReadError: no group, or one that is none; a dtype that is none of NumPy's numbers.
         ForkError: in a process that was forked beside running threads.
 
@@ -74,6 +75,7 @@ def dataset(
     objects, name = storage(), name_of(experiment)
     runs = pinned(objects, name, version, run)
     chosen = {group: group_of(group, given) for group, given in groups.items()}
+    check_groups(chosen, runs, where)
     return Dataset(
         name, objects, (version, run), [one.pin for one in runs], chosen, where, numbers, missing, collate, (), runs
     )  # fmt: skip

@@ -16,6 +16,7 @@ import polars as pl
 
 from scythe.errors import FetchError, InputError, NotFoundError, ScytheError
 from scythe.loaders.arrays import Kept
+from scythe.loaders.checks import no_file
 from scythe.loaders.files.decoding import Npy, decoded, put
 from scythe.loaders.files.shards import Blocks, Held, InBucket, OnDisk, Packs, Shard, opened
 from scythe.loaders.groups import File
@@ -60,10 +61,7 @@ class Files:
                 continue
             there = run.column_of(self.group.column)
             if there is not None and not there.kind.is_file:
-                column = repr(self.group.column)
-                raise InputError(
-                    f"{self.name}: {column} of {run.key.path} is no file: leave File() off, {self.name}={column}"
-                )
+                raise no_file(run, self.group.column, self.name)
             values = run.column(self.group.column)
             if values is None:
                 continue

@@ -1,0 +1,200 @@
+"""What is asked of a dataset, held against the columns that its runs have: refused by name before any row is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import polars as pl
+
+from scythe.errors import InputError, NotFoundError, ReadError
+from scythe.loaders.groups import Columns, File, Frame, Group, option_like
+from scythe.loaders.pinned import ROW_TABLES, PinnedRun
+from scythe.names import RESERVED_TABLES, meant
+from scythe.reader.many_runs import PARTITION_COLUMNS
+from scythe_catalog.schema import TableSchema, clashes, mixed_units
+
+_WAYS_OUT = {
+    "text": "give it as a field of an Enum or Literal, or leave it out",
+    "date": "make it a number in the function, or in an output (days since a day, the hour of the year)",
+    "list": "put it into a file (`File(column)`) or a dataframe (`Frame(table, columns)`)",
+}
+
+
+def check_groups(groups: Mapping[str, Group], runs: Sequence[PinnedRun], where: pl.Expr | None) -> None:
+    """Nothing where the runs have what is asked for.
+
+    Raises:
+        NotFoundError: a column or dataframe that none of them has; the message names the nearest.
+        InputError: a column that is no number, no file, or not the same in all of them.
+        ReadError: `where` asks for one that holds other values in one run than in another.
+    """
+    for name, group in groups.items():
+        match group:
+            case Columns(names):
+                for column in names:
+                    categories(runs, column, name)
+            case File(column):
+                check_file(runs, column, name)
+            case Frame():
+                check_frame(runs, group)
+    if where is not None:
+        asked_by(where, runs)
+
+
+def check_file(runs: Sequence[PinnedRun], column: str, group: str) -> None:
+    """Nothing where a column holds files in a run at least.
+
+    Raises:
+        NotFoundError: none has it.
+        InputError: it holds something else.
+    """
+    check_column(runs, column, group)
+    there = [(run, found) for run in runs if (found := run.column_of(column)) is not None]
+    if not any(found.kind.is_file for _, found in there):
+        raise no_file(there[0][0], column, group)
+
+
+def no_file(run: PinnedRun, column: str, group: str) -> InputError:
+    """That a column of a run holds no files."""
+    return InputError(f"{group}: {column!r} of {run.key.path} is no file: leave File() off, {group}={column!r}")
+
+
+def check_frame(runs: Sequence[PinnedRun], group: Frame) -> None:
+    """Nothing where a run at least has a dataframe with such columns.
+
+    Raises:
+        NotFoundError: none has.
+    """
+    if runs and not any(
+        group.table in run.schemas and {*group.columns} <= {*run.schemas[group.table].names} for run in runs
+    ):
+        frame_columns(runs[-1], group)
+
+
+def frame_columns(run: PinnedRun, group: Frame) -> Sequence[str]:
+    """The columns of a dataframe that a group asks for.
+
+    Raises:
+        NotFoundError: the run has no such dataframe, or it no such column.
+    """
+    if group.table not in run.schemas:
+        frames = sorted(table for table in run.schemas if table not in RESERVED_TABLES)
+        raise NotFoundError(f"{run.key.path} has no dataframe {group.table!r}{near(group.table, frames)}")
+    known = run.schemas[group.table].names
+    for column in group.columns:
+        if column not in known:
+            raise NotFoundError(
+                f"the dataframe {group.table!r} of {run.key.path} has no column {column!r}{near(column, known)}"
+            )
+    return group.columns
+
+
+def asked_by(where: pl.Expr, runs: Sequence[PinnedRun]) -> list[str]:
+    """The columns that an expression asks for.
+
+    Raises:
+        NotFoundError: one that is not there.
+        InputError: one that has another unit in one run than in another.
+        ReadError: one that holds other values in one run than in another.
+    """
+    asked = where.meta.root_names()
+    if where.meta.has_multiple_outputs():  # pl.all() and selectors: of inputs and outputs
+        asked += [name for run in runs for name in run.schemas["scalars"].names]
+    asked = list(dict.fromkeys(asked))
+    for name in asked:
+        if name in PARTITION_COLUMNS and not any(run.table_of(name) for run in runs):
+            continue  # the run itself tells
+        check_column(runs, name, "where")
+        there = [found for run in runs if (found := run.column_of(name)) is not None]
+        for one, other in pairwise(there):
+            if told := clashes(TableSchema((one,)), TableSchema((other,))):
+                raise ReadError(f"where= asks for {name!r}, and runs differ in it: {told[0]}: take runs of one version")
+    return asked
+
+
+def categories(runs: Sequence[PinnedRun], column: str, group: str) -> tuple[str, ...] | None:
+    """The values of a column that is shown one-hot, in the model's order; None of a number.
+
+    Raises:
+        NotFoundError: no run has such a column.
+        InputError: it is no number.
+    """
+    check_column(runs, column, group)
+    found: list[str] = []
+    number: PinnedRun | None = None
+    for run in runs:
+        there = run.column_of(column)
+        if there is None:
+            continue
+        dtype = pl.Series([], dtype=there.kind.polars()).dtype
+        if isinstance(dtype, pl.Enum):
+            found += [value for value in dtype.categories if value not in found]
+        elif not (dtype.is_numeric() or isinstance(dtype, pl.Boolean | pl.Null)):
+            way_out = f"it is a file: scythe.File({column!r})" if there.kind.is_file else _way_out(dtype)
+            raise InputError(f"{group}: {column!r} is no number but {dtype}: {way_out}")
+        elif dtype != pl.Null:
+            number = run
+    if found and number is not None:
+        raise InputError(
+            f"{group}: {column!r} is one of {', '.join(found)} in some runs, and a number in {number.key.path}: take runs of one version"
+        )
+    return tuple(found) or None
+
+
+def check_column(runs: Sequence[PinnedRun], column: str, group: str) -> None:
+    """Nothing where a run at least has such a column, and it has one unit in all.
+
+    Raises:
+        NotFoundError: none has; the message names the nearest.
+        InputError: it has another unit in one run than in another, or is a file output of one and a value of another.
+    """
+    if not any(run.table_of(column) for run in runs):
+        frames = sorted(
+            {table for run in runs for table in run.schemas if table not in RESERVED_TABLES and run.has(table, column)}
+        )
+        if frames:
+            raise NotFoundError(
+                f"{group}: {column!r} is a column of the dataframe {frames[0]!r}, which has rows of its own: "
+                f"scythe.Frame({frames[0]!r}, [{column!r}])"
+            )
+        known = sorted(
+            {n for run in runs for t, schema in run.schemas.items() if t in ROW_TABLES for n in schema.names}
+        )
+        raise NotFoundError(f"{group}: there is no column {column!r}{near(column, known)}{option_like(group)}")
+    files = [run for run in runs if run.has("result_file_refs", column) and not run.has("scalars", column)]
+    others = [run for run in runs if run.has("scalars", column)]
+    if files and others:
+        raise InputError(
+            f"{group}: {column!r} is a file output of {files[0].key.path}, and a value of {others[0].key.path}: take runs of one version"
+        )
+    there = [found for run in runs if (found := run.column_of(column)) is not None]
+    if units := mixed_units(TableSchema((found,)) for found in there):
+        (told,) = units.values()
+        raise InputError(
+            f"{group}: {column!r} is in [{'], ['.join(told)}], by version: take runs of one version, or bring them to one unit first"
+        )
+
+
+def _way_out(dtype: pl.DataType) -> str:
+    if dtype.is_temporal():
+        return _WAYS_OUT["date"]
+    return _WAYS_OUT["text" if dtype == pl.String else "list"]
+
+
+def near(name: str, known: Sequence[str]) -> str:
+    """For a message: which name was meant by one that is not there, or which there are."""
+    return meant(name, known) or (f"; there are {', '.join(known)}" if known else "; there is none")
+
+
+__all__ = [
+    "asked_by",
+    "categories",
+    "check_column",
+    "check_file",
+    "check_frame",
+    "check_groups",
+    "frame_columns",
+    "near",
+    "no_file",
+]
