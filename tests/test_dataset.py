@@ -204,6 +204,37 @@ def test_what_a_loader_of_ones_own_makes_is_made_anew_in_each_epoch(ten: Experim
     assert not set(first) & set(second)
 
 
+@given(
+    st.sampled_from(["int8", "uint8", "int32", "uint32", "int64", "uint64"]),
+    st.sampled_from(["float16", "float32", "float64", "complex64"]),
+    st.data(),
+)
+def test_whole_numbers_of_files_are_given_exactly_or_refused(whole: str, dtype: str, data: st.DataObject) -> None:
+    limits = np.iinfo(whole)
+    near = st.one_of(st.integers(limits.min, limits.max), st.sampled_from([limits.min, limits.max, limits.max - 1]))
+    powers = st.integers(0, limits.bits - 1).flatmap(lambda n: st.integers(2**n - 1, 2**n + 1))
+    values = data.draw(st.lists(st.one_of(near, powers.filter(lambda n: n <= limits.max)), min_size=1, max_size=4))
+    found, out = np.array([values], whole), np.zeros((1, len(values)), dtype)
+    told = put(found, out)
+    with np.errstate(over="ignore"):
+        reals = np.real(np.array(values, whole).astype(dtype)).tolist()
+    exact = all(np.isfinite(real) and int(real) == value for real, value in zip(reals, values, strict=True))
+    assert (told is None) == exact
+    if exact:
+        assert np.real(out)[0].tolist() == [float(v) for v in values]
+
+
+def test_whole_numbers_beside_floats_in_a_table_of_a_file_are_exact_or_refused(tmp_path: Path) -> None:
+    table = pl.DataFrame({"n": [2**53 + 1, 3], "x": [0.5, 1.5]})
+    table.write_parquet(tmp_path / "a.parquet")
+    table.write_csv(tmp_path / "a.csv")
+    for name in ("a.parquet", "a.csv"):
+        with pytest.raises(InputError, match=f"the column 'n' of {name} holds 9007199254740993, which no float is"):
+            decoded(name, (tmp_path / name).read_bytes())
+    table[1:].write_parquet(tmp_path / "a.parquet")
+    assert decoded("a.parquet", (tmp_path / "a.parquet").read_bytes()).tolist() == [[3, 1.5]]
+
+
 @given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=6), min_size=1, max_size=12))
 def test_arrays_that_stay_in_memory_are_those_that_were_read_once_each(asked: list[list[int]]) -> None:
     kept, read = Kept(np.empty((10, 2))), list[int]()
@@ -428,13 +459,42 @@ def test_rows_that_are_left_out_leave_the_others_where_they_were(
         list(ds.pinned_to(ds.pins).batches(30).at(0))  # the same, of which no file is in memory
 
 
-def test_a_table_that_has_not_as_many_rows_as_its_run_tells_is_damage(ten: ExperimentRun) -> None:
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:300])
+
+
+def fewer(path: Path) -> None:
+    pl.read_parquet(path)[:7].write_parquet(path)
+
+
+def more(path: Path) -> None:
+    pl.concat([pl.read_parquet(path)] * 2).write_parquet(path)
+
+
+def garbled(path: Path) -> None:
+    """What comes first in the file, its first column, is something else."""
+    data = bytearray(path.read_bytes())
+    data[4:200] = bytes(196)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [cut, fewer, more, garbled])
+@pytest.mark.parametrize("column", ["r_value", "load", "seconds"])
+def test_a_damaged_table_is_told_with_its_file(ten: ExperimentRun, damage: Any, column: str) -> None:
     result = ten.result
     assert result is not None
     path = Path(result.uris["scalars"].removeprefix("file://"))
-    pl.read_parquet(path)[:7].write_parquet(path)
-    with pytest.raises(RunDamaged, match="has 7 rows in its table 'scalars', its result tells of 10"):
-        len(scythe.dataset("heat", x="r_value"))
+    damage(path)
+    if damage is garbled and column != "seconds":
+        column = "sort_index"
+    try:
+        found = scythe.dataset("heat", x=column)[:].sources["x"].take(np.arange(10))
+    except RunDamaged as error:
+        assert f"the table 'scalars' of {ten.experiment_id} is damaged (file://{path})" in str(error)  # noqa: PT017
+    else:
+        assert damage is more
+        assert column == "seconds"
+        assert len(found) == 10
 
 
 def test_an_expression_that_cannot_be_asked_of_all_rows_is_refused(

@@ -1,9 +1,12 @@
 """Many runs read at once: in one order whatever is selected, joined by one key, with the columns of the runs that are there."""
 
+from datetime import time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,8 +15,10 @@ from polars.testing import assert_frame_equal
 import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.errors import NotFoundError
+from scythe.errors import NotFoundError, ReadError
+from scythe.reader.united import brought_together
 from scythe.registry import ExperimentRegistry
+from scythe_catalog.schema import TableSchema
 
 N = 400
 
@@ -142,3 +147,33 @@ def test_columns_and_types_are_those_of_the_runs_that_are_there(roofs: list[Expe
         run.delete()
     with pytest.raises(NotFoundError, match="there is no experiment 'roofs'"):
         scythe.read("roofs", "all", run="all")
+
+
+@given(
+    st.lists(
+        st.decimals(min_value=-(10**17), max_value=10**17, places=18, allow_nan=False, allow_infinity=False)
+        | st.decimals(min_value=-(10**6), max_value=10**6, places=6),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_decimals_beside_floats_are_what_floats_are_written_as_or_refused(values: list[Decimal]) -> None:
+    exact, floats = (TableSchema.from_arrow(pa.schema({"z": kind})) for kind in (pa.decimal128(38, 18), pa.float64()))
+    schema, (casts, others) = brought_together([exact, floats])
+    given = pl.LazyFrame({"z": pl.Series(values, dtype=pl.Decimal(38, 18))})
+    if all(Decimal(repr(float(value))) == value for value in values):
+        assert given.with_columns(casts).collect()["z"].to_list() == [float(value) for value in values]
+    else:
+        with pytest.raises(ReadError, match=r"'z' is a float in one version, and .* in another, which no float is"):
+            given.with_columns(casts).collect()
+    assert others == []
+    assert schema["z"].kind.polars() == pl.Float64
+
+
+@given(st.lists(st.times(), min_size=1, max_size=5))
+def test_times_of_day_beside_texts_keep_their_fractions(values: list[time]) -> None:
+    times, texts = (TableSchema.from_arrow(pa.schema({"at": kind})) for kind in (pa.time64("us"), pa.string()))
+    _, (casts, _) = brought_together([times, texts])
+    found = pl.LazyFrame({"at": values}).with_columns(casts).collect()["at"]
+    assert found.dtype == pl.String
+    assert [time.fromisoformat(text) for text in found] == values

@@ -358,6 +358,19 @@ def test_rows_to_download_are_chosen_by_either_name(root: Path, tmp_path: Path) 
         assert got.files
 
 
+@pytest.mark.parametrize("names", ["rsr", "rstr", "rsrs", "rstsr"])
+def test_a_name_that_comes_back_moves_no_row_of_a_split(root: Path, names: str) -> None:
+    parts = []
+    for former, name in zip((None, *names), names, strict=False):
+        kind = (float, ...) if former is None else (float, was(former))
+        run(experiment({name: kind}, {"heat": (float, ...)}), name, [float(i) for i in range(20)])
+        for version in ("v1.0.0", None):
+            train = scythe.dataset(NAME, version, y="heat").split(train=0.5, test=0.5)["train"]
+            parts.append(sorted(train.frame.collect()["heat"]))
+    assert all(part == parts[0] for part in parts)
+    assert 2 < len(parts[0]) < 18
+
+
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(shares=st.floats(0.1, 0.9), values=st.lists(st.floats(1, 100), min_size=3, max_size=12, unique=True))
 def test_a_rename_moves_no_row_of_a_split_and_keeps_equal_inputs_together(

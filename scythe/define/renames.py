@@ -27,6 +27,8 @@ class Renames:
     columns: Mapping[str, str] = field(default_factory=dict[str, str])
     #: Those of the former names that are of index levels, and so of columns of every dataframe.
     levels: frozenset[str] = frozenset()
+    #: What fields were called at first, by the names that they have, where these are others.
+    first: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def of(self, table: str) -> Mapping[str, str]:
         """Those of a table: former name -> name."""
@@ -36,13 +38,17 @@ class Renames:
 
     def to_json(self) -> dict[str, Any]:
         """What is added to the record of a version; nothing where nothing was renamed."""
-        return {RENAMED: {"columns": dict(self.columns), "levels": sorted(self.levels)}} if self.columns else {}
+        told = {"columns": dict(self.columns), "levels": sorted(self.levels), "first": dict(self.first)}
+        return {RENAMED: told} if self.columns else {}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any] | None) -> Self:
         """Those of a version, by its record."""
         told = (record or {}).get(RENAMED) or {"columns": {}, "levels": []}
-        return cls(dict(told["columns"]), frozenset(told["levels"]))
+        columns = dict(told["columns"])
+        # Records of before tell the names in the order in which they were had.
+        first = told.get("first", {name: former for former, name in reversed(columns.items())})
+        return cls(columns, frozenset(told["levels"]), dict(first))
 
 
 def declared(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
@@ -195,7 +201,10 @@ def _together(until: Renames, fresh: Mapping[str, str], schemas: Mapping[str, Co
     columns = {former: fresh.get(name, name) for former, name in until.columns.items()} | dict(fresh)
     columns = {former: name for former, name in columns.items() if former not in now}
     levels = {*until.levels, *(former for former, name in fresh.items() if name in level_names(schemas["input"].model))}
-    return Renames(columns, frozenset(levels & columns.keys()))
+    begun = {name: until.first.get(former, former) for former, name in fresh.items()}
+    kept = {name: former for name, former in until.first.items() if name not in fresh}
+    first = {name: former for name, former in {**kept, **begun}.items() if name != former}
+    return Renames(columns, frozenset(levels & columns.keys()), first)
 
 
 def _side_of(sides: Mapping[str, TableSchema], name: str) -> str | None:

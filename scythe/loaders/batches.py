@@ -187,7 +187,9 @@ class Batches:
         if seed != self.seed:
             raise StateError(f"the state is of seed={seed}, these batches have seed={self.seed}")
         if state.get("part", before.digest) != before.digest:
-            raise StateError("the state is of other rows of the same runs: another where=, split or slice?")
+            raise StateError(
+                "the state is of other rows of the same runs: another where=, split or slice, or a run that has gone on?"
+            )
         if state.get("shuffle", True) != self.shuffle:
             raise StateError(
                 f"the state is of shuffle={state.get('shuffle', True)}, these batches have shuffle={self.shuffle}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import polars as pl
@@ -12,7 +13,7 @@ from scythe.loaders.groups import Columns, File, Frame, Group, option_like
 from scythe.loaders.pinned import ROW_TABLES, PinnedRun
 from scythe.names import RESERVED_TABLES, meant
 from scythe.reader.many_runs import PARTITION_COLUMNS
-from scythe_catalog.schema import TableSchema, clashes, mixed_units
+from scythe_catalog.schema import Column, TableSchema, clashes, mixed_units
 
 _WAYS_OUT = {
     "text": "give it as a field of an Enum or Literal, or leave it out",
@@ -37,7 +38,7 @@ def check_groups(groups: Mapping[str, Group], runs: Sequence[PinnedRun], where: 
             case File(column):
                 check_file(runs, column, name)
             case Frame():
-                check_frame(runs, group)
+                check_frame(runs, group, name)
     if where is not None:
         asked_by(where, runs)
 
@@ -60,20 +61,21 @@ def no_file(run: PinnedRun, column: str, group: str) -> InputError:
     return InputError(f"{group}: {column!r} of {run.key.path} is no file: leave File() off, {group}={column!r}")
 
 
-def check_frame(runs: Sequence[PinnedRun], group: Frame) -> None:
-    """Nothing where a run at least has a dataframe with such columns.
+def check_frame(runs: Sequence[PinnedRun], group: Frame, name: str) -> None:
+    """Nothing where a run at least has a dataframe with such columns, of one unit in all runs.
 
     Raises:
         NotFoundError: none has.
+        InputError: a column has another unit in one run than in another.
     """
-    if runs and not any(
-        group.table in run.schemas and {*group.columns} <= {*run.schemas[group.table].names} for run in runs
-    ):
+    found = [_columns_there(run, group) for run in runs]
+    if runs and not any(len(there) == len(group.columns) for there in found):
         frame_columns(runs[-1], group)
+    _check_units([TableSchema(tuple(there.values())) for there in found], name)
 
 
-def frame_columns(run: PinnedRun, group: Frame) -> Sequence[str]:
-    """The columns of a dataframe that a group asks for.
+def frame_columns(run: PinnedRun, group: Frame) -> list[pl.Expr]:
+    """The columns of a dataframe that a group asks for, by the names by which it does.
 
     Raises:
         NotFoundError: the run has no such dataframe, or it no such column.
@@ -81,13 +83,32 @@ def frame_columns(run: PinnedRun, group: Frame) -> Sequence[str]:
     if group.table not in run.schemas:
         frames = sorted(table for table in run.schemas if table not in RESERVED_TABLES)
         raise NotFoundError(f"{run.key.path} has no dataframe {group.table!r}{near(group.table, frames)}")
-    known = run.schemas[group.table].names
+    there, known = _columns_there(run, group), run.schemas[group.table].names
     for column in group.columns:
-        if column not in known:
+        if column not in there:
             raise NotFoundError(
                 f"the dataframe {group.table!r} of {run.key.path} has no column {column!r}{near(column, known)}"
             )
-    return group.columns
+    return [pl.col(run.named_in(group.table, column)).alias(column) for column in group.columns]
+
+
+def _columns_there(run: PinnedRun, group: Frame) -> dict[str, Column]:
+    """Those of a group's columns that the dataframe of a run has, by the names by which they are asked for."""
+    schema = run.schemas.get(group.table)
+    names = {column: run.named_in(group.table, column) for column in group.columns}
+    return {c: replace(schema[now], name=c) for c, now in names.items() if now in schema} if schema is not None else {}
+
+
+def _check_units(schemas: Iterable[TableSchema], group: str) -> None:
+    """Nothing where each column has one unit.
+
+    Raises:
+        InputError: one has several.
+    """
+    for name, units in mixed_units(schemas).items():
+        raise InputError(
+            f"{group}: {name!r} is in [{'], ['.join(units)}], by version: take runs of one version, or bring them to one unit first"
+        )
 
 
 def asked_by(where: pl.Expr, runs: Sequence[PinnedRun]) -> list[str]:
@@ -169,11 +190,7 @@ def check_column(runs: Sequence[PinnedRun], column: str, group: str) -> None:
             f"{group}: {column!r} is a file output of {files[0].key.path}, and a value of {others[0].key.path}: take runs of one version"
         )
     there = [found for run in runs if (found := run.column_of(column)) is not None]
-    if units := mixed_units(TableSchema((found,)) for found in there):
-        (told,) = units.values()
-        raise InputError(
-            f"{group}: {column!r} is in [{'], ['.join(told)}], by version: take runs of one version, or bring them to one unit first"
-        )
+    _check_units((TableSchema((replace(found, name=column),)) for found in there), group)
 
 
 def _way_out(dtype: pl.DataType) -> str:

@@ -195,7 +195,11 @@ class Dataset:
             >>> sum(len(part) for part in parts.values())
             3
         """
-        wrong = [f"{name}={share!r}" for name, share in parts.items() if not 0 < share <= 1]
+        wrong = [
+            f"{name}={share!r}"
+            for name, share in parts.items()
+            if not (isinstance(share, int | float | np.number) and 0 < share <= 1)
+        ]
         if wrong or not parts or sum(parts.values()) > 1 + 1e-9:
             raise ReadError(f"the shares of a split are more than 0 each, and add up to 1 at most, got {parts!r}")
         columns = None if by is None else (by,) if isinstance(by, str) else tuple(by)
@@ -369,7 +373,8 @@ class Dataset:
 
     @cached_property
     def _digest(self) -> str:
-        return digest_of(self._rows)
+        # What a run that is not finished had come to is told by nothing else.
+        return digest_of(self._rows, [run.sort_index for run in self._runs if run.result is None])
 
     @cached_property
     def _shares(self) -> dict[tuple[str, ...] | None, np.ndarray]:

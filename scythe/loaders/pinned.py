@@ -20,8 +20,9 @@ from scythe.define.renames import Renames
 from scythe.errors import NotFoundError, RunDamaged, ScytheError
 from scythe.gather.run_files import scan_parts, schema_of_result
 from scythe.loaders.rows import Rows
-from scythe.reader.many_runs import PARTITION_COLUMNS, check_units, finished_runs, is_all, partition_of
+from scythe.reader.many_runs import PARTITION_COLUMNS, finished_runs, is_all, partition_of
 from scythe.reader.one_run import one_run
+from scythe.reader.united import brought_together, check_units
 from scythe.record.format import parse
 from scythe.record.layout import RunKey
 from scythe.record.manifest import renames_now, schemas_of_run
@@ -93,12 +94,14 @@ class PinnedRun:
     def _schema_of(self, table: str) -> TableSchema:
         assert self.result is not None
         content = self._content(table)
-        if content is None:
-            try:
+        try:
+            if content is None:
                 return schema_of_result(self.objects, self.result.tables[table])
-            except FileNotFoundError:
-                raise self._gone() from None
-        return TableSchema.from_arrow(pq.read_schema(pa.BufferReader(content)))
+            return TableSchema.from_arrow(pq.read_schema(pa.BufferReader(content)))
+        except FileNotFoundError:
+            raise self._gone() from None
+        except pa.ArrowInvalid as error:
+            raise self._damaged(table, str(error)) from error
 
     def _content(self, table: str) -> bytes | None:
         """All of a small table in a bucket, fetched once: each look into a file there asks three times, one after the other."""
@@ -117,10 +120,14 @@ class PinnedRun:
         """What a column is called now, which may be asked for by a former name: a dataset that was made then does."""
         return self.renames.columns.get(column, column)
 
+    def named_in(self, table: str, column: str) -> str:
+        """What a column of one of its tables is called now."""
+        return self.renames.of(table).get(column, column)
+
     def first_named(self, column: str) -> str:
         """What a column was called at first."""
         now = self.named(column)
-        return next((former for former, name in self.renames.columns.items() if name == now), now)
+        return self.renames.first.get(now, now)
 
     def column_of(self, column: str) -> Column | None:
         """A column of a table with one row an input, as it is called now or was; None where there is none."""
@@ -156,6 +163,12 @@ class PinnedRun:
         if self.result is not None and not self.objects.exists(self.result.tables[table].key):
             raise self._gone()
 
+    def _damaged(self, table: str, what: str) -> RunDamaged:
+        assert self.result is not None
+        return RunDamaged(
+            f"the table {table!r} of {self.key.path} is damaged ({self.objects.uri(self.result.tables[table].key)}): {what}"
+        )
+
     def _gone(self) -> NotFoundError:
         return NotFoundError(f"the run {self.key.path} is gone, or the end of it that this dataset was made of")
 
@@ -177,7 +190,21 @@ class PinnedRun:
     @cached_property
     def sort_index(self) -> np.ndarray:
         """The `sort_index` of each good row."""
-        return self.scan("scalars").select("sort_index").collect()["sort_index"].to_numpy()
+        found = self._collected("scalars", [pl.col("sort_index")])["sort_index"].to_numpy()
+        if self.result is not None and len(found) != self.height:
+            raise self._damaged("scalars", f"it has {len(found):,} rows, its run tells of {self.height:,}")
+        return found
+
+    def _collected(self, table: str, columns: Sequence[pl.Expr]) -> pl.DataFrame:
+        """Columns of a table.
+
+        Raises:
+            RunDamaged: its file is no Parquet file any more.
+        """
+        try:
+            return self.scan(table).select(columns).collect()
+        except pl.exceptions.ComputeError as error:
+            raise self._damaged(table, str(error).splitlines()[0]) from error
 
     @property
     def height(self) -> int:
@@ -196,26 +223,26 @@ class PinnedRun:
         if together:  # the next ones are read while one is used
             read = self.scan("scalars").select(self._by(together)).collect_batches(maintain_order=True, lazy=True)
         start = 0
-        for frame in read:
-            now, count = (
-                frame.rechunk(),
-                frame.height,
-            )  # as one array in memory, or each look at a column would make one
-            lacked = pl.repeat(None, count, dtype=pl.Null, eager=True) if alone else pl.Series()
-            for name, values in alone.items():
-                now = now.with_columns((lacked if values is None else values.slice(start, count)).alias(name))
-            yield start, now
-            del frame, now  # before the next one comes
-            start += count
+        try:
+            for frame in read:
+                now, count = frame.rechunk(), frame.height  # one array a column, or each look at it would make one
+                if start + count > self.height:
+                    break
+                lacked = pl.repeat(None, count, dtype=pl.Null, eager=True) if alone else pl.Series()
+                for name, values in alone.items():
+                    now = now.with_columns((lacked if values is None else values.slice(start, count)).alias(name))
+                yield start, now
+                del frame, now  # before the next one comes
+                start += count
+        except pl.exceptions.ComputeError as error:
+            raise self._damaged("scalars", str(error).splitlines()[0]) from error
         if start != self.height:
-            raise RunDamaged(
-                f"{self.key.path} has {start:,} rows in its table 'scalars', its result tells of {self.height:,}"
-            )
+            raise self._damaged("scalars", f"it has other rows than its run tells of, which has {self.height:,}")
 
     def columns(self, names: Sequence[str]) -> dict[str, pl.Series | None]:
         """The values of columns, those of the scalars read together."""
         together = [name for name in names if self.table_of(name) == "scalars"]
-        read = self.scan("scalars").select(self._by(together)).collect() if together else pl.DataFrame()
+        read = self._collected("scalars", self._by(together)) if together else pl.DataFrame()
         return {name: read[name] if name in together else self.column(name) for name in names}
 
     def column(self, name: str) -> pl.Series | None:
@@ -224,8 +251,8 @@ class PinnedRun:
         if table is None:
             return None
         if table == "scalars":
-            return self.scan(table).select(self._by([name])).collect().to_series()
-        other = self.scan(table).select("sort_index", *self._by([name])).collect()
+            return self._collected(table, self._by([name])).to_series()
+        other = self._collected(table, [pl.col("sort_index"), *self._by([name])])
         at = np.searchsorted(other["sort_index"].to_numpy(), self.sort_index)
         return other[name][at]
 
@@ -278,11 +305,11 @@ def frame_of(runs: Sequence[PinnedRun], rows: Rows, *, many: bool) -> pl.LazyFra
 
     Raises:
         NotFoundError: a run is gone.
-        ReadError: a column has another unit in one run than in another.
+        ReadError: a column has another unit in one run than in another, or types that no column holds together.
     """
     schemas = [run.schemas["scalars"] for run in runs]
     check_units(schemas, None)
-    unlike = {name for name in {n for s in schemas for n in s.names} if not _one_type(schemas, name)}
+    _, casts = brought_together(schemas)
     parts: list[pl.LazyFrame] = []
     for i, run in enumerate(runs):
         where, at = rows.of(i)
@@ -293,18 +320,10 @@ def frame_of(runs: Sequence[PinnedRun], rows: Rows, *, many: bool) -> pl.LazyFra
             .with_row_index("_at")
             .with_columns(pl.col("_at").cast(pl.Int64))
             .join(place, on="_at")
-            .with_columns(
-                (cs.by_dtype(pl.Categorical, pl.Enum) & cs.by_name(unlike, require_all=False)).cast(pl.String),
-                **(partition_of(run.key) if many else {}),
-            )
+            .with_columns(casts[i], **(partition_of(run.key) if many else {}))
         )
     last = PARTITION_COLUMNS if many else ()
     return pl.concat(parts, how="diagonal_relaxed").sort("_place").select(cs.exclude("_at", "_place", *last), *last)
-
-
-def _one_type(schemas: Sequence[TableSchema], name: str) -> bool:
-    """Whether a column is of one type in all tables that have it: the categories of two versions may differ."""
-    return len({str(schema[name].kind.polars()) for schema in schemas if name in schema}) == 1
 
 
 def at_pins(objects: Objects, name: str, pins: Sequence[Pin]) -> list[PinnedRun]:

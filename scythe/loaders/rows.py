@@ -82,13 +82,15 @@ class Chosen:
         return self.run[rows], self.at[rows]
 
 
-def digest_of(rows: Rows) -> str:
-    """What tells rows, and their order, from others of the same runs."""
+def digest_of(rows: Rows, held: Sequence[np.ndarray] = ()) -> str:
+    """What tells rows, and their order, from others of the same runs; `held` tells the runs themselves from what they were before."""
     hashed = hashlib.blake2b(digest_size=8)
     for what in range(2):  # the runs of all, then their positions
         for first in range(0, len(rows), _DIGESTED_ROWS):
             some = np.arange(first, min(first + _DIGESTED_ROWS, len(rows)))
             hashed.update(rows.places(some)[what].astype("<i8").tobytes())
+    for told in held:
+        hashed.update(told.astype("<i8").tobytes())
     return hashed.hexdigest()
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
-import polars.selectors as cs
 
 from scythe.errors import InputError, ReadError
 from scythe.loaders.arrays import (
@@ -25,6 +24,8 @@ from scythe.loaders.groups import Columns, File, Frame, Group
 from scythe.loaders.pinned import PinnedRun, called
 from scythe.loaders.rows import Rows, Whole
 from scythe.reader.many_runs import partition_of
+from scythe.reader.united import brought_together
+from scythe_catalog.schema import TableSchema
 
 #: So many are written column by column: what lies between them is still in a cache for the next column.
 _CACHED_ROWS = 64 * 1024
@@ -214,10 +215,12 @@ def _taken(runs: Sequence[PinnedRun], where: pl.Expr) -> np.ndarray:
         ReadError: for one of other values; or it is no condition.
     """
     asked = asked_by(where, runs)
-    frames = [_asked(run, asked) for run in runs]
-    if len({tuple(frame.dtypes) for frame in frames}) > 1:
-        # Categories of two versions may differ; they are compared as texts all the same.
-        frames = [frame.with_columns(cs.by_dtype(pl.Categorical, pl.Enum).cast(pl.String)) for frame in frames]
+    schemas = [
+        TableSchema(tuple(replace(found, name=name) for name in asked if (found := run.column_of(name)) is not None))
+        for run in runs
+    ]
+    _, casts = brought_together(schemas)
+    frames = [_asked(run, asked).with_columns(own) for run, own in zip(runs, casts, strict=True)]
     try:
         found = pl.concat(frames, how="vertical_relaxed").with_columns(where.alias(_TAKEN))
     except pl.exceptions.PolarsError as error:
@@ -301,7 +304,7 @@ def _frame(name: str, group: Frame, runs: Sequence[PinnedRun], rows: Rows, dtype
     parts: list[np.ndarray] = []
     first, lengths = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
     base, rounding = 0, {column: Rounding(dtype) for column in group.columns}
-    check_frame(runs, group)  # also where no row is drawn
+    check_frame(runs, group, name)  # also where no row is drawn
     for i, run in enumerate(runs):
         where, at = rows.of(i)
         if not len(at):

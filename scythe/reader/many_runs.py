@@ -5,16 +5,16 @@ What is shown is what the runs hold that are there: a run that was deleted has n
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from scythe.errors import NotFoundError, ReadError, RunDamaged
+from scythe.errors import NotFoundError, RunDamaged
 from scythe.gather.publish import unpublished
 from scythe.gather.run_files import scan_result, schema_of_result
+from scythe.reader.united import brought_together, check_units
 from scythe.record.find import find_run, listed, resolve_version, run_keys, versions_of
 from scythe.record.generations import Generations
 from scythe.record.layout import RunKey, folder_of
@@ -22,7 +22,7 @@ from scythe.record.manifest import renames_now
 from scythe.record.results import RunResult, finished_result
 from scythe.record.versions import SemVer
 from scythe_catalog.iceberg.scan import scan as scan_table
-from scythe_catalog.schema import TableSchema, clashes, mixed_units, united
+from scythe_catalog.schema import TableSchema
 from scythe_catalog.storage.objects import Objects
 
 if TYPE_CHECKING:
@@ -107,16 +107,11 @@ def scan_many(
     there = run_keys(objects, name)
     held = [_part(one, name, there, None if is_all(run) else tuple(keys), hidden) for one in opened]
     parts: list[_Part | _Own] = [*([part for part in held if part.rows] or held), *own]
-    schema = parts[0].schema
-    for other in parts[1:]:
-        schema = united(schema, other.schema)
     wanted = {key.version for key in keys}
     asked = [renamed.get(column, column) for column in columns] if columns is not None else None
     check_units([part.schema for part in parts if isinstance(part, _Own) or part.versions & wanted], asked)
-    unlike = _unlike([part.schema for part in parts])
-    _check_texts([part.schema for part in parts], unlike if asked is None else unlike & {*asked})
-    floats = {column.name for part in parts for column in part.schema if column.kind.polars().is_float()}
-    frames = [part.scan(partition).with_columns(_unified(part.schema, schema, unlike, floats)) for part in parts]
+    schema, casts = brought_together([part.schema for part in parts], asked)
+    frames = [part.scan(partition).with_columns(own) for part, own in zip(parts, casts, strict=True)]
     joined = pl.concat(frames, how="diagonal_relaxed") if len(frames) > 1 else frames[0]
     return joined.select([*schema.names, *PARTITION_COLUMNS]), renamed
 
@@ -125,21 +120,6 @@ def partition_of(key: RunKey) -> dict[str, pl.Expr]:
     """What tells the rows of a run from those of others, by its column."""
     moment = pl.lit(key.moment).cast(pl.Datetime("us", "UTC"))
     return dict(zip(PARTITION_COLUMNS, (pl.lit(key.version), moment), strict=True))
-
-
-def check_units(schemas: Sequence[TableSchema], columns: Sequence[str] | None) -> None:
-    """Nothing where each of these columns (all of them, without any) has one unit in all of the schemas.
-
-    Raises:
-        ReadError: one has several.
-    """
-    for name, units in mixed_units(schemas).items():
-        if columns is None or any(
-            name == column or name.startswith((f"{column}.", f"{column}[")) for column in columns
-        ):
-            raise ReadError(
-                f"{name!r} is in [{'], ['.join(units)}], by version: read the versions one by one, or leave it out with columns="
-            )
 
 
 @dataclass(frozen=True)
@@ -212,60 +192,3 @@ def _part(
     kept = schema.select([n for n in schema.names if n in columns]) if of_runs else schema
     versions = frozenset(version for version, moment in held if (version, moment) in runs)
     return _Part(table, kept, bool(of_runs), keys, hidden, versions)
-
-
-def _unlike(schemas: list[TableSchema]) -> set[str]:
-    """The columns whose types in two generations have nothing in common: they are united as text."""
-    found: set[str] = set()
-    for one, other in itertools.combinations(schemas, 2):
-        for name in (name for name in other.names if name in one):
-            if clashes(one.select([name]), other.select([name])):
-                shown = [schema[name].kind.polars() for schema in (one, other)]
-                if not all(dtype.is_numeric() or dtype == pl.Boolean for dtype in shown):
-                    found.add(name)
-    return found
-
-
-def _check_texts(schemas: Sequence[TableSchema], unlike: set[str]) -> None:
-    """Nothing where columns whose types have nothing in common can be united as text.
-
-    Raises:
-        ReadError: one of them has no text.
-    """
-    for name in sorted(unlike):
-        kinds = [schema[name].kind for schema in schemas if name in schema]
-        if any(dtype.is_nested() or dtype in (pl.Duration, pl.Binary) for dtype in (kind.polars() for kind in kinds)):
-            told = " and ".join(dict.fromkeys(kind.describe() for kind in kinds))
-            raise ReadError(
-                f"{name!r} is {told}, by version, which no column holds: read the versions one by one, or leave it out with columns="
-            )
-
-
-def _unified(own: TableSchema, schema: TableSchema, unlike: set[str], floats: set[str]) -> list[pl.Expr]:
-    """Casts that bring a generation's columns to the types that all generations share."""
-    casts: list[pl.Expr] = []
-    for column in own:
-        target = schema[column.name].kind.polars()
-        if column.name in unlike:
-            casts.append(pl.col(column.name).cast(pl.String))
-        elif column.name in floats and column.kind.polars().is_integer():
-            casts.append(pl.col(column.name).map_batches(_as_floats, return_dtype=pl.Float64, is_elementwise=True))
-        elif isinstance(column.kind.polars(), pl.Enum):
-            casts.append(pl.col(column.name).cast(target if isinstance(target, pl.Enum) else pl.String))
-    return casts
-
-
-def _as_floats(values: pl.Series) -> pl.Series:
-    """Whole numbers of one version as the floats that they are in another.
-
-    Raises:
-        ReadError: one of them is no float.
-    """
-    floats = values.cast(pl.Float64)
-    lost = values.filter(floats.cast(values.dtype, strict=False).ne_missing(values))
-    if len(lost):
-        raise ReadError(
-            f"{values.name!r} is a float in one version, and {lost[0]} in another, which no float is: read the versions one by one, "
-            "or leave it out with columns="
-        )
-    return floats

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +15,8 @@ from pydantic import BaseModel, Field, create_model
 import scythe
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.errors import FetchError, InputError, NotFoundError, ReadError
+from scythe.errors import FetchError, InputError, NotFoundError, ReadError, StateError
+from scythe.loaders.pinned import pinned, together
 from scythe.registry import ExperimentRegistry
 from scythe.runs.pack import pack
 from scythe.settings import storage
@@ -31,6 +34,69 @@ def finish(x: Any, given: list[Any], outputs: dict[str, Any], **made: Any) -> No
     differing.__annotations__ = {"spec": case, "return": found}
     ExperimentRegistry.Register(name="differing")(differing)
     BaseExperiment("differing").allocate([case(x=x) for x in given], "auto", engine="inline")
+
+
+def test_a_state_of_a_run_that_went_on_is_refused(root: Path) -> None:
+    finish(float, list(range(10)), {"y": float}, y=1)
+    (ended,) = pinned(storage(), "differing", None, None)
+    rows = scythe.read("differing")
+
+    def at_a_time(some: pl.DataFrame) -> scythe.Dataset:
+        run = replace(ended, result=None, rows=some)
+        ds = scythe.dataset("differing", x="x")
+        return replace(ds, pins=[run.pin], _pinned=together([run]))[:4]
+
+    state = at_a_time(rows[5:]).batches(2).state(0, 1)
+    with pytest.raises(StateError, match=r"the state is of other rows of the same runs: .* or a run that has gone on"):
+        at_a_time(rows).batches(2).resume(state)
+    assert len(at_a_time(rows[5:]).batches(2).resume(state)) == 1
+
+
+def test_dataframes_are_held_against_one_another_as_columns_are(root: Path) -> None:
+    frame = {"fr": pl.DataFrame({"e": [1.0, 2.0]})}
+
+    def given(name: str, text: str, former: str | None = None) -> None:
+        told = {"renamed_from": former} if former else {}
+        case = create_model(
+            "Case", __base__=ExperimentInputSpec, **{name: (float, Field(description=text, json_schema_extra=told))}
+        )
+
+        def differing(spec: Any) -> ExperimentOutputSpec:
+            return ExperimentOutputSpec(dataframes=frame)
+
+        differing.__annotations__ = {"spec": case, "return": ExperimentOutputSpec}
+        ExperimentRegistry.Register(name="differing")(differing)
+        BaseExperiment("differing").allocate(pl.DataFrame({name: [7.0]}), "auto", engine="inline")
+
+    given("r", "Length [m]")
+    before = pickle.dumps(scythe.dataset("differing", y=scythe.Frame("fr", ["r", "e"])))
+    given("q", "Length [m]", "r")
+    for ds in (
+        pickle.loads(before),
+        scythe.dataset("differing", y=scythe.Frame("fr", ["r", "e"])),
+        scythe.dataset("differing", y=scythe.Frame("fr", ["q", "e"])),
+    ):
+        assert ds[0]["y"].tolist() == [[7, 1], [7, 2]]
+    given("q", "Length [km]")
+    with pytest.raises(InputError, match=r"fr: 'q' is in \[m\], \[km\], by version"):
+        scythe.dataset("differing", "all", fr=scythe.Frame("fr", ["q"]))
+
+
+def test_categories_have_the_order_of_the_models_in_expressions_of_many_versions(root: Path) -> None:
+    finish(Literal["small", "large"], ["small", "large"], {"y": float}, y=1)
+    finish(Literal["small", "large", "huge"], ["small", "large", "huge"], {"y": float}, y=1)
+    above = pl.col("x") > "small"
+    ds = scythe.dataset("differing", "all", y="y", where=above)
+    read = scythe.read("differing", "all", ids=False).filter(above).sort("run_datetime", "x")
+    assert ds.frame.collect()["x"].to_list() == ["large", "large", "huge"] == read["x"].to_list()
+    assert ds.frame.collect()["x"].dtype == read["x"].dtype
+
+
+def test_a_frame_of_many_versions_rounds_nothing(root: Path) -> None:
+    finish(float, [1], {"y": int}, y=2**53 + 1)
+    finish(float, [1], {"y": float}, y=0.5)
+    with pytest.raises(ReadError, match="'y' is a float in one version, and 9007199254740993 in another"):
+        scythe.dataset("differing", "all", x="x").frame.collect()
 
 
 def test_what_a_run_lacks_is_missing_though_another_table_of_it_has_that_name(root: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import PurePath
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 
 from scythe.errors import InputError
 
@@ -53,7 +54,7 @@ def decoded(name: str, data: bytes) -> np.ndarray:
                     raise InputError(f"{name} holds {len(arrays.files)} arrays: give load=, which picks one")
                 return arrays[arrays.files[0]]
         case ".parquet" | ".pq":
-            return pl.read_parquet(stream).to_numpy()
+            return _array(name, pl.read_parquet(stream))
         case ".csv":
             return _csv(name, stream)
         case ".png" | ".jpg" | ".jpeg" | ".tif" | ".tiff" | ".bmp" | ".gif" | ".webp":
@@ -75,7 +76,27 @@ def _csv(name: str, stream: io.BytesIO) -> np.ndarray:
             raise InputError(
                 f"the column {column!r} of {name} is no number but {dtype}: give load=, which leaves it out"
             )
+    return _array(name, frame)
+
+
+def _array(name: str, frame: pl.DataFrame) -> np.ndarray:
+    """All columns in one type."""
+    if any(dtype.is_float() for dtype in frame.dtypes):
+        for column in frame.select(cs.integer()):
+            if (rounded := column.filter(_rounded(column.to_numpy(), column.cast(pl.Float64).to_numpy()))).len():
+                raise InputError(
+                    f"the column {column.name!r} of {name} holds {rounded[0]}, which no float is, and others hold floats: give load="
+                )
     return frame.to_numpy()
+
+
+def _rounded(whole: np.ndarray, floats: np.ndarray) -> np.ndarray:
+    """Which whole numbers are not what they are as floats."""
+    if whole.dtype.kind not in "iu":  # of a column with gaps
+        return np.zeros(len(whole), bool)
+    limits, reals = np.iinfo(whole.dtype), np.real(floats).astype(np.float64)
+    beyond = (reals < float(limits.min)) | (reals >= float(limits.max) + 1)
+    return beyond | (np.where(beyond, 0, reals).astype(whole.dtype) != whole)
 
 
 def _is_number(text: str) -> bool:
@@ -103,9 +124,12 @@ def put(found: np.ndarray, out: np.ndarray) -> tuple[int, str] | None:
         return 0, f"holds {found.dtype}, which {out.dtype} does not hold: {way}"
     with np.errstate(over="ignore"):
         np.copyto(out, found, casting="unsafe" if whole else "same_kind")
-    if np.can_cast(found.dtype, out.dtype, "safe"):
+    if found.dtype.kind in "iu" and out.dtype.kind in "fc":
+        wrong = _rounded(found, out)
+    elif np.can_cast(found.dtype, out.dtype, "safe"):
         return None
-    wrong = np.isinf(out) & ~np.isinf(found) if out.dtype.kind in "fc" else out != found
+    else:
+        wrong = np.isinf(out) & ~np.isinf(found) if out.dtype.kind in "fc" else out != found
     if not wrong.any():
         return None
     at = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
