@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import cloudpickle
-import polars as pl
 import pytest
+from pydantic import Field
 from typer.testing import CliRunner
 
 from scythe.allocate import BaseExperiment, ExperimentRun
@@ -30,7 +31,7 @@ def run_of(of: type[Any], to: type[Any], values: list[Any], results: list[Any]) 
 
     typed.__annotations__ = {"spec": model, "return": output}
     ExperimentRegistry.Register(name="typed")(typed)
-    run, ref = BaseExperiment("typed").allocate(pl.DataFrame({"x": values}), "bumpmajor", engine="inline")
+    run, ref = BaseExperiment("typed").allocate([{"x": x} for x in values], "bumpmajor", engine="inline")
     ref.result()
     return run
 
@@ -61,3 +62,32 @@ def test_a_run_that_is_compared_with_itself_is_said_to_be_the_same(root: Path) -
     run = run_of(float, float, [1.0], [1.5])
     said = CliRunner().invoke(app, ["diff", "typed", run.experiment_id]).output
     assert "both are the same run" in said
+
+
+INF = float("inf")
+
+
+@pytest.mark.parametrize(
+    ("to", "before", "after", "changed"),
+    [
+        (float, [INF, INF, -INF, float("nan"), 1.0, INF], [INF, 1.0, INF, float("nan"), INF, float("nan")], 4),
+        (float, [1.0, 1.0, 0.0], [1.0 + 1e-12, 1.0 + 1e-6, -0.0], 1),
+        (int, [10**10, 2**62, 5], [10**10 + 1, 2**62 + 1, 5], 2),
+        (Annotated[Decimal, Field(max_digits=30, decimal_places=2)], [Decimal(10**12)] * 2, [Decimal(10**12), Decimal("1e12") + 1], 1),
+        (dict[str, float], [{"a": 1, "b": 2}, {"a": 1}], [{"b": 2, "a": 1}, {"a": 2}], 1),
+        (list[dict[str, int]], [[{"a": 1, "b": 2}]], [[{"b": 2, "a": 1}]], 0),
+    ],
+    ids=["infinite", "noise", "whole", "decimal", "dict", "dicts"],
+)  # fmt: skip
+def test_values_that_are_not_the_same_have_changed(
+    root: Path, to: Any, before: list[Any], after: list[Any], changed: int
+) -> None:
+    inputs = [float(i) for i in range(len(before))]
+    found = compare_runs(run_of(float, to, inputs, before), run_of(float, to, inputs, after))
+    assert found.values.row(0)[:3] == ("y", len(before) - changed, changed)
+
+
+def test_inputs_with_the_same_entries_are_the_same_inputs(root: Path) -> None:
+    runs = [run_of(dict[str, float], float, [given], [1.0]) for given in ({"a": 1, "b": 2}, {"b": 2, "a": 1})]
+    found = compare_runs(*runs)
+    assert (found.both, found.only_one, found.only_other) == (1, 0, 0)

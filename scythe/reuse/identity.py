@@ -163,6 +163,14 @@ def _mix(numbers: np.ndarray, hashes: np.ndarray, there: np.ndarray | None) -> N
 # --- maps -------------------------------------------------------------------------------------------
 
 
+def without_maps(values: pl.Series) -> pl.Series:
+    """The same values, in which lists of entries stand in place of maps, in the order of their keys: equal ones are equal to Polars."""
+    if not values.dtype.is_nested():
+        return values
+    found = values.to_arrow()
+    return pl.Series(values.name, _without_maps(found)) if _has_map(found.type) else values
+
+
 def _has_map(dtype: pa.DataType) -> bool:
     return pa.types.is_map(dtype) or any(_has_map(dtype.field(i).type) for i in range(dtype.num_fields))
 

@@ -15,6 +15,7 @@ from scythe.leaf.input_files import contents_of
 from scythe.names import ID_LEVELS, RESERVED_TABLES
 from scythe.record.manifest import read_manifest, renames_now, schemas_of_run
 from scythe.record.results import RunResult
+from scythe.reuse.identity import without_maps
 from scythe.runs.run import ExperimentRun
 from scythe_catalog.schema import Difference, TableSchema, compare
 
@@ -150,6 +151,7 @@ class _Side:
         contents = contents_of(objects, self.run.key)
         files = [c.name for c in self.schemas["input"] if c.kind.is_file and c.name in keys]
         rows = rows.with_columns(pl.col(files).replace(contents)) if contents and files else rows
+        rows = rows.with_columns(without_maps(values) for values in rows)
         return rows.with_columns(pl.int_range(pl.len()).over(keys).alias("_nth"))
 
 
@@ -181,8 +183,12 @@ def _changed(rows: pl.DataFrame, name: str) -> tuple[str, int, int, float | None
         pair = pl.DataFrame({"x": x, "y": y}).with_columns(
             (pl.col("x") - pl.col("y")).abs().alias("by"), greater.alias("of")
         )
-        same = pl.col("x").eq_missing(pl.col("y")) | (pl.col("by") <= _NOISE * pl.col("of")).fill_null(False)
-        changed = pair.filter(~same)
+        near = pl.col("by").is_finite() & (pl.col("by") <= _NOISE * pl.col("of"))
+        alike = pl.col("x").eq_missing(pl.col("y")) | near.fill_null(False)
+        if not (one.dtype.is_float() or other.dtype.is_float()):  # exact ones have no noise
+            one, other = (v.cast(pl.Int128) if v.dtype.is_integer() else v for v in _alike(one, other))
+            alike, pair = pl.lit(one.eq_missing(other)), pair.with_columns(by=(one - other).abs().cast(pl.Float64))
+        changed = pair.filter(~alike)
         largest = changed.filter(pl.col("by").is_finite())
         relative = largest.select((pl.col("by") / pl.col("of")).max()).item()
         return name, pair.height - changed.height, changed.height, largest["by"].max(), relative  # pyright: ignore[reportReturnType]
