@@ -20,7 +20,7 @@ import scipy
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import Field
+from pydantic import Field, create_model
 from typer.testing import CliRunner
 
 import scythe
@@ -444,3 +444,32 @@ def test_the_report_of_a_plan_has_its_indices(root: Path) -> None:
     failed = run_of(brittle, scythe.sample(Angles, 64, "saltelli"), "local")
     page = scythe.report(failed, to="failed.html").read_text(encoding="utf-8")
     assert "No sensitivity analysis: " in page
+
+
+@given(
+    st.sampled_from(["0.1", "0.5", "0.05", "1e-13", "3", "0.7", "2.5"]),
+    st.integers(-40, 40),
+    st.integers(0, 40),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+)
+def test_multiples_of_a_float_are_all_within_its_ends_and_no_others(
+    step: str, first: int, count: int, low_open: bool, high_open: bool, exact: bool
+) -> None:
+    lattice = [float(Decimal(step) * k) for k in range(first, first + count + 1)]
+    ends = {"gt" if low_open else "ge": lattice[0], "lt" if high_open else "le": lattice[-1]}
+    multiple = Decimal(step) if exact else float(step)
+    model = create_model("Multiples", __base__=ExperimentInputSpec, x=(float, Field(multiple_of=multiple, **ends)))
+    wanted = lattice[low_open : len(lattice) - high_open]
+    if not wanted or (lattice[0] == lattice[-1] and (low_open or high_open)):
+        with pytest.raises(InputError, match=r"no multiple of|leave no value"):
+            scythe.sample(model, 64)
+    else:
+        assert scythe.sample(model, 128, method="grid")["x"].unique().sort().to_list() == wanted
+
+
+def test_more_multiples_than_can_be_drawn_from_are_refused() -> None:
+    model = create_model("Many", __base__=ExperimentInputSpec, x=(float, Field(ge=0, le=1e12, multiple_of=1e-6)))
+    with pytest.raises(InputError, match=r"multiples of 1e-06 lie between .*, too many to draw from: narrow it"):
+        scythe.sample(model, 8)

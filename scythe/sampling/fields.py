@@ -23,6 +23,10 @@ from scythe_catalog.schema.kinds import Category, Int, Kind
 _ENDS = ("ge", "gt", "le", "lt")
 #: So near to a multiple a float is one.
 _CLOSE = 1e-9
+#: So many multiples can be drawn from.
+_MOST_MULTIPLES = 10**7
+#: The largest power of ten that a float holds.
+_MOST_DENOMINATOR = 10**22
 _MOST_COUNT = 2**62
 
 
@@ -188,12 +192,24 @@ def _between(model: type[BaseModel], column: Column, low: Any, high: Any) -> Dom
     if not math.isfinite(low) or not math.isfinite(high):
         raise InputError(f"{model.__name__}.{column.name}: nothing can be drawn between {low} and {high}")
     if multiple:
-        first, last = math.ceil(low / multiple - _CLOSE), math.floor(high / multiple + _CLOSE)
-        if first > last:
-            raise InputError(f"{model.__name__}.{column.name}: there is no multiple of {multiple} within its bounds")
-        lattice = np.round(np.arange(first, last + 1) * multiple, 12)
-        return Choice(pa.array(np.clip(lattice, low, high)))
+        return Choice(_multiples_between(model, column, float(low), float(high), multiple))
     return Range(float(low), float(high), column.kind)
+
+
+def _multiples_between(model: type[BaseModel], column: Column, low: float, high: float, multiple: Any) -> pa.Array:
+    """All multiples between two floats, each the float next to it; a float is the number that it is written as."""
+    step = Fraction(str(multiple))
+    first, last = math.ceil(Fraction(str(low)) / step), math.floor(Fraction(str(high)) / step)
+    if first > last:
+        raise InputError(f"{model.__name__}.{column.name}: there is no multiple of {multiple} within its bounds")
+    most = max(abs(first), abs(last)) * step.numerator
+    if last - first >= _MOST_MULTIPLES or most > MOST_WHOLE or step.denominator > _MOST_DENOMINATOR:
+        raise InputError(
+            f"{model.__name__}.{column.name}: {last - first + 1:,} multiples of {multiple} lie between {low} and {high}, too many to draw from: "
+            f"narrow it, {column.name}=(low, high), or give a list of choices"
+        )
+    # A quotient of two numbers that floats hold is rounded once.
+    return pa.array(np.arange(first, last + 1) * step.numerator / step.denominator)
 
 
 def _decimals_between(model: type[BaseModel], column: Column, low: int, high: int, multiple: Any) -> Domain:
@@ -260,7 +276,8 @@ def _multiple(field: FieldInfo) -> Any:
 def _is_multiple(value: Any, multiple: Any) -> bool:
     if isinstance(value, Decimal):
         return (Fraction(str(value)) / Fraction(str(multiple))).denominator == 1
-    return abs(value / multiple - round(value / multiple)) <= _CLOSE
+    times = float(value) / float(multiple)
+    return abs(times - round(times)) <= _CLOSE
 
 
 def _stored(model: type[BaseModel], column: Column, values: list[Any], *, ends: bool = False) -> pa.Array:
