@@ -275,6 +275,15 @@ def test_objects_of_unlike_sorts_are_refused_and_the_column_is_named(column: lis
         prepare({"t": pd.DataFrame({"v": pd.Series(column, dtype=object)})})
 
 
+def test_a_map_of_a_dataframe_in_which_a_key_stands_twice_is_refused() -> None:
+    maps = pa.array([[("b", 1)], [("a", 1), ("b", 3)], [("a", 1), ("a", 2)]], pa.map_(pa.string(), pa.int64()))
+    with pytest.raises(OutputError, match="dataframe 't': column 'v': a map of it has the key 'a' twice"):
+        prepare({"t": pa.table({"v": maps})})
+    with pytest.raises(OutputError, match="a map of it has the key 'a' twice"):
+        prepare({"t": pa.table({"v": pa.array([[[("a", 1), ("a", 2)]]], pa.list_(maps.type))})})
+    prepare({"t": pa.table({"v": maps[:2]})})
+
+
 @pytest.mark.parametrize("first", ["scythe, polars", "polars, scythe", "scythe_catalog.schema, polars, pydantic"])
 def test_pandas_is_known_to_arrow_whoever_asked_for_it_before(first: str) -> None:
     told = (

@@ -374,3 +374,33 @@ def test_the_rows_that_have_a_misspelt_name_are_named_and_the_nearest_field() ->
 def test_none_where_a_value_must_be_is_one_problem_in_dicts_too(kind: Any) -> None:
     with pytest.raises(ScytheError, match=r"1 problem with the values\n  x: must not be null \(1 row: 0\)$"):
         _prepared_of(kind, [{"x": None}])
+
+
+@pytest.mark.parametrize(
+    ("kind", "frame", "told"),
+    [
+        (int, pl.DataFrame({"v": pl.Series([1, None, 2**62], dtype=pl.Int128)}), None),
+        (int, pl.DataFrame({"v": pl.Series([1, 2**64], dtype=pl.Int128)}), "v: .* beyond 64 bits, such as 18446744073709551616"),
+        (int, pl.DataFrame({"v": pl.Series([2**65], dtype=pl.UInt128)}), "v: .* beyond 64 bits"),
+        (list[int], pl.DataFrame({"v": pl.Series([[1]], dtype=pl.List(pl.Int128))}), r"v: the column holds List\(Int128\)"),
+        (dt.timedelta, pa.table({"v": pa.array([2**60], pa.duration("s"))}), "v: must be duration: got '1152921504606846976'"),
+        (dt.datetime, pa.table({"v": pa.array([2**55], pa.timestamp("s"))}), "v: must be timestamp: got"),
+        (AwareDatetime, pl.DataFrame({"v": [dt.datetime(1, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=5)))]}), "v: must be timestamp with"),
+        (str, pa.table({"v": pa.RunEndEncodedArray.from_arrays([2], ["a"])}), None),
+        (dt.time, pd.DataFrame({"v": [dt.time(12), dt.time(12, tzinfo=dt.UTC)]}), "v: must be time: .* has a time zone"),
+    ],
+    ids=range(9),
+)  # fmt: skip
+def test_values_that_no_column_holds_are_refused_by_name(kind: Any, frame: Any, told: str | None) -> None:
+    model = create_model("In", __base__=ExperimentInputSpec, v=(kind | None, None) if kind is int else (kind, ...))
+
+    def odd(spec: Any) -> Out:
+        return Out()
+
+    odd.__annotations__ = {"spec": model, "return": Out}
+    experiment = define(odd, "odd", ExperimentOptions())
+    if told is None:
+        assert prepare_inputs(frame, experiment, overwrite_sort_index=True).table.num_rows == len(frame)
+    else:
+        with pytest.raises(ScytheError, match=told):
+            prepare_inputs(frame, experiment, overwrite_sort_index=True)

@@ -10,7 +10,7 @@ import sys
 import uuid
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -158,6 +158,50 @@ def test_what_a_file_can_only_write_as_text_is_what_the_model_says(root: Path, n
     Path(name).write_text(Path(name).read_text().replace("2024-02-29", "29.2.2024"))
     with pytest.raises(typer.BadParameter, match=r"day: '29\.2\.2024' is no date; write it as 2024-01-31"):
         read_inputs(Path(name), compiled)
+
+
+class Exact(ExperimentInputSpec):
+    i: int | None = None
+    m: dt.time | None = None
+    s: str | None = None
+    lit: Literal["1", "2"] | None = None
+    d: Decimal | None = Field(None, max_digits=20, decimal_places=3)
+    code: str | None = Field(None, alias="CODE")
+    took: dt.timedelta | None = None
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("a.csv", "i\n9007199254740993\n2.0\n", {"i": [9007199254740993, 2]}),
+        ("a.json", '[{"i": 9007199254740993}, {"i": 2.0}]', {"i": [9007199254740993, 2]}),
+        ("a.ndjson", '{"i": 9007199254740993}\n\n{"i": 2.0}\n', {"i": [9007199254740993, 2]}),
+        ("a.csv", "i\n2.5\n", "i: '2.5' is no int.*; write it as digits alone"),
+        ("a.csv", "i\nmany\n", "i: 'many' is no int"),
+        ("a.csv", "i\n9223372036854775808\n", "i: '9223372036854775808' is no int.*within 64 bits"),
+        ("a.json", '[{"i": 9223372036854775808}]', "i: 9223372036854775808 is no int.*within 64 bits"),
+        ("a.json", '[{"i": true}]', "i: True is no int"),
+        ("a.json", '[{"i": 1, "i": 2}]', "a.json cannot be read: the key 'i' stands twice"),
+        ("a.json", '[{"d": 12345678901234567.123}]', {"d": [Decimal("12345678901234567.123")]}),
+        ("a.json", '[{"d": 1.2345}]', r"d: 1\.2345 is no decimal.*; write it as 1\.000"),
+        ("a.csv", "m\n12:00:00.1234567\n", r"m: '12:00:00\.1234567' is no time"),
+        ("a.csv", "m\n12:00:00.1234560\n", {"m": [dt.time(12, 0, 0, 123456)]}),
+        ("a.json", '[{"s": "a"}, {"s": 1}]', "s: 1 is no str; write it as text, in quotes"),
+        ("a.json", '[{"s": "a"}, {"s": 1.10}]', r"s: 1\.10 is no str"),
+        ("a.json", '[{"s": "\\ud800"}]', "a.json cannot be read"),
+        ("a.json", '[{"s": "\\u00e9"}]', {"s": ["é"]}),
+        ("a.json", '{"s": "a"}', "a.json cannot be read: it is no list of objects"),
+        ("a.csv", "lit\n1\n", {"lit": ["1"]}),
+        ("a.csv", "CODE\n007\n", {"CODE": ["007"]}),
+    ],
+)
+def test_values_of_a_file_are_kept_exactly_or_refused(root: Path, name: str, text: str, told: Any) -> None:
+    Path(name).write_text(text)
+    if isinstance(told, dict):
+        assert read_inputs(Path(name), compile_model(Exact)).to_dict(as_series=False) == told
+    else:
+        with pytest.raises(typer.BadParameter, match=told):
+            read_inputs(Path(name), compile_model(Exact))
 
 
 class Loose(ExperimentInputSpec):

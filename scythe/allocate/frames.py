@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import time
 from pathlib import PurePath
 from typing import Any, cast
 
@@ -124,7 +125,26 @@ def _of_polars(frame: Any, polars: Any) -> Frame:
     objects = {name: frame[name].to_list() for name, dtype in frame.schema.items() if dtype == polars.Object}
     for name, values in objects.items():
         _refuse_mixture(name, values)
-    return Frame(frame.drop(list(objects)).to_arrow(), objects)
+    return Frame(_within_64_bits(frame.drop(list(objects)), polars).to_arrow(), objects)
+
+
+def _within_64_bits(frame: Any, polars: Any) -> Any:
+    """The same whole numbers in types that Arrow has.
+
+    Raises:
+        InputError: one of them is beyond.
+    """
+    for name, dtype in frame.schema.items():
+        if dtype in (polars.Int128, polars.UInt128):
+            column = frame[name]
+            fits = column.cast(polars.Int64, strict=False)
+            if fits.null_count() != column.null_count():
+                beyond = column.filter(fits.is_null() & column.is_not_null())
+                raise InputError(f"{name}: the column holds whole numbers beyond 64 bits, such as {beyond[0]}")
+            frame = frame.with_columns(fits)
+        elif "nt128" in str(dtype):
+            raise InputError(f"{name}: the column holds {dtype}, which no table can hold: cast it to Int64")
+    return frame
 
 
 def _of_pandas(frame: Any, pandas: Any) -> Frame:
@@ -169,7 +189,8 @@ def _of_objects(name: str, values: list[Any], pandas: Any) -> tuple[pa.Array | p
         values = [None if isinstance(v, float) and v != v else v for v in values]  # noqa: PLR0124 - NaN
         has_gaps = False
     found = _refuse_mixture(name, values)
-    if not found <= _PLAIN:
+    zoned = "times of day" in found and any(isinstance(v, time) and v.tzinfo is not None for v in values)
+    if not found <= _PLAIN or zoned:  # Arrow would drop a zone without a word
         return values, False
     texts = [str(v) if isinstance(v, PurePath) else v for v in values] if found == {"text"} else values
     return _typed(name, texts, from_pandas=False), has_gaps

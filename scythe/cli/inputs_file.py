@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -12,6 +15,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from scythe_catalog.schema import Column, CompiledModel
+
+#: Digits of a second beyond its millionths.
+_FINER = re.compile(r"\.\d{6}\d*[1-9]")
 
 SUFFIXES = (".parquet", ".pq", ".csv", ".json", ".ndjson")
 
@@ -30,51 +36,94 @@ def read_inputs(path: Path, compiled: CompiledModel) -> pl.DataFrame:
     if not path.is_file():
         raise typer.BadParameter(f"there is no file {path}", param_hint="specs")
     # What a validator of the model takes first is as the file has it.
-    columns = {column.name: column for column in compiled.schema if column.name not in compiled.loose}
-    texts = {name: pl.String for name, column in columns.items() if _is_text(column) or _parsed(column)}
+    columns = {
+        name: column
+        for column in compiled.schema
+        if column.name not in compiled.loose
+        for name in _names(compiled, column)
+    }
+    exact = {name: column for name, column in columns.items() if _is_text(column) or _parsed(column)}
     try:  # the types of columns, and which there are, are those of all rows
-        match suffix:
-            case ".csv":
-                frame = pl.read_csv(path, infer_schema_length=None, schema_overrides=texts)
-            case ".json":
-                frame = pl.read_json(path, infer_schema_length=None)
-            case ".ndjson":
-                frame = pl.read_ndjson(path, infer_schema_length=None)
-            case _:
-                return pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
+        if suffix in (".parquet", ".pq"):
+            return pl.read_parquet(path)
+        if suffix == ".csv":
+            frame = pl.read_csv(path, infer_schema_length=None, schema_overrides=dict.fromkeys(exact, pl.String))
+            values = {name: frame[name].to_list() for name in exact if name in frame.columns}
+        else:
+            rows = _rows_of_json(path)
+            read = pl.read_json if suffix == ".json" else pl.read_ndjson
+            frame = read(path, infer_schema_length=None)
+            values = {name: [row.get(name) for row in rows] for name in exact if name in frame.columns}
+    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
         raise typer.BadParameter(f"{path} cannot be read: {str(error).splitlines()[0]}", param_hint="specs") from error
-    return frame.with_columns(
-        _of_text(frame[name], column)
-        for name, column in columns.items()
-        if name in frame.columns and frame.schema[name] == pl.String and _parsed(column)
-    )
+    return frame.with_columns(_as_told(name, found, exact[name]) for name, found in values.items())
+
+
+def _names(compiled: CompiledModel, column: Column) -> list[str]:
+    """What a column may be called in a file."""
+    from scythe_catalog.schema import aliases
+
+    info = compiled.model.model_fields.get(column.name)
+    return [column.name, *(aliases(info) if info is not None else ())]
+
+
+def _rows_of_json(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file, in which no digit is lost.
+
+    Raises:
+        ValueError: it holds something else, a key twice, or half of a character.
+    """
+    text = path.read_text("utf-8")
+    lines = text.splitlines() if path.suffix.lower() == ".ndjson" else [text]
+    found = [json.loads(line, parse_float=Decimal, object_pairs_hook=_once) for line in lines if line.strip()]
+    rows = found if path.suffix.lower() == ".ndjson" else found[0] if found else []
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):  # pyright: ignore[reportUnknownVariableType]
+        raise ValueError("it is no list of objects, one an input")
+    if "\\ud" in text.lower():
+        json.dumps(rows, ensure_ascii=False, default=str).encode()
+    return rows  # pyright: ignore[reportUnknownVariableType]
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(
+            f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice in one object"
+        )
+    return found
 
 
 def _is_text(column: Column) -> bool:
     from scythe_catalog.schema import kinds as k
 
-    return isinstance(column.kind, k.Str | k.Uri | k.Uuid)
+    return isinstance(column.kind, k.Str | k.Uri | k.Uuid | k.Category)
 
 
 def _parsed(column: Column) -> bool:
-    """Whether the values have a form of their own as text."""
+    """Whether the values have a form of their own as text, or one that a number of JSON or a column of floats would round."""
     import pyarrow as pa
 
+    from scythe_catalog.schema import kinds as k
+
     t, storage = pa.types, column.kind.storage
-    return t.is_date(storage) or t.is_timestamp(storage) or t.is_time(storage) or t.is_decimal(storage)
+    of_time = t.is_date(storage) or t.is_timestamp(storage) or t.is_time(storage)
+    return of_time or t.is_decimal(storage) or isinstance(column.kind, k.Int)
 
 
-def _of_text(texts: pl.Series, column: Column) -> pl.Series:
-    """Texts of ISO 8601, or decimals, as what they mean."""
+def _as_told(name: str, values: list[Any], column: Column) -> pl.Series:
+    """Texts, and numbers of JSON, as what the model says that they mean."""
     import polars as pl
 
+    if not _is_text(column) and not all(v is None or isinstance(v, str | int | Decimal) for v in values):
+        return pl.Series(name, values, strict=False)  # which the model refuses by name
     try:
-        return pl.Series(texts.name, _values(texts.to_list(), column))
+        return pl.Series(name, _values(values, column))
     except ValueError:
-        wrong = next(text for text in texts.to_list() if _is_wrong(text, column))
+        wrong = next(value for value in values if _is_wrong(value, column))
         raise typer.BadParameter(
-            f"{column.name}: {wrong!r} is no {column.kind.describe()}; write it as {_form(column)}", param_hint="specs"
+            f"{name}: {str(wrong) if isinstance(wrong, Decimal) else repr(wrong)} is no {column.kind.describe()}; write it as {_form(column)}",
+            param_hint="specs",
         ) from None
 
 
@@ -82,6 +131,10 @@ def _form(column: Column) -> str:
     import pyarrow as pa
 
     t, storage = pa.types, column.kind.storage
+    if _is_text(column):
+        return "text, in quotes"
+    if t.is_integer(storage):
+        return f"digits alone, within {storage.bit_width} bits"
     if t.is_decimal(storage):
         return f"{1:.{storage.scale}f}, with no more digits"
     if t.is_timestamp(storage):
@@ -89,24 +142,62 @@ def _form(column: Column) -> str:
     return "2024-01-31" if t.is_date(storage) else "12:00:00"
 
 
-def _values(texts: list[str | None], column: Column) -> pa.Array:
-    """Raises ValueError where a text is something else."""
+def _values(given: list[Any], column: Column) -> pa.Array:
+    """Raises ValueError where a value is something else."""
     import datetime as dt
 
     import pyarrow as pa
 
+    from scythe_catalog.schema import kinds as k
+
     storage = column.kind.storage
+    if _is_text(column):
+        if not all(value is None or isinstance(value, str) for value in given):
+            raise ValueError("no text")
+        return pa.array(given, pa.string())
+    if any(isinstance(value, bool) for value in given):
+        raise ValueError("a truth value is no number")
+    if isinstance(column.kind, k.Int):
+        numbers = [None if value is None else _whole(value) for value in given]
+        try:
+            return pa.array(numbers, storage)
+        except OverflowError as error:
+            raise ValueError("beyond its bits") from error
+    texts = [None if value is None else str(value) for value in given]
     if pa.types.is_time(storage):  # to which Arrow casts no text
         times = [dt.time.fromisoformat(text) if text is not None else None for text in texts]
         if any(time is not None and time.tzinfo is not None for time in times):
             raise ValueError("a time of day has no zone")
+        if any(text is not None and _FINER.search(text) for text in texts):
+            raise ValueError("nanoseconds")
         return pa.array(times, storage)
+    if pa.types.is_decimal(storage):
+        return pa.array(
+            [None if text is None else _decimal(text) for text in texts], pa.decimal128(38, storage.scale)
+        ).cast(storage)
     return pa.array(texts, pa.string()).cast(storage)
 
 
-def _is_wrong(text: str | None, column: Column) -> bool:
+def _decimal(value: Any) -> Decimal:
     try:
-        _values([text], column)
+        number = Decimal(str(value).strip())
+    except InvalidOperation:
+        raise ValueError("no number") from None
+    if not number.is_finite():
+        raise ValueError("no finite number")
+    return number
+
+
+def _whole(value: Any) -> int:
+    number = _decimal(value)
+    if number != number.to_integral_value():
+        raise ValueError("a fraction")
+    return int(number)
+
+
+def _is_wrong(value: Any, column: Column) -> bool:
+    try:
+        _values([value], column)
     except ValueError:
         return True
     return False

@@ -264,7 +264,9 @@ def _defaults(column: Column, info: FieldInfo, rows: int) -> pa.Array:
 
 def _accept(column: Column, values: pa.ChunkedArray) -> pa.ChunkedArray:
     """One of the user's columns in the schema's type, by lossless casts alone."""
-    if pa.types.is_dictionary(values.type) or pa.types.is_run_end_encoded(values.type):
+    if pa.types.is_run_end_encoded(values.type):  # which Arrow casts to nothing
+        values = pc.run_end_decode(values)
+    if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
     expected = f"must be {column.kind.describe()}"
     if values.null_count and not column.nullable:
@@ -283,8 +285,11 @@ def _shown(value: pa.Scalar[Any], misfit: Exception) -> str:
     """A value in words. Nanoseconds are Arrow's to write: Python's own types do not hold them."""
     try:
         return str(value.as_py())
-    except ValueError:
-        return str(misfit) if pa.types.is_nested(value.type) else str(value.cast(pa.string()))
+    except (ValueError, OverflowError):
+        try:
+            return str(misfit) if pa.types.is_nested(value.type) else str(value.cast(pa.string()))
+        except pa.ArrowException:
+            return str(misfit)
 
 
 def _failing(kind: k.Kind, values: pa.ChunkedArray, start: int) -> Iterator[int]:

@@ -74,10 +74,19 @@ def _listed(array: pa.Array, convert: Callable[[pa.Array], pa.Array]) -> pa.Arra
 
 
 def _mapped(array: pa.Array, convert: Callable[[pa.Array], pa.Array], storage: pa.DataType) -> pa.Array:
-    """An array of maps whose values are converted; its keys become plain texts."""
+    """An array of maps whose values are converted; its keys become plain texts.
+
+    Raises:
+        SchemaError: a key stands twice in one of them, of which readers show one value alone.
+    """
     offsets = array.offsets.to_numpy()
     start, size = (int(offsets[0]), int(offsets[-1] - offsets[0])) if len(array) else (0, 0)
     keys, items = _stored(array.keys.slice(start, size)).cast(pa.string()), convert(array.items.slice(start, size))
+    rows = pa.array(np.repeat(np.arange(len(array)), np.diff(offsets)))
+    entries = pa.table({"row": rows, "key": keys}).group_by(["row", "key"]).aggregate([([], "count_all")])
+    twice = entries.filter(pc.greater(entries["count_all"], 1))
+    if len(twice):
+        raise SchemaError(f"a map of it has the key {twice['key'][0].as_py()!r} twice")
     shifted = pa.array(offsets - start, pa.int32())
     return pa.MapArray.from_arrays(shifted, keys, items, type=storage, mask=array.is_null())
 
