@@ -1,13 +1,14 @@
 """Versions and run folders: which one an allocation gets, and that nobody else gets it."""
 
 import datetime as dt
+import enum
 import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pytest
 from hypothesis import given
@@ -17,7 +18,7 @@ from pydantic import Field, create_model
 import scythe
 from scythe.allocate import BaseExperiment, SemVer
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.errors import AllocationError, InputError, ReadError, VersionError
+from scythe.errors import AllocationError, InputError, ReadError, RunError, VersionError
 from scythe.record.generations import catalog_of
 from scythe.record.versions import STRATEGIES, allowed_between, next_version, parse_folders
 from scythe.registry import ExperimentRegistry
@@ -130,6 +131,48 @@ def test_auto_takes_the_step_that_the_difference_needs(root: Path, change: dict[
     allocate("auto", **before)
 
     assert allocate("auto", **before | change) == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ({"LOW": 0.5, "HIGH": 1.0}, {"LOW": 0.5, "HIGH": 1.0}, "v1.0.1"),
+        ({"LOW": 0.5, "HIGH": 1.0}, {"LOW": 0.5, "HIGH": 1.0, "TOP": 2.0}, "v1.1.0"),
+        ({"LOW": 0.5, "HIGH": 1.0}, {"LOW": 0.6, "HIGH": 1.0}, "v2.0.0"),
+        ({"LOW": 1, "HIGH": 2}, {"LOW": 2, "HIGH": 1}, "v2.0.0"),
+        ({"LOW": (1, "a"), "HIGH": None}, {"LOW": (1, "b"), "HIGH": None}, "v2.0.0"),
+    ],
+)
+@pytest.mark.parametrize("within", [lambda kind: kind, lambda kind: list[kind]], ids=["alone", "listed"])
+def test_members_of_an_enum_that_mean_something_else_are_a_breaking_change(
+    root: Path, before: dict[str, Any], after: dict[str, Any], expected: str, within: Any
+) -> None:
+    def level(values: dict[str, Any]) -> Any:
+        return within(enum.Enum("Level", values))
+
+    def given(values: dict[str, Any], **other: Any) -> str:
+        kind = level(values)
+        member = next(iter(get_args(kind)[0] if get_args(kind) else kind))
+        return allocate("auto", {"e": [member] if get_args(kind) else member}, e=(kind, ...))
+
+    assert given(before) == "v1.0.0"
+    assert given(after) == expected
+    if expected == "v2.0.0":
+        kind = level(after)
+
+        def f(spec: Any) -> Out:
+            return Out(y=1)
+
+        f.__annotations__ = {
+            "spec": create_model("In", __base__=ExperimentInputSpec, x=(int, 1), e=(kind, ...)),
+            "return": Out,
+        }
+        ExperimentRegistry._experiments.pop("f")
+        ExperimentRegistry.Register()(f)
+        with pytest.raises(
+            RunError, match=r"e.* has categories that mean something else: LOW was .* and is .*; use scythe.read"
+        ):
+            list(scythe.rows(f, "v1.0.0"))
 
 
 @pytest.mark.parametrize(

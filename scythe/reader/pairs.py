@@ -13,7 +13,7 @@ from scythe.define.experiment import Experiment
 from scythe.define.schemas import ExperimentSchemas
 from scythe.errors import RunError
 from scythe.record.results import RunResult
-from scythe_catalog.schema import CompiledModel, arrow_to_models
+from scythe_catalog.schema import CompiledModel, TableSchema, arrow_to_models, meanings_changed
 from scythe_catalog.storage.objects import Objects
 
 _BATCH_ROWS = 8192
@@ -25,11 +25,18 @@ def pairs(
     """The pairs of a finished run, ordered by `sort_index`; its files may have former names of what was `renamed` since.
 
     Raises:
-        RunError: a column that a model needs is not in the files.
+        RunError: a column that a model needs is not in the files, or members of an Enum have other values than those that ran.
     """
     schemas = experiment.schemas
     for stored in _batches(objects, result, bool(schemas.file_outputs)):
-        table = stored.rename_columns([_known(name, renamed, schemas) for name in stored.column_names])
+        names = {name: now for name in stored.column_names if (now := _known(name, renamed, schemas)) != name}
+        for compiled in (schemas.input, schemas.output):
+            held = TableSchema.from_arrow(stored.schema).renamed(names)
+            if found := meanings_changed(held, compiled.schema).changes:
+                raise RunError(
+                    f"{result.experiment_id} was made with another version of the model: {found[0].field} {found[0].what}; use scythe.read"
+                )
+        table = stored.rename_columns([names.get(name, name) for name in stored.column_names])
         inputs = arrow_to_models(_needed(table, schemas.input, result), schemas.input)
         outputs = arrow_to_models(_needed(table, schemas.output, result, made=True), schemas.output)
         for output in outputs:

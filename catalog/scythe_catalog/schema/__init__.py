@@ -2,7 +2,17 @@
 
 from scythe_catalog.schema.bounds import check_bounds
 from scythe_catalog.schema.check import Frame, conform
-from scythe_catalog.schema.compare import Change, Difference, Severity, clashes, compare, mixed_units, united, units_of
+from scythe_catalog.schema.compare import (
+    Change,
+    Difference,
+    Severity,
+    clashes,
+    compare,
+    meanings_changed,
+    mixed_units,
+    united,
+    units_of,
+)
 from scythe_catalog.schema.compile import CompiledModel, compile_model
 from scythe_catalog.schema.convert import (
     arrow_to_models,
@@ -45,6 +55,7 @@ __all__ = [
     "iterate_models",
     "joined",
     "loses",
+    "meanings_changed",
     "mixed_units",
     "mixture",
     "models_to_arrow",

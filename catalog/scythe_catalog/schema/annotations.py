@@ -189,7 +189,8 @@ class Walk:
             whole = k.category_of(type(values[0]))
             texts = tuple(whole.members[v] for v in values)
             plain = bool(self.config.get("use_enum_values"))
-            return Found(k.Category(texts, type(values[0]), plain, of_members=True), nullable)
+            means = {text: told for text, told in k.meanings(type(values[0])).items() if text in texts}
+            return Found(k.Category(texts, type(values[0]), plain, of_members=True, means=means), nullable)
         if values and all(type(v) is str for v in values):
             return Found(k.Category(tuple(dict.fromkeys(values))), nullable)
         if values and all(type(v) is bool for v in values):

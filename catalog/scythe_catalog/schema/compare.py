@@ -21,6 +21,9 @@ class Severity(enum.IntEnum):
     BREAKING = 2
 
 
+_MEANING = "has categories that mean something else: "
+
+
 @dataclass(frozen=True)
 class Change:
     """One difference of one field."""
@@ -54,6 +57,11 @@ class Difference:
 def compare(old: TableSchema, new: TableSchema) -> Difference:
     """What became of `old`, field by field; the order of fields does not matter."""
     return Difference((*_members("", [*map(_member, old)], [*map(_member, new)]), *_units(old, new)))
+
+
+def meanings_changed(old: TableSchema, new: TableSchema) -> Difference:
+    """What categories of the same names mean that they did not mean before."""
+    return Difference(tuple(change for change in compare(old, new).changes if change.what.startswith(_MEANING)))
 
 
 def _units(old: TableSchema, new: TableSchema) -> Iterator[Change]:
@@ -121,6 +129,10 @@ def _kinds(path: str, old: k.Kind, new: k.Kind) -> Iterator[Change]:
             return
         case k.Category(before), k.Category(after):
             yield from _choices(path, "categories", before, after)
+            meant = ((name, old.means.get(name), new.means.get(name)) for name in before)
+            other = [f"{name} was {was} and is {now}" for name, was, now in meant if was and now and was != now]
+            if other:
+                yield Change(path, f"{_MEANING}{', '.join(other)}", Severity.BREAKING)
         case k.Int(before), k.Int(after) if before is not None and after is not None:
             yield from _choices(path, "choices", tuple(map(str, before)), tuple(map(str, after)))
         case (k.Int(tuple()), k.Int(None)) | (k.Category(), k.Str()):

@@ -19,7 +19,7 @@ from scythe_catalog.schema.kinds.kind import (
 )
 from scythe_catalog.schema.kinds.nested import List, Map, Member, Struct, is_list
 from scythe_catalog.schema.kinds.numbers import Bool, Decimal, Float, Int
-from scythe_catalog.schema.kinds.texts import Bytes, Category, Json, Str, Uri, Uuid, category_of, local_path
+from scythe_catalog.schema.kinds.texts import Bytes, Category, Json, Str, Uri, Uuid, category_of, local_path, meanings
 from scythe_catalog.schema.kinds.times import Date, Duration, Time, Timestamp
 from scythe_catalog.schema.kinds.unknown import Unknown, known_part
 
@@ -53,6 +53,7 @@ __all__ = [
     "kind_of_arrow",
     "known_part",
     "local_path",
+    "meanings",
     "polars_of",
     "register",
 ]

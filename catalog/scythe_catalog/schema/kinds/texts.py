@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import decimal
 import enum
 import uuid
 from collections.abc import Callable, Mapping
@@ -203,6 +205,15 @@ class Category(Kind):
     as_values: bool = field(default=False, compare=False, repr=False)
     #: A Literal of members, for which pydantic takes the members alone, not their values.
     of_members: bool = field(default=False, compare=False, repr=False)
+    #: What members mean that are stored by their names, in Python's words; nothing of those whose values cannot be told so.
+    means: Mapping[str, str] = field(default_factory=dict[str, str], compare=False, repr=False)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Kind:
+        return cls(tuple(data["values"]), means=dict(data.get("means", {})))
+
+    def to_json(self) -> dict[str, Any]:
+        return {**super().to_json(), **({"means": dict(self.means)} if self.means else {})}
 
     @classmethod
     def of_annotation(cls, annotation: Any, told: Mapping[str, Any]) -> Kind | None:
@@ -285,7 +296,32 @@ class Category(Kind):
 
 def category_of(python: type[enum.Enum], *, as_values: bool = False) -> Category:
     """The category list of an Enum class; `as_values` where the model stores plain values."""
-    return Category(tuple(_by_text(python)), python, as_values)
+    return Category(tuple(_by_text(python)), python, as_values, means=meanings(python))
+
+
+def meanings(python: type[enum.Enum]) -> dict[str, str]:
+    """What the members of an Enum mean whose stored texts are their names: their values, of those that Python writes out."""
+    named = {text: m.value for text, m in _by_text(python).items() if text != m.value}
+    return {text: repr(value) for text, value in named.items() if _is_written_out(value)}
+
+
+def _is_written_out(value: Any) -> bool:
+    if type(value) in (tuple, list):
+        return all(map(_is_written_out, value))
+    return type(value) in (
+        int,
+        float,
+        bool,
+        str,
+        bytes,
+        complex,
+        decimal.Decimal,
+        dt.date,
+        dt.datetime,
+        dt.time,
+        dt.timedelta,
+        type(None),
+    )
 
 
 def _by_text(python: type[enum.Enum]) -> dict[str, enum.Enum]:
