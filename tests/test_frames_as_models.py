@@ -404,3 +404,21 @@ def test_values_that_no_column_holds_are_refused_by_name(kind: Any, frame: Any, 
     else:
         with pytest.raises(ScytheError, match=told):
             prepare_inputs(frame, experiment, overwrite_sort_index=True)
+
+
+@pytest.mark.parametrize("make", [pl.DataFrame, pd.DataFrame, lambda rows: rows], ids=["polars", "pandas", "dicts"])
+def test_a_name_of_one_field_that_is_the_alias_of_another_is_refused(make: Any) -> None:
+    class Crossing(ExperimentInputSpec):
+        a: int = Field(alias="b")
+        b: int = Field(alias="c")
+
+    def crossed(spec: Crossing) -> Out:
+        return Out(y=spec.a)
+
+    crossed.__annotations__ = {"spec": Crossing, "return": Out}
+    experiment = define(crossed, "crossed", ExperimentOptions())
+    with pytest.raises(ScytheError, match="b: is a field, and the alias of 'a', too: give models, or another alias"):
+        prepare_inputs(make([{"b": 1, "c": 2}]), experiment, overwrite_sort_index=True)
+    table = prepare_inputs([Crossing(b=1, c=2)], experiment, overwrite_sort_index=True).table
+    assert table.select(["a", "b"]).to_pylist() == [{"a": 1, "b": 2}]
+    assert prepare_inputs(make([{"a": 1, "c": 2}]), experiment, overwrite_sort_index=True).table.num_rows == 1

@@ -68,6 +68,7 @@ def conform(given: Frame | pa.Table, compiled: CompiledModel, unnamed: Collectio
         DataError: unknown, missing or mistyped columns, or values that break a rule: all of them, with row numbers.
     """
     frame = given if isinstance(given, Frame) else Frame(given)
+    raise_problems(compiled.model.__name__, [*_of_two_fields(frame, compiled)])
     frame = _by_field_name(frame, compiled)
     fields = compiled.model.model_fields
     raise_problems(
@@ -105,6 +106,16 @@ def conform(given: Frame | pa.Table, compiled: CompiledModel, unnamed: Collectio
 
 
 # --- columns ------------------------------------------------------------------------------------------
+
+
+def _of_two_fields(frame: Frame, compiled: CompiledModel) -> Iterator[Problem]:
+    """Columns whose name is that of one field, and another's alias: Pydantic takes them for the other, tables for the one."""
+    for name in frame.names:
+        other = next(
+            (f for f, info in compiled.model.model_fields.items() if f != name and name in aliases(info)), None
+        )
+        if other is not None and name in compiled.model.model_fields:
+            yield Problem(name, f"is a field, and the alias of {other!r}, too: give models, or another alias")
 
 
 def _by_field_name(frame: Frame, compiled: CompiledModel) -> Frame:
