@@ -60,7 +60,8 @@ def load_named(text: str) -> Any:
         raise NotFoundError(f"{text} names a module alone: put a colon and a name behind it, {text}:NAME")
     module = _import(path)
     if not hasattr(module, name):
-        near = difflib.get_close_matches(name, [own for own in vars(module) if not own.startswith("_")], 1)
+        known = [own for own, value in vars(module).items() if not own.startswith("_") and callable(value)]
+        near = difflib.get_close_matches(name, known, 1)
         raise NotFoundError(f"{path} has no {name!r}" + (f": did you mean {near[0]!r}?" if near else ""))
     return getattr(module, name)
 

@@ -71,6 +71,9 @@ class BaseExperiment:
         self.experiment: Experiment = experiment_of(experiment if experiment is not None else runnable)
         self.name = check_name(run_name, "a run", AllocationError) if run_name is not None else self.experiment.name
 
+    def __repr__(self) -> str:
+        return f"<BaseExperiment {self.name}: {self.experiment.input_model.__name__} -> {self.experiment.output_model.__name__}>"
+
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Another of the same experiment, `deep` or not: the function is the same one, never a copy.
 

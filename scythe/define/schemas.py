@@ -113,7 +113,10 @@ def compile_experiment(inputs: type[BaseModel], outputs: type[BaseModel]) -> Exp
         SchemaError: a field that no column can hold.
     """
     if not issubclass(inputs, ExperimentInputSpec):
-        raise RegistrationError(f"{inputs.__name__} must inherit from scythe.base.ExperimentInputSpec")
+        raise RegistrationError(
+            f"{inputs.__name__} must inherit from scythe.base.ExperimentInputSpec: a function takes one input model, as in "
+            "`def f(input_spec: MyInput) -> MyOutput`"
+        )
     if not issubclass(outputs, ExperimentOutputSpec):
         raise RegistrationError(f"{outputs.__name__} must inherit from scythe.base.ExperimentOutputSpec")
     if outputs.model_config.get("extra") == "allow":

@@ -106,6 +106,9 @@ class FinishedRef:
 
     hatchet = None
 
+    def __repr__(self) -> str:
+        return f"<reference to {self._result.experiment_id}, which is over>"
+
     def __init__(self, result: RunResult) -> None:
         self._result = result
 

@@ -47,6 +47,9 @@ class LocalJob:
 
     hatchet = None
 
+    def __repr__(self) -> str:
+        return f"<reference to {self.plan.key.path}: result() waits for it>"
+
     def __init__(self, launch: Launch, workers: int | None) -> None:
         self.plan, self._launch = launch.plan, launch
         self._lease = Lease(self.plan.objects, self.plan.key, LocalEngine.name, taken=self._record)

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol
+from importlib.util import find_spec
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
@@ -59,7 +60,7 @@ class Drawn(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Batches:
     """Batches of a dataset, in an order that each epoch has of its own.
 
@@ -97,7 +98,8 @@ class Batches:
             raise ReadError(f"seed={self.seed}: a number of 64 bits is wanted")
         if self.normalize is not None and not isinstance(self.normalize, Stats):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ReadError(
-                f"normalize= is what stats() gave, got {type(self.normalize).__name__}: make it with scythe.Stats.from_dict"
+                f"normalize= is what stats() of the training part gave, got {type(self.normalize).__name__}: give "
+                'parts["train"].stats(), or what was kept of it, by scythe.Stats.from_dict'
             )
         if (
             self.normalize is not None
@@ -109,6 +111,8 @@ class Batches:
             )
         if self.to not in ("numpy", "torch", "jax"):
             raise ReadError(f"to={self.to!r}: batches are of 'numpy', 'torch' or 'jax'")
+        if self.to != "numpy" and find_spec(self.to) is None:
+            raise ReadError(f"to={self.to!r}: {self.to} is not installed: pip install {self.to}")
         if self.rank >= self.world:
             raise ReadError(f"rank={self.rank} of world={self.world}: ranks begin at 0")
         if self.memory is not None and not (isinstance(self.memory, int | np.integer) and self.memory >= BLOCK_BYTES):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -125,6 +129,13 @@ class Batches:
             raise ReadError(f"{len(self.dataset)} rows are fewer than world={self.world}: no rank would have a step")
         whole, rest = divmod(len(self.dataset), self.size * self.world)
         return whole + (rest >= self.world)
+
+    def __repr__(self) -> str:
+        own = f" of rank {self.rank} of {self.world}" if self.world > 1 else ""
+        return f"<Batches of {self.size:,} of {len(self.dataset):,} rows: {len(self):,} steps an epoch{own}, seed {self.seed}>"
+
+    def __iter__(self) -> NoReturn:
+        raise TypeError("batches are drawn an epoch at a time: for batch in batches.at(epoch)")
 
     def at(self, epoch: int) -> Epoch:
         """The batches of an epoch.

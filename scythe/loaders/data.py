@@ -167,7 +167,10 @@ class Dataset:
         if wanted.dtype == bool and wanted.shape == (len(self),):
             wanted = np.flatnonzero(wanted)
         elif wanted.size and (wanted.dtype.kind not in "iu" or wanted.ndim != 1):
-            raise IndexError(f"rows are named by their positions, or by {len(self):,} truth values, got {index!r}")
+            group = f"; all of the group is ds.sources[{index!r}].take(range(len(ds)))" if index in self.groups else ""
+            raise IndexError(
+                f"rows are named by their positions, or by {len(self):,} truth values, got {index!r}{group}"
+            )
         return self._of((*self.taken, tuple(wanted.tolist())))
 
     # --- others of it ---------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+import polars as pl
 
 from scythe.errors import InputError, ReadError, StateError
 from scythe.loaders.sources import Array, Part, Slices, Source
@@ -26,7 +27,7 @@ class ColumnStats:
     fixed: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Stats:
     """Of each group of a dataset that lies in columns, each column's mean, standard deviation, range and count.
 
@@ -46,6 +47,18 @@ class Stats:
 
     def __getitem__(self, group: str) -> Mapping[str, ColumnStats]:
         return self.groups[group]
+
+    def __repr__(self) -> str:
+        rows = [
+            (f"{g}: {column}", *vars(of).values())
+            for g, columns in self.groups.items()
+            for column, of in columns.items()
+        ]
+        table = pl.DataFrame(rows, schema=["column", *ColumnStats.__dataclass_fields__], orient="row").drop("fixed")
+        with pl.Config(
+            tbl_rows=len(rows), tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True, tbl_formatting="NOTHING"
+        ):
+            return str(table)
 
     def to_dict(self) -> dict[str, dict[str, dict[str, Any]]]:
         """Plain numbers, for JSON.

@@ -68,6 +68,11 @@ class ExperimentRun(BaseModel):
     tags: list[str] = []
     _objects: Objects = PrivateAttr()
 
+    def __repr__(self) -> str:
+        return f"<ExperimentRun {self.experiment_id}: {self.inputs:,} inputs>"
+
+    __str__ = __repr__
+
     @property
     def key(self) -> RunKey:
         """Where the run lies below the root.
@@ -389,12 +394,9 @@ class ExperimentRun(BaseModel):
         return run_html(self._objects, self.key)
 
     def _is_there(self) -> None:
-        """Nothing where the run has a manifest.
-
-        Raises:
-            NotFoundError: it was deleted, or never allocated whole.
-        """
+        """Nothing where the run has a manifest; NotFoundError where it was deleted, or never allocated whole."""
         if not self._objects.exists(self.key.manifest):
-            look = look_at(self._objects, self.key)
-            what = "it was deleted" if look.status == "deleted" else look.problem
-            raise NotFoundError(f"there is no run {self.experiment_id}: {what}")
+            found = look_at(self._objects, self.key)
+            raise NotFoundError(
+                f"there is no run {self.experiment_id}: {'it was deleted' if found.status == 'deleted' else found.problem}"
+            )

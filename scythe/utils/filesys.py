@@ -5,6 +5,7 @@ The types alone live here, light to import; `scythe.remote.fetch` brings their b
 
 from __future__ import annotations
 
+from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,7 +48,25 @@ def _in_a_bucket(url: S3Url) -> S3Url:
     return url
 
 
-FileReference = Annotated[S3Url | HttpUrl | Path | FilePath, FileMarker()]
+class _Reference(FileMarker):
+    """Marks a file, and says what one is given by where its content is."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(_no_content, handler(source))
+
+
+def _no_content(value: Any) -> Any:
+    if isinstance(value, str | PathLike) or hasattr(value, "unicode_string"):
+        return value
+    way = " (np.save(tempdir / 'name.npy', array), say)" if hasattr(value, "__array__") else ""
+    raise PydanticCustomError(
+        "file_reference",
+        "a file is given by its path or URL, not by its content ({kind}): save it{way}, and give the path",  # type: ignore[arg-type]
+        {"kind": type(value).__name__, "way": way},
+    )
+
+
+FileReference = Annotated[S3Url | HttpUrl | Path | FilePath, _Reference()]
 """A file that travels with an experiment: an s3 URL, an http(s) URL or a local path (texts become paths).
 
 The type of a field of a model; not part of a list, a dict or a nested model. In an input, a local file is copied into the run, and

@@ -12,6 +12,9 @@ import polars.selectors as cs
 
 from scythe.errors import InputError
 
+#: What the types of NumPy are that are no numbers.
+_WORDS = {"S": "bytes", "U": "text", "O": "objects", "V": "records", "M": "dates", "m": "durations"}
+
 
 @dataclass(frozen=True)
 class Npy:
@@ -120,8 +123,9 @@ def put(found: np.ndarray, out: np.ndarray) -> tuple[int, str] | None:
     """Copies arrays, one a row, into others; the first row whose numbers the type would change, and why, where there is one."""
     whole = found.dtype.kind in "biu" and out.dtype.kind in "biu"
     if not (whole or np.can_cast(found.dtype, out.dtype, "same_kind")):
-        way = "give load=, which makes numbers of it" if found.dtype.kind in "OSUVmM" else "take another dtype="
-        return 0, f"holds {found.dtype}, which {out.dtype} does not hold: {way}"
+        held = _WORDS.get(found.dtype.kind)
+        way = "let load= make numbers of it" if held else "take another dtype="
+        return 0, f"holds {held or found.dtype}, which {out.dtype} does not hold: {way}"
     with np.errstate(over="ignore"):
         np.copyto(out, found, casting="unsafe" if whole else "same_kind")
     if found.dtype.kind in "iu" and out.dtype.kind in "fc":
