@@ -167,7 +167,11 @@ class Dataset:
         if wanted.dtype == bool and wanted.shape == (len(self),):
             wanted = np.flatnonzero(wanted)
         elif wanted.size and (wanted.dtype.kind not in "iu" or wanted.ndim != 1):
-            group = f"; all of the group is ds.sources[{index!r}].take(range(len(ds)))" if index in self.groups else ""
+            group = (
+                f"; all of the group is ds.sources[{index!r}].take(range(len(ds)))"
+                if isinstance(index, str) and index in self.groups
+                else ""
+            )
             raise IndexError(
                 f"rows are named by their positions, or by {len(self):,} truth values, got {index!r}{group}"
             )
@@ -198,12 +202,8 @@ class Dataset:
             >>> sum(len(part) for part in parts.values())
             3
         """
-        wrong = [
-            f"{name}={share!r}"
-            for name, share in parts.items()
-            if not (isinstance(share, int | float | np.number) and 0 < share <= 1)
-        ]
-        if wrong or not parts or sum(parts.values()) > 1 + 1e-9:
+        fine = all(isinstance(share, int | float | np.number) and 0 < share <= 1 for share in parts.values())  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not (fine and parts) or sum(parts.values()) > 1 + 1e-9:
             raise ReadError(f"the shares of a split are more than 0 each, and add up to 1 at most, got {parts!r}")
         columns = None if by is None else (by,) if isinstance(by, str) else tuple(by)
         for column in columns or ():

@@ -396,7 +396,5 @@ class ExperimentRun(BaseModel):
     def _is_there(self) -> None:
         """Nothing where the run has a manifest; NotFoundError where it was deleted, or never allocated whole."""
         if not self._objects.exists(self.key.manifest):
-            found = look_at(self._objects, self.key)
-            raise NotFoundError(
-                f"there is no run {self.experiment_id}: {'it was deleted' if found.status == 'deleted' else found.problem}"
-            )
+            look = look_at(self._objects, self.key)
+            raise NotFoundError(f"there is no run {self.experiment_id}: {look.problem or 'it was deleted'}")
