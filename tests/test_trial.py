@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 import scythe
 from scythe import ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
 from scythe.allocate import BaseExperiment, Trial
+from scythe.allocate.try_out import _estimated
 from scythe.cli import app
 from scythe.cli.inputs_file import read_inputs
 from scythe.define.schemas import ExperimentSchemas
@@ -86,6 +87,21 @@ def test_inputs_spread_over_all_are_run_and_shown_with_what_came_out(trial: Tria
     assert trial.tables["moments"]["x"].to_list() == [1, 2, 1, 2]
     assert trial.tables["logs"]["stdout"][0] == "length 1.0\na drawing\n"
     assert trial.estimate.inputs == 100
+
+
+@pytest.mark.parametrize(
+    ("seconds", "total", "workers", "wanted"),
+    [
+        ([1.0, 1.0, 1.0], 300, 2, 150.0),
+        ([5.0, 5.0, 0.01, 0.01], 1000, 2, 5.0 + 4.99),  # the first calls compile
+        ([5.0, 5.0], 1000, 2, 2500.0),  # of which nobody knows
+        ([1.0, 1.0, 4.0], 300, 2, 300.0),
+    ],
+)
+def test_what_the_first_calls_take_longer_is_counted_once(
+    seconds: list[float], total: int, workers: int, wanted: float
+) -> None:
+    assert _estimated(seconds, total, workers) == pytest.approx(wanted)
 
 
 def test_files_stay_in_a_folder_of_their_own_and_nothing_lies_below_the_root(trial: Trial, root: Path) -> None:

@@ -162,7 +162,7 @@ def _trial(experiment: Experiment, key: RunKey, result: RunResult, folder: Path,
     tables = {n: t for n, t in read.items() if n not in ("scalars", "errors", "tasks")}
     workers = min(total, cpus())
     tried = inputs.height
-    seconds = float(tasks["seconds"].sum()) / tried * total / workers
+    seconds = _estimated(tasks.sort("sort_index")["seconds"].to_list(), total, workers)
     size = sum(int(table.estimated_size()) for table in read.values()) + sum(files.values())
     return Trial(
         experiment=experiment.name,
@@ -175,6 +175,14 @@ def _trial(experiment: Experiment, key: RunKey, result: RunResult, folder: Path,
         units={c.name: _described(c) for s in (experiment.schemas.input, experiment.schemas.output) for c in s.schema},
         estimate=Estimate(total, seconds, workers, size * total // tried),
     )
+
+
+def _estimated(seconds: list[float], total: int, workers: int) -> float:
+    """How long all inputs take [s]: the first call of each process may load and compile, which the others do not do again."""
+    first, others = seconds[:workers], seconds[workers:]
+    mean = sum(seconds) / len(seconds)
+    each = min(mean, sum(others) / len(others)) if others else mean
+    return each * total / workers + max(0.0, sum(first) / len(first) - each)
 
 
 __all__ = ["try_out"]
