@@ -903,7 +903,9 @@ def test_an_extra_value_that_is_nearly_a_field_is_told(root: Path, capsys: pytes
         return ExperimentOutputSpec()
 
     experiment = BaseExperiment(ExperimentRegistry.Register()(warm))
-    experiment.allocate([Warm(setpont=23), Warm(colour="red")], engine="inline")[1].result()  # pyright: ignore[reportCallIssue]
+    given = [Warm(setpont=23), Warm(colour="red"), Warm(setpoint=20, site="a")]  # pyright: ignore[reportCallIssue]
+    experiment.allocate(given, engine="inline")[1].result()
     said = capsys.readouterr().err
     assert "'setpont' is no field of Warm, and is kept as an extra value: did you mean 'setpoint'?" in said
-    assert "colour" not in said
+    assert "'colour' is no field of Warm, and is kept as an extra value, where 'setpoint' has the default" in said
+    assert "site" not in said

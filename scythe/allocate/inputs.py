@@ -156,13 +156,27 @@ def _table(frame: Frame | None, models: list[BaseModel], experiment: Experiment)
 
 
 def _tell_of_extras(models: list[BaseModel]) -> None:
-    """Says which values beyond the fields are called nearly as one of them: it has its default then."""
+    """Says which values beyond the fields may be meant for one of them, which has its default then."""
     model = type(models[0])
-    given = dict.fromkeys(name for spec in models for name in spec.__pydantic_extra__ or ())
-    for name in given:
+    told: dict[str, set[str]] = {}  # of each the fields that were given wherever it was
+    for spec in models:
+        for name in spec.__pydantic_extra__ or ():
+            given = told.get(name)
+            told[name] = {*spec.model_fields_set} if given is None else given & spec.model_fields_set
+    for name, given in told.items():
+        left = [
+            f
+            for f, info in model.model_fields.items()
+            if f not in given and f not in ID_LEVELS and not info.is_required()
+        ]
         near = difflib.get_close_matches(name, model.model_fields, 1, _NEAR)
+        what = f"{name!r} is no field of {model.__name__}, and is kept as an extra value"
         if near:
-            tell(f"{name!r} is no field of {model.__name__}, and is kept as an extra value: did you mean {near[0]!r}?")
+            tell(f"{what}: did you mean {near[0]!r}?")
+        elif left:
+            tell(
+                f"{what}, where {', '.join(map(repr, left[:3]))}{', …' if len(left) > 3 else ''} {'have' if len(left) > 1 else 'has'} the default"
+            )
 
 
 def _identified(frame: Frame, name: str) -> Frame:
