@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,13 +11,16 @@ from typing import Any
 import polars as pl
 import pytest
 from pydantic import create_model
+from typer.testing import CliRunner
 
 import scythe
 from scythe.allocate import BaseExperiment
+from scythe.cli import app
 from scythe.define.schemas import ExperimentSchemas
 from scythe.errors import NotFoundError, RunDamaged, VersionError
 from scythe.record.attempt_plan import load_attempt_plan
 from scythe.record.attempts import latest_attempt
+from scythe.record.history import attempts_on
 from scythe.record.layout import RunKey
 from scythe.record.lease import Lease
 from scythe.runs.run import ExperimentRun
@@ -215,3 +219,53 @@ def test_a_plan_of_an_attempt_that_lacks_its_inputs_is_damaged(root: Path) -> No
 
     with pytest.raises(RunDamaged, match=r"000001\.json is incomplete"):
         load_attempt_plan(objects, key, 1)
+
+
+ENDS = """
+import os, sys
+import polars as pl
+import scythe
+
+class In(scythe.ExperimentInputSpec):
+    x: int
+
+class Out(scythe.ExperimentOutputSpec):
+    y: int
+
+@scythe.ExperimentRegistry.Register(retries=0)
+def ends(spec: In) -> Out:
+    if spec.x == 1:
+        HOW
+    return Out(y=1)
+
+if __name__ == "__main__":
+    scythe.BaseExperiment(ends).allocate(pl.DataFrame({"x": [0, 1, 2]}), engine="inline", chunk=1)[1].result()
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("os.kill(os.getpid(), 9)", "its process is gone, and could not say why"),
+        ("raise KeyboardInterrupt", "interrupted"),
+        ("sys.exit(3)", r"the function ended the program: sys.exit\(3\)"),
+    ],
+)
+def test_an_attempt_that_stopped_says_why_and_how_to_go_on(root: Path, how: str, told: str) -> None:
+    Path("ends.py").write_text(ENDS.replace("HOW", how))
+    subprocess.run([sys.executable, "ends.py"], check=False, capture_output=True, timeout=120)
+    run = scythe.open_run("ends")
+    (attempt,) = run.attempts
+    assert re.search(told, attempt.stopped or "")
+    shown = CliRunner().invoke(app, ["show", "ends"]).output
+    assert re.search(rf"attempt 1 stopped: {told}", " ".join(shown.split()))
+    assert f'scythe resume "{run.experiment_id}"' in shown
+
+
+def test_an_attempt_that_came_to_its_end_stopped_for_nothing(root: Path) -> None:
+    objects, key = Objects.at(root), RunKey("e", "v1.0.0", "2026-01-01_00-00-00")
+    with pytest.raises(OSError, match="no space"), Lease(objects, key, "local"):
+        raise OSError("no space")
+    with Lease(objects, key, "local"):
+        assert [a.stopped for a in attempts_on(objects, key)] == ["OSError: no space", None]
+    assert [a.stopped for a in attempts_on(objects, key)] == ["OSError: no space", None]

@@ -15,6 +15,7 @@ from scythe.cli.shown import bytes_of, counted, link_of, say, show_table
 from scythe.errors import NotFoundError, ScytheError
 from scythe.names import ID_LEVELS, file_names
 from scythe.sampling.drawn import told
+from scythe.terminal.console import plain
 
 if TYPE_CHECKING:
     import polars as pl
@@ -114,7 +115,7 @@ def show(
         shown = run.key.final(stems[table]).removeprefix(f"{run.experiment_id}/")
         say(f"  {shown:<32} {found.rows:>12,} rows {found.bytes / 1e6:>10,.2f} MB")
     tasks = _read(run, "tasks")
-    _show_attempts(run, tasks)
+    _show_attempts(run, tasks, is_open=look.status == "incomplete")
     if tasks is not None and tasks.height:
         say("\nSlowest inputs")
         show_table(
@@ -319,7 +320,7 @@ def _errors(
             say(errors.filter(errors["sort_index"] == kind.first)["traceback"][0])
 
 
-def _show_attempts(run: ExperimentRun, tasks: pl.DataFrame | None) -> None:
+def _show_attempts(run: ExperimentRun, tasks: pl.DataFrame | None, *, is_open: bool) -> None:
     """A line an attempt: who did how many of the inputs, with which code."""
     import polars as pl
 
@@ -349,6 +350,11 @@ def _show_attempts(run: ExperimentRun, tasks: pl.DataFrame | None) -> None:
     }  # fmt: skip
     say("\nAttempts")
     show_table(pl.DataFrame(rows, schema=schema, orient="row"), "")
+    for a in attempts:
+        if a.stopped is not None:
+            say(f"  attempt {a.number} stopped: {plain(a.stopped)}")
+    if is_open:
+        say(f'  go on with it by: scythe resume "{run.experiment_id}"')
 
 
 def _read(run: ExperimentRun, table: str) -> pl.DataFrame | None:

@@ -171,7 +171,7 @@ class LocalJob:
         except BaseException as error:  # noqa: BLE001 - raised again where the result is asked for
             self._error = error
         finally:
-            self._lease.end()
+            self._lease.end(self._error)
             _RUNNING.discard(self)
             done(self)
             self._over.set()

@@ -49,6 +49,8 @@ class Attempt:
     began: float = 0.0
     #: For how long it had worked on the run at its last heartbeat [s].
     worked: float = 0.0
+    #: Why it stopped before the run was finished; empty where it came to its end, or nobody could say.
+    reason: str = ""
     #: Seconds since the last heartbeat; never stored.
     age: float = 0.0
 

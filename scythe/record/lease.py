@@ -14,7 +14,7 @@ from typing import Self
 
 from obstore.exceptions import BaseError
 
-from scythe.errors import RunCancelled, RunError, Superseded
+from scythe.errors import RunCancelled, RunError, ScytheError, Superseded
 from scythe.record.attempts import Attempt, check_free, check_newest, this_system
 from scythe.record.format import parse_as
 from scythe.record.layout import RunKey
@@ -22,6 +22,7 @@ from scythe_catalog.storage.objects import Objects
 
 _LOOK_SECONDS = 1.0
 _BEAT_SECONDS = 5.0
+_LONGEST_REASON = 300
 
 
 class Lease:
@@ -97,10 +98,10 @@ class Lease:
     def _record_key(self, number: int) -> str:
         return f"{self._key.attempts}/{number:06d}.json"
 
-    def _record(self, number: int, ended: bool = False) -> bytes:
+    def _record(self, number: int, ended: bool = False, reason: str = "") -> bytes:
         now = time.time()
         worked = now - self._attempt.began if self._is_shared else time.monotonic() - self._started
-        return replace(self._attempt, number=number, beat=now, ended=ended, worked=worked).to_json()
+        return replace(self._attempt, number=number, beat=now, ended=ended, worked=worked, reason=reason).to_json()
 
     def _beat(self) -> None:
         beaten = time.monotonic()
@@ -142,16 +143,28 @@ class Lease:
         if self.cancelled.is_set():
             raise RunCancelled(f"the run {self._key.path} was cancelled; what was finished is kept")
 
-    def end(self) -> None:
-        """Gives the run back."""
+    def end(self, error: BaseException | None = None) -> None:
+        """Gives the run back; where an error is why, its record says so."""
         self._over.set()
         self._thread.join()
         with contextlib.suppress(OSError, BaseError):  # a record without a heart is as good as an ended one
             if self.number and self.is_last:
-                self._objects.write(self._record_key(self.number), self._record(self.number, ended=True))
+                self._objects.write(self._record_key(self.number), self._record(self.number, True, _reason(error)))
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.end()
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self.end(error)
+
+
+def _reason(error: BaseException | None) -> str:
+    """Why an attempt stopped, in a line."""
+    if error is None:
+        return ""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    first, *others = str(error).strip().splitlines() or [""]
+    told = f"{first} {others[-1].strip()}" if others and first.endswith(":") else first
+    told = told if isinstance(error, ScytheError) else f"{type(error).__name__}: {told}".rstrip(": ")
+    return told.encode(errors="replace").decode()[:_LONGEST_REASON]
