@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
+import numpy as np
 import obstore
+import polars as pl
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 import scythe
 from scythe import FileReference, OptionalFileReference
@@ -282,3 +285,26 @@ def test_a_file_that_goes_or_changes_while_it_is_stored_is_an_input_error_that_n
         with pytest.raises(InputError, match=said):
             BaseExperiment(act).allocate([site(file) for file in files], engine="inline")
     assert scythe.list_experiments().is_empty()
+
+
+def test_a_file_of_a_model_may_be_given_by_its_uri(tmp_path: Path) -> None:
+    class Site(ExperimentInputSpec):
+        weather: FileReference
+
+    for name in ("plain.epw", "with space.epw", "a%20b.epw"):
+        path = tmp_path / name
+        path.write_text("hot")
+        assert Site(weather=path.as_uri()).weather == path
+        assert Site(weather=f"file://{path}").weather == path
+
+
+@pytest.mark.parametrize("content", [np.zeros(3), 3, b"hot", ["a"], pl.DataFrame({"a": [1]})], ids=str)
+def test_what_is_no_path_is_told_how_a_file_is_given(content: Any) -> None:
+    class Out(ExperimentOutputSpec):
+        hourly: FileReference
+
+    with pytest.raises(
+        ValidationError, match=r"a file is given by its path or URL, not by its content .*: save it"
+    ) as raised:
+        Out(hourly=content)
+    assert raised.value.error_count() == 1

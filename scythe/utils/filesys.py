@@ -8,6 +8,7 @@ from __future__ import annotations
 from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import unquote
 
 from pydantic import AnyUrl, FilePath, GetCoreSchemaHandler, HttpUrl
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
@@ -56,6 +57,9 @@ class _Reference(FileMarker):
 
 
 def _no_content(value: Any) -> Any:
+    if isinstance(value, str) and value.startswith("file:///"):  # as in frames and dicts
+        path = value.removeprefix("file://")
+        return path if "%" not in path or Path(path).exists() else unquote(path)
     if isinstance(value, str | PathLike) or hasattr(value, "unicode_string"):
         return value
     way = " (np.save(tempdir / 'name.npy', array), say)" if hasattr(value, "__array__") else ""
