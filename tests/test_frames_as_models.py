@@ -422,3 +422,32 @@ def test_a_name_of_one_field_that_is_the_alias_of_another_is_refused(make: Any) 
     table = prepare_inputs([Crossing(b=1, c=2)], experiment, overwrite_sort_index=True).table
     assert table.select(["a", "b"]).to_pylist() == [{"a": 1, "b": 2}]
     assert prepare_inputs(make([{"a": 1, "c": 2}]), experiment, overwrite_sort_index=True).table.num_rows == 1
+
+
+@pytest.mark.parametrize(
+    "make",
+    [pl.DataFrame, pd.DataFrame, pa.Table.from_pylist, lambda rows: rows],
+    ids=["polars", "pandas", "arrow", "dicts"],
+)
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (tuple[int, ...], (1, 2)),
+        (tuple[float, ...], (1.5,)),
+        (list[tuple[int, ...]], [(1,), (2, 3)]),
+        (tuple[int, ...] | None, (1,)),
+    ],
+)
+def test_tuples_of_a_strict_model_are_taken(make: Any, kind: Any, value: Any) -> None:
+    class Strict(ExperimentInputSpec):
+        model_config = ConfigDict(strict=True)
+
+    model = create_model("In", __base__=Strict, t=(kind, ...))
+
+    def tupled(spec: Any) -> Out:
+        return Out()
+
+    tupled.__annotations__ = {"spec": model, "return": Out}
+    experiment = define(tupled, "tupled", ExperimentOptions())
+    wanted = prepare_inputs([model(t=value)], experiment, overwrite_sort_index=True).table["t"]
+    assert prepare_inputs(make([{"t": value}]), experiment, overwrite_sort_index=True).table["t"] == wanted

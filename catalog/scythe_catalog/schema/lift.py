@@ -158,7 +158,10 @@ def _lift(kind: k.Kind, dtype: pa.DataType, strict: bool) -> Callable[[Any], Any
         return _lift(kind, dtype.value_type, strict)
     match kind:
         case k.List(item) if k.is_list(dtype):
-            return _each(_lift(item, dtype.value_type, strict))
+            each = _each(_lift(item, dtype.value_type, strict))
+            if strict and kind.python is tuple:
+                return tuple if each is None else (lambda v: tuple(each(v)))
+            return each
         case k.Map(key, value):
             named = _or_same(key.lift(strict=strict))
             if _t.is_struct(dtype):
@@ -273,7 +276,8 @@ def _lifted_object(kind: k.Kind, value: Any, strict: bool) -> Any:
     if isinstance(value, np.ndarray):
         value = value.tolist()  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
     if isinstance(kind, k.List) and isinstance(value, list | tuple):
-        return [None if v is None else _lifted_object(kind.item, v, strict) for v in value]
+        items = [None if v is None else _lifted_object(kind.item, v, strict) for v in value]
+        return tuple(items) if strict and kind.python is tuple else items
     if isinstance(kind, k.Map) and isinstance(value, Mapping):
         named = _or_same(kind.key.lift(strict=strict))
         return {named(n): None if v is None else _lifted_object(kind.value, v, strict) for n, v in value.items()}
