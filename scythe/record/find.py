@@ -7,6 +7,7 @@ reservation has a number. Runs of before there were numbers come first, in the o
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -158,7 +159,7 @@ def _among(experiment: str, versions: Sequence[SemVer], version: Any) -> str:
         wanted = str(SemVer.parse(version))
     except VersionError as error:
         table = (
-            f"; a table is named by table={version!r}" if isinstance(version, str) and version.isidentifier() else ""
+            f"; a table is named by table={version!r}" if isinstance(version, str) and re.fullmatch(r"(?!v\d)[^\W\d]\w*", version) else ""
         )
         raise VersionError(
             f"{error}. {experiment!r} has {listed(versions)}: the latest is read without a version, and all of them by "
