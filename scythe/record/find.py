@@ -159,7 +159,9 @@ def _among(experiment: str, versions: Sequence[SemVer], version: Any) -> str:
         wanted = str(SemVer.parse(version))
     except VersionError as error:
         table = (
-            f"; a table is named by table={version!r}" if isinstance(version, str) and re.fullmatch(r"(?!v\d)[^\W\d]\w*", version) else ""
+            f"; a table is named by table={version!r}"
+            if isinstance(version, str) and re.fullmatch(r"(?!v\d)[^\W\d]\w*", version)
+            else ""
         )
         raise VersionError(
             f"{error}. {experiment!r} has {listed(versions)}: the latest is read without a version, and all of them by "
