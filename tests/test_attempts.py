@@ -262,6 +262,32 @@ def test_an_attempt_that_stopped_says_why_and_how_to_go_on(root: Path, how: str,
     assert f'scythe resume "{run.experiment_id}"' in shown
 
 
+class Odd(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ValueError("s3://key:hunter2secret@host/a"), r"ValueError: s3://\S*@host/a"),
+        (Odd(), "^Odd$"),
+        (ValueError(), "^ValueError$"),
+        (RuntimeError("a worker died:\n  File x\nKeyError: 'a'"), "^RuntimeError: a worker died: KeyError: 'a'$"),
+        (ValueError("x" * 5000), "^ValueError: x{100,290}$"),
+        (ValueError("\ud800"), r"^ValueError: \?$"),
+    ],
+    ids=range(6),
+)
+def test_a_reason_is_one_line_without_secrets(root: Path, error: Exception, told: str) -> None:
+    objects, key = Objects.at(root), RunKey("e", "v1.0.0", "2026-01-01_00-00-00")
+    with pytest.raises(type(error)), Lease(objects, key, "local"):
+        raise error
+    (attempt,) = attempts_on(objects, key)
+    assert re.search(told, attempt.stopped or "")
+    assert "hunter2secret" not in (attempt.stopped or "")
+
+
 def test_an_attempt_that_came_to_its_end_stopped_for_nothing(root: Path) -> None:
     objects, key = Objects.at(root), RunKey("e", "v1.0.0", "2026-01-01_00-00-00")
     with pytest.raises(OSError, match="no space"), Lease(objects, key, "local"):

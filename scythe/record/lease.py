@@ -18,6 +18,7 @@ from scythe.errors import RunCancelled, RunError, ScytheError, Superseded
 from scythe.record.attempts import Attempt, check_free, check_newest, this_system
 from scythe.record.format import parse_as
 from scythe.record.layout import RunKey
+from scythe_catalog.redaction import redacted
 from scythe_catalog.storage.objects import Objects
 
 _LOOK_SECONDS = 1.0
@@ -164,7 +165,10 @@ def _reason(error: BaseException | None) -> str:
         return ""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
-    first, *others = str(error).strip().splitlines() or [""]
+    try:
+        first, *others = str(error).strip().splitlines() or [""]
+    except Exception:  # noqa: BLE001 - a user's own class may do anything
+        first, others = "", list[str]()
     told = f"{first} {others[-1].strip()}" if others and first.endswith(":") else first
     told = told if isinstance(error, ScytheError) else f"{type(error).__name__}: {told}".rstrip(": ")
-    return told.encode(errors="replace").decode()[:_LONGEST_REASON]
+    return redacted(told.encode(errors="replace").decode())[:_LONGEST_REASON]
