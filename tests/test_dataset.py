@@ -713,6 +713,14 @@ def test_hashes_do_not_depend_on_how_numbers_are_stored_nor_on_nulls_and_the_ord
     assert (as_int == hash_rows({"a": pl.Series([float(v) for v in whole], dtype=pl.Float64)}, len(whole))).all()
 
 
+def test_bytes_that_are_no_text_have_hashes_too() -> None:
+    values = pl.Series("a", [b"a", b"\xff", b"\xfe", b"", None], pl.Binary)
+    hashes = hash_rows({"a": values}, 5)
+    assert len(set(hashes.tolist())) == 5
+    assert hashes[0] == hash_rows({"a": pl.Series("a", ["a"])}, 1)[0]
+    assert (hash_rows({"a": values[1:3]}, 2) == hashes[1:3]).all()
+
+
 class Layer(BaseModel):
     material: str
     thickness: float

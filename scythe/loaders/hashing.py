@@ -67,9 +67,10 @@ def _bits(values: pl.Series) -> np.ndarray:
         return _bits_of_lists(values.cast(pl.List(dtype.inner)))
     if isinstance(dtype, pl.Map):
         return _bits_of_lists(values.map.entries(), in_order=False)
-    texts = values.cast(pl.String).fill_null("")
+    is_bytes = dtype == pl.Binary
+    texts = (values.bin.encode("hex") if is_bytes else values.cast(pl.String)).fill_null("")
     unique = texts.unique(maintain_order=True)
-    hashes = np.array([hash_of(text) for text in unique], np.uint64)
+    hashes = np.array([hash_of(_text_of(text) if is_bytes else text) for text in unique], np.uint64)
     place = {text: i for i, text in enumerate(unique)}
     at = texts.replace_strict(place, return_dtype=pl.UInt32).to_numpy()
     return hashes[at] if len(hashes) else np.zeros(len(values), np.uint64)
@@ -84,6 +85,14 @@ def _bits_of_lists(values: pl.Series, *, in_order: bool = True) -> np.ndarray:
     hashes = splitmix64(hash_rows({"": items}, len(items)) ^ splitmix64(place))
     sums = np.concatenate([np.zeros(1, np.uint64), hashes]).cumsum(dtype=np.uint64)
     return (sums[ends] - sums[begins]) ^ splitmix64((ends - begins).astype(np.uint64))
+
+
+def _text_of(digits: str) -> str:
+    """The text that bytes are, or their digits where they are none."""
+    try:
+        return bytes.fromhex(digits).decode()
+    except UnicodeDecodeError:
+        return f"\0{digits}"
 
 
 def _float_bits(values: np.ndarray) -> np.ndarray:
