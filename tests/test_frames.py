@@ -282,6 +282,8 @@ def test_a_map_of_a_dataframe_in_which_a_key_stands_twice_is_refused() -> None:
     with pytest.raises(OutputError, match="a map of it has the key 'a' twice"):
         prepare({"t": pa.table({"v": pa.array([[[("a", 1), ("a", 2)]]], pa.list_(maps.type))})})
     prepare({"t": pa.table({"v": maps[:2]})})
+    nothing = pa.MapArray.from_arrays(maps.offsets, maps.keys, maps.items, mask=pa.array([False, False, True]))
+    prepare({"t": pa.table({"v": nothing})})
 
 
 @pytest.mark.parametrize("first", ["scythe, polars", "polars, scythe", "scythe_catalog.schema, polars, pydantic"])

@@ -386,10 +386,11 @@ def test_none_where_a_value_must_be_is_one_problem_in_dicts_too(kind: Any) -> No
         (dt.timedelta, pa.table({"v": pa.array([2**60], pa.duration("s"))}), "v: must be duration: got '1152921504606846976'"),
         (dt.datetime, pa.table({"v": pa.array([2**55], pa.timestamp("s"))}), "v: must be timestamp: got"),
         (AwareDatetime, pl.DataFrame({"v": [dt.datetime(1, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=5)))]}), "v: must be timestamp with"),
+        (dict[str, int], pl.DataFrame({"v": [{"count128": 1}]}), None),
         (str, pa.table({"v": pa.RunEndEncodedArray.from_arrays([2], ["a"])}), None),
         (dt.time, pd.DataFrame({"v": [dt.time(12), dt.time(12, tzinfo=dt.UTC)]}), "v: must be time: .* has a time zone"),
     ],
-    ids=range(9),
+    ids=range(10),
 )  # fmt: skip
 def test_values_that_no_column_holds_are_refused_by_name(kind: Any, frame: Any, told: str | None) -> None:
     model = create_model("In", __base__=ExperimentInputSpec, v=(kind | None, None) if kind is int else (kind, ...))
@@ -436,6 +437,8 @@ def test_a_name_of_one_field_that_is_the_alias_of_another_is_refused(make: Any) 
         (tuple[float, ...], (1.5,)),
         (list[tuple[int, ...]], [(1,), (2, 3)]),
         (tuple[int, ...] | None, (1,)),
+        (tuple[int, int], (1, 2)),
+        (list[tuple[float, float]], [(1.5, 2.5)]),
     ],
 )
 def test_tuples_of_a_strict_model_are_taken(make: Any, kind: Any, value: Any) -> None:

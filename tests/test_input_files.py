@@ -298,6 +298,16 @@ def test_a_file_of_a_model_may_be_given_by_its_uri(tmp_path: Path) -> None:
         assert Site(weather=f"file://{path}").weather == path
 
 
+@pytest.mark.parametrize("uri", ["s3://bucket/a.epw", "https://host/a.epw", "weather.epw", "a/b.epw"])
+def test_a_file_comes_back_out_of_json_as_what_it_was(uri: str) -> None:
+    class Site(ExperimentInputSpec):
+        weather: FileReference
+
+    given = Site(weather=uri)  # pyright: ignore[reportArgumentType]
+    back = Site.model_validate_json(given.model_dump_json())
+    assert (back.weather, type(back.weather)) == (given.weather, type(given.weather))
+
+
 @pytest.mark.parametrize("content", [np.zeros(3), 3, b"hot", ["a"], pl.DataFrame({"a": [1]})], ids=str)
 def test_what_is_no_path_is_told_how_a_file_is_given(content: Any) -> None:
     class Out(ExperimentOutputSpec):

@@ -9,6 +9,7 @@ import math
 import re
 import sys
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -444,6 +445,14 @@ def test_the_report_of_a_plan_has_its_indices(root: Path) -> None:
     failed = run_of(brittle, scythe.sample(Angles, 64, "saltelli"), "local")
     page = scythe.report(failed, to="failed.html").read_text(encoding="utf-8")
     assert "No sensitivity analysis: " in page
+
+
+@pytest.mark.parametrize(("step", "top"), [(1 / 3, 1.0), (1e-302, 1e-300), (1e21, 1e22), (math.pi / 4, 3.0)])
+def test_multiples_of_a_number_of_many_digits_are_drawn(step: float, top: float) -> None:
+    model = create_model("Long", __base__=ExperimentInputSpec, x=(float, Field(ge=0, le=top, multiple_of=step)))
+    found = scythe.sample(model, 256, method="grid")["x"].unique().sort().to_list()
+    assert len(found) == int(top / step + 1e-9) + 1
+    assert found == [float(Fraction(str(step)) * k) for k in range(len(found))]
 
 
 @given(

@@ -140,6 +140,7 @@ def test_auto_takes_the_step_that_the_difference_needs(root: Path, change: dict[
         ({"LOW": 0.5, "HIGH": 1.0}, {"LOW": 0.5, "HIGH": 1.0, "TOP": 2.0}, "v1.1.0"),
         ({"LOW": 0.5, "HIGH": 1.0}, {"LOW": 0.6, "HIGH": 1.0}, "v2.0.0"),
         ({"LOW": 1, "HIGH": 2}, {"LOW": 2, "HIGH": 1}, "v2.0.0"),
+        ({"LOW": "LOW", "HIGH": 2}, {"LOW": "low", "HIGH": 2}, "v2.0.0"),
         ({"LOW": (1, "a"), "HIGH": None}, {"LOW": (1, "b"), "HIGH": None}, "v2.0.0"),
     ],
 )

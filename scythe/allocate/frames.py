@@ -128,6 +128,15 @@ def _of_polars(frame: Any, polars: Any) -> Frame:
     return Frame(_within_64_bits(frame.drop(list(objects)), polars).to_arrow(), objects)
 
 
+def _holds_128_bits(dtype: Any, polars: Any) -> bool:
+    """Whether a type has such whole numbers within it."""
+    if dtype in (polars.Int128, polars.UInt128):
+        return True
+    parts = (getattr(dtype, name, None) for name in ("inner", "key", "value"))
+    within = [field.dtype for field in getattr(dtype, "fields", ())] + [part for part in parts if part is not None]
+    return any(_holds_128_bits(part, polars) for part in within)
+
+
 def _within_64_bits(frame: Any, polars: Any) -> Any:
     """The same whole numbers in types that Arrow has.
 
@@ -142,7 +151,7 @@ def _within_64_bits(frame: Any, polars: Any) -> Any:
                 beyond = column.filter(fits.is_null() & column.is_not_null())
                 raise InputError(f"{name}: the column holds whole numbers beyond 64 bits, such as {beyond[0]}")
             frame = frame.with_columns(fits)
-        elif "nt128" in str(dtype):
+        elif _holds_128_bits(dtype, polars):
             raise InputError(f"{name}: the column holds {dtype}, which no table can hold: cast it to Int64")
     return frame
 

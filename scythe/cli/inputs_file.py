@@ -73,10 +73,12 @@ def _rows_of_json(path: Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: it holds something else, a key twice, or half of a character.
     """
-    text = path.read_text("utf-8")
-    lines = text.splitlines() if path.suffix.lower() == ".ndjson" else [text]
+    text = path.read_text("utf-8-sig")
+    lines = text.split("\n") if path.suffix.lower() == ".ndjson" else [text]
     found = [json.loads(line, parse_float=Decimal, object_pairs_hook=_once) for line in lines if line.strip()]
-    rows = found if path.suffix.lower() == ".ndjson" else found[0] if found else []
+    if path.suffix.lower() == ".json" and found and not isinstance(found[0], dict):
+        (found,) = found
+    rows = found
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):  # pyright: ignore[reportUnknownVariableType]
         raise ValueError("it is no list of objects, one an input")
     if "\\ud" in text.lower():
@@ -97,7 +99,9 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _is_text(column: Column) -> bool:
     from scythe_catalog.schema import kinds as k
 
-    return isinstance(column.kind, k.Str | k.Uri | k.Uuid | k.Category)
+    if isinstance(column.kind, k.Category):  # members are given by their values, too
+        return all(isinstance(member.value, str) for member in column.kind.python or ())
+    return isinstance(column.kind, k.Str | k.Uri | k.Uuid)
 
 
 def _parsed(column: Column) -> bool:

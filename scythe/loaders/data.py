@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -202,7 +203,7 @@ class Dataset:
             >>> sum(len(part) for part in parts.values())
             3
         """
-        fine = all(isinstance(share, int | float | np.number) and 0 < share <= 1 for share in parts.values())  # pyright: ignore[reportUnnecessaryIsInstance]
+        fine = all(isinstance(share, Real) and 0 < share <= 1 for share in parts.values())  # pyright: ignore[reportUnnecessaryIsInstance]
         if not (fine and parts) or sum(parts.values()) > 1 + 1e-9:
             raise ReadError(f"the shares of a split are more than 0 each, and add up to 1 at most, got {parts!r}")
         columns = None if by is None else (by,) if isinstance(by, str) else tuple(by)

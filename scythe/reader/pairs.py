@@ -38,7 +38,11 @@ def pairs(
                 )
         table = stored.rename_columns([names.get(name, name) for name in stored.column_names])
         inputs = arrow_to_models(_needed(table, schemas.input, result), schemas.input)
-        outputs = arrow_to_models(_needed(table, schemas.output, result, made=True), schemas.output)
+        made = _needed(table, schemas.output, result, made=True)
+        # A table without columns has no rows, either: of a function that gives files and dataframes alone.
+        outputs = (
+            arrow_to_models(made, schemas.output) if made.num_columns else [schemas.output.model() for _ in inputs]
+        )
         for output in outputs:
             output.__dict__["dataframes"] = {}
         yield from zip(inputs, outputs, strict=True)

@@ -171,4 +171,5 @@ def _reason(error: BaseException | None) -> str:
         first, others = "", list[str]()
     told = f"{first} {others[-1].strip()}" if others and first.endswith(":") else first
     told = told if isinstance(error, ScytheError) else f"{type(error).__name__}: {told}".rstrip(": ")
-    return redacted(told.encode(errors="replace").decode())[:_LONGEST_REASON]
+    told = "".join(c if c.isprintable() else " " for c in told.encode(errors="replace").decode())
+    return redacted(told)[:_LONGEST_REASON]

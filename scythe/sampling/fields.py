@@ -25,6 +25,8 @@ _ENDS = ("ge", "gt", "le", "lt")
 _CLOSE = 1e-9
 #: So many multiples can be drawn from.
 _MOST_MULTIPLES = 10**7
+#: And of a number of many digits, which are made one by one.
+_MOST_LONG_MULTIPLES = 10**5
 #: The largest power of ten that a float holds.
 _MOST_DENOMINATOR = 10**22
 _MOST_COUNT = 2**62
@@ -203,11 +205,14 @@ def _multiples_between(model: type[BaseModel], column: Column, low: float, high:
     if first > last:
         raise InputError(f"{model.__name__}.{column.name}: there is no multiple of {multiple} within its bounds")
     most = max(abs(first), abs(last)) * step.numerator
-    if last - first >= _MOST_MULTIPLES or most > MOST_WHOLE or step.denominator > _MOST_DENOMINATOR:
+    is_exact = most <= MOST_WHOLE and step.denominator <= _MOST_DENOMINATOR
+    if last - first >= (_MOST_MULTIPLES if is_exact else _MOST_LONG_MULTIPLES):
         raise InputError(
             f"{model.__name__}.{column.name}: {last - first + 1:,} multiples of {multiple} lie between {low} and {high}, too many to draw from: "
             f"narrow it, {column.name}=(low, high), or give a list of choices"
         )
+    if not is_exact:
+        return pa.array([float(step * times) for times in range(first, last + 1)])
     # A quotient of two numbers that floats hold is rounded once.
     return pa.array(np.arange(first, last + 1) * step.numerator / step.denominator)
 

@@ -5,6 +5,7 @@ The types alone live here, light to import; `scythe.remote.fetch` brings their b
 
 from __future__ import annotations
 
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any
@@ -60,6 +61,9 @@ def _no_content(value: Any) -> Any:
     if isinstance(value, str) and value.startswith("file:///"):  # as in frames and dicts
         path = value.removeprefix("file://")
         return path if "%" not in path or Path(path).exists() else unquote(path)
+    if isinstance(value, str):
+        with suppress(ValueError):  # out of JSON it would be taken for a path
+            return next((kind(value) for start, kind in _URLS.items() if value.startswith(start)), value)
     if isinstance(value, str | PathLike) or hasattr(value, "unicode_string"):
         return value
     way = " (np.save(tempdir / 'name.npy', array), say)" if hasattr(value, "__array__") else ""
@@ -69,6 +73,8 @@ def _no_content(value: Any) -> Any:
         {"kind": type(value).__name__, "way": way},
     )
 
+
+_URLS: dict[str, type[AnyUrl]] = {"s3://": S3Url, "scythe+": S3Url, "http://": HttpUrl, "https://": HttpUrl}
 
 FileReference = Annotated[S3Url | HttpUrl | Path | FilePath, _Reference()]
 """A file that travels with an experiment: an s3 URL, an http(s) URL or a local path (texts become paths).

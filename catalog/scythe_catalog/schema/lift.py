@@ -180,6 +180,9 @@ def _lift(kind: k.Kind, dtype: pa.DataType, strict: bool) -> Callable[[Any], Any
             return (lambda v: lift(v)["root"]) if root_of(kind) is not None and "root" in lifts else lift
         case k.Struct() if (root := root_of(kind)) is not None:
             return _lift(root, dtype, strict)
+        case k.Struct(members, python=None) if strict and k.is_list(dtype):  # a tuple, item by item
+            items = [_or_same(_lift(member.kind, dtype.value_type, strict)) for member in members]
+            return lambda v: tuple(v) if len(v) != len(items) else tuple(f(x) for f, x in zip(items, v, strict=True))
         case k.Float() if _t.is_integer(dtype):
             return _float_of
         case _:
@@ -278,6 +281,11 @@ def _lifted_object(kind: k.Kind, value: Any, strict: bool) -> Any:
     if isinstance(kind, k.List) and isinstance(value, list | tuple):
         items = [None if v is None else _lifted_object(kind.item, v, strict) for v in value]
         return tuple(items) if strict and kind.python is tuple else items
+    if isinstance(kind, k.Struct) and kind.python is None and strict and isinstance(value, list | tuple):
+        if len(value) != len(kind.members):  # pyright: ignore[reportUnknownArgumentType]
+            return tuple(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        pairs = zip(kind.members, value, strict=True)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        return tuple(None if v is None else _lifted_object(member.kind, v, strict) for member, v in pairs)  # pyright: ignore[reportUnknownVariableType]
     if isinstance(kind, k.Map) and isinstance(value, Mapping):
         named = _or_same(kind.key.lift(strict=strict))
         return {named(n): None if v is None else _lifted_object(kind.value, v, strict) for n, v in value.items()}

@@ -83,7 +83,8 @@ def _mapped(array: pa.Array, convert: Callable[[pa.Array], pa.Array], storage: p
     start, size = (int(offsets[0]), int(offsets[-1] - offsets[0])) if len(array) else (0, 0)
     keys, items = _stored(array.keys.slice(start, size)).cast(pa.string()), convert(array.items.slice(start, size))
     rows = pa.array(np.repeat(np.arange(len(array)), np.diff(offsets)))
-    entries = pa.table({"row": rows, "key": keys}).group_by(["row", "key"]).aggregate([([], "count_all")])
+    there = pa.array(np.repeat(array.is_valid().to_numpy(zero_copy_only=False), np.diff(offsets)))
+    entries = pa.table({"row": rows, "key": keys}).filter(there).group_by(["row", "key"]).aggregate([([], "count_all")])
     twice = entries.filter(pc.greater(entries["count_all"], 1))
     if len(twice):
         raise SchemaError(f"a map of it has the key {twice['key'][0].as_py()!r} twice")

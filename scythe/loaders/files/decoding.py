@@ -84,12 +84,12 @@ def _csv(name: str, stream: io.BytesIO) -> np.ndarray:
 
 def _array(name: str, frame: pl.DataFrame) -> np.ndarray:
     """All columns in one type."""
-    if any(dtype.is_float() for dtype in frame.dtypes):
-        for column in frame.select(cs.integer()):
-            if (rounded := column.filter(_rounded(column.to_numpy(), column.cast(pl.Float64).to_numpy()))).len():
-                raise InputError(
-                    f"the column {column.name!r} of {name} holds {rounded[0]}, which no float is, and others hold floats: give load="
-                )
+    beside = any(dtype.is_float() for dtype in frame.dtypes)
+    for column in (values.drop_nulls() for values in frame.select(cs.integer()) if beside or values.null_count()):
+        if (rounded := column.filter(_rounded(column.to_numpy(), column.cast(pl.Float64).to_numpy()))).len():
+            raise InputError(
+                f"the column {column.name!r} of {name} holds {rounded[0]}, which no float is, among floats or gaps: give load="
+            )
     return frame.to_numpy()
 
 

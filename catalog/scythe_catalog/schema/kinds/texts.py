@@ -301,8 +301,9 @@ def category_of(python: type[enum.Enum], *, as_values: bool = False) -> Category
 
 def meanings(python: type[enum.Enum]) -> dict[str, str]:
     """What the members of an Enum mean whose stored texts are their names: their values, of those that Python writes out."""
-    named = {text: m.value for text, m in _by_text(python).items() if text != m.value}
-    return {text: repr(value) for text, value in named.items() if _is_written_out(value)}
+    if all(isinstance(member.value, str) for member in python):
+        return {}
+    return {text: repr(m.value) for text, m in _by_text(python).items() if _is_written_out(m.value)}
 
 
 def _is_written_out(value: Any) -> bool:
