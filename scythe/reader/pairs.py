@@ -41,7 +41,7 @@ def pairs(
         made = _needed(table, schemas.output, result, made=True)
         # A table without columns has no rows, either: of a function that gives files and dataframes alone.
         outputs = (
-            arrow_to_models(made, schemas.output) if made.num_columns else [schemas.output.model() for _ in inputs]
+            arrow_to_models(made, schemas.output) if made.num_columns else [experiment.output_model() for _ in inputs]
         )
         for output in outputs:
             output.__dict__["dataframes"] = {}
