@@ -40,7 +40,7 @@ def pairs(
         inputs = arrow_to_models(_needed(table, schemas.input, result), schemas.input)
         made = _needed(table, schemas.output, result, made=True)
         # A table without columns has no rows, either: of a function that gives files and dataframes alone.
-        outputs = (
+        outputs: list[Any] = (
             arrow_to_models(made, schemas.output) if made.num_columns else [experiment.output_model() for _ in inputs]
         )
         for output in outputs:
