@@ -48,7 +48,7 @@ def read_inputs(path: Path, compiled: CompiledModel) -> pl.DataFrame:
             return pl.read_parquet(path)
         if suffix == ".csv":
             frame = pl.read_csv(path, infer_schema_length=None, schema_overrides=dict.fromkeys(exact, pl.String))
-            values = {name: frame[name].to_list() for name in exact if name in frame.columns}
+            values = {name: frame[name] for name in exact if name in frame.columns}
         else:
             rows = _rows_of_json(path)
             read = pl.read_json if suffix == ".json" else pl.read_ndjson
@@ -56,7 +56,10 @@ def read_inputs(path: Path, compiled: CompiledModel) -> pl.DataFrame:
             values = {name: [row.get(name) for row in rows] for name in exact if name in frame.columns}
     except (pl.exceptions.PolarsError, OSError, ValueError) as error:
         raise typer.BadParameter(f"{path} cannot be read: {str(error).splitlines()[0]}", param_hint="specs") from error
-    return frame.with_columns(_as_told(name, found, exact[name]) for name, found in values.items())
+    return frame.with_columns(
+        _of_texts(found, exact[name]) if isinstance(found, pl.Series) else _as_told(name, found, exact[name])
+        for name, found in values.items()
+    )
 
 
 def _names(compiled: CompiledModel, column: Column) -> list[str]:
@@ -113,6 +116,21 @@ def _parsed(column: Column) -> bool:
     t, storage = pa.types, column.kind.storage
     of_time = t.is_date(storage) or t.is_timestamp(storage) or t.is_time(storage)
     return of_time or t.is_decimal(storage) or isinstance(column.kind, k.Int)
+
+
+def _of_texts(texts: pl.Series, column: Column) -> pl.Series:
+    """A column of a CSV file as what the model says that it means."""
+    import polars as pl
+
+    from scythe_catalog.schema import kinds as k
+
+    if _is_text(column):
+        return texts
+    if isinstance(column.kind, k.Int):
+        whole = texts.cast(pl.Int64, strict=False)
+        if whole.null_count() == texts.null_count():
+            return whole
+    return _as_told(texts.name, texts.to_list(), column)
 
 
 def _as_told(name: str, values: list[Any], column: Column) -> pl.Series:

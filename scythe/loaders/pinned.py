@@ -5,7 +5,8 @@ Reads tables of these gathers by the names of their columns. Knows nothing of ba
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scythe.define.renames import Renames
-from scythe.errors import NotFoundError, RunDamaged, ScytheError
+from scythe.errors import NotFoundError, RunDamaged, ScytheError, StorageError
 from scythe.gather.run_files import scan_parts, schema_of_result
 from scythe.loaders.rows import Rows
 from scythe.reader.many_runs import PARTITION_COLUMNS, finished_runs, is_all, partition_of
@@ -190,21 +191,28 @@ class PinnedRun:
     @cached_property
     def sort_index(self) -> np.ndarray:
         """The `sort_index` of each good row."""
-        found = self._collected("scalars", [pl.col("sort_index")])["sort_index"].to_numpy()
+        found = self.read("scalars", [pl.col("sort_index")])["sort_index"].to_numpy()
         if self.result is not None and len(found) != self.height:
             raise self._damaged("scalars", f"it has {len(found):,} rows, its run tells of {self.height:,}")
         return found
 
-    def _collected(self, table: str, columns: Sequence[pl.Expr]) -> pl.DataFrame:
-        """Columns of a table.
-
-        Raises:
-            RunDamaged: its file is no Parquet file any more.
-        """
-        try:
+    def read(self, table: str, columns: Sequence[pl.Expr]) -> pl.DataFrame:
+        """Columns of a table; raises StorageError where it cannot be read."""
+        with self._reading(table):
             return self.scan(table).select(columns).collect()
-        except pl.exceptions.ComputeError as error:
-            raise self._damaged(table, str(error).splitlines()[0]) from error
+
+    @contextmanager
+    def _reading(self, table: str) -> Generator[None]:
+        """While rows of a table are read: damage and a network that fails are the same to Polars."""
+        try:
+            yield
+        except (OSError, pl.exceptions.PolarsError) as error:
+            if self.result is None or isinstance(error, StorageError):
+                raise
+            if isinstance(error, FileNotFoundError):
+                raise self._gone() from None
+            where, what = self.objects.uri(self.result.tables[table].key), str(error).splitlines()[0]
+            raise StorageError(f"the table {table!r} of {self.key.path} cannot be read ({where}): {what}") from error
 
     @property
     def height(self) -> int:
@@ -216,6 +224,7 @@ class PinnedRun:
 
         Raises:
             RunDamaged: its table has not as many rows as it had.
+            StorageError: it cannot be read.
         """
         together = list(dict.fromkeys(name for name in names if self.table_of(name) == "scalars"))
         alone = {name: self.column(name) for name in dict.fromkeys(names) if name not in together}
@@ -223,7 +232,7 @@ class PinnedRun:
         if together:  # the next ones are read while one is used
             read = self.scan("scalars").select(self._by(together)).collect_batches(maintain_order=True, lazy=True)
         start = 0
-        try:
+        with self._reading("scalars"):
             for frame in read:
                 now, count = frame.rechunk(), frame.height  # one array a column, or each look at it would make one
                 if start + count > self.height:
@@ -234,15 +243,13 @@ class PinnedRun:
                 yield start, now
                 del frame, now  # before the next one comes
                 start += count
-        except pl.exceptions.ComputeError as error:
-            raise self._damaged("scalars", str(error).splitlines()[0]) from error
         if start != self.height:
             raise self._damaged("scalars", f"it has other rows than its run tells of, which has {self.height:,}")
 
     def columns(self, names: Sequence[str]) -> dict[str, pl.Series | None]:
         """The values of columns, those of the scalars read together."""
         together = [name for name in names if self.table_of(name) == "scalars"]
-        read = self._collected("scalars", self._by(together)) if together else pl.DataFrame()
+        read = self.read("scalars", self._by(together)) if together else pl.DataFrame()
         return {name: read[name] if name in together else self.column(name) for name in names}
 
     def column(self, name: str) -> pl.Series | None:
@@ -251,8 +258,8 @@ class PinnedRun:
         if table is None:
             return None
         if table == "scalars":
-            return self._collected(table, self._by([name])).to_series()
-        other = self._collected(table, [pl.col("sort_index"), *self._by([name])])
+            return self.read(table, self._by([name])).to_series()
+        other = self.read(table, [pl.col("sort_index"), *self._by([name])])
         at = np.searchsorted(other["sort_index"].to_numpy(), self.sort_index)
         return other[name][at]
 

@@ -310,8 +310,7 @@ def _frame(name: str, group: Frame, runs: Sequence[PinnedRun], rows: Rows, dtype
         if not len(at):
             continue
         wanted = run.sort_index[at]
-        columns = frame_columns(run, group)
-        table = run.scan(group.table).select("sort_index", *columns).collect()
+        table = run.read(group.table, [pl.col("sort_index"), *frame_columns(run, group)])
         if len(at) < run.height:
             table = table.filter(pl.col("sort_index").is_in(pl.Series(wanted).implode()))
         values = np.empty((table.height, len(group.columns)), dtype)

@@ -83,10 +83,8 @@ def _inputs(run: PinnedRun) -> list[str]:
 
 def _nested(runs: Sequence[PinnedRun]) -> list[str]:
     """The input fields that hold lists, dicts and models."""
-    names = dict.fromkeys(c.name for run in runs for c in run.schemas["scalars"] if c.name in run.inputs)
-    return [
-        name for name in names if name not in {*ID_LEVELS} and name not in {n for run in runs for n in _inputs(run)}
-    ]
+    there = [(c, run.inputs) for run in runs for c in run.schemas["scalars"]]
+    return list(dict.fromkeys(c.name for c, inputs in there if c.name in inputs and not c.kind.flat))
 
 
 def _in_run(run: PinnedRun, uri: str) -> str:

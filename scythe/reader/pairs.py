@@ -27,16 +27,12 @@ def pairs(
     Raises:
         RunError: a column that a model needs is not in the files, or members of an Enum have other values than those that ran.
     """
-    schemas = experiment.schemas
+    schemas, names = experiment.schemas, None
     for stored in _batches(objects, result, bool(schemas.file_outputs)):
-        names = {name: now for name in stored.column_names if (now := _known(name, renamed, schemas)) != name}
-        for compiled in (schemas.input, schemas.output):
-            held = TableSchema.from_arrow(stored.schema).renamed(names)
-            if found := meanings_changed(held, compiled.schema).changes:
-                raise RunError(
-                    f"{result.experiment_id} was made with another version of the model: {found[0].field} {found[0].what}; use scythe.read"
-                )
-        table = stored.rename_columns([names.get(name, name) for name in stored.column_names])
+        if names is None:  # all have the same columns
+            names = [_known(name, renamed, schemas) for name in stored.column_names]
+            _check_meanings(stored.schema, dict(zip(stored.column_names, names, strict=True)), schemas, result)
+        table = stored.rename_columns(names)
         inputs = arrow_to_models(_needed(table, schemas.input, result), schemas.input)
         made = _needed(table, schemas.output, result, made=True)
         # A table without columns has no rows, either: of a function that gives files and dataframes alone.
@@ -46,6 +42,20 @@ def pairs(
         for output in outputs:
             output.__dict__["dataframes"] = {}
         yield from zip(inputs, outputs, strict=True)
+
+
+def _check_meanings(stored: pa.Schema, names: Mapping[str, str], schemas: ExperimentSchemas, result: RunResult) -> None:
+    """Nothing where the members of Enums have the values that they ran with.
+
+    Raises:
+        RunError: one has another.
+    """
+    held = TableSchema.from_arrow(stored).renamed({name: now for name, now in names.items() if name != now})
+    for compiled in (schemas.input, schemas.output):
+        for change in meanings_changed(held, compiled.schema):
+            raise RunError(
+                f"{result.experiment_id} was made with another version of the model: {change.field} {change.what}; use scythe.read"
+            )
 
 
 def _known(name: str, renamed: Mapping[str, str], schemas: ExperimentSchemas) -> str:

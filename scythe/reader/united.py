@@ -75,7 +75,7 @@ def _check_texts(schemas: Sequence[TableSchema], unlike: set[str]) -> None:
         if any(dtype.is_nested() or dtype in (pl.Duration, pl.Binary) for dtype in (kind.polars() for kind in kinds)):
             told = " and ".join(dict.fromkeys(kind.describe() for kind in kinds))
             raise ReadError(
-                f"{name!r} is {told}, by version, which no column holds: read the versions one by one, or leave it out with columns="
+                f"{name!r} is {told}, by version, which no column holds: take the versions one by one, or leave it out with columns="
             )
 
 
@@ -109,8 +109,8 @@ def _as_floats(values: pl.Series) -> pl.Series:
         lost = values.filter(floats.cast(values.dtype, strict=False).ne_missing(values)).head(1).to_list()
     if lost:
         raise ReadError(
-            f"{values.name!r} is a float in one version, and {lost[0]} in another, which no float is: read the versions one by one, "
-            "or leave it out with columns="
+            f"{values.name!r} is a float in one version, and {lost[0]} in another, which no float is: take the versions one by one, "
+            "or leave it out with columns= of scythe.read"
         )
     return floats
 

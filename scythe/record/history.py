@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import dataclass
 
-from scythe.record.attempts import attempts, latest_attempt
+from scythe.record.attempts import Attempt, attempts, latest_attempt
 from scythe.record.layout import RunKey
 from scythe.record.provenance import Provenance, recorded
 from scythe_catalog.storage.objects import Objects
@@ -39,11 +39,20 @@ class RunAttempt:
 def attempts_on(objects: Objects, key: RunKey) -> list[RunAttempt]:
     """All attempts on a run, the first one first; raises RunDamaged where a record of one is none any more."""
     found: list[RunAttempt] = []
-    last = latest_attempt(objects, key)
-    for attempt in attempts(objects, key):
-        gone = not attempt.ended and not (last is not None and last.number == attempt.number and last.alive)
-        reason = attempt.reason or (_GONE if gone and attempt.engine in _OF_ONE_PROCESS else None)
+    there = attempts(objects, key)
+    for attempt in there:
+        reason = attempt.reason or (
+            _GONE if attempt.engine in _OF_ONE_PROCESS and _is_gone(objects, key, attempt, there) else None
+        )
         began = dt.datetime.fromtimestamp(attempt.began, dt.UTC) if attempt.began else None
         made_by = recorded(objects, key, attempt.number)
         found.append(RunAttempt(attempt.number, attempt.engine, attempt.host, attempt.pid, began, made_by, reason))
     return found
+
+
+def _is_gone(objects: Objects, key: RunKey, attempt: Attempt, there: list[Attempt]) -> bool:
+    """Whether the process of an attempt stopped before it could say so."""
+    if attempt.ended or attempt is not there[-1]:  # a later one takes up what nobody works on
+        return not attempt.ended
+    last = latest_attempt(objects, key)
+    return last is None or not (last.ended or last.alive)

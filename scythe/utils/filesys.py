@@ -54,10 +54,11 @@ class _Reference(FileMarker):
     """Marks a file, and says what one is given by where its content is."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(_no_content, handler(source))
+        return core_schema.no_info_before_validator_function(_address, handler(source))
 
 
-def _no_content(value: Any) -> Any:
+def _address(value: Any) -> Any:
+    """A path or URL as Pydantic takes it, wherever it comes from."""
     if isinstance(value, str) and value.startswith("file:///"):  # as in frames and dicts
         path = value.removeprefix("file://")
         return path if "%" not in path or Path(path).exists() else unquote(path)

@@ -6,7 +6,7 @@ What is unknown (nulls alone so far) binds nobody: it neither changes nor clashe
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from scythe_catalog.schema import kinds as k
@@ -19,9 +19,6 @@ class Severity(enum.IntEnum):
     IDENTICAL = 0
     ADDITIVE = 1
     BREAKING = 2
-
-
-_MEANING = "has categories that mean something else: "
 
 
 @dataclass(frozen=True)
@@ -56,12 +53,27 @@ class Difference:
 
 def compare(old: TableSchema, new: TableSchema) -> Difference:
     """What became of `old`, field by field; the order of fields does not matter."""
-    return Difference((*_members("", [*map(_member, old)], [*map(_member, new)]), *_units(old, new)))
+    return Difference(
+        (*_members("", [*map(_member, old)], [*map(_member, new)]), *_units(old, new), *meanings_changed(old, new))
+    )
 
 
-def meanings_changed(old: TableSchema, new: TableSchema) -> Difference:
-    """What categories of the same names mean that they did not mean before."""
-    return Difference(tuple(change for change in compare(old, new).changes if change.what.startswith(_MEANING)))
+def meanings_changed(old: TableSchema, new: TableSchema) -> Iterator[Change]:
+    """The categories of the same names that mean something else than they did; where one of the schemas does not tell, nothing."""
+    before = dict(told for column in old for told in _meanings_of(column.name, column.kind))
+    for path, means in (told for column in new for told in _meanings_of(column.name, column.kind)):
+        then = before.get(path, {})
+        other = [f"{name} was {then[name]} and is {now}" for name, now in means.items() if then.get(name, now) != now]
+        if other:
+            yield Change(path, f"has categories that mean something else: {', '.join(other)}", Severity.BREAKING)
+
+
+def _meanings_of(path: str, kind: k.Kind) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """What the categories of a column, and of all that is within it, mean, each by its path."""
+    if isinstance(kind, k.Category):
+        yield path, kind.means
+    for name, part in kind.parts:
+        yield from _meanings_of(f"{path}.{name}" if isinstance(kind, k.Struct) else f"{path}[]", part)
 
 
 def _units(old: TableSchema, new: TableSchema) -> Iterator[Change]:
@@ -129,10 +141,6 @@ def _kinds(path: str, old: k.Kind, new: k.Kind) -> Iterator[Change]:
             return
         case k.Category(before), k.Category(after):
             yield from _choices(path, "categories", before, after)
-            meant = ((name, old.means.get(name), new.means.get(name)) for name in before)
-            other = [f"{name} was {was} and is {now}" for name, was, now in meant if was and now and was != now]
-            if other:
-                yield Change(path, f"{_MEANING}{', '.join(other)}", Severity.BREAKING)
         case k.Int(before), k.Int(after) if before is not None and after is not None:
             yield from _choices(path, "choices", tuple(map(str, before)), tuple(map(str, after)))
         case (k.Int(tuple()), k.Int(None)) | (k.Category(), k.Str()):

@@ -88,15 +88,14 @@ def _array(name: str, frame: pl.DataFrame) -> np.ndarray:
     for column in (values.drop_nulls() for values in frame.select(cs.integer()) if beside or values.null_count()):
         if (rounded := column.filter(_rounded(column.to_numpy(), column.cast(pl.Float64).to_numpy()))).len():
             raise InputError(
-                f"the column {column.name!r} of {name} holds {rounded[0]}, which no float is, among floats or gaps: give load="
+                f"the column {column.name!r} of {name} holds {rounded[0]}, which no float is, among floats or gaps: "
+                "give load=, which makes numbers of it"
             )
     return frame.to_numpy()
 
 
 def _rounded(whole: np.ndarray, floats: np.ndarray) -> np.ndarray:
     """Which whole numbers are not what they are as floats."""
-    if whole.dtype.kind not in "iu":  # of a column with gaps
-        return np.zeros(len(whole), bool)
     limits, reals = np.iinfo(whole.dtype), np.real(floats).astype(np.float64)
     beyond = (reals < float(limits.min)) | (reals >= float(limits.max) + 1)
     return beyond | (np.where(beyond, 0, reals).astype(whole.dtype) != whole)
