@@ -260,6 +260,10 @@ def test_an_attempt_that_stopped_says_why_and_how_to_go_on(root: Path, how: str,
     shown = CliRunner().invoke(app, ["show", "ends"]).output
     assert re.search(rf"attempt 1 stopped: {told}", " ".join(shown.split()))
     assert f'scythe resume "{run.experiment_id}"' in shown
+    with Lease(run.objects, run.key, "local"):
+        first, now = run.attempts
+    assert first.stopped == attempt.stopped, "also when another has taken it up"
+    assert now.stopped is None
 
 
 class Odd(Exception):

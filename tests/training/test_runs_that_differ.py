@@ -218,10 +218,14 @@ def test_files_that_are_gone_since_a_dataset_was_made_are_missed_with_the_reason
     ):
         ds[0]
     assert ds.refresh()[0]["y"].tolist() == [0, 0]
-    again = ds.refresh()
+    finish(float, [1, 2, 3], {"f": FileReference}, f=file)
+    again, late = (scythe.dataset("differing", x="x", y=scythe.File("f")) for _ in range(2))
+    assert again[0]["y"].tolist() == [0, 0]
     scythe.open_run("differing").delete()
-    with pytest.raises((FetchError, NotFoundError), match=r"the run was deleted|is gone"):
-        again[0]
+    with pytest.raises(FetchError, match=r"y: the file of row 1, input 1 of .*; the run was deleted$"):
+        again[1]
+    with pytest.raises(NotFoundError, match="is gone"):
+        late[0]
 
 
 def test_a_state_of_before_the_files_were_packed_is_gone_on_from(root: Path) -> None:
