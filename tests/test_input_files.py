@@ -287,14 +287,24 @@ def test_a_file_that_goes_or_changes_while_it_is_stored_is_an_input_error_that_n
     assert scythe.list_experiments().is_empty()
 
 
-def test_a_file_of_a_model_may_be_given_by_its_uri(tmp_path: Path) -> None:
+def test_a_file_may_be_given_by_its_uri(root: Path, tmp_path: Path) -> None:
     class Site(ExperimentInputSpec):
         weather: FileReference
+
+    def forecast(spec: Site) -> ExperimentOutputSpec:
+        assert isinstance(spec.weather, Path)
+        assert spec.weather.read_text() == "hot"
+        return ExperimentOutputSpec()
+
+    forecast.__annotations__ = {"spec": Site, "return": ExperimentOutputSpec}
+    site = BaseExperiment(ExperimentRegistry.Register()(forecast))
 
     for name in ("plain.epw", "with space.epw", "a%20b.epw"):
         path = tmp_path / name
         path.write_text("hot")
         assert Site(weather=path.as_uri()).weather == path
+        for specs in (pl.DataFrame({"weather": [path.as_uri()]}), [{"weather": path.as_uri()}]):
+            assert site.allocate(specs, engine="inline")[1].result().rows == 1
         assert Site(weather=f"file://{path}").weather == path
 
 

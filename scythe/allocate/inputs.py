@@ -32,7 +32,7 @@ from scythe.terminal.phase import Phase
 from scythe_catalog.compute import pc
 from scythe_catalog.redaction import holds_password
 from scythe_catalog.schema import Column, Frame, check_bounds, conform, models_to_arrow
-from scythe_catalog.schema.kinds import local_path
+from scythe_catalog.schema.kinds import given_path
 
 #: So alike is a name to one that was meant.
 _NEAR = 0.8
@@ -230,7 +230,7 @@ def _files(table: pa.Table, fields: tuple[str, ...]) -> tuple[dict[str, dict[str
                     )
                 remote[name].append(text)
                 continue
-            path = local_path(text) or Path(text)
+            path = given_path(text) or Path(text)
             problem = _unreadable(path)
             if problem:
                 raise InputError(

@@ -9,7 +9,6 @@ from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import unquote
 
 from pydantic import AnyUrl, FilePath, GetCoreSchemaHandler, HttpUrl
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
@@ -60,8 +59,9 @@ class _Reference(FileMarker):
 def _address(value: Any) -> Any:
     """A path or URL as Pydantic takes it, wherever it comes from."""
     if isinstance(value, str) and value.startswith("file:///"):  # as in frames and dicts
-        path = value.removeprefix("file://")
-        return path if "%" not in path or Path(path).exists() else unquote(path)
+        from scythe_catalog.schema.kinds import given_path
+
+        return given_path(value)
     if isinstance(value, str):
         with suppress(ValueError):  # out of JSON it would be taken for a path
             return next((kind(value) for start, kind in _URLS.items() if value.startswith(start)), value)

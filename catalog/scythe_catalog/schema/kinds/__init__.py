@@ -19,7 +19,18 @@ from scythe_catalog.schema.kinds.kind import (
 )
 from scythe_catalog.schema.kinds.nested import List, Map, Member, Struct, is_list
 from scythe_catalog.schema.kinds.numbers import Bool, Decimal, Float, Int
-from scythe_catalog.schema.kinds.texts import Bytes, Category, Json, Str, Uri, Uuid, category_of, local_path, meanings
+from scythe_catalog.schema.kinds.texts import (
+    Bytes,
+    Category,
+    Json,
+    Str,
+    Uri,
+    Uuid,
+    category_of,
+    given_path,
+    local_path,
+    meanings,
+)
 from scythe_catalog.schema.kinds.times import Date, Duration, Time, Timestamp
 from scythe_catalog.schema.kinds.unknown import Unknown, known_part
 
@@ -46,6 +57,7 @@ __all__ = [
     "Uuid",
     "Values",
     "category_of",
+    "given_path",
     "is_annotation",
     "is_list",
     "kind_from_json",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -173,7 +174,7 @@ class Uri(Kind):
 
     def lift(self, *, strict: bool) -> Callable[[Any], Any] | None:
         if self.file:
-            return lambda v: local_path(v) or v if isinstance(v, str) else v
+            return lambda v: given_path(v) or v if isinstance(v, str) else v
         return (lambda v: self.restore(v) if isinstance(v, str) else v) if strict else None
 
     @classmethod
@@ -187,6 +188,12 @@ class Uri(Kind):
 def local_path(uri: str) -> Path | None:
     """The path that a `file://` URI names, None for any other text."""
     return Path(uri.removeprefix("file://")) if uri.startswith("file://") else None
+
+
+def given_path(uri: str) -> Path | None:
+    """`local_path` of what a user gives: as it stands, as Scythe writes it, or percent-encoded, as `Path.as_uri` does."""
+    path = local_path(uri)
+    return path if path is None or "%" not in uri or path.exists() else Path(unquote(str(path)))
 
 
 @dataclass(frozen=True)
