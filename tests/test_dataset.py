@@ -570,6 +570,15 @@ def test_what_no_run_has_is_refused_when_a_dataset_is_made(ten: ExperimentRun, a
         scythe.dataset("heat", **asked)
 
 
+def test_batches_are_shown_without_reading_a_row_and_are_no_epoch(ten: ExperimentRun) -> None:
+    ds = scythe.dataset("heat", x=["load"], y=scythe.File("hourly"))
+    batches = ds.batches(64, seed=3, rank=1, world=20)  # of which no rank would have a step
+    assert repr(batches) == "<Batches of 64 rows, groups x, y, seed 3, rank 1 of 20>"
+    assert "_loaded" not in vars(ds)
+    with pytest.raises(TypeError, match=r"for batch in batches.at\(epoch\)"):
+        iter(batches)
+
+
 def test_what_a_split_is_made_by_is_refused_when_it_is_not_there(ten: ExperimentRun) -> None:
     with pytest.raises(NotFoundError, match=r"by=: there is no column 'roo' \(did you mean 'roof'\?\)"):
         scythe.dataset("heat", x="load").split(by="roo", a=0.5, b=0.5)

@@ -131,8 +131,9 @@ class Batches:
         return whole + (rest >= self.world)
 
     def __repr__(self) -> str:
-        own = f" of rank {self.rank} of {self.world}" if self.world > 1 else ""
-        return f"<Batches of {self.size:,} of {len(self.dataset):,} rows: {len(self):,} steps an epoch{own}, seed {self.seed}>"
+        # Without their number, for which all rows would be read.
+        own = f", rank {self.rank} of {self.world}" if self.world > 1 else ""
+        return f"<Batches of {self.size:,} rows, groups {', '.join(self.dataset.groups)}, seed {self.seed}{own}>"
 
     def __iter__(self) -> NoReturn:
         raise TypeError("batches are drawn an epoch at a time: for batch in batches.at(epoch)")
