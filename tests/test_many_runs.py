@@ -18,7 +18,8 @@ from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import NotFoundError, ReadError
 from scythe.reader.united import brought_together
 from scythe.registry import ExperimentRegistry
-from scythe_catalog.schema import TableSchema
+from scythe_catalog.schema import Column, TableSchema
+from scythe_catalog.schema import kinds as k
 
 N = 400
 
@@ -177,3 +178,50 @@ def test_times_of_day_beside_texts_keep_their_fractions(values: list[time]) -> N
     found = pl.LazyFrame({"at": values}).with_columns(casts).collect()["at"]
     assert found.dtype == pl.String
     assert [time.fromisoformat(text) for text in found] == values
+
+
+CHOICES = st.lists(st.sampled_from("abcd"), min_size=1, unique=True).map(lambda found: k.Category(tuple(found)))
+
+
+def _nested(of: k.Kind, data: st.DataObject, shape: list[str]) -> tuple[k.Kind, st.SearchStrategy[Any]]:
+    """A kind that holds a category at some depth, and the values that it has."""
+    kind, values = of, st.sampled_from(of.values) if isinstance(of, k.Category) else st.text()
+    for around in shape:
+        match around:
+            case "list":
+                kind, values = k.List(kind, True), st.lists(st.none() | values, max_size=3)
+            case "map":
+                kind, values = k.Map(k.Str(), kind), st.dictionaries(st.sampled_from("xyz"), st.none() | values)
+            case _:
+                more = data.draw(st.booleans())
+                kind = k.Struct((k.Member("kind", kind, True), *([k.Member("more", k.Int(), True)] if more else ())))
+                values = st.fixed_dictionaries(
+                    {"kind": st.none() | values, **({"more": st.integers(0, 9)} if more else {})}
+                )
+    return kind, values
+
+
+@given(st.data())
+def test_categories_that_differ_between_versions_are_brought_together_at_any_depth(data: st.DataObject) -> None:
+    shape = data.draw(st.lists(st.sampled_from(["list", "map", "struct"]), max_size=3))
+    schemas: list[TableSchema] = []
+    given_: list[list[Any]] = []
+    for leaf in (data.draw(CHOICES), data.draw(CHOICES | st.just(k.Str()))):
+        kind, values = _nested(leaf, data, shape)
+        schemas.append(TableSchema((Column("y", kind, True),)))
+        given_.append(data.draw(st.lists(st.none() | values, min_size=1, max_size=3)))
+    schema, casts = brought_together(schemas)
+    frames = [
+        pl.LazyFrame({"y": pl.Series(values, dtype=own["y"].kind.polars())}).with_columns(cast)
+        for own, values, cast in zip(schemas, given_, casts, strict=True)
+    ]
+    found = pl.concat(frames, how="diagonal_relaxed").collect()["y"]
+    assert [_without_gaps(value) for value in found] == [_without_gaps(value) for value in given_[0] + given_[1]]
+    assert found.dtype.is_nested() or found.dtype == schema["y"].kind.polars()
+
+
+def _without_gaps(value: Any) -> Any:
+    """A value without the members that only the other version has."""
+    if isinstance(value, dict):
+        return {key: _without_gaps(item) for key, item in value.items() if key != "more" or item is not None}
+    return [_without_gaps(item) for item in value] if isinstance(value, list | pl.Series) else value

@@ -89,9 +89,31 @@ def _casts(own: TableSchema, schema: TableSchema, unlike: set[str], floats: set[
             casts.append(values.dt.to_string("%H:%M:%S%.f") if held == pl.Time else values.cast(pl.String))
         elif column.name in floats and (held.is_integer() or held.is_decimal()):
             casts.append(values.map_batches(_as_floats, return_dtype=pl.Float64, is_elementwise=True))
-        elif isinstance(held, pl.Enum):
-            casts.append(values.cast(target if isinstance(target, pl.Enum) else pl.String))
+        elif (common := _with_categories_of(held, target)) != held:
+            casts.append(values.cast(common))
     return casts
+
+
+def _with_categories_of(held: pl.DataType, target: pl.DataType) -> pl.DataType:
+    """A type with the categories of another one, at any depth; what it lacks of that one otherwise, joining frames brings."""
+    match held, target:
+        case pl.Enum(), pl.Enum() | pl.String():
+            return target
+        case pl.List(), pl.List():
+            return pl.List(_with_categories_of(_instance(held.inner), _instance(target.inner)))
+        case pl.Map(), pl.Map():
+            return pl.Map(held.key, _with_categories_of(_instance(held.value), _instance(target.value)))
+        case pl.Struct(), pl.Struct():
+            targets = {field.name: _instance(field.dtype) for field in target.fields}
+            return pl.Struct(
+                {field.name: _with_categories_of(_instance(field.dtype), targets[field.name]) for field in held.fields}
+            )
+        case _:
+            return held
+
+
+def _instance(dtype: pl.DataType | type[pl.DataType]) -> pl.DataType:
+    return dtype if isinstance(dtype, pl.DataType) else dtype()
 
 
 def _as_floats(values: pl.Series) -> pl.Series:
