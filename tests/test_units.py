@@ -13,6 +13,7 @@ from pydantic import Field, create_model
 import scythe
 from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
 from scythe.allocate import version
+from scythe.define.renames import check_declared
 from scythe.errors import ReadError, SchemaError, VersionError
 from scythe_catalog.schema import Difference, TableSchema, compile_model, mixed_units
 
@@ -80,6 +81,16 @@ def test_a_unit_is_told_by_its_key(key: str) -> None:
     model = create_model("M", w=(float, Field(json_schema_extra={key: " kW "})))
     (column,) = compile_model(model).schema
     assert column.unit == "kW"
+
+
+def test_a_unit_and_a_former_name_may_be_told_by_a_function_that_changes_the_json_schema() -> None:
+    def told(schema: dict[str, Any]) -> None:
+        schema["unit"], schema["renamed_from"] = "kW", "v"
+        del schema["title"]
+
+    model = create_model("In", w=(float, Field(json_schema_extra=told)))
+    assert compile_model(model).schema["w"].unit == "kW"
+    assert check_declared([model]) == {"v": "w"}
 
 
 @pytest.mark.parametrize("extra", [{"unit": 3}, {"unit": ""}, {"unit": "m", "units": "mm"}, {"units": ["m"]}])

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from scythe.base import level_names
 from scythe.errors import RegistrationError, VersionError
 from scythe.names import RESERVED_TABLES, meant
-from scythe_catalog.schema import Change, CompiledModel, Difference, Severity, TableSchema, compare
+from scythe_catalog.schema import Change, CompiledModel, Difference, Severity, TableSchema, compare, extra_of
 
 #: The key of `json_schema_extra` that tells the name that a field had, and that of a version's record.
 RENAMED_FROM, RENAMED = "renamed_from", "renamed"
@@ -59,9 +59,7 @@ def declared(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
     """
     fields = {**model.model_fields, **model.model_computed_fields}
     for name, info in fields.items():
-        extra = info.json_schema_extra
-        if not isinstance(extra, dict):
-            continue
+        extra = extra_of(info)
         where = f"{model.__name__}.{name}"
         if RENAMED_FROM not in extra:
             near = [key for key in extra if key.startswith("rename")] or difflib.get_close_matches(

@@ -25,6 +25,7 @@ from scythe_catalog.schema.convert import (
 )
 from scythe_catalog.schema.families import families, mixture
 from scythe_catalog.schema.lift import aliases, arrow_table
+from scythe_catalog.schema.metadata import extra_of
 from scythe_catalog.schema.problems import Problem
 from scythe_catalog.schema.stored import joined, loses, refitted, same_names, to_storage
 from scythe_catalog.schema.table_schema import KIND_KEY, SCHEMA_KEY, Column, TableSchema
@@ -51,6 +52,7 @@ __all__ = [
     "compare",
     "compile_model",
     "conform",
+    "extra_of",
     "families",
     "iterate_models",
     "joined",

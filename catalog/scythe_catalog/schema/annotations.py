@@ -20,7 +20,7 @@ from pydantic.fields import ComputedFieldInfo, FieldInfo
 from scythe_catalog.errors import SchemaError
 from scythe_catalog.names import twins
 from scythe_catalog.schema import kinds as k
-from scythe_catalog.schema.metadata import Facts, read_metadata
+from scythe_catalog.schema.metadata import Facts, extra_of, read_metadata
 from scythe_catalog.schema.table_schema import Column
 
 #: What says how many digits a Decimal has, not which numbers it takes.
@@ -85,8 +85,7 @@ def refuse_twins(model: type[BaseModel], columns: Iterable[Column]) -> None:
 
 
 def _unit(info: FieldInfo | ComputedFieldInfo, kind: k.Kind) -> str | None:
-    extra = info.json_schema_extra
-    told = {key: extra[key] for key in extra if key.lower() in _UNIT_KEYS} if isinstance(extra, dict) else {}
+    told = {key: value for key, value in extra_of(info).items() if key.lower() in _UNIT_KEYS}
     if told:
         (key, unit), *others = told.items()
         if not isinstance(unit, str) or not unit.strip() or any(other != unit for _, other in others):

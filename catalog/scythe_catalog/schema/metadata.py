@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import annotated_types as at
 import pyarrow as pa
 from pydantic import AfterValidator
-from pydantic.fields import FieldInfo
+from pydantic.fields import ComputedFieldInfo, FieldInfo
 from pydantic.types import AllowInfNan, PathType, Strict
 
 from scythe_catalog.compute import pc
@@ -52,6 +53,17 @@ class Facts:
         self.loose |= other.loose
         self.strict |= other.strict
         self.file |= other.file
+
+
+def extra_of(info: FieldInfo | ComputedFieldInfo) -> Mapping[str, Any]:
+    """What `json_schema_extra` of a field adds to its JSON schema, be it a dict or a function that changes that schema."""
+    extra = info.json_schema_extra
+    if not callable(extra):
+        return extra or {}
+    told: dict[str, Any] = {}
+    with suppress(Exception):  # it changes what a whole schema has, and may have told something before
+        extra(told)
+    return told
 
 
 def read_metadata(metadata: Iterable[Any]) -> Facts:
