@@ -152,6 +152,13 @@ def test_files_and_frames_of_each_row_come_in_one_array(ten: ExperimentRun) -> N
     assert batch["monthly"][1].tolist() == [[6.0, 1.0], [12.0, 2.0], [18.0, 3.0]]
 
 
+def test_a_frame_may_give_the_index_of_its_rows(ten: ExperimentRun) -> None:
+    ds = scythe.dataset("heat", x=["sort_index"], m=scythe.Frame("monthly", ["sort_index", "month"], rows=3))
+    batch = ds.batches(4, seed=1).at(0)[0]
+    assert np.array_equal(batch["m"][..., 0], np.repeat(batch["x"], 3, 1))
+    assert (batch["m"][..., 1] == [1, 2, 3]).all()
+
+
 def hourly() -> list[Path]:
     return [Path(uri.removeprefix("file://")) for uri in scythe.files("heat")["hourly"]]
 

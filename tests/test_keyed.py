@@ -88,6 +88,21 @@ def test_the_same_key_gives_the_same_run(piles: BaseExperiment) -> None:
     assert (ref.result().rows, CALLS) == (2, [1.0, 2.0, 1.0, 2.0])
 
 
+def test_a_note_and_tags_that_the_run_of_a_key_does_not_get_are_told(
+    piles: BaseExperiment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, _ = allocated(piles, [1.0], key="night", note="first", tags=["a"])
+    allocated(piles, [1.0], key="night", note="first", tags=["a"])
+    allocated(piles, [1.0], key="night")
+    assert "note" not in capsys.readouterr().err
+    again, _ = allocated(piles, [1.0], key="night", note="second", tags=["b"])
+    assert (
+        f"{run.experiment_id} is there already, and goes on with the note and tags it has, not with note='second' and tags=['b']\n"
+        in capsys.readouterr().err
+    )
+    assert (again.note, again.tags) == ("first", ["a"])
+
+
 def test_a_run_of_a_key_that_is_not_finished_goes_on(piles: BaseExperiment) -> None:
     BROKEN.add(2.0)
     with pytest.raises(ValueError, match="breaks"):

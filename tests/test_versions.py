@@ -73,6 +73,22 @@ def test_each_strategy_goes_on_from_the_latest_version(root: Path, strategy: str
     assert allocate(strategy) == expected
 
 
+def test_a_new_version_of_unchanged_models_is_told_of_where_nobody_asked_for_it(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for version, fields in (
+        (None, {}),
+        ("keep", {}),
+        ("bumpmajor", {}),
+        (None, {"z": (int, 2)}),
+        ("v9.0.0", {"z": (int, 2)}),
+    ):
+        allocate(version, **fields)
+    assert "the models are those of" not in capsys.readouterr().err
+    assert allocate(None, z=(int, 2)) == "v10.0.0"
+    assert 'f v10.0.0: the models are those of v9.0.0, to which version="keep" adds runs;' in capsys.readouterr().err
+
+
 def test_the_latest_version_is_the_highest_not_the_last(root: Path) -> None:
     for version in ("v2.0.0", "v10.0.0", "v9.0.0"):
         allocate(version)

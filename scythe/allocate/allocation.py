@@ -9,19 +9,21 @@ from typing import Any
 from scythe.allocate.growing import Growing, Reuse, version_of
 from scythe.allocate.keyed import Keyed
 from scythe.allocate.store import Request, store_run
-from scythe.allocate.version import reserve_version, version_for_reuse
+from scythe.allocate.version import reserve_version, unchanged_since, version_for_reuse
 from scythe.engines.engine import Launch, RunRef
 from scythe.engines.start import start
 from scythe.engines.watched import WatchedRef
 from scythe.errors import AllocationError, RunError, StorageError, Superseded, VersionError
 from scythe.record.attempts import latest_attempt
 from scythe.record.layout import RunKey
+from scythe.record.manifest import label_of, manifest_told
 from scythe.record.plan import RunPlan
 from scythe.record.reserve import reserve_folder, sweep, undo
 from scythe.record.versions import SemVer, TooSmallStep, VersioningStrategy
 from scythe.reuse.answers import Answers
 from scythe.runs.open import load_run
 from scythe.runs.run import ExperimentRun
+from scythe.terminal.console import tell
 from scythe_catalog.storage.objects import Objects, reason
 
 
@@ -53,6 +55,8 @@ def allocated(
                 break
     plan, answers = stored
     run = load_run(objects, plan.key)
+    if version is None and not reuse.wanted:
+        _tell_of_the_same_models(asked, objects, plan.key)
     still_open = answers.open_ranges(plan.inputs) if answers is not None else [(0, plan.inputs)]
     work = Launch(plan, asked.experiment, still_open, workers=workers)
     if keyed is None and answers is None:
@@ -65,7 +69,23 @@ def allocated(
     return run, ref
 
 
+def _tell_of_the_same_models(asked: Request, objects: Objects, key: RunKey) -> None:
+    """Says so where a new major version, which is what there is if nothing is said, has the models of the one before."""
+    same = unchanged_since(objects, asked.name, asked.experiment.schemas, asked.renames, key.version)
+    if same is not None:
+        tell(
+            f'{asked.name} {key.version}: the models are those of {same}, to which version="keep" adds runs; '
+            'version="bumpmajor" says that a new version is meant'
+        )
+
+
 def _gone_on_with(run: ExperimentRun, asked: Request, workers: int | None) -> tuple[ExperimentRun, RunRef]:
+    note, tags = label_of(manifest_told(run.objects, run.key))
+    asked_for = {"note": (asked.note, note), "tags": (list(asked.tags), tags)}
+    if lost := [f"{what}={given!r}" for what, (given, kept) in asked_for.items() if given and given != kept]:
+        tell(
+            f"{run.key.path} is there already, and goes on with the note and tags it has, not with {' and '.join(lost)}"
+        )
     options = asked.engine.options or asked.engine.engine.name
     return run, _shared(run, lambda: run.resume(engine=options, workers=workers, max_errors=asked.max_errors))
 

@@ -73,6 +73,15 @@ def version_for_reuse(objects: Objects, name: str, schemas: ExperimentSchemas, r
     )
 
 
+def unchanged_since(
+    objects: Objects, name: str, schemas: ExperimentSchemas, renames: Mapping[str, str], version: str
+) -> SemVer | None:
+    """The version right before one, where its schemas are the same."""
+    below = [v for v in _known_versions(objects, name) if v < SemVer.parse(version)]
+    choice = _Choice(objects, name, schemas, renames)
+    return below[-1] if below and choice.changed_since(below[-1]) is Severity.IDENTICAL else None
+
+
 def _known_versions(objects: Objects, name: str) -> list[SemVer]:
     reserved = objects.files(layout.version_records(name))
     folders = objects.folders(name)

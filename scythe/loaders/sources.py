@@ -310,7 +310,8 @@ def _frame(name: str, group: Frame, runs: Sequence[PinnedRun], rows: Rows, dtype
         if not len(at):
             continue
         wanted = run.sort_index[at]
-        table = run.read(group.table, [pl.col("sort_index"), *frame_columns(run, group)])
+        keys = [] if "sort_index" in group.columns else [pl.col("sort_index")]
+        table = run.read(group.table, [*keys, *frame_columns(run, group)])
         if len(at) < run.height:
             table = table.filter(pl.col("sort_index").is_in(pl.Series(wanted).implode()))
         values = np.empty((table.height, len(group.columns)), dtype)
