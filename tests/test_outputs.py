@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sys
 import tempfile
@@ -19,7 +20,7 @@ import scythe
 from scythe import FileReference, OptionalFileReference
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.leaf.outputs import _suffix  # pyright: ignore[reportPrivateUsage]
+from scythe.leaf.outputs import OutputFiles, _suffix  # pyright: ignore[reportPrivateUsage]
 from scythe.registry import ExperimentRegistry
 
 # Worker processes cannot import this module by its name, which pytest made up.
@@ -78,6 +79,32 @@ def test_the_content_behind_a_link_is_stored(root: Path) -> None:
         assert (path.read_text(), path.stat().st_nlink) == (f"content of {kind}", 1)
     assert "is a symbolic link to 'nothing', which does not exist" in str(found["dangling"])
     assert "cannot be read" in str(found["loop"])
+
+
+def reported(input_spec: Case, tempdir: Path) -> Report:
+    (tempdir / "r.tar.gz").write_text(f"of {input_spec.kind}")
+    return Report(report=tempdir / "r.tar.gz")
+
+
+def test_who_was_taken_for_dead_and_goes_on_changes_no_file_that_a_row_names(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = OutputFiles.take
+
+    def behind_another(self: Any, i: int, *given: Any) -> Any:
+        taken = take(self, i, *given)
+        for key in self._staged[i]:
+            self._objects.write(key, [b"of another", b"of same"][int(given[1][-1])])
+        return taken
+
+    monkeypatch.setattr(OutputFiles, "take", behind_another)
+    found = stored(reported, "mine", "same", engine="inline")
+    mine, same = Path(found["mine"]), Path(found["same"])
+    assert (mine.read_text(), same.read_text()) == ("of mine", "of same")
+    (another,) = {*mine.parent.iterdir()} - {mine, same}
+    assert another.read_text() == "of another"
+    assert re.fullmatch(another.name.replace(".tar.gz", r"-[0-9a-f]{8}[.]tar[.]gz"), mine.name)
+    assert re.fullmatch(r"[0-9a-f-]{36}[.]tar[.]gz", same.name)
 
 
 @pytest.mark.parametrize("temp", ["there", "behind a link"])

@@ -26,6 +26,7 @@ from scythe_catalog.errors import StorageError
 from scythe_catalog.storage import disk
 from scythe_catalog.storage.objects import Objects
 from scythe_catalog.storage.provider import Provider
+from scythe_catalog.storage.ranged import PART_BYTES
 
 NO_LINKS = [errno.EPERM, errno.EOPNOTSUPP]
 
@@ -49,6 +50,44 @@ def without_links(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(os, "link", link)
 
     return refuse
+
+
+# --- files that take no other's place ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [10, PART_BYTES + 1], ids=["small", "in parts"])
+def test_what_is_published_anew_takes_no_others_place(objects: Objects, size: int) -> None:
+    def staged(content: bytes) -> Path:
+        path = objects.staging_file("x.bin")
+        path.write_bytes(content)
+        return path
+
+    mine, late = b"m" * size, b"l" * size
+    first = [(staged(mine), f"results/{i}") for i in range(5)]
+    assert objects.publish_new(first) == []
+    second = [(staged(late if i < 7 else mine), f"results/{i}") for i in range(3, 9)]
+    assert objects.publish_new(second) == second[:2]
+    assert [path.exists() for path, _ in (*first, *second)] == [False] * 5 + [True] * 2 + [False] * 4
+    assert [objects.read(f"results/{i}") for i in range(9)] == [mine] * 5 + [late] * 2 + [mine] * 2
+    path = second[0][0]
+    assert not objects.holds("results/3", path)
+    assert objects.holds("results/5", path)
+    assert not objects.holds("results/none", path)
+    path.write_bytes(late + b"!")
+    assert not objects.holds("results/5", path)
+    for path, _ in second:
+        objects.discard(path)
+
+
+@pytest.mark.parametrize("code", NO_LINKS)
+def test_without_hard_links_nothing_is_overwritten_either(tmp_path: Path, without_links: Any, code: int) -> None:
+    without_links(code)
+    objects = Objects.at(tmp_path)
+    for content in (b"first", b"second"):
+        path = objects.staging_file("x")
+        path.write_bytes(content)
+        assert objects.publish_new([(path, "a/b")]) == ([] if content == b"first" else [(path, "a/b")])
+    assert objects.read("a/b") == b"first"
 
 
 # --- a second name ----------------------------------------------------------------------------------
@@ -258,6 +297,7 @@ STAGING = """
 import sys
 from scythe_catalog.storage.objects import Objects
 from scythe_catalog.storage.provider import Provider
+from scythe_catalog.storage.ranged import PART_BYTES
 for root in sys.argv[1:]:
     path = Objects.at(root).staging_file("x")
     path.write_bytes(b"half")

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import stat
+import uuid
 from collections import Counter
 from collections.abc import Collection
 from contextlib import suppress
@@ -91,20 +92,37 @@ class OutputFiles:
                 shutil.copyfile(path, waiting)
         return output.model_copy(update=uris) if uris else output
 
-    def flush(self, keep: Collection[int]) -> None:
-        """Publishes the files of these inputs, many at a time, and drops the others."""
+    def flush(self, keep: Collection[int]) -> dict[str, str]:
+        """Publishes the files of these inputs, many at a time, and drops the others.
+
+        No file is put in place of another: who stood still, and was taken for dead, may go on behind one that has taken its inputs over.
+        Gives the URIs of those that came to have a name of their own for that, by what `take` gave.
+        """
         if not self._staged:
-            return
+            return {}
         wanted = [(Path(path), key) for i in keep for key, path in self._staged.get(i, {}).items()]
         for i in set(self._staged) - set(keep):
             self._drop(i)
         try:
-            self._objects.publish_all([*wanted, *self._shards.close()])
+            self._objects.publish_all(self._shards.close())
+            return self._apart(self._objects.publish_new(wanted))
         finally:
             if self._first is not None:
                 self._objects.discard(Path(self._first))
-        self._staged.clear()
-        self._first = None
+            self._staged.clear()
+            self._first = None
+
+    def _apart(self, taken: list[tuple[Path, str]]) -> dict[str, str]:
+        """Publishes files whose names something else has by others; the URIs of these, by those that they were to have."""
+        others: dict[str, str] = {}
+        for path, key in taken:
+            if self._objects.holds(key, path):
+                self._objects.discard(path)
+                continue
+            suffix = _suffix(path.name)
+            others[key] = f"{key.removesuffix(suffix)}-{uuid.uuid4().hex[:8]}{suffix}"
+        self._objects.publish_all([(path, others[key]) for path, key in taken if key in others])
+        return {self._objects.uri(key): self._objects.uri(other) for key, other in others.items()}
 
     def _waiting(self, suffix: str) -> str:
         """Where a file waits: beside the first of the chunk, so that the staging folder is looked for once."""

@@ -5,7 +5,7 @@ Turns what the function returned into Arrow tables. Reads no inputs, calls no fu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -145,6 +145,8 @@ class ChunkBuilder:
                 break
             except (DataError, *MISFIT, ValidationError) as error:
                 self.fail_misfits(error, good)
+        if (apart := self.files.flush(keep=set(good))) and table is not None:
+            table = _renamed(table, self.files.names, apart)
         result = ChunkResult(len(good), len(self.failures))
         if table is not None:
             base = inputs if len(good) == upto else inputs.take(pa.array(good))
@@ -159,7 +161,6 @@ class ChunkBuilder:
         if self.printed:
             result.tables.append(("logs", self.log_rows(inputs)))
         result.tables += dataframes.stack(groups, levels, self.failures)
-        self.files.flush(keep=set(good))
         return result
 
     def fail_misfits(self, error: Exception, good: Sequence[int]) -> None:
@@ -221,6 +222,16 @@ def _unlike(levels: TableSchema) -> set[str]:
         return kind.is_file or isinstance(kind, k.Duration) or not all(isinstance(m.value, str) for m in members)
 
     return {c.name for c in levels if c.name != "sort_index" and (c.name in ID_LEVELS or is_unlike(c.kind))}
+
+
+def _renamed(table: pa.Table, columns: Sequence[str], names: Mapping[str, str]) -> pa.Table:
+    """A table with other texts in some columns, by what they were."""
+    before, after = pa.array(list(names)), pa.array(list(names.values()))
+    for column in columns:
+        values = table.column(column)
+        found = pc.take(after, pc.index_in(values, value_set=before.cast(values.type))).cast(values.type)
+        table = table.set_column(table.column_names.index(column), table.field(column), pc.coalesce(found, values))
+    return table
 
 
 def _clean(text: str) -> str:

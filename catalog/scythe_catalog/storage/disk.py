@@ -113,7 +113,19 @@ def show(staged: Path, target: Path) -> None:
 
 def show_all(pairs: Iterable[tuple[Path, str]]) -> None:
     """`show` for many files that are not flushed yet: all are before the first gets its name, many at a time."""
-    given = list(pairs)
+    _show_each(list(pairs), os.replace)
+
+
+def show_all_new(pairs: Iterable[tuple[Path, str]]) -> list[tuple[Path, str]]:
+    """`show_all`, but those whose names something has stay where they are: these.
+
+    Raises:
+        StorageError: this file system has no way to do this.
+    """
+    return _show_each(list(pairs), _link_new)
+
+
+def _show_each(given: list[tuple[Path, str]], how: Callable[[Path, Path | str], None]) -> list[tuple[Path, str]]:
     if len(given) < _FEW:
         _flush_each(given)
     else:
@@ -122,10 +134,19 @@ def show_all(pairs: Iterable[tuple[Path, str]]) -> None:
     folders = [Path(folder) for folder in {os.path.dirname(target) for _, target in given}]  # noqa: PTH120 - of many
     for folder in folders:
         make_folder(folder)
+    left: list[tuple[Path, str]] = []
     for staged, target in given:
-        _moved(staged, target, os.replace)
+        try:
+            _moved(staged, target, how)
+        except FileExistsError:
+            left.append((staged, target))
+        else:
+            if how is _link_new:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(staged)  # noqa: PTH108 - of many
     for folder in folders:
         _flush_folder(folder)
+    return left
 
 
 def show_new(staged: Path, target: Path) -> bool:

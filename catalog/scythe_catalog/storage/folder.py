@@ -127,6 +127,12 @@ class Folder(Objects):
         with disk.spoken(self.folder, "written"):
             disk.show_all((staged, f"{prefix}{key}") for staged, key in files)
 
+    def publish_new(self, files: Iterable[tuple[Path, str]]) -> list[tuple[Path, str]]:
+        prefix = self._prefix
+        with disk.spoken(self.folder, "written"):
+            left = disk.show_all_new((staged, f"{prefix}{key}") for staged, key in files)
+        return [(staged, target.removeprefix(prefix)) for staged, target in left]
+
     def link(self, source: str, target: str) -> None:
         with disk.spoken(self.folder / target, "written"):
             disk.link(self.folder / source, self.staging_file(target.rsplit("/", 1)[-1]), self.folder / target)

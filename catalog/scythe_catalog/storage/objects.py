@@ -23,6 +23,8 @@ from scythe_catalog.storage.provider import known_schemes
 A = TypeVar("A")
 T = TypeVar("T")
 
+#: So much of two files is held against one another at once [bytes].
+_BLOCK = 8 * 1024 * 1024
 _FOLDER, _BUCKET = "scythe_catalog.storage.folder", "scythe_catalog.storage.bucket"
 
 
@@ -218,6 +220,24 @@ class Objects(ABC):
     @abstractmethod
     def publish_all(self, files: Iterable[tuple[Path, str]]) -> None:
         """`publish` for many (staged path, key) pairs, which costs less than one by one."""
+
+    @abstractmethod
+    def publish_new(self, files: Iterable[tuple[Path, str]]) -> list[tuple[Path, str]]:
+        """`publish_all` without taking a key from what has it: gives those that something has, which stay staged."""
+
+    def holds(self, key: str, path: Path) -> bool:
+        """Whether an object is there and holds what a local file holds."""
+        try:
+            size = self.size(key)
+            if size != path.stat().st_size:
+                return False
+            with path.open("rb") as own:
+                return all(
+                    self.part(key, start, min(start + _BLOCK, size), None) == own.read(_BLOCK)
+                    for start in range(0, size, _BLOCK)
+                )
+        except FileNotFoundError:
+            return False
 
     @abstractmethod
     def link(self, source: str, target: str) -> None:
