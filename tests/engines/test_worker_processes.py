@@ -170,6 +170,32 @@ def test_a_forked_process_ends_where_its_function_does_with_a_code_that_tells_ho
     assert rows["found"].to_list() == [0, 5, 1]
 
 
+def ends_its_own(spec: Tick) -> Seen:
+    import multiprocessing
+    import os
+    import signal
+    import subprocess
+    import time
+
+    number = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP][spec.n]
+    with multiprocessing.Pool(2) as pool:  # which ends its processes by SIGTERM
+        assert pool.map(abs, [-1, 2]) == [1, 2]
+    program = subprocess.Popen(["sleep", "60"])
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    child.start()
+    for pid in (program.pid, child.pid):
+        assert pid is not None
+        os.kill(pid, number)
+    child.join()
+    return Seen(found=(program.wait() == -number) + (child.exitcode in (-number, 1)))
+
+
+def test_processes_that_a_function_starts_end_at_its_signals(root: Path) -> None:
+    rows = finish(ends_its_own, 3, chunk=3, workers=1)
+
+    assert rows["found"].to_list() == [2, 2, 2]
+
+
 # --- logs -------------------------------------------------------------------------------------------
 
 

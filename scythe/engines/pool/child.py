@@ -46,6 +46,8 @@ _PARENT_CHECK_SECONDS = 0.5
 #: In place of an input: none runs yet of the chunk that begins; the last one that ran has ended.
 _BEGINS, ENDED = -2, -1
 _PASS_ON_SECONDS = 0.25
+#: What other processes end at; one that serves a run carries on, as long as its parent wants it.
+_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,11 @@ class Job:
 def main(fd: int, parent: int) -> None:
     """Serves the parent at the other end of a socket until it hangs up."""
     with contextlib.suppress(ValueError):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        # A service manager tells all processes of a worker to end; it is the worker that ends this one. A handler,
+        # A terminal, or a service manager, tells all processes of a worker to end; it is the worker that ends this one. A handler,
         # unlike "ignore", is not inherited by the programs that the user's function starts.
-        for number in (signal.SIGTERM, signal.SIGHUP):  # a terminal that closes tells all, too
+        for number in _ENDINGS:
             signal.signal(number, _carry_on)
+    _Forks().follow()
     notice()
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     connection = Connection(fd)
@@ -114,6 +116,32 @@ def _print_at_once() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)
+
+
+class _Forks(threading.local):
+    """What the user's function forks: its signals are its own. `Process.terminate()` ends it, as `Pool` ends its processes.
+
+    One that is sent before it has any handler of its own waits until then.
+    """
+
+    _mask: set[int]
+
+    def follow(self) -> None:
+        """Looks after all forks of this process from now on."""
+        os.register_at_fork(before=self._before, after_in_parent=self._after, after_in_child=self._in_child)
+
+    def _before(self) -> None:
+        self._mask = {*signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)}
+
+    def _after(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
+    def _in_child(self) -> None:
+        with contextlib.suppress(ValueError):
+            for number in _ENDINGS:
+                if signal.getsignal(number) is _carry_on:
+                    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        self._after()
 
 
 def _carry_on(signum: int, frame: object) -> None:
