@@ -137,11 +137,12 @@ class _Forks(threading.local):
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
     def _in_child(self) -> None:
-        with contextlib.suppress(ValueError):
-            for number in _ENDINGS:
-                if signal.getsignal(number) is _carry_on:
-                    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        own = [number for number in _ENDINGS if signal.getsignal(number) is _carry_on]
+        for number in own:
+            signal.signal(number, signal.SIG_DFL)
         self._after()
+        if signal.SIGINT in own:  # not before: what is raised here, nobody hears
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _carry_on(signum: int, frame: object) -> None:
