@@ -29,7 +29,7 @@ from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, Ex
 from scythe.cli import app
 from scythe.errors import InputError, ReadError
 from scythe.names import ID_LEVELS
-from scythe.sampling import plans
+from scythe.sampling import plans, verb
 from scythe.sampling.sequences import Points
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -423,6 +423,87 @@ def test_morris_tells_what_matters_least(root: Path) -> None:
     found = scythe.sensitivity("ishigami", run=run.key.folder).filter(output="y")
     assert found.columns == ["output", "input", "mu_star", "mu_star_low", "mu_star_high", "sigma"]
     assert sorted(found["input"]) == ["a", "c"]
+
+
+class Mixed(ExperimentInputSpec):
+    on: bool
+    few: int = Field(ge=1, le=3)
+    some: Literal["a", "b", "c", "d"]
+    odd: int = Field(ge=0, le=4)
+    many: int = Field(ge=0, le=10)
+    priced: Decimal = Field(ge=0, le=1, max_digits=2, decimal_places=1)
+    real: float = Field(ge=-3, le=3)
+
+
+_REACH = {"on": 3.0, "few": 1.0, "some": 7.0, "odd": 0.5, "many": 4.0, "priced": 2.2, "real": 5.0}
+
+
+def linear(spec: Mixed) -> Value:
+    places = {
+        "on": spec.on, "few": (spec.few - 1) / 2, "some": "abcd".index(spec.some) / 3, "odd": spec.odd / 4,
+        "many": spec.many / 10, "priced": float(spec.priced), "real": (spec.real + 3) / 6,
+    }  # fmt: skip
+    return Value(y=sum(_REACH[name] * place for name, place in places.items()))
+
+
+def test_morris_tells_the_effect_of_a_field_over_its_range_whatever_its_type(root: Path) -> None:
+    specs = scythe.sample(Mixed, 60, "morris", seed=3)
+    run_of(linear, specs)
+    found = scythe.sensitivity("linear").filter(output="y")
+    assert dict(found.select("input", "mu_star").iter_rows()) == pytest.approx(_REACH)
+    assert found["sigma"].to_list() == pytest.approx([0] * len(_REACH), abs=1e-9)
+    shares = specs["few"].value_counts().sort("few")["count"] / specs.height
+    assert shares.to_list() == pytest.approx([0.25, 0.5, 0.25], abs=0.07)
+
+
+def test_a_plan_that_was_drawn_before_steps_were_even_is_refused_where_they_are_not(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remembered = verb.remember
+    monkeypatch.setattr(
+        verb, "remember", lambda frame, how, **more: remembered(frame, {k: how[k] for k in how if k != "steps"}, **more)
+    )
+    run_of(linear, scythe.sample(Mixed, 4, "morris"))
+    with pytest.raises(ReadError, match=r"drawn before the values of 'on' were spread evenly"):
+        scythe.sensitivity("linear")
+    run_of(ishigami, scythe.sample(Angles, 4, "morris"))
+    assert scythe.sensitivity("ishigami").height == 6
+
+
+@pytest.mark.parametrize(
+    "form", ["pandas", "dicts", "models", "arrow", "numbered", "from a file", "columns in another order"]
+)
+def test_a_plan_is_known_in_whatever_form_it_is_allocated(root: Path, form: str, tmp_path: Path) -> None:
+    plan = scythe.sample(Mixed, 2, "morris", seed=8)
+    match form:
+        case "pandas":
+            given: Any = plan.to_pandas()
+        case "dicts":
+            given = plan.to_dicts()
+        case "models":
+            given = [Mixed.model_validate(row) for row in plan.to_dicts()]
+        case "arrow":
+            given = plan.to_arrow()
+        case "numbered":
+            given = plan.with_row_index("sort_index")
+        case "from a file":
+            plan.write_parquet(tmp_path / "plan.pq")
+            given = pl.read_parquet(tmp_path / "plan.pq")
+        case _:
+            given = plan.select(reversed(plan.columns))
+    run_of(linear, given)
+    assert scythe.sensitivity("linear").filter(output="y").height == 7
+
+
+def half_known(spec: Angles) -> Value:
+    return Value(y=float("inf") if spec.a < 0 else 1.0, same=int(spec.a * 100))
+
+
+def test_an_output_that_is_not_finite_leaves_the_others_their_indices(root: Path) -> None:
+    run_of(half_known, scythe.sample(Angles, 16, "saltelli"))
+    found = scythe.sensitivity("half_known")
+    assert found.filter(output="y")["total"].null_count() == 3
+    assert found.filter(output="same")["total"].null_count() == 0
 
 
 def test_indices_that_would_mean_nothing_are_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,7 +101,9 @@ def _prepared(specs: Any, experiment: Experiment, overwrite_sort_index: bool) ->
     table, dense = _sorted(table)
     table, computed = with_features(table, experiment)
     extra = experiment.schemas.input.extra_column in table.column_names
-    return Inputs(table, single, dense, computed, local, remote, extra, how_drawn(specs))
+    fields = {*experiment.schemas.input.fields.names} - {*ID_LEVELS}
+    drawn = how_drawn(specs, table, fields if not extra else ())
+    return Inputs(table, single, dense, computed, local, remote, extra, drawn)
 
 
 def _given(specs: Any, experiment: Experiment) -> tuple[Frame | None, list[BaseModel]]:

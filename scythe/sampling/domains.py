@@ -35,6 +35,11 @@ class Domain(Protocol):
         """Whether there is more than one value."""
         ...
 
+    @property
+    def count(self) -> int | None:
+        """How many values there are, each as often as the others; None of a range, or a distribution."""
+        ...
+
 
 @dataclass(frozen=True)
 class Range:
@@ -55,6 +60,10 @@ class Range:
     def varies(self) -> bool:
         return self.low < self.high
 
+    @property
+    def count(self) -> int | None:
+        return None
+
 
 @dataclass(frozen=True)
 class Whole:
@@ -71,7 +80,6 @@ class Whole:
 
     @property
     def count(self) -> int:
-        """How many there are."""
         return (self.high - self.low) // self.step + 1
 
     def at(self, u: np.ndarray) -> pa.Array:
@@ -111,8 +119,7 @@ class Choice:
     values: pa.Array
 
     def at(self, u: np.ndarray) -> pa.Array:
-        count = len(self.values)
-        return self.values.take(pa.array(np.minimum((u * count).astype(np.int64), count - 1)))
+        return self.values.take(pa.array(np.minimum((u * self.count).astype(np.int64), self.count - 1)))
 
     def levels(self, count: int) -> pa.Array:
         return self.values
@@ -120,6 +127,10 @@ class Choice:
     @property
     def varies(self) -> bool:
         return len(self.values) > 1
+
+    @property
+    def count(self) -> int:
+        return len(self.values)
 
 
 @dataclass(frozen=True)
@@ -171,3 +182,7 @@ class Distributed:
     @property
     def varies(self) -> bool:
         return True
+
+    @property
+    def count(self) -> int | None:
+        return None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     import polars as pl
+    import pyarrow as pa
 
 #: So many samples are remembered, by eight bytes a row.
 _REMEMBERED = 64
@@ -18,7 +20,7 @@ _CHANGED = "changed"
 @dataclass(frozen=True)
 class _Drawn:
     how: dict[str, Any]
-    names: tuple[str, ...]
+    schema: pl.Schema
     rows: pl.Series
     #: The very frame, while it is there.
     frame: weakref.ref[pl.DataFrame]
@@ -32,24 +34,31 @@ _DRAWN: deque[_Drawn] = deque(maxlen=_REMEMBERED)
 
 def remember(frame: pl.DataFrame, how: dict[str, Any], *, telling: bool) -> None:
     """Notes a frame that was drawn, and how: plain data, for a manifest; `telling` where its rows are like no others."""
-    _DRAWN.appendleft(_Drawn(how, tuple(frame.columns), frame.hash_rows(), weakref.ref(frame), telling))
+    _DRAWN.appendleft(_Drawn(how, frame.schema, frame.hash_rows(), weakref.ref(frame), telling))
 
 
-def how_drawn(specs: object) -> dict[str, Any] | None:
-    """How the inputs of a run were drawn; with `changed` where rows or columns are not those that were; None where nobody knows."""
+def how_drawn(specs: object, table: pa.Table, fields: Collection[str]) -> dict[str, Any] | None:
+    """How the inputs of a run were drawn; with `changed` where rows or columns are not those that were; None where nobody knows.
+
+    Args:
+        specs: What the user gave, which tells one of equal samples from the others.
+        table: What came of it, in the order of the inputs.
+        fields: Its columns that may be drawn.
+    """
     import polars as pl
 
-    if not isinstance(specs, pl.DataFrame) or not _DRAWN or not specs.height:
+    if not _DRAWN or not table.num_rows:
         return None
     # Of equal ones the very frame first: it may have been changed in place, so that being it is not enough.
     for drawn in sorted(_DRAWN, key=lambda drawn: drawn.frame() is not specs):
-        if not set(drawn.names) <= {*specs.columns}:
+        names = drawn.schema.names()
+        if not {*names} <= {*table.column_names} or (table.num_rows != len(drawn.rows) and not drawn.telling):
             continue
         try:
-            rows = specs.select(drawn.names).hash_rows()
-        except pl.exceptions.PolarsError:  # a column of objects has no hash
-            return None
-        if tuple(specs.columns) == drawn.names and rows.equals(drawn.rows):
+            rows = cast(pl.DataFrame, pl.from_arrow(table.select(names))).cast(dict(drawn.schema)).hash_rows()
+        except pl.exceptions.PolarsError:  # values that the field had no place for when it was drawn
+            continue
+        if {*names} == {*fields} and rows.equals(drawn.rows):
             return drawn.how
         if drawn.telling and rows.is_in(drawn.rows.implode()).any():
             return {**drawn.how, _CHANGED: True}

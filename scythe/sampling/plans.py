@@ -16,6 +16,10 @@ from scythe.errors import InputError
 PLANS = ("morris", "saltelli")
 #: Levels of Morris's grid, as SALib has them.
 _LEVELS = 4
+#: How far they are changed at once, by https://doi.org/10.1080/00401706.1991.10484804.
+_STEP = _LEVELS / (2 * (_LEVELS - 1))
+#: Of more values than these a step is one of any number as far as a float tells.
+_COUNTED = 2**20
 
 
 def check_choices(counts: Mapping[str, int]) -> None:
@@ -30,6 +34,20 @@ def check_choices(counts: Mapping[str, int]) -> None:
                 f'method="morris" has {_LEVELS} levels, and {name!r} {count} values, some of which would never be drawn: '
                 f'take "saltelli", or choose {_LEVELS} of them, {name}=[...]'
             )
+
+
+def spread(points: np.ndarray, counts: Sequence[int | None]) -> tuple[np.ndarray, list[float]]:
+    """Morris's points with those of fields that have so many values moved into the middle of one's share; and what a step of each is.
+
+    Each of the levels gets the value that lies nearest to its place between the first and the last, so that all steps of a field are alike, as a
+    share of the way between these two. None for a field of any number.
+    """
+    moved, steps = points.copy(), [_STEP] * len(counts)
+    for i, count in enumerate(counts):
+        if count is not None and count <= _COUNTED:
+            moved[:, i] = (np.rint(points[:, i] * (count - 1)) + 0.5) / count
+            steps[i] = float(np.rint(_STEP * (count - 1)) / (count - 1))
+    return moved, steps
 
 
 def unit_plan(method: str, names: Sequence[str], n: int, seed: int) -> np.ndarray:
@@ -60,9 +78,11 @@ def library() -> str:
 
 
 def effects(
-    method: str, names: Sequence[str], points: np.ndarray, results: np.ndarray, seed: int
+    method: str, names: Sequence[str], points: np.ndarray, results: np.ndarray, seed: int, steps: Mapping[str, float]
 ) -> dict[str, np.ndarray]:
     """What SALib tells of one output: a number a field for each name of an index.
+
+    `steps` are those of Morris's plan, of fields where they are not those of SALib, by which it divides.
 
     Raises:
         InputError: SALib is not installed.
@@ -76,7 +96,8 @@ def effects(
         else:
             found = _salib("analyze.sobol").analyze(_problem(names), results, calc_second_order=False, seed=seed)
             told = {"first": "S1", "first_conf": "S1_conf", "total": "ST", "total_conf": "ST_conf"}
-    return {name: np.asarray(found[key], dtype=float) for name, key in told.items()}
+    share = np.array([_STEP / steps.get(name, _STEP) for name in names])
+    return {name: np.asarray(found[key], dtype=float) * share for name, key in told.items()}
 
 
 def _problem(names: Sequence[str]) -> dict[str, Any]:

@@ -36,11 +36,12 @@ def sensitivity(experiment: Named, version: AskedVersion = None, *, run: AskedRu
 
     Returns:
         A row for each output that is a number and each input that varies, the most important input first: `output, input`, and `first,
-        first_low, first_high, total, total_low, total_high`, or `mu_star, mu_star_low, mu_star_high, sigma`. Null where an output does not vary.
+        first_low, first_high, total, total_low, total_high`, or `mu_star, mu_star_low, mu_star_high, sigma`. Null where an output does not vary,
+        or is missing, NaN or infinite for some input.
 
     Raises:
         NotFoundError: there is no such run.
-        ReadError: its inputs are no plan, or some of them have no result.
+        ReadError: its inputs are no plan, or some of them have no result, or no output is a number for all of them.
         InputError: SALib is not installed.
 
     Examples:
@@ -68,7 +69,8 @@ def of_run(objects: Objects, key: RunKey) -> pl.DataFrame:
     if not is_plan(how):
         raise ReadError(
             f"the inputs of {key.path} are no plan for a sensitivity analysis: draw them with "
-            'scythe.sample(Model, n, "saltelli") (or "morris"), and allocate them as they are'
+            'scythe.sample(Model, n, "saltelli") (or "morris"), and allocate them as they are. What was drawn by another process is known once '
+            "it is drawn again, by the same arguments, before it is allocated; of a run that is there already allocate(..., reuse=True) takes the rows"
         )
     names: list[str] = how["vary"]
     points = plans.unit_plan(how["method"], names, how["n"], how["seed"])
@@ -76,14 +78,24 @@ def of_run(objects: Objects, key: RunKey) -> pl.DataFrame:
         raise ReadError(
             f"the inputs of {key.path} were drawn by SALib {how['library']}, which drew other points than the one here: install that"
         )
+    steps: dict[str, float] | None = how.get("steps")
     rows = _results(key, len(points))
+    if how["method"] == "morris" and steps is None and (uneven := [n for n in names if not rows.schema[n].is_float()]):
+        raise ReadError(
+            f"the plan of {key.path} was drawn before the values of {uneven[0]!r} were spread evenly, and its effects would be wrong: "
+            "draw a new one"
+        )
     told = schemas_of_run(objects, key) or {}
     renamed = renames_now(objects, key.experiment).columns
     own = {renamed.get(name, name) for name in TableSchema.from_json(told["output"]).names}
     outputs = [name for name in rows.select(cs.numeric() | cs.boolean()).columns if name in own]
-    found = [_of_output(how, names, points, rows[output], output) for output in outputs]
-    if not found:
-        raise ReadError(f"no output of {key.path} is a number")
+    finite = {output for output in outputs if rows[output].cast(pl.Float64).is_finite().fill_null(False).all()}
+    if not finite:
+        which = f" for all inputs ({', '.join(outputs)})" if outputs else ""
+        raise ReadError(f"no output of {key.path} is a finite number{which}: indices of it mean nothing")
+    found = [
+        _of_output(how, names, points, rows[output], output, steps or {}, known=output in finite) for output in outputs
+    ]
     return pl.concat(found).with_columns(pl.col("input").replace(renamed))
 
 
@@ -104,13 +116,18 @@ def _results(key: RunKey, wanted: int) -> pl.DataFrame:
 
 
 def _of_output(
-    how: dict[str, Any], names: list[str], points: np.ndarray, values: pl.Series, output: str
+    how: dict[str, Any],
+    names: list[str],
+    points: np.ndarray,
+    values: pl.Series,
+    output: str,
+    steps: dict[str, float],
+    *,
+    known: bool,
 ) -> pl.DataFrame:
-    results = values.cast(pl.Float64).to_numpy()
+    results = values.cast(pl.Float64).to_numpy() if known else np.zeros(len(points))
     index = {"output": [output] * len(names), "input": names}
-    if not np.isfinite(results).all():
-        raise ReadError(f"the output {output!r} is not a finite number for all inputs: indices of it mean nothing")
-    found = plans.effects(how["method"], names, points, results, how["seed"])
+    found = plans.effects(how["method"], names, points, results, how["seed"], steps)
     if np.ptp(results) == 0:
         found = {name: np.full(len(names), np.nan) for name in found}
     frame = pl.DataFrame({**index, **found}).with_columns(cs.float().fill_nan(None))

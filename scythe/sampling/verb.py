@@ -94,6 +94,9 @@ def sample(
     elif method in plans.PLANS:
         points = plans.unit_plan(method, vary, cast(int, n), seed)
         how |= {"plan": plans.mark_of(points), "library": plans.library()}
+        if method == "morris":
+            points, steps = plans.spread(points, [domains[name].count for name in vary])
+            how["steps"] = dict(zip(vary, steps, strict=True))
         frame = made.at(points)
     else:
         frame = _drawn(made, Points(method, len(vary), seed), cast(int, n), method, skip, constraint)
