@@ -439,6 +439,97 @@ def test_what_was_downloaded_is_uploaded_elsewhere_skipped_where_it_is_and_refus
     assert scythe.read("sim", table="errors").height == 1
 
 
+@pytest.mark.parametrize("packed", [False, True], ids=["by itself", "packed"])
+def test_an_upload_of_more_than_there_is_is_refused_and_of_less_skipped(
+    root: Path, tmp_path: Path, at: Any, packed: bool
+) -> None:
+    run = simulated(pack=packed)
+    part, whole, there = (tmp_path / name for name in ("part", "whole", "there"))
+    scythe.download("sim", part, tables=["scalars", "result_file_refs"], files=["report"], where="r_value < 2.5")
+    scythe.download("sim", whole)
+    assert scythe.upload(part).skipped == (run.experiment_id,)  # to where it came from, which has all
+    at(there)
+    scythe.upload(part)
+    assert scythe.upload(part).files == 0
+    with pytest.raises(
+        TransferError,
+        match=r"is there without the tables .*'hourly'.* and [0-9]+ files of what is here: nothing was sent",
+    ):
+        scythe.upload(whole)
+    at(tmp_path / "other")
+    scythe.upload(whole)
+    assert scythe.upload(part).skipped == (run.experiment_id,)
+    lost = next(path for path in (tmp_path / "other").rglob("results/*/*"))
+    lost.unlink()
+    with pytest.raises(TransferError, match=r"is there without [0-9]+ files? of what is here"):
+        scythe.upload(whole)
+
+
+def test_an_upload_that_goes_on_after_more_has_come_shows_all_of_it(
+    root: Path, tmp_path: Path, at: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scythe.transfer import sent
+
+    simulated()
+    here, there = tmp_path / "here", tmp_path / "there"
+    scythe.download("sim", here, where="r_value < 2.5")
+    at(there)
+    with monkeypatch.context() as patch:
+        patch.setattr(sent, "take_in", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            scythe.upload(here)
+    at(root)
+    scythe.download("sim", here)
+    at(there)
+    scythe.upload(here)
+    assert all(uri.startswith(f"file://{there}/") for column in ("report", "picture", "weather") for uri in scythe.files("sim")[column])  # fmt: skip
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["by itself", "packed"])
+def test_a_run_of_which_a_file_is_gone_or_cut_short_is_not_carried_on(
+    root: Path, tmp_path: Path, at: Any, packed: bool
+) -> None:
+    run = simulated(pack=packed)
+    file = next(path for path in sorted(root.rglob("results/*/*")) if path.parent.name in ("report", "_shards"))
+    whole = file.read_bytes()
+    for content, told in ((whole[:-1], "is cut short"), (b"", "is cut short"), (None, "is not there")):
+        if content is None:
+            file.unlink()
+        else:
+            file.write_bytes(content)
+        if not packed and content is not None:
+            continue  # how long a file by itself was, no table tells
+        with pytest.raises(TransferError, match=f"{file.name}.* {told}.*, though {run.experiment_id} names"):
+            scythe.download("sim", tmp_path / "down")
+        at(tmp_path / "there")
+        with pytest.raises(TransferError, match=f"{file.name}.* {told}.*, though {run.experiment_id} names it"):
+            scythe.upload(root)
+        at(root)
+    file.write_bytes(whole)
+    if packed:
+        file.write_bytes(whole[:5] + b"#" + whole[6:])
+        with pytest.raises(
+            TransferError, match=r"is not what it was: the file of [0-9]+ bytes from [0-9]+ on is damaged"
+        ):
+            scythe.download("sim", tmp_path / "down")
+        file.write_bytes(whole)
+    scythe.download("sim", tmp_path / "down")
+    at(tmp_path / "down")
+    assert scythe.fetch(scythe.files("sim")["report"][0]).read_text() == "report of 1.0 in weather 1.0"
+
+
+def test_a_part_of_a_packed_run_is_downloaded_again_from_where_it_came_to(root: Path, tmp_path: Path, at: Any) -> None:
+    simulated(pack=True)
+    scythe.download("sim", tmp_path / "part", files=["report"])
+    at(tmp_path / "part")
+    scythe.download("sim", tmp_path / "again")
+    at(tmp_path / "again")
+    reports, pictures = scythe.files("sim")["report"], scythe.files("sim")["picture"]
+    assert all(uri.startswith(f"file://{tmp_path / 'again'}/") for uri in reports)
+    assert all(str(root) in uri for uri in pictures)
+    assert scythe.fetch(pictures[0]).read_text() == "picture of 1.0 in weather 1.0"
+
+
 def test_an_upload_to_a_bucket_that_was_cut_short_goes_on_and_is_read_there(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

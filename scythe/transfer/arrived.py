@@ -29,6 +29,8 @@ from scythe_catalog.storage.objects import Objects
 OBJECTS = {"key": pl.String, "size": pl.Int64, "tag": pl.String}
 #: A file in a shard: the key that it gets, that of the shard, where it lies there [bytes], and its checksum.
 INSIDE = {"key": pl.String, "inside": pl.String, "offset": pl.Int64, "length": pl.Int64, "crc32c": pl.Int64}
+#: Where the files lie in a shard that comes whole, and their checksums.
+HELD = {"held": pl.List(pl.Struct(dict.fromkeys(("offset", "length", "crc32c"), pl.Int64)))}
 _LINES = {**OBJECTS, "here": pl.Int64}
 
 

@@ -197,12 +197,12 @@ def files_of(places: Places, asked: Asked) -> pl.DataFrame:
         *([_others(places, plain)] if places.owners else []),
         *([_inside(places, packed)] if packed.height else []),
     ]
-    return pl.concat([_keyed(places, plain, [places.key.path]), *more], how="diagonal").unique("key").sort("key")
+    return pl.concat([keyed(places, plain, [places.key.path]), *more], how="diagonal").unique("key").sort("key")
 
 
 def _others(places: Places, plain: pl.DataFrame) -> pl.DataFrame:
     """Files in the folders of other runs: they come into the run's own, which then needs those no more."""
-    there = _keyed(places, plain, places.owners).rename({"key": "inside"})
+    there = keyed(places, plain, places.owners).rename({"key": "inside"})
     found = places.source.described(there["inside"].unique())
     sizes = pl.DataFrame(
         [(f.key, f.size, 0) for f in found],
@@ -221,15 +221,25 @@ def _others(places: Places, plain: pl.DataFrame) -> pl.DataFrame:
 def _inside(places: Places, packed: pl.DataFrame) -> pl.DataFrame:
     """The same of files in shards: shards that are wanted nearly whole, and single files of the others."""
     files = packed.select("field").hstack(taken_apart(packed["uri"])).rename({"shard": "uri"})
-    files = _keyed(places, files, [places.key.path, *places.owners]).rename({"key": "inside"}).unique(["field", "name"])
-    sizes = pl.DataFrame([(f.key, f.size) for f in places.source.described(files["inside"].unique())], ["inside", "all"], orient="row")  # fmt: skip
-    wanted = files.group_by("inside").agg(pl.col("length").sum()).join(sizes, on="inside", how="left")
+    files = keyed(places, files, [places.key.path, *places.owners]).rename({"key": "inside"}).unique(["field", "name"])
+    shards = frame_of(places.source.described(files["inside"].unique())).select(inside="key", all="size")
+    reach = (pl.col("offset") + pl.col("length")).max().alias("reach")
+    held = pl.struct("offset", "length", "crc32c").alias("held")
+    wanted = files.group_by("inside").agg(pl.col("length").sum(), reach, held).join(shards, on="inside", how="left")
+    lost = wanted.filter(pl.col("all").is_null() | (pl.col("all") < pl.col("reach"))).sort("inside")
+    if lost.height:
+        size = lost["all"][0]
+        what = "is not there" if size is None else f"is cut short ({size:,} of {lost['reach'][0]:,} bytes)"
+        raise TransferError(
+            f"{places.source.uri(lost['inside'][0])} {what}, though {places.key.path} names files in it: put it back, or leave them out "
+            "with files= or where="
+        )
     own = pl.col("inside").str.starts_with(f"{places.key.path}/")
-    whole = wanted.filter(own & (pl.col("length") >= pl.col("all") * _NEARLY_ALL))["inside"]
-    apart = files.filter(~pl.col("inside").is_in(whole.implode()))
+    whole = wanted.filter(own & (pl.col("length") >= pl.col("all") * _NEARLY_ALL)).select(key="inside", held="held")
+    apart = files.filter(~pl.col("inside").is_in(whole["key"].implode()))
     keys = [places.key.output_file(field, name) for field, name in apart.select("field", "name").iter_rows()]
     single = apart.with_columns(pl.Series("key", keys, pl.String))
-    return pl.concat([whole.to_frame("key"), single.select(*INSIDE)], how="diagonal")
+    return pl.concat([whole, single.select(*INSIDE)], how="diagonal")
 
 
 def _with_files(places: Places) -> list[tuple[pl.LazyFrame, TableSchema]]:
@@ -259,7 +269,7 @@ def _rows(places: Places, asked: Asked) -> pl.LazyFrame | None:
     return rows
 
 
-def _keyed(places: Places, files: pl.DataFrame, folders: Sequence[str]) -> pl.DataFrame:
+def keyed(places: Places, files: pl.DataFrame, folders: Sequence[str]) -> pl.DataFrame:
     """Those of some files (`uri`) that lie in the folders of these runs, here or at the source, with their `key`."""
     own = pl.lit(None, pl.String)
     for root, folder in itertools.product((places.source.root, places.local.root), folders):
@@ -291,6 +301,8 @@ def looked_up(source: Objects, key: RunKey, files: pl.DataFrame, rows: int) -> p
             f"{source.uri(lost[0])}{more} is not there, though {key.path} names it: put it back, or leave it out with "
             "files= or where="
         )
+    if "held" in files.columns:
+        found = found.join(files.select("key", "held"), on="key", how="left")
     tag = pl.format("{} at {}", pl.col("crc32c").fill_null(-1), "offset")  # by which a file in a shard is known again
     return pl.concat([found, inside.with_columns(pl.col("length").alias("size"), tag.alias("tag"))], how="diagonal")
 

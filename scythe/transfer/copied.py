@@ -16,7 +16,7 @@ from pathlib import Path
 import polars as pl
 
 from scythe.errors import StorageError, StorageRefused, TransferError
-from scythe.transfer.arrived import INSIDE, OBJECTS, Arrivals
+from scythe.transfer.arrived import HELD, INSIDE, OBJECTS, Arrivals
 from scythe_catalog.storage.objects import Objects
 
 #: A file up to this size [bytes] is one request.
@@ -34,6 +34,8 @@ class _File:
     inside: str | None = None
     offset: int = 0
     crc32c: int | None = None
+    #: Of a shard: where the files lie in it, and their checksums, as far as they are asked for.
+    held: list[dict[str, int]] | None = None
 
 
 def bring(
@@ -58,7 +60,7 @@ def bring(
     """
     (arrivals.folder / "under-way").mkdir(parents=True, exist_ok=True)
     one = _Copy(source, arrivals, sha256, came)
-    shape = pl.DataFrame(schema={**OBJECTS, **INSIDE}).select(f.name for f in fields(_File))
+    shape = pl.DataFrame(schema={**OBJECTS, **INSIDE, **HELD}).select(f.name for f in fields(_File))
     given = [_File(*row) for row in pl.concat([shape, files], how="diagonal").select(shape.columns).iter_rows()]
     pool = ThreadPoolExecutor(_SMALL_AT_ONCE)
     try:
@@ -142,7 +144,14 @@ class _Copy:
             )
 
     def _take(self, part: Path, file: _File) -> None:
-        if file.crc32c is not None and _crc32c(part) != file.crc32c:
+        if damaged := next(
+            (one for one in file.held or () if _crc32c(part, one["offset"], one["length"]) != one["crc32c"]), None
+        ):
+            part.unlink()
+            raise TransferError(
+                f"{self.source.uri(file.key)} is not what it was: the file of {damaged['length']:,} bytes from {damaged['offset']:,} on is damaged"
+            )
+        if file.crc32c is not None and _crc32c(part, 0, file.size) != file.crc32c:
             part.unlink()
             raise TransferError(
                 f"{self.source.uri(file.inside or file.key)} is not what it was: {file.key} in it is damaged"
@@ -152,13 +161,14 @@ class _Copy:
         self.arrivals.take(part, file.key, file.size, file.tag)
 
 
-def _crc32c(path: Path) -> int:
+def _crc32c(path: Path, offset: int, length: int) -> int:
     from google_crc32c import extend
 
     crc = 0
     with path.open("rb") as stream:
-        while data := stream.read(PART_BYTES):
-            crc = extend(crc, data)
+        stream.seek(offset)
+        while length > 0 and (data := stream.read(min(length, PART_BYTES))):
+            crc, length = extend(crc, data), length - len(data)
     return crc
 
 

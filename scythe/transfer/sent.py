@@ -27,6 +27,7 @@ from scythe.runs.rebuild import take_in
 from scythe.settings import engine_settings
 from scythe.terminal.transfer import TransferProgress
 from scythe.transfer.chosen import Asked, frame_of, listed, records_and_tables
+from scythe.transfer.held import check_whole, lacking
 from scythe_catalog.schema import TableSchema, mixed_units
 from scythe_catalog.storage.objects import Objects
 
@@ -60,6 +61,11 @@ class Sending:
                     f"{self.target.uri(self.key.path)} is there with another content: nothing was sent. Delete the run "
                     "here or there, or allocate it anew under a name of its own"
                 )
+            if (less := lacking(self.source, self.target, self.key)) is not None:
+                raise TransferError(
+                    f"{self.target.uri(self.key.path)} is there without {less} of what is here: nothing was sent. Delete the run there, "
+                    "then upload it"
+                )
             return False
         there = reserved(self.target, self.key.experiment, self.key.version)
         if self.key in there.deleted:
@@ -70,6 +76,7 @@ class Sending:
                 "it, or delete what it left there"
             )
         self._check_version()
+        check_whole(self.source, self.key)
         return True
 
     def send(self, progress: TransferProgress) -> tuple[int, int]:
@@ -83,7 +90,10 @@ class Sending:
             raise TransferError(f"the name {self.key.path} was taken in {self.target.root} meanwhile")
         wanted = self._files()
         there = frame_of(self.target.found(self.key.path)).select("key", "size")
-        missing = wanted.join(there, on=["key", "size"], how="anti")
+        same = wanted.join(there, on=["key", "size"], how="semi")
+        missing = wanted.join(
+            same.filter(pl.Series(map(self._is_same, same["key"]), dtype=pl.Boolean)), on="key", how="anti"
+        )
         count, size = missing.height, int(missing["size"].sum())
         progress.expect(size)
         keys: list[str] = missing.filter(pl.col("key") != self.key.manifest)["key"].to_list()
@@ -101,6 +111,13 @@ class Sending:
         base = records_and_tables(listed(self.source, self.key), self.key, result, Asked())
         inner = [f for folder in ("results", "artifacts") for f in self.source.found(f"{self.key.path}/{folder}")]
         return pl.concat([base, frame_of(inner)])
+
+    def _is_same(self, key: str) -> bool:
+        """Whether a file of the same size that an earlier try has sent is this one: more may have become of the run's records since."""
+        if key.startswith((f"{self.key.path}/results/", f"{self.key.path}/artifacts/", f"{layout.gathers(self.key)}/")):
+            return True  # nothing that these name ever changes
+        assert self.source.folder is not None
+        return self.target.holds(key, self.source.folder / key)
 
     def _name(self) -> str:
         return hashlib.sha256(json.dumps(identity(self.source, self.key), sort_keys=True).encode()).hexdigest()

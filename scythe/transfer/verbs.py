@@ -148,8 +148,8 @@ def _runs(source: Objects, name: str, version: AskedVersion, run: AskedRun) -> l
 def upload(here: str | Path) -> Uploaded:
     """Copies the runs of a folder, a Scythe root, to the root of the settings.
 
-    A run that is there already with the same content is skipped. One whose name is taken there by another content is
-    refused before anything is sent. An interrupted upload goes on where it was.
+    A run of which all is there already is skipped. One whose name is taken there by another content, or of which less is there,
+    is refused before anything is sent. An interrupted upload goes on where it was.
 
     Args:
         here: The folder, as `scythe.download` makes one, or a root of your own.
@@ -159,7 +159,7 @@ def upload(here: str | Path) -> Uploaded:
 
     Raises:
         NotFoundError: there is no run in the folder.
-        TransferError: a run's name, or its version, is taken by another content.
+        TransferError: a run's name, or its version, is taken by another content, or by less of the run; or a file that it names is gone.
         RunError: somebody works on a run.
         RunDamaged: a file of a run is damaged.
         StorageError: the root cannot be reached or written.
