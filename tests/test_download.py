@@ -602,6 +602,45 @@ def test_a_table_is_written_for_people_without_python(
     assert book.read_bytes()[:2] == b"PK"
 
 
+class Nested(ExperimentOutputSpec):
+    parts: list[float] = [1.0]  # noqa: RUF012 - pydantic copies it
+
+
+class Parts(ExperimentInputSpec):
+    of: list[int]
+
+
+def nested(spec: Parts) -> Nested:
+    return Nested()
+
+
+def test_a_table_that_cannot_be_written_leaves_what_was_there_and_says_why(root: Path, tmp_path: Path) -> None:
+    simulated()
+    ExperimentRegistry.Register(name="nested")(nested)
+    BaseExperiment(experiment="nested").allocate([{"of": [1]}], engine="inline")[1].result()
+    there = write_sheet("sim", "scalars", tmp_path, "csv").path
+    before = there.read_bytes()
+    for asked in ("weather > 3", "CAST(weather AS INT) > 3", pl.lit(1), pl.col("r_value")):
+        for write in (
+            lambda asked=asked: write_sheet("sim", "scalars", tmp_path, "csv", where=asked),
+            lambda asked=asked: write_sheet("sim", "scalars", tmp_path, "xlsx", where=asked),
+            lambda asked=asked: scythe.download("sim", tmp_path / "down", where=asked),
+        ):
+            with pytest.raises((ReadError, NotFoundError), match="where= cannot be asked of"):
+                write()
+    assert there.read_bytes() == before
+    with pytest.raises(TransferError, match=r"no column of 'scalars' .* has a cell \(of, parts\)"):
+        write_sheet("nested", "scalars", tmp_path, "csv")
+    with pytest.raises(TransferError, match="cannot be written"):
+        write_sheet("sim", "scalars", there, "csv")
+    for kind in ("csv", "xlsx"):
+        path = (tmp_path / "taken" / there.name).with_suffix(f".{kind}")
+        path.mkdir(parents=True)
+        with pytest.raises(TransferError, match="cannot be written: it is a folder"):
+            write_sheet("sim", "scalars", tmp_path / "taken", kind)  # type: ignore[arg-type] # pyright: ignore
+    assert sorted(path.name for path in (tmp_path / "taken").iterdir()) == sorted(p.name for p in (tmp_path / "taken").glob("sim*"))  # fmt: skip
+
+
 class Note(ExperimentInputSpec):
     address: str
     text: str = "short"
@@ -635,8 +674,10 @@ def test_a_workbook_holds_every_value_whole_or_none_is_written(root: Path, tmp_p
     assert b"x" * 32_767 in book("scalars", text="x" * 32_767)
     with pytest.raises(TransferError, match=r"the column 'text' of the table 'scalars' .* write it as CSV"):
         book("scalars", text="🏠" * 16_384)
-    with pytest.raises(TransferError, match="the column 'number'"):
-        book("scalars", number=2**53 + 2)
+    for number in (2**53 + 1, -(2**53) - 1, 2**63 - 1, -(2**63)):
+        with pytest.raises(TransferError, match="the column 'number'"):
+            book("scalars", number=number)
+    book("scalars", number=-(2**53))
     with pytest.raises(TransferError, match="the column 'day'"):
         book("scalars", day=dt.date(1850, 6, 1))
     csv = pl.read_csv(write_sheet("tell", "scalars", tmp_path, "csv").path)

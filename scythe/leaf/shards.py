@@ -88,7 +88,7 @@ def blocks_of(path: Path) -> Iterator[bytes]:
 
 def new_shard(plan: RunPlan, first: str) -> str:
     """The key of a shard that nobody else writes, named by the first file in it: their order is that of the inputs."""
-    number = first.partition(".")[0].rpartition("-")[2]
+    number = first[:36].partition(".")[0].rpartition("-")[2]  # an identifier has so many characters
     return plan.key.shard(f"{number}-{uuid.uuid4().hex[:8]}.bin")
 
 

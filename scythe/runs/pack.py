@@ -150,9 +150,7 @@ class _Packing:
         objects, own = self._objects, self._objects.uri(self._key.path) + "/results/"
         keys = [objects.key(uri) if uri is not None and uri.startswith(own) else None for uri in uris]
         wanted = [key for key in keys if key is not None]
-        read = (
-            content for i in range(0, len(wanted), _AT_ONCE) for content in objects.read_all(wanted[i : i + _AT_ONCE])
-        )
+        read = (content for i in range(0, len(wanted), _AT_ONCE) for content in self._read(wanted[i : i + _AT_ONCE]))
         for i, (uri, key) in enumerate(zip(uris, keys, strict=True)):
             if key is None:
                 yield uri
@@ -163,6 +161,17 @@ class _Packing:
             yield shards.put(i, [content], key.rsplit("/", 1)[-1])
             if shards.full:
                 objects.publish_all(shards.close())
+
+    def _read(self, keys: Sequence[str]) -> list[bytes]:
+        objects = self._objects
+        try:
+            return objects.read_all(keys)
+        except FileNotFoundError:
+            lost = sorted({*keys} - {found.key for found in objects.described(keys)})
+            more = f" (and {len(lost) - 1:,} more)" if len(lost) > 1 else ""
+            raise RunError(
+                f"{objects.uri((lost or keys)[0])}{more} is not there, though {self._key.path} names it: put it back. Nothing was changed"
+            ) from None
 
     def _packs(self, refs: str, target: str, columns: Sequence[str]) -> tuple[TableResult, DataFile]:
         """The table that tells where the files lie, from that of files."""

@@ -174,6 +174,7 @@ def files_of(places: Places, asked: Asked) -> pl.DataFrame:
     """The input and output files that are asked for, of the rows and of the fields: `key`, and how to get at those `INSIDE` a shard.
 
     Raises:
+        ReadError: the condition cannot be asked of the rows.
         TransferError: a reference leads out of its run.
     """
     if asked.fields == ():
@@ -189,7 +190,12 @@ def files_of(places: Places, asked: Asked) -> pl.DataFrame:
             uris = [
                 kept.select(pl.col(name).cast(pl.String).alias("uri"), pl.lit(name).alias("field")) for name in fields
             ]
-            found.append(pl.concat(uris).drop_nulls().unique().collect())
+            try:
+                found.append(pl.concat(uris).drop_nulls().unique().collect())
+            except pl.exceptions.PolarsError as error:
+                if rows is None:
+                    raise
+                raise ReadError(f"where= cannot be asked of the rows of {places.key.path}: {error}") from error
     named = pl.concat(found)
     plain = named.filter(~pl.col("uri").str.starts_with(PREFIX))
     packed = named.filter(pl.col("uri").str.starts_with(PREFIX))
@@ -258,15 +264,29 @@ def _rows(places: Places, asked: Asked) -> pl.LazyFrame | None:
     try:
         renamed = renames_now(places.source, places.key.experiment).of("scalars")
         both = [pl.col(former).alias(name) for former, name in renamed.items() if former in scalars[1]]
-        rows = scalars[0].with_columns(both).filter(asked.where).select(_KEY)
-        rows.collect_schema()
+        return filtered(scalars[0].with_columns(both), asked.where, f"the rows of {places.key.path}").select(_KEY)
     except pl.exceptions.ColumnNotFoundError as error:
         named = str(error).splitlines()[0].split('"')
         name = named[1] if len(named) > 2 else named[0]
         raise NotFoundError(_missing("where= names a column that scalars has not:", name, scalars[1].names)) from error
+
+
+def filtered(frame: pl.LazyFrame, condition: pl.Expr, of: str) -> pl.LazyFrame:
+    """The rows of a table for which a condition is true.
+
+    Raises:
+        ColumnNotFoundError: of Polars, for a column that it has not.
+        ReadError: the condition cannot be asked of them, or is none.
+    """
+    try:
+        others = [dtype for dtype in frame.select(condition).collect_schema().dtypes() if dtype != pl.Boolean]
+    except pl.exceptions.ColumnNotFoundError:
+        raise
     except pl.exceptions.PolarsError as error:
-        raise ReadError(f"where= cannot be asked of the rows of {places.key.path}: {error}") from error
-    return rows
+        raise ReadError(f"where= cannot be asked of {of}: {error}") from error
+    if others:
+        raise ReadError(f"where= cannot be asked of {of}: it gives {others[0]}, neither true nor false")
+    return frame.filter(condition)
 
 
 def keyed(places: Places, files: pl.DataFrame, folders: Sequence[str]) -> pl.DataFrame:

@@ -6,7 +6,8 @@ Instants are those of UTC, without a zone, which Excel does not know. What has n
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,14 +17,14 @@ import polars as pl
 from polars import selectors
 
 from scythe.define.typed import Named
-from scythe.errors import NotFoundError, TransferError
+from scythe.errors import NotFoundError, ReadError, TransferError
 from scythe.names import ID_LEVELS
 from scythe.reader.one_run import one_run, scan_run
 from scythe.reader.verbs import AskedRun, AskedVersion
 from scythe.record.find import name_of
 from scythe.record.generations import catalog_of
 from scythe.settings import engine_settings, storage
-from scythe.transfer.chosen import asked_of
+from scythe.transfer.chosen import asked_of, filtered
 from scythe_catalog.iceberg.datafile import stored_schema
 from scythe_catalog.schema import TableSchema
 from scythe_catalog.storage.objects import Objects
@@ -61,7 +62,8 @@ def write_sheet(
 
     Raises:
         NotFoundError: there is no such run, table or column of the condition.
-        TransferError: XlsxWriter is not installed, or a sheet of Excel has not as many rows.
+        TransferError: XlsxWriter is not installed, a sheet of Excel has not as many rows, no column has a cell, or the folder cannot be written.
+        ReadError: the condition cannot be asked of the rows.
         StorageError: the root cannot be reached.
     """
     if kind == "xlsx" and find_spec("xlsxwriter") is None:
@@ -72,19 +74,29 @@ def write_sheet(
     condition = asked_of("all", "all", where).where
     if condition is not None:
         try:
-            frame = frame.filter(condition)
-            frame.collect_schema()
-        except pl.exceptions.PolarsError as error:
+            frame = filtered(frame, condition, f"the rows of {table!r} of {key.path}")
+        except pl.exceptions.ColumnNotFoundError as error:
             raise NotFoundError(f"where= cannot be asked of {table!r} of {key.path}: {error}") from error
     plain, left_out, zoned = _plain(frame.drop(ID_LEVELS, strict=False))
+    if not plain.collect_schema().names():
+        raise TransferError(
+            f"no column of {table!r} of {key.path} has a cell ({', '.join(left_out)}): download the run"
+        )
     path = folder / f"{key.path.replace('/', '-')}-{table}.{kind}"
-    folder.mkdir(parents=True, exist_ok=True)
-    if kind == "csv":
-        plain.with_columns(selectors.duration().dt.to_string("iso")).sink_csv(path)
-        rows = plain.select(pl.len()).collect().item()
-    else:
-        notes = _notes(objects, result.tables[table].key) if result is not None else None
-        rows = _workbook(plain, path, table, notes)
+    with _whole(path) as part:
+        try:
+            if kind == "csv":
+                plain.with_columns(selectors.duration().dt.to_string("iso")).sink_csv(part)
+                rows = plain.select(pl.len()).collect().item()
+            else:
+                frame = plain.collect()
+                rows = frame.height
+                notes = _notes(objects, result.tables[table].key) if result is not None else None
+                _workbook(frame, part, table, notes)
+        except pl.exceptions.PolarsError as error:
+            if condition is None:
+                raise
+            raise ReadError(f"where= cannot be asked of the rows of {table!r} of {key.path}: {error}") from error
     return Sheet(path, rows, left_out, zoned)
 
 
@@ -96,10 +108,30 @@ def _plain(frame: pl.LazyFrame) -> tuple[pl.LazyFrame, tuple[str, ...], tuple[st
     return frame.with_columns(utc).drop(left_out), tuple(left_out), tuple(zoned)
 
 
-def _workbook(plain: pl.LazyFrame, path: Path, table: str, notes: pl.DataFrame | None) -> int:
+@contextmanager
+def _whole(path: Path) -> Generator[Path]:
+    """Where to write a file that gets its name once it is whole.
+
+    Raises:
+        TransferError: its folder cannot be made, or its name is that of a folder.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(None, "it is a folder", str(path))
+        yield part
+        part.replace(path)
+    except OSError as error:
+        raise TransferError(f"{path} cannot be written: {error.strerror} ({error.filename})") from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _workbook(frame: pl.DataFrame, path: Path, table: str, notes: pl.DataFrame | None) -> None:
     from xlsxwriter import Workbook
 
-    frame = plain.collect()
     if frame.height >= _MOST_ROWS:
         raise TransferError(
             f"the table {table!r} has {frame.height:,} rows, a sheet of Excel {_MOST_ROWS - 1:,} at most: write it as CSV, "
@@ -119,17 +151,18 @@ def _workbook(plain: pl.LazyFrame, path: Path, table: str, notes: pl.DataFrame |
         for title, sheet in named:
             if sheet is not None:
                 sheet.write_excel(book, worksheet=title, autofit=True)
-    return frame.height
 
 
 def _cut(frame: pl.DataFrame) -> str | None:
     """The first column with a value that a cell of Excel would cut, or show as none."""
     texts = selectors.string()
     characters = texts.str.len_chars() + texts.str.count_matches(r"[\x{10000}-\x{10FFFF}]")
-    numbers = selectors.integer().cast(pl.Float64).abs()
+    numbers = selectors.integer()
     days = (selectors.date() | selectors.datetime()).cast(pl.Date)
     found = frame.select(
-        (characters > _MOST_CHARACTERS).any(), (numbers > _MOST_NUMBER).any(), (days < _FIRST_DAY).any()
+        (characters > _MOST_CHARACTERS).any(),
+        ((numbers > _MOST_NUMBER) | (numbers < -_MOST_NUMBER)).any(),
+        (days < _FIRST_DAY).any(),
     )
     return next((column.name for column in found if column.any()), None)
 
