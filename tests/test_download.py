@@ -249,6 +249,9 @@ def test_a_table_that_was_left_out_is_no_damage_and_says_where_it_is(root: Path,
         NotFoundError, match=r"'hourly' of .* was left out when the run was downloaded; it lies at file://"
     ):
         scythe.read("sim", table="hourly")
+    for asked in (scythe.Frame("hourly", ["kwh"]), scythe.File("report")):
+        with pytest.raises(NotFoundError, match="was left out when the run was downloaded; it lies at file://"):
+            scythe.dataset("sim", x=["r_value"], y=asked)
     with pytest.raises(RunError, match="was downloaded without"):
         run.retry_errors(engine="inline")
     app(["rebuild"], standalone_mode=False)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from scythe.errors import FetchError
 from scythe.remote.fetch import fetch
 from scythe.runs.run import ExperimentRun
 from scythe.utils.filesys import FileReference
+from scythe_catalog.storage import repeated
 from tests.fault_proxy import fault_proxy
 from tests.s3_server import S3Server
 from tests.web_server import Web, web_server
@@ -117,6 +120,26 @@ def test_equal_tags_of_different_addresses_are_different_files(web: Web) -> None
     one, two = web.gives("/1/a", b"one", ETag='"1"'), web.gives("/2/a", b"two", ETag='"1"')
 
     assert [fetch(u).read_bytes() for u in (one, two, one)] == [b"one", b"two", b"one"]
+
+
+def test_what_is_tried_again_is_told_in_a_line_now_and_then_and_other_codes_tries_as_they_are(
+    web: Web, cache: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repeated, "_EVERY_SECONDS", 1e9)
+    told = [one for one in logging.getLogger("stamina").filters if isinstance(one, repeated._Told)]  # pyright: ignore[reportPrivateUsage]
+    for one in told:
+        one._last = -1e12  # pyright: ignore[reportPrivateUsage]
+    url = web.gives("/a?X-Amz-Signature=abc", b"an error page", status=500)
+    for _ in range(2):
+        with pytest.raises(FetchError):
+            fetch(url)
+    (line,) = caplog.messages
+    assert re.fullmatch(r"http://127[.]0[.]0[.]1:[0-9]+/a.*: 500 .*; it is tried again", line)
+    assert "abc" not in line
+    caplog.clear()
+    with pytest.raises(ValueError, match="invalid literal"):
+        stamina.retry(on=ValueError)(int)("mine")
+    assert caplog.messages == ["stamina.retry_scheduled"] * 2
 
 
 @pytest.mark.parametrize(("status", "asked"), [(404, 1), (403, 1), (500, 3), (503, 3)])

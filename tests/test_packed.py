@@ -261,6 +261,20 @@ def test_a_finished_run_is_packed_afterwards_and_its_files_stay_unless_told(root
     check()
 
 
+def test_a_run_of_which_a_file_is_gone_is_not_packed(root: Path) -> None:
+    walls = BaseExperiment(ExperimentRegistry.Register(name="walls")(simulate))
+    run = allocated(walls)
+    lost = min((root / run.key.output_file("hourly", "")).glob("*"))
+    content = lost.read_bytes()
+    lost.unlink()
+    said = CliRunner().invoke(app, ["pack", "walls", "hourly", "--delete"])
+    assert f"{lost} is not there, though {run.experiment_id} names it" in str(said.exception or said.output)
+    lost.write_bytes(content)
+    check(table=False)
+    assert CliRunner().invoke(app, ["pack", "walls", "hourly"]).exit_code == 0
+    check(table=False)
+
+
 def test_a_packed_run_is_mended_after_it_was_packed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     walls = BaseExperiment(ExperimentRegistry.Register(name="walls", retries=0)(simulate))
     monkeypatch.setenv("BROKEN", "5:raises")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -13,6 +14,7 @@ from scythe.loaders.groups import Columns, File, Frame, Group, option_like
 from scythe.loaders.pinned import ROW_TABLES, PinnedRun
 from scythe.names import RESERVED_TABLES, meant
 from scythe.reader.many_runs import PARTITION_COLUMNS
+from scythe.reader.one_run import check_came
 from scythe_catalog.schema import Column, TableSchema, clashes, mixed_units
 
 _WAYS_OUT = {
@@ -80,6 +82,7 @@ def frame_columns(run: PinnedRun, group: Frame) -> list[pl.Expr]:
     Raises:
         NotFoundError: the run has no such dataframe, or it no such column.
     """
+    check_came(run.key, run.result, group.table)
     if group.table not in run.schemas:
         frames = sorted(table for table in run.schemas if table not in RESERVED_TABLES)
         raise NotFoundError(f"{run.key.path} has no dataframe {group.table!r}{near(group.table, frames)}")
@@ -179,6 +182,8 @@ def check_column(runs: Sequence[PinnedRun], column: str, group: str) -> None:
                 f"{group}: {column!r} is a column of the dataframe {frames[0]!r}, which has rows of its own: "
                 f"scythe.Frame({frames[0]!r}, [{column!r}])"
             )
+        for run, table in itertools.product(runs, ROW_TABLES):
+            check_came(run.key, run.result, table)  # it may be a column of that
         known = sorted(
             {n for run in runs for t, schema in run.schemas.items() if t in ROW_TABLES for n in schema.names}
         )

@@ -86,6 +86,19 @@ def scan_run(
     return scan_result(objects, result.tables[table], renamed).select(wanted.shown)
 
 
+def check_came(key: RunKey, result: RunResult | None, table: str) -> None:
+    """Nothing where a table of a run was not left out when it was downloaded.
+
+    Raises:
+        NotFoundError: it was; the message says where it lies.
+    """
+    if result is not None and table in result.left_out:
+        raise NotFoundError(
+            f"the table {table!r} of {key.path} was left out when the run was downloaded; it lies at {result.left_out[table]}: "
+            f"download the run again, with tables='all', or open that file"
+        )
+
+
 def _known(objects: Objects, key: RunKey, result: RunResult | None, table: str) -> tuple[list[str], str]:
     """The columns of a table of a run as its files have them, and its table in the catalog."""
     if result is not None:
@@ -93,11 +106,7 @@ def _known(objects: Objects, key: RunKey, result: RunResult | None, table: str) 
     else:
         tables = RunPlan.load(objects, key).tables
         known = {name: (list(planned.schema.names), planned.catalog_table) for name, planned in tables.items()}
-    if result is not None and table in result.left_out:
-        raise NotFoundError(
-            f"the table {table!r} of {key.path} was left out when the run was downloaded; it lies at {result.left_out[table]}: "
-            f"download the run again, with tables='all', or open that file"
-        )
+    check_came(key, result, table)
     if table not in known:
         later = "" if result is not None else "; dataframes can be read when the run is finished"
         why = ", for its output model has no field of type FileReference" if table == "result_file_refs" else ""

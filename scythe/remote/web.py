@@ -19,6 +19,7 @@ from urllib.request import getproxies, proxy_bypass
 from scythe.errors import FetchError
 from scythe.remote.cache import Entry, Tags
 from scythe_catalog.redaction import redacted
+from scythe_catalog.storage.repeated import repeated
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse, PoolManager
@@ -46,14 +47,11 @@ def download(url: str, known: Entry | None, target: Path, limits: Limits) -> Tag
     Raises:
         FetchError: the server does not give it, or not within the limits.
     """
-    import stamina
     from urllib3.exceptions import HTTPError
 
     began = time.monotonic()
     try:
-        for attempt in stamina.retry_context(
-            on=lambda error: _again(error, began), attempts=None, timeout=None, wait_max=_LONGEST_WAIT_SECONDS
-        ):
+        for attempt in repeated(redacted(url), lambda error: _again(error, began), _LONGEST_WAIT_SECONDS):
             with attempt:
                 return _once(url, known, target, limits, began + limits.seconds)
     except _NoFile as error:

@@ -13,6 +13,7 @@ from scythe_catalog.errors import StorageError, StorageRefused
 from scythe_catalog.storage import s3_errors
 from scythe_catalog.storage.ranged import Unchanged
 from scythe_catalog.storage.reach import reach
+from scythe_catalog.storage.repeated import repeated
 
 _BLOCK = 1 << 20
 
@@ -31,7 +32,6 @@ def save(bucket: str, key: str, path: Path, unless: str | None = None) -> str:
         StorageRefused: the bucket is not there, or not for these credentials.
         StorageError: it cannot be reached, or was cut short.
     """
-    import stamina
     from botocore.exceptions import BotoCoreError, ClientError
     from urllib3.exceptions import HTTPError
 
@@ -53,7 +53,7 @@ def save(bucket: str, key: str, path: Path, unless: str | None = None) -> str:
         return time.monotonic() - began < patience
 
     try:
-        for attempt in stamina.retry_context(on=again, attempts=None, timeout=None, wait_max=10.0):
+        for attempt in repeated(f"the bucket {bucket!r}", again):
             with attempt:
                 return _once(client, bucket, key, path, unless)
     except ClientError as error:

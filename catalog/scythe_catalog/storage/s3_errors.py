@@ -10,6 +10,7 @@ from weakref import WeakSet
 
 from scythe_catalog.errors import StorageError, StorageRefused
 from scythe_catalog.storage.reach import Reach, bucket_of, reach
+from scythe_catalog.storage.repeated import repeated
 
 T = TypeVar("T")
 
@@ -17,7 +18,6 @@ T = TypeVar("T")
 PATIENCE_SECONDS, THROTTLED_SECONDS = 30.0, 150.0
 #: The same for a bucket that has not answered yet, or not since it was given up: its address may be wrong.
 _FIRST_SECONDS = 5.0
-_LONGEST_WAIT_SECONDS = 10.0
 
 
 def attempted(root: str, call: Callable[[], T]) -> T:
@@ -42,7 +42,7 @@ def attempted(root: str, call: Callable[[], T]) -> T:
         except (BaseError, FileNotFoundError) as error:
             if not again(error):
                 raise
-            got = _repeated(call, error, again)
+            got = _repeated(root, call, error, again)
         _ANSWERED.add(found)
         return got
     except FileNotFoundError as error:
@@ -56,12 +56,10 @@ def attempted(root: str, call: Callable[[], T]) -> T:
         raise kind(explained(error, root)) from error
 
 
-def _repeated(call: Callable[[], T], failed: Exception, again: Callable[[Exception], bool]) -> T:
+def _repeated(root: str, call: Callable[[], T], failed: Exception, again: Callable[[Exception], bool]) -> T:
     """What `call` gives in the end, after a pause: it has failed once. To begin here would cost each request a tenth of it."""
-    import stamina
-
     known = [failed]
-    for attempt in stamina.retry_context(on=again, attempts=None, timeout=None, wait_max=_LONGEST_WAIT_SECONDS):
+    for attempt in repeated(f"the bucket {bucket_of(root)!r}", again):
         with attempt:
             if known:
                 raise known.pop()

@@ -1,0 +1,79 @@
+"""What failed is tried again, by stamina, which logs it: at most a line every ten seconds, that says what it is and what went wrong."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from scythe_catalog.redaction import redacted
+
+if TYPE_CHECKING:
+    from stamina import Attempt
+
+_EVERY_SECONDS, _LONGEST_WAIT_SECONDS = 10.0, 10.0
+
+
+class _Tries(threading.local):
+    """What this thread tries at the moment, and why it did not come about; None of anybody else's tries."""
+
+    what: str | None = None
+    reason: str = ""
+
+
+_TRIES = _Tries()
+
+
+class _Told(logging.Filter):
+    """Lets the log of other code's tries pass as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last = -_EVERY_SECONDS
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a line is logged."""
+        if _TRIES.what is None:
+            return True
+        now = time.monotonic()
+        if now - self._last < _EVERY_SECONDS:
+            return False
+        self._last = now
+        record.msg, record.args = f"{_TRIES.what}: {_TRIES.reason}; it is tried again", None
+        return True
+
+
+@lru_cache(maxsize=1)
+def _listen() -> None:
+    logging.getLogger("stamina").addFilter(_Told())
+
+
+def repeated(
+    what: str, on: Callable[[Exception], bool | float], longest: float = _LONGEST_WAIT_SECONDS
+) -> Iterator[Attempt]:
+    """Attempts, with longer and longer pauses between them, as long as `on` says so of what they failed with.
+
+    Args:
+        what: What is asked, for the log.
+        on: Whether an error is worth another attempt, or after how many seconds.
+        longest: How long a pause becomes [s].
+    """
+    import stamina
+
+    _listen()
+
+    def again(error: Exception) -> bool | float:
+        _TRIES.reason = redacted(str(error).splitlines()[0]) if str(error) else type(error).__name__
+        return on(error)
+
+    _TRIES.what = what
+    try:
+        yield from stamina.retry_context(on=again, attempts=None, timeout=None, wait_max=longest)
+    finally:
+        _TRIES.what = None
+
+
+__all__ = ["repeated"]
