@@ -90,6 +90,67 @@ look()
 """
 
 
+AWAY = """
+import sqlite3
+import sys
+
+import polars as pl
+
+import scythe
+from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
+from scythe.errors import AllocationError, StorageError
+from scythe.gather import collect
+from scythe_catalog.iceberg import reached
+
+collect._FIRST_FLUSH_SECONDS, collect._FLUSH_SHARE, reached.PATIENCE_SECONDS = 0.0, 1e9, 0.2
+base = sqlite3.connect("catalog.db", isolation_level=None)
+SHOWN = []
+
+
+class In(ExperimentInputSpec):
+    x: int
+
+
+class Out(ExperimentOutputSpec):
+    y: int
+
+
+@ExperimentRegistry.Register()
+def double(spec: In) -> Out:
+    if spec.x == 2:
+        SHOWN.append(scythe.read("double", run=scythe.open_run("double").key.folder).height)
+        base.execute("BEGIN EXCLUSIVE")
+    if spec.x == 4:
+        base.execute("ROLLBACK")
+    return Out(y=2 * spec.x)
+
+
+def told(ask):
+    try:
+        ask()
+    except (StorageError, AllocationError) as error:
+        return str(error)
+    return "nothing"
+
+
+run, ref = BaseExperiment(double).allocate(pl.DataFrame({"x": range(6)}), engine="inline", chunk=1)
+assert ref.result().rows == 6
+assert SHOWN[0], "rows are shown while the run goes on"
+assert scythe.read("double")["y"].to_list() == [0, 2, 4, 6, 8, 10]
+base.execute("BEGIN EXCLUSIVE")
+for ask in (
+    lambda: scythe.read("double"),
+    lambda: scythe.read("double", "all"),
+    lambda: BaseExperiment(double).allocate(pl.DataFrame({"x": [1]}), engine="inline"),
+    run.delete,
+):
+    print(told(ask))
+base.execute("ROLLBACK")
+run.delete()
+print(scythe.list_experiments().height)
+"""
+
+
 class Computer:
     """A user's computer: a folder with the script, and an environment in which the catalog is `lab`."""
 
@@ -141,6 +202,22 @@ def test_experiments_and_dataframes_may_have_dots_in_their_names(
         assert duck.execute(f"SELECT sum(value) FROM read_parquet('{stored}')").fetchone() == (3,)
         found = StaticTable.from_metadata(str(tmp_path / "scythe-data/_catalog/the.u/hours.raw"))
         assert pl.scan_iceberg(found).collect()["value"].to_list() == [0]
+
+
+def test_a_database_that_is_away_for_a_while_ends_no_run_and_is_named(tmp_path: Path) -> None:
+    computer = Computer(tmp_path, type="sql", uri=f"sqlite:///{tmp_path / 'catalog.db'}?timeout=0.1")
+    (tmp_path / "away.py").write_text(AWAY)
+
+    done = computer.run("away.py")
+
+    assert done.returncode == 0, done.stderr
+    *told, runs = done.stdout.splitlines()
+    assert len(told) == 4
+    assert all(line.startswith("the catalog 'lab' cannot be reached: OperationalError: ") for line in told), told
+    assert runs == "0"
+    said = [line for line in done.stderr.splitlines() if "cannot be shown yet" in line]
+    assert said, done.stderr
+    assert "the catalog 'lab' cannot be reached" in said[0]
 
 
 @pytest.mark.parametrize("sort", ["postgres", "glue"])

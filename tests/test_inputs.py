@@ -1,13 +1,14 @@
 """What an allocation takes and what it refuses: bad input is named with column, rows and rule, and leaves no trace."""
 
 import datetime as dt
+import math
 import os
 import threading
 from collections.abc import Iterator
 from enum import Enum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import duckdb
 import numpy as np
@@ -19,14 +20,22 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 import scythe
 from scythe.allocate import BaseExperiment
 from scythe.allocate.artifacts import stored_places
 from scythe.allocate.inputs import prepare_inputs
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.errors import AllocationError, FetchError, InputError, NotFoundError, SettingsError, VersionError
+from scythe.errors import (
+    AllocationError,
+    FetchError,
+    InputError,
+    NotFoundError,
+    OutputError,
+    SettingsError,
+    VersionError,
+)
 from scythe.registry import ExperimentRegistry
 from scythe.utils.filesys import FileReference, OptionalFileReference
 
@@ -909,3 +918,78 @@ def test_an_extra_value_that_is_nearly_a_field_is_told(root: Path, capsys: pytes
     assert "'setpont' is no field of Warm, and is kept as an extra value: did you mean 'setpoint'?" in said
     assert "'colour' is no field of Warm, and is kept as an extra value, where 'setpoint' has the default" in said
     assert "site" not in said
+
+
+# --- instances that were not made by their model ------------------------------------------------------
+
+
+class Span(ExperimentInputSpec):
+    low: float = Field(ge=0, le=9)
+    high: float = Field(ge=0, le=9)
+    even: Annotated[int, AfterValidator(lambda value: _even(value))] = 2
+
+    @model_validator(mode="after")
+    def ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError("low lies above high")
+        return self
+
+
+class Width(ExperimentOutputSpec):
+    width: float
+
+    @field_validator("width")
+    @classmethod
+    def narrow(cls, value: float) -> float:
+        assert value < 5, "too wide"
+        return value
+
+
+def _even(value: int) -> int:
+    if value % 2:
+        raise ValueError("odd")
+    return value
+
+
+def wide(spec: Span) -> Width:
+    return Width(width=0).model_copy(update={"width": spec.high - spec.low})
+
+
+def test_a_models_own_rules_hold_for_copies_with_other_values_too(root: Path) -> None:
+    ExperimentRegistry.Register(retries=0)(wide)
+    base = Span(low=1, high=2)
+    assigned = Span(low=1, high=2)
+    assigned.low = 3.0
+    for broken, told in (
+        (base.model_copy(update={"low": 3.0}), r"Span: Value error, low lies above high \(1 row: 1\)"),
+        (assigned, r"low lies above high \(1 row: 1\)"),
+        (base.model_copy(update={"even": 3}), r"even: Value error, odd \(1 row: 1\)"),
+    ):
+        with pytest.raises(InputError, match=told):
+            BaseExperiment(wide).allocate([base, broken], engine="inline")
+    many = [base.model_copy(update={"high": high}) for high in (2.0, 8.0)]
+    with pytest.raises(OutputError, match="the output breaks its own model: width: Assertion failed, too wide"):
+        BaseExperiment(wide).allocate(many, engine="inline")
+    assert many[1].high == 8.0
+
+
+class Turned(ExperimentInputSpec):
+    #: Given in degrees.
+    angle: Annotated[float, BeforeValidator(lambda degrees: math.radians(degrees)), Field(ge=-1, le=1)]
+
+    @field_validator("angle")
+    @classmethod
+    def large(cls, value: float) -> float:
+        if abs(value) < 0.1:
+            raise ValueError("too small")
+        return value
+
+
+def turned(spec: Turned) -> Width:
+    return Width(width=spec.angle)
+
+
+def test_rules_that_would_change_a_value_again_are_not_asked_again(root: Path) -> None:
+    ExperimentRegistry.Register(retries=0)(turned)
+    BaseExperiment(turned).allocate([Turned(angle=10)], engine="inline")[1].result()
+    assert scythe.read("turned")["width"].item() == math.radians(10)

@@ -86,6 +86,10 @@ class StorageError(ScytheError, OSError):
     """
 
 
+class CatalogAway(StorageError):
+    """The server or database of a configured catalog does not answer; what lies in the root is not concerned."""
+
+
 class StorageRefused(StorageError):
     """A bucket is not there, or not for these credentials: asking again would not mend it.
 

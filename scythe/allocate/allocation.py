@@ -24,6 +24,7 @@ from scythe.reuse.answers import Answers
 from scythe.runs.open import load_run
 from scythe.runs.run import ExperimentRun
 from scythe.terminal.console import tell
+from scythe_catalog.errors import CatalogAway
 from scythe_catalog.storage.objects import Objects, reason
 
 
@@ -165,6 +166,8 @@ def _writable(objects: Objects) -> Generator[None]:
 
     try:
         yield
+    except CatalogAway as error:
+        raise AllocationError(f"{error}: nothing was started") from None
     except StorageError as error:
         raise AllocationError(_unwritable(objects, str(error))) from None
     except (OSError, BaseError) as error:

@@ -31,7 +31,15 @@ from scythe.terminal.console import tell
 from scythe.terminal.phase import Phase
 from scythe_catalog.compute import pc
 from scythe_catalog.redaction import holds_password
-from scythe_catalog.schema import Column, Frame, check_bounds, conform, models_to_arrow
+from scythe_catalog.schema import (
+    Column,
+    Frame,
+    check_bounds,
+    conform,
+    models_to_arrow,
+    raise_problems,
+    rule_problems,
+)
 from scythe_catalog.schema.kinds import given_path
 
 #: So alike is a name to one that was meant.
@@ -149,6 +157,7 @@ def _table(frame: Frame | None, models: list[BaseModel], experiment: Experiment)
     compiled = experiment.schemas.input
     if frame is None:
         table = models_to_arrow(models, compiled)
+        raise_problems(compiled.model.__name__, rule_problems(models, compiled))
         if compiled.extra_column in table.column_names:
             _tell_of_extras(models)
         return table

@@ -14,7 +14,7 @@ from typing import Any
 from obstore.exceptions import BaseError
 
 from scythe.define.experiment import Experiment
-from scythe.errors import RunError, ScytheError
+from scythe.errors import CommitConflict, RunError, ScytheError, StorageError, StorageRefused
 from scythe.gather.coverage import Coverage
 from scythe.gather.error_kinds import ErrorKinds, News
 from scythe.gather.error_limit import ErrorLimit
@@ -25,6 +25,7 @@ from scythe.leaf.rows import ChunkResult
 from scythe.record.generations import catalog_of
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult, read_result
+from scythe.terminal.console import tell
 from scythe_catalog.storage.objects import reason
 
 _FIRST_FLUSH_SECONDS = 10.0
@@ -133,7 +134,7 @@ class Collector:
                 self._unshown.append(write_part(self.plan, f"{self._prefix}-{self._parts:06d}{end}", rows))
                 rows.clear()
         if show:
-            self._show()
+            self._show_if_it_goes()
         took = time.monotonic() - started
         self._next_flush = time.monotonic() + max(_FIRST_FLUSH_SECONDS, took / _FLUSH_SHARE)
 
@@ -176,10 +177,20 @@ class Collector:
         self.rows += part.rows
         self.errors += part.errors
 
-    def _show(self) -> None:
+    def _show_if_it_goes(self) -> None:
+        """Readers see rows before the end where the catalog takes them: what is stored is shown later else, at the end at last."""
         parts, self._unshown = self._unshown, []
         if not (self._shown and parts):
             return
+        try:
+            self._show(parts)
+        except StorageRefused:
+            raise
+        except (StorageError, CommitConflict) as error:
+            self._unshown = [*parts, *self._unshown]
+            tell(f"{self.plan.key.path}: what is finished is stored, and cannot be shown yet: {error}")
+
+    def _show(self, parts: Sequence[Part]) -> None:
         catalog = catalog_of(self.plan.objects, self.plan.catalog)
         # Small shards are joined at the end: until then no table names what lies in them.
         tables = {n: t for n, t in self.plan.tables.items() if not (self.plan.pack and n == "result_file_refs")}

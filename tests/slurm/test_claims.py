@@ -16,11 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scythe
-from scythe.engines.slurm import commands
+from scythe.engines.slurm import commands, opened
 from scythe.engines.slurm.commands import Queued, check_time, flags
 from scythe.engines.slurm.folder import Beat, Folder, Gone, Ticket, suspects, tried_alone
 from scythe.engines.slurm.ref import told
 from scythe.errors import RunError, SettingsError
+from scythe.record.format import dump, parse
 from scythe.record.layout import RunKey
 from scythe_catalog.storage.folder import Folder as StorageFolder
 from scythe_catalog.storage.objects import Objects
@@ -196,6 +197,53 @@ def test_a_beat_tells_at_what_an_element_is(tmp_path: Path) -> None:
     assert folder(tmp_path).beats() == [beat]
     assert folder(tmp_path).age(Ticket(0, 0, 1, "7_0-0")) < 60
     assert folder(tmp_path).living() == 1
+
+
+def test_what_slurm_wrote_of_an_earlier_job_says_nothing_of_a_later_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = folder(tmp_path)
+    monkeypatch.setattr(commands, "state", lambda job: "FAILED")  # pyright: ignore[reportUnknownLambdaType]
+    kept.logs.mkdir(parents=True)
+    log = kept.logs / "element-0.log"
+    log.write_text("slurmstepd: error: Detected 1 oom_kill event\n")
+    first, second = Beat("7_0-0", "8", "7", 0, "n1"), Beat("9_0-0", "9", "9", 0, "n1", log_at=log.stat().st_size)
+    kept.beat(first)
+    kept.beat(second)
+    with log.open("a") as file:
+        file.write("printed\nslurmstepd: error: something else\n")
+    assert [opened.state_of(kept, beat) for beat in (first, second)] == ["OUT_OF_MEMORY", "FAILED"]
+    third = Beat("10_0-0", "10", "10", 0, "n1", log_at=log.stat().st_size)
+    kept.beat(third)
+    with log.open("a") as file:
+        file.write("slurmstepd: error: Detected 1 oom_kill event\n")
+    assert [opened.state_of(kept, beat) for beat in (second, third)] == ["FAILED", "OUT_OF_MEMORY"]
+
+
+def test_what_a_dead_element_has_not_stored_is_counted_by_who_runs_it_again(tmp_path: Path) -> None:
+    kept = folder(tmp_path)
+    account = f"{kept.run.progress}/000001-7_0-0.json"
+    stored = {"rows": 4, "errors": 1, "kinds": []}
+    kept.objects.write(account, dump({"rows": 5, "errors": 3, "kinds": [], "news": [["E", "text"]], "stored": stored}))
+    kept.bury(Gone("7_0-0", "NODE_FAIL", [1]))
+    after = parse(kept.objects.read(account), account)
+    assert (after["rows"], after["errors"], after["news"]) == (4, 1, [["E", "text"]])
+
+
+@pytest.mark.parametrize(
+    ("config", "most"),
+    [
+        ("MaxArraySize            = 1001\nSchedulerParameters     = (null)\n", 1001),
+        ("MaxArraySize            = 1001\nSchedulerParameters     = bf_interval=30,max_array_tasks=40\n", 40),
+        ("SchedulerParameters     = max_array_tasks=40\nMaxArraySize            = 8\n", 8),
+        ("", 1001),
+    ],
+)
+def test_an_array_has_as_many_elements_as_the_cluster_says(
+    config: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "_run", lambda command: config)  # pyright: ignore[reportUnknownLambdaType]
+    assert commands.largest_array() == most
 
 
 TODAY = dt.datetime.now().replace(hour=14, minute=20, second=0, microsecond=0)

@@ -121,6 +121,41 @@ def test_a_gather_job_that_is_cancelled_leaves_a_run_that_can_be_resumed(
     each_once(run, 12)
 
 
+def test_a_gather_job_that_begins_again_after_the_end_changes_nothing(slurm: Slurm, station: BaseExperiment) -> None:
+    run, ref = station.allocate(specs(6), engine="slurm", workers=2)
+    assert ref.result(120).rows == 6
+    until(slurm.empty, "an empty queue")
+    (jobs,) = folder_of(run).rounds()
+    before = run.result
+
+    slurm.ask("scontrol", "requeue", jobs.gather)
+    until(slurm.empty, "an empty queue")
+    assert len(folder_of(run).rounds()) == 1
+    assert run.result == before
+    assert (run.status, run.problem) == ("finished", None)
+    each_once(run, 6)
+
+
+def test_errors_are_counted_once_also_of_an_element_that_was_killed(
+    slurm: Slurm, station: BaseExperiment, tmp_path: Path
+) -> None:
+    go, told = tmp_path / "go", tmp_path / "told"
+    inputs = specs(
+        16,
+        fails=pl.col("x") < 8,
+        wait_for=pl.when(pl.col("x") == 8).then(pl.lit(str(go))).otherwise(pl.lit("")),
+        tells=pl.lit(str(told)),
+    )
+    run, ref = station.allocate(inputs, engine="slurm", workers=1, chunk=1, max_errors=10)
+    until(lambda: 8 in {x for x, _ in begun(told)}, "an input that waits")
+    until(lambda: bool(run.objects.files(run.key.progress)), "an account")
+    kill(slurm, dict(begun(told))[8])
+    go.touch()
+    result = ref.result(180)
+    assert (result.rows, result.errors) == (8, 8)
+    each_once(run, 16)
+
+
 def test_a_controller_that_is_away_for_a_while_is_waited_for(
     slurm: Slurm, station: BaseExperiment, tmp_path: Path
 ) -> None:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from scythe_catalog.errors import CatalogError, StorageError, TableNotFound
+from scythe_catalog.errors import CatalogAway, CatalogError, TableNotFound
+from scythe_catalog.iceberg.reached import asked_again, is_away
 from scythe_catalog.iceberg.tables import Table, called
 from scythe_catalog.loading import uncollected
 from scythe_catalog.schema.table_schema import SCHEMA_KEY, Column, TableSchema
@@ -171,11 +172,11 @@ def _configured_catalog(name: str) -> pyiceberg.catalog.Catalog:
         engine = getattr(catalog, "engine", None)
         if engine is not None:  # a database's connections are closed with the catalog, but never by a forked process
             weakref.finalize(catalog, engine.dispose).atexit = False
-        return catalog
+        return asked_again(catalog, name)
     except Exception as error:
         why = f"{type(error).__name__}: {error}".splitlines()[0]
-        if isinstance(error, OSError) or type(error).__name__ == "OperationalError":  # SQLAlchemy's, if it is there
-            raise StorageError(f"the catalog {name!r} cannot be reached: {why}") from error
+        if isinstance(error, OSError) or is_away(error):
+            raise CatalogAway(f"the catalog {name!r} cannot be reached: {why}") from error
         variable = name.upper().replace("-", "_")
         raise CatalogError(
             f"the catalog {name!r} cannot be opened: {why}. Its settings are those of PyIceberg: "

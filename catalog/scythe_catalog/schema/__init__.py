@@ -26,7 +26,8 @@ from scythe_catalog.schema.convert import (
 from scythe_catalog.schema.families import families, mixture
 from scythe_catalog.schema.lift import aliases, arrow_table
 from scythe_catalog.schema.metadata import extra_of
-from scythe_catalog.schema.problems import Problem
+from scythe_catalog.schema.problems import Problem, raise_problems
+from scythe_catalog.schema.rules import asks_again, rule_problems
 from scythe_catalog.schema.stored import joined, loses, refitted, same_names, to_storage
 from scythe_catalog.schema.table_schema import KIND_KEY, SCHEMA_KEY, Column, TableSchema
 
@@ -44,6 +45,7 @@ __all__ = [
     "aliases",
     "arrow_table",
     "arrow_to_models",
+    "asks_again",
     "builder",
     "check_bounds",
     "clashes",
@@ -61,7 +63,9 @@ __all__ = [
     "mixed_units",
     "mixture",
     "models_to_arrow",
+    "raise_problems",
     "refitted",
+    "rule_problems",
     "same_names",
     "to_list",
     "to_storage",

@@ -141,8 +141,8 @@ def check_time(options: SlurmOptions) -> None:
     Raises:
         SettingsError: it has not: Slurm may warn a minute early.
     """
-    limit = _seconds(options.time) if options.time is not None else None
-    if limit is not None and limit <= options.warn_seconds + _EARLY_SECONDS:
+    limit = _seconds(options.time) if options.time is not None else None  # 0 is none
+    if limit and limit <= options.warn_seconds + _EARLY_SECONDS:
         raise SettingsError(
             f"time={options.time!r} leaves an element nothing beside warn_seconds={options.warn_seconds} and the {_EARLY_SECONDS} s "
             "by which Slurm may warn early: give it more"
@@ -173,8 +173,11 @@ def _seconds(text: str) -> int | None:
 def largest_array() -> int:
     """How many elements an array may have, as the cluster says; 1001 where it does not."""
     with contextlib.suppress(RunError):
-        if found := re.search(r"MaxArraySize\s*=\s*(\d+)", _run(["scontrol", "show", "config"])):
-            return int(found[1])
+        told = _run(["scontrol", "show", "config"])
+        if found := re.findall(
+            r"^MaxArraySize\s*=\s*(\d+)|^SchedulerParameters\s*=.*\bmax_array_tasks=(\d+)", told, re.MULTILINE
+        ):
+            return min(int(size or tasks) for size, tasks in found)
     return 1001
 
 

@@ -9,10 +9,12 @@ import contextlib
 import os
 import signal
 import socket
+import stat
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +58,9 @@ class Element:
         self._workers = int(os.environ.get("SLURM_CPUS_PER_TASK") or 1)
         job, array = os.environ["SLURM_JOB_ID"], os.environ.get("SLURM_ARRAY_JOB_ID", os.environ["SLURM_JOB_ID"])
         index, restart = int(os.environ.get("SLURM_ARRAY_TASK_ID", "0")), os.environ.get("SLURM_RESTART_COUNT", "0")
-        self._me = Beat(f"{array}_{index}-{restart}", job, array, index, socket.gethostname(), began=time.time())
+        self._me = Beat(
+            f"{array}_{index}-{restart}", job, array, index, socket.gethostname(), began=time.time(), log_at=_log_size()
+        )
         self._stopped_by: int | None = None
         #: Whether it is written down which inputs run, before they do.
         self._careful = False
@@ -64,7 +68,9 @@ class Element:
         self._living = 1
         #: Whether what it runs was claimed by nobody before.
         self._is_fresh = True
-        self._told = -1
+        self._told: tuple[int, int] | None = None
+        #: What is counted in parts that this element has stored.
+        self._stored: dict[str, Any] = {}
         self._mine: list[Ticket] = []
 
     def serve(self) -> None:
@@ -106,6 +112,7 @@ class Element:
             )
             try:
                 self._tell()  # whoever sees a claim of it sees that it lives
+                self._bury_earlier_selves()
                 while self._goes_on and (self._fresh() or self._lost()):
                     pass
                 self._let_the_others_be()
@@ -117,7 +124,7 @@ class Element:
                 raise
             finally:
                 self._blame_the_long()
-                self._collector.flush(show=False)
+                self._flush()
                 self._tell(ended=True)
 
     # --- what is claimed ----------------------------------------------------------------------------
@@ -224,7 +231,7 @@ class Element:
 
     def _all_done(self) -> None:
         """Stores all rows, and says of each claim that it is done."""
-        self._collector.flush(show=False)
+        self._flush()
         for ticket in self._mine:
             self._folder.done(ticket)
         self._mine.clear()
@@ -258,11 +265,11 @@ class Element:
         if now > self._next_count and self._plan.max_errors is not None:
             others = accounts(self._objects, self._key, f"{self._attempt.number:06d}-")
             others.pop(self._name, None)
-            self._collector.check_with([self._collector.account(), *others.values()])
+            self._collector.check_with([*others.values()])
             self._next_count = now + _ERRORS_SECONDS * max(5, len(others))
         if self._collector.is_due:
             lowest = self._driver.lowest
-            self._collector.flush(show=False)
+            self._flush()
             if self._is_fresh and lowest is not None:
                 self._done_below(lowest)
 
@@ -282,11 +289,26 @@ class Element:
         now = self._driver.given_rows if self._careful else self._pool.at_work()
         rows = [] if ended else sorted({*now, *next_rows})
         self._folder.beat(replace(self._me, rows=rows, exact=self._careful, ended=ended))
-        done = self._collector.rows + self._collector.errors
-        if done != self._told:
+        done = (self._collector.rows + self._collector.errors, sum(self._stored.get(n, 0) for n in ("rows", "errors")))
+        if done != self._told and any(done):
             self._told = done
-            self._objects.write(f"{self._key.progress}/{self._name}.json", dump(self._collector.account()))
+            account = {**self._collector.account(), "stored": self._stored}
+            self._objects.write(f"{self._key.progress}/{self._name}.json", dump(account))
             self._collector.news.clear()
+
+    def _flush(self) -> None:
+        """Stores what has come in."""
+        self._collector.flush(show=False)
+        account = self._collector.account()
+        self._stored = {name: account[name] for name in ("rows", "errors", "kinds")}
+
+    def _bury_earlier_selves(self) -> None:
+        """Of an element that was requeued: what it was before is dead, whatever it has told last."""
+        gone = {one.element for one in self._folder.gone()}
+        for beat in self._folder.beats():
+            is_same = (beat.array, beat.index) == (self._me.array, self._me.index)
+            if is_same and beat.element != self._me.element and not beat.ended and beat.element not in gone:
+                self._folder.bury(Gone(beat.element, "REQUEUED", beat.rows, beat.exact))
 
     @property
     def _goes_on(self) -> bool:
@@ -303,6 +325,14 @@ class Element:
         long = [row for row, seconds in self._pool.at_work().items() if seconds > _LONG * whole]
         if long:
             self._folder.bury(Gone(self._me.element, "TIMEOUT", long, exact=True))
+
+
+def _log_size() -> int:
+    """How long the file is that this process prints to [bytes]; 0 where it is none."""
+    with contextlib.suppress(OSError, ValueError):
+        found = os.fstat(1)
+        return found.st_size if stat.S_ISREG(found.st_mode) else 0
+    return 0
 
 
 __all__ = ["Element"]

@@ -61,6 +61,8 @@ class Beat:
     ended: bool = False
     #: When it began, by its own clock [s since 1970].
     began: float = 0.0
+    #: How long its log was then [bytes]: those of earlier rounds and restarts have written into the same one.
+    log_at: int = 0
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,10 @@ class Folder:
     def bury(self, gone: Gone) -> None:
         """Records that an element died; the first who says so is believed."""
         self.objects.create(f"{self._base}/gone/{gone.element}.json", dump(asdict(gone)))
+        account = f"{self.run.progress}/{self.number:06d}-{gone.element}.json"
+        with contextlib.suppress(FileNotFoundError):  # what it has run and not stored is run again, and counted then
+            told = parse(self.objects.read(account), account)
+            self.objects.write(account, dump({**told, **told.get("stored", {})}))
 
     def gone(self) -> list[Gone]:
         """All elements that died."""

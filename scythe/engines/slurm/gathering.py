@@ -10,6 +10,7 @@ import time
 import numpy as np
 
 from scythe.define.experiment import Experiment
+from scythe.engines.slurm import commands
 from scythe.engines.slurm.commands import LIVING
 from scythe.engines.slurm.folder import Folder, Gone, tried_alone
 from scythe.engines.slurm.opened import log_tail, open_rows, state_of
@@ -21,6 +22,7 @@ from scythe.leaf.leaf import Leaf
 from scythe.record.attempt_plan import AttemptPlan, load_failure, store_failure
 from scythe.record.lease import Lease
 from scythe.record.plan import RunPlan
+from scythe.record.results import read_result
 from scythe.terminal.console import tell
 
 _TAIL_LINES = 5
@@ -50,13 +52,27 @@ def gather(plan: RunPlan, attempt: AttemptPlan, experiment: Experiment, folder: 
 
 
 def _end(plan: RunPlan, attempt: AttemptPlan, experiment: Experiment, folder: Folder, began: float) -> bool:
-    """Whether the attempt is at its end: gathered; else another round of it was submitted."""
+    """Whether the attempt is at its end: gathered; else another round of it is under way."""
+    result = read_result(plan.objects, plan.key)
+    if (
+        result is not None and result.attempt == attempt.number
+    ):  # Slurm has begun this job again, or another has done it
+        Collector(plan, experiment, attempt.number, show=False).finish()
+        return True
+    rounds = folder.rounds()
+    if (
+        rounds and rounds[-1].array is not None and _goes_on(rounds[-1].array)
+    ):  # this job has submitted it, and was begun again
+        tell(
+            f"Scythe: the job array {rounds[-1].array} works on {plan.key.path} still, and a gather job stands behind it"
+        )
+        return False
     living = _bury(folder)
     if living:  # another submission of this attempt: its answer never came
         submit_round(folder, plan, experiment, folder.options()[0], None, 0, behind=living)
         return False
-    rounds = len(folder.rounds())
-    collector = Collector(plan, experiment, attempt.number, prefix=f"{attempt.number:06d}-gather-{rounds}", show=False)
+    prefix = f"{attempt.number:06d}-gather-{len(rounds)}"
+    collector = Collector(plan, experiment, attempt.number, prefix=prefix, show=False)
     collector.began = dt.datetime.fromtimestamp(began, dt.UTC)
     still_open = open_rows(plan, attempt)
     condemned = _condemned(folder.gone(), still_open, experiment.options.retries)
@@ -79,6 +95,13 @@ def _end(plan: RunPlan, attempt: AttemptPlan, experiment: Experiment, folder: Fo
         raise RunError(
             f'{left:,} inputs are open, and Slurm takes no job from this node ({error}): go on with scythe resume "{plan.key.path}"'
         ) from error
+    return False
+
+
+def _goes_on(array: str) -> bool:
+    """Whether elements of an array wait or run, as far as Slurm answers."""
+    with contextlib.suppress(RunError):
+        return any(job.state in LIVING - {"COMPLETING"} for job in commands.queue([array]))
     return False
 
 

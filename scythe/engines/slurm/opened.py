@@ -34,7 +34,9 @@ def state_of(folder: Folder, beat: Beat) -> str:
     state = commands.state(f"{beat.array}_{beat.index}")
     if state in commands.LIVING or state in commands.BLAMELESS:
         return state
-    said = [line.lower() for line in log_tail(folder, beat.index).splitlines() if line.startswith("slurmstepd")]
+    later = [other.log_at for other in folder.beats() if other.index == beat.index and other.log_at > beat.log_at]
+    own = log_tail(folder, beat.index, beat.log_at, min(later, default=None))
+    said = [line.lower() for line in own.splitlines() if line.startswith("slurmstepd")]
     return "OUT_OF_MEMORY" if any(word in line for line in said for word in _MEMORY) else state
 
 
@@ -43,11 +45,13 @@ def log_of(folder: Folder, element: int | None) -> Path:
     return folder.logs / ("gather.log" if element is None else f"element-{element}.log")
 
 
-def log_tail(folder: Folder, element: int | None) -> str:
-    """The last lines that an element, or the gather job, has printed; empty where there are none."""
+def log_tail(folder: Folder, element: int | None, start: int = 0, stop: int | None = None) -> str:
+    """The last lines that an element, or the gather job, has printed from here (until there) on; empty where there are none."""
     with contextlib.suppress(OSError), log_of(folder, element).open("rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-        return file.read().decode(errors="replace")
+        end = file.seek(0, os.SEEK_END)
+        end = end if stop is None else min(end, stop)
+        first = file.seek(max(0, min(start, end), end - _TAIL_BYTES))
+        return file.read(end - first).decode(errors="replace")
     return ""
 
 

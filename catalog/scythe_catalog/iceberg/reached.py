@@ -1,0 +1,87 @@
+"""A catalog of PyIceberg's configuration that may be away for a while: what it is asked is asked again, and its errors are told as storage's.
+
+PyIceberg lets errors of each catalog's own library through: SQLAlchemy's, those of requests, botocore's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+from scythe_catalog.errors import CatalogAway
+from scythe_catalog.storage.repeated import repeated
+
+if TYPE_CHECKING:
+    import pyiceberg.catalog
+
+#: For how long a catalog that does not answer is asked again [s].
+PATIENCE_SECONDS = 30.0
+_ASKED = (
+    "commit_table", "create_namespace", "create_table", "drop_namespace", "drop_table", "list_namespaces", "list_tables",
+    "load_namespace_properties", "load_table", "namespace_exists", "register_table", "rename_table", "table_exists",
+    "update_namespace_properties",
+)  # fmt: skip
+#: Libraries of which such errors say that nobody answers, or not now, by the names of their classes.
+_AWAY = {
+    "sqlalchemy": ("OperationalError", "InterfaceError", "TimeoutError"),
+    "requests": ("RequestException",),
+    "botocore": ("HTTPClientError", "ConnectionError"),
+    "thrift": ("TTransportException",),
+    "pyiceberg": ("ServerError", "ServiceUnavailableError", "TooManyRequestsError"),
+}
+
+
+def asked_again(catalog: pyiceberg.catalog.Catalog, name: str) -> pyiceberg.catalog.Catalog:
+    """The same catalog, of which each question is asked again for a while where it does not answer.
+
+    Its questions raise CatalogAway in place of other libraries' errors. A commit of which nobody knows whether it was made is a
+    CommitFailedException: who commits looks whether it was.
+    """
+    for method in _ASKED:
+        setattr(catalog, method, _patient(getattr(catalog, method), name))
+    return catalog
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether an error says that a catalog's server or database does not answer."""
+    return any(
+        kind.__name__ in _AWAY.get(kind.__module__.partition(".")[0], ()) for kind in type(error).__mro__
+    ) or isinstance(error, ConnectionError | TimeoutError)
+
+
+def _patient(ask: Callable[..., Any], name: str) -> Callable[..., Any]:
+    @wraps(ask)
+    def asked(*args: Any, **more: Any) -> Any:
+        from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException
+
+        began = time.monotonic()
+        try:
+            try:
+                return ask(*args, **more)
+            except Exception as error:
+                if not is_away(error):
+                    raise
+                first = error
+            for attempt in repeated(
+                f"the catalog {name!r}", lambda error: is_away(error) and time.monotonic() - began < PATIENCE_SECONDS
+            ):
+                with attempt:
+                    if first is not None:
+                        first, failed = None, first
+                        raise failed
+                    return ask(*args, **more)
+        except CommitStateUnknownException as error:
+            raise CommitFailedException(str(error)) from error
+        except Exception as error:
+            if not is_away(error):
+                raise
+            why = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise CatalogAway(f"the catalog {name!r} cannot be reached: {why}") from error
+        raise AssertionError("unreachable")
+
+    return asked
+
+
+__all__ = ["asked_again", "is_away"]
