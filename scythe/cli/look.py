@@ -92,6 +92,7 @@ def show(
 ) -> None:
     """Shows a run: status, counts, slowest inputs, errors by their kind."""
     from scythe.gather.status import counts_of, look_at
+    from scythe.record.attempt_plan import is_planned
 
     run = scythe.open_run(name)
     look, counts = counts_of(run.objects, run.key, look_at(run.objects, run.key))
@@ -100,7 +101,8 @@ def show(
     say(f"  status   {look.status}")
     if look.problem is not None:
         say(f"  problem  {look.problem}")
-    waits = run.outlook if look.status in ("allocated", "running", "incomplete") else None
+    again = look.result is not None and is_planned(run.objects, run.key, look.result.attempt)  # in a queue, say
+    waits = run.outlook if again or look.status in ("allocated", "running", "incomplete") else None
     if waits is not None:
         say(f"  waits    {waits}")
     if counts.inputs is not None:

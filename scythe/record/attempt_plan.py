@@ -70,6 +70,11 @@ def last_attempt_planned(objects: Objects, key: RunKey) -> int:
     return max((int(name[:6]) for name in names), default=0)
 
 
+def is_planned(objects: Objects, key: RunKey, ended: int) -> bool:
+    """Whether there is a plan of a later attempt than the one that a run ended with, and nobody has said that it came to nothing."""
+    return last_attempt_planned(objects, key) > ended and load_failure(objects, key) is None
+
+
 def store_attempt_plan(objects: Objects, key: RunKey, attempt: AttemptPlan) -> None:
     """Writes an attempt's plan."""
     objects.write(key.attempt_plan(attempt.number), dump(asdict(attempt)))

@@ -60,6 +60,8 @@ class Lease:
         self.number = 0
         self.is_last = shared_by is None
         self._is_shared = shared_by is not None
+        #: When one of those that share the attempt has beaten last, by the store's clock, as of the last look.
+        self._beaten_at = 0.0
         self._started, now = time.monotonic(), time.time()
         host, pid = shared_by or (socket.gethostname(), os.getpid())
         self._attempt = Attempt(
@@ -123,9 +125,12 @@ class Lease:
         return self._attempt.began
 
     def _is_quiet(self) -> bool:
-        """Whether nobody of those that share the attempt has beaten for a while, or a later one is there."""
-        later = self._objects.exists(self._record_key(self.number + 1))
-        return later or time.time() - self._objects.read_dated(self._record_key(self.number))[1] > _BEAT_SECONDS - 1
+        """Whether nobody of those that share the attempt has beaten since the last look, or a later one is there.
+
+        The record's time is the store's, whose clock may be another: it is held against itself.
+        """
+        before, self._beaten_at = self._beaten_at, self._objects.read_dated(self._record_key(self.number))[1]
+        return self._beaten_at == before or self._objects.exists(self._record_key(self.number + 1))
 
     @property
     def is_over(self) -> bool:

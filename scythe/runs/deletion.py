@@ -10,7 +10,9 @@ from scythe.record.format import dump
 from scythe.record.generations import catalog_of
 from scythe.record.layout import RunKey
 from scythe.record.reserve import bury, check_dead, undo
+from scythe.record.results import read_result
 from scythe.reuse.owners import check_unneeded, dependants_of
+from scythe.runs.going_on import queued
 from scythe.settings import engine_settings
 from scythe_catalog.storage.objects import Objects
 
@@ -34,6 +36,9 @@ def delete_run(objects: Objects, key: RunKey, *, dependants: bool) -> None:
         raise NotFoundError(f"there is no run {key.path} any more: it was deleted")
     if status != "damaged":  # whether somebody works on it is seen first of all: nobody does, or its record is lost
         check_free(objects, key)
+        result = read_result(objects, key)
+        if queued(objects, key, result.attempt if result is not None else 0) is not None:
+            raise RunError(f"the run {key.path} waits on its cluster: cancel it first")
     if dependants:
         for other in reversed(dependants_of(objects, key)):
             delete_run(objects, other, dependants=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from scythe.define.experiment import Experiment
@@ -10,7 +11,8 @@ from scythe.engines.engine import FinishedRef, Launch, RunRef
 from scythe.engines.options import EngineOptions
 from scythe.engines.start import choose, engine_of, start
 from scythe.engines.watched import WatchedRef
-from scythe.errors import RunError, VersionError
+from scythe.errors import RunError, SettingsError, VersionError
+from scythe.record.attempt_plan import is_planned
 from scythe.record.attempts import check_free
 from scythe.record.layout import RunKey
 from scythe.record.manifest import schemas_of_run
@@ -72,9 +74,22 @@ def joined(objects: Objects, key: RunKey) -> RunRef:
         SettingsError: its engine is not installed here, or cannot be reached.
     """
     if (finished := finished_result(objects, key)) is not None:
-        return FinishedRef(finished)
+        return queued(objects, key, finished.attempt) or FinishedRef(finished)
     plan = RunPlan.load(objects, key)
     return engine_of(plan).attach(plan) or WatchedRef(plan)
+
+
+def queued(objects: Objects, key: RunKey, ended: int) -> RunRef | None:
+    """The reference to an attempt behind the one that a run ended with (0: none) that waits, or works, on a cluster.
+
+    None where there is none, and where its cluster cannot be asked.
+    """
+    if not is_planned(objects, key, ended):
+        return None
+    with suppress(SettingsError, RunError):
+        plan = RunPlan.load(objects, key)
+        return engine_of(plan).attach(plan)
+    return None
 
 
 def _check_models(plan: RunPlan, experiment: Experiment) -> None:

@@ -26,7 +26,7 @@ from scythe.record.layout import RunKey
 from scythe.record.plan import UNSET, MaxErrors, RunPlan, Unset
 from scythe.record.results import RunResult, read_result
 from scythe.runs.deletion import delete_run
-from scythe.runs.going_on import go_on, joined, limited
+from scythe.runs.going_on import go_on, joined, limited, queued
 from scythe.settings import engine_settings
 from scythe.terminal.cards import own_names
 from scythe_catalog.storage.objects import Objects
@@ -237,7 +237,7 @@ class ExperimentRun(BaseModel):
             if is_unpublished(self._objects, self.key):
                 check_free(self._objects, self.key)
                 settle(self._objects, catalog_of(self._objects, engine_settings().catalog), self.key)
-            return FinishedRef(finished)
+            return queued(self._objects, self.key, finished.attempt) or FinishedRef(finished)
         plan = RunPlan.load(self._objects, self.key)
         still_open = coverage_of(plan, all_parts(plan)).open_ranges()
         return go_on(limited(plan, max_errors), still_open, engine, workers, module, show=True)
@@ -314,7 +314,7 @@ class ExperimentRun(BaseModel):
             scythe.errors.RunError: the run simulate_energy/... is finished: there is nothing to cancel
         """
         self._is_there()
-        if self.status == "finished":
+        if self.status == "finished" and (ended := self.result) and not queued(self._objects, self.key, ended.attempt):
             raise RunError(f"the run {self.experiment_id} is finished: there is nothing to cancel")
         plan = RunPlan.load(self._objects, self.key)
         self._objects.write(self.key.cancelled, b"{}")

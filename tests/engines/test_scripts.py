@@ -66,6 +66,34 @@ def run_script(text: str, **how: object) -> subprocess.CompletedProcess[str]:
 # --- its end ----------------------------------------------------------------------------------------
 
 
+def test_processes_of_a_function_get_what_it_uses_of_its_script_by_its_name(root: Path) -> None:
+    body = """
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+def square(x):
+    return x * x
+
+def part(spec):
+    return square(spec.n)
+
+@ExperimentRegistry.Register(retries=0)
+def parted(spec: Lease) -> Said:
+    many = [Lease(experiment_id="", sort_index=0, n=n) for n in range(spec.n)]
+    with ProcessPoolExecutor(2, mp_context=get_context("fork")) as pool:
+        first = sum(pool.map(part, many))
+    with get_context("fork").Pool(2) as pool:
+        assert sum(pool.map(part, many)) == first
+    return Said(y=first)
+
+if __name__ == "__main__":
+    print(go(4, parted).result().rows)
+"""
+    done = run_script(body)
+    assert (done.returncode, done.stdout.split()[-1:]) == (0, ["4"]), done.stderr
+    assert scythe.read("parted")["y"].to_list() == [0, 0, 1, 5]
+
+
 def test_a_script_whose_run_fails_ends_as_ever_with_another_exit_code(root: Path) -> None:
     done = run_script("THING = Unloadable()\ngo()\nprint('the end', end='')\n")
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import itertools
+import os
 import threading
 import time
 from collections import Counter
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -21,8 +22,11 @@ from scythe.engines.slurm.commands import Queued, check_time, flags
 from scythe.engines.slurm.folder import Beat, Folder, Gone, Ticket, suspects, tried_alone
 from scythe.engines.slurm.ref import told
 from scythe.errors import RunError, SettingsError
+from scythe.record import lease
+from scythe.record.attempts import latest_attempt
 from scythe.record.format import dump, parse
 from scythe.record.layout import RunKey
+from scythe_catalog.storage import disk
 from scythe_catalog.storage.folder import Folder as StorageFolder
 from scythe_catalog.storage.objects import Objects
 
@@ -188,6 +192,37 @@ def test_the_first_who_says_how_an_element_died_is_believed(tmp_path: Path) -> N
         folder(tmp_path).bury(Gone("a", state, [1]))
 
     assert folder(tmp_path).gone() == [Gone("a", "TIMEOUT", [1])]
+
+
+@pytest.mark.parametrize("ahead", [-300.0, 0.0, 300.0])
+def test_a_store_with_another_clock_tells_the_living_from_the_dead(
+    tmp_path: Path, ahead: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, shown in (("show", disk.show), ("show_new", disk.show_new)):
+
+        def dated(staged: Path, target: Path, how: Any = shown) -> Any:
+            then = time.time() + ahead
+            os.utime(staged, (then, then))
+            return how(staged, target)
+
+        monkeypatch.setattr(disk, name, dated)
+    kept = folder(tmp_path)
+    kept.beat(Beat("7_0-0", "8", "7", 0, "n1"))
+    assert folder(tmp_path).living() == 1
+    assert folder(tmp_path).age(Ticket(0, 0, 1, "7_0-0")) < 5
+    kept.objects.write(KEY.manifest, b"{}")
+    monkeypatch.setattr(lease, "_BEAT_SECONDS", 0.05)
+    with lease.Lease(kept.objects, KEY, "slurm", run="slurm 1", number=1, shared_by=("slurm", 7)):
+        record = f"{KEY.attempts}/000001.json"
+        first = kept.objects.read_dated(record)[1]
+        for _ in range(400):
+            if kept.objects.read_dated(record)[1] > first:
+                break
+            time.sleep(0.05)
+        assert kept.objects.read_dated(record)[1] > first
+        last = latest_attempt(kept.objects, KEY, exact=True)
+        assert last is not None
+        assert last.alive
 
 
 def test_a_beat_tells_at_what_an_element_is(tmp_path: Path) -> None:

@@ -172,6 +172,8 @@ def test_a_run_in_the_queue_says_what_it_waits_for(slurm: Slurm, station: BaseEx
     assert run.status == "allocated"
     until(lambda: "(BeginTime), it was put off for a moment, starts about" in (run.outlook or ""), "the reason")
     assert (run.outlook or "").startswith("Slurm job ")
+    with pytest.raises(RunError, match="waits on its cluster: cancel it first"):
+        run.delete()
     with pytest.raises(TimeoutError):
         ref.result(timeout=0.5)
     joined = run.resume()  # it is in the queue: nothing is submitted again
@@ -182,6 +184,31 @@ def test_a_run_in_the_queue_says_what_it_waits_for(slurm: Slurm, station: BaseEx
         ref.result(timeout=60)
     until(slurm.empty, "an empty queue")
     assert run.resume(engine="slurm").result(120).rows == 2
+
+
+def test_a_retry_that_waits_in_the_queue_is_seen_joined_and_cancelled(slurm: Slurm, station: BaseExperiment) -> None:
+    run, ref = station.allocate(specs(4, fails=pl.col("x") < 2), engine=scythe.LocalOptions(workers=1))
+    before = ref.result()
+    assert (before.rows, before.errors) == (2, 2)
+    run.retry_errors(engine=scythe.SlurmOptions(sbatch={"begin": "now+1hour"}), workers=1)
+    (jobs,) = folder_of(run, 2).rounds()
+
+    assert run.status == "finished"
+    assert "is pending" in CliRunner().invoke(app, ["show", run.experiment_id]).output
+    for join in (lambda: run.wait(timeout=0.5), lambda: run.resume().result(timeout=0.5)):
+        with pytest.raises(TimeoutError):
+            join()
+    with pytest.raises(RunError, match="waits on its cluster: cancel it first"):
+        run.delete()
+    assert len(folder_of(run, 2).rounds()) == 1
+    run.cancel()
+    until(slurm.empty, "an empty queue")
+    assert (run.status, run.wait(timeout=60)) == ("finished", before)
+    with pytest.raises(RunError, match="is finished: there is nothing to cancel"):
+        run.cancel()
+    again = run.retry_errors(engine="slurm", workers=1).result(120)
+    assert (again.rows, again.errors, again.attempt) == (2, 2, 3)
+    assert jobs.gather not in [job for one in folder_of(run, 3).rounds() for job in one.numbers]
 
 
 def test_a_run_of_this_machine_that_waits_in_the_queue_now_is_found_there(

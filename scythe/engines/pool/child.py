@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from scythe.engines.pool import logs
@@ -233,7 +234,19 @@ def _nothing(rows: Any, attempts: int) -> Any:
 def _bound(experiment: bytes) -> tuple[Any, Callable[..., Any]]:
     """An experiment and what to call: of a class one instance a process, for it may hold connections and locks."""
     loaded = pickle.loads(experiment)
+    _find_in_main(loaded.target, loaded.input_model, loaded.output_model)
     return loaded, loaded.bind()
+
+
+def _find_in_main(*used: Any) -> None:
+    """Gives this process's `__main__` what these have of a script of the user's: processes that a function starts are sent that by its name."""
+    main = sys.modules["__main__"]
+    members = (member for one in used if isinstance(one, type) for member in vars(one).values())
+    functions = (one for one in (*used, *members) if isinstance(one, FunctionType))
+    named = {one.__qualname__: one for one in used if isinstance(one, type | FunctionType)}
+    for name, value in [*named.items(), *(item for one in functions for item in one.__globals__.items())]:
+        if getattr(value, "__module__", None) == "__main__" and getattr(value, "__qualname__", None) == name:
+            setattr(main, name, value)
 
 
 def _runner(job: Job, tell: Callable[[int, int], None], life: Life, printed: Printed) -> Callable[..., Any]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from scythe.engines.options import EngineOptions, SlurmOptions
 from scythe.engines.slurm.commands import BLAMELESS, UNKNOWN
+from scythe.record.attempts import store_time
 from scythe.record.format import dump, parse
 from scythe.record.layout import RunKey
 from scythe_catalog.storage.objects import Objects
@@ -113,6 +114,12 @@ class Folder:
         self._base = f"{key.path}/scatter-gather/slurm/{number:06d}"
         self._last: Ticket | None = None
 
+    @cached_property
+    def _ahead(self) -> float:
+        """How far the store's clock, by which its files are dated, is ahead of this machine's [s]."""
+        before = time.time()
+        return store_time(self.objects) - before
+
     # --- what it was started with -------------------------------------------------------------------
 
     @property
@@ -170,7 +177,7 @@ class Folder:
 
     def living(self) -> int:
         """How many elements have told of themselves lately, and have not ended."""
-        now = time.time()
+        now = time.time() + self._ahead
         fresh = [f for f in self.objects.found(f"{self._base}/elements") if now - f.modified.timestamp() < DEAD_SECONDS]
         return len(fresh)
 
@@ -178,7 +185,7 @@ class Folder:
         """Seconds since the element that has claimed a ticket told of itself; where that is not seen, since it claimed it."""
         for where in (f"elements/{ticket.element}.json", ticket.where):
             with contextlib.suppress(FileNotFoundError):
-                return time.time() - self.objects.read_dated(f"{self._base}/{where}")[1]
+                return time.time() + self._ahead - self.objects.read_dated(f"{self._base}/{where}")[1]
         return 0.0
 
     def bury(self, gone: Gone) -> None:
