@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 from itertools import combinations
+from typing import Any
 
 import polars as pl
 
@@ -94,26 +95,22 @@ def _casts(own: TableSchema, schema: TableSchema, unlike: set[str], floats: set[
     return casts
 
 
-def _with_categories_of(held: pl.DataType, target: pl.DataType) -> pl.DataType:
+def _with_categories_of(held: Any, target: Any) -> Any:
     """A type with the categories of another one, at any depth; what it lacks of that one otherwise, joining frames brings."""
     match held, target:
         case pl.Enum(), pl.Enum() | pl.String():
             return target
         case pl.List(), pl.List():
-            return pl.List(_with_categories_of(_instance(held.inner), _instance(target.inner)))
+            return pl.List(_with_categories_of(held.inner, target.inner))
         case pl.Map(), pl.Map():
-            return pl.Map(held.key, _with_categories_of(_instance(held.value), _instance(target.value)))
+            return pl.Map(held.key, _with_categories_of(held.value, target.value))
         case pl.Struct(), pl.Struct():
-            targets = {field.name: _instance(field.dtype) for field in target.fields}
+            targets = {field.name: field.dtype for field in target.fields}
             return pl.Struct(
-                {field.name: _with_categories_of(_instance(field.dtype), targets[field.name]) for field in held.fields}
+                {field.name: _with_categories_of(field.dtype, targets[field.name]) for field in held.fields}
             )
         case _:
             return held
-
-
-def _instance(dtype: pl.DataType | type[pl.DataType]) -> pl.DataType:
-    return dtype if isinstance(dtype, pl.DataType) else dtype()
 
 
 def _as_floats(values: pl.Series) -> pl.Series:

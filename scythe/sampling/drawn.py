@@ -55,7 +55,7 @@ def how_drawn(specs: object, table: pa.Table, fields: Collection[str]) -> dict[s
         if not {*names} <= {*table.column_names} or (table.num_rows != len(drawn.rows) and not drawn.telling):
             continue
         try:
-            rows = cast(pl.DataFrame, pl.from_arrow(table.select(names))).cast(dict(drawn.schema)).hash_rows()
+            rows = cast(pl.DataFrame, pl.from_arrow(table.select(names))).cast(drawn.schema).hash_rows()
         except pl.exceptions.PolarsError:  # values that the field had no place for when it was drawn
             continue
         if {*names} == {*fields} and rows.equals(drawn.rows):

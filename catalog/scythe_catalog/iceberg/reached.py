@@ -63,14 +63,13 @@ def _patient(ask: Callable[..., Any], name: str) -> Callable[..., Any]:
             except Exception as error:
                 if not is_away(error):
                     raise
-                first = error
+                known = [error]
             for attempt in repeated(
                 f"the catalog {name!r}", lambda error: is_away(error) and time.monotonic() - began < PATIENCE_SECONDS
             ):
                 with attempt:
-                    if first is not None:
-                        first, failed = None, first
-                        raise failed
+                    if known:
+                        raise known.pop()
                     return ask(*args, **more)
         except CommitStateUnknownException as error:
             raise CommitFailedException(str(error)) from error

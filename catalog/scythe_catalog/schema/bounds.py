@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any
 
 import pyarrow as pa
 from pydantic import AfterValidator, BaseModel, ValidationError
@@ -113,7 +112,7 @@ def rule_problems(models: Sequence[BaseModel], compiled: CompiledModel) -> Itera
     validate, fields = compiled.model.__pydantic_validator__.validate_python, list(compiled.model.model_fields)
     broken: dict[tuple[str, str], list[int]] = {}
     for i, one in enumerate(models):
-        values: dict[str, Any] = one.__dict__
+        values = one.__dict__
         try:
             validate(
                 {name: values[name] for name in fields} | (one.__pydantic_extra__ or {}), by_alias=False, by_name=True

@@ -233,7 +233,7 @@ class Objects(ABC):
                 return False
             with path.open("rb") as own:
                 return all(
-                    self.part(key, start, min(start + _BLOCK, size), None) == own.read(_BLOCK)
+                    bytes(self.part(key, start, min(start + _BLOCK, size), None)) == own.read(_BLOCK)
                     for start in range(0, size, _BLOCK)
                 )
         except FileNotFoundError:

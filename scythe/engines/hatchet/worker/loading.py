@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from scythe.engines.pool.job import pool_job
 from scythe.engines.pool.server import Prepared
 from scythe.errors import RunError, Superseded
 from scythe.gather.collect import Collector
+from scythe.gather.parts import Part
 from scythe.gather.payload import Packing
 from scythe.gather.publish import settle
 from scythe.record.attempt_plan import AttemptPlan, load_attempt_plan
@@ -174,9 +175,9 @@ class NodeCollector(Collector):
     What comes too late for the result is not shown beside it; and who finds that it has been takes it back.
     """
 
-    def _show(self) -> None:
+    def _show(self, parts: Sequence[Part]) -> None:
         if is_done(self.plan, self.attempt):
             return
-        super()._show()
+        super()._show(parts)
         if is_done(self.plan, self.attempt):
             settle_result(self.plan)
