@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import yaml
 from pydantic import (
     AliasPath,
     AnyUrl,
@@ -347,3 +348,32 @@ def test_gaps_of_pandas_are_none() -> None:
     assert table["n"].to_pylist() == [1, None, 3]
     assert table["s"].to_pylist() == [None] * 3
     assert np.isnan(table["f"][1].as_py())
+
+
+class Solver(enum.Enum):
+    """Its members are objects that JSON has no place for."""
+
+    DIRECT = Out()
+    EXACT = frozenset({1j})
+
+
+class Solved(ExperimentInputSpec):
+    by: Solver = Solver.DIRECT
+
+
+class Chosen(ExperimentOutputSpec):
+    chosen: Solver
+
+
+def solved(spec: Solved) -> Chosen:
+    return Chosen(chosen=spec.by)
+
+
+def test_members_that_json_cannot_hold_are_stored_and_described_by_their_names(root: Path) -> None:
+    ExperimentRegistry.Register(retries=0)(solved)
+    run, ref = BaseExperiment(solved).allocate([Solved(by=one) for one in Solver], engine="inline")
+    ref.result()
+    assert scythe.read("solved")["chosen"].to_list() == ["DIRECT", "EXACT"]
+    assert [output.chosen for _, output in scythe.rows(solved)] == [*Solver]
+    said = yaml.safe_load((root / run.key.io_spec).read_text())
+    assert said["$defs"]["Solver"]["enum"] == ["DIRECT", "EXACT"]

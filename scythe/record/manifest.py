@@ -11,6 +11,7 @@ import pyarrow as pa
 import yaml
 from pydantic import Field, create_model
 from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import PydanticSerializationError, core_schema
 
 from scythe.define.experiment import Experiment
 from scythe.define.renames import Renames
@@ -168,9 +169,19 @@ def io_spec(experiment: Experiment) -> bytes:
 
 
 class _QuietSchema(GenerateJsonSchema):
-    """A default that JSON cannot hold is left out, without a warning at every allocation."""
+    """A default that JSON cannot hold is left out, without a warning at every allocation; of an Enum's members there are the names then."""
 
     ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012 - pydantic's own declaration
+
+    def enum_schema(self, schema: core_schema.EnumSchema) -> dict[str, Any]:
+        try:
+            return super().enum_schema(schema)
+        except PydanticSerializationError:
+            return {
+                "title": schema["cls"].__name__,
+                "enum": [member.name for member in schema["members"]],
+                "type": "string",
+            }
 
 
 def schema_hash(experiment: Experiment) -> str:
