@@ -172,7 +172,7 @@ def _configured_catalog(name: str) -> pyiceberg.catalog.Catalog:
         engine = getattr(catalog, "engine", None)
         if engine is not None:  # a database's connections are closed with the catalog, but never by a forked process
             weakref.finalize(catalog, engine.dispose).atexit = False
-        return asked_again(catalog, name)
+        return asked_again(catalog)
     except Exception as error:
         why = f"{type(error).__name__}: {error}".splitlines()[0]
         if isinstance(error, OSError) or is_away(error):

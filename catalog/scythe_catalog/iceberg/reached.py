@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import TYPE_CHECKING, Any
 
 from scythe_catalog.errors import CatalogAway
@@ -33,15 +33,19 @@ _AWAY = {
 }
 
 
-def asked_again(catalog: pyiceberg.catalog.Catalog, name: str) -> pyiceberg.catalog.Catalog:
+def asked_again(catalog: pyiceberg.catalog.Catalog) -> pyiceberg.catalog.Catalog:
     """The same catalog, of which each question is asked again for a while where it does not answer.
 
     Its questions raise CatalogAway in place of other libraries' errors. A commit of which nobody knows whether it was made is a
     CommitFailedException: who commits looks whether it was.
     """
-    for method in _ASKED:
-        setattr(catalog, method, _patient(getattr(catalog, method), name))
+    catalog.__class__ = _patient_class(type(catalog))
     return catalog
+
+
+@lru_cache(maxsize=16)
+def _patient_class(of: type[Any]) -> type[Any]:
+    return type(of.__name__, (of,), {method: _patient(getattr(of, method)) for method in _ASKED})
 
 
 def is_away(error: BaseException) -> bool:
@@ -51,15 +55,16 @@ def is_away(error: BaseException) -> bool:
     ) or isinstance(error, ConnectionError | TimeoutError)
 
 
-def _patient(ask: Callable[..., Any], name: str) -> Callable[..., Any]:
+def _patient(ask: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(ask)
-    def asked(*args: Any, **more: Any) -> Any:
+    def asked(self: Any, *args: Any, **more: Any) -> Any:
         from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException
 
+        name = self.name
         began = time.monotonic()
         try:
             try:
-                return ask(*args, **more)
+                return ask(self, *args, **more)
             except Exception as error:
                 if not is_away(error):
                     raise
@@ -70,7 +75,7 @@ def _patient(ask: Callable[..., Any], name: str) -> Callable[..., Any]:
                 with attempt:
                     if known:
                         raise known.pop()
-                    return ask(*args, **more)
+                    return ask(self, *args, **more)
         except CommitStateUnknownException as error:
             raise CommitFailedException(str(error)) from error
         except Exception as error:

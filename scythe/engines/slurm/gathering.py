@@ -12,7 +12,7 @@ import numpy as np
 from scythe.define.experiment import Experiment
 from scythe.engines.slurm import commands
 from scythe.engines.slurm.commands import LIVING
-from scythe.engines.slurm.folder import Folder, Gone, tried_alone
+from scythe.engines.slurm.folder import Folder, Gone, Jobs, tried_alone
 from scythe.engines.slurm.opened import log_tail, open_rows, state_of
 from scythe.engines.slurm.submission import submit_round
 from scythe.errors import RunError, WorkerCrashed
@@ -54,18 +54,12 @@ def gather(plan: RunPlan, attempt: AttemptPlan, experiment: Experiment, folder: 
 def _end(plan: RunPlan, attempt: AttemptPlan, experiment: Experiment, folder: Folder, began: float) -> bool:
     """Whether the attempt is at its end: gathered; else another round of it is under way."""
     result = read_result(plan.objects, plan.key)
-    if (
-        result is not None and result.attempt == attempt.number
-    ):  # Slurm has begun this job again, or another has done it
+    if result is not None and result.attempt == attempt.number:  # this job was begun again, or another has done it
         Collector(plan, experiment, attempt.number, show=False).finish()
         return True
     rounds = folder.rounds()
-    if (
-        rounds and rounds[-1].array is not None and _goes_on(rounds[-1].array)
-    ):  # this job has submitted it, and was begun again
-        tell(
-            f"Scythe: the job array {rounds[-1].array} works on {plan.key.path} still, and a gather job stands behind it"
-        )
+    if rounds and _is_again(rounds[-1]) and _goes_on(rounds[-1].array):  # that array has a gather job behind it
+        tell(f"Scythe: the job array {rounds[-1].array} works on {plan.key.path} still: another job gathers")
         return False
     living = _bury(folder)
     if living:  # another submission of this attempt: its answer never came
@@ -98,10 +92,15 @@ def _end(plan: RunPlan, attempt: AttemptPlan, experiment: Experiment, folder: Fo
     return False
 
 
-def _goes_on(array: str) -> bool:
+def _is_again(latest: Jobs) -> bool:
+    """Whether this job was begun again, or there is another gather job."""
+    return os.environ.get("SLURM_RESTART_COUNT", "0") != "0" or latest.gather != os.environ["SLURM_JOB_ID"]
+
+
+def _goes_on(array: str | None) -> bool:
     """Whether elements of an array wait or run, as far as Slurm answers."""
     with contextlib.suppress(RunError):
-        return any(job.state in LIVING - {"COMPLETING"} for job in commands.queue([array]))
+        return array is not None and any(job.state in LIVING - {"COMPLETING"} for job in commands.queue([array]))
     return False
 
 
