@@ -259,6 +259,45 @@ def test_of_a_notebook_the_values_count_that_the_function_uses(notebook: None, b
     assert code_hash(experiment_of("weigh")) != first
 
 
+OBJECTS = {
+    "attribute": ("class Config:\n    def __init__(self): self.k = 3\nOBJECT = Config()\n", "OBJECT.k = 4\n"),
+    "dataclass": (
+        "import dataclasses\n@dataclasses.dataclass\nclass Config:\n    k: int = 3\nOBJECT = Config()\n",
+        "OBJECT = Config(4)\n",
+    ),
+    "slots": (
+        "class Config:\n    __slots__ = ('k',)\n    def __init__(self, k): self.k = k\nOBJECT = Config(3)\n",
+        "OBJECT = Config(4)\n",
+    ),
+    "method": (
+        "class Config:\n    def k(self): return 3\nOBJECT = Config()\n",
+        "class Config:\n    def k(self): return 4\nOBJECT = Config()\n",
+    ),
+    "class's attribute": ("class Config:\n    k = 3\nOBJECT = Config()\n", "Config.k = 4\n"),
+    "array": ("import numpy\nOBJECT = numpy.zeros(3)\n", "OBJECT[0] = 1\n"),
+    "frame": ("import polars\nOBJECT = polars.DataFrame({'a': [1]})\n", "OBJECT = polars.DataFrame({'a': [2]})\n"),
+    "partial": ("import functools\nOBJECT = functools.partial(pow, 2)\n", "OBJECT = functools.partial(pow, 3)\n"),
+    "function of a partial": (
+        "import functools\ndef f(a, x): return a + x\nOBJECT = functools.partial(f, 2)\n",
+        "def f(a, x): return a * x\nOBJECT = functools.partial(f, 2)\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OBJECTS)
+def test_of_a_notebook_the_objects_count_that_the_function_uses(notebook: None, kind: str) -> None:
+    made, changed = OBJECTS[kind]
+    run_cells(MODELS, made, "import threading\nLOCK = threading.Lock()\n", FUNCTION.replace("spec.x", "(LOCK, OBJECT)"))
+    first = code_hash(experiment_of("weigh"))
+    assert first is not None
+    run_cells("LOCK = threading.Lock()\n")
+    assert code_hash(experiment_of("weigh")) == first
+    run_cells(made)
+    assert code_hash(experiment_of("weigh")) == first
+    run_cells(changed)
+    assert code_hash(experiment_of("weigh")) != first
+
+
 def test_of_a_notebook_no_attributes_count_nor_what_the_function_notes_its_calls_in(notebook: None) -> None:
     notes = "    seen.append(spec)\n    cache[spec.x] = 1\n    return Out(y=spec.x)\n"
     run_cells(MODELS, "seen = []\ncache = {}\nx = 1\n", FUNCTION.partition("    # within")[0] + notes)

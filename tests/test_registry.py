@@ -563,3 +563,17 @@ def test_a_misspelt_option_is_refused_with_the_one_that_is_meant(given: str, mea
 def test_a_decorator_without_brackets_says_how_it_is_written() -> None:
     with pytest.raises(RegistrationError, match=r"write @ExperimentRegistry\.Register\(\)"):
         ExperimentRegistry.Register(double)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+def test_what_could_never_be_called_with_an_input_is_refused() -> None:
+    def keyword(*, input_spec: In) -> Out:
+        return Out(y=1)
+
+    @functools.lru_cache
+    def cached(input_spec: In) -> Out:
+        return Out(y=1)
+
+    with pytest.raises(RegistrationError, match="is given its input by position: take the . before 'input_spec' away"):
+        ExperimentRegistry.Register()(keyword)
+    with pytest.raises(RegistrationError, match="is cached by functools, and an input is no key of a cache"):
+        ExperimentRegistry.Register()(cached)

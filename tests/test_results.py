@@ -1,11 +1,14 @@
 """What becomes of outputs: rows of scalars, dataframes and file references, or one error row."""
 
+import contextlib
 import datetime as dt
 import tempfile
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import duckdb
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -20,7 +23,7 @@ from pyiceberg.table import StaticTable
 import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.errors import RunError
+from scythe.errors import InputError, OutputError, RunError
 from scythe.record.results import RunResult
 from scythe.registry import ExperimentRegistry
 from scythe.utils.filesys import FileReference, OptionalFileReference
@@ -645,3 +648,37 @@ def test_tasks_tell_attempts_seconds_worker_and_start_of_each_input(root: Path) 
     assert (tasks["seconds"] >= 0).all()
     assert (tasks["start"] >= before).all()
     assert tasks["worker"].n_unique() == 1
+
+
+class Wide(ExperimentInputSpec):
+    k: int
+    d: Annotated[Decimal, Field(max_digits=38, decimal_places=0)] = Decimal(1)
+
+
+class Bare(ExperimentOutputSpec):
+    o: int = 1
+
+
+def wide(spec: Wide) -> Bare:
+    big = pa.Array.from_buffers(pa.decimal128(38, 0), 1, [None, pa.py_buffer(np.array([-1, 2**63 - 1], np.int64))])
+    five = pa.array([Decimal(5)], pa.decimal128(38, 0))
+    frames = {"t": big if spec.k == 1 else five, "u": pa.ListArray.from_arrays([0, 1], big if spec.k == 2 else five)}
+    return Bare(dataframes={name: pa.table({"v": values}) for name, values in frames.items()})
+
+
+def test_a_decimal_of_more_digits_than_its_type_has_costs_its_input_alone(root: Path) -> None:
+    ExperimentRegistry.Register(retries=0)(wide)
+    experiment = BaseExperiment(wide)
+    with pytest.raises(OutputError, match="does not fit in precision"):
+        experiment.allocate([Wide(k=k) for k in range(4)], engine="inline", max_errors=None)
+    run = scythe.open_run("wide")
+    while run.status != "finished":
+        with contextlib.suppress(OutputError):
+            run.resume(engine="inline").result()
+    assert scythe.read("wide")["k"].to_list() == [0, 3]
+    told = dict(scythe.read("wide", table="errors").select("k", "exception_message").iter_rows())
+    assert "dataframe 't': column 'v': " in told[1]
+    assert "dataframe 'u': column 'v': " in told[2]
+    big = duckdb.sql("select 1 k, 170141183460469231731687303715884105727::hugeint d")
+    with pytest.raises(InputError, match=r"d: must be decimal.38, 0.: got .*Decimal value 1701"):
+        experiment.allocate(big, "auto", engine="inline")

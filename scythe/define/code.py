@@ -15,6 +15,7 @@ import importlib.util
 import inspect
 import itertools
 import linecache
+import pickle
 import sys
 import sysconfig
 import textwrap
@@ -22,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.machinery import ModuleSpec, PathFinder
 from modulefinder import ModuleFinder
 from pathlib import Path
@@ -44,7 +45,7 @@ def code_hash(experiment: Experiment, *, unchanged_since: float | None = None) -
     It covers the relative path and the source of the module that defines the function, and of every module of the
     project that this one imports, directly or through others, within functions too; and the plain values that a function
     made by another one has from it. Of a notebook, or what is typed at a prompt, it covers the function, its models, and what
-    they use, plain values too. Line endings do not count.
+    they use, values too. Line endings do not count.
 
     Args:
         experiment: The experiment.
@@ -236,8 +237,15 @@ def _cells(first: list[Any]) -> tuple[dict[str, str], dict[_Module, str]]:
             elif (inspect.isfunction(used) or inspect.isclass(used)) and id(used) not in known:
                 known.add(id(used))
                 waiting.append(used)
-            elif name in where and name in _constants(code) and _is_plain(used):
-                sources[f"<value>/{name}"] = _written(used)
+            elif name in where and name in _constants(code) and (told := _told(used)) is not None:
+                sources[f"<value>/{name}"] = told
+                for more in (type(used), getattr(used, "func", None)):  # of an instance, and of a partial
+                    if (inspect.isfunction(more) or inspect.isclass(more)) and id(more) not in known:
+                        known.add(id(more))
+                        waiting.append(more)
+        if isinstance(found, type):
+            own = {name: value for name, value in vars(found).items() if not name.startswith("__") and _is_plain(value)}
+            sources[f"<class>/{found.__qualname__}"] = _written(own)
     return sources, _closure(list(modules.values()))
 
 
@@ -279,6 +287,22 @@ def _is_plain(value: Any, collections: tuple[type, ...] = (list, tuple, set, fro
         members = [*value, *value.values()] if isinstance(value, dict) else value
         return all(_is_plain(member, collections, depth - 1) for member in members)
     return value is None or isinstance(value, _PLAIN)
+
+
+def _told(value: Any) -> str | None:
+    """What tells a value from another one of the same name; None where nothing does: of a lock, a connection."""
+    if _is_plain(value):
+        return _written(value)
+    if isinstance(value, partial):
+        parts = [_told(part) for part in (value.args, value.keywords)]
+        return f"partial {getattr(value.func, '__qualname__', value.func)} {parts}" if None not in parts else None
+    inner = getattr(value, "__dict__", None)
+    if isinstance(inner, dict) and not hasattr(type(value), "__slots__") and _is_plain(inner):
+        return f"{type(value).__qualname__} {_written(inner)}"
+    try:
+        return f"{type(value).__qualname__} {hashlib.sha256(pickle.dumps(value, protocol=5)).hexdigest()}"
+    except Exception:  # noqa: BLE001 - whatever a class of the user's does
+        return None
 
 
 def _written(value: Any) -> str:

@@ -299,7 +299,8 @@ def _signature(target: Callable[..., Any]) -> tuple[type[Any], type[Any], bool]:
         raise RegistrationError(
             f"{where}: the annotation {error.name!r} is not known where it is defined: import it, or define it at the top of the module"
         ) from error
-    names = list(inspect.signature(function).parameters)
+    parameters = inspect.signature(function).parameters
+    names = list(parameters)
     if isinstance(target, type):
         names = names[1:]
     tempdir = "tempdir" in names
@@ -307,6 +308,8 @@ def _signature(target: Callable[..., Any]) -> tuple[type[Any], type[Any], bool]:
     if len(names) != (0 if own_input else 1):
         expected = "tempdir at most" if own_input else "one input spec, and `tempdir` if it wants one"
         raise RegistrationError(f"{where} must take {expected}; it takes {', '.join(names) or 'nothing'}")
+    if not own_input and parameters[names[0]].kind is inspect.Parameter.KEYWORD_ONLY:
+        raise RegistrationError(f"{where} is given its input by position: take the * before {names[0]!r} away")
     if tempdir and hints.get("tempdir", Path) is not Path:
         raise RegistrationError(f"{where}: annotate tempdir as pathlib.Path")
     inputs = own_input or hints.get(names[0])
@@ -326,6 +329,10 @@ def _check_called(function: Callable[..., Any], where: str) -> None:
         RegistrationError: saying what to do instead.
     """
     plain = inspect.unwrap(function)
+    if hasattr(function, "cache_info"):
+        raise RegistrationError(
+            f"{where} is cached by functools, and an input is no key of a cache: take the cache off, or let it call a function that is cached"
+        )
     if inspect.iscoroutinefunction(plain):
         raise RegistrationError(
             f"{where} is an `async def`, and a worker awaits nothing: make it a `def`, "

@@ -26,6 +26,7 @@ from scythe_catalog.schema.compile import CompiledModel
 from scythe_catalog.schema.convert import MISFIT, column_to_arrow, models_to_arrow
 from scythe_catalog.schema.lift import alias_paths, aliases, holds, lifted, lifted_objects, misfit
 from scythe_catalog.schema.problems import Problem, raise_problems
+from scythe_catalog.schema.stored import check_digits
 from scythe_catalog.schema.strangers import paths_into, strangers_of_type, strangers_of_values
 from scythe_catalog.schema.table_schema import Column
 
@@ -284,6 +285,7 @@ def _accept(column: Column, values: pa.ChunkedArray) -> pa.ChunkedArray:
         rows = pc.indices_nonzero(pc.is_null(values)).to_pylist()
         raise_problems(None, [Problem(column.name, "must not be null", tuple(rows))])
     try:
+        check_digits(values)
         return column.kind.cast(values)
     except MISFIT as error:
         rows = list(itertools.islice(_failing(column.kind, values, 0), _NAMED_ROWS))

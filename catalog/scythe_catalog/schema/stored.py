@@ -28,9 +28,29 @@ def to_storage(column: pa.ChunkedArray) -> pa.ChunkedArray:
         pyarrow.ArrowException: a value that has no exact place there.
     """
     storage = k.kind_of_arrow(column.type).storage
+    check_digits(column)
     if _plain(column.type):
         return column
     return pa.chunked_array([_stored(chunk) for chunk in column.chunks], storage)
+
+
+def check_digits(column: pa.ChunkedArray) -> None:
+    """Nothing where decimals have no more digits than their type: 128 bits hold some of 39, which Arrow lets pass.
+
+    Raises:
+        pyarrow.ArrowInvalid: one has more.
+    """
+    if _has_decimals(column.type):
+        column.validate(full=True)
+
+
+@cache
+def _has_decimals(dtype: pa.DataType) -> bool:
+    """Whether there are decimals in a type, at any depth."""
+    t = pa.types
+    if t.is_dictionary(dtype) or t.is_run_end_encoded(dtype):
+        return _has_decimals(dtype.value_type)
+    return t.is_decimal(dtype) or any(_has_decimals(dtype.field(i).type) for i in range(dtype.num_fields))
 
 
 @cache
