@@ -573,7 +573,7 @@ def test_what_could_never_be_called_with_an_input_is_refused() -> None:
     def cached(input_spec: In) -> Out:
         return Out(y=1)
 
-    with pytest.raises(RegistrationError, match="is given its input by position: take the . before 'input_spec' away"):
+    with pytest.raises(RegistrationError, match=r"is given its input by position: take the . before 'input_spec' away"):
         ExperimentRegistry.Register()(keyword)
     with pytest.raises(RegistrationError, match="is cached by functools, and an input is no key of a cache"):
         ExperimentRegistry.Register()(cached)

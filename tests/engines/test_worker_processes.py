@@ -132,6 +132,45 @@ if __name__ == '__main__':
     assert scythe.read("look").height == 2
 
 
+GENERIC = """
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel
+
+from scythe import ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
+
+T = TypeVar("T")
+
+class Of(BaseModel, Generic[T]):
+    v: T
+
+class Given(ExperimentInputSpec):
+    a: Of[float]
+
+class Made(ExperimentOutputSpec):
+    b: Of[int] = Of[int](v=7)
+    c: Of[list[Of[int]]]
+
+@ExperimentRegistry.Register(retries=0)
+def generic(spec: Given) -> Made:
+    assert type(spec.a) is Of[float]
+    return Made(b=Of[int](v=int(spec.a.v)), c=Of[list[Of[int]]](v=[Of[int](v=2)])) if spec.a.v else Made(c={"v": [{"v": 1}]})
+"""
+
+
+@pytest.mark.parametrize("where", ["a module", "the script"])
+def test_generic_models_with_their_parameters_are_those_that_they_are_in_the_script(root: Path, where: str) -> None:
+    go = "from scythe import BaseExperiment\nif __name__ == '__main__':\n    given = [Given(a=Of[float](v=v)) for v in (0.0, 3.0)]\n    print(BaseExperiment(generic).allocate(given, workers=1)[1].result().rows)\n"  # fmt: skip
+    Path("generics.py").write_text(GENERIC)
+    Path("go.py").write_text(("from generics import *\n" if where == "a module" else GENERIC) + go)
+    done = subprocess.run([sys.executable, "go.py"], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["2"], done.stderr
+    assert scythe.read("generic").select("b", "c").rows() == [
+        ({"v": 7}, {"v": [{"v": 1}]}),
+        ({"v": 3}, {"v": [{"v": 2}]}),
+    ]
+
+
 # --- forks of the function --------------------------------------------------------------------------
 
 

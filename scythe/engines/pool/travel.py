@@ -45,8 +45,21 @@ def _reduced_code(code: CodeType) -> tuple[Any, ...]:
     return _placed, (rebuild, parts, code.co_filename)
 
 
+def _parametrized(origin: Any, args: tuple[Any, ...]) -> Any:
+    return origin[args if len(args) != 1 else args[0]]
+
+
 class _Pickler(cloudpickle.Pickler):
-    """cloudpickle, for a `cached_property` as well (until Python 3.12 it holds a lock), and with the places of code."""
+    """cloudpickle, for a `cached_property` as well (until Python 3.12 it holds a lock), and with the places of code.
+
+    A generic model with its parameters, which has a name in no module, is made of the generic one again: its process has that by its name.
+    """
+
+    def reducer_override(self, obj: Any) -> Any:
+        told = vars(obj).get("__pydantic_generic_metadata__") if isinstance(obj, type) else None
+        if told and told["origin"] is not None and not told["parameters"]:
+            return _parametrized, (told["origin"], told["args"])
+        return super().reducer_override(obj)
 
     dispatch_table: ClassVar[Any] = ChainMap(
         {functools.cached_property: _reduced_property, CodeType: _reduced_code},
