@@ -216,7 +216,12 @@ class Bucket(Objects):
             if not self.create(key, path.read_bytes() if is_small else b""):
                 return False
             if not is_small:
-                self.upload(path, key)
+                try:
+                    self.upload(path, key)
+                except BaseException:
+                    with contextlib.suppress(OSError, BaseError):
+                        self.delete([key])
+                    raise
             staging.drop(path)
             return True
 
