@@ -468,6 +468,23 @@ def test_an_upload_of_more_than_there_is_is_refused_and_of_less_skipped(
         scythe.upload(whole)
 
 
+@pytest.mark.parametrize("packed", [False, True], ids=["by itself", "packed"])
+def test_a_download_of_a_run_that_reused_rows_goes_back_to_where_all_of_it_is(
+    root: Path, tmp_path: Path, at: Any, packed: bool
+) -> None:
+    simulated((1.0, 2.0), pack=packed)
+    Path("3.0.epw").write_text("weather 3.0")
+    values = (1.0, 2.0, 3.0)
+    specs = pl.DataFrame({"r_value": values, "weather": [f"{value}.epw" for value in values]})
+    BaseExperiment(experiment="sim").allocate(specs, engine="inline", reuse=True)[1].result()
+    scythe.download("sim", tmp_path / "copy")
+    assert len(scythe.upload(tmp_path / "copy").skipped) == 1
+    at(tmp_path / "copy")
+    assert [scythe.fetch(uri).read_text()[:13] for uri in scythe.files("sim")["report"]] == [
+        f"report of {value}" for value in values
+    ]
+
+
 def test_an_upload_that_goes_on_after_more_has_come_shows_all_of_it(
     root: Path, tmp_path: Path, at: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

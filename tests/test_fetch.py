@@ -137,6 +137,17 @@ def test_what_is_tried_again_is_told_in_a_line_now_and_then_and_other_codes_trie
     assert re.fullmatch(r"http://127[.]0[.]0[.]1:[0-9]+/a.*: 500 .*; it is tried again", line)
     assert "abc" not in line
     caplog.clear()
+    for one in logging.getLogger("stamina").filters:
+        one._last = -1e12  # type: ignore[union-attr] # pyright: ignore
+    for attempt in repeated.repeated("outer", lambda _: True):
+        with attempt:
+            for inner in repeated.repeated("inner", lambda _: True):
+                with inner:
+                    break
+            if attempt.num == 1:
+                raise OSError("later")
+    assert caplog.messages == ["outer: later; it is tried again"]
+    caplog.clear()
     with pytest.raises(ValueError, match="invalid literal"):
         stamina.retry(on=ValueError)(int)("mine")
     assert caplog.messages == ["stamina.retry_scheduled"] * 2

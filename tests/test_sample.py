@@ -495,6 +495,23 @@ def test_a_plan_is_known_in_whatever_form_it_is_allocated(root: Path, form: str,
     assert scythe.sensitivity("linear").filter(output="y").height == 7
 
 
+class Further(Angles):
+    d: float = 0.0
+
+
+def further(spec: Further) -> Value:
+    return Value(y=spec.a)
+
+
+def test_a_plan_may_be_given_to_a_model_with_fields_that_stay_at_their_defaults(root: Path) -> None:
+    plan = scythe.sample(Angles, 4, "saltelli")
+    run_of(further, plan)
+    assert scythe.sensitivity("further").filter(output="y")["total"].null_count() == 0
+    run_of(further, plan.with_columns(d=pl.int_range(pl.len()).cast(pl.Float64)))
+    with pytest.raises(ReadError, match="are no plan"):
+        scythe.sensitivity("further")
+
+
 def half_known(spec: Angles) -> Value:
     return Value(y=float("inf") if spec.a < 0 else 1.0, same=int(spec.a * 100))
 

@@ -6,6 +6,7 @@ Gives the rows of `specs.pq`; touches local files only to see that they can be r
 from __future__ import annotations
 
 import difflib
+import itertools
 import os
 import stat
 from collections.abc import Iterable
@@ -33,17 +34,19 @@ from scythe_catalog.compute import pc
 from scythe_catalog.redaction import holds_password
 from scythe_catalog.schema import (
     Column,
+    CompiledModel,
     Frame,
     check_bounds,
     conform,
     models_to_arrow,
-    raise_problems,
     rule_problems,
 )
 from scythe_catalog.schema.kinds import given_path
 
 #: So alike is a name to one that was meant.
 _NEAR = 0.8
+#: So many rules that are broken are told.
+_TOLD_RULES = 5
 
 
 @dataclass(frozen=True)
@@ -157,13 +160,22 @@ def _table(frame: Frame | None, models: list[BaseModel], experiment: Experiment)
     compiled = experiment.schemas.input
     if frame is None:
         table = models_to_arrow(models, compiled)
-        raise_problems(compiled.model.__name__, rule_problems(models, compiled))
+        _tell_of_rules(models, compiled)
         if compiled.extra_column in table.column_names:
             _tell_of_extras(models)
         return table
     if frame.rows == 0:
         return compiled.schema.arrow.empty_table()
     return conform(_identified(frame, experiment.name), compiled, ID_LEVELS)
+
+
+def _tell_of_rules(models: list[BaseModel], compiled: CompiledModel) -> None:
+    """Says what the model's own rules say of the inputs as they are. They may have made them so, and be meant for what they were made of."""
+    for problem in itertools.islice(rule_problems(models, compiled), _TOLD_RULES):
+        tell(
+            f"{problem}: so says {compiled.model.__name__} of the inputs as they are. model_copy(update=...) and assignments ask no "
+            "validator; dicts of the fields are given to them"
+        )
 
 
 def _tell_of_extras(models: list[BaseModel]) -> None:

@@ -106,6 +106,10 @@ class OutputFiles:
         try:
             self._objects.publish_all(self._shards.close())
             return self._apart(self._objects.publish_new(wanted))
+        except BaseException:
+            for i in set(self._staged):
+                self._drop(i)
+            raise
         finally:
             if self._first is not None:
                 self._objects.discard(Path(self._first))
@@ -115,8 +119,9 @@ class OutputFiles:
     def _apart(self, taken: list[tuple[Path, str]]) -> dict[str, str]:
         """Publishes files whose names something else has by others; the URIs of these, by those that they were to have."""
         others: dict[str, str] = {}
-        for path, key in taken:
-            if self._objects.holds(key, path):
+        same = self._objects.each(lambda pair: self._objects.holds(pair[1], pair[0]), taken)
+        for (path, key), is_same in zip(taken, same, strict=True):
+            if is_same:
                 self._objects.discard(path)
                 continue
             suffix = _suffix(path.name)

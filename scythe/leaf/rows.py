@@ -27,15 +27,7 @@ from scythe.leaf.outputs import OutputFiles, Place
 from scythe.names import ID_LEVELS
 from scythe.record.layout import leaf_run_prefix
 from scythe_catalog.compute import pc
-from scythe_catalog.schema import (
-    Problem,
-    TableSchema,
-    asks_again,
-    check_bounds,
-    column_to_arrow,
-    columns_to_arrow,
-    rule_problems,
-)
+from scythe_catalog.schema import Problem, TableSchema, check_bounds, column_to_arrow, columns_to_arrow
 from scythe_catalog.schema import kinds as k
 from scythe_catalog.schema.convert import MISFIT
 
@@ -80,7 +72,6 @@ class ChunkBuilder:
         self.work, self.rows = work, rows
         self.values: list[tuple[Any, ...] | None] = [None] * rows.num_rows
         self.pick = picker(work.schemas.output)
-        self.asks_again = asks_again(work.schemas.output)
         self.failures: dict[int, Failure] = {}
         self.frames: list[tuple[int, str, Any]] = []
         #: Computed features that `specs.pq` does not hold, by input.
@@ -113,9 +104,6 @@ class ChunkBuilder:
     def take(self, i: int, spec: ExperimentInputSpec, output: Any, place: Place) -> None:
         """Checks what the function returned, moves its files, and keeps the rest for `result`."""
         check_result(output, self.work.experiment.output_model)
-        if self.asks_again and (broken := [*rule_problems([output], self.work.schemas.output)]):
-            rules = "; ".join(f"{problem.column}: {problem.rule}" for problem in broken)
-            raise OutputError(f"the output breaks its own model: {rules}")
         frames = dataframes.prepare(output.dataframes) if output.dataframes else ()
         for name, frame in frames:
             dataframes.check_clashes(name, frame, self.work.schemas.levels.names)

@@ -8,6 +8,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from scythe_catalog.compute import pc
+
 if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
@@ -55,10 +57,16 @@ def how_drawn(specs: object, table: pa.Table, fields: Collection[str]) -> dict[s
         if not {*names} <= {*table.column_names} or (table.num_rows != len(drawn.rows) and not drawn.telling):
             continue
         try:
-            rows = cast(pl.DataFrame, pl.from_arrow(table.select(names))).cast(drawn.schema).hash_rows()
+            given = cast(pl.DataFrame, pl.from_arrow(table.select(names)))
+            frame = given.cast(drawn.schema)
+            if not frame.cast(given.schema).equals(given):  # a number that a whole one was made of
+                continue
+            rows = frame.hash_rows()
         except pl.exceptions.PolarsError:  # values that the field had no place for when it was drawn
             continue
-        if {*names} == {*fields} and rows.equals(drawn.rows):
+        # Fields that were not drawn stay at one value. Of extra values nobody knows what they do.
+        alone = all(len(pc.unique(table.column(name))) < 2 for name in {*fields} - {*names})
+        if fields and alone and rows.equals(drawn.rows):
             return drawn.how
         if drawn.telling and rows.is_in(drawn.rows.implode()).any():
             return {**drawn.how, _CHANGED: True}

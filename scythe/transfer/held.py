@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import polars as pl
 
 from scythe.errors import TransferError
@@ -52,17 +54,24 @@ def lacking(source: Objects, target: Objects, key: RunKey) -> str | None:
 
 def _present(objects: Objects, key: RunKey, result: RunResult | None) -> pl.DataFrame:
     """The output files that lie where the tables say: `sort_index, field`."""
-    named = _named(objects, key, result).join(_there(objects, key, "results", "artifacts"), on="key")
+    owners = Places(
+        objects, objects, key, result
+    ).owners  # of rows that were reused, the files lie in the folders of these
+    there = [_there(objects, key, "results", "artifacts"), *(_files(objects, f"{owner}/results") for owner in owners)]
+    named = _named(objects, key, result, owners).join(pl.concat(there), on="key")
     return named.filter(pl.col("size") >= pl.col("reach")).select("sort_index", "field")
 
 
 def _there(objects: Objects, key: RunKey, *folders: str) -> pl.DataFrame:
-    found = (one for folder in folders for one in objects.found(f"{key.path}/{folder}"))
-    return frame_of(found).select("key", "size")
+    return pl.concat([_files(objects, f"{key.path}/{folder}") for folder in folders])
 
 
-def _named(objects: Objects, key: RunKey, result: RunResult | None) -> pl.DataFrame:
-    """The output files that the tables of a run name in its own folder: `sort_index, field, key`, and how far a file must `reach` [bytes]."""
+def _files(objects: Objects, folder: str) -> pl.DataFrame:
+    return frame_of(objects.found(folder)).select("key", "size")
+
+
+def _named(objects: Objects, key: RunKey, result: RunResult | None, owners: Sequence[str] = ()) -> pl.DataFrame:
+    """The output files that the tables of a run name in its own folder, and in those of others: `sort_index, field, key`, and how far a file must `reach` [bytes]."""
     places = Places(objects, objects, key, result)
     found = places.table(_REFS)
     none = pl.DataFrame(schema={"sort_index": pl.Int64, "field": pl.String, "key": pl.String, "reach": pl.Int64})
@@ -76,7 +85,7 @@ def _named(objects: Objects, key: RunKey, result: RunResult | None) -> pl.DataFr
             pl.when(pl.col("uri").str.starts_with(PREFIX)).then(inside["shard"]).otherwise("uri").alias("uri"),
             (inside["offset"] + inside["length"]).fill_null(0).alias("reach"),
         )
-        parts.append(keyed(places, files, [key.path]).select(none.columns))
+        parts.append(keyed(places, files, [key.path, *owners]).select(none.columns))
     return pl.concat(parts, how="vertical_relaxed")
 
 

@@ -63,8 +63,8 @@ class Sending:
                 )
             if (less := lacking(self.source, self.target, self.key)) is not None:
                 raise TransferError(
-                    f"{self.target.uri(self.key.path)} is there without {less} of what is here: nothing was sent. Delete the run there, "
-                    "then upload it"
+                    f"{self.target.uri(self.key.path)} is there without {less} of what is here: nothing was sent. Where this one is to "
+                    "take its place, delete it there first"
                 )
             return False
         there = reserved(self.target, self.key.experiment, self.key.version)

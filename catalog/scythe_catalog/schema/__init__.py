@@ -1,6 +1,6 @@
 """Schemas: pydantic models compiled to Arrow, values converted and checked, two schemas compared."""
 
-from scythe_catalog.schema.bounds import asks_again, check_bounds, rule_problems
+from scythe_catalog.schema.bounds import check_bounds, rule_problems
 from scythe_catalog.schema.check import Frame, conform
 from scythe_catalog.schema.compare import (
     Change,
@@ -26,7 +26,7 @@ from scythe_catalog.schema.convert import (
 from scythe_catalog.schema.families import families, mixture
 from scythe_catalog.schema.lift import aliases, arrow_table
 from scythe_catalog.schema.metadata import extra_of
-from scythe_catalog.schema.problems import Problem, raise_problems
+from scythe_catalog.schema.problems import Problem
 from scythe_catalog.schema.stored import joined, loses, refitted, same_names, to_storage
 from scythe_catalog.schema.table_schema import KIND_KEY, SCHEMA_KEY, Column, TableSchema
 
@@ -44,7 +44,6 @@ __all__ = [
     "aliases",
     "arrow_table",
     "arrow_to_models",
-    "asks_again",
     "builder",
     "check_bounds",
     "clashes",
@@ -62,7 +61,6 @@ __all__ = [
     "mixed_units",
     "mixture",
     "models_to_arrow",
-    "raise_problems",
     "refitted",
     "rule_problems",
     "same_names",

@@ -84,7 +84,7 @@ def _length(values: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.list_value_length(values)
 
 
-def asks_again(compiled: CompiledModel) -> bool:
+def _may_be_asked_again(compiled: CompiledModel) -> bool:
     """Whether a model has rules that see values as they are once they are valid, and so may be asked again; and none that come before.
 
     A rule that comes before makes a value of what is given (degrees of radians, say), and would do so a second time.
@@ -106,17 +106,19 @@ def _has_rules_after(model: type[BaseModel]) -> bool:
 
 
 def rule_problems(models: Sequence[BaseModel], compiled: CompiledModel) -> Iterator[Problem]:
-    """What the model's own rules say of instances of it, which stay as they are."""
-    if not asks_again(compiled):
+    """What the model's own rules say of instances of it, which stay as they are.
+
+    Where a rule changes values, or looks at which were given, it may refuse what it has made itself: no error by itself.
+    """
+    if not _may_be_asked_again(compiled):
         return
-    validate, fields = compiled.model.__pydantic_validator__.validate_python, list(compiled.model.model_fields)
+    validate, fields = compiled.model.__pydantic_validator__.validate_python, {*compiled.model.model_fields}
     broken: dict[tuple[str, str], list[int]] = {}
     for i, one in enumerate(models):
         values = one.__dict__
         try:
-            validate(
-                {name: values[name] for name in fields} | (one.__pydantic_extra__ or {}), by_alias=False, by_name=True
-            )
+            given = {name: values[name] for name in one.model_fields_set & fields}
+            validate(given | (one.__pydantic_extra__ or {}), by_alias=False, by_name=True)
         except ValidationError as error:
             for told in error.errors(include_url=False):
                 if told["type"] in _OWN:

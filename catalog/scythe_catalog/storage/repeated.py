@@ -69,11 +69,11 @@ def repeated(
         _TRIES.reason = redacted(str(error).splitlines()[0]) if str(error) else type(error).__name__
         return on(error)
 
-    _TRIES.what = what
+    before, _TRIES.what = (_TRIES.what, _TRIES.reason), what
     try:
         yield from stamina.retry_context(on=again, attempts=None, timeout=None, wait_max=longest)
     finally:
-        _TRIES.what = None
+        _TRIES.what, _TRIES.reason = before
 
 
 __all__ = ["repeated"]

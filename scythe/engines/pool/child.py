@@ -234,8 +234,11 @@ def _nothing(rows: Any, attempts: int) -> Any:
 def _bound(experiment: bytes) -> tuple[Any, Callable[..., Any]]:
     """An experiment and what to call: of a class one instance a process, for it may hold connections and locks."""
     loaded = pickle.loads(experiment)
-    _find_in_main(loaded.target, loaded.input_model, loaded.output_model)
     return loaded, loaded.bind()
+
+
+#: What `__main__` has of the script of the job at hand.
+_GIVEN_TO_MAIN: set[str] = set()
 
 
 def _find_in_main(*used: Any) -> None:
@@ -244,9 +247,17 @@ def _find_in_main(*used: Any) -> None:
     members = (member for one in used if isinstance(one, type) for member in vars(one).values())
     functions = (one for one in (*used, *members) if isinstance(one, FunctionType))
     named = {one.__qualname__: one for one in used if isinstance(one, type | FunctionType)}
+    for name in _GIVEN_TO_MAIN:
+        delattr(main, name)
+    _GIVEN_TO_MAIN.clear()
     for name, value in [*named.items(), *(item for one in functions for item in one.__globals__.items())]:
-        if getattr(value, "__module__", None) == "__main__" and getattr(value, "__qualname__", None) == name:
+        is_of_main = isinstance(value, type | FunctionType) and (value.__module__, value.__qualname__) == (
+            "__main__",
+            name,
+        )
+        if is_of_main and (name in _GIVEN_TO_MAIN or not hasattr(main, name)):
             setattr(main, name, value)
+            _GIVEN_TO_MAIN.add(name)
 
 
 def _runner(job: Job, tell: Callable[[int, int], None], life: Life, printed: Printed) -> Callable[..., Any]:
@@ -261,6 +272,7 @@ def _runner(job: Job, tell: Callable[[int, int], None], life: Life, printed: Pri
     remember_lines(job.lines)
     try:
         experiment, call = _bound(job.experiment)
+        _find_in_main(experiment.target, experiment.input_model, experiment.output_model)
         leaf = Leaf(RunPlan.from_json(job.plan), experiment, call)
         take_over(leaf.plan.root, job.reach)
         packing = Packing(leaf.plan, job.parts) if job.parts is not None else None
