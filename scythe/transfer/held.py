@@ -39,10 +39,10 @@ def lacking(source: Objects, target: Objects, key: RunKey) -> str | None:
     """What of a run another root has not, in words: tables, files; None where it has all that there is of it in the source."""
     ours, theirs = read_result(source, key), read_result(target, key)
     tables = sorted((ours.tables.keys() if ours else set()) - (theirs.tables.keys() if theirs else set()))
-    folders = ("artifacts",) if ours is not None else ("artifacts", "results", "scatter-gather")
+    # Of a run that is not finished the rows lie in parts, which never change, as its records do.
+    folders = [f"{key.path}/artifacts", *([f"{key.path}/results", key.parts] if ours is None else [])]
     files = sum(
-        _there(source, key, folder).join(_there(target, key, folder), on=["key", "size"], how="anti").height
-        for folder in folders
+        _files(source, folder).join(_files(target, folder), on=["key", "size"], how="anti").height for folder in folders
     )
     if ours is not None:
         at, their = (_present(objects, key, result) for objects, result in ((source, ours), (target, theirs)))
