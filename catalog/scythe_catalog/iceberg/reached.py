@@ -11,7 +11,7 @@ from functools import lru_cache, wraps
 from typing import TYPE_CHECKING, Any
 
 from scythe_catalog.errors import CatalogAway
-from scythe_catalog.storage.repeated import repeated
+from scythe_catalog.storage.repeated import tried_again
 
 if TYPE_CHECKING:
     import pyiceberg.catalog
@@ -68,14 +68,12 @@ def _patient(ask: Callable[..., Any]) -> Callable[..., Any]:
             except Exception as error:
                 if not is_away(error):
                     raise
-                known = [error]
-            for attempt in repeated(
-                f"the catalog {name!r}", lambda error: is_away(error) and time.monotonic() - began < PATIENCE_SECONDS
-            ):
-                with attempt:
-                    if known:
-                        raise known.pop()
-                    return ask(self, *args, **more)
+                return tried_again(
+                    f"the catalog {name!r}",
+                    error,
+                    lambda: ask(self, *args, **more),
+                    lambda error: is_away(error) and time.monotonic() - began < PATIENCE_SECONDS,
+                )
         except CommitStateUnknownException as error:
             raise CommitFailedException(str(error)) from error
         except Exception as error:
@@ -83,7 +81,6 @@ def _patient(ask: Callable[..., Any]) -> Callable[..., Any]:
                 raise
             why = f"{type(error).__name__}: {error}".splitlines()[0]
             raise CatalogAway(f"the catalog {name!r} cannot be reached: {why}") from error
-        raise AssertionError("unreachable")
 
     return asked
 

@@ -7,12 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from scythe_catalog.redaction import redacted
 
 if TYPE_CHECKING:
     from stamina import Attempt
+
+T = TypeVar("T")
 
 _EVERY_SECONDS, _LONGEST_WAIT_SECONDS = 10.0, 10.0
 
@@ -76,4 +78,15 @@ def repeated(
         _TRIES.what, _TRIES.reason = before
 
 
-__all__ = ["repeated"]
+def tried_again(what: str, failed: Exception, call: Callable[[], T], on: Callable[[Exception], bool | float]) -> T:
+    """What `call`, which has failed once, gives in the end, after a pause. To begin here would cost each first call a tenth of it."""
+    known = [failed]
+    for attempt in repeated(what, on):
+        with attempt:
+            if known:
+                raise known.pop()
+            return call()
+    raise AssertionError("unreachable")
+
+
+__all__ = ["repeated", "tried_again"]

@@ -10,7 +10,7 @@ from weakref import WeakSet
 
 from scythe_catalog.errors import StorageError, StorageRefused
 from scythe_catalog.storage.reach import Reach, bucket_of, reach
-from scythe_catalog.storage.repeated import repeated
+from scythe_catalog.storage.repeated import tried_again
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ def attempted(root: str, call: Callable[[], T]) -> T:
         except (BaseError, FileNotFoundError) as error:
             if not again(error):
                 raise
-            got = _repeated(root, call, error, again)
+            got = tried_again(f"the bucket {bucket_of(root)!r}", error, call, again)
         _ANSWERED.add(found)
         return got
     except FileNotFoundError as error:
@@ -54,17 +54,6 @@ def attempted(root: str, call: Callable[[], T]) -> T:
         _ANSWERED.discard(found)
         kind = StorageRefused if _REFUSED.search(_first(error)) else StorageError
         raise kind(explained(error, root)) from error
-
-
-def _repeated(root: str, call: Callable[[], T], failed: Exception, again: Callable[[Exception], bool]) -> T:
-    """What `call` gives in the end, after a pause: it has failed once. To begin here would cost each request a tenth of it."""
-    known = [failed]
-    for attempt in repeated(f"the bucket {bucket_of(root)!r}", again):
-        with attempt:
-            if known:
-                raise known.pop()
-            return call()
-    raise AssertionError("unreachable")
 
 
 #: What answered the last request.
