@@ -9,7 +9,7 @@ from typing import Any
 from scythe.allocate.growing import Growing, Reuse, version_of
 from scythe.allocate.keyed import Keyed
 from scythe.allocate.store import Request, store_run
-from scythe.allocate.version import reserve_version, unchanged_since, version_for_reuse
+from scythe.allocate.version import reserve_version, version_for_reuse
 from scythe.engines.engine import Launch, RunRef
 from scythe.engines.start import start
 from scythe.engines.watched import WatchedRef
@@ -54,10 +54,13 @@ def allocated(
                 return _gone_on_with(stored, asked, workers)
             if stored is not None:
                 break
-    plan, answers = stored
+    plan, answers, same = stored
     run = load_run(objects, plan.key)
-    if version is None and not reuse.wanted:
-        _tell_of_the_same_models(asked, objects, plan.key)
+    if version is None and same is not None:  # which a new major version follows, if nothing is said
+        tell(
+            f'{asked.name} {plan.key.version}: the models are those of {same}, to which version="keep" adds runs; '
+            'version="bumpmajor" says that a new version is meant'
+        )
     still_open = answers.open_ranges(plan.inputs) if answers is not None else [(0, plan.inputs)]
     work = Launch(plan, asked.experiment, still_open, workers=workers)
     if keyed is None and answers is None:
@@ -68,16 +71,6 @@ def allocated(
         ref = _shared(run, lambda: start(asked.engine, work))
     run.workflow_run_id = ref.workflow_run_id
     return run, ref
-
-
-def _tell_of_the_same_models(asked: Request, objects: Objects, key: RunKey) -> None:
-    """Says so where a new major version, which is what there is if nothing is said, has the models of the one before."""
-    same = unchanged_since(objects, asked.name, asked.experiment.schemas, asked.renames, key.version)
-    if same is not None:
-        tell(
-            f'{asked.name} {key.version}: the models are those of {same}, to which version="keep" adds runs; '
-            'version="bumpmajor" says that a new version is meant'
-        )
 
 
 def _gone_on_with(run: ExperimentRun, asked: Request, workers: int | None) -> tuple[ExperimentRun, RunRef]:
@@ -115,10 +108,10 @@ def _stored(
     wanted: VersioningStrategy | str | SemVer,
     reuse: Reuse,
     keyed: Keyed | None,
-) -> tuple[RunPlan, Answers | None] | ExperimentRun | None:
-    """A run that is stored whole, and what it has of others; or the one that was begun. None where another has taken the key."""
+) -> tuple[RunPlan, Answers | None, SemVer | None] | ExperimentRun | None:
+    """A run that is stored whole, what it has of others, and the version before it with the same models; or the one that was begun. None where another has taken the key."""
     try:
-        version, renames = reserve_version(objects, asked.name, asked.experiment.schemas, wanted, asked.renames)
+        version, renames, same = reserve_version(objects, asked.name, asked.experiment.schemas, wanted, asked.renames)
     except TooSmallStep as error:
         if not reuse.wanted:
             raise
@@ -139,7 +132,7 @@ def _stored(
             plan = store_run(asked, objects, key, renames, answers)
             if keyed is not None and not keyed.is_mine:
                 raise _TakenError
-            return plan, answers
+            return plan, answers, same
     except _TakenError:
         return None
 

@@ -35,8 +35,10 @@ def reserve_version(
     schemas: ExperimentSchemas,
     wanted: VersioningStrategy | str | SemVer,
     renames: Mapping[str, str],
-) -> tuple[SemVer, Renames]:
+) -> tuple[SemVer, Renames, SemVer | None]:
     """The version that a new run gets, and what was renamed until it: taken if it is new, and never too small a step.
+
+    Beside it the version right before it, where that one has the same models.
 
     `renames` (former name -> name) are those that the caller tells, beside those of the models.
 
@@ -46,12 +48,12 @@ def reserve_version(
     """
     for _ in range(_RESERVE_TRIES):
         versions = _known_versions(objects, name)
-        version, renamed = _Choice(objects, name, schemas, renames).of(versions, wanted)
+        version, renamed, same = _Choice(objects, name, schemas, renames).of(versions, wanted)
         known = str(version) in map(str, versions)
         objects.make()
         record = layout.version_record(name, str(version))
         if known or objects.create(record, dump({**schemas.to_json(), **renamed.to_json()})):
-            return version, renamed
+            return version, renamed, same
     raise AllocationError(f"no version of {name!r} could be reserved: other allocations were always faster")
 
 
@@ -73,19 +75,15 @@ def version_for_reuse(objects: Objects, name: str, schemas: ExperimentSchemas, r
     )
 
 
-def unchanged_since(
-    objects: Objects, name: str, schemas: ExperimentSchemas, renames: Mapping[str, str], version: str
-) -> SemVer | None:
-    """The version right before one, where its schemas are the same."""
-    below = [v for v in _known_versions(objects, name) if v < SemVer.parse(version)]
-    choice = _Choice(objects, name, schemas, renames)
-    return below[-1] if below and choice.changed_since(below[-1]) is Severity.IDENTICAL else None
-
-
 def _known_versions(objects: Objects, name: str) -> list[SemVer]:
     reserved = objects.files(layout.version_records(name))
     folders = objects.folders(name)
     return parse_folders([*(taken.removesuffix(".json") for taken in reserved), *folders])
+
+
+def _same(version: SemVer, before: SemVer | None, changed: Difference) -> SemVer | None:
+    """The version before one, where nothing has changed since."""
+    return before if before is not None and before != version and changed.severity is Severity.IDENTICAL else None
 
 
 class _Choice:
@@ -94,11 +92,14 @@ class _Choice:
     def __init__(self, objects: Objects, name: str, schemas: ExperimentSchemas, renames: Mapping[str, str]) -> None:
         self._objects, self._name, self._schemas, self._given = objects, name, schemas, renames
 
-    def of(self, versions: list[SemVer], wanted: VersioningStrategy | str | SemVer) -> tuple[SemVer, Renames]:
+    def of(
+        self, versions: list[SemVer], wanted: VersioningStrategy | str | SemVer
+    ) -> tuple[SemVer, Renames, SemVer | None]:
         if isinstance(wanted, str) and wanted in STRATEGIES:
             latest = versions[-1] if versions else None
             renames, changed, _ = self._since(latest)
-            return next_version(wanted, latest, changed if latest is not None else None), renames
+            version = next_version(wanted, latest, changed if latest is not None else None)
+            return version, renames, _same(version, latest, changed)
         try:
             version = SemVer.parse(wanted)
         except VersionError as error:
@@ -116,7 +117,7 @@ class _Choice:
             raise VersionError(
                 f"{former!r} cannot be renamed to {name!r} in {version}: {versions[-1]} stands above it. Rename it in a version above that"
             )
-        return version, renames
+        return version, renames, _same(version, below[-1] if below else None, changed)
 
     def changed_since(self, version: SemVer) -> Severity:
         """How much has changed in the schemas since a version."""
