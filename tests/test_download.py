@@ -462,6 +462,10 @@ def test_an_upload_of_more_than_there_is_is_refused_and_of_less_skipped(
     at(tmp_path / "other")
     scythe.upload(whole)
     assert scythe.upload(part).skipped == (run.experiment_id,)
+    at(part)  # a download, too: what is there of the run is compared, and not taken for half an upload
+    with pytest.raises(TransferError, match="is there without the tables"):
+        scythe.upload(whole)
+    at(tmp_path / "other")
     lost = next(path for path in (tmp_path / "other").rglob("results/*/*"))
     lost.unlink()
     with pytest.raises(TransferError, match=r"is there without [0-9]+ files? of what is here"):

@@ -21,6 +21,7 @@ from scythe.registry import ExperimentRegistry
 from scythe.runs.compare import compare_runs
 from scythe.runs.rebuild import rebuild
 from scythe.runs.run import ExperimentRun
+from scythe.sampling import verb
 from scythe.settings import storage
 from scythe.utils.filesys import FileReference
 
@@ -333,7 +334,11 @@ def test_two_runs_are_compared_by_what_their_columns_are_called_now(root: Path) 
     found = compare_runs(old, new)
     assert (found.both, found.only_one, found.only_other) == (1, 1, 1)
     assert found.values.rows() == [("heating", 1, 0, None, None)]
-    assert not found.inputs.changes
+    assert [str(change) for change in (*found.inputs.changes, *found.outputs.changes)] == [
+        "r_value: renamed from r to r_value (additive)",
+        "heating: renamed from heat to heating (additive)",
+    ]
+    assert not compare_runs(new, new).inputs.changes
 
 
 def test_a_sensitivity_analysis_of_an_earlier_version_has_the_new_names(root: Path) -> None:
@@ -469,3 +474,20 @@ def test_there_is_an_error_of_scythe_for_a_dataframe_with_a_column_of_the_new_na
     with pytest.raises(ScytheError, match="'r' cannot be called 'x': there is a column of that name"):
         run(clash, "x", [2.0])
     assert scythe.read(NAME, "all", columns=["r"]).to_series().to_list() == [1.0]
+
+
+def test_indices_of_a_plan_are_told_by_the_names_of_now(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    remembered = verb.remember
+    monkeypatch.setattr(  # a plan of before steps were even
+        verb, "remember", lambda frame, how, **more: remembered(frame, {k: how[k] for k in how if k != "steps"}, **more)
+    )
+    base = before()
+    plans = {"1.0.0": ("morris", 2), "2.0.0": ("saltelli", 4)}
+    for version, (method, n) in plans.items():
+        base.allocate(scythe.sample(base.experiment.input_model, n, method, r=(1, 8)), version, engine="inline")[
+            1
+        ].result()
+    later = experiment({"r_value": (float, was("r"))}, {"heat": (float, ...)})
+    run(later, "r_value", [1.0], "3.0.0")
+    for version in plans:
+        assert scythe.sensitivity(NAME, version)["input"].to_list() == ["r_value"]

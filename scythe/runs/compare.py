@@ -17,7 +17,7 @@ from scythe.record.manifest import read_manifest, renames_now, schemas_of_run
 from scythe.record.results import RunResult
 from scythe.reuse.identity import without_maps
 from scythe.runs.run import ExperimentRun
-from scythe_catalog.schema import Difference, TableSchema, compare
+from scythe_catalog.schema import Change, Difference, Severity, TableSchema, compare
 
 #: Numbers that stand beside each other for no more than an order of summation differ by less [relative].
 _NOISE = 1e-9
@@ -75,8 +75,8 @@ def compare_runs(one: ExperimentRun, other: ExperimentRun) -> Comparison:
     return Comparison(
         one.experiment_id,
         other.experiment_id,
-        compare(first.schemas["input"], second.schemas["input"]),
-        compare(first.schemas["output"], second.schemas["output"]),
+        first.difference("input", second),
+        first.difference("output", second),
         [
             (what, first.made_by.get(what, "-"), second.made_by.get(what, "-"))
             for what in sorted(first.made_by.keys() | second.made_by.keys())
@@ -98,7 +98,10 @@ class _Side:
 
     run: ExperimentRun
     result: RunResult
+    #: By the names that fields have now.
     schemas: Mapping[str, TableSchema]
+    #: Name that a field has now -> name that it has in this run, where that is another.
+    former: Mapping[str, str]
     made_by: Mapping[str, str]
     #: Former name -> name of columns, until now.
     renamed: Mapping[str, str]
@@ -118,7 +121,20 @@ class _Side:
         if schemas is None:
             raise RunError(f"{run.experiment_id} does not tell its models: it was made by an early version of Scythe")
         told = {side: TableSchema.from_json(schemas[side]) for side in ("input", "output")}
-        return cls(run, result, {side: own.renamed(renamed) for side, own in told.items()}, _made_by(run), renamed)
+        former = {renamed[name]: name for own in told.values() for name in own.names if name in renamed}
+        by_now = {side: own.renamed(renamed) for side, own in told.items()}
+        return cls(run, result, by_now, former, _made_by(run), renamed)
+
+    def difference(self, side: str, other: _Side) -> Difference:
+        """What became of a model, in the other run."""
+        one, now = self.schemas[side], other.schemas[side]
+        names = [(name, self.former.get(name, name), other.former.get(name, name)) for name in one.names if name in now]
+        renamed = [
+            Change(name, f"renamed from {before} to {after}", Severity.ADDITIVE)
+            for name, before, after in names
+            if before != after
+        ]
+        return Difference(tuple(renamed)) + compare(one, now)
 
     def shared(self, side: str, other: _Side) -> list[str]:
         """Fields of a model that both have among their scalars."""

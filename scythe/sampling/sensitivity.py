@@ -80,13 +80,14 @@ def of_run(objects: Objects, key: RunKey) -> pl.DataFrame:
         )
     steps: dict[str, float] | None = how.get("steps")
     rows = _results(key, len(points))
-    if how["method"] == "morris" and steps is None and (uneven := [n for n in names if not rows.schema[n].is_float()]):
+    renamed = renames_now(objects, key.experiment).columns
+    uneven = [name for name in names if not rows.schema[renamed.get(name, name)].is_float()]
+    if how["method"] == "morris" and steps is None and uneven:
         raise ReadError(
             f"the plan of {key.path} was drawn before the values of {uneven[0]!r} were spread evenly, and its effects would be wrong: "
             "draw a new one"
         )
     told = schemas_of_run(objects, key) or {}
-    renamed = renames_now(objects, key.experiment).columns
     own = {renamed.get(name, name) for name in TableSchema.from_json(told["output"]).names}
     outputs = [name for name in rows.select(cs.numeric() | cs.boolean()).columns if name in own]
     finite = {output for output in outputs if rows[output].cast(pl.Float64).is_finite().fill_null(False).all()}

@@ -22,6 +22,7 @@ from scythe.record.format import dump, parse
 from scythe.record.generations import catalog_of
 from scythe.record.layout import RunKey
 from scythe.record.manifest import binding, read_manifest, schemas_of_version
+from scythe.record.reserve import owner_of
 from scythe.record.results import RunResult, read_result
 from scythe.runs.rebuild import take_in
 from scythe.settings import engine_settings
@@ -124,11 +125,7 @@ class Sending:
 
     def _is_ours(self) -> bool:
         """Whether the name was taken by an upload of this very run, which came to no end."""
-        try:
-            owner = parse(self.target.read(self.key.reservation), self.target.uri(self.key.reservation))
-        except FileNotFoundError:
-            return False
-        return owner.get(_UPLOAD) == self._name()
+        return owner_of(self.target, self.key).get(_UPLOAD) == self._name()
 
     def _check_version(self) -> None:
         """Nothing where the version is free, or its models are those of this run.

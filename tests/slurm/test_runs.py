@@ -282,6 +282,30 @@ def test_a_root_that_nodes_do_not_share_is_named(slurm: Slurm, station: BaseExpe
     (root / "plan.json").rename(root / run.key.plan)
 
 
+def test_jobs_of_a_run_that_was_deleted_say_so_and_end(slurm: Slurm, station: BaseExperiment, root: Path) -> None:
+    run, _ = station.allocate(specs(1), engine=scythe.SlurmOptions(sbatch={"hold": True}))
+    script = slurm.ask("scontrol", "write", "batch_script", str(folder_of(run).rounds()[0].array), "-")
+    run.cancel()
+    run.delete()
+
+    in_bucket = [
+        sys.executable,
+        "-m",
+        "scythe.engines.slurm",
+        "element",
+        str(root),
+        run.key.path,
+        "1",
+        "",
+    ]  # no script sees it
+    for command, given in ((["bash"], script), (in_bucket, "")):
+        done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout.strip() or done.stderr.strip()) == (
+            0,
+            f"Scythe: the run {run.key.path} was deleted",
+        )
+
+
 def test_code_that_changes_while_a_run_is_queued_is_not_run(slurm: Slurm, station: BaseExperiment) -> None:
     run, ref = station.allocate(specs(2), engine=scythe.SlurmOptions(sbatch={"hold": True}), workers=1)
     source = Path("station.py").read_text()

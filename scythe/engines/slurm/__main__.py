@@ -22,8 +22,11 @@ from scythe_catalog.storage.objects import Objects
 
 def main(what: str, root: str, run: str, number: int, source: str) -> int:
     """Runs one job; its exit code."""
-    objects = Objects.at(root)
-    plan = RunPlan.load(objects, RunKey(*run.split("/")))
+    objects, key = Objects.at(root), RunKey(*run.split("/"))
+    if objects.exists(key.tombstone):
+        tell(f"Scythe: the run {run} was deleted")
+        return 0
+    plan = RunPlan.load(objects, key)
     if last_attempt_planned(objects, plan.key) > number:
         tell(f"Scythe: the run {run} was taken up by another process since")
         return 0

@@ -150,6 +150,10 @@ def _script(folder: Folder, plan: RunPlan, experiment: Experiment, options: Slur
         where = shlex.quote(
             f"does not see {root}, where the run lies: SCYTHE_STORAGE_ROOT must be on a file system that all nodes share"
         )
+        deleted = shlex.quote(str(root / plan.key.tombstone))
+        lines.append(
+            f"[ -e {deleted} ] && {{ echo {shlex.quote(f'Scythe: the run {plan.key.path} was deleted')}; exit 0; }}"
+        )
         lines.append(f'[ -e {seen} ] || {{ echo "Scythe: $(hostname)" {where} >&2; exit 97; }}')
         if what == "element":
             lines.append(f'[ -e {over}"$SLURM_ARRAY_JOB_ID" ] && exit 0')
