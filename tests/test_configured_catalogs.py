@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
+import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import duckdb
 import polars as pl
 import pytest
 from pyiceberg.table import StaticTable
+
+from scythe_catalog.iceberg import reached
 
 JOB = """
 import sys
@@ -218,6 +223,27 @@ def test_a_database_that_is_away_for_a_while_ends_no_run_and_is_named(tmp_path: 
     said = [line for line in done.stderr.splitlines() if "cannot be shown yet" in line]
     assert said, done.stderr
     assert "the catalog 'lab' cannot be reached" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("sort", "said"),
+    [
+        ("read-only", "the catalog 'lab' cannot be used: .*attempt to write a readonly database"),
+        ("no database", "the catalog 'lab' cannot be opened: .*file is not a database"),
+    ],
+)
+def test_a_database_that_waiting_does_not_mend_is_named_at_once(sort: str, said: str, tmp_path: Path) -> None:
+    database = tmp_path / "catalog.db"
+    Computer(tmp_path, type="sql", uri=f"sqlite:///{database}").run("job.py", "4", "2").check_returncode()
+    if sort == "no database":
+        database.write_bytes(b"no database" * 99)
+    read_only = f"sqlite:///file:{database}?mode=ro&uri=true"
+    began = time.monotonic()
+    done = Computer(tmp_path, type="sql", uri=read_only).run("job.py", "1")
+
+    assert done.returncode == 1
+    assert re.search(rf"Error: .*{said}", done.stderr.splitlines()[-1])
+    assert time.monotonic() - began < reached.PATIENCE_SECONDS
 
 
 @pytest.mark.parametrize("sort", ["postgres", "glue"])

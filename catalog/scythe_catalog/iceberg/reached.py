@@ -6,7 +6,7 @@ PyIceberg lets errors of each catalog's own library through: SQLAlchemy's, those
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache, wraps
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,9 @@ _AWAY = {
     "thrift": ("TTransportException",),
     "pyiceberg": ("ServerError", "ServiceUnavailableError", "TooManyRequestsError"),
 }
+#: What SQLite's errors of the same class say where waiting helps; others are of a file that is read-only, or no database.
+_SQLITE_WAITS = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_PROTOCOL")
+_DATABASE = {"sqlalchemy": ("SQLAlchemyError",)}
 
 
 def asked_again(catalog: pyiceberg.catalog.Catalog) -> pyiceberg.catalog.Catalog:
@@ -50,9 +53,14 @@ def _patient_class(of: type[Any]) -> type[Any]:
 
 def is_away(error: BaseException) -> bool:
     """Whether an error says that a catalog's server or database does not answer."""
-    return any(
-        kind.__name__ in _AWAY.get(kind.__module__.partition(".")[0], ()) for kind in type(error).__mro__
-    ) or isinstance(error, ConnectionError | TimeoutError)
+    said = getattr(getattr(error, "orig", None), "sqlite_errorname", None)
+    if said is not None and not said.startswith(_SQLITE_WAITS):
+        return False
+    return _is_of(error, _AWAY) or isinstance(error, ConnectionError | TimeoutError)
+
+
+def _is_of(error: BaseException, kinds: Mapping[str, Collection[str]]) -> bool:
+    return any(kind.__name__ in kinds.get(kind.__module__.partition(".")[0], ()) for kind in type(error).__mro__)
 
 
 def _patient(ask: Callable[..., Any]) -> Callable[..., Any]:
@@ -77,10 +85,10 @@ def _patient(ask: Callable[..., Any]) -> Callable[..., Any]:
         except CommitStateUnknownException as error:
             raise CommitFailedException(str(error)) from error
         except Exception as error:
-            if not is_away(error):
+            if not (away := is_away(error)) and not _is_of(error, _DATABASE):
                 raise
             why = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise CatalogAway(f"the catalog {name!r} cannot be reached: {why}") from error
+            raise CatalogAway(f"the catalog {name!r} cannot be {'reached' if away else 'used'}: {why}") from error
 
     return asked
 
