@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 from pydantic import AliasChoices, AliasPath, BaseModel, TypeAdapter
 
-from scythe.errors import InputError
+from scythe.errors import InputError, SchemaError
+from scythe.leaf.dataframes import within_64_bits
 from scythe.names import ID_LEVELS
 from scythe_catalog.schema import Frame, aliases, arrow_table, families, mixture
 
@@ -125,35 +126,10 @@ def _of_polars(frame: Any, polars: Any) -> Frame:
     objects = {name: frame[name].to_list() for name, dtype in frame.schema.items() if dtype == polars.Object}
     for name, values in objects.items():
         _refuse_mixture(name, values)
-    return Frame(_within_64_bits(frame.drop(list(objects)), polars).to_arrow(), objects)
-
-
-def _holds_128_bits(dtype: Any, polars: Any) -> bool:
-    """Whether a type has such whole numbers within it."""
-    if dtype in (polars.Int128, polars.UInt128):
-        return True
-    parts = (getattr(dtype, name, None) for name in ("inner", "key", "value"))
-    within = [field.dtype for field in getattr(dtype, "fields", ())] + [part for part in parts if part is not None]
-    return any(_holds_128_bits(part, polars) for part in within)
-
-
-def _within_64_bits(frame: Any, polars: Any) -> Any:
-    """The same whole numbers in types that Arrow has.
-
-    Raises:
-        InputError: one of them is beyond.
-    """
-    for name, dtype in frame.schema.items():
-        if dtype in (polars.Int128, polars.UInt128):
-            column = frame[name]
-            fits = column.cast(polars.Int64, strict=False)
-            if fits.null_count() != column.null_count():
-                beyond = column.filter(fits.is_null() & column.is_not_null())
-                raise InputError(f"{name}: the column holds whole numbers beyond 64 bits, such as {beyond[0]}")
-            frame = frame.with_columns(fits)
-        elif _holds_128_bits(dtype, polars):
-            raise InputError(f"{name}: the column holds {dtype}, which no table can hold: cast it to Int64")
-    return frame
+    try:
+        return Frame(within_64_bits(frame.drop(list(objects))).to_arrow(), objects)
+    except SchemaError as error:
+        raise InputError(str(error)) from error
 
 
 def _of_pandas(frame: Any, pandas: Any) -> Frame:

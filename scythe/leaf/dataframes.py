@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from scythe.define.schemas import PARTITION, check_dataframe_name
 from scythe.errors import OutputError, SchemaError
-from scythe.leaf.pandas_frames import pandas_columns
+from scythe.leaf.pandas_frames import beyond_64_bits, pandas_columns
 from scythe_catalog.compute import pc
 from scythe_catalog.names import folded
 from scythe_catalog.schema import KIND_KEY, arrow_table, same_names, to_storage
@@ -67,25 +67,39 @@ def _to_arrow(frame: Any) -> tuple[pa.Table, list[str]]:
 
 
 def _from_polars(frame: Any) -> pa.Table:
-    """A Polars frame as Arrow; Arrow has no Python objects and no integers of 128 bits."""
-    import polars as pl
-
-    wide = [name for name, dtype in frame.schema.items() if dtype in (pl.Int128, pl.UInt128)]
+    """A Polars frame as Arrow, which has no Python objects."""
     for name, dtype in frame.schema.items():
-        if _holds_objects(dtype):
+        if _holds(dtype, frozenset({"Object"})):
             raise OutputError(f"column {name!r} holds Python objects: give it a type that a table has")
-    try:
-        return (frame.with_columns(pl.col(wide).cast(pl.Int64)) if wide else frame).to_arrow()
-    except pl.exceptions.InvalidOperationError as error:
-        raise OutputError(f"column {wide[0]!r} holds whole numbers beyond 64 bits: {error}") from error
+    return within_64_bits(frame).to_arrow()
 
 
-def _holds_objects(dtype: Any) -> bool:
+def within_64_bits(frame: Any) -> Any:
+    """A Polars frame with its whole numbers in types that Arrow has, which knows none of 128 bits.
+
+    Raises:
+        SchemaError: one of them is beyond, or they are within other values.
+    """
     import polars as pl
 
-    if isinstance(dtype, pl.Struct):
-        return any(_holds_objects(f.dtype) for f in dtype.fields)
-    return dtype == pl.Object or (hasattr(dtype, "inner") and _holds_objects(dtype.inner))
+    wide = frozenset({"Int128", "UInt128"})
+    for name, dtype in frame.schema.items():
+        if str(dtype) in wide:
+            fits = frame[name].cast(pl.Int64, strict=False)
+            beyond = frame[name].filter(fits.is_null() & frame[name].is_not_null())
+            if len(beyond):
+                raise SchemaError(f"column {name!r} {beyond_64_bits(beyond[0])}")
+            frame = frame.with_columns(fits)
+        elif _holds(dtype, wide):
+            raise SchemaError(f"column {name!r} holds {dtype}, which no table can hold: cast it to Int64")
+    return frame
+
+
+def _holds(dtype: Any, names: frozenset[str]) -> bool:
+    """Whether a type of Polars is one of these, or has one of them within it."""
+    parts = (getattr(dtype, part, None) for part in ("inner", "key", "value"))
+    within = [*(field.dtype for field in getattr(dtype, "fields", ())), *(part for part in parts if part is not None)]
+    return str(dtype) in names or any(_holds(part, names) for part in within)
 
 
 def _storable(table: pa.Table, index: list[str]) -> pa.Table:
@@ -95,6 +109,11 @@ def _storable(table: pa.Table, index: list[str]) -> pa.Table:
     for name, column in zip(schema.names, table.columns, strict=True):
         try:
             columns.append(to_storage(column))
+        except pa.ArrowInvalid as error:
+            held = schema.field(name).type
+            raise SchemaError(
+                f"column {name!r} has values that a column of {held} has no place for: {error}"
+            ) from error
         except (SchemaError, pa.ArrowException) as error:
             raise SchemaError(f"column {name!r}: {error}") from error
     return pa.Table.from_arrays(columns, schema=schema.with_metadata({INDEX_KEY: json.dumps(index)}))

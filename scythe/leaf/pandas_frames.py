@@ -57,6 +57,10 @@ def _column(name: str, series: Any) -> pa.Array | pa.ChunkedArray:
 def _array(series: Any) -> pa.Array | pa.ChunkedArray:
     pandas: Any = sys.modules["pandas"]
     dtype = series.dtype
+    if dtype.kind == "c":
+        raise TypeError(
+            "it holds complex numbers, which no table can hold: store real and imaginary parts in two columns"
+        )
     if dtype.kind == "O" and isinstance(dtype, np.dtype):
         return _objects(series)
     if isinstance(dtype, pandas.PeriodDtype | pandas.IntervalDtype):
@@ -88,7 +92,10 @@ def _objects(series: Any) -> pa.Array:
     if missing.any():  # whether Arrow knows what is missing to pandas depends on which of the two was used first
         values = values.copy()
         values[missing] = None
-    return _plain(pa.array(values, from_pandas=not nested))
+    try:
+        return _plain(pa.array(values, from_pandas=not nested))
+    except (OverflowError, pa.ArrowException) as error:
+        raise _told(present, error) from error
 
 
 def check_sort(values: Iterable[Any]) -> None:
@@ -138,6 +145,21 @@ _SORTS: dict[str, tuple[type, ...]] = {
     "arrays": (np.ndarray,),
     "lists": _CONTAINERS,
 }
+
+
+def _told(present: Any, error: Exception) -> Exception:
+    """An error of Arrow's about values of one sort in words for those who do not know it."""
+    sorts = {sort for t in set(map(type, present)) if (sort := _sort_of(t)) is not None}
+    if (other := next((sort for sort in sorts if sort not in _SORTS), None)) is not None:
+        return TypeError(f"it holds {other}, which no table can hold: store their parts as numbers or texts")
+    if sorts == {"whole numbers"}:
+        return TypeError(f"it {beyond_64_bits(max(present, key=abs))}")
+    return error
+
+
+def beyond_64_bits(value: int) -> str:
+    """What is said of a column of whole numbers of which one has no place."""
+    return f"holds whole numbers beyond 64 bits, such as {value}: make them floats or texts"
 
 
 def _check_instants(values: Iterable[Any]) -> None:
