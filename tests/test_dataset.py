@@ -245,7 +245,7 @@ def test_whole_numbers_beside_floats_in_a_table_of_a_file_are_exact_or_refused(t
     table.write_parquet(tmp_path / "a.parquet")
     table.write_csv(tmp_path / "a.csv")
     for name in ("a.parquet", "a.csv"):
-        with pytest.raises(InputError, match=f"the column 'n' of {name} holds 9007199254740993, which no float is"):
+        with pytest.raises(InputError, match="has a column 'n' that holds 9007199254740993, which no float is"):
             decoded(name, (tmp_path / name).read_bytes())
     pl.DataFrame({"n": [2**53 + 1, None]}).write_parquet(tmp_path / "a.parquet")
     with pytest.raises(InputError, match="holds 9007199254740993, which no float is, among floats or gaps"):

@@ -30,7 +30,7 @@ from scythe.loaders.files.shards import BLOCK_BYTES, Blocks, Packs
 from scythe.loaders.files.source import Files
 from scythe.registry import ExperimentRegistry
 from scythe.remote import published
-from scythe.remote.cache import clear, usage
+from scythe.remote.cache import cache_folder, clear, usage
 from scythe.remote.packed import Packed, packed, taken_apart
 from scythe.runs.garbage import collect
 from scythe.runs.pack import pack
@@ -437,6 +437,21 @@ def test_what_a_process_has_fetched_the_next_one_takes_from_the_cache(
     clear()
     assert usage().files == 0
     assert asked() == opening + (len(shard_files(scythe.open_run("walls"))) if pack else 40)
+
+
+@pytest.mark.parametrize("cut", [1, 47, 175, 4000])
+def test_a_block_of_the_cache_that_a_power_cut_has_cut_short_is_fetched_anew(
+    served: FolderS3, walls: BaseExperiment, cut: int
+) -> None:
+    allocated(walls, 40)
+    subprocess.run([sys.executable, "-c", READS], check=True)
+    (kept,) = cache_folder().rglob("*-0-*")
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:-cut])
+    ds = scythe.dataset("walls", x=["x"], y=scythe.File("hourly"))
+    assert sorted(epoch(ds.batches(8, seed=1), 0)) == list(range(40))
+    subprocess.run([sys.executable, "-c", READS], check=True)  # which has written it when it ends
+    assert kept.read_bytes() == whole
 
 
 def test_blocks_that_failed_are_asked_for_again_by_the_next_epoch(

@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import pyarrow as pa
 from pydantic_core import to_jsonable_python
@@ -30,6 +29,7 @@ from scythe.reuse.owners import check_there
 from scythe.scatter_gather import RecursionMap
 from scythe.terminal.phase import Phase
 from scythe_catalog.iceberg.datafile import DataFileWriter
+from scythe_catalog.memo import cached_property
 from scythe_catalog.schema import arrow_to_models
 from scythe_catalog.storage.objects import Objects
 

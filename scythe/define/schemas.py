@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel
@@ -17,6 +16,7 @@ from scythe.define.bookkeeping import ErrorRow, LogRow, PackRow, TaskRow, column
 from scythe.define.renames import check_declared
 from scythe.errors import OutputError, RegistrationError, SchemaError
 from scythe.names import ID_LEVELS, RESERVED_TABLES, check_name
+from scythe_catalog.memo import cached_property
 from scythe_catalog.names import folded, twins
 from scythe_catalog.schema import Column, CompiledModel, Severity, TableSchema, compile_model
 from scythe_catalog.schema import kinds as k

@@ -11,7 +11,6 @@ import itertools
 import os
 import socket
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -29,6 +28,7 @@ from scythe.leaf.rows import ChunkBuilder, ChunkResult, run_ids
 from scythe.leaf.surroundings import Surroundings
 from scythe.record.plan import Positions, RunPlan
 from scythe.seeds import running_with
+from scythe_catalog.memo import cached_property
 
 
 class Leaf:

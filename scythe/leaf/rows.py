@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from scythe.leaf.outputs import OutputFiles, Place
 from scythe.names import ID_LEVELS
 from scythe.record.layout import leaf_run_prefix
 from scythe_catalog.compute import pc
+from scythe_catalog.memo import cached_property
 from scythe_catalog.schema import Problem, TableSchema, check_bounds, column_to_arrow, columns_to_arrow
 from scythe_catalog.schema import kinds as k
 from scythe_catalog.schema.convert import MISFIT

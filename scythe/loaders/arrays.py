@@ -90,14 +90,14 @@ class Rounding:
         """Looks at numbers, none of which is missing."""
         if self._fine or not len(values):
             return
-        self._low, self._high = min(self._low, float(values.min())), max(self._high, float(values.max()))
+        # Whole numbers are told exactly, also where no float is.
+        self._low, self._high = min(self._low, values.min().item()), max(self._high, values.max().item())
         most = max(max(abs(self._low), abs(self._high)) * self._share, self._least)
         self._fine = most <= _ROUNDED * (self._high - self._low)
         if not self._fine:
-            # Those that are as they were have lost nothing: whole numbers, and what was as narrow before.
-            whole = values.astype(np.float64)
+            # Those that are as they were have lost nothing: few digits, and what was as narrow before.
             with np.errstate(over="ignore", invalid="ignore"):
-                self._lost = max(self._lost, float(np.abs(whole - whole.astype(self.dtype)).max()))
+                self._lost = max(self._lost, float(_lost(values, values.astype(self.dtype)).max()))
 
     def told(self, what: str) -> None:
         """Nothing where they do.
@@ -106,10 +106,22 @@ class Rounding:
             InputError: they do not.
         """
         if not self._fine and self._lost > _ROUNDED * (self._high - self._low) > 0:
+            wider = "" if self.dtype.itemsize >= 8 else "take dtype='float64', or "
             raise InputError(
                 f"{what} lies between {self._low!r} and {self._high!r}, where {self.dtype} rounds by up to "
-                f"{self._lost / (self._high - self._low):.1%} of that range: take dtype='float64', or subtract an offset in the function"
+                f"{self._lost / (self._high - self._low):.1%} of that range: {wider}subtract an offset in the function"
             )
+
+
+def _lost(values: np.ndarray, narrow: np.ndarray) -> np.ndarray:
+    """By how much numbers differ from those that a narrower type made of them."""
+    if values.dtype.kind not in "iu":
+        return np.abs(values.astype(np.float64) - narrow)
+    limits, whole = np.iinfo(values.dtype), narrow.astype(np.float64)
+    beyond = whole >= float(limits.max)
+    back = np.where(beyond, 0, whole).astype(values.dtype)
+    back[beyond] = limits.max
+    return np.maximum(values, back) - np.minimum(values, back)
 
 
 def one_hot(values: pl.Series, order: Sequence[str], dtype: np.dtype) -> np.ndarray:

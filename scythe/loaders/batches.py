@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
 from importlib.util import find_spec
 from typing import Any, NoReturn, Protocol
 
@@ -25,6 +24,7 @@ from scythe.loaders.pinned import Pin
 from scythe.loaders.sources import Part, Source
 from scythe.loaders.stats import Stats
 from scythe.remote.forks import check_fork
+from scythe_catalog.memo import cached_property
 
 #: Blocks of shards are fetched so far ahead [bytes]: many at once, while few batches wait in memory.
 _AHEAD_BYTES = 64 * 1024 * 1024
@@ -101,14 +101,8 @@ class Batches:
                 f"normalize= is what stats() of the training part gave, got {type(self.normalize).__name__}: give "
                 'parts["train"].stats(), or what was kept of it, by scythe.Stats.from_dict'
             )
-        if (
-            self.normalize is not None
-            and self.normalize.groups
-            and not {*self.normalize.groups} & {*self.dataset.groups}
-        ):
-            raise StateError(
-                f"normalize= has the groups {', '.join(self.normalize.groups)}, the dataset {', '.join(self.dataset.groups)}"
-            )
+        if self.normalize is not None:
+            self.normalize.check_groups(self.dataset.groups)
         if self.to not in ("numpy", "torch", "jax"):
             raise ReadError(f"to={self.to!r}: batches are of 'numpy', 'torch' or 'jax'")
         if self.to != "numpy" and find_spec(self.to) is None:

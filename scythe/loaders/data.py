@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from numbers import Real
 from typing import Any, Literal
 
@@ -21,6 +20,7 @@ from scythe.loaders.sources import Loaded, Part, Source, load, opened
 from scythe.loaders.splits import Split, again, part_of, shares_of
 from scythe.loaders.stats import Stats, stats_of
 from scythe.reader.many_runs import is_all
+from scythe_catalog.memo import cached_property, made_alone
 from scythe_catalog.storage.objects import Objects
 
 
@@ -41,6 +41,7 @@ class Dataset:
         dtype: The type of the arrays.
         missing: What happens to rows without a value.
         collate: How files and frames of a batch are put together.
+        distinct: Whether each input is there once, by its newest row.
         taken: The splits and positions by which it was made smaller.
 
     Examples:
@@ -59,6 +60,7 @@ class Dataset:
     dtype: np.dtype
     missing: Literal["raise", "drop"]
     collate: Literal["stack", "list"]
+    distinct: bool = False
     #: Parts of splits, and rows by their positions, in the order in which they were taken.
     taken: tuple[Split | tuple[int, ...], ...] = ()
     _pinned: list[PinnedRun] | None = field(default=None, repr=False)
@@ -164,18 +166,13 @@ class Dataset:
             return {group: source.take(at)[0] for group, source in self.sources.items()}
         if isinstance(index, slice):
             return self._of((*self.taken, tuple(range(len(self))[index])))
-        wanted = np.asarray(index)
-        if wanted.dtype == bool and wanted.shape == (len(self),):
+        if (wanted := np.asarray(index)).dtype == bool and wanted.shape == (len(self),):
             wanted = np.flatnonzero(wanted)
         elif wanted.size and (wanted.dtype.kind not in "iu" or wanted.ndim != 1):
-            group = (
-                f"; all of the group is ds.sources[{index!r}].take(range(len(ds)))"
-                if isinstance(index, str) and index in self.groups
-                else ""
-            )
-            raise IndexError(
-                f"rows are named by their positions, or by {len(self):,} truth values, got {index!r}{group}"
-            )
+            known = isinstance(index, str) and index in self.groups
+            group = f"; all of the group is ds.sources[{index!r}].take(range(len(ds)))" if known else ""
+            told = f"rows are named by their positions, or by {len(self):,} truth values"
+            raise IndexError(f"{told}, got {index!r}{group}")
         return self._of((*self.taken, tuple(wanted.tolist())))
 
     # --- others of it ---------------------------------------------------------------------------------
@@ -322,7 +319,7 @@ class Dataset:
         """
         return self._sources
 
-    @cached_property
+    @made_alone
     def _sources(self) -> dict[str, Source]:
         if (positions := self._positions) is not None:
             return {name: Part(source, positions) for name, source in self._root._sources.items()}
@@ -339,14 +336,15 @@ class Dataset:
         """The dataset of all rows, which its parts share their memory with."""
         if not self.taken:
             return self
-        if self._whole is None:
-            object.__setattr__(self, "_whole", replace(self, taken=(), _pinned=self._pinned))
-        assert self._whole is not None
-        return self._whole
+        return self._whole if self._whole is not None else self._unpickled_root
 
     @cached_property
+    def _unpickled_root(self) -> Dataset:
+        return replace(self, taken=(), _pinned=self._pinned)
+
+    @made_alone
     def _loaded(self) -> Loaded:
-        return load(self.groups, self._runs, self.where, self.dtype, self.missing)
+        return load(self.groups, self._runs, self.where, self.dtype, self.missing, distinct=self.distinct)
 
     @cached_property
     def _positions(self) -> np.ndarray | None:

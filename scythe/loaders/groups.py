@@ -10,7 +10,7 @@ from scythe.errors import ReadError
 from scythe.names import meant
 
 #: What `dataset` takes beside groups.
-_OPTIONS = ("version", "run", "where", "dtype", "missing", "collate")
+_OPTIONS = ("version", "run", "where", "dtype", "missing", "collate", "distinct")
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,8 @@ def hash_of(text: str) -> np.uint64:
 def hash_rows(columns: Mapping[str, pl.Series], rows: int) -> np.ndarray:
     """The hash of each row by the values of its columns: nulls, and the order of the columns, do not count.
 
-    Numbers that are equal have one hash, whatever type they are stored as.
+    Numbers that are equal have one hash, whatever type they are stored as: whole ones up to 2**53, and decimals that are the same float.
+    A day is no instant.
     """
     found = np.zeros(rows, np.uint64)
     with np.errstate(over="ignore"):
@@ -57,6 +58,8 @@ def _bits(values: pl.Series) -> np.ndarray:
         whole = values.cast(pl.Int64, strict=False).fill_null(0).to_numpy()
         exact = np.abs(whole) <= 1 << 53
         return np.where(exact, _float_bits(whole.astype(np.float64)), splitmix64(whole.view(np.uint64)))
+    if dtype.is_decimal():  # by its text: that of a scale is divided, which rounds once more
+        values, dtype = values.cast(pl.String).cast(pl.Float64), pl.Float64()
     if dtype.is_float():
         return _float_bits(values.cast(pl.Float64).fill_null(0.0).to_numpy())
     if dtype.is_temporal():

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult, read_result
 from scythe.remote.forks import check_fork
 from scythe_catalog.iceberg.scan import scan_content, scan_files
+from scythe_catalog.memo import cached_property
 from scythe_catalog.schema import Column, TableSchema
 from scythe_catalog.storage.objects import Objects
 

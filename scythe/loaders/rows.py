@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol
 
 import numpy as np
+
+from scythe_catalog.memo import cached_property
 
 #: So many rows are told apart at once.
 _DIGESTED_ROWS = 1 << 20

@@ -23,6 +23,7 @@ from scythe.loaders.files.source import Files
 from scythe.loaders.groups import Columns, File, Frame, Group
 from scythe.loaders.pinned import PinnedRun, called
 from scythe.loaders.rows import Rows, Whole
+from scythe.reader.distinct import newest_rows
 from scythe.reader.many_runs import partition_of
 from scythe.reader.united import brought_together
 from scythe_catalog.schema import TableSchema
@@ -164,9 +165,15 @@ class _Filling:
 
 
 def load(
-    groups: Mapping[str, Group], runs: Sequence[PinnedRun], where: pl.Expr | None, dtype: np.dtype, missing: str
+    groups: Mapping[str, Group],
+    runs: Sequence[PinnedRun],
+    where: pl.Expr | None,
+    dtype: np.dtype,
+    missing: str,
+    *,
+    distinct: bool = False,
 ) -> Loaded:
-    """The rows that `where` takes and that miss nothing, and the columns of the groups, read once, block by block.
+    """The rows that `where` takes (of each input the newest, where they are to be distinct) and that miss nothing, and the columns of the groups, read once, block by block.
 
     Raises:
         NotFoundError: a column that is not there.
@@ -182,7 +189,8 @@ def load(
             check_file(runs, group.column, name)
             needed.append((name, group.column))
     rows: list[int | np.ndarray] = []
-    taken, before, done = _taken(runs, where) if where is not None else None, 0, 0
+    newest = _newest(runs) if distinct else None
+    taken, before, done = newest if where is None else _taken(runs, where, newest), 0, 0
     for run in runs:
         lacking, parts, begin = _Lacking(run, missing == "raise"), list[range | np.ndarray](), done
         for start, frame in run.blocks([column for _, column in needed]):
@@ -206,8 +214,18 @@ def _joined(parts: Sequence[range | np.ndarray]) -> np.ndarray:
     return np.concatenate([np.empty(0, np.int64), *arrays])
 
 
-def _taken(runs: Sequence[PinnedRun], where: pl.Expr) -> np.ndarray:
-    """Which rows of all runs `where` takes: of all together, since it may ask for a mean, or for the first of its kind.
+def _newest(runs: Sequence[PinnedRun]) -> np.ndarray:
+    """Which rows of all runs are the newest of their inputs."""
+    rows = [pl.DataFrame({"sort_index": run.sort_index}).with_columns(run_datetime=run.key.moment) for run in runs]
+    all_rows = pl.concat(rows).with_row_index("place")
+    kept = newest_rows(runs[0].objects, [run.key for run in runs], all_rows.lazy()).collect()
+    taken = np.zeros(all_rows.height, bool)
+    taken[kept["place"].to_numpy()] = True
+    return taken
+
+
+def _taken(runs: Sequence[PinnedRun], where: pl.Expr, among: np.ndarray | None) -> np.ndarray:
+    """Which rows of all runs, or of some among them, `where` takes: of all together, since it may ask for a mean, or for the first of its kind.
 
     Raises:
         NotFoundError: it asks for a column that is not there.
@@ -222,13 +240,17 @@ def _taken(runs: Sequence[PinnedRun], where: pl.Expr) -> np.ndarray:
     _, casts = brought_together(schemas)
     frames = [_asked(run, asked).with_columns(own) for run, own in zip(runs, casts, strict=True)]
     try:
-        found = pl.concat(frames, how="vertical_relaxed").with_columns(where.alias(_TAKEN))
+        rows = pl.concat(frames, how="vertical_relaxed")
+        found = (rows if among is None else rows.filter(pl.Series(among))).with_columns(where.alias(_TAKEN))
     except pl.exceptions.PolarsError as error:
         raise ReadError(f"where= cannot be asked of the rows: {error}") from error
     taken = found[_TAKEN]
     if taken.dtype != pl.Boolean:
         raise ReadError(f"where= gives {taken.dtype}, not true or false for each row")
-    return taken.fill_null(False).to_numpy()
+    if among is None:
+        return taken.fill_null(False).to_numpy()
+    among[among] = taken.fill_null(False).to_numpy()
+    return among
 
 
 def _asked(run: PinnedRun, names: Sequence[str]) -> pl.DataFrame:

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from scythe.errors import InputError, ReadError, StateError
+from scythe.loaders.groups import File, Group
 from scythe.loaders.sources import Array, Part, Slices, Source
 
 _BLOCK = 1 << 16
@@ -83,6 +84,27 @@ class Stats:
             {}
         """
         return cls({g: {c: ColumnStats(**stats) for c, stats in columns.items()} for g, columns in data.items()})
+
+    def check_groups(self, groups: Mapping[str, Group]) -> None:
+        """Nothing where batches of some groups can be normalized: either has all that the other has, but for files.
+
+        Args:
+            groups: Those of a dataset.
+
+        Raises:
+            StateError: each has groups that the other lacks, of which one may be the other by another name.
+
+        Examples:
+            >>> import scythe
+            >>> ds = scythe.dataset("simulate_energy", x=["r_value"], y="heating")
+            >>> scythe.dataset("simulate_energy", y="heating").stats().check_groups(ds.groups)
+        """
+        unknown = [name for name, group in groups.items() if not isinstance(group, File) and name not in self.groups]
+        if {*self.groups} - {*groups} and (unknown or not {*self.groups} & {*groups}):
+            raise StateError(
+                f"normalize= has the groups {', '.join(self.groups)}, the dataset {', '.join(groups)}: "
+                "take the statistics of a dataset whose groups have the same names"
+            )
 
     def normalized(self, group: str, source: Source, values: Any) -> Any:
         """The values of a group with mean 0 and standard deviation 1; columns that are 1 for one value alone stay.
@@ -158,14 +180,22 @@ def _columns(name: str, source: Source, rows: np.ndarray) -> Iterator[tuple[str,
         # Chan, Golub and LeVeque (1979): the mean and the sum of squares of two parts together
         own = block.mean(0)
         by = own - mean
-        squares += ((block - own) ** 2).sum(0) + by**2 * (count * n / (count + n))
+        with np.errstate(over="ignore", invalid="ignore"):  # it is told below
+            squares += ((block - own) ** 2).sum(0) + by**2 * (count * n / (count + n))
         mean += by * (n / (count + n))
         count += n
+    if not count:
+        raise ReadError(f"{name}: none of the rows has any values, of which there could be a mean")
+    for j in np.flatnonzero(~np.isfinite(squares) | ((squares == 0) & (low != high))):
+        raise InputError(
+            f"{name}: {source.names[j]!r} lies between {low[j]:.3g} and {high[j]:.3g}: no float64 holds the squares of its deviations, so "
+            "scale it in the function, or take its logarithm"
+        )
     fixed = source.fixed if isinstance(source, Array) and source.fixed else (False,) * width
     for j, column in enumerate(source.names):
         constant = low[j] == high[j]  # the sums round
         mean[j] = low[j] if constant else mean[j]
-        std = float(np.sqrt(squares[j] / count)) if count and not constant else 0.0
+        std = float(np.sqrt(squares[j] / count)) if not constant else 0.0
         yield column, ColumnStats(float(mean[j]), std, float(low[j]), float(high[j]), count, fixed[j])
 
 

@@ -14,6 +14,8 @@ from scythe.loaders.checks import check_groups
 from scythe.loaders.data import Dataset
 from scythe.loaders.groups import Group, group_of
 from scythe.loaders.pinned import pinned
+from scythe.reader.distinct import NO_DISTINCT
+from scythe.reader.many_runs import is_all
 from scythe.reader.verbs import AskedRun, AskedVersion
 from scythe.record.find import name_of
 from scythe.settings import storage
@@ -24,6 +26,7 @@ def dataset(
     version: AskedVersion = None,
     *,
     run: AskedRun = None,
+    distinct: bool = False,
     where: pl.Expr | None = None,
     dtype: str = "float32",
     missing: Literal["raise", "drop"] = "raise",
@@ -33,13 +36,14 @@ def dataset(
     """Rows of one run or many as what a training loop draws on: split, normalized, in batches that can be begun anywhere.
 
     Each further keyword names a group, a key of each batch: a column gives `(B,)`, a list of columns `(B, k)`, `scythe.File(column)` the content of a
-    file of each row, `scythe.Frame(table, columns, rows=n)` its rows of a dataframe, `(B, n, k)`. Numbers and truth values come in `dtype`; Enum and
-    Literal fields one-hot, in the model's order.
+    file of each row, `scythe.Frame(table, columns, rows=n)` its rows of a dataframe, `(B, n, k)`. Numbers and truth values come in `dtype`; Enums and
+    Literals of texts one-hot, in the model's order.
 
     Args:
         experiment: A name or the registered function.
         version: As for `scythe.read`: None for the latest, `"all"` for all.
         run: As for `scythe.read`: None for the latest finished one, `"all"` for all.
+        distinct: With `run="all"` of one version: each input once, by its newest row, as for `scythe.read`.
         where: A Polars expression of inputs and outputs, `version` and `run_datetime`: the rows for which it is true, evaluated on those of all
             runs together.
         dtype: The type of the arrays.
@@ -53,7 +57,7 @@ def dataset(
     Raises:
         NotFoundError: an experiment, version, run, column or dataframe that is not there.
         InputError: a column that is no number, or no file; rows without a value are told when rows are first asked for.
-        ReadError: no group, or one that is none; a dtype that is none of NumPy's numbers.
+        ReadError: no group, or one that is none; a dtype that is none of NumPy's numbers; `distinct` without the runs of one version.
         ForkError: in a process that was forked beside running threads.
 
     Examples:
@@ -71,13 +75,15 @@ def dataset(
             raise ReadError(f"{option}={given!r}: it is {known[0]!r} or {known[1]!r}")
     if where is not None and not isinstance(where, pl.Expr):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ReadError(f'where= is an expression of Polars, as pl.col("r_value") < 6, got {where!r}')
+    if distinct and (is_all(version) or not is_all(run)):
+        raise ReadError(NO_DISTINCT)
     numbers = _numbers(dtype)
     objects, name = storage(), name_of(experiment)
     runs = pinned(objects, name, version, run)
     chosen = {group: group_of(group, given) for group, given in groups.items()}
     check_groups(chosen, runs, where)
     return Dataset(
-        name, objects, (version, run), [one.pin for one in runs], chosen, where, numbers, missing, collate, (), runs
+        name, objects, (version, run), [one.pin for one in runs], chosen, where, numbers, missing, collate, distinct, (), runs
     )  # fmt: skip
 
 

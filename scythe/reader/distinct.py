@@ -13,6 +13,8 @@ from scythe.record.plan import RunPlan
 from scythe.reuse.known import specs_of
 from scythe_catalog.storage.objects import Objects
 
+#: What is said where there are not the runs of one version.
+NO_DISTINCT = 'distinct=True gives each input of a version once: ask for run="all", of one version'
 _KEY = "sort_index"
 _PLACE = ["run_datetime", _KEY]
 
@@ -67,4 +69,4 @@ def _told(objects: Objects, key: RunKey) -> pl.DataFrame:
     )
 
 
-__all__ = ["newest_rows"]
+__all__ = ["NO_DISTINCT", "newest_rows"]

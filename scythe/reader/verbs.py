@@ -24,7 +24,7 @@ from scythe.define.typed import (
 )
 from scythe.errors import NotFoundError, ReadError, RunDamaged, RunError, StorageError
 from scythe.names import TableName
-from scythe.reader.distinct import newest_rows
+from scythe.reader.distinct import NO_DISTINCT, newest_rows
 from scythe.reader.many_runs import finished_runs, is_all, scan_many, wanted_runs
 from scythe.reader.one_run import chosen, one_run, scan_run
 from scythe.record.find import name_of, reserved
@@ -180,7 +180,7 @@ def _scan(
     if not isinstance(table, str):  # pyright: ignore[reportUnnecessaryIsInstance] - the caller's own value
         raise NotFoundError(f"there is no table {table!r}: a table is named by a text")
     if distinct and (is_all(version) or not is_all(run)):
-        raise ReadError('distinct=True gives each input of a version once: ask for run="all", of one version')
+        raise ReadError(NO_DISTINCT)
     catalog = catalog_of(objects, engine_settings().catalog)
     if not (is_all(version) or is_all(run)):
         key, result = one_run(objects, name, version, run)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from scythe.record.format import dump, parse, parse_as
 from scythe.record.layout import RunKey
 from scythe.record.plan import MaxErrors, Positions
 from scythe.scatter_gather import Shape
+from scythe_catalog.memo import cached_property
 from scythe_catalog.storage.objects import Objects
 
 

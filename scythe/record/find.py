@@ -10,7 +10,6 @@ import datetime as dt
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 from scythe.errors import NotFoundError, VersionError
@@ -18,6 +17,7 @@ from scythe.names import TASK_PREFIX, is_name, meant
 from scythe.record import layout
 from scythe.record.layout import RunKey
 from scythe.record.versions import SemVer, parse_folders
+from scythe_catalog.memo import cached_property
 from scythe_catalog.storage.objects import Objects
 
 _SHOWN = 20

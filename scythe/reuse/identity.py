@@ -10,7 +10,6 @@ import json
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -19,6 +18,7 @@ import pyarrow as pa
 from scythe.leaf.input_files import InputFile
 from scythe.names import ID_LEVELS
 from scythe_catalog.compute import pc
+from scythe_catalog.memo import cached_property
 
 #: For each file field, what tells the content of each of its values; None where that is not known.
 FileIdentities = Mapping[str, Mapping[str, str | None]]

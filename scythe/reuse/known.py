@@ -9,7 +9,6 @@ import contextlib
 import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from scythe.record.provenance import recorded
 from scythe.record.results import read_result
 from scythe.reuse.identity import Identities, Specs, file_identity
 from scythe_catalog.iceberg.datafile import stored_schema
+from scythe_catalog.memo import cached_property
 from scythe_catalog.schema import TableSchema
 from scythe_catalog.storage.objects import Objects
 

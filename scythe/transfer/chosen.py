@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import polars as pl
 
@@ -25,6 +24,7 @@ from scythe.remote.packed import PREFIX, taken_apart
 from scythe.transfer.arrived import INSIDE, OBJECTS
 from scythe_catalog.iceberg.datafile import stored_schema
 from scythe_catalog.iceberg.scan import scan_files
+from scythe_catalog.memo import cached_property
 from scythe_catalog.schema import TableSchema
 from scythe_catalog.storage.objects import Found, Objects
 

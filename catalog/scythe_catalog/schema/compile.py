@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 from pydantic import BaseModel
 
+from scythe_catalog.memo import cached_property
 from scythe_catalog.names import folded
 from scythe_catalog.schema.annotations import column_of, computed_columns, found_in, is_preprocessed, refuse_twins
 from scythe_catalog.schema.carried import has_privates

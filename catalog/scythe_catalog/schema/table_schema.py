@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 
 from scythe_catalog.errors import SchemaError
+from scythe_catalog.memo import cached_property
 from scythe_catalog.schema.kinds import Kind, kind_from_json, kind_of_arrow
 
 #: Key of the JSON document in the metadata of an Arrow or Parquet schema and of an Iceberg table.

@@ -13,7 +13,7 @@ import stat
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ from scythe.record.format import dump
 from scythe.record.lease import Lease
 from scythe.record.plan import RunPlan
 from scythe.terminal.console import tell
+from scythe_catalog.memo import cached_property
 
 _STEP_SECONDS = 0.2
 #: So long the inputs of one claim are to last: far longer than a claim takes.

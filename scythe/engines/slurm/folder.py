@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from scythe.engines.slurm.commands import BLAMELESS, UNKNOWN
 from scythe.record.attempts import store_time
 from scythe.record.format import dump, parse
 from scythe.record.layout import RunKey
+from scythe_catalog.memo import cached_property
 from scythe_catalog.storage.objects import Objects
 
 #: Whose beat is so old is dead [s]; it beats ten times as often.

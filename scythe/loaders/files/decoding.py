@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,6 +14,7 @@ import polars.selectors as cs
 
 from scythe.errors import InputError
 
+_TABLES = (".parquet", ".pq", ".csv")
 #: What the types of NumPy are that are no numbers.
 _WORDS = {"S": "bytes", "U": "text", "O": "objects", "V": "records", "M": "dates", "m": "durations"}
 
@@ -41,12 +44,42 @@ class Npy:
         return cls(data[: stream.tell()], shape, dtype)
 
 
-def decoded(name: str, data: bytes) -> np.ndarray:
+def columns_of(name: str, read: Callable[[], bytes]) -> tuple[str, ...] | None:
+    """What the columns of a table in a file are called; None of a file that holds none, or of which `decoded` says what is wrong."""
+    if PurePath(name).suffix.lower() not in _TABLES:
+        return None
+    data = read()
+    try:
+        return tuple(
+            pl.read_csv(io.BytesIO(data), n_rows=0).columns
+            if _is_csv(name)
+            else pl.read_parquet_schema(io.BytesIO(data))
+        )
+    except pl.exceptions.PolarsError:
+        return None
+
+
+def _is_csv(name: str) -> bool:
+    return name.lower().endswith(".csv")
+
+
+def decoded(name: str, data: bytes, columns: Sequence[str] | None = None) -> np.ndarray:
     """The array in a file of some name.
 
+    Args:
+        name: The file's name.
+        data: What is in it.
+        columns: What the columns of a table are called, in the order in which they are wanted.
+
     Raises:
-        InputError: it holds no single array, or its kind is not known.
+        InputError: it holds no single array, its kind is not known, or its columns are others.
     """
+    if (table := _table(name, data)) is not None:
+        if columns is not None and sorted(table.columns) != sorted(columns):
+            raise InputError(
+                f"has the columns {', '.join(table.columns)}, the first file has {', '.join(columns)}: give load=, which picks what all have"
+            )
+        return _array(table if columns is None else table.select(columns))
     stream = io.BytesIO(data)
     match PurePath(name).suffix.lower():
         case ".npy":
@@ -54,41 +87,58 @@ def decoded(name: str, data: bytes) -> np.ndarray:
         case ".npz":
             with np.load(stream, allow_pickle=False) as arrays:
                 if len(arrays.files) != 1:
-                    raise InputError(f"{name} holds {len(arrays.files)} arrays: give load=, which picks one")
+                    raise InputError(f"holds {len(arrays.files)} arrays: give load=, which picks one")
                 return arrays[arrays.files[0]]
-        case ".parquet" | ".pq":
-            return _array(name, pl.read_parquet(stream))
-        case ".csv":
-            return _csv(name, stream)
         case ".png" | ".jpg" | ".jpeg" | ".tif" | ".tiff" | ".bmp" | ".gif" | ".webp":
-            return _image(name, stream)
+            return _image(stream)
         case suffix:
             raise InputError(
-                f"files that end in {suffix!r} are not read by themselves: give load=, which makes an array of their bytes"
+                f"ends in {suffix!r}, and such files are not read by themselves: give load=, which makes an array of their bytes"
             )
 
 
-def _csv(name: str, stream: io.BytesIO) -> np.ndarray:
-    frame = pl.read_csv(stream, infer_schema_length=None)
-    if all(_is_number(column) for column in frame.columns):
-        raise InputError(
-            f"{name} begins with numbers, where the names of its columns are expected: give load=, which reads it"
-        )
+def loaded(load: Callable[[Any], Any], given: Any) -> np.ndarray:
+    """The array that a user's function makes of a file.
+
+    Raises:
+        InputError: it says nothing of some numbers; whatever the function raises, but StopIteration.
+    """
+    try:
+        found = load(given)
+    except StopIteration as error:  # in a thread it would be taken for the end of the rows
+        raise InputError("was given to load=, which raised StopIteration") from error
+    if np.ma.is_masked(found):
+        raise InputError("was made an array with a mask by load=: fill it, with .filled(value)")
+    return np.asarray(found)
+
+
+def _table(name: str, data: bytes) -> pl.DataFrame | None:
+    """The table in a file, whose columns are numbers; None of a file that holds none."""
+    if PurePath(name).suffix.lower() not in _TABLES:
+        return None
+    if not _is_csv(name):
+        frame = pl.read_parquet(io.BytesIO(data))
+    else:
+        frame = pl.read_csv(io.BytesIO(data), infer_schema_length=None)
+        if all(_is_number(column) for column in frame.columns):
+            raise InputError(
+                "begins with numbers, where the names of its columns are expected: give load=, which reads it"
+            )
+        if not frame.height:  # nobody knows what they would hold
+            frame = frame.cast(pl.Float64)
     for column, dtype in frame.schema.items():
         if not (dtype.is_numeric() or isinstance(dtype, pl.Boolean | pl.Null)):
-            raise InputError(
-                f"the column {column!r} of {name} is no number but {dtype}: give load=, which leaves it out"
-            )
-    return _array(name, frame)
+            raise InputError(f"has a column {column!r} that is no number but {dtype}: give load=, which leaves it out")
+    return frame
 
 
-def _array(name: str, frame: pl.DataFrame) -> np.ndarray:
+def _array(frame: pl.DataFrame) -> np.ndarray:
     """All columns in one type."""
     beside = any(dtype.is_float() for dtype in frame.dtypes)
     for column in (values.drop_nulls() for values in frame.select(cs.integer()) if beside or values.null_count()):
         if (rounded := column.filter(_rounded(column.to_numpy(), column.cast(pl.Float64).to_numpy()))).len():
             raise InputError(
-                f"the column {column.name!r} of {name} holds {rounded[0]}, which no float is, among floats or gaps: "
+                f"has a column {column.name!r} that holds {rounded[0]}, which no float is, among floats or gaps: "
                 "give load=, which makes numbers of it"
             )
     return frame.to_numpy()
@@ -109,12 +159,14 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _image(name: str, stream: io.BytesIO) -> np.ndarray:
+def _image(stream: io.BytesIO) -> np.ndarray:
     try:
         from PIL import Image
     except ImportError as error:
-        raise InputError(f"{name} is an image: install Pillow, or give load=") from error
+        raise InputError("is an image: install Pillow, or give load=") from error
     with Image.open(stream) as image:
+        if (count := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":  # a photo, with previews of it
+            raise InputError(f"holds {count} images: give load=, which picks one, or stacks them")
         return np.asarray(image)
 
 
@@ -139,4 +191,4 @@ def put(found: np.ndarray, out: np.ndarray) -> tuple[int, str] | None:
     return int(at[0]), f"holds {found[at]!s}, which {out.dtype} does not hold: take a wider dtype="
 
 
-__all__ = ["Npy", "decoded", "put"]
+__all__ = ["Npy", "columns_of", "decoded", "loaded", "put"]

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import mmap
 import os
-import threading
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 from weakref import WeakValueDictionary
@@ -25,6 +24,7 @@ from scythe.remote.packed import PREFIX, taken_apart
 from scythe.remote.published import kept_file, published, waiting
 from scythe.remote.schemes import is_in_bucket
 from scythe.remote.shards import local_shard
+from scythe_catalog.memo import ForkedLock, cached_property
 
 #: What is asked of a bucket at once. Ranges of single samples would cost a request each.
 BLOCK_BYTES = 2 * 1024 * 1024
@@ -175,7 +175,7 @@ class Blocks:
 
     def __init__(self) -> None:
         #: Whoever has it may be told to leave: an epoch that nobody wants ends wherever Python collects it.
-        self._lock = threading.RLock()
+        self._lock = ForkedLock()
         #: Those that are in memory, or on their way.
         self._fresh: dict[_Block, Future[np.ndarray]] = {}
         #: The same, and those that only those who are to read them hold.
@@ -260,6 +260,8 @@ class Blocks:
         try:
             opened = _Opened(kept_file(*block))
         except (FileNotFoundError, NotADirectoryError):
+            return None
+        if os.fstat(opened.handle).st_size != block[2] - block[1]:  # cut short: it is fetched anew
             return None
         with self._lock:
             self._files[block] = opened

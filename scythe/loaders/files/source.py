@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from pathlib import PurePath
 from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
 
-from scythe.errors import FetchError, InputError, NotFoundError, ScytheError
+from scythe.errors import FetchError, InputError, NotFoundError
 from scythe.loaders.arrays import Kept
 from scythe.loaders.checks import no_file
-from scythe.loaders.files.decoding import Npy, decoded, put
+from scythe.loaders.files.decoding import Npy, columns_of, decoded, loaded, put
 from scythe.loaders.files.shards import Blocks, Held, InBucket, OnDisk, Packs, Shard, opened
 from scythe.loaders.groups import File
 from scythe.loaders.pinned import PinnedRun, called, since_pinned
@@ -27,6 +26,7 @@ from scythe.remote.forks import check_fork
 from scythe.remote.packed import PREFIX
 from scythe.remote.published import published
 from scythe.remote.schemes import is_in_bucket, is_remote
+from scythe_catalog.memo import ForkedLock, cached_property
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -50,7 +50,7 @@ class Files:
     names: tuple[str, ...] = ()
     #: The address of each row's file.
     uris: pl.Series = field(init=False, repr=False)
-    _lock: Any = field(init=False, default_factory=threading.RLock, repr=False)
+    _lock: ForkedLock = field(init=False, default_factory=ForkedLock, repr=False)
     _shards: dict[int, Shard] = field(init=False, default_factory=dict[int, Shard], repr=False)
 
     def __post_init__(self) -> None:
@@ -253,7 +253,7 @@ class Files:
                 shard, begin = shards[i], offsets[i]
                 if isinstance(shard, InBucket) and lengths[i] == whole and (there := blocks[i]) is not None:
                     data = self._told(rows[i], shard.held, begin, whole, there)
-                    if data is not None and data[: len(header)].tobytes() == header:
+                    if data is not None and len(data) == whole and data[: len(header)].tobytes() == header:
                         flat[i] = data[len(header) :]
                         continue
                 buffers = [head, raw[i * size : (i + 1) * size]]
@@ -290,7 +290,7 @@ class Files:
         return out[0]
 
     def _refused(self, row: int, why: str) -> InputError:
-        return InputError(f"{self.name}: the file of {self._called(row)}, {self._named(row)}, {why}")
+        return InputError(f"{self.name}: the file of {self._called(row)}, {self._uri(row)}, {why}")
 
     def _into(self, row: int, out: np.ndarray) -> None:
         """Reads a file into the one row of an array."""
@@ -307,20 +307,22 @@ class Files:
 
     def _read(self, row: int) -> np.ndarray:
         check_fork()
-        load = self.group.load
+        load, by_path = self.group.load, self.group.load is not None and self.group.path
+        given: Any = self._told(row, fetch, self._uri(row)) if by_path else self._content(row)
         try:
-            if load is None:
-                return decoded(self._named(row), self._content(row))
-            given = self._told(row, fetch, self._uri(row)) if self.group.path else self._content(row)
-            return np.asarray(load(given))
-        except ScytheError:
-            raise
+            return decoded(self._named(row), given, self._columns) if load is None else loaded(load, given)
+        except InputError as error:
+            raise self._refused(row, str(error)) from error
         except Exception as error:
-            where = f"{self.name}: the file of {self._called(row)}, {self._uri(row)}"
             if load is None:
-                raise InputError(f"{where}, cannot be read: {type(error).__name__}: {error}") from error
-            error.add_note(f"{where}, was given to load=")
+                raise self._refused(row, f"cannot be read: {type(error).__name__}: {error}") from error
+            error.add_note(str(self._refused(row, "was given to load=")))
             raise
+
+    @cached_property
+    def _columns(self) -> tuple[str, ...] | None:
+        """What the columns of the first file are called, if it holds a table: those of others are taken by their names."""
+        return columns_of(self._named(0), partial(self._content, 0)) if self.group.load is None else None
 
     def _content(self, row: int) -> bytes:
         return self._told(row, self._bytes, row)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from scythe_catalog.errors import SchemaError
+from scythe_catalog.memo import cached_property
 from scythe_catalog.schema.kinds.kind import Kind, Values, kind_from_json, kind_of_arrow
 from scythe_catalog.schema.kinds.texts import Str
 

@@ -8,7 +8,6 @@ import enum
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import unquote
@@ -18,6 +17,7 @@ import pyarrow as pa
 from pydantic import AnyUrl, TypeAdapter
 from pydantic.networks import _BaseUrl  # pyright: ignore[reportPrivateUsage]
 
+from scythe_catalog.memo import cached_property
 from scythe_catalog.schema.kinds.kind import Kind, Values, each_once, is_class, of_classes
 
 if TYPE_CHECKING:
