@@ -24,6 +24,7 @@ from scythe.runs.run import ExperimentRun
 from scythe.sampling import verb
 from scythe.settings import storage
 from scythe.utils.filesys import FileReference
+from scythe_catalog.iceberg.catalog import Catalog
 
 NAME = "wall"
 
@@ -491,3 +492,45 @@ def test_indices_of_a_plan_are_told_by_the_names_of_now(root: Path, monkeypatch:
     run(later, "r_value", [1.0], "3.0.0")
     for version in plans:
         assert scythe.sensitivity(NAME, version)["input"].to_list() == ["r_value"]
+
+
+def all_rows() -> list[tuple[Any, ...]]:
+    return scythe.read(NAME, "all", run="all", columns=["version", "r_value", "heating"]).sort("version").rows()
+
+
+def breaking() -> BaseExperiment:
+    """A version of before whose tables hold the rows of no other."""
+    return experiment({"r": (float, ...), "s": (float, 1.0)}, {"heat": (float, ...)})
+
+
+def test_rows_that_came_by_a_former_name_alone_are_shown_by_the_new_one(root: Path) -> None:
+    run(experiment({"r": (float, ...)}, {"heat": (float, ...), "z": (float, ...)}), "r", [1.0])
+    broken = breaking()
+    first = run(broken, "r", [2.0], "bumpmajor")
+    run(since(), "r_value", [3.0], "bumpmajor")
+    run(breaking(), "r", [4.0], first.version)
+    first.delete()
+    for _ in ("as it is", "made anew"):
+        assert all_rows() == [("v1.0.0", 1.0, 10.0), ("v2.0.0", 4.0, 40.0), ("v3.0.0", 3.0, 30.0)]
+        rebuild(storage())
+
+
+def test_fields_that_are_renamed_while_a_version_of_before_is_allocated_are_renamed_in_its_tables(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(experiment({"r": (float, ...)}, {"heat": (float, ...), "z": (float, ...)}), "r", [1.0])
+    renaming = experiment({"r_value": (float, was("r")), "q": (float, 1.0)}, {"heating": (float, was("heat"))})
+    broken = breaking()
+    create, waiting = Catalog.create, [renaming]
+
+    def beside(catalog: Catalog, *given: Any) -> Any:
+        """Lets another process rename the fields right before a table is made."""
+        while waiting:
+            run(waiting.pop(), "r_value", [3.0], "v3.0.0")
+        return create(catalog, *given)
+
+    monkeypatch.setattr(Catalog, "create", beside)
+    run(broken, "r", [2.0], "v2.0.0")
+    assert not waiting
+    assert all_rows() == [("v1.0.0", 1.0, 10.0), ("v2.0.0", 2.0, 20.0), ("v3.0.0", 3.0, 30.0)]
+    assert "r" not in scythe.read(NAME, "all", run="all").columns

@@ -19,7 +19,7 @@ from scythe.errors import CatalogError, StorageError
 from scythe.names import CATALOG
 from scythe.record.format import FORMAT, FORMAT_KEY, check_format
 from scythe.record.layout import RunKey
-from scythe.record.manifest import renames_until
+from scythe.record.manifest import renames_now, renames_until
 from scythe.record.versions import SemVer
 from scythe_catalog.iceberg.catalog import Catalog
 from scythe_catalog.iceberg.tables import Table
@@ -103,9 +103,18 @@ class Generations:
         major, renames = SemVer.parse(key.version).major, self.renames(key.version).of(table)
         for _ in range(_TRIES - 1):
             with contextlib.suppress(CatalogError):
-                return self._named(self._open(table, schema, major), renames)
+                return self._followed(table, self._named(self._open(table, schema, major), renames))
             self._names = None
-        return self._named(self._open(table, schema, major), renames)
+        return self._followed(table, self._named(self._open(table, schema, major), renames))
+
+    def _followed(self, owner: str, table: Table) -> Table:
+        """The table, with the names that its fields have got in a version that was allocated while it was made.
+
+        Who renames fields records that first, and then renames those of all tables that are there: it has not seen this one.
+        """
+        if self._changed.get(table.iceberg.name()[-1], (table,))[0] is not None:
+            return table
+        return self._named(table, renames_now(self._objects, self.experiment).of(owner))
 
     def renames(self, version: str) -> Renames:
         """What was renamed until a version."""

@@ -174,7 +174,7 @@ class DataFileWriter:
     def describe(self, iceberg: Schema | None = None) -> DataFile:
         """The file as it was written; with statistics where the table's Iceberg schema is given."""
         assert self._footer is not None
-        found = _statistics(self._footer, iceberg, self._nans)
+        found = _statistics(self._footer, iceberg, self._nans, self.schema)
         return DataFile(self._objects.uri(self._key), self.rows, self._bytes, found, dict(self._nans))
 
 
@@ -188,7 +188,7 @@ def read_description(objects: Objects, key: str, iceberg: Schema | None = None) 
     with objects.reader(key) as source:
         file = pq.ParquetFile(source)
         nans = _nans(file) if iceberg is not None else None
-        found = _statistics(file.metadata, iceberg, nans or {})
+        found = _statistics(file.metadata, iceberg, nans or {}, file.schema_arrow)
         return DataFile(objects.uri(key), file.metadata.num_rows, objects.size(key), found, nans)
 
 
@@ -202,12 +202,14 @@ def _nans(file: pq.ParquetFile) -> dict[str, int]:
     return counts
 
 
-def _statistics(footer: pq.FileMetaData, iceberg: Schema | None, nans: Mapping[str, int]) -> dict[str, Any]:
+def _statistics(
+    footer: pq.FileMetaData, iceberg: Schema | None, nans: Mapping[str, int], stored: pa.Schema
+) -> dict[str, Any]:
     if iceberg is None:
         return {}
     from scythe_catalog.iceberg.types import statistics
 
-    return statistics(footer, iceberg, nans)
+    return statistics(footer, iceberg, nans, stored_field_ids(stored))
 
 
 def iceberg_statistics(statistics: Mapping[str, Any]) -> dict[str, Any]:

@@ -83,15 +83,18 @@ def _type(dtype: pa.DataType, ids: Iterator[int]) -> IcebergType:
     return _PLAIN[dtype]
 
 
-def statistics(footer: pq.FileMetaData, schema: Schema, nans: Mapping[str, int]) -> dict[str, Any]:
+def statistics(
+    footer: pq.FileMetaData, schema: Schema, nans: Mapping[str, int], ids: Mapping[str, int]
+) -> dict[str, Any]:
     """What Iceberg keeps of a data file, as JSON under PyIceberg's names; bounds are base64.
 
     Sizes, counts and bounds of the top-level columns; bounds of texts are truncated as Iceberg's own
     writers do (https://iceberg.apache.org/spec/#data-files). A column in which there are NaN (`nans`) has no
     bounds: they pass over NaN, which DuckDB, Spark and Polars take for the greatest number of all, so that a filter
-    would miss its rows.
+    would miss its rows. Columns are told by the field ids of the file (`ids`, by its names): the table may have renamed them.
     """
-    fields = {f.name: f for f in schema.fields if isinstance(f.field_type, PrimitiveType)}
+    plain = {f.field_id: f for f in schema.fields if isinstance(f.field_type, PrimitiveType)}
+    fields = {name: plain[number] for name, number in ids.items() if number in plain}
     groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
     told: dict[str, dict[str, Any]] = {name: {} for name in _OF_COLUMNS}
     told["nan_value_counts"] = {str(fields[name].field_id): count for name, count in nans.items() if name in fields}
@@ -100,7 +103,7 @@ def statistics(footer: pq.FileMetaData, schema: Schema, nans: Mapping[str, int])
         field = fields.get(chunks[0].path_in_schema)
         if field is None:
             continue
-        number = str(field.field_id)
+        name, number = chunks[0].path_in_schema, str(field.field_id)
         told["column_sizes"][number] = sum(chunk.total_compressed_size for chunk in chunks)
         told["value_counts"][number] = sum(chunk.num_values for chunk in chunks)
         found = [chunk.statistics for chunk in chunks]
@@ -109,7 +112,7 @@ def statistics(footer: pq.FileMetaData, schema: Schema, nans: Mapping[str, int])
         told["null_value_counts"][number] = sum(one.null_count for one in found)
         bounded = [one for one in found if one.has_min_max]
         filled = [one for one, chunk in zip(found, chunks, strict=True) if one.null_count < chunk.num_values]
-        if bounded and all(one.has_min_max for one in filled) and not nans.get(field.name):
+        if bounded and all(one.has_min_max for one in filled) and not nans.get(name):
             told["lower_bounds"][number] = _bound(field.field_type, min(one.min for one in bounded), upper=False)
             upper = _bound(field.field_type, max(one.max for one in bounded), upper=True)
             if upper is not None:
