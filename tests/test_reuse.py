@@ -33,7 +33,7 @@ from scythe.gather import merge
 from scythe.record.manifest import read_manifest
 from scythe.record.results import RunResult
 from scythe.registry import ExperimentRegistry
-from scythe.reuse import copied, identity
+from scythe.reuse import answers, copied, identity
 from scythe.runs.pack import pack
 from scythe.runs.rebuild import rebuild
 from scythe.utils.filesys import FileReference, OptionalFileReference
@@ -565,6 +565,44 @@ def test_a_run_that_is_deleted_while_its_rows_are_taken_over_is_missed(
     with pytest.raises(RunError, match="was deleted while its rows were reused"):
         grown(walls, [1.0, 3.0])
     assert len(walls.list_runs()) == 1, "nothing is left of the allocation"
+
+
+def named_files_are_there() -> None:
+    for run in scythe.list_runs("lose")["run"]:
+        for uri in scythe.files("lose", run=run)["report"]:
+            assert scythe.fetch(uri).exists()
+
+
+def test_a_run_whose_files_are_packed_and_go_while_its_rows_are_taken_over_is_missed(
+    walls: BaseExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = grown(walls, [1.0, 2.0], reuse=False)
+    copied = answers.copy_rows
+
+    def and_packed(*given: Any) -> Any:
+        part = copied(*given)
+        pack(first.objects, first.key, ["report"], delete=True)
+        return part
+
+    monkeypatch.setattr(answers, "copy_rows", and_packed)
+    with pytest.raises(RunError, match="was packed while its rows were reused: allocate again"):
+        grown(walls, [1.0, 2.0, 3.0])
+    monkeypatch.undo()
+    named_files_are_there()
+    grown(walls, [1.0, 2.0, 3.0])
+    named_files_are_there()
+
+
+def test_files_of_which_rows_are_taken_over_while_they_are_packed_do_not_go(
+    walls: BaseExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = grown(walls, [1.0, 2.0], reuse=False)
+    packing = sys.modules[pack.__module__]
+    record = packing.record
+    monkeypatch.setattr(packing, "record", lambda *given: (grown(walls, [1.0, 2.0, 3.0]), record(*given)))
+    with pytest.raises(RunError, match=r"names output files of .*, having reused rows of it: pack it without deleting"):
+        pack(first.objects, first.key, ["report"], delete=True)
+    named_files_are_there()
 
 
 def test_a_download_brings_the_files_of_others(walls: BaseExperiment, tmp_path: Path, monkeypatch: Any) -> None:

@@ -135,7 +135,7 @@ def store_run(
         )  # fmt: skip
         objects.write(key.manifest, manifest)
         if brought is not None:
-            check_there(objects, brought.owners)
+            check_there(objects, brought.owners, brought.seen)
         give_number(objects, key, place)
     return plan
 

@@ -30,6 +30,8 @@ class Brought:
 
     reused: list[dict[str, Any]]
     owners: list[str]
+    #: Of the runs that rows were taken from which of their ends was seen.
+    seen: dict[str, str | None]
 
 
 class NewInputs:
@@ -118,7 +120,8 @@ class Answers:
         part = copy_rows(self.matches, plan, self.experiment, specs)
         reused = [{**one.to_json(), "inputs": n} for one, n in self.matches.counted]
         files = self.experiment.schemas.file_outputs
-        return Brought(reused, owners_in(plan, part, files) if part is not None else [])
+        seen = {run.key.path: run.gather for run in self.matches.runs}
+        return Brought(reused, owners_in(plan, part, files) if part is not None else [], seen)
 
     def open_ranges(self, inputs: int) -> list[tuple[int, int]]:
         """What is left to run, as half-open ranges of positions."""

@@ -75,6 +75,9 @@ class KnownRun:
                 return
 
     def _look(self) -> None:
+        result = read_result(self.objects, self.key)
+        #: Which of its ends the rows are of that are seen; None of a run that goes on.
+        self.gather = result.gather if result is not None else None
         self.parts: list[Part] = all_parts(self.plan)
         self.coverage = coverage_of(self.plan, self.parts)
         keys = sort_indexes(self.plan)

@@ -22,7 +22,7 @@ from scythe.record.results import read_result
 from scythe.remote.packed import PREFIX
 from scythe_catalog.storage.objects import Objects
 
-_REFS = "result_file_refs"
+_REFS, _PACKS = "result_file_refs", "packs"
 
 
 def owners_in(plan: RunPlan, part: Part, files: Iterable[str]) -> list[str]:
@@ -108,16 +108,26 @@ def check_unneeded(objects: Objects, key: RunKey) -> None:
         )
 
 
-def check_there(objects: Objects, owners: Iterable[str]) -> None:
-    """Nothing where all of these runs are still there, and nobody is deleting one.
+def check_there(objects: Objects, owners: Iterable[str], seen: Mapping[str, str | None]) -> None:
+    """Nothing where all of these runs are still there, and nobody is deleting one, or its files by themselves.
+
+    Args:
+        objects: The root.
+        owners: The runs in whose folders files are named.
+        seen: Of the runs that rows were taken from which of their ends it was.
 
     Raises:
-        RunError: one is gone.
+        RunError: one is gone, or its files may be.
     """
     for path in owners:
         key = RunKey(*path.split("/"))
         if objects.exists(key.tombstone) or not objects.exists(key.manifest):
             raise RunError(f"{path} was deleted while its rows were reused: allocate again")
+        if path not in seen:  # another run of those names files of it, too, and keeps them there
+            continue
+        result = read_result(objects, key)
+        if result is not None and result.gather != seen[path] and _PACKS in result.tables:
+            raise RunError(f"{path} was packed while its rows were reused: allocate again")
 
 
 __all__ = [

@@ -19,6 +19,7 @@ from scythe.record.find import experiment_names, run_keys
 from scythe.record.generations import catalog_of
 from scythe.record.layout import RunKey, gathers
 from scythe.record.results import read_result
+from scythe.reuse.owners import dependants_of, files_elsewhere
 from scythe.settings import engine_settings
 from scythe_catalog.compute import pc
 from scythe_catalog.storage.objects import Found, Objects
@@ -104,7 +105,7 @@ def _collect(objects: Objects, key: RunKey, named: set[str], limit: float, *, dr
 def _unnamed_shards(
     objects: Objects, key: RunKey, attempt: int, gathered: Collection[str], limit: float
 ) -> list[Found]:
-    """The shards that no file of the gathers names that are left; none while an attempt behind the last end has rows."""
+    """The shards that no file of the gathers that are left names, nor a run that reused rows; none while an attempt behind the last end has rows."""
     shards = [found for found in objects.found(key.shard("").rstrip("/")) if found.modified.timestamp() < limit]
     if not shards or any(number_of(name) > attempt for name in objects.files(key.parts)):
         return []
@@ -113,4 +114,7 @@ def _unnamed_shards(
         if file.endswith("/packs.pq"):
             with objects.reader(file) as stream:
                 named.update(pc.unique(pq.read_table(stream, columns=["shard"]).column("shard")).to_pylist())
-    return [found for found in shards if objects.uri(found.key) not in named]
+    gone = [found for found in shards if objects.uri(found.key) not in named]
+    for other in dependants_of(objects, key) if gone else ():
+        named.update(files_elsewhere(objects, other))
+    return [found for found in gone if objects.uri(found.key) not in named]

@@ -69,16 +69,24 @@ def pack(objects: Objects, key: RunKey, fields: Sequence[str], *, delete: bool =
             raise RunError(
                 f"{key.path} has a dataframe named {_PACKS!r}, as older runs may: its files cannot be packed"
             )
-        if delete and (named := dependants_of(objects, key)):
-            raise RunError(
-                f"{', '.join(other.path for other in named)} {'names' if len(named) == 1 else 'name'} output files of {key.path}, "
-                "having reused rows of it: pack it without deleting the files by themselves"
-            )
+        if delete:
+            _check_unnamed(objects, key)
         done = _Packing(objects, key, result).to_shards(fields, lease.number)
         if delete:  # of an earlier call, too
+            _check_unnamed(
+                objects, key
+            )  # who reuses rows of it looks for another end of the run, once its manifest is there
             for name in fields:
                 objects.delete_folder(key.output_file(name, "").rstrip("/"))
         return done
+
+
+def _check_unnamed(objects: Objects, key: RunKey) -> None:
+    if named := dependants_of(objects, key):
+        raise RunError(
+            f"{', '.join(other.path for other in named)} {'names' if len(named) == 1 else 'name'} output files of {key.path}, "
+            "having reused rows of it: pack it without deleting the files by themselves"
+        )
 
 
 class _Packing:
