@@ -584,10 +584,10 @@ def test_a_run_whose_files_are_packed_and_go_while_its_rows_are_taken_over_is_mi
         pack(first.objects, first.key, ["report"], delete=True)
         return part
 
-    monkeypatch.setattr(answers, "copy_rows", and_packed)
-    with pytest.raises(RunError, match="was packed while its rows were reused: allocate again"):
-        grown(walls, [1.0, 2.0, 3.0])
-    monkeypatch.undo()
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(answers, "copy_rows", and_packed)
+        with pytest.raises(RunError, match="was packed while its rows were reused: allocate again"):
+            grown(walls, [1.0, 2.0, 3.0])
     named_files_are_there()
     grown(walls, [1.0, 2.0, 3.0])
     named_files_are_there()
