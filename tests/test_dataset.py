@@ -879,7 +879,9 @@ def look(read, said):
 
 if __name__ == "__main__":
     context = multiprocessing.get_context("fork")
-    reads = (lambda: ds[0], lambda: ds.batches(2).at(0)[0], lambda: refs[0], lambda: len(unread), lambda: counted[0], lambda: list(ahead.at(0)), again)
+    reads = (lambda: ds[0], lambda: ds.batches(2).at(0)[0], lambda: refs[0], lambda: len(unread), lambda: counted[0], lambda: list(ahead.at(0)), again,
+             lambda: scythe.read("heat"), lambda: scythe.scan("heat").collect(), lambda: scythe.files("heat"),
+             lambda: scythe.download("heat", "there"), lambda: scythe.upload("there"), lambda: scythe.report("heat"))
     for read in reads:
         said = context.SimpleQueue()
         process = context.Process(target=look, args=(read, said))
@@ -888,7 +890,7 @@ if __name__ == "__main__":
         process.join()
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.split() == ["ForkError"] * 7
+    assert done.stdout.split() == ["ForkError"] * 13
 
 
 def test_batches_are_read_in_processes_that_were_not_forked(ten: ExperimentRun) -> None:

@@ -31,6 +31,7 @@ from scythe.record.find import name_of, reserved
 from scythe.record.generations import catalog_of
 from scythe.record.manifest import renames_now
 from scythe.record.versions import SemVer
+from scythe.remote.forks import check_fork
 from scythe.runs.listing import list_experiments, list_runs
 from scythe.runs.run import ExperimentRun
 from scythe.settings import engine_settings, storage
@@ -77,6 +78,7 @@ def read(
             or a column has other units in one version than in another.
         RunDamaged: a file of the run is gone or damaged.
         StorageError: the root cannot be reached, or the table not be read.
+        ForkError: in a process that was forked beside running threads.
 
     Examples:
         >>> import scythe
@@ -136,6 +138,7 @@ def scan(
         ReadError: a column is asked for twice, `columns` is a single name, or `distinct` without the runs of one version.
         RunDamaged: the result of a run is gone or damaged.
         StorageError: the root cannot be reached. What is wrong with a data file is raised by Polars, at `collect`.
+        ForkError: in a process that was forked beside running threads.
 
     Examples:
         >>> import scythe
@@ -176,6 +179,7 @@ def _scan(
     distinct: bool,
     in_order: bool,
 ) -> pl.LazyFrame:
+    check_fork()
     objects, name = storage(), name_of(experiment)
     if not isinstance(table, str):  # pyright: ignore[reportUnnecessaryIsInstance] - the caller's own value
         raise NotFoundError(f"there is no table {table!r}: a table is named by a text")
@@ -211,6 +215,7 @@ def files(experiment: Named, version: AskedVersion = None, *, run: AskedRun = No
         VersionError: `version` is none.
         RunDamaged: a file of the run is gone or damaged.
         StorageError: the root cannot be reached, or the table not be read.
+        ForkError: in a process that was forked beside running threads.
 
     Examples:
         >>> import scythe
@@ -272,6 +277,7 @@ def rows(
         RunError: the run is not finished; or, at the first pair, it was made with another schema than the models have now.
         RunDamaged: the result of a run is damaged.
         StorageError: the root cannot be reached.
+        ForkError: in a process that was forked beside running threads.
 
     Examples:
         >>> import scythe
@@ -282,6 +288,7 @@ def rows(
     from scythe.registry import experiment_of
 
     found = experiment_of(experiment)
+    check_fork()
     objects, name = storage(), name_of(experiment)
     renamed = renames_now(objects, name).columns
     if is_all(version) or is_all(run):

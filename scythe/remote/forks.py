@@ -25,8 +25,8 @@ def check_fork() -> None:
     if _lost:
         raise ForkError(
             f"this process ({os.getpid()}) was forked from one in which threads of {' and '.join(sorted(_lost))} ran, which do not "
-            "survive that: reading would wait for ever. Start the workers otherwise, with "
-            'DataLoader(..., multiprocessing_context="forkserver"), or read with num_workers=0, which is faster for most files'
+            'survive that: reading would wait for ever. Start it otherwise, with multiprocessing.get_context("forkserver"), the workers of a '
+            'loader with DataLoader(..., multiprocessing_context="forkserver") or with num_workers=0, which is faster for most files'
         )
 
 

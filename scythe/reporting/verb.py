@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scythe.errors import ReportError
+from scythe.remote.forks import check_fork
 from scythe.runs.open import open_run
 from scythe.runs.run import ExperimentRun
 
@@ -49,6 +50,7 @@ def report(*runs: Any, to: str | Path | None = None, open: bool = False) -> Path
     from scythe.reporting.figures import check_extra
 
     check_extra()
+    check_fork()
     import scythe
     from scythe.reporting.collect import beside, facts_of
     from scythe.reporting.page import page

@@ -13,6 +13,7 @@ from scythe.reader.many_runs import is_all, wanted_runs
 from scythe.reader.verbs import AskedRun, AskedVersion
 from scythe.record.find import experiment_names, find_run, listed, name_of, resolve_version, run_keys
 from scythe.record.layout import RunKey
+from scythe.remote.forks import check_fork
 from scythe.settings import storage
 from scythe.terminal.transfer import TransferProgress
 from scythe_catalog.storage.objects import Objects
@@ -98,6 +99,7 @@ def download(
         RunError: somebody works on the run in the folder.
         RunDamaged: a file of the run is damaged.
         StorageError: the root cannot be reached, or the folder not be written.
+        ForkError: in a process that was forked beside running threads.
 
     Examples:
         >>> import scythe
@@ -109,6 +111,7 @@ def download(
     from scythe.transfer.chosen import asked_of
     from scythe.transfer.received import Got, Receiving
 
+    check_fork()
     source, local, name = storage(), Objects.at(to), name_of(experiment)
     folder = local.folder
     if folder is None:
@@ -163,6 +166,7 @@ def upload(here: str | Path) -> Uploaded:
         RunError: somebody works on a run.
         RunDamaged: a file of a run is damaged.
         StorageError: the root cannot be reached or written.
+        ForkError: in a process that was forked beside running threads.
 
     Examples:
         >>> import os, scythe
@@ -176,6 +180,7 @@ def upload(here: str | Path) -> Uploaded:
     """
     from scythe.transfer.sent import Sending
 
+    check_fork()
     source, target = Objects.at(here), storage()
     if source.folder is None:
         raise TransferError(f"{source.root} is no folder: upload takes one")
