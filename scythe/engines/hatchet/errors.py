@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from scythe.errors import ScytheError, StorageRefused
@@ -12,17 +13,23 @@ from scythe.errors import ScytheError, StorageRefused
 _STORAGE_TRIES = 10
 _LONGEST_PAUSE = 4.0
 _MESSAGE_LENGTH = 8000
+_MORE, _TRACEBACK = "\\", "Traceback (most recent call last)"
 
 
-async def settle(error: Exception, context: Any) -> None:
+async def settle(error: Exception, context: Any, is_gone: Callable[[], bool]) -> None:
     """Waits before a task that storage failed is tried again; ends one that would fail again.
+
+    Args:
+        error: What the task failed with.
+        context: The task's.
+        is_gone: Whether its run is not there any more: to try its tasks again and again would keep other runs waiting.
 
     Raises:
         NonRetryableException: an error that another try would not mend.
     """
     from hatchet_sdk import NonRetryableException
 
-    if ends(error, context.retry_count):
+    if ends(error, context.retry_count) or (_of_storage(error) and await asyncio.to_thread(is_gone)):
         raise NonRetryableException(_shortened(str(error))) from None  # what is sent must stay small
     if _of_storage(error):
         await asyncio.sleep(min(2.0**context.retry_count, _LONGEST_PAUSE))
@@ -61,4 +68,26 @@ def told(error: BaseException) -> str:
     inner = getattr(error, "exceptions", None)
     if inner:
         return "; ".join(dict.fromkeys(told(e) for e in inner))
-    return str(getattr(error, "exc", None) or error).strip() or type(error).__name__
+    text = getattr(error, "exc", None)
+    if text and text.endswith(_MORE):
+        text = _lines_of(f"{text}\n{getattr(error, 'trace', '')}")
+    return str(text or error).strip() or type(error).__name__
+
+
+def told_in(serialized: str) -> str:
+    """The same of a failure as the engine keeps it: the exception's class, its message, its traceback."""
+    text = _lines_of(serialized)
+    kind, told, message = text.partition(": ")
+    return message if told and kind.isidentifier() else text
+
+
+def _lines_of(text: str) -> str:
+    """The message in front of a traceback: the SDK puts a backslash at the end of each line of it but the last, and reads the first alone."""
+    lines: list[str] = []
+    for line in text.split("\n"):
+        if line.startswith(_TRACEBACK):
+            break
+        lines.append(line.removesuffix(_MORE))
+        if not line.endswith(_MORE):
+            break
+    return "\n".join(lines)

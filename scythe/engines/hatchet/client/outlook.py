@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from scythe.engines.hatchet.connection import check, connect, on_loop
+from scythe.engines.hatchet.errors import told_in
 from scythe.engines.hatchet.fleet import serves, workers_for
 from scythe.engines.hatchet.tasks import NAME_LABEL
 from scythe.errors import SettingsError
@@ -101,7 +102,7 @@ def _failure(plan: RunPlan) -> str | None:
     started = read_manifest(plan.objects, plan.key).get("workflow_run_id")
     details = connect().runs.get_details(started) if started else None
     errors = [run.error for run in details.task_runs.values() if run.error] if details is not None else []
-    return errors[0].splitlines()[0] if errors else None
+    return told_in(errors[0]) if errors else None
 
 
 __all__ = ["Watch", "outlook", "way_out"]

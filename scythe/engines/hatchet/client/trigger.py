@@ -16,7 +16,7 @@ from scythe.engines.hatchet.connection import check, connect, on_loop
 from scythe.engines.hatchet.fleet import is_over, serves, unfinished_triggers, workers_for
 from scythe.engines.hatchet.tasks import LeafInput, ScatterInput, declare, metadata, required_labels, task_names
 from scythe.engines.options import HatchetOptions
-from scythe.errors import AllocationError, RunError
+from scythe.errors import AllocationError, RunError, SettingsError
 from scythe.leaf.leaf import Leaf
 from scythe.record.attempt_plan import (
     AttemptPlan,
@@ -140,8 +140,14 @@ def _trigger(task: Any, payload: BaseModel, plan: RunPlan, attempt: AttemptPlan)
 
 
 def cancel_run(plan: RunPlan) -> None:
-    """Cancels all that the engine has of a run; raises SettingsError where it cannot be reached."""
-    check(connect())
+    """Cancels all that the engine has of a run, which is marked as cancelled; raises SettingsError where it cannot be reached."""
+    try:
+        check(connect())
+    except SettingsError as error:
+        raise SettingsError(
+            f"{plan.key.path} is marked as cancelled, so whoever works on it stops; what of it waits on the cluster could not be "
+            f"cancelled: {error}"
+        ) from error
     cancel(plan, list(_triggered(plan)))
 
 

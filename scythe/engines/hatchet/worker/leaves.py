@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from hatchet_sdk import Context
@@ -13,7 +14,7 @@ from scythe.define.experiment import Experiment
 from scythe.engines.hatchet.errors import settle
 from scythe.engines.hatchet.tasks import LeafInput
 from scythe.engines.hatchet.worker.alive import kept_alive
-from scythe.engines.hatchet.worker.loading import Loaded, Loader, as_root
+from scythe.engines.hatchet.worker.loading import Loaded, Loader, as_root, is_gone
 from scythe.engines.hatchet.worker.stopping import Stopping
 from scythe.engines.hatchet.worker.threads import in_thread
 from scythe.engines.pool.server import Server
@@ -36,7 +37,7 @@ def leaf_function(
                 loaded = await loader.attempt(payload, experiment)
                 return {"pieces": await _run(payload, context, loaded)}
         except Exception as error:
-            await settle(error, context)
+            await settle(error, context, partial(is_gone, payload))
             raise
 
     async def _run(payload: LeafInput, context: Context, loaded: Loaded) -> list[Packed]:

@@ -6,6 +6,7 @@ Checks that the worker's code is the code that the attempt was started with.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ from scythe.engines.hatchet.tasks import Pointer
 from scythe.engines.hatchet.worker.threads import in_thread, lease_of
 from scythe.engines.pool.job import pool_job
 from scythe.engines.pool.server import Prepared
-from scythe.errors import RunError, Superseded
+from scythe.errors import RunError, ScytheError, Superseded
 from scythe.gather.collect import Collector
 from scythe.gather.parts import Part
 from scythe.gather.payload import Packing
@@ -121,6 +122,14 @@ def _check(plan: RunPlan, attempt: AttemptPlan, experiment: Experiment, code: st
             f"(code {code[:12]}, started with {attempt.code[:12]}): start the workers again with the code that you have, "
             "and resume the run; or allow any code with SCYTHE_ANY_CODE=true where you start it"
         )
+
+
+def is_gone(payload: Pointer) -> bool:
+    """Whether the run of a task was deleted, or its folder is not there any more; False where that cannot be seen."""
+    objects, key = Objects.at(payload.root), payload.key
+    with contextlib.suppress(OSError, ScytheError):
+        return objects.exists(key.tombstone) or not objects.exists(key.manifest)
+    return False
 
 
 def is_done(plan: RunPlan, attempt: int) -> bool:

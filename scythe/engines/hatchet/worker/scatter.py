@@ -17,6 +17,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from hatchet_sdk import DurableContext
@@ -29,7 +30,7 @@ from scythe.engines.hatchet.fleet import node_slots, slots_for
 from scythe.engines.hatchet.tasks import LeafInput, ScatterInput, Tasks, metadata
 from scythe.engines.hatchet.worker.alive import kept_alive
 from scythe.engines.hatchet.worker.children import Child, Children, Outcome
-from scythe.engines.hatchet.worker.loading import Loaded, Loader, NodeCollector, as_root
+from scythe.engines.hatchet.worker.loading import Loaded, Loader, NodeCollector, as_root, is_gone
 from scythe.engines.hatchet.worker.stopping import Stopping
 from scythe.engines.hatchet.worker.threads import in_thread
 from scythe.errors import RunCancelled, RunError
@@ -74,7 +75,7 @@ def scatter_function(
             async with kept_alive(context), _limit(longest):
                 return await stopping.unless(asyncio.ensure_future(work))
         except Exception as error:
-            await settle(error, context)
+            await settle(error, context, partial(is_gone, payload))
             raise
 
     async def _root(payload: ScatterInput, context: DurableContext) -> dict[str, Any]:
