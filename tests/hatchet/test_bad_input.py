@@ -407,7 +407,10 @@ def test_a_run_whose_trigger_failed_is_stored_as_allocated(engine: Engine, root:
     assert run.workflow_run_id is None
     with within(), pytest.raises(ScytheError, match=r"cannot be reached|answers UNAVAILABLE"):
         run.resume()
-    with within(), pytest.raises(SettingsError, match=r"is marked as cancelled, so whoever works on it stops; what of it waits"):
+    with (
+        within(),
+        pytest.raises(SettingsError, match=r"is marked as cancelled, so whoever works on it stops; what of it waits"),
+    ):
         run.cancel()
     assert run.status == "cancelled"
     run.resume(engine="inline")

@@ -17,6 +17,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from scythe.engines.hatchet.quiet import quieten
 from scythe.engines.hatchet.sdk import load
 from scythe.errors import SettingsError
 from scythe.settings import hatchet_settings
@@ -73,7 +74,7 @@ def _in_process_of_the_sdk() -> logging.Logger:
 
 def quiet_logger() -> logging.Logger:
     """A logger for the SDK's configuration; its own tells of what went wrong alone from now on, not of each task."""
-    logging.getLogger("hatchet").setLevel(logging.WARNING)
+    quieten(logging.getLogger("hatchet"))
     return _QuietLogger("scythe.hatchet")
 
 
