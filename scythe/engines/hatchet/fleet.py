@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from scythe.engines.hatchet.connection import connect
+from scythe.engines.hatchet.errors import told_in
 from scythe.engines.hatchet.tasks import ROOT_KEY, RUN_KEY, SLOTS_LABEL, Tasks
 from scythe.record.layout import RunKey
 
@@ -117,6 +118,21 @@ async def is_over(run_id: str) -> bool:
         return await connect().runs.aio_get_status(run_id) not in _unfinished()
     except Exception:  # noqa: BLE001 - it knows of a run a moment after it was triggered
         return False
+
+
+async def why_nothing(run_id: str) -> str:
+    """What is said of a run of the engine that came to nothing, without an exception of its own."""
+    said: str | None = None
+    with suppress(Exception):  # an engine that cannot be asked knows no better
+        found = await connect().runs.aio_get(run_id)
+        said = next((task.error_message for task in found.tasks if task.error_message), None)
+    if said is None:
+        return "it was cancelled in Hatchet, or waited too long for a worker"
+    if "reassignment" in said:
+        return (
+            f"each worker that had it was lost ({said}): does an input take the whole worker down, by its memory say?"
+        )
+    return told_in(said)
 
 
 def exists(run_id: str) -> bool | None:

@@ -14,7 +14,7 @@ from scythe.engines.card import run_html
 from scythe.engines.hatchet.client.outlook import Watch
 from scythe.engines.hatchet.connection import connect, on_loop
 from scythe.engines.hatchet.errors import is_of_the_network, told
-from scythe.engines.hatchet.fleet import cancel_all, cancel_runs
+from scythe.engines.hatchet.fleet import cancel_all, cancel_runs, why_nothing
 from scythe.errors import RunCancelled, RunError, ScytheError, TooManyErrors
 from scythe.gather.error_limit import stopped
 from scythe.gather.publish import is_unpublished, settle
@@ -207,7 +207,7 @@ async def _output_of(hatchet: Any) -> dict[str, Any]:
         if isinstance(hatchet, WorkflowRunRef):  # by the name of the task
             output = next(iter(output.values()), {})
         if not output:
-            raise RunError("it was cancelled, or waited too long for a worker")
+            raise RunError(await why_nothing(hatchet.workflow_run_id))
         return output
 
 

@@ -19,10 +19,16 @@ from pydantic import BaseModel
 
 from scythe.engines.hatchet.connection import connect
 from scythe.engines.hatchet.errors import is_of_the_network
-from scythe.engines.hatchet.fleet import cancel_runs, exists
+from scythe.engines.hatchet.fleet import cancel_runs, exists, why_nothing
+from scythe.errors import RunError
 
 #: What a child came to: what it returned, or the exception that it failed with.
 Outcome = dict[str, Any] | BaseException
+
+
+class CameToNothing(RunError):
+    """A child has neither returned nor raised anything."""
+
 
 _BULK = 500
 #: When nothing has come for so long, a node makes sure that its children are there.
@@ -56,6 +62,7 @@ class Children:
         self._unconfirmed: dict[Any, Any] = {}
         self._heard = time.monotonic()
         self._arrived_at = time.monotonic()
+        self._asked_why = False
 
     def __len__(self) -> int:
         """How many have not come in."""
@@ -130,7 +137,11 @@ class Children:
                     await asyncio.sleep(_AGAIN_SECONDS)
                     continue
                 outcome = error
-            self._arrived.put_nowait((ref, outcome))
+            # Of many that are cancelled together one is asked for.
+            if not outcome and not self._asked_why:
+                self._asked_why = True
+                outcome = CameToNothing(await why_nothing(ref.workflow_run_id))
+            self._arrived.put_nowait((ref, outcome or CameToNothing("it was cancelled")))
             return
 
     def _drop(self, ref: Any) -> Any:

@@ -13,10 +13,10 @@ from pydantic import BaseModel
 from scythe.base import ExperimentInputSpec
 from scythe.engines.hatchet.connection import connect
 from scythe.engines.hatchet.errors import told
-from scythe.engines.hatchet.worker.children import Child, Outcome
+from scythe.engines.hatchet.worker.children import CameToNothing, Child, Outcome
 from scythe.engines.hatchet.worker.scatter import WorkingNode
 from scythe.engines.hatchet.worker.threads import in_thread
-from scythe.errors import OutputError, RunError
+from scythe.errors import OutputError
 from scythe.leaf.leaf import Leaf
 from scythe.scatter_gather import Node
 from scythe_catalog.schema import aliases, arrow_to_models
@@ -56,13 +56,13 @@ class ForeignNode(WorkingNode):
     async def _accept(self, arrived: list[tuple[Any, Outcome]]) -> None:
         nodes = [(tag, outcome) for tag, outcome in arrived if isinstance(tag, Node)]
         leaves = sorted((row, outcome) for row, outcome in arrived if not isinstance(row, Node))
-        ended = {row: outcome for row, outcome in leaves if outcome}
+        ended = {row: outcome for row, outcome in leaves if not isinstance(outcome, CameToNothing)}
         if ended:
             await in_thread(lambda: self._keep(ended))
         if nodes:
             await super()._accept(nodes)
-        if len(ended) < len(leaves):  # this is how the engine tells of both
-            raise RunError(f"a task of {self.payload.run} was cancelled, or waited too long for a worker")
+        if len(ended) < len(leaves):
+            await super()._accept([(row, outcome) for row, outcome in leaves if row not in ended])
 
     def _keep(self, outcomes: dict[int, Outcome]) -> None:
         """Makes rows of what the runs returned, by row of `specs.pq`, as if the function had run here."""

@@ -303,9 +303,7 @@ class WorkingNode:
         failed: RunError | None = None
         for tag, output in arrived:
             if isinstance(output, BaseException):
-                failed = RunError(f"a task of {self.payload.run} failed: {told(output)}")
-            elif not output:  # this is how the engine tells of both
-                failed = RunError(f"a task of {self.payload.run} was cancelled, or waited too long for a worker")
+                failed = failed or RunError(f"a task of {self.payload.run} failed: {told(output)}")
             elif isinstance(tag, Node):
                 handed += output.get("pieces", ())
                 parts += output["parts"]
