@@ -103,7 +103,7 @@ def show(
         say(f"  problem  {look.problem}")
     again = look.result is not None and is_planned(run.objects, run.key, look.result.attempt)  # in a queue, say
     waits = run.outlook if again or look.status in ("allocated", "running", "incomplete") else None
-    if waits is not None:
+    if waits is not None and waits != look.problem:
         say(f"  waits    {waits}")
     if counts.inputs is not None:
         say(f"  inputs   {counts.inputs:,}: {counted(counts.rows or 0, 'row')}, {counted(counts.errors or 0, 'error')}")
