@@ -2,6 +2,7 @@
 
 import datetime as dt
 import re
+import shutil
 import uuid
 from collections.abc import Callable
 from decimal import Decimal
@@ -17,6 +18,7 @@ import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import FetchError, NotFoundError, RunDamaged, RunError
+from scythe.reader import verbs
 from scythe.registry import ExperimentRegistry
 from scythe.utils.filesys import FileReference, OptionalFileReference
 
@@ -322,6 +324,30 @@ def test_a_run_that_is_half_deleted_and_damaged_hides_no_other(moody: Moody) -> 
         scythe.read("moody")
     gone.objects.delete([gone.key.manifest])
     assert scythe.read("moody").height == whole.result.rows
+
+
+def test_runs_that_are_deleted_one_after_the_other_while_rows_are_read_damage_nothing(
+    moody: Moody, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, kept = (moody.allocate(2, start=start, version="v1.0.0") for start in (0, 10, 20))
+    scan = verbs._scan
+    meanwhile: list[Callable[[], Any]] = [
+        lambda: (second.objects.write(second.key.tombstone, b"{}"), first.delete()),
+        second.delete,
+    ]
+
+    def beside(*given: Any, **more: Any) -> pl.LazyFrame:
+        found = scan(*given, **more)
+        if meanwhile:
+            meanwhile.pop(0)()
+        return found
+
+    monkeypatch.setattr(verbs, "_scan", beside)
+    assert sorted(scythe.read("moody", run="all")["x"]) == [20, 21]
+    assert not meanwhile
+    shutil.rmtree(Path(kept.objects.folder or "", kept.key.path, "scatter-gather"))
+    with pytest.raises(RunDamaged):
+        scythe.read("moody", run="all")
 
 
 def test_what_is_not_there_is_answered_with_what_is(moody: Moody) -> None:

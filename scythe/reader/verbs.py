@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import chain
 from typing import Literal, TypeVar, overload
 
@@ -27,8 +28,9 @@ from scythe.names import TableName
 from scythe.reader.distinct import NO_DISTINCT, newest_rows
 from scythe.reader.many_runs import finished_runs, is_all, scan_many, wanted_runs
 from scythe.reader.one_run import chosen, one_run, scan_run
-from scythe.record.find import name_of, reserved
+from scythe.record.find import deletions, name_of
 from scythe.record.generations import catalog_of
+from scythe.record.layout import RunKey
 from scythe.record.manifest import renames_now
 from scythe.record.versions import SemVer
 from scythe.remote.forks import check_fork
@@ -37,6 +39,9 @@ from scythe.runs.run import ExperimentRun
 from scythe.settings import engine_settings, storage
 
 T = TypeVar("T")
+
+#: A deletion that lasts longer has died.
+_DELETION_SECONDS, _PAUSE_SECONDS = 5.0, 0.05
 
 #: The version that a reader asks for: one, the latest (None), or all.
 AskedVersion = Literal["all"] | str | SemVer | None
@@ -155,17 +160,19 @@ def _beside_deletions(experiment: Named, look: Callable[[], T]) -> T:
     """What a look gives; anew where a run seemed damaged, as one does that is deleted while it is looked at.
 
     Raises:
-        RunDamaged: one still does, and none was deleted since the look before.
+        RunDamaged: one still does, and none was being deleted while it was looked at; or a deletion comes to no end.
     """
-    known: object = None
+    before: tuple[Collection[RunKey], Collection[RunKey]] | None = None
+    until = time.monotonic() + _DELETION_SECONDS
     while True:
         try:
             return look()
         except RunDamaged:
-            deleted = reserved(storage(), name_of(experiment)).deleted
-            if deleted == known:
+            now = deletions(storage(), name_of(experiment))
+            if (now == before and not now[1]) or time.monotonic() > until:
                 raise
-            known = deleted
+            before = now
+            time.sleep(_PAUSE_SECONDS if now[1] else 0.0)
 
 
 def _scan(

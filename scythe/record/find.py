@@ -52,6 +52,13 @@ class Reserved:
         return set(self.taken) - set(self.numbers) - self.deleted - self.old
 
 
+def deletions(objects: Objects, experiment: str) -> tuple[frozenset[RunKey], frozenset[RunKey]]:
+    """The runs of an experiment that were deleted, and those of them whose files are still there: they are being deleted."""
+    deleted = reserved(objects, experiment).deleted
+    there = {v: {*objects.folders(f"{experiment}/{v}")} for v in {key.version for key in deleted}}
+    return deleted, frozenset(key for key in deleted if key.folder in there[key.version])
+
+
 def reserved(objects: Objects, experiment: str, version: str | None = None) -> Reserved:
     """The reservations of an experiment, or of one of its versions: one listing."""
     taken: dict[RunKey, dt.datetime] = {}
