@@ -30,6 +30,7 @@ from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.cli.app import app
 from scythe.errors import AllocationError, ReadError, RunDamaged, RunError, VersionError
 from scythe.gather import merge
+from scythe.record.lease import Lease
 from scythe.record.manifest import read_manifest
 from scythe.record.results import RunResult
 from scythe.registry import ExperimentRegistry
@@ -521,6 +522,19 @@ def test_a_run_is_not_deleted_before_those_that_name_its_files(walls: BaseExperi
     told = CliRunner().invoke(app, ["delete", first.experiment_id, "--with", "--yes"])
     assert told.exit_code == 0, told.output
     assert [run.status for run in (first, second, third)] == ["deleted"] * 3, "the third has rows of the second"
+
+
+def test_runs_that_are_deleted_together_are_all_there_still_where_one_is_worked_on(walls: BaseExperiment) -> None:
+    first, _ = grown(walls, [1.0], reuse=False)
+    second, _ = grown(walls, [1.0, 2.0])
+    third, _ = grown(walls, [1.0, 2.0, 3.0])
+    lease = Lease(second.objects, second.key, "inline")
+    try:
+        with pytest.raises(RunError, match=rf"the run {second.experiment_id} is being worked on"):
+            first.delete(dependants=True)
+    finally:
+        lease.end()
+    assert [run.status for run in (first, second, third)] == ["finished"] * 3
 
 
 def test_keeping_the_latest_runs_keeps_those_whose_files_they_name(walls: BaseExperiment) -> None:

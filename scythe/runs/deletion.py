@@ -11,7 +11,7 @@ from scythe.record.generations import catalog_of
 from scythe.record.layout import RunKey
 from scythe.record.reserve import bury, check_dead, undo
 from scythe.record.results import read_result
-from scythe.reuse.owners import check_unneeded, dependants_of
+from scythe.reuse.owners import all_dependants_of, check_unneeded, dependants_of
 from scythe.runs.going_on import queued
 from scythe.settings import engine_settings
 from scythe_catalog.storage.objects import Objects
@@ -35,11 +35,11 @@ def delete_run(objects: Objects, key: RunKey, *, dependants: bool) -> None:
         withdraw(objects, catalog, key)
         raise NotFoundError(f"there is no run {key.path} any more: it was deleted")
     if status != "damaged":  # whether somebody works on it is seen first of all: nobody does, or its record is lost
-        check_free(objects, key)
-        result = read_result(objects, key)
-        if queued(objects, key, result.attempt if result is not None else 0) is not None:
-            raise RunError(f"the run {key.path} waits on its cluster: cancel it first")
+        _check_idle(objects, key)
     if dependants:
+        for other in all_dependants_of(objects, key):  # all, before one of them goes
+            if status_of(objects, other) != "damaged":
+                _check_idle(objects, other)
         for other in reversed(dependants_of(objects, key)):
             delete_run(objects, other, dependants=True)
     check_unneeded(objects, key)
@@ -51,6 +51,18 @@ def delete_run(objects: Objects, key: RunKey, *, dependants: bool) -> None:
         raise
     bury(objects, key)
     withdraw(objects, catalog, key)
+
+
+def _check_idle(objects: Objects, key: RunKey) -> None:
+    """Nothing where nobody works on a run, nor will once its turn on a cluster comes.
+
+    Raises:
+        RunError: somebody does, or will.
+    """
+    check_free(objects, key)
+    result = read_result(objects, key)
+    if queued(objects, key, result.attempt if result is not None else 0) is not None:
+        raise RunError(f"the run {key.path} waits on its cluster: cancel it first")
 
 
 __all__ = ["delete_run"]
