@@ -141,7 +141,9 @@ class Batches:
         Raises:
             ReadError: it is no number of an epoch.
         """
-        return Epoch(self, _whole(f"epoch={epoch!r}", epoch, 0))
+        if (number := _whole(f"epoch={epoch!r}", epoch, 0)) >= 2**64:
+            raise ReadError(f"epoch={epoch}: a number of 64 bits is wanted")
+        return Epoch(self, number)
 
     def state(self, epoch: int, step: int) -> dict[str, Any]:
         """What `resume` goes on from, as plain JSON.

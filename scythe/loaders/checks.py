@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -182,12 +181,13 @@ def check_column(runs: Sequence[PinnedRun], column: str, group: str) -> None:
                 f"{group}: {column!r} is a column of the dataframe {frames[0]!r}, which has rows of its own: "
                 f"scythe.Frame({frames[0]!r}, [{column!r}])"
             )
-        for run, table in itertools.product(runs, ROW_TABLES):
-            check_came(run.key, run.result, table)  # it may be a column of that
         known = sorted(
             {n for run in runs for t, schema in run.schemas.items() if t in ROW_TABLES for n in schema.names}
         )
-        raise NotFoundError(f"{group}: there is no column {column!r}{near(column, known)}{option_like(group)}")
+        elsewhere = next(filter(None, map(_elsewhere, runs)), "")
+        raise NotFoundError(
+            f"{group}: there is no column {column!r}{near(column, known)}{option_like(group)}{elsewhere}"
+        )
     files = [run for run in runs if run.has("result_file_refs", column) and not run.has("scalars", column)]
     others = [run for run in runs if run.has("scalars", column)]
     if files and others:
@@ -196,6 +196,16 @@ def check_column(runs: Sequence[PinnedRun], column: str, group: str) -> None:
         )
     there = [found for run in runs if (found := run.column_of(column)) is not None]
     _check_units((TableSchema((replace(found, name=column),)) for found in there), group)
+
+
+def _elsewhere(run: PinnedRun) -> str:
+    """For a message: where columns of a run may be that are not known here; empty where all are known."""
+    if run.result is None:
+        return f"; of {run.key.path}, which is not finished, there are no files and dataframes yet"
+    left = [table for table in ROW_TABLES if table in run.result.left_out]
+    if not left:
+        return ""
+    return f"; it may be one of {' or '.join(left)}, which was left out when {run.key.path} was downloaded: download it again, with tables='all'"
 
 
 def _way_out(dtype: pl.DataType) -> str:

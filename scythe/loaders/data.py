@@ -203,6 +203,8 @@ class Dataset:
         fine = all(isinstance(share, Real) and 0 < share <= 1 for share in parts.values())  # pyright: ignore[reportUnnecessaryIsInstance]
         if not (fine and parts) or sum(parts.values()) > 1 + 1e-9:
             raise ReadError(f"the shares of a split are more than 0 each, and add up to 1 at most, got {parts!r}")
+        if not (by is None or isinstance(by, str) or (isinstance(by, Sequence) and by)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ReadError(f"by={by!r}: it names columns; the shares of parts are named otherwise")
         columns = None if by is None else (by,) if isinstance(by, str) else tuple(by)
         for column in columns or ():
             check_column(self._runs, column, "by=")

@@ -86,10 +86,16 @@ def group_of(name: str, given: Any) -> Group:
     if isinstance(given, str):
         return Columns((given,), alone=True)
     if isinstance(given, File):
+        if given.load is not None and not callable(given.load):  # pyright: ignore[reportUnnecessaryComparison]
+            raise ReadError(
+                f"{name}=File({given.column!r}, load={given.load!r}): a function of a file's bytes is wanted"
+            )
         return given
     if isinstance(given, Frame):
         if isinstance(given.columns, str) or not given.columns:
             raise ReadError(f"{name}=Frame({given.table!r}, …) needs a list of columns, got {given.columns!r}")
+        if given.rows is not None and (type(given.rows) is not int or given.rows < 0):
+            raise ReadError(f"{name}=Frame({given.table!r}, …, rows={given.rows!r}): a number of rows is wanted")
         return Frame(given.table, _once(name, given.columns), given.rows)
     if isinstance(given, Sequence) and given and all(isinstance(one, str) for one in given):  # pyright: ignore[reportUnknownVariableType]
         return Columns(_once(name, given))

@@ -243,7 +243,8 @@ def _taken(runs: Sequence[PinnedRun], where: pl.Expr, among: np.ndarray | None) 
         rows = pl.concat(frames, how="vertical_relaxed")
         found = (rows if among is None else rows.filter(pl.Series(among))).with_columns(where.alias(_TAKEN))
     except pl.exceptions.PolarsError as error:
-        raise ReadError(f"where= cannot be asked of the rows: {error}") from error
+        what = "it gives several columns: join them with & or |" if _TAKEN in str(error) else str(error)
+        raise ReadError(f"where= cannot be asked of the rows: {what}") from error
     taken = found[_TAKEN]
     if taken.dtype != pl.Boolean:
         raise ReadError(f"where= gives {taken.dtype}, not true or false for each row")

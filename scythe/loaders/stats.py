@@ -78,12 +78,18 @@ class Stats:
         Args:
             data: Group -> column -> plain numbers.
 
+        Raises:
+            StateError: it is none.
+
         Examples:
             >>> import scythe
             >>> scythe.Stats.from_dict({}).groups
             {}
         """
-        return cls({g: {c: ColumnStats(**stats) for c, stats in columns.items()} for g, columns in data.items()})
+        try:
+            return cls({g: {c: ColumnStats(**stats) for c, stats in columns.items()} for g, columns in data.items()})
+        except (TypeError, AttributeError):
+            raise StateError(f"these are no statistics, as to_dict() gives them, but {data!r:.100}") from None
 
     def check_groups(self, groups: Mapping[str, Group]) -> None:
         """Nothing where batches of some groups can be normalized: either has all that the other has, but for files.
@@ -130,10 +136,10 @@ class Stats:
             return [self.normalized(group, source, one) for one in values]  # pyright: ignore[reportUnknownVariableType]
         if not isinstance(values, np.ndarray):
             return values
-        stats = self.groups[group]
-        if tuple(stats) != source.names:
+        stats = {name: self.groups[group][name] for name in source.names if name in self.groups[group]}
+        if len(stats) < len(source.names) or len(self.groups[group]) > len(stats):
             raise StateError(
-                f"normalize= has the columns {', '.join(stats)} of {group!r}, the dataset has {', '.join(source.names)}"
+                f"normalize= has the columns {', '.join(self.groups[group])} of {group!r}, the dataset has {', '.join(source.names)}"
             )
         if values.dtype.kind != "f" and not all(s.fixed for s in stats.values()):
             raise InputError(

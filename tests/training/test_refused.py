@@ -218,3 +218,55 @@ def test_an_epoch_that_ends_with_its_program_touches_nothing_of_what_is_gone_by_
     monkeypatch.setattr(sys, "is_finalizing", lambda: ends)
     epoch.close()
     assert bool(left) is not ends
+
+
+# --- what makes no sense -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (lambda ds: ds.batches(2).at(2**64), "epoch=18446744073709551616: a number of 64 bits is wanted"),
+        (lambda ds: ds.split(by=0.5, train=0.5), "by=0.5: it names columns"),
+        (lambda ds: ds.split(by=[], train=0.5), r"by=\[\]: it names columns"),
+        (lambda _: scythe.dataset("walls", m=scythe.Frame("monthly", ["kwh"], rows="2")), "rows='2'.: a number of rows"),
+        (lambda _: scythe.dataset("walls", m=scythe.Frame("monthly", ["kwh"], rows=-1)), "rows=-1.: a number of rows"),
+        (lambda _: scythe.dataset("walls", m=scythe.Frame("monthly", ["kwh"], rows=True)), "rows=True.: a number of rows"),
+        (lambda _: scythe.dataset("walls", h=scythe.File("hourly", load=5)), "load=5.: a function of a file's bytes"),
+        (lambda _: len(scythe.dataset("walls", x="x", where=pl.col("x", "y") > 0)), "it gives several columns: join them with & or"),
+        (lambda _: scythe.Stats.from_dict({"x": {"x": {"mean": 3}}}), "these are no statistics"),
+        (lambda _: scythe.Stats.from_dict({"x": 3}), "these are no statistics"),
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_is_told_before_anything_is_read(asked: Any, told: str, ds: scythe.Dataset) -> None:
+    with pytest.raises((ReadError, StateError), match=told):
+        asked(ds)
+
+
+def test_statistics_are_of_columns_by_their_names_in_any_order(walls: BaseExperiment) -> None:
+    allocated(walls, range(ROWS))
+    ds = scythe.dataset("walls", x=["y", "x"])
+    stats = ds.stats()
+    sorted_by_json = scythe.Stats.from_dict(json.loads(json.dumps(stats.to_dict(), sort_keys=True)))
+    one, other = (ds.batches(4, normalize=told).at(0)[0]["x"] for told in (stats, sorted_by_json))
+    assert (one == other).all()
+    with pytest.raises(StateError, match="normalize= has the columns y, x of 'x', the dataset has y"):
+        scythe.dataset("walls", x=["y"]).batches(4, normalize=stats).at(0)[0]
+
+
+def test_a_column_that_is_not_known_yet_or_did_not_come_along_is_told_apart_from_one_that_is_misspelt(
+    walls: BaseExperiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = allocated(walls, range(3))
+    scythe.download("walls", tmp_path / "part", tables=["scalars"])
+    run.objects.delete([run.key.result])  # as one that goes on
+    with pytest.raises(
+        NotFoundError, match=r"no column 'hourly'.*; of walls/.*, which is not finished, there are no files"
+    ):
+        scythe.dataset("walls", run=run, h=scythe.File("hourly"))
+    monkeypatch.setenv("SCYTHE_STORAGE_ROOT", str(tmp_path / "part"))
+    told = (
+        r"there is no column 'yy' .did you mean 'y'.*; it may be one of .*result_file_refs.*, which was left out when"
+    )
+    with pytest.raises(NotFoundError, match=told):
+        scythe.dataset("walls", x="yy")
