@@ -370,9 +370,9 @@ def test_no_value_becomes_infinite_in_the_type_of_the_arrays(house: BaseExperime
     )
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float33", "str", "object"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float33", "str", "object", None])
 def test_a_type_that_is_none_of_numpys_numbers_is_refused_with_the_way_out(ten: ExperimentRun, dtype: str) -> None:
-    with pytest.raises(ReadError, match=rf"dtype='{dtype}' is none of NumPy's numbers: .* torch.bfloat16"):
+    with pytest.raises(ReadError, match=rf"dtype={dtype!r} is none of NumPy's numbers: .* torch.bfloat16"):
         scythe.dataset("heat", x=["r_value"], dtype=dtype)
 
 

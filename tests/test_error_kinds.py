@@ -131,3 +131,14 @@ def test_errors_in_parts_count_for_a_number_and_never_for_alike() -> None:
     three.check_part(5, 3, ErrorKinds())
     with pytest.raises(TooManyErrors, match="4 inputs have failed, more than 3"):
         three.check_part(0, 1, ErrorKinds())
+
+
+def test_a_result_that_is_printed_commands_no_terminal(root: Any) -> None:
+    def odd(spec: House) -> Load:
+        if spec.setpoint:
+            raise ValueError("x\x00y\x1b[2J")
+        return Load(doubling=0)
+
+    ExperimentRegistry.Register(retries=0)(odd)
+    _, ref = BaseExperiment(odd).allocate(pl.DataFrame({"setpoint": [0.0, 1.0]}), engine="local")
+    assert r"ValueError x\x00y\x1b[2J" in str(ref.result())

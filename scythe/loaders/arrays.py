@@ -157,7 +157,8 @@ def converted(values: Any, to: Arrays) -> Any:
     if to == "torch":
         import torch  # pyright: ignore[reportMissingImports]
 
-        return torch.from_numpy(np.ascontiguousarray(values))
+        # It would make a list of one of a single number.
+        return torch.from_numpy(np.ascontiguousarray(values) if values.ndim else values)
     import jax.numpy as jnp  # pyright: ignore[reportMissingImports]
 
     made = jnp.asarray(values)

@@ -89,7 +89,7 @@ def dataset(
 
 def _numbers(dtype: str) -> np.dtype:
     try:
-        found = np.dtype(dtype)
+        found = np.dtype(dtype).newbyteorder("=") if dtype is not None else None  # pyright: ignore[reportUnnecessaryComparison]
     except TypeError:
         found = None
     if found is None or found.kind not in "biufc":

@@ -12,6 +12,7 @@ from scythe.errors import RunDamaged
 from scythe.record.format import FORMAT, parse
 from scythe.record.layout import MANIFEST, RunKey
 from scythe.terminal.cards import Card, html, own_names
+from scythe.terminal.console import plain
 from scythe.terminal.notebook import link_to
 from scythe_catalog.storage.objects import Objects
 
@@ -145,7 +146,7 @@ class RunResult(BaseModel):
 
     def __repr__(self) -> str:
         counts = f"{self.rows:,} rows, {self.errors_told} in {self.seconds:.3g} s"
-        return f"<RunResult {self.experiment_id}: {counts}; {', '.join(self.tables)}>"
+        return plain(f"<RunResult {self.experiment_id}: {counts}; {', '.join(self.tables)}>")
 
     __str__ = __repr__
 
