@@ -407,6 +407,47 @@ def test_values_that_no_column_holds_are_refused_by_name(kind: Any, frame: Any, 
             prepare_inputs(frame, experiment, overwrite_sort_index=True)
 
 
+class Thick(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+    t: float = Field(1.0, alias="tt")
+
+
+class Coat(ExperimentInputSpec):
+    model_config = ConfigDict(populate_by_name=True)
+    r_value: float = Field(0.0, alias="rValue")
+    layer: Thick = Thick()
+    layers: list[Thick] = []
+
+
+def coated(spec: Coat) -> Out:
+    return Out()
+
+
+@pytest.mark.parametrize("make", [pl.DataFrame, pd.DataFrame, lambda rows: rows], ids=["polars", "pandas", "dicts"])
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        (
+            [{"r_value": 1.0, "rValue": 2.0}],
+            "r_value: is given twice, as 'r_value' and 'rValue': give it under one name",
+        ),
+        ([{"r_value": 1.0}, {"rValue": 2.0}], "r_value: is given twice, as 'r_value' and 'rValue'"),
+        ([{"layer": {"t": 1.0, "tt": 2.0}}], "layer.t: is given twice, once as 'tt': give it under one name"),
+        ([{"layers": [{"t": 1.0}, {"tt": 2.0, "t": 1.0}]}], "layers.t: is given twice, once as 't"),
+    ],
+)
+def test_a_field_that_is_given_under_two_of_its_names_is_refused(make: Any, rows: list[Any], told: str) -> None:
+    coated.__annotations__ = {"spec": Coat, "return": Out}
+    experiment = define(coated, "coated", ExperimentOptions())
+    with pytest.raises(ScytheError, match=told):
+        prepare_inputs(make(rows), experiment, overwrite_sort_index=True)
+    fine = [{"rValue": 2.0, "layer": {"tt": 2.0}, "layers": [{"t": 1.0}]}]
+    table = prepare_inputs(make(fine), experiment, overwrite_sort_index=True).table
+    assert table.select(["r_value", "layer", "layers"]).to_pylist() == [
+        {"r_value": 2.0, "layer": {"t": 2.0}, "layers": [{"t": 1.0}]}
+    ]
+
+
 @pytest.mark.parametrize("make", [pl.DataFrame, pd.DataFrame, lambda rows: rows], ids=["polars", "pandas", "dicts"])
 def test_a_name_of_one_field_that_is_the_alias_of_another_is_refused(make: Any) -> None:
     class Crossing(ExperimentInputSpec):

@@ -110,19 +110,31 @@ def conform(given: Frame | pa.Table, compiled: CompiledModel, unnamed: Collectio
 
 
 def _of_two_fields(frame: Frame, compiled: CompiledModel) -> Iterator[Problem]:
-    """Columns whose name is that of one field, and another's alias: Pydantic takes them for the other, tables for the one."""
+    """Columns whose name is that of one field, and another's alias: Pydantic takes them for the other, tables for the one.
+
+    And fields that stand there under two of their names: one of the values would be dropped.
+    """
     for name in frame.names:
         other = next(
             (f for f, info in compiled.model.model_fields.items() if f != name and name in aliases(info)), None
         )
         if other is not None and name in compiled.model.model_fields:
             yield Problem(name, f"is a field, and the alias of {other!r}, too: give models, or another alias")
+    given, known = set(frame.names), _names_of_fields(compiled)
+    for own in compiled.model.model_fields:
+        names = [name for name in (own, *(alias for alias, of in known.items() if of == own)) if name in given]
+        if len(names) > 1:
+            yield Problem(own, f"is given twice, as {' and '.join(map(repr, names))}: give it under one name")
+
+
+def _names_of_fields(compiled: CompiledModel) -> dict[str, str]:
+    """Alias -> field, of those aliases that are no field's own name."""
+    fields = compiled.model.model_fields.items()
+    return {alias: name for name, info in fields for alias in aliases(info) if alias not in compiled.schema}
 
 
 def _by_field_name(frame: Frame, compiled: CompiledModel) -> Frame:
-    known: dict[str, str] = {}
-    for name, info in compiled.model.model_fields.items():
-        known |= {alias: name for alias in aliases(info) if alias not in compiled.schema}
+    known = _names_of_fields(compiled)
     return Frame(
         frame.table.rename_columns([known.get(c, c) for c in frame.table.column_names]),
         {known.get(name, name): values for name, values in frame.objects.items()},
