@@ -187,7 +187,7 @@ def test_a_column_of_scythes_own_that_older_rows_lack_is_null_for_them(
     run.resume(engine="inline").result()
     failing.clear()
     peak = Column("peak", k.Float(), True, "Memory.", "MB")
-    before = ExperimentSchemas.tables.func
+    before = ExperimentSchemas.tables.make
     monkeypatch.setattr(
         ExperimentSchemas,
         "tables",

@@ -416,7 +416,7 @@ class Coat(ExperimentInputSpec):
     model_config = ConfigDict(populate_by_name=True)
     r_value: float = Field(0.0, alias="rValue")
     layer: Thick = Thick()
-    layers: list[Thick] = []
+    layers: list[Thick] = Field(default_factory=list)
 
 
 def coated(spec: Coat) -> Out:

@@ -439,13 +439,15 @@ def test_what_a_process_has_fetched_the_next_one_takes_from_the_cache(
     assert asked() == opening + (len(shard_files(scythe.open_run("walls"))) if pack else 40)
 
 
-@pytest.mark.parametrize("cut", [1, 47, 175, 4000])
-def test_a_block_of_the_cache_that_a_power_cut_has_cut_short_is_fetched_anew(
-    served: FolderS3, walls: BaseExperiment, cut: int
+@pytest.mark.parametrize(
+    ("pack", "cut"), [(True, 1), (True, 47), (True, 175), (True, 4000), (False, 1), (False, 30), (False, 9999)]
+)
+def test_what_of_the_cache_a_power_cut_has_cut_short_is_fetched_anew(
+    served: FolderS3, walls: BaseExperiment, pack: bool, cut: int
 ) -> None:
-    allocated(walls, 40)
+    allocated(walls, 40, pack=pack)
     subprocess.run([sys.executable, "-c", READS], check=True)
-    (kept,) = cache_folder().rglob("*-0-*")
+    kept = min(cache_folder().rglob("*-0-*" if pack else "*-whole"))
     whole = kept.read_bytes()
     kept.write_bytes(whole[:-cut])
     ds = scythe.dataset("walls", x=["x"], y=scythe.File("hourly"))

@@ -24,7 +24,9 @@ from scythe.runs.run import ExperimentRun
 from scythe.sampling import verb
 from scythe.settings import storage
 from scythe.utils.filesys import FileReference
+from scythe_catalog.iceberg import datafile
 from scythe_catalog.iceberg.catalog import Catalog
+from scythe_catalog.iceberg.datafile import stored_field_ids
 
 NAME = "wall"
 
@@ -513,6 +515,24 @@ def test_rows_that_came_by_a_former_name_alone_are_shown_by_the_new_one(root: Pa
     for _ in ("as it is", "made anew"):
         assert all_rows() == [("v1.0.0", 1.0, 10.0), ("v2.0.0", 4.0, 40.0), ("v3.0.0", 3.0, 30.0)]
         rebuild(storage())
+
+
+def test_rows_of_which_an_early_scythe_recorded_no_renamed_columns_are_shown_once_the_catalog_is_made_anew(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(experiment({"r": (float, ...)}, {"heat": (float, ...), "z": (float, ...)}), "r", [1.0])
+    first = run(breaking(), "r", [2.0], "bumpmajor")
+    run(since(), "r_value", [3.0], "bumpmajor")
+    with monkeypatch.context() as early:
+        early.setattr(datafile, "stored_field_ids", lambda schema: {  # pyright: ignore[reportUnknownLambdaType]
+            name: number for name, number in stored_field_ids(schema).items() if name not in ("r", "heat")
+        })  # fmt: skip
+        run(breaking(), "r", [4.0], first.version)
+    first.delete()
+    assert all_rows()[1] == ("v2.0.0", None, None)
+    for _ in range(2):
+        rebuild(storage())
+        assert all_rows() == [("v1.0.0", 1.0, 10.0), ("v2.0.0", 4.0, 40.0), ("v3.0.0", 3.0, 30.0)]
 
 
 def test_fields_that_are_renamed_while_a_version_of_before_is_allocated_are_renamed_in_its_tables(

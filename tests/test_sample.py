@@ -21,7 +21,7 @@ import scipy
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import Field, create_model
+from pydantic import BaseModel, Field, create_model
 from typer.testing import CliRunner
 
 import scythe
@@ -55,6 +55,10 @@ class Wide(ExperimentInputSpec):
     moment: dt.datetime = Field(ge=dt.datetime(2024, 1, 1), lt=dt.datetime(2025, 1, 1))
     note: str | None = None
     tags: list[str] = ["a"]  # noqa: RUF012 - pydantic copies it
+
+
+class Layer(BaseModel):
+    t: float = 1.0
 
 
 class Angles(ExperimentInputSpec):
@@ -493,6 +497,26 @@ def test_a_plan_is_known_in_whatever_form_it_is_allocated(root: Path, form: str,
             given = plan.select(reversed(plan.columns))
     run_of(linear, given)
     assert scythe.sensitivity("linear").filter(output="y").height == 7
+
+
+class Nested(Angles):
+    layer: Layer = Layer()
+    layers: list[Layer] = Field(default_factory=list)
+    by_name: dict[str, Layer] = Field(default_factory=dict)
+
+
+def within(spec: Nested) -> Value:
+    return Value(y=spec.a * spec.layer.t)
+
+
+def test_a_plan_is_known_beside_fields_that_hold_other_values_and_stay_as_they_are(root: Path) -> None:
+    plan = scythe.sample(Angles, 4, "saltelli")
+    run_of(within, plan)
+    assert scythe.sensitivity("within").filter(output="y")["total"].null_count() == 0
+    thick = [Nested(**row, layer=Layer(t=1.0 + (i % 2))) for i, row in enumerate(plan.iter_rows(named=True))]
+    run_of(within, thick)
+    with pytest.raises(ReadError, match="are no plan"):
+        scythe.sensitivity("within")
 
 
 class Further(Angles):

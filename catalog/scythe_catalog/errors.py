@@ -87,7 +87,7 @@ class StorageError(ScytheError, OSError):
 
 
 class CatalogAway(StorageError):
-    """The server or database of a configured catalog does not answer; what lies in the root is not concerned."""
+    """The server or database of a configured catalog does not answer, or takes nothing; what lies in the root is not concerned."""
 
 
 class StorageRefused(StorageError):

@@ -62,6 +62,8 @@ class ForkedLock:
     """A lock that a thread may take again, and that is free in a forked process: whoever held it is not there."""
 
     def __init__(self) -> None:
+        #: By whoever has it, as often as he has.
+        self._taken: list[Any] = []
         self.renew()
         _LOCKS.add(self)
 
@@ -70,12 +72,14 @@ class ForkedLock:
         self._lock = threading.RLock()
 
     def __enter__(self) -> None:
-        self._lock.acquire()
+        lock = self._lock
+        lock.acquire()
+        self._taken.append(lock)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lock.release()
+        self._taken.pop().release()  # the one that was taken: a thread that forks within goes on in the child
 
 
 _LOCKS = weakref.WeakSet[ForkedLock]()

@@ -149,12 +149,15 @@ _SORTS: dict[str, tuple[type, ...]] = {
 
 def _told(present: Any, error: Exception) -> Exception:
     """An error of Arrow's about values of one sort in words for those who do not know it."""
-    sorts = {sort for t in set(map(type, present)) if (sort := _sort_of(t)) is not None}
+    values = [*present]
+    sorts = {sort for t in set(map(type, values)) if (sort := _sort_of(t)) is not None}
     if (other := next((sort for sort in sorts if sort not in _SORTS), None)) is not None:
         return TypeError(f"it holds {other}, which no table can hold: store their parts as numbers or texts")
-    if sorts == {"whole numbers"}:
-        return TypeError(f"it {beyond_64_bits(max(present, key=abs))}")
-    return error
+    if "whole numbers" in sorts:
+        largest = max((value for value in values if _sort_of(type(value)) == "whole numbers"), key=abs)
+        if not -(2**63) <= largest < 2**63:
+            return TypeError(f"it {beyond_64_bits(largest)}")
+    return next((told for part in _children(values, sorts) if (told := _told(part, error)) is not error), error)
 
 
 def beyond_64_bits(value: int) -> str:

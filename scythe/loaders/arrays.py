@@ -106,10 +106,12 @@ class Rounding:
             InputError: they do not.
         """
         if not self._fine and self._lost > _ROUNDED * (self._high - self._low) > 0:
-            wider = "" if self.dtype.itemsize >= 8 else "take dtype='float64', or "
+            whole = isinstance(self._low, int) and max(abs(self._low), abs(self._high)) > 2**53
+            wider = "int64" if whole else "float64" if self.dtype.itemsize < 8 else ""
+            way = f"take dtype={wider!r}, or " if wider else ""
             raise InputError(
                 f"{what} lies between {self._low!r} and {self._high!r}, where {self.dtype} rounds by up to "
-                f"{self._lost / (self._high - self._low):.1%} of that range: {wider}subtract an offset in the function"
+                f"{self._lost / (self._high - self._low):.1%} of that range: {way}subtract an offset in the function"
             )
 
 

@@ -184,15 +184,15 @@ def _columns(name: str, source: Source, rows: np.ndarray) -> Iterator[tuple[str,
                 f"{name}: {column!r} has infinite values, of which there is no mean: leave them out with where="
             )
         # Chan, Golub and LeVeque (1979): the mean and the sum of squares of two parts together
-        own = block.mean(0)
-        by = own - mean
         with np.errstate(over="ignore", invalid="ignore"):  # it is told below
+            own = block.mean(0)
+            by = own - mean
             squares += ((block - own) ** 2).sum(0) + by**2 * (count * n / (count + n))
-        mean += by * (n / (count + n))
+            mean += by * (n / (count + n))
         count += n
     if not count:
         raise ReadError(f"{name}: none of the rows has any values, of which there could be a mean")
-    for j in np.flatnonzero(~np.isfinite(squares) | ((squares == 0) & (low != high))):
+    for j in np.flatnonzero((low != high) & (~np.isfinite(squares) | (squares == 0))):
         raise InputError(
             f"{name}: {source.names[j]!r} lies between {low[j]:.3g} and {high[j]:.3g}: no float64 holds the squares of its deviations, so "
             "scale it in the function, or take its logarithm"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import struct
 import threading
 import time
 import uuid
@@ -21,6 +22,8 @@ from scythe.remote.schemes import split_object
 from scythe_catalog.storage.objects import Objects
 
 _WHOLE = "whole"
+#: Stands behind an object that is kept whole, of which nobody else knows how long it is.
+_LENGTH = struct.Struct("<Q")
 #: Looking how full the cache is costs as much as fetching a small file.
 _LOOK_SECONDS = 5.0
 #: So much may wait to be written into the cache.
@@ -42,9 +45,8 @@ def published(uri: str, start: int | None = None, stop: int | None = None) -> by
     if (data := _KEEPER.waiting.get(path)) is not None:
         return data
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        data = path.read_bytes()
-        if start is None or stop is None or len(data) == stop - start:  # else a power cut has left less of it
-            return data
+        if (kept := _as_kept(path.read_bytes(), start, stop)) is not None:
+            return kept
     root, key = split_object(uri)
     try:
         objects = Objects.at(root)
@@ -55,6 +57,14 @@ def published(uri: str, start: int | None = None, stop: int | None = None) -> by
         raise FetchError(f"{uri} cannot be fetched: {error}") from error
     _KEEPER.keep(path, data)
     return data
+
+
+def _as_kept(data: bytes, start: int | None, stop: int | None) -> bytes | memoryview | None:
+    """What a file of the cache holds; None where a power cut has left less of it."""
+    if start is not None and stop is not None:
+        return data if len(data) == stop - start else None
+    body, end = memoryview(data)[: -_LENGTH.size], data[-_LENGTH.size :]
+    return body if len(end) == _LENGTH.size and _LENGTH.unpack(end) == (len(body),) else None
 
 
 def waiting(uri: str, start: int | None = None, stop: int | None = None) -> bytes | memoryview | None:
@@ -110,9 +120,11 @@ os.register_at_fork(after_in_child=_KEEPER.__init__)
 
 def _keep(path: Path, data: bytes | memoryview, limit: int) -> None:
     staged = path.with_name(f".{uuid.uuid4().hex}.part")
+    end = _LENGTH.pack(len(data)) if path.name.endswith(_WHOLE) else b""
     try:
         with open(staged, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             file.write(data)
+            file.write(end)
         staged.replace(path)
     except OSError:  # a full disk: it is read, and kept another time
         staged.unlink(missing_ok=True)

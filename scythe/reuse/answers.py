@@ -120,7 +120,8 @@ class Answers:
         part = copy_rows(self.matches, plan, self.experiment, specs)
         reused = [{**one.to_json(), "inputs": n} for one, n in self.matches.counted]
         files = self.experiment.schemas.file_outputs
-        seen = {run.key.path: run.gather for run in self.matches.runs}
+        # Files of a run that packs all from the start are never by themselves.
+        seen = {run.key.path: run.gather for run in self.matches.runs if not {*files} <= {*run.plan.pack}}
         return Brought(reused, owners_in(plan, part, files) if part is not None else [], seen)
 
     def open_ranges(self, inputs: int) -> list[tuple[int, int]]:

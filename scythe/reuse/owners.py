@@ -123,7 +123,9 @@ def check_there(objects: Objects, owners: Iterable[str], seen: Mapping[str, str 
         key = RunKey(*path.split("/"))
         if objects.exists(key.tombstone) or not objects.exists(key.manifest):
             raise RunError(f"{path} was deleted while its rows were reused: allocate again")
-        if path not in seen:  # another run of those names files of it, too, and keeps them there
+        if (
+            path not in seen
+        ):  # its files do not go, or another run of those names files of it, too, and keeps them there
             continue
         result = read_result(objects, key)
         if result is not None and result.gather != seen[path] and _PACKS in result.tables:

@@ -15,6 +15,7 @@ from scythe.leaf.input_files import contents_of
 from scythe.names import ID_LEVELS, RESERVED_TABLES
 from scythe.record.manifest import read_manifest, renames_now, schemas_of_run
 from scythe.record.results import RunResult
+from scythe.remote.forks import check_fork
 from scythe.reuse.identity import without_maps
 from scythe.runs.run import ExperimentRun
 from scythe_catalog.schema import Change, Difference, Severity, TableSchema, compare
@@ -53,6 +54,7 @@ def compare_runs(one: ExperimentRun, other: ExperimentRun) -> Comparison:
         RunError: one of them is not finished.
         NotFoundError: their experiments have no input in common.
     """
+    check_fork()
     first, second = _Side.of(one), _Side.of(other)
     keys = [name for name in first.shared("input", second) if name not in ID_LEVELS]
     if not keys:

@@ -73,9 +73,8 @@ def pack(objects: Objects, key: RunKey, fields: Sequence[str], *, delete: bool =
             _check_unnamed(objects, key)
         done = _Packing(objects, key, result).to_shards(fields, lease.number)
         if delete:  # of an earlier call, too
-            _check_unnamed(
-                objects, key
-            )  # who reuses rows of it looks for another end of the run, once its manifest is there
+            # Who reuses rows of it looks for another end of the run, once its own manifest is there.
+            _check_unnamed(objects, key)
             for name in fields:
                 objects.delete_folder(key.output_file(name, "").rstrip("/"))
         return done

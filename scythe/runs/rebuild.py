@@ -212,6 +212,11 @@ class _Experiment:
             if not _has_ids(stored, table.ids):
                 target = run.key.gathered(gather, stems[name])
                 rewrite(self.objects, found.key, target, stored, table.ids)
+            elif not _tells_all(
+                files[name], table, stored
+            ):  # as early versions told of columns that were renamed since
+                target = run.key.gathered(gather, stems[name])
+                self.objects.link(found.key, target)
             if target != found.key or files[name].bytes != self.objects.size(target):
                 files[name] = read_description(self.objects, target, table.iceberg.schema())
             catalog_table = table.iceberg.name()[-1]
@@ -307,6 +312,12 @@ def _sized(objects: Objects, file: DataFile) -> DataFile:
 
 def _values(table: Table, key: RunKey) -> tuple[Any, ...]:
     return partition_values(table.iceberg, key.partition)
+
+
+def _tells_all(file: DataFile, table: Table, stored: pa.Schema) -> bool:
+    """Whether what was recorded of a file tells of all its plain columns that the table has: readers take others for empty."""
+    told = file.statistics.get("value_counts")
+    return told is None or (table.plain_names.keys() & {*stored_field_ids(stored).values()}) <= {*map(int, told)}
 
 
 def _has_ids(stored: pa.Schema, ids: FieldIds) -> bool:

@@ -8,8 +8,6 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from scythe_catalog.compute import pc
-
 if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
@@ -65,12 +63,18 @@ def how_drawn(specs: object, table: pa.Table, fields: Collection[str]) -> dict[s
         except pl.exceptions.PolarsError:  # values that the field had no place for when it was drawn
             continue
         # Fields that were not drawn stay at one value. Of extra values nobody knows what they do.
-        alone = all(len(pc.unique(table.column(name))) < 2 for name in {*fields} - {*names})
-        if fields and alone and rows.equals(drawn.rows):
+        if fields and rows.equals(drawn.rows) and all(map(_is_one_value, table.select({*fields} - {*names}).columns)):
             return drawn.how
         if drawn.telling and rows.is_in(drawn.rows.implode()).any():
             return {**drawn.how, _CHANGED: True}
     return None
+
+
+def _is_one_value(column: pa.ChunkedArray) -> bool:
+    """Whether all values of a column, of whatever type, are alike."""
+    import polars as pl
+
+    return pl.Series("", column).to_frame().hash_rows().n_unique() < 2
 
 
 def told(how: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from scythe.errors import InputError
+from scythe.remote.forks import check_fork
 from scythe.sampling import plans
 from scythe.sampling.domains import Choice, Distributed, Domain, Range
 from scythe.sampling.drawn import remember
@@ -74,6 +75,7 @@ def sample(
         >>> bool(specs["setpoint"].is_between(18, 22).all())
         True
     """
+    check_fork()
     given = {**(fields or {}), **more}
     seed, skip = _whole("seed", seed), _whole("skip", skip)
     _check(method, n, skip, constraint)

@@ -19,6 +19,8 @@ from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.engines.hatchet.errors import settle, told, told_in
 from scythe.engines.hatchet.tasks import Pointer
+from scythe.engines.hatchet.worker import children
+from scythe.engines.hatchet.worker.children import Children
 from scythe.engines.hatchet.worker.loading import is_gone
 from scythe.record.layout import RunKey
 from scythe.registry import ExperimentRegistry
@@ -54,6 +56,18 @@ def test_a_message_of_several_lines_arrives_whole(message: str) -> None:
     assert told(TaskRunError.deserialize(above)) == f"a task failed: {message.strip()}".strip()
 
 
+def test_a_message_that_tells_a_traceback_arrives_whole() -> None:
+    message = "a worker said:\nTraceback (most recent call last):\n  File x\nValueError: the cause"
+    kept = kept_by_the_engine(message)
+    assert told(TaskRunError.deserialize(kept)) == told_in(kept) == message
+
+
+def test_an_error_whose_cause_is_no_text_is_told_as_it_is() -> None:
+    error = ValueError("odd")
+    error.exc = error  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    assert told(error) == "odd"
+
+
 @pytest.mark.parametrize("message", ["a path C:\\", "C:\\\nD:\\"])
 def test_a_backslash_at_the_end_takes_no_line_of_the_traceback_along(message: str) -> None:
     assert "Traceback" not in told(TaskRunError.deserialize(kept_by_the_engine(message)))
@@ -61,6 +75,32 @@ def test_a_backslash_at_the_end_takes_no_line_of_the_traceback_along(message: st
 
 def test_a_failure_that_is_no_exception_is_told_as_it_is() -> None:
     assert told_in("Task reached its maximum reassignment count") == "Task reached its maximum reassignment count"
+
+
+def test_of_children_that_come_to_nothing_together_each_tells_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    async def why(run_id: str) -> str:
+        asked.append(run_id)
+        await asyncio.sleep(0.01)
+        return "the queue was full"
+
+    class Empty:
+        workflow_run_id = "run"
+
+        async def aio_result(self) -> dict[str, Any]:
+            return {}
+
+    async def all_of(children: Children) -> list[Any]:
+        await asyncio.gather(*(children._watch(Empty()) for _ in range(3)))
+        return [children._arrived.get_nowait()[1] for _ in range(3)]
+
+    async def outcomes() -> list[Any]:
+        return await all_of(Children({}))
+
+    monkeypatch.setattr(children, "why_nothing", why)
+    assert list(map(str, asyncio.run(outcomes()))) == ["the queue was full"] * 3
+    assert asked == ["run"]
 
 
 def double(spec: In) -> Out:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import hatchet_sdk
 import pytest
@@ -40,12 +41,27 @@ def test_an_engine_that_is_away_is_told_once_without_a_traceback_and_so_is_that_
             try:
                 raise ConnectionError("recvmsg: Connection reset by peer")
             except ConnectionError:
-                logger.exception("failed to send heartbeat")
                 logger.warning(f"failed to send heartbeat ({i}): gone")
                 logger.exception(f"⛔️ failed heartbeat ({i})")
         logger.warning("time since last successful heartbeat: 32.04s, expects 4s")
     logger.warning("time since last successful heartbeat: 5.10s, expects 4s")  # a busy moment
     assert said == [quiet._AWAY, "the Hatchet engine answers again"] * 2
+
+
+def test_an_engine_that_refuses_a_heartbeat_is_told_with_its_answer(logger: logging.Logger, said: list[str]) -> None:
+    class Refused(Exception):
+        def code(self) -> SimpleNamespace:
+            return SimpleNamespace(name="UNAUTHENTICATED")
+
+        def details(self) -> str:
+            return "invalid auth token"
+
+    for error in (Refused(), Refused(), ConnectionError()):
+        try:
+            raise error
+        except Exception:
+            logger.exception("failed to send heartbeat")
+    assert said == ["the Hatchet engine refuses this worker's heartbeat (UNAUTHENTICATED: invalid auth token)"]
 
 
 def test_a_function_that_logs_more_than_hatchet_takes_floods_no_log(logger: logging.Logger, said: list[str]) -> None:

@@ -226,17 +226,20 @@ class Table:
         """URIs of the data files of a partition."""
         return sorted(files_of(self.iceberg, partition))
 
+    @property
+    def plain_names(self) -> dict[int, str]:
+        """Field id -> name of the columns that hold no other values within them."""
+        from pyiceberg.types import PrimitiveType
+
+        return {f.field_id: f.name for f in self.iceberg.schema().fields if isinstance(f.field_type, PrimitiveType)}
+
     def held(self) -> dict[tuple[Any, ...], frozenset[str]]:
         """What the table holds: the values of each partition, and the columns that hold anything there.
 
         A file tells which plain columns it has; of one that does not tell (the rows so far of a run that goes on), and
         of nested columns, all count as held.
         """
-        from pyiceberg.types import PrimitiveType
-
-        schema = self.iceberg.schema()
-        plain = {f.field_id: f.name for f in schema.fields if isinstance(f.field_type, PrimitiveType)}
-        every = frozenset(f.name for f in schema.fields)
+        plain, every = self.plain_names, frozenset(f.name for f in self.iceberg.schema().fields)
         nested = every - set(plain.values())
         found: dict[tuple[Any, ...], frozenset[str]] = {}
         for file in files_of(self.iceberg, {}).values():

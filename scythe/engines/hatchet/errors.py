@@ -69,7 +69,7 @@ def told(error: BaseException) -> str:
     if inner:
         return "; ".join(dict.fromkeys(told(e) for e in inner))
     text = getattr(error, "exc", None)
-    if text and text.endswith(_MORE):
+    if isinstance(text, str) and text.endswith(_MORE):
         text = _lines_of(f"{text}\n{getattr(error, 'trace', '')}")
     return str(text or error).strip() or type(error).__name__
 
@@ -85,7 +85,7 @@ def _lines_of(text: str) -> str:
     """The message in front of a traceback: the SDK puts a backslash at the end of each line of it but the last, and reads the first alone."""
     lines: list[str] = []
     for line in text.split("\n"):
-        if line.startswith(_TRACEBACK):
+        if line.startswith(_TRACEBACK) and not line.endswith(_MORE):  # else it is one that the message tells
             break
         lines.append(line.removesuffix(_MORE))
         if not line.endswith(_MORE):

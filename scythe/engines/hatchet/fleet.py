@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _DEFAULT_SLOTS = 8
 _DEFAULT_NODE_SLOTS = 1000
 _BULK = 500
+_ANSWER_SECONDS = 15.0
 #: The engine lists a worker as active while its heartbeat is younger than 5 s, and the SDK beats every 4: on a busy
 #: machine a worker drops out of the list for a moment.
 _BEATS_WITHIN_SECONDS = 6.0
@@ -124,11 +125,11 @@ async def why_nothing(run_id: str) -> str:
     """What is said of a run of the engine that came to nothing, without an exception of its own."""
     said: str | None = None
     with suppress(Exception):  # an engine that cannot be asked knows no better
-        found = await connect().runs.aio_get(run_id)
+        found = await asyncio.wait_for(connect().runs.aio_get(run_id), _ANSWER_SECONDS)
         said = next((task.error_message for task in found.tasks if task.error_message), None)
     if said is None:
         return "it was cancelled in Hatchet, or waited too long for a worker"
-    if "reassignment" in said:
+    if "maximum reassignment count" in said:
         return (
             f"each worker that had it was lost ({said}): does an input take the whole worker down, by its memory say?"
         )

@@ -10,10 +10,12 @@ import time
 
 _EVERY_SECONDS = 60.0
 _AWAY = "the Hatchet engine does not answer: it is asked again until it does, and tasks go on meanwhile"
+_REFUSED = "the Hatchet engine refuses this worker's heartbeat"
 _BACK = "the Hatchet engine answers again"
 #: How a line begins -> what is said in its place; nothing of what only says that the worker stops.
 _SAID = {
-    "failed to send heartbeat": _AWAY,
+    "failed to send heartbeat (": _AWAY,
+    "failed to send heartbeat": _REFUSED,
     "⛔️ failed heartbeat": _AWAY,
     "time since last successful heartbeat": _BACK,
     "log queue is full": "a function logs more than Hatchet takes: lines are missing in its log; the table `logs` has them all",
@@ -42,9 +44,19 @@ class Words(logging.Filter):
             return False
         self._last[said] = now
         if said is _BACK:
-            del self._last[_AWAY], self._last[_BACK]
-        record.msg, record.args, record.exc_info, record.exc_text = said, None, None, None
+            self._last.pop(_AWAY, None)
+            self._last.pop(_BACK, None)
+        error = record.exc_info[1] if record.exc_info and said is _REFUSED else None
+        why = f" ({_why(error)})" if error is not None else ""
+        record.msg, record.args, record.exc_info, record.exc_text = f"{said}{why}", None, None, None
         return True
+
+
+def _why(error: BaseException) -> str:
+    """What an engine has answered, in a line."""
+    code, details = getattr(error, "code", None), getattr(error, "details", None)
+    told = f"{code().name}: {details()}" if callable(code) and callable(details) else str(error)
+    return told.splitlines()[0] if told else type(error).__name__
 
 
 def quieten(logger: logging.Logger) -> None:

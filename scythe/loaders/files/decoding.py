@@ -15,6 +15,8 @@ import polars.selectors as cs
 from scythe.errors import InputError
 
 _TABLES = (".parquet", ".pq", ".csv")
+#: Tag of TIFF 6.0, whose first bit says that a page is a smaller copy of another.
+_NEW_SUBFILE_TYPE = 254
 #: What the types of NumPy are that are no numbers.
 _WORDS = {"S": "bytes", "U": "text", "O": "objects", "V": "records", "M": "dates", "m": "durations"}
 
@@ -165,9 +167,27 @@ def _image(stream: io.BytesIO) -> np.ndarray:
     except ImportError as error:
         raise InputError("is an image: install Pillow, or give load=") from error
     with Image.open(stream) as image:
-        if (count := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":  # a photo, with previews of it
-            raise InputError(f"holds {count} images: give load=, which picks one, or stacks them")
+        _turn_to_picture(image)
         return np.asarray(image)
+
+
+def _turn_to_picture(image: Any) -> None:
+    """Turns an image's pages to its picture: smaller copies of it, as photos and tiled TIFFs have them, do not count.
+
+    Raises:
+        InputError: it has several.
+    """
+    count = getattr(image, "n_frames", 1)
+    if count == 1 or image.format == "MPO":
+        return
+    whole: list[int] = []
+    for page in range(count):
+        image.seek(page)
+        if not getattr(image, "tag_v2", {}).get(_NEW_SUBFILE_TYPE, 0) & 1:
+            whole.append(page)
+    if len(whole) != 1:
+        raise InputError(f"holds {count} images: give load=, which picks one, or stacks them")
+    image.seek(whole[0])
 
 
 def put(found: np.ndarray, out: np.ndarray) -> tuple[int, str] | None:

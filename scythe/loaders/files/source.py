@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import PurePath
@@ -26,7 +27,7 @@ from scythe.remote.forks import check_fork
 from scythe.remote.packed import PREFIX
 from scythe.remote.published import published
 from scythe.remote.schemes import is_in_bucket, is_remote
-from scythe_catalog.memo import ForkedLock, cached_property
+from scythe_catalog.memo import ForkedLock, cached_property, made_alone
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -296,10 +297,8 @@ class Files:
         """Reads a file into the one row of an array."""
         found = self._read(row)
         if found.shape != out.shape[1:]:
-            raise InputError(
-                f"{self.name}: the file of {self._called(row)} has the shape {found.shape}, the first has {out.shape[1:]}: "
-                'leave it out with where=, or take lists with collate="list"'
-            )
+            told = f"has the shape {found.shape}, the first has {out.shape[1:]}"
+            raise self._refused(row, f'{told}: leave it out with where=, or take lists with collate="list"')
         if (wrong := put(found[None], out)) is not None:
             raise self._refused(row, wrong[1])
 
@@ -307,10 +306,13 @@ class Files:
 
     def _read(self, row: int) -> np.ndarray:
         check_fork()
-        load, by_path = self.group.load, self.group.load is not None and self.group.path
-        given: Any = self._told(row, fetch, self._uri(row)) if by_path else self._content(row)
+        load = self.group.load
+        columns = self._columns if row and load is None else None  # those of the first are its own
+        given: Any = (
+            self._told(row, fetch, self._uri(row)) if load is not None and self.group.path else self._content(row)
+        )
         try:
-            return decoded(self._named(row), given, self._columns) if load is None else loaded(load, given)
+            return decoded(self._named(row), given, columns) if load is None else loaded(load, given)
         except InputError as error:
             raise self._refused(row, str(error)) from error
         except Exception as error:
@@ -319,10 +321,11 @@ class Files:
             error.add_note(str(self._refused(row, "was given to load=")))
             raise
 
-    @cached_property
+    @made_alone
     def _columns(self) -> tuple[str, ...] | None:
         """What the columns of the first file are called, if it holds a table: those of others are taken by their names."""
-        return columns_of(self._named(0), partial(self._content, 0)) if self.group.load is None else None
+        with suppress(FetchError):  # who needs the first file says that it is gone
+            return columns_of(self._named(0), partial(self._content, 0))
 
     def _content(self, row: int) -> bytes:
         return self._told(row, self._bytes, row)
@@ -342,9 +345,7 @@ class Files:
             data = bytearray(int(packs.length[row]))
             got = self._shard(number).into(int(packs.offset[row]), [data])
             if got != len(data):
-                raise InputError(
-                    f"{self.name}: the file of {self._called(row)} is cut short in {packs.addresses[number]}"
-                )
+                raise self._refused(row, f"is cut short in {packs.addresses[number]}")
             return bytes(data)
         if is_in_bucket(uri) and uri.startswith(self._own):
             return bytes(published(uri))

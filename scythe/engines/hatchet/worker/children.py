@@ -62,7 +62,8 @@ class Children:
         self._unconfirmed: dict[Any, Any] = {}
         self._heard = time.monotonic()
         self._arrived_at = time.monotonic()
-        self._asked_why = False
+        #: Why the first that came to nothing has: many do together, and one is asked for.
+        self._asked_why: asyncio.Task[str] | None = None
 
     def __len__(self) -> int:
         """How many have not come in."""
@@ -137,12 +138,13 @@ class Children:
                     await asyncio.sleep(_AGAIN_SECONDS)
                     continue
                 outcome = error
-            # Of many that are cancelled together one is asked for.
-            if not outcome and not self._asked_why:
-                self._asked_why = True
-                outcome = CameToNothing(await why_nothing(ref.workflow_run_id))
-            self._arrived.put_nowait((ref, outcome or CameToNothing("it was cancelled")))
+            self._arrived.put_nowait((ref, outcome or CameToNothing(await self._why(ref.workflow_run_id))))
             return
+
+    async def _why(self, run_id: str) -> str:
+        if self._asked_why is None:
+            self._asked_why = asyncio.ensure_future(why_nothing(run_id))
+        return await asyncio.shield(self._asked_why)
 
     def _drop(self, ref: Any) -> Any:
         """Forgets a child; gives its tag."""

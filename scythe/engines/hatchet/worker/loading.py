@@ -28,7 +28,7 @@ from scythe.gather.publish import settle
 from scythe.record.attempt_plan import AttemptPlan, load_attempt_plan
 from scythe.record.attempts import latest_attempt
 from scythe.record.generations import catalog_of
-from scythe.record.layout import RunKey
+from scythe.record.layout import RunKey, version_record
 from scythe.record.lease import Lease
 from scythe.record.manifest import record_trigger, schema_hash
 from scythe.record.plan import RunPlan
@@ -128,7 +128,10 @@ def is_gone(payload: Pointer) -> bool:
     """Whether the run of a task was deleted, or its folder is not there any more; False where that cannot be seen."""
     objects, key = Objects.at(payload.root), payload.key
     with contextlib.suppress(OSError, ScytheError):
-        return objects.exists(key.tombstone) or not objects.exists(key.manifest)
+        if objects.exists(key.tombstone):
+            return True
+        # A share that is not mounted for a moment has no runs either, and no versions.
+        return objects.exists(version_record(key.experiment, key.version)) and not objects.exists(key.manifest)
     return False
 
 
