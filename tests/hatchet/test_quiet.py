@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from types import SimpleNamespace
 
+import grpc
+import grpc.aio
 import hatchet_sdk
 import pytest
 
@@ -49,14 +50,10 @@ def test_an_engine_that_is_away_is_told_once_without_a_traceback_and_so_is_that_
 
 
 def test_an_engine_that_refuses_a_heartbeat_is_told_with_its_answer(logger: logging.Logger, said: list[str]) -> None:
-    class Refused(Exception):
-        def code(self) -> SimpleNamespace:
-            return SimpleNamespace(name="UNAUTHENTICATED")
-
-        def details(self) -> str:
-            return "invalid auth token"
-
-    for error in (Refused(), Refused(), ConnectionError()):
+    refused = grpc.aio.AioRpcError(
+        grpc.StatusCode.UNAUTHENTICATED, grpc.aio.Metadata(), grpc.aio.Metadata(), "invalid auth token"
+    )
+    for error in (refused, refused, ConnectionError()):
         try:
             raise error
         except Exception:

@@ -54,8 +54,9 @@ class Words(logging.Filter):
 
 def _why(error: BaseException) -> str:
     """What an engine has answered, in a line."""
-    code, details = getattr(error, "code", None), getattr(error, "details", None)
-    told = f"{code().name}: {details()}" if callable(code) and callable(details) else str(error)
+    import grpc.aio
+
+    told = f"{error.code().name}: {error.details()}" if isinstance(error, grpc.aio.AioRpcError) else str(error)
     return told.splitlines()[0] if told else type(error).__name__
 
 
