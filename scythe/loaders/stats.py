@@ -91,27 +91,6 @@ class Stats:
         except (TypeError, AttributeError):
             raise StateError(f"these are no statistics, as to_dict() gives them, but {data!r:.100}") from None
 
-    def check_groups(self, groups: Mapping[str, Group]) -> None:
-        """Nothing where batches of some groups can be normalized: either has all that the other has, but for files.
-
-        Args:
-            groups: Those of a dataset.
-
-        Raises:
-            StateError: each has groups that the other lacks, of which one may be the other by another name.
-
-        Examples:
-            >>> import scythe
-            >>> ds = scythe.dataset("simulate_energy", x=["r_value"], y="heating")
-            >>> scythe.dataset("simulate_energy", y="heating").stats().check_groups(ds.groups)
-        """
-        unknown = [name for name, group in groups.items() if not isinstance(group, File) and name not in self.groups]
-        if {*self.groups} - {*groups} and (unknown or not {*self.groups} & {*groups}):
-            raise StateError(
-                f"normalize= has the groups {', '.join(self.groups)}, the dataset {', '.join(groups)}: "
-                "take the statistics of a dataset whose groups have the same names"
-            )
-
     def normalized(self, group: str, source: Source, values: Any) -> Any:
         """The values of a group with mean 0 and standard deviation 1; columns that are 1 for one value alone stay.
 
@@ -149,6 +128,20 @@ class Stats:
         std = np.array([1.0 if s.fixed or s.min == s.max else s.std for s in stats.values()], values.dtype)
         alone = values.ndim == 1
         return (values - (mean[0] if alone else mean)) / (std[0] if alone else std)
+
+
+def check_groups(stats: Stats, groups: Mapping[str, Group]) -> None:
+    """Nothing where batches of some groups can be normalized: either has all that the other has, but for files.
+
+    Raises:
+        StateError: each has groups that the other lacks, of which one may be the other by another name.
+    """
+    unknown = [name for name, group in groups.items() if not isinstance(group, File) and name not in stats.groups]
+    if {*stats.groups} - {*groups} and (unknown or not {*stats.groups} & {*groups}):
+        raise StateError(
+            f"normalize= has the groups {', '.join(stats.groups)}, the dataset {', '.join(groups)}: "
+            "take the statistics of a dataset whose groups have the same names"
+        )
 
 
 def stats_of(sources: Mapping[str, Source], rows: np.ndarray) -> Stats:
@@ -205,4 +198,4 @@ def _columns(name: str, source: Source, rows: np.ndarray) -> Iterator[tuple[str,
         yield column, ColumnStats(float(mean[j]), std, float(low[j]), float(high[j]), count, fixed[j])
 
 
-__all__ = ["ColumnStats", "Stats", "stats_of"]
+__all__ = ["ColumnStats", "Stats", "check_groups", "stats_of"]

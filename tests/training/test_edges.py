@@ -167,6 +167,12 @@ def test_times_in_a_table_of_a_file_are_no_numbers(root: Path, value: Any) -> No
         values()
 
 
+def test_decimals_in_a_table_of_a_file_are_numbers(root: Path) -> None:
+    table = pl.DataFrame({"price": [Decimal("1.25"), Decimal("2.50")], "load": [1.0, 2.0]})
+    of_tables(".parquet", table)
+    assert values() == [[[1.25, 1], [2.5, 2]]]
+
+
 def test_a_csv_of_names_alone_has_no_rows(root: Path) -> None:
     of_tables(".csv", pl.DataFrame({"a": [1.5], "b": [2.5]}), pl.DataFrame({"a": [], "b": []}))
     assert values(collate="list") == [[[1.5, 2.5]], []]

@@ -131,7 +131,7 @@ def _table(name: str, data: bytes) -> pl.DataFrame | None:
     for column, dtype in frame.schema.items():
         if not (dtype.is_numeric() or isinstance(dtype, pl.Boolean | pl.Null)):
             raise InputError(f"has a column {column!r} that is no number but {dtype}: give load=, which leaves it out")
-    return frame
+    return frame.cast({cs.decimal(): pl.Float64})
 
 
 def _array(frame: pl.DataFrame) -> np.ndarray:

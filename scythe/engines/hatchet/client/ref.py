@@ -192,7 +192,7 @@ async def _output_of(hatchet: Any) -> dict[str, Any]:
     """What a run of one task returned; asked for again where the stream fails over which the engine tells.
 
     Raises:
-        RunError: nothing: this is how the engine tells of a run that was cancelled, or that no worker took in time.
+        RunError: it came to nothing: it was cancelled, no worker took it in time, or the engine gave it up.
     """
     from hatchet_sdk.workflow_run import WorkflowRunRef
 
