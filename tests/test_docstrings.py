@@ -54,7 +54,6 @@ WITHOUT_EXAMPLE = {"scythe.scatter_gather.LEAF_SECONDS"}
 #: What raises no error of Scythe's: it looks nothing up, and any value will do.
 QUIET = {
     "scythe.Stats.to_dict",
-    "scythe.Stats.from_dict",
     "scythe.ExperimentInputSpec.computed_features",
     "scythe.ExperimentInputSpec.log",
     "scythe.ExperimentRegistry.experiments",

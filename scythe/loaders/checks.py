@@ -205,7 +205,10 @@ def _elsewhere(run: PinnedRun) -> str:
     left = [table for table in ROW_TABLES if table in run.result.left_out]
     if not left:
         return ""
-    return f"; it may be one of {' or '.join(left)}, which was left out when {run.key.path} was downloaded: download it again, with tables='all'"
+    return (
+        f"; it may be one of {' or '.join(left)}, which was left out when the run was downloaded; it lies at "
+        f"{run.result.left_out[left[0]]}: download {run.key.path} again, with tables='all'"
+    )
 
 
 def _way_out(dtype: pl.DataType) -> str:
