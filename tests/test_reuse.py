@@ -614,7 +614,9 @@ def test_files_of_which_rows_are_taken_over_while_they_are_packed_do_not_go(
     packing = sys.modules[pack.__module__]
     record = packing.record
     monkeypatch.setattr(packing, "record", lambda *given: (grown(walls, [1.0, 2.0, 3.0]), record(*given)))
-    with pytest.raises(RunError, match=r"names output files of .*, having reused rows of it: pack it without deleting"):
+    with pytest.raises(
+        RunError, match=r"names output files of .*, having reused rows of it: it is packed, and the files"
+    ):
         pack(first.objects, first.key, ["report"], delete=True)
     named_files_are_there()
 

@@ -32,30 +32,21 @@ class cached_property(Generic[T]):  # noqa: N801 - it stands where that of `func
     def __get__(self, instance: object, owner: type | None = None) -> T: ...
 
     def __get__(self, instance: object | None, owner: type | None = None) -> Self | T:
-        if instance is None:
-            return self
+        return self if instance is None else self.kept(instance)
+
+    def kept(self, instance: object) -> T:
+        """What the object has, made now where it has none yet."""
         return vars(instance).setdefault(self._name, self.make(instance))
 
 
 class made_alone(cached_property[T]):  # noqa: N801 - likewise
     """The same of what is large: one thread makes it, others wait for that one. Objects with one are pickled without their `vars`."""
 
-    @overload
-    def __get__(self, instance: None, owner: type | None = None) -> Self: ...
-
-    @overload
-    def __get__(self, instance: object, owner: type | None = None) -> T: ...
-
-    def __get__(self, instance: object | None, owner: type | None = None) -> Self | T:
-        if instance is None:
-            return self
-        kept = vars(instance)
-        if self._name in kept:  # while another was waiting
-            return kept[self._name]
-        with kept.setdefault(f"{self._name} is being made", ForkedLock()):
-            if self._name in kept:
-                return kept[self._name]
-            return super().__get__(instance, owner)
+    def kept(self, instance: object) -> T:
+        """The same; whoever waited for another finds what that one has made."""
+        there = vars(instance)
+        with there.setdefault(f"{self._name} is being made", ForkedLock()):
+            return there[self._name] if self._name in there else super().kept(instance)
 
 
 class ForkedLock:

@@ -68,8 +68,10 @@ def _to_arrow(frame: Any) -> tuple[pa.Table, list[str]]:
 
 def _from_polars(frame: Any) -> pa.Table:
     """A Polars frame as Arrow, which has no Python objects."""
+    import polars as pl
+
     for name, dtype in frame.schema.items():
-        if _holds(dtype, frozenset({"Object"})):
+        if _holds(dtype, (pl.Object,)):
             raise OutputError(f"column {name!r} holds Python objects: give it a type that a table has")
     return within_64_bits(frame).to_arrow()
 
@@ -82,9 +84,9 @@ def within_64_bits(frame: Any) -> Any:
     """
     import polars as pl
 
-    wide = frozenset({"Int128", "UInt128"})
+    wide = (pl.Int128, pl.UInt128)
     for name, dtype in frame.schema.items():
-        if str(dtype) in wide:
+        if isinstance(dtype, wide):
             fits = frame[name].cast(pl.Int64, strict=False)
             beyond = frame[name].filter(fits.is_null() & frame[name].is_not_null())
             if len(beyond):
@@ -95,11 +97,13 @@ def within_64_bits(frame: Any) -> Any:
     return frame
 
 
-def _holds(dtype: Any, names: frozenset[str]) -> bool:
+def _holds(dtype: Any, kinds: tuple[type[Any], ...]) -> bool:
     """Whether a type of Polars is one of these, or has one of them within it."""
+    if isinstance(dtype, kinds) or not dtype.is_nested():
+        return isinstance(dtype, kinds)
     parts = (getattr(dtype, part, None) for part in ("inner", "key", "value"))
     within = [*(field.dtype for field in getattr(dtype, "fields", ())), *(part for part in parts if part is not None)]
-    return str(dtype) in names or any(_holds(part, names) for part in within)
+    return any(_holds(part, kinds) for part in within)
 
 
 def _storable(table: pa.Table, index: list[str]) -> pa.Table:

@@ -22,7 +22,7 @@ from scythe.loaders.groups import Group
 from scythe.loaders.hashing import order_of, order_of_blocks
 from scythe.loaders.pinned import Pin
 from scythe.loaders.sources import Part, Source
-from scythe.loaders.stats import Stats, check_groups
+from scythe.loaders.stats import Stats, check_same_groups
 from scythe.remote.forks import check_fork
 from scythe_catalog.memo import cached_property
 
@@ -102,7 +102,7 @@ class Batches:
                 'parts["train"].stats(), or what was kept of it, by scythe.Stats.from_dict'
             )
         if self.normalize is not None:
-            check_groups(self.normalize, self.dataset.groups)
+            check_same_groups(self.normalize, self.dataset.groups)
         if self.to not in ("numpy", "torch", "jax"):
             raise ReadError(f"to={self.to!r}: batches are of 'numpy', 'torch' or 'jax'")
         if self.to != "numpy" and find_spec(self.to) is None:

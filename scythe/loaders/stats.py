@@ -130,7 +130,7 @@ class Stats:
         return (values - (mean[0] if alone else mean)) / (std[0] if alone else std)
 
 
-def check_groups(stats: Stats, groups: Mapping[str, Group]) -> None:
+def check_same_groups(stats: Stats, groups: Mapping[str, Group]) -> None:
     """Nothing where batches of some groups can be normalized: either has all that the other has, but for files.
 
     Raises:
@@ -198,4 +198,4 @@ def _columns(name: str, source: Source, rows: np.ndarray) -> Iterator[tuple[str,
         yield column, ColumnStats(float(mean[j]), std, float(low[j]), float(high[j]), count, fixed[j])
 
 
-__all__ = ["ColumnStats", "Stats", "check_groups", "stats_of"]
+__all__ = ["ColumnStats", "Stats", "check_same_groups", "stats_of"]

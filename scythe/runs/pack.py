@@ -70,21 +70,26 @@ def pack(objects: Objects, key: RunKey, fields: Sequence[str], *, delete: bool =
                 f"{key.path} has a dataframe named {_PACKS!r}, as older runs may: its files cannot be packed"
             )
         if delete:
-            _check_unnamed(objects, key)
+            _check_unnamed(objects, key, "pack it without deleting the files by themselves")
         done = _Packing(objects, key, result).to_shards(fields, lease.number)
         if delete:  # of an earlier call, too
             # Who reuses rows of it looks for another end of the run, once its own manifest is there.
-            _check_unnamed(objects, key)
+            _check_unnamed(objects, key, "it is packed, and the files by themselves stay")
             for name in fields:
                 objects.delete_folder(key.output_file(name, "").rstrip("/"))
         return done
 
 
-def _check_unnamed(objects: Objects, key: RunKey) -> None:
+def _check_unnamed(objects: Objects, key: RunKey, so: str) -> None:
+    """Nothing where no run names output files of this one; `so` says what follows from it.
+
+    Raises:
+        RunError: some do.
+    """
     if named := dependants_of(objects, key):
         raise RunError(
             f"{', '.join(other.path for other in named)} {'names' if len(named) == 1 else 'name'} output files of {key.path}, "
-            "having reused rows of it: pack it without deleting the files by themselves"
+            f"having reused rows of it: {so}"
         )
 
 

@@ -212,9 +212,7 @@ class _Experiment:
             if not _has_ids(stored, table.ids):
                 target = run.key.gathered(gather, stems[name])
                 rewrite(self.objects, found.key, target, stored, table.ids)
-            elif not _tells_all(
-                files[name], table, stored
-            ):  # as early versions told of columns that were renamed since
+            elif not _tells_all(files[name], table, stored):  # an early Scythe passed renamed columns over
                 target = run.key.gathered(gather, stems[name])
                 self.objects.link(found.key, target)
             if target != found.key or files[name].bytes != self.objects.size(target):

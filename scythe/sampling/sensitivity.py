@@ -81,8 +81,8 @@ def of_run(objects: Objects, key: RunKey) -> pl.DataFrame:
     steps: dict[str, float] | None = how.get("steps")
     rows = _results(key, len(points))
     renamed = renames_now(objects, key.experiment).columns
-    uneven = [name for name in names if not rows.schema[renamed.get(name, name)].is_float()]
-    if how["method"] == "morris" and steps is None and uneven:
+    were_uneven = how["method"] == "morris" and steps is None
+    if were_uneven and (uneven := [n for n in names if not rows.schema[renamed.get(n, n)].is_float()]):
         raise ReadError(
             f"the plan of {key.path} was drawn before the values of {uneven[0]!r} were spread evenly, and its effects would be wrong: "
             "draw a new one"

@@ -94,10 +94,16 @@ def _holds_struct(kind: k.Struct, members: tuple[k.Member, ...], dtype: pa.DataT
 
 def members_of(kind: k.Struct) -> dict[str, k.Kind]:
     """Every name under which a nested model takes a field, and the field's kind."""
-    known = {m.name: m.kind for m in kind.members}
+    own = {member.name: member.kind for member in kind.members}
+    return {name: own[field] for name, field in fields_by_name(kind).items()}
+
+
+def fields_by_name(kind: k.Struct) -> dict[str, str]:
+    """Every name under which a nested model takes a field, and the field's own."""
+    known = {member.name: member.name for member in kind.members}
     fields = kind.python.model_fields if kind.python is not None and issubclass(kind.python, BaseModel) else {}
     for name, info in fields.items():
-        known |= {alias: known[name] for alias in aliases(info) if alias not in known}
+        known |= {alias: name for alias in aliases(info) if alias not in known}
     return known
 
 

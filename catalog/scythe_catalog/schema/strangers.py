@@ -14,7 +14,7 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from scythe_catalog.schema import kinds as k
-from scythe_catalog.schema.lift import alias_paths, aliases, members_of, pairs_of, root_of
+from scythe_catalog.schema.lift import alias_paths, aliases, fields_by_name, members_of, pairs_of, root_of
 from scythe_catalog.schema.problems import Problem
 
 #: Where models outside take fields of theirs from within a value: names, and places in lists, from there on.
@@ -55,7 +55,7 @@ def strangers_of_type(column: str, kind: k.Kind, dtype: pa.DataType, paths: Path
             if root is not None and dtype.get_field_index("root") < 0:
                 yield from strangers_of_type(column, root, dtype, paths)
                 return
-            for name in _again(kind, [field.name for field in dtype]):
+            for name in _again(fields_by_name(kind), [field.name for field in dtype]):
                 yield _stranger(column, kind, name)
             for field in dtype:
                 within = _within(kind, field.name, paths)
@@ -137,12 +137,12 @@ def _model(kind: k.Struct, paths: Paths) -> _Look:
     known = members_of(kind)
     within = {name: _looker(inner, _within(kind, name, paths)) for name, inner in known.items()}
     deeper = {name: look for name, look in within.items() if look is not None}
-    has_aliases = len(known) > len(kind.members)
+    fields = fields_by_name(kind) if len(known) > len(kind.members) else {}
 
     def looked(path: str, value: Any, tell: _Tell) -> None:
         if not isinstance(value, Mapping):
             return
-        for name in _again(kind, value) if has_aliases and len(value) > 1 else ():
+        for name in _again(fields, value) if fields and len(value) > 1 else ():
             tell(path, kind, name)
         if not value.keys() <= known.keys():
             for name in value:
@@ -183,27 +183,19 @@ def _passed_over(kind: k.Struct, name: object, paths: Paths) -> bool:
     return name in computed or any(name == path[0] for path in (*_paths(model), *paths))
 
 
-def _again(kind: k.Struct, given: Iterable[object]) -> Iterator[str]:
+def _again(fields: Mapping[str, str], given: Iterable[Any]) -> Iterator[str]:
     """Those of some names that are another one of a field which is among them already: one of the values would be dropped."""
-    own, seen = _own_names(kind), set[str]()
+    seen = set[str]()
     for name in given:
-        field = own.get(name)
+        field = fields.get(name)
         if field in seen:
-            yield str(name)
+            yield name
         elif field is not None:
             seen.add(field)
 
 
-def _own_names(kind: k.Struct) -> dict[object, str]:
-    """Each name under which a nested model takes a field -> the field."""
-    own: dict[object, str] = {member.name: member.name for member in kind.members}
-    for name, info in _fields(kind).items():
-        own |= {alias: name for alias in aliases(info) if alias not in own}
-    return own
-
-
 def _stranger(column: str, kind: k.Struct, name: str, rows: tuple[int, ...] = ()) -> Problem:
-    if (field := _own_names(kind).get(name)) is not None:
+    if (field := fields_by_name(kind).get(name)) is not None:
         return Problem(f"{column}.{field}", f"is given twice, once as {name!r}: give it under one name", rows)
     known = [member.name for member in kind.members]
     dumped = [own for own, info in _fields(kind).items() if info.serialization_alias == name]
