@@ -51,6 +51,7 @@ for name in ("alone", "shared"):
 class Thing:
     def __init__(self) -> None:
         self.together, self.calls = threading.Barrier(2), list[object]()
+        self.twice = threading.Event()
 
     @cached_property
     def shared(self) -> object:
@@ -59,8 +60,11 @@ class Thing:
 
     @made_alone
     def alone(self) -> object:
-        self.calls.append(object())
-        return self.calls[-1]
+        self.calls.append(made := object())
+        if len(self.calls) > 1:
+            self.twice.set()
+        self.twice.wait(0.5)  # as long as another thread has time to come in beside this one
+        return made
 
 
 def in_threads(*calls: Callable[[], object]) -> list[object]:
