@@ -218,7 +218,7 @@ class InputFileChanged(ScytheError):
 
 
 class WorkerCrashed(ScytheError):
-    """The process of a function died: a crash in native code, `os._exit`, or the system's memory killer.
+    """The process of a function died: a crash in native code, `os._exit`, or the system's memory killer; or its whole worker with it.
 
     It is the `exception_type` of that input's error row, after its retries; the message has the exit code or the signal. Use fewer workers where
     memory ran out, `Register(max_inputs_per_process=...)` where it leaks; then `retry_errors`.

@@ -188,6 +188,10 @@ class RunKey:
         """Says of which nodes below it a node of an attempt on a cluster runs the leaves itself."""
         return f"{self.path}/scatter-gather/input/turns/{number:06d}-alone-{'_'.join(map(str, path))}.json"
 
+    def begun(self, number: int) -> str:
+        """The folder in which leaves of an attempt note what they begin, where their workers were lost before."""
+        return f"{self.path}/scatter-gather/output/begun/{number:06d}"
+
     def failure(self, number: int) -> str:
         """Why an attempt on a cluster came to no end."""
         return f"{self.path}/scatter-gather/input/turns/{number:06d}-failure.json"

@@ -15,8 +15,11 @@ import pytest
 import scythe
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.engines.pool.server import Server
+from scythe.engines.pool.job import pool_job
+from scythe.engines.pool.server import Prepared, Server
 from scythe.errors import RunError, Superseded
+from scythe.gather.payload import Packing
+from scythe.record.plan import RunPlan
 from scythe.registry import ExperimentRegistry
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -117,3 +120,34 @@ def test_the_servers_thread_runs_on_every_python() -> None:
     server = Server(1, on_failure=lambda: None)
     server.close()
     assert not server._thread.is_alive()
+
+
+def test_a_task_that_is_to_be_alone_has_nothing_beside_it_on_its_server(root: Path, tmp_path: Path) -> None:
+    ExperimentRegistry.Register(name="waits_at_a_gate")(climb)
+    gates = [tmp_path / f"gate{i}" for i in range(4)]
+    for gate in gates:
+        gate.touch()
+    specs = [Step(experiment_id="", sort_index=i, x=i, gate=str(gate)) for i, gate in enumerate(gates)]
+    run, _ = BaseExperiment("waits_at_a_gate").allocate(specs, engine="inline")
+    plan, experiment = RunPlan.load(run.objects, run.key), ExperimentRegistry._experiments["waits_at_a_gate"]
+    prepared = Prepared(plan, experiment, pool_job(plan, experiment, "again"), Packing(plan, "again"))
+    for gate in gates:
+        gate.unlink()
+    alone, server = threading.Event(), Server(2, on_failure=lambda: None)
+
+    before = [server.submit(prepared, range(i, i + 1), lambda _: None) for i in (0, 1)]
+    lone = server.submit(prepared, range(2, 3), lambda _: None, alone=alone.set)
+    behind = server.submit(prepared, range(3, 4), lambda _: None)
+    gates[0].touch()
+    gates[3].touch()
+    assert before[0].future.result(timeout=60)
+    assert not alone.is_set()
+    gates[1].touch()
+    assert alone.wait(60)
+    assert before[1].future.done()
+    assert not behind.future.done()
+    gates[2].touch()
+
+    assert lone.future.result(timeout=60)
+    assert behind.future.result(timeout=60)
+    server.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import pytest
@@ -71,3 +72,25 @@ def test_a_leaf_worker_that_is_killed_costs_a_second_call_of_what_it_had(crew: C
     tables = check(run, good=[0, 1, 2, 3], bad=[4])
     assert tables["tasks"]["attempts"].to_list() == [1, 1, 1, 1, 2]
     assert calls(scratch)[0] == 2
+
+
+def test_an_input_that_takes_down_every_worker_costs_itself_alone(crew: Crew) -> None:
+    """As the memory killer of a container does, that ends all processes in it: the test kills whichever worker runs it."""
+    site, leaves, _ = crew
+    scratch, specs = site.orders("waits", "fine", "fine", "fine")
+    run, ref = site.allocate("obey", specs, chunk=2)
+    with contextlib.ExitStack() as replaced:
+        workers = list(leaves)
+        for times in range(1, 5):  # as a part of its leaf; again; on its own; with nothing beside it
+            wait_for(lambda times=times: calls(scratch).get(0) == times)
+            pid = int((scratch / "0.calls").read_text().split()[-1])
+            workers.append(replaced.enter_context(site.worker("--leaf-only", "--slots", "1")))
+            next(w for w in workers if pid in descendants(w.process.pid)).kill(machine=True)
+        ref.result(timeout=PATIENCE)
+
+    tables = check(run, good=[1, 2, 3], bad=[0])
+    told = tables["errors"].row(0, named=True)
+    assert told["exception_type"] == "scythe.errors.WorkerCrashed"
+    assert told["exception_message"].startswith("its worker was lost again and again, while nothing else ran on it (")
+    assert tables["tasks"]["attempts"].to_list() == [4, 1, 1, 1]
+    assert calls(scratch)[0] == 4

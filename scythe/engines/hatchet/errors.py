@@ -12,8 +12,14 @@ from scythe.errors import ScytheError, StorageRefused
 #: worker to another, that counts, too.
 _STORAGE_TRIES = 10
 _LONGEST_PAUSE = 4.0
+#: And one that fails in another way, one of the engine's or of the SDK's.
+_TRIES = 20
 _MESSAGE_LENGTH = 8000
 _MORE, _TRACEBACK = "\\", "Traceback (most recent call last)"
+
+
+class HandedBack(Exception):
+    """The worker stops; the engine runs the task elsewhere. No error of the run."""
 
 
 async def settle(error: Exception, context: Any, is_gone: Callable[[], bool]) -> None:
@@ -47,9 +53,11 @@ def is_of_the_network(error: BaseException) -> bool:
 
 def ends(error: BaseException, tries: int) -> bool:
     """Whether an error ends a task that was tried so often before: one that no other try would mend, or once too often."""
+    if isinstance(error, HandedBack):
+        return False
     if _of_storage(error):
         return tries >= _STORAGE_TRIES
-    return isinstance(error, ScytheError | OSError)
+    return isinstance(error, ScytheError | OSError) or tries >= _TRIES
 
 
 def _of_storage(error: BaseException) -> bool:

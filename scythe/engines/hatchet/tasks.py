@@ -44,8 +44,8 @@ ROOT_KEY = "scythe_root"
 #: How long a task may wait for a worker where nobody has set a limit.
 _FOREVER = timedelta(days=365)
 #: A task that a stopping worker hands back is a retry to Hatchet. Without a backoff: the engine looks at those
-#: that wait for one about twice a minute only.
-_RETRIES = 20
+#: that wait for one about twice a minute only. What ends a task after few tries is said where its exception is settled.
+_RETRIES = 200
 
 
 class Pointer(BaseModel):

@@ -46,6 +46,8 @@ class Task:
 
     run: Prepared
     log: Callable[[logging.LogRecord], None]
+    #: It runs with nothing beside it; called before a process gets any of it.
+    alone: Callable[[], None] | None = None
     future: Future[list[Packed]] = field(default_factory=Future[list[Packed]])
     packed: list[Packed] = field(default_factory=list[Packed])
     #: What is still to come.
@@ -72,12 +74,20 @@ class Server:
         self._thread = threading.Thread(target=self._run, name="scythe-server", daemon=True)
         self._thread.start()
 
-    def submit(self, run: Prepared, rows: Positions, log: Callable[[logging.LogRecord], None]) -> Task:
+    def submit(
+        self,
+        run: Prepared,
+        rows: Positions,
+        log: Callable[[logging.LogRecord], None],
+        *,
+        alone: Callable[[], None] | None = None,
+    ) -> Task:
         """Queues rows of a run's `specs.pq`; the task's future gives what a Hatchet task returns for them.
 
+        With `alone` they run when nothing else does, and it is called right before; what it raises fails the task.
         The future raises RunError where they cannot be run for a reason outside the user's function.
         """
-        task = Task(run, log)
+        task = Task(run, log, alone)
         self._soon(lambda: self._enqueue(task, Chunk(rows)))
         if (
             self._failure is not None or not self._thread.is_alive()
@@ -132,11 +142,25 @@ class Server:
         while self._calls:
             self._calls.popleft()()
         for _ in range(self._pool.hungry(1)):
-            if not self._waiting:
+            if not self._waiting or self._must_wait(self._waiting[0][0]):
                 break
-            task, work = self._waiting.popleft()
-            self._tasks[work] = task
-            self._pool.submit(work, task.run.job)
+            self._begin(*self._waiting.popleft())
+
+    def _must_wait(self, task: Task) -> bool:
+        """Whether a task, or one that runs, is not to have others beside it."""
+        others = {*self._tasks.values()} - {task}
+        return bool(others) and (task.alone is not None or any(other.alone is not None for other in others))
+
+    def _begin(self, task: Task, work: Chunk) -> None:
+        try:
+            if task.alone is not None:
+                task.alone()
+        except Exception as error:  # noqa: BLE001 - the bucket, say; the task is tried again as a whole
+            _fail(task, error)
+            self._drop(task)
+            return
+        self._tasks[work] = task
+        self._pool.submit(work, task.run.job)
 
     def _enqueue(self, task: Task, work: Chunk, *, first: bool = False) -> None:
         if self._failure is not None:

@@ -14,6 +14,7 @@ from scythe.define.experiment import Experiment
 from scythe.engines.hatchet.errors import settle
 from scythe.engines.hatchet.tasks import LeafInput
 from scythe.engines.hatchet.worker.alive import kept_alive
+from scythe.engines.hatchet.worker.careful import MOVES, CarefulLeaf
 from scythe.engines.hatchet.worker.loading import Loaded, Loader, as_root, is_gone
 from scythe.engines.hatchet.worker.stopping import Stopping
 from scythe.engines.hatchet.worker.threads import in_thread
@@ -41,8 +42,10 @@ def leaf_function(
             raise
 
     async def _run(payload: LeafInput, context: Context, loaded: Loaded) -> list[Packed]:
-        rows = loaded.attempt.rows(range(*payload.inputs))
-        task = server.submit(loaded.prepared, rows, _log_to(context, experiment))
+        log = _log_to(context, experiment)
+        if context.retry_count >= MOVES:
+            return await CarefulLeaf(payload, loaded, server, stopping, log, context.retry_count).run()
+        task = server.submit(loaded.prepared, loaded.attempt.rows(range(*payload.inputs)), log)
         try:
             return await stopping.unless(asyncio.wrap_future(task.future))
         except BaseException:

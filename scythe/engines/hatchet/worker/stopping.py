@@ -7,15 +7,13 @@ import contextlib
 import time
 from typing import TypeVar
 
+from scythe.engines.hatchet.errors import HandedBack
+
 T = TypeVar("T")
 
 #: By then the engine sends this worker nothing more; before, the worker would be sent its own work again. (The
 #: engine's scheduler looks at the list of workers every five seconds.)
 _SETTLE_SECONDS = 5.5
-
-
-class HandedBack(Exception):
-    """The worker stops; the engine runs the task elsewhere. No error of the run."""
 
 
 class Stopping:
