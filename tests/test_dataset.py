@@ -40,9 +40,9 @@ from scythe.loaders.arrays import Kept
 from scythe.loaders.batches import Batches
 from scythe.loaders.files.decoding import decoded, put
 from scythe.loaders.files.source import Files
+from scythe.loaders.frames import Slices
 from scythe.loaders.hashing import hash_rows, order_of, splitmix64
-from scythe.loaders.pinned import pinned
-from scythe.loaders.sources import Slices
+from scythe.loaders.pinned.find import pinned
 from scythe.registry import ExperimentRegistry
 from scythe.remote import forks
 from scythe.settings import storage
@@ -827,7 +827,7 @@ def test_a_dataset_stays_what_it_was_until_it_is_refreshed(house: BaseExperiment
     grown = ds.refresh()
     assert grown.runs[1] == run.experiment_id
     run.delete()
-    with pytest.raises(NotFoundError, match="not there any more"):
+    with pytest.raises(NotFoundError, match="any more as this dataset was made of it"):
         len(pickle.loads(pickle.dumps(grown)))
 
 

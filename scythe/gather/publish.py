@@ -29,10 +29,13 @@ class Gathered:
 
     files: Mapping[str, DataFile]
     left: tuple[str, ...] = field(default=())
+    #: The gathers before that have the same rows in the same order: since then output files were packed, or the root was moved.
+    same_rows: tuple[str, ...] = field(default=())
 
     def to_json(self) -> bytes:
         """The record as JSON."""
-        return dump({"files": {name: file.to_json() for name, file in self.files.items()}, "left": list(self.left)})
+        files = {name: file.to_json() for name, file in self.files.items()}
+        return dump({"files": files, "left": list(self.left), "same_rows": list(self.same_rows)})
 
     @classmethod
     def of(cls, objects: Objects, result: RunResult, key: RunKey) -> Gathered:
@@ -51,7 +54,19 @@ class Gathered:
             name: DataFile(objects.uri(result.tables[name].key), f.rows, f.bytes, f.statistics)
             for name, f in files.items()
         }
-        return cls(below, tuple(record["left"]))
+        return cls(below, tuple(record["left"]), tuple(record.get("same_rows", ())))
+
+    def followed(self, gather: str | None) -> tuple[str, ...]:
+        """What `same_rows` is of files that say the same as these, of a gather of this name, but for where files lie."""
+        return (*self.same_rows, *([gather] if gather is not None else []))
+
+
+def same_rows(objects: Objects, result: RunResult, key: RunKey) -> tuple[str, ...]:
+    """The gathers before a result's own that have its rows in its order."""
+    where = key.gathered_files(result.gather) if result.gather is not None else None
+    if where is None or not objects.exists(where):
+        return ()
+    return tuple(parse(objects.read(where), objects.uri(where)).get("same_rows", ()))
 
 
 def record(objects: Objects, key: RunKey, result: RunResult, gathered: Gathered) -> None:

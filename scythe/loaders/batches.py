@@ -20,7 +20,7 @@ from scythe.loaders.files.shards import BLOCK_BYTES, FRESH_BYTES
 from scythe.loaders.files.source import Files
 from scythe.loaders.groups import Group
 from scythe.loaders.hashing import order_of, order_of_blocks
-from scythe.loaders.pinned import Pin
+from scythe.loaders.pinned.run import Pin
 from scythe.loaders.sources import Part, Source
 from scythe.loaders.stats import Stats, check_same_groups
 from scythe.remote.forks import check_fork
@@ -72,6 +72,7 @@ class Batches:
         rank, world: Which of how many processes this one is; together they draw each row once an epoch, but for fewer than `world`
             that are left over at its end, so that all have as many steps.
         memory: Bytes of a window within which rows of packed files are shuffled; None shuffles all of them.
+        drop_last: Whether the last batch is left out where it has fewer rows than the others.
     """
 
     dataset: Drawn
@@ -84,15 +85,11 @@ class Batches:
     rank: int = 0
     world: int = 1
     memory: int | None = None
+    drop_last: bool = False
 
     def __post_init__(self) -> None:
-        for what, given, least in (
-            ("size", self.size, 1),
-            ("seed", self.seed, None),
-            ("ahead", self.ahead, 0),
-            ("rank", self.rank, 0),
-            ("world", self.world, 1),
-        ):
+        for what, least in (("size", 1), ("seed", None), ("ahead", 0), ("rank", 0), ("world", 1)):
+            given = getattr(self, what)
             object.__setattr__(self, what, _whole(f"{what}={given!r}", given, least))
         if not -(2**63) <= self.seed < 2**64:
             raise ReadError(f"seed={self.seed}: a number of 64 bits is wanted")
@@ -109,20 +106,23 @@ class Batches:
             raise ReadError(f"to={self.to!r}: {self.to} is not installed: pip install {self.to}")
         if self.rank >= self.world:
             raise ReadError(f"rank={self.rank} of world={self.world}: ranks begin at 0")
-        if self.memory is not None and not (isinstance(self.memory, int | np.integer) and self.memory >= BLOCK_BYTES):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ReadError(f"memory={self.memory!r} bytes hold no block of {BLOCK_BYTES:,} bytes: give more, or None")
-        object.__setattr__(self, "memory", None if self.memory is None else int(self.memory))
+        if self.memory is not None:
+            object.__setattr__(self, "memory", _whole(f"memory={self.memory!r} bytes", self.memory, BLOCK_BYTES))
 
     def __len__(self) -> int:
         """Steps of an epoch, the same on every rank.
 
         Raises:
-            ReadError: there are more ranks than rows.
+            ReadError: there are more ranks than rows, or `drop_last` leaves out all of them.
         """
         if 0 < len(self.dataset) < self.world:
             raise ReadError(f"{len(self.dataset)} rows are fewer than world={self.world}: no rank would have a step")
         whole, rest = divmod(len(self.dataset), self.size * self.world)
-        return whole + (rest >= self.world)
+        if self.drop_last and rest and not whole:
+            raise ReadError(
+                f"{len(self.dataset)} rows fill no batch of {self.size} x {self.world}: drop_last= leaves none"
+            )
+        return whole + (rest >= self.world and not self.drop_last)
 
     def __repr__(self) -> str:
         # Without their number, for which all rows would be read.

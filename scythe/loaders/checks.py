@@ -10,7 +10,7 @@ import polars as pl
 
 from scythe.errors import InputError, NotFoundError, ReadError
 from scythe.loaders.groups import Columns, File, Frame, Group, option_like
-from scythe.loaders.pinned import ROW_TABLES, PinnedRun
+from scythe.loaders.pinned.run import ROW_TABLES, PinnedRun
 from scythe.names import RESERVED_TABLES, meant
 from scythe.reader.many_runs import PARTITION_COLUMNS
 from scythe.reader.one_run import check_came
@@ -69,7 +69,7 @@ def check_frame(runs: Sequence[PinnedRun], group: Frame, name: str) -> None:
         NotFoundError: none has.
         InputError: a column has another unit in one run than in another.
     """
-    found = [_columns_there(run, group) for run in runs]
+    found = [columns_there(run, group) for run in runs]
     if runs and not any(len(there) == len(group.columns) for there in found):
         frame_columns(runs[-1], group)
     _check_units([TableSchema(tuple(there.values())) for there in found], name)
@@ -85,7 +85,7 @@ def frame_columns(run: PinnedRun, group: Frame) -> list[pl.Expr]:
     if group.table not in run.schemas:
         frames = sorted(table for table in run.schemas if table not in RESERVED_TABLES)
         raise NotFoundError(f"{run.key.path} has no dataframe {group.table!r}{near(group.table, frames)}")
-    there, known = _columns_there(run, group), run.schemas[group.table].names
+    there, known = columns_there(run, group), run.schemas[group.table].names
     for column in group.columns:
         if column not in there:
             raise NotFoundError(
@@ -94,7 +94,7 @@ def frame_columns(run: PinnedRun, group: Frame) -> list[pl.Expr]:
     return [pl.col(run.named_in(group.table, column)).alias(column) for column in group.columns]
 
 
-def _columns_there(run: PinnedRun, group: Frame) -> dict[str, Column]:
+def columns_there(run: PinnedRun, group: Frame) -> dict[str, Column]:
     """Those of a group's columns that the dataframe of a run has, by the names by which they are asked for."""
     schema = run.schemas.get(group.table)
     names = {column: run.named_in(group.table, column) for column in group.columns}
@@ -229,6 +229,7 @@ __all__ = [
     "check_file",
     "check_frame",
     "check_groups",
+    "columns_there",
     "frame_columns",
     "near",
     "no_file",

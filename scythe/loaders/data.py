@@ -14,12 +14,14 @@ from scythe.errors import ReadError
 from scythe.loaders.batches import Arrays, Batches, place_among
 from scythe.loaders.checks import check_column
 from scythe.loaders.groups import Columns, Group
-from scythe.loaders.pinned import Pin, PinnedRun, at_pins, frame_of, pinned
+from scythe.loaders.pinned.find import at_pins, pinned
+from scythe.loaders.pinned.run import Pin, PinnedRun, frame_of, is_gone
 from scythe.loaders.rows import Chosen, Rows, digest_of
 from scythe.loaders.sources import Loaded, Part, Source, load, opened
-from scythe.loaders.splits import Split, again, part_of, shares_of
+from scythe.loaders.splits import Split, Taken, shares_of, taken_of
 from scythe.loaders.stats import Stats, stats_of
 from scythe.reader.many_runs import is_all
+from scythe.settings import storage
 from scythe_catalog.memo import cached_property, made_alone
 from scythe_catalog.storage.objects import Objects
 
@@ -62,13 +64,18 @@ class Dataset:
     collate: Literal["stack", "list"]
     distinct: bool = False
     #: Parts of splits, and rows by their positions, in the order in which they were taken.
-    taken: tuple[Split | tuple[int, ...], ...] = ()
+    taken: Taken = ()
     _pinned: list[PinnedRun] | None = field(default=None, repr=False)
     #: The same of all rows, in this process.
     _whole: Dataset | None = field(default=None, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
         return {f: getattr(self, f) for f in self.__dataclass_fields__} | {"_pinned": None, "_whole": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # On another machine, or after the root was moved, its runs lie where that one's settings say; their pins tell.
+        there = {"objects": storage()} if is_gone(state["objects"]) else {}
+        self.__dict__.update(state | there)
 
     # --- what it is -----------------------------------------------------------------------------------
 
@@ -177,7 +184,7 @@ class Dataset:
 
     # --- others of it ---------------------------------------------------------------------------------
 
-    def split(self, *, by: str | Sequence[str] | None = None, **parts: float) -> dict[str, Dataset]:
+    def split(self, *, by: str | Sequence[str] | None = None, seed: int = 0, **parts: float) -> dict[str, Dataset]:
         """Parts of the dataset by a hash of the inputs, which never changes: rows that come later move none of the old.
 
         Equal inputs of two runs come to one part. What is hashed are all scalar input fields, without nulls and without fields that
@@ -185,6 +192,7 @@ class Dataset:
 
         Args:
             by: Input columns that are hashed alone: what they have in common stays together.
+            seed: Another split by the same hash: of each number one, the same for ever.
             **parts: Share of each part, such as `train=0.8, val=0.1, test=0.1`; they add up to 1 at most.
 
         Returns:
@@ -200,7 +208,8 @@ class Dataset:
             >>> sum(len(part) for part in parts.values())
             3
         """
-        fine = all(isinstance(share, Real) and 0 < share <= 1 for share in parts.values())  # pyright: ignore[reportUnnecessaryIsInstance]
+        numbers = all(isinstance(share, Real) and not isinstance(share, bool) for share in parts.values())  # pyright: ignore[reportUnnecessaryIsInstance]
+        fine = numbers and all(0 < share <= 1 for share in parts.values())
         if not (fine and parts) or sum(parts.values()) > 1 + 1e-9:
             raise ReadError(f"the shares of a split are more than 0 each, and add up to 1 at most, got {parts!r}")
         if not (by is None or isinstance(by, str) or (isinstance(by, Sequence) and by)):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -208,8 +217,10 @@ class Dataset:
         columns = None if by is None else (by,) if isinstance(by, str) else tuple(by)
         for column in columns or ():
             check_column(self._runs, column, "by=")
+        if type(seed) is not int:
+            raise ReadError(f"seed={seed!r}: a whole number is wanted; a part of a split cannot be called seed")
         shared = tuple(parts.items())
-        return {name: self._of((*self.taken, Split(shared, name, columns))) for name in parts}
+        return {name: self._of((*self.taken, Split(shared, name, columns, seed))) for name in parts}
 
     def stats(self) -> Stats:
         """Mean, standard deviation, range and count of each column of the groups that have columns, in one pass.
@@ -238,6 +249,7 @@ class Dataset:
         rank: int | None = None,
         world: int | None = None,
         memory: int | None = None,
+        drop_last: bool = False,
     ) -> Batches:
         """Batches of the rows: `for batch in batches.at(epoch): step(batch["x"], batch["y"])`.
 
@@ -252,6 +264,7 @@ class Dataset:
             world: How many processes there are, all with equal numbers of steps.
             memory: Shuffle packed files within windows of so many bytes, of blocks drawn at random, rather than all of them:
                 so a bucket is read in blocks, each once an epoch, though the cache does not hold them. None shuffles all.
+            drop_last: Leave out the last batch of an epoch where it has fewer rows than the others.
 
         Raises:
             ReadError: an argument makes no sense.
@@ -264,7 +277,7 @@ class Dataset:
             ((2, 1), (2,))
         """
         at, of = place_among(rank, world)
-        return Batches(self, size, seed, normalize, to, shuffle, ahead, at, of, memory)
+        return Batches(self, size, seed, normalize, to, shuffle, ahead, at, of, memory, drop_last)
 
     def refresh(self) -> Dataset:
         """The same of the runs as they are now.
@@ -297,7 +310,7 @@ class Dataset:
         """
         return replace(self, pins=list(pins), _pinned=None, _whole=None)
 
-    def _of(self, taken: tuple[Split | tuple[int, ...], ...]) -> Dataset:
+    def _of(self, taken: Taken) -> Dataset:
         return replace(self, taken=taken, _pinned=self._runs, _whole=self._root)
 
     # --- how it is made -------------------------------------------------------------------------------
@@ -353,22 +366,7 @@ class Dataset:
         """Where its rows stand among those of the whole; None where it is the whole."""
         if not self.taken:
             return None
-        positions = np.arange(len(self._root._loaded.rows))
-        before: list[np.ndarray] = []
-        for step in self.taken:
-            if isinstance(step, Split):
-                share = self._root._share(step.by)
-                own = share[positions]  # rows that lack a field may have the number by which they were split before
-                depth = sum((own == other[positions] for other in before), np.zeros(len(own), np.int64))
-                before.append(share)
-                positions = positions[part_of(again(own, depth), step)]
-            else:
-                at = np.array(step, np.int64)
-                beyond = at[(at >= len(positions)) | (at < -len(positions))]
-                if len(beyond):
-                    raise IndexError(f"row {beyond[0]:,} of {len(positions):,}")
-                positions = positions[at]
-        return positions
+        return taken_of(self.taken, len(self._root._loaded.rows), self._root._share)
 
     @cached_property
     def _rows(self) -> Rows:

@@ -10,18 +10,12 @@ import numpy as np
 import polars as pl
 
 from scythe.errors import InputError, ReadError
-from scythe.loaders.arrays import (
-    Rounding,
-    any_missing,
-    assign,
-    is_missing,
-    numbers,
-    one_hot,
-)
-from scythe.loaders.checks import asked_by, categories, check_file, check_frame, frame_columns
+from scythe.loaders.arrays import Rounding, any_missing, assign, is_missing, numbers, one_hot
+from scythe.loaders.checks import asked_by, categories, check_file
 from scythe.loaders.files.source import Files
+from scythe.loaders.frames import complete, slices
 from scythe.loaders.groups import Columns, File, Frame, Group
-from scythe.loaders.pinned import PinnedRun, called
+from scythe.loaders.pinned.run import PinnedRun
 from scythe.loaders.rows import Rows, Whole
 from scythe.reader.distinct import newest_rows
 from scythe.reader.many_runs import partition_of
@@ -59,7 +53,7 @@ def opened(name: str, group: Group, runs: Sequence[PinnedRun], rows: Rows, dtype
     """
     match group:
         case Frame():
-            return _frame(name, group, runs, rows, dtype, as_list=as_list)
+            return slices(name, group, runs, rows, dtype, as_list=as_list)
         case File():
             return Files(name, group, runs, rows, dtype, as_list)
         case Columns():
@@ -191,6 +185,9 @@ def load(
     rows: list[int | np.ndarray] = []
     newest = _newest(runs) if distinct else None
     taken, before, done = newest if where is None else _taken(runs, where, newest), 0, 0
+    if missing == "drop" and (frames := [group for group in groups.values() if isinstance(group, Frame)]):
+        whole = np.concatenate([np.logical_and.reduce([complete(run, group) for group in frames]) for run in runs])
+        taken = whole if taken is None else taken & whole
     for run in runs:
         lacking, parts, begin = _Lacking(run, missing == "raise"), list[range | np.ndarray](), done
         for start, frame in run.blocks([column for _, column in needed]):
@@ -303,89 +300,3 @@ class _Lacking:
                     f"{group}: {column!r} is missing in {count:,} rows of {self.run.key.path} (input {self.run.sort_index[first]} "
                     'the first): leave them out with missing="drop", or with where='
                 )
-
-
-@dataclass(frozen=True)
-class Slices:
-    """What lies in memory as one array of which each row has some that follow one another."""
-
-    names: tuple[str, ...]
-    values: np.ndarray
-    first: np.ndarray
-    lengths: np.ndarray
-    shape: tuple[int, ...] | None
-
-    def take(self, rows: np.ndarray) -> Any:
-        first = self.first[rows]
-        if self.shape is None:
-            # Of their own: whoever changes a batch in place must not change the dataset.
-            return [self.values[a : a + n].copy() for a, n in zip(first, self.lengths[rows], strict=True)]
-        return self.values.take(first[:, None] + np.arange(self.shape[0]), axis=0)
-
-
-def _frame(name: str, group: Frame, runs: Sequence[PinnedRun], rows: Rows, dtype: np.dtype, *, as_list: bool) -> Slices:
-    parts: list[np.ndarray] = []
-    first, lengths = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
-    base, rounding = 0, {column: Rounding(dtype) for column in group.columns}
-    check_frame(runs, group, name)  # also where no row is drawn
-    for i, run in enumerate(runs):
-        where, at = rows.of(i)
-        if not len(at):
-            continue
-        wanted = run.sort_index[at]
-        keys = [] if "sort_index" in group.columns else [pl.col("sort_index")]
-        table = run.read(group.table, [*keys, *frame_columns(run, group)])
-        if len(at) < run.height:
-            table = table.filter(pl.col("sort_index").is_in(pl.Series(wanted).implode()))
-        values = np.empty((table.height, len(group.columns)), dtype)
-        for j, column in enumerate(group.columns):
-            if not (table[column].dtype.is_numeric() or table[column].dtype == pl.Boolean):
-                raise InputError(
-                    f"{name}: {column!r} of {group.table!r} is no number but {table[column].dtype}: leave it out"
-                )
-            if (missing := is_missing(table[column])).any():
-                at_fault = table["sort_index"][int(np.flatnonzero(missing)[0])]
-                raise InputError(
-                    f"{name}: {column!r} of {group.table!r} is missing in {int(missing.sum()):,} rows of {run.key.path} (of input "
-                    f"{at_fault} first): fill it in the function, or leave these inputs out with where="
-                )
-            what, whole = f"{name}: {column!r} of {group.table!r}", numbers(table[column], dtype)
-            rounding[column].add(whole)
-            assign(values[:, j], whole, what)
-        keys = table["sort_index"].to_numpy()
-        start = np.searchsorted(keys, wanted, "left")
-        first[where], lengths[where] = base + start, np.searchsorted(keys, wanted, "right") - start
-        parts.append(values)
-        base += table.height
-    for column, found in rounding.items():
-        found.told(f"{name}: {column!r} of {group.table!r}")
-    shape = _even(name, group, lengths, rows, runs, as_list=as_list)
-    return Slices(
-        tuple(group.columns),
-        np.concatenate(parts) if parts else np.empty((0, len(group.columns)), dtype),
-        first,
-        lengths,
-        shape,
-    )
-
-
-def _even(
-    name: str, group: Frame, lengths: np.ndarray, rows: Rows, runs: Sequence[PinnedRun], *, as_list: bool
-) -> tuple[int, ...] | None:
-    """The shape of what each row has; None where they differ, and may."""
-    wanted = group.rows if group.rows is not None else (int(lengths[0]) if len(lengths) else 0)
-    other = np.flatnonzero(lengths != wanted)
-    if not len(other):
-        return wanted, len(group.columns)
-    if group.rows is None and as_list:
-        return None
-    i = int(other[0])
-    if group.rows is None:
-        way = 'take lists with collate="list", or leave it out with where='
-    else:  # whose promise it breaks
-        way = "leave it out with where=" + (
-            ", or rows= off" if as_list else ', or take lists with collate="list", without rows='
-        )
-    raise InputError(
-        f"{name}: {called(runs, rows, i)} has {lengths[i]:,} rows in {group.table!r}, not {wanted:,}: {way}"
-    )

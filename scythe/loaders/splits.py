@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
@@ -14,9 +14,12 @@ from scythe.errors import ReadError
 from scythe.leaf.input_files import contents_of
 from scythe.loaders.checks import check_column
 from scythe.loaders.hashing import hash_of, hash_rows, shares, splitmix64
-from scythe.loaders.pinned import PinnedRun
+from scythe.loaders.pinned.run import PinnedRun
 from scythe.loaders.rows import Rows
 from scythe.names import ID_LEVELS
+
+#: Parts of splits, and rows by their positions, in the order in which they were taken.
+Taken = tuple["Split | tuple[int, ...]", ...]
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class Split:
     shares: tuple[tuple[str, float], ...]
     part: str
     by: tuple[str, ...] | None
+    #: Which of many splits by the same hash.
+    seed: int = 0
 
 
 def shares_of(rows: Rows, runs: Sequence[PinnedRun], by: tuple[str, ...] | None) -> np.ndarray:
@@ -56,7 +61,35 @@ def shares_of(rows: Rows, runs: Sequence[PinnedRun], by: tuple[str, ...] | None)
     return share
 
 
-def again(share: np.ndarray, depth: np.ndarray) -> np.ndarray:
+def taken_of(taken: Taken, total: int, share_by: Callable[[tuple[str, ...] | None], np.ndarray]) -> np.ndarray:
+    """The positions that are left of all rows; `share_by` gives the numbers of all by some columns.
+
+    Raises:
+        IndexError: a position that is none.
+    """
+    positions, before = np.arange(total), list[np.ndarray]()
+    for step in taken:
+        if isinstance(step, Split):
+            share = _seeded(share_by(step.by), step.seed)
+            own = share[positions]  # rows that lack a field may have the number by which they were split before
+            depth = sum((own == other[positions] for other in before), np.zeros(len(own), np.int64))
+            before.append(share)
+            positions = positions[_part_of(_again(own, depth), step)]
+        else:
+            at = np.array(step, np.int64)
+            beyond = at[(at >= len(positions)) | (at < -len(positions))]
+            if len(beyond):
+                raise IndexError(f"row {beyond[0]:,} of {len(positions):,}")
+            positions = positions[at]
+    return positions
+
+
+def _seeded(share: np.ndarray, seed: int) -> np.ndarray:
+    """The numbers of rows for one of many splits."""
+    return share if not seed else shares(splitmix64(share.view(np.uint64) ^ hash_of(f"seed {seed}")))
+
+
+def _again(share: np.ndarray, depth: np.ndarray) -> np.ndarray:
     """The numbers of rows, each of which was split by the same one `depth` times before: drawn anew from them."""
     drawn = share.copy()
     for times in np.unique(depth[depth > 0]).tolist():
@@ -65,7 +98,7 @@ def again(share: np.ndarray, depth: np.ndarray) -> np.ndarray:
     return drawn
 
 
-def part_of(share: np.ndarray, split: Split) -> np.ndarray:
+def _part_of(share: np.ndarray, split: Split) -> np.ndarray:
     """Positions of the rows of one part of a split."""
     end = 0.0
     for name, part in split.shares:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -10,8 +10,9 @@ import numpy as np
 import polars as pl
 
 from scythe.errors import InputError, ReadError, StateError
+from scythe.loaders.frames import Slices
 from scythe.loaders.groups import File, Group
-from scythe.loaders.sources import Array, Part, Slices, Source
+from scythe.loaders.sources import Array, Part, Source
 
 _BLOCK = 1 << 16
 
@@ -124,10 +125,52 @@ class Stats:
             raise InputError(
                 f"normalize= makes fractions of {group!r}, which {values.dtype} does not hold: take a dtype of floats"
             )
-        mean = np.array([0.0 if s.fixed else s.mean for s in stats.values()], values.dtype)
-        std = np.array([1.0 if s.fixed or s.min == s.max else s.std for s in stats.values()], values.dtype)
-        alone = values.ndim == 1
-        return (values - (mean[0] if alone else mean)) / (std[0] if alone else std)
+        mean, std = _scale([*stats.values()], values)
+        return (values - mean) / std
+
+    def denormalized(self, group: str, values: Any) -> np.ndarray:
+        """Values of a group in its own units again: what `normalized` was given, or what a model predicts of it.
+
+        Args:
+            group: Its name.
+            values: An array whose last axis has the group's columns, in the order of `self[group]`; of a group of one column, of any shape.
+                A tensor counts as one where NumPy takes it.
+
+        Returns:
+            An array of the same shape and type.
+
+        Raises:
+            StateError: there are no statistics of such a group, or it has another number of columns.
+            InputError: the values are whole numbers, which hold no fractions.
+
+        Examples:
+            >>> import scythe
+            >>> ds = scythe.dataset("simulate_energy", x=["r_value"], y="heating")
+            >>> norm = ds.stats()
+            >>> batch = ds.batches(3, shuffle=False, normalize=norm).at(0)[0]
+            >>> norm.denormalized("y", batch["y"]).tolist()
+            [40.0, 20.0, 10.0]
+        """
+        if group not in self.groups:
+            raise StateError(f"there are no statistics of {group!r}, but of {', '.join(self.groups)}")
+        found, stats = np.asarray(values), [*self.groups[group].values()]
+        if len(stats) > 1 and (not found.ndim or found.shape[-1] != len(stats)):
+            raise StateError(
+                f"{group!r} has the columns {', '.join(self.groups[group])}: an array of {len(stats)} columns is wanted, got the shape {found.shape}"
+            )
+        if found.dtype.kind != "f":
+            raise InputError(
+                f"values of {group!r} are fractions, which {found.dtype} does not hold: give an array of floats"
+            )
+        mean, std = _scale(stats, found)
+        return found * std + mean
+
+
+def _scale(stats: Sequence[ColumnStats], values: np.ndarray) -> tuple[Any, Any]:
+    """Mean and standard deviation of columns as they are taken out of values, in their type; 0 and 1 where they are left as they are."""
+    mean = np.array([0.0 if s.fixed else s.mean for s in stats], values.dtype)
+    std = np.array([1.0 if s.fixed or s.min == s.max else s.std for s in stats], values.dtype)
+    return (mean[0], std[0]) if len(stats) == 1 or values.ndim == 1 else (mean, std)
 
 
 def check_same_groups(stats: Stats, groups: Mapping[str, Group]) -> None:
@@ -166,6 +209,8 @@ def _columns(name: str, source: Source, rows: np.ndarray) -> Iterator[tuple[str,
     for start in range(0, len(rows), _BLOCK):
         taken = source.take(rows[start : start + _BLOCK])
         block = np.concatenate(taken) if isinstance(taken, list) else taken  # pyright: ignore[reportUnknownArgumentType]
+        if block.dtype.kind == "c":
+            raise InputError(f"{name}: complex numbers have no range: take a dtype of floats")
         block = block.reshape(-1, width).astype(np.float64)
         n = len(block)
         if not n:

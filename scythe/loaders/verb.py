@@ -13,7 +13,7 @@ from scythe.errors import ReadError
 from scythe.loaders.checks import check_groups
 from scythe.loaders.data import Dataset
 from scythe.loaders.groups import Group, group_of
-from scythe.loaders.pinned import pinned
+from scythe.loaders.pinned.find import pinned
 from scythe.reader.distinct import NO_DISTINCT
 from scythe.reader.many_runs import is_all
 from scythe.reader.verbs import AskedRun, AskedVersion
@@ -47,7 +47,7 @@ def dataset(
         where: A Polars expression of inputs and outputs, `version` and `run_datetime`: the rows for which it is true, evaluated on those of all
             runs together.
         dtype: The type of the arrays.
-        missing: What happens to rows without a value: `"raise"`, or `"drop"`.
+        missing: What happens to rows without a value, in a dataframe too: `"raise"`, or `"drop"`.
         collate: `"stack"` makes one array of the files and frames of a batch, whose shapes must be equal; `"list"` gives a list.
         **groups: The groups, `x=["r_value", "setpoint"], y="heating"` say.
 
@@ -56,6 +56,7 @@ def dataset(
 
     Raises:
         NotFoundError: an experiment, version, run, column or dataframe that is not there.
+        RunDamaged: with `run="all"`, a run's folder was removed, and the catalog still shows its rows.
         InputError: a column that is no number, or no file; rows without a value are told when rows are first asked for.
         ReadError: no group, or one that is none; a dtype that is none of NumPy's numbers; `distinct` without the runs of one version.
         ForkError: in a process that was forked beside running threads.
@@ -75,6 +76,8 @@ def dataset(
             raise ReadError(f"{option}={given!r}: it is {known[0]!r} or {known[1]!r}")
     if where is not None and not isinstance(where, pl.Expr):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ReadError(f'where= is an expression of Polars, as pl.col("r_value") < 6, got {where!r}')
+    if not isinstance(distinct, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ReadError(f"distinct={distinct!r}: it is True or False")
     if distinct and (is_all(version) or not is_all(run)):
         raise ReadError(NO_DISTINCT)
     numbers = _numbers(dtype)

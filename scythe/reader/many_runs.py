@@ -5,7 +5,8 @@ What is shown is what the runs hold that are there: a run that was deleted has n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import datetime as dt
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -116,6 +117,30 @@ def scan_many(
     return joined.select([*schema.names, *PARTITION_COLUMNS]), renamed
 
 
+def check_folders(catalog: Catalog, objects: Objects, name: str) -> None:
+    """Nothing where all runs are there whose rows the catalog shows.
+
+    Raises:
+        RunDamaged: a run's folder was removed.
+    """
+    opened = Generations(catalog, name, objects).of("scalars")
+    there = {(key.version, key.moment) for key in (*run_keys(objects, name), *unpublished(objects, name))}
+    for one in opened:
+        _check_there(name, one.held(), there)
+
+
+def _check_there(
+    name: str, held: Iterable[tuple[str, dt.datetime]], there: Collection[tuple[str, dt.datetime]]
+) -> None:
+    gone = sorted({*held} - {*there})
+    if gone:
+        path = RunKey(name, gone[0][0], folder_of(gone[0][1])).path
+        raise RunDamaged(
+            f"the folder of the run {path} is gone, and its rows are still in the catalog: put it back, "
+            f"or let `scythe delete {path}` clear up behind it"
+        )
+
+
 def partition_of(key: RunKey) -> dict[str, pl.Expr]:
     """What tells the rows of a run from those of others, by its column."""
     moment = pl.lit(key.moment).cast(pl.Datetime("us", "UTC"))
@@ -179,13 +204,8 @@ def _part(
     """A generation as the runs that are there make it; `keys` are those whose rows are asked for, None where all are."""
     runs = {(key.version, key.moment) for key in there}
     held = table.held()
-    gone = sorted(held.keys() - runs - {(key.version, key.moment) for key in hidden}) if keys is None else []
-    if gone:
-        path = RunKey(name, gone[0][0], folder_of(gone[0][1])).path
-        raise RunDamaged(
-            f"the folder of the run {path} is gone, and its rows are still in the catalog: put it back, "
-            f"or let `scythe delete {path}` clear up behind it"
-        )
+    if keys is None:
+        _check_there(name, held, runs | {(key.version, key.moment) for key in hidden})
     of_runs = [columns for run, columns in held.items() if run in runs]
     columns = frozenset[str]().union(*of_runs)
     schema = table.schema

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from typing import Literal, TypeVar, overload
+from typing import Literal, overload
 
 import polars as pl
 
@@ -25,23 +24,18 @@ from scythe.define.typed import (
 )
 from scythe.errors import NotFoundError, ReadError, RunDamaged, RunError, StorageError
 from scythe.names import TableName
+from scythe.reader.beside import beside_deletions
 from scythe.reader.distinct import NO_DISTINCT, newest_rows
 from scythe.reader.many_runs import finished_runs, is_all, scan_many, wanted_runs
 from scythe.reader.one_run import chosen, one_run, scan_run
-from scythe.record.find import deletions, name_of
+from scythe.record.find import name_of
 from scythe.record.generations import catalog_of
-from scythe.record.layout import RunKey
 from scythe.record.manifest import renames_now
 from scythe.record.versions import SemVer
 from scythe.remote.forks import check_fork
 from scythe.runs.listing import list_experiments, list_runs
 from scythe.runs.run import ExperimentRun
 from scythe.settings import engine_settings, storage
-
-T = TypeVar("T")
-
-#: A deletion that lasts longer has died.
-_DELETION_SECONDS, _PAUSE_SECONDS = 5.0, 0.05
 
 #: The version that a reader asks for: one, the latest (None), or all.
 AskedVersion = Literal["all"] | str | SemVer | None
@@ -106,7 +100,7 @@ def read(
                 raise RunDamaged(f"{what}. A file of a run is gone: `scythe runs` tells which are damaged") from error
             raise StorageError(what) from error
 
-    return _beside_deletions(experiment, collected)
+    return beside_deletions(storage(), name_of(experiment), collected)
 
 
 def scan(
@@ -151,28 +145,11 @@ def scan(
         >>> good.select("r_value", "heating").collect().rows()
         [(4.0, 20.0), (8.0, 10.0)]
     """
-    return _beside_deletions(
-        experiment, lambda: _scan(experiment, version, table, run, columns, ids, distinct=distinct, in_order=False)
+    return beside_deletions(
+        storage(),
+        name_of(experiment),
+        lambda: _scan(experiment, version, table, run, columns, ids, distinct=distinct, in_order=False),
     )
-
-
-def _beside_deletions(experiment: Named, look: Callable[[], T]) -> T:
-    """What a look gives; anew where a run seemed damaged, as one does that is deleted while it is looked at.
-
-    Raises:
-        RunDamaged: one still does, and none was being deleted while it was looked at; or a deletion comes to no end.
-    """
-    before: tuple[Collection[RunKey], Collection[RunKey]] | None = None
-    until = time.monotonic() + _DELETION_SECONDS
-    while True:
-        try:
-            return look()
-        except RunDamaged:
-            now = deletions(storage(), name_of(experiment))
-            if (now == before and not now[1]) or time.monotonic() > until:
-                raise
-            before = now
-            time.sleep(_PAUSE_SECONDS if now[1] else 0.0)
 
 
 def _scan(

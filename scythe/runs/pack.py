@@ -110,7 +110,8 @@ class _Packing:
         assert refs is not None
         gather, stems = f"{attempt:06d}-{uuid.uuid4().hex[:8]}", file_names({*before.tables, _PACKS})
         keys = {name: key.gathered(gather, stem) for name, stem in stems.items()}
-        files = dict(Gathered.of(objects, before, key).files)
+        earlier = Gathered.of(objects, before, key)
+        files = dict(earlier.files)
         files[_REFS] = self._refs(refs, keys[_REFS], fields)
         if not self._done.files:
             return self._done
@@ -127,7 +128,8 @@ class _Packing:
         result = before.model_copy(
             update={"gather": gather, "attempt": attempt, "tables": named, "uris": {n: t.uri for n, t in named.items()}}
         )
-        gathered = Gathered({n: replace(f, uri=objects.uri(keys[n])) for n, f in files.items()})
+        named_files = {n: replace(f, uri=objects.uri(keys[n])) for n, f in files.items()}
+        gathered = Gathered(named_files, same_rows=earlier.followed(before.gather))
         check_newest(objects, key, attempt)
         record(objects, key, result, gathered)
         publish(objects, self._catalog, key, result, gathered, [key.unpublished(gather)])

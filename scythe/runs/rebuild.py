@@ -201,7 +201,8 @@ class _Experiment:
         if run.result is None:
             self._planned_anew(run, generations)
             return
-        result, files = run.result, dict(Gathered.of(self.objects, run.result, run.key).files)
+        result, before = run.result, Gathered.of(self.objects, run.result, run.key)
+        files = dict(before.files)
         tables: dict[str, TableResult] = {}
         stems = file_names(result.tables)
         gather = f"{result.attempt:06d}-{uuid.uuid4().hex[:8]}"
@@ -227,8 +228,9 @@ class _Experiment:
         if now is None or now.gather != result.gather:
             return  # a retry has ended meanwhile, and has published what it came to
         if tables != result.tables:
+            passed = before.followed(result.gather)
             result = result.model_copy(update={"tables": tables, "gather": gather})
-            record(self.objects, run.key, result, Gathered(files))
+            record(self.objects, run.key, result, Gathered(files, same_rows=passed))
         pending = [run.key.unpublished(_BY), run.key.unpublished(gather)]
         publish(self.objects, self.catalog, run.key, result, Gathered(files), pending)
 

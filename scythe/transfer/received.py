@@ -191,7 +191,7 @@ class Receiving:
         tables = {name: table.model_copy(update={"key": keys[name]}) for name, table in result.tables.items()}
         files = {name: replace(file, uri=self.local.uri(keys[name])) for name, file in known.files.items()}
         named = result.model_copy(update={"tables": tables, "gather": gather})
-        record(self.local, self.key, named, Gathered(files, known.left))
+        record(self.local, self.key, named, Gathered(files, known.left, known.followed(result.gather)))
 
     def _put_records(self, result: RunResult | None, tables: tuple[str, ...] | None) -> None:
         """The records of the run, as they came; its result without what was left out."""

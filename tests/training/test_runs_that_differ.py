@@ -16,7 +16,8 @@ import scythe
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import FetchError, InputError, NotFoundError, ReadError, StateError
-from scythe.loaders.pinned import pinned, together
+from scythe.loaders.pinned.find import pinned
+from scythe.loaders.pinned.run import together
 from scythe.registry import ExperimentRegistry
 from scythe.runs.pack import pack
 from scythe.settings import storage

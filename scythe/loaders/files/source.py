@@ -20,7 +20,8 @@ from scythe.loaders.checks import no_file
 from scythe.loaders.files.decoding import Npy, columns_of, decoded, loaded, put
 from scythe.loaders.files.shards import Blocks, Held, InBucket, OnDisk, Packs, Shard, opened
 from scythe.loaders.groups import File
-from scythe.loaders.pinned import PinnedRun, called, since_pinned
+from scythe.loaders.pinned.find import since_pinned
+from scythe.loaders.pinned.run import PinnedRun, called
 from scythe.loaders.rows import Rows
 from scythe.remote.fetch import fetch
 from scythe.remote.forks import check_fork
@@ -34,6 +35,7 @@ T = TypeVar("T")
 
 #: A bucket is waited for, a disk is not.
 _REMOTE_THREADS = 64
+_GIVEN = {True: " by its path", False: " as its bytes: path=True gives its path"}
 #: The arrays of all files stay in memory where they are no more than this.
 _KEPT_BYTES = 256 * 1024 * 1024
 
@@ -60,12 +62,11 @@ class Files:
             where, at = self.rows.of(i)
             if not len(where) and len(self.rows):  # none of its rows is drawn
                 continue
-            there = run.column_of(self.group.column)
-            if there is not None and not there.kind.is_file:
+            if (there := run.column_of(self.group.column)) is not None and not there.kind.is_file:
                 raise no_file(run, self.group.column, self.name)
-            values = run.column(self.group.column)
-            if values is None:
+            if (values := run.column(self.group.column)) is None:
                 continue
+            run.check_root(values)
             places.append(where)
             found.append(values[at].alias("uri"))
         self.uris = pl.concat(found)[np.argsort(np.concatenate(places), kind="stable")]
@@ -318,7 +319,7 @@ class Files:
         except Exception as error:
             if load is None:
                 raise self._refused(row, f"cannot be read: {type(error).__name__}: {error}") from error
-            error.add_note(str(self._refused(row, "was given to load=")))
+            error.add_note(str(self._refused(row, f"was given to load={_GIVEN[self.group.path]}")))
             raise
 
     @made_alone
@@ -379,8 +380,7 @@ class Files:
         return found
 
     def _uri(self, row: int) -> str:
-        uri = self.uris[row]
-        if uri is None:
+        if (uri := self.uris[row]) is None:
             raise NotFoundError(f"{self.name}: {self._called(row)} has no file")
         return uri
 

@@ -5,10 +5,9 @@ Reads tables of these gathers by the names of their columns. Knows nothing of ba
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,18 +16,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scythe.define.renames import Renames
-from scythe.errors import NotFoundError, RunDamaged, ScytheError, StorageError
-from scythe.gather.run_files import scan_parts, schema_of_result
+from scythe.errors import CatalogError, NotFoundError, RunDamaged, StorageError
+from scythe.gather.run_files import schema_of_result
 from scythe.loaders.rows import Rows
-from scythe.reader.many_runs import PARTITION_COLUMNS, finished_runs, is_all, partition_of
-from scythe.reader.one_run import one_run
+from scythe.reader.many_runs import PARTITION_COLUMNS, partition_of
 from scythe.reader.united import brought_together, check_units
-from scythe.record.format import parse
 from scythe.record.layout import RunKey
-from scythe.record.manifest import renames_now, schemas_of_run
+from scythe.record.manifest import schemas_of_run
 from scythe.record.plan import RunPlan
-from scythe.record.results import RunResult, read_result
+from scythe.record.results import RunResult
 from scythe.remote.forks import check_fork
+from scythe.remote.packed import PREFIX
 from scythe_catalog.iceberg.scan import scan_content, scan_files
 from scythe_catalog.memo import cached_property
 from scythe_catalog.schema import Column, TableSchema
@@ -164,6 +162,21 @@ class PinnedRun:
         if self.result is not None and not self.objects.exists(self.result.tables[table].key):
             raise self._gone()
 
+    def check_root(self, uris: pl.Series) -> None:
+        """Nothing where addresses of its files are those of files here, or of files that never were.
+
+        Raises:
+            CatalogError: they are those of the root that this one was copied from, or lay in before.
+        """
+        if uris.str.strip_prefix(PREFIX).str.starts_with(f"{self.objects.root}/").all():
+            return
+        made_in = RunPlan.from_json(self.objects.read(self.key.plan), self.objects.uri(self.key.plan)).root
+        if made_in != self.objects.root:
+            raise CatalogError(
+                f"the run {self.key.path} was made in {made_in} and has been moved to {self.objects.root}: the addresses of its "
+                "files are still those of before; make them and the catalog anew with `scythe rebuild`"
+            )
+
     def _damaged(self, table: str, what: str) -> RunDamaged:
         assert self.result is not None
         return RunDamaged(
@@ -171,7 +184,8 @@ class PinnedRun:
         )
 
     def _gone(self) -> NotFoundError:
-        return NotFoundError(f"the run {self.key.path} is gone, or the end of it that this dataset was made of")
+        what = f"the run {self.key.path} is gone, or the end of it that this dataset was made of"
+        return NotFoundError(f"{what}{if_gone(self.objects)}")
 
     def table_of(self, column: str) -> str | None:
         """The table that has a column, among those with one row an input; None where it is in another one in other runs."""
@@ -268,23 +282,14 @@ class PinnedRun:
         return [pl.col(self.named(name)).alias(name) for name in names]
 
 
-def pinned(objects: Objects, name: str, version: Any, run: Any) -> list[PinnedRun]:
-    """The runs that are asked for, oldest first, as `scythe.read` finds them.
+def is_gone(objects: Objects) -> bool:
+    """Whether a root is a folder that is not there."""
+    return objects.folder is not None and not objects.folder.exists()
 
-    Raises:
-        NotFoundError: there is none.
-        ForkError: in a process that was forked beside running threads.
-    """
-    check_fork()
 
-    def find() -> list[tuple[RunKey, RunResult | None]]:
-        if is_all(version) or is_all(run):
-            return [*finished_runs(objects, name, version, run)]
-        return [one_run(objects, name, version, run)]
-
-    looks: list[Callable[[], Any]] = [lambda: renames_now(objects, name), find]
-    renames, found = objects.each(lambda look: look(), looks)  # over a network at once
-    return together(_pinned(objects, key, result, renames) for key, result in found)
+def if_gone(objects: Objects) -> str:
+    """For a message: that the whole root is not there; nothing where it is."""
+    return f"; the root {objects.root} is not there, was it moved? Make the dataset anew" if is_gone(objects) else ""
 
 
 def together(runs: Iterable[PinnedRun]) -> list[PinnedRun]:
@@ -292,13 +297,6 @@ def together(runs: Iterable[PinnedRun]) -> list[PinnedRun]:
     shared = Together()
     shared.runs = [replace(run, together=shared) for run in runs]
     return list(shared.runs)
-
-
-def _pinned(objects: Objects, key: RunKey, result: RunResult | None, renames: Renames) -> PinnedRun:
-    if result is not None:
-        return PinnedRun(objects, key, result, renames)
-    rows = scan_parts(RunPlan.load(objects, key), "scalars", renames.of("scalars")).collect()
-    return PinnedRun(objects, key, None, renames, rows)
 
 
 def called(runs: Sequence[PinnedRun], rows: Rows, row: int) -> str:
@@ -321,6 +319,9 @@ def frame_of(runs: Sequence[PinnedRun], rows: Rows, *, many: bool) -> pl.LazyFra
     for i, run in enumerate(runs):
         where, at = rows.of(i)
         run.check_there("scalars")
+        for column in schemas[i]:
+            if column.kind.is_file:
+                run.check_root(run.read("scalars", [pl.col(column.name).first()]).to_series())
         place = pl.DataFrame({"_at": at, "_place": where}).lazy()
         parts.append(
             run.scan("scalars")
@@ -331,67 +332,3 @@ def frame_of(runs: Sequence[PinnedRun], rows: Rows, *, many: bool) -> pl.LazyFra
         )
     last = PARTITION_COLUMNS if many else ()
     return pl.concat(parts, how="diagonal_relaxed").sort("_place").select(cs.exclude("_at", "_place", *last), *last)
-
-
-def at_pins(objects: Objects, name: str, pins: Sequence[Pin]) -> list[PinnedRun]:
-    """The runs that were pinned.
-
-    Raises:
-        NotFoundError: one was deleted, or has ended anew and the end that was pinned is gone.
-        ForkError: in a process that was forked beside running threads.
-    """
-    check_fork()
-    return together(_at(objects, name, pins))
-
-
-def _at(objects: Objects, name: str, pins: Sequence[Pin]) -> Iterator[PinnedRun]:
-    renames = renames_now(objects, name)
-    for version, folder, gather in pins:
-        key = RunKey(name, version, folder)
-        result = read_result(objects, key) if objects.exists(key.manifest) else None
-        if result is None or gather is None:
-            raise NotFoundError(f"the run {key.path} is not there any more as this dataset was made of it")
-        if result.gather != gather:
-            result = _earlier(objects, key, result, gather)
-        yield PinnedRun(objects, key, result, renames)
-
-
-def since_pinned(run: PinnedRun) -> str:
-    """For a message, where a file of a run is gone: what became of the run; nothing where it is as it was, or cannot be asked."""
-    try:
-        if not run.objects.exists(run.key.manifest):
-            return "; the run was deleted"
-        now = read_result(run.objects, run.key)
-    except (ScytheError, OSError):
-        return ""
-    if now is None or run.result is None or now.gather == run.result.gather:
-        return ""
-    return (
-        "; the run has ended anew since this dataset was made, or its files were packed: make it anew, or refresh() it"
-    )
-
-
-def _earlier(objects: Objects, key: RunKey, now: RunResult, gather: str) -> RunResult:
-    """The result of an earlier gather, by the record of its files; what else there is to its tables is as it is now."""
-    where = key.gathered_files(gather)
-    files = parse(objects.read(where), objects.uri(where))["files"] if objects.exists(where) else {}
-    # The root may lie elsewhere by now; and a root that was rebuilt has records that name the files of the gather before.
-    tables = {
-        name: table.model_copy(
-            update={
-                "key": f"{key.path}/{files[name]['uri'].rpartition(f'/{key.path}/')[2]}",
-                "rows": files[name]["rows"],
-                "bytes": files[name]["bytes"],
-            }
-        )
-        for name, table in now.tables.items()
-        if name in files
-    }
-    missing = {name for name, table in tables.items() if not objects.exists(table.key)}
-    for name in missing.difference(ROW_TABLES):  # which only came later
-        del tables[name]
-    if missing.intersection(ROW_TABLES):
-        raise RunDamaged(
-            f"{key.path} has ended anew, and the end that was pinned ({gather}) is gone: refresh the dataset"
-        )
-    return now.model_copy(update={"gather": gather, "tables": tables})
