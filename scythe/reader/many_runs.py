@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from scythe.errors import NotFoundError, RunDamaged
+from scythe.errors import NotFoundError, RunDamaged, TableNotFound
 from scythe.gather.publish import unpublished
 from scythe.gather.run_files import scan_result, schema_of_result
 from scythe.reader.united import brought_together, check_units
@@ -89,6 +89,7 @@ def scan_many(
 
     Raises:
         NotFoundError: there is no such run, or no such table.
+        TableNotFound: the catalog has lost all of them.
         ReadError: one of `columns` (of all, without them) has one unit in some runs, and another in others.
         RunDamaged: a run's folder was removed, and the catalog still shows its rows.
     """
@@ -103,7 +104,9 @@ def scan_many(
         renamed |= renames_now(objects, name).of(table)
     own = [found for key in hidden if key in keys and (found := _Own.of(objects, key, table, renamed)) is not None]
     if not (opened or own):
-        raise NotFoundError(f"{name!r} has no table {table!r}; it has {listed(generations.tables())}")
+        if not (known := generations.tables()):
+            raise TableNotFound(f"the catalog has no table of {name!r}: make it anew with `scythe rebuild`")
+        raise NotFoundError(f"{name!r} has no table {table!r}; it has {listed(known)}")
     partition = {} if is_all(version) else {"version": resolve_version(objects, name, version)}
     there = run_keys(objects, name)
     held = [_part(one, name, there, None if is_all(run) else tuple(keys), hidden) for one in opened]

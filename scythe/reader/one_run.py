@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from scythe.errors import NotFoundError, ReadError
+from scythe.errors import NotFoundError, ReadError, TableNotFound
 from scythe.gather.publish import is_unpublished
 from scythe.gather.run_files import scan_parts, scan_result
 from scythe.gather.status import status_of
@@ -72,10 +72,16 @@ def scan_run(
 
     Raises:
         NotFoundError: it has no such table or column.
+        TableNotFound: the catalog has lost it.
     """
     names, catalog_table = _known(objects, key, result, table)
     if result is not None and not (result.tables[table].untold or is_unpublished(objects, key)):
-        opened = catalog.table(key.experiment, catalog_table)
+        try:
+            opened = catalog.table(key.experiment, catalog_table)
+        except TableNotFound as error:
+            raise TableNotFound(
+                f"{error}, and {key.path} is finished: make the catalog anew with `scythe rebuild`"
+            ) from error
         wanted = chosen(columns, names, table, ids, opened.renamed)
         return scan_table(opened, key.partition, columns=wanted.stored).select(wanted.shown)
     # The catalog does not show it, or not all of it.

@@ -76,6 +76,7 @@ def read(
         ReadError: a column is asked for twice, `columns` is a single name, or `distinct` without the runs of one version,
             or a column has other units in one version than in another.
         RunDamaged: a file of the run is gone or damaged.
+        CatalogError: the catalog has lost the table, or is that of another root; `scythe rebuild` makes it anew.
         StorageError: the root cannot be reached, or the table not be read.
         ForkError: in a process that was forked beside running threads.
 

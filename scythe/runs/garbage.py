@@ -1,5 +1,6 @@
 """Removes files that nothing names any more: of runs neither a result nor a snapshot, of tables neither they nor their snapshots.
 
+First it ends what killed processes have left half done: a result that the catalog does not show yet, a deletion.
 Of runs these are what earlier gathers have written, and what was shown while a run went on that has ended. Nothing else removes
 them, so that who reads an earlier snapshot finds its files. Never touches what is newer than an hour, of metadata than a day.
 """
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 
 from scythe.errors import FormatError, RunDamaged
 from scythe.gather.parts import SHOWN, number_of
+from scythe.gather.publish import settle_all
 from scythe.record.attempts import latest_attempt, store_time
 from scythe.record.find import experiment_names, run_keys
 from scythe.record.generations import catalog_of
@@ -55,6 +57,8 @@ def collect(objects: Objects, said: Callable[[str], None] = lambda _: None, *, d
     now, total = store_time(objects), Collected()
     limit = now - _YOUNG_SECONDS
     for experiment in experiment_names(objects):
+        if not dry_run:  # what a process that was killed has begun is brought to its end
+            settle_all(objects, catalog, experiment)
         named: set[str] = set()
         for name in catalog.tables(experiment):
             table = catalog.table(experiment, name)

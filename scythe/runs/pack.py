@@ -16,7 +16,7 @@ from scythe.define.schemas import PACKS
 from scythe.errors import NotFoundError, RunError
 from scythe.gather.packs import packs_of
 from scythe.gather.parts import stored_parts
-from scythe.gather.publish import Gathered, publish, record
+from scythe.gather.publish import Gathered, is_unpublished, publish, record, settle
 from scythe.leaf.shards import Shards
 from scythe.names import ID_LEVELS, file_names, meant
 from scythe.record.attempts import check_newest
@@ -69,6 +69,8 @@ def pack(objects: Objects, key: RunKey, fields: Sequence[str], *, delete: bool =
             raise RunError(
                 f"{key.path} has a dataframe named {_PACKS!r}, as older runs may: its files cannot be packed"
             )
+        if is_unpublished(objects, key):  # of an earlier call, which was killed
+            settle(objects, catalog_of(objects, engine_settings().catalog), key)
         if delete:
             _check_unnamed(objects, key, "pack it without deleting the files by themselves")
         done = _Packing(objects, key, result).to_shards(fields, lease.number)
