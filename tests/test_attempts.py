@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -299,3 +300,19 @@ def test_an_attempt_that_came_to_its_end_stopped_for_nothing(root: Path) -> None
     with Lease(objects, key, "local"):
         assert [a.stopped for a in attempts_on(objects, key)] == ["OSError: no space", None]
     assert [a.stopped for a in attempts_on(objects, key)] == ["OSError: no space", None]
+
+
+def test_an_attempt_that_is_moved_to_another_process_counts_what_was_worked_on_it_before(root: Path) -> None:
+    objects, key = Objects.at(root), RunKey("e", "v1.0.0", "2026-01-01_00-00-00")
+    with Lease(objects, key, "hatchet", run="a", number=1) as first:
+        assert first.before == 0
+    killed = latest_attempt(objects, key)
+    assert killed is not None
+    objects.write(f"{key.attempts}/000001.json", replace(killed, worked=100.0, ended=False).to_json())
+
+    with Lease(objects, key, "hatchet", run="a", number=1) as moved:
+        assert moved.before == 100
+
+    ended = latest_attempt(objects, key)
+    assert ended is not None
+    assert 100 <= ended.worked < 160

@@ -62,6 +62,8 @@ class Lease:
         self._is_shared = shared_by is not None
         #: When one of those that share the attempt has beaten last, by the store's clock, as of the last look.
         self._beaten_at = 0.0
+        #: So long others had worked on the attempt, as far as they told, before it was moved to this process [s].
+        self.before = 0.0
         self._started, now = time.monotonic(), time.time()
         host, pid = shared_by or (socket.gethostname(), os.getpid())
         self._attempt = Attempt(
@@ -95,6 +97,8 @@ class Lease:
                 raise Superseded(f"the run {self._key.path} is worked on by {known.run or known.engine}", known.run)
             if self._is_shared:
                 self._attempt = replace(self._attempt, began=known.began)
+            else:
+                self.before = known.worked
             self._objects.write(self._record_key(number), self._record(number))
         self.number = number
 
@@ -103,7 +107,7 @@ class Lease:
 
     def _record(self, number: int, ended: bool = False, reason: str = "") -> bytes:
         now = time.time()
-        worked = now - self._attempt.began if self._is_shared else time.monotonic() - self._started
+        worked = now - self._attempt.began if self._is_shared else self.before + time.monotonic() - self._started
         return replace(self._attempt, number=number, beat=now, ended=ended, worked=worked, reason=reason).to_json()
 
     def _beat(self) -> None:

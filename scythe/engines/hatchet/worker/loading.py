@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import socket
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -175,6 +176,7 @@ async def as_root(
                 await in_thread(lambda: settle_result(plan), last=True)
             else:
                 collector = await collect(payload, loaded, lease)
+                collector.began -= dt.timedelta(seconds=lease.before)
                 await in_thread(collector.finish, last=True)
     except Superseded as error:
         return {"superseded": error.owner}
