@@ -6,19 +6,20 @@ What is shown is what the runs hold that are there: a run that was deleted has n
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from scythe.errors import NotFoundError, RunDamaged, TableNotFound
+from scythe.errors import NotFoundError, TableNotFound
 from scythe.gather.publish import unpublished
 from scythe.gather.run_files import scan_result, schema_of_result
+from scythe.reader.shown import check_shown, check_there
 from scythe.reader.united import brought_together, check_units
 from scythe.record.find import find_run, listed, resolve_version, run_keys, versions_of
 from scythe.record.generations import Generations
-from scythe.record.layout import RunKey, folder_of
+from scythe.record.layout import RunKey
 from scythe.record.manifest import renames_now
 from scythe.record.results import RunResult, finished_result
 from scythe.record.versions import SemVer
@@ -91,7 +92,7 @@ def scan_many(
         NotFoundError: there is no such run, or no such table.
         TableNotFound: the catalog has lost all of them.
         ReadError: one of `columns` (of all, without them) has one unit in some runs, and another in others.
-        RunDamaged: a run's folder was removed, and the catalog still shows its rows.
+        RunDamaged: a run's folder was removed, and the catalog still shows its rows; or it has none of a run that has some.
     """
     keys = wanted_runs(objects, name, version, run)
     generations = Generations(catalog, name, objects)
@@ -110,6 +111,9 @@ def scan_many(
     partition = {} if is_all(version) else {"version": resolve_version(objects, name, version)}
     there = run_keys(objects, name)
     held = [_part(one, name, there, None if is_all(run) else tuple(keys), hidden) for one in opened]
+    shown = {run for part in held for run in part.shown}
+    missed = [key for key in keys if key not in hidden and (key.version, key.moment) not in shown]
+    check_shown(catalog, objects, missed, table)
     parts: list[_Part | _Own] = [*([part for part in held if part.rows] or held), *own]
     wanted = {key.version for key in keys}
     asked = [renamed.get(column, column) for column in columns] if columns is not None else None
@@ -118,30 +122,6 @@ def scan_many(
     frames = [part.scan(partition).with_columns(own) for part, own in zip(parts, casts, strict=True)]
     joined = pl.concat(frames, how="diagonal_relaxed") if len(frames) > 1 else frames[0]
     return joined.select([*schema.names, *PARTITION_COLUMNS]), renamed
-
-
-def check_folders(catalog: Catalog, objects: Objects, name: str) -> None:
-    """Nothing where all runs are there whose rows the catalog shows.
-
-    Raises:
-        RunDamaged: a run's folder was removed.
-    """
-    opened = Generations(catalog, name, objects).of("scalars")
-    there = {(key.version, key.moment) for key in (*run_keys(objects, name), *unpublished(objects, name))}
-    for one in opened:
-        _check_there(name, one.held(), there)
-
-
-def _check_there(
-    name: str, held: Iterable[tuple[str, dt.datetime]], there: Collection[tuple[str, dt.datetime]]
-) -> None:
-    gone = sorted({*held} - {*there})
-    if gone:
-        path = RunKey(name, gone[0][0], folder_of(gone[0][1])).path
-        raise RunDamaged(
-            f"the folder of the run {path} is gone, and its rows are still in the catalog: put it back, "
-            f"or let `scythe delete {path}` clear up behind it"
-        )
 
 
 def partition_of(key: RunKey) -> dict[str, pl.Expr]:
@@ -163,8 +143,13 @@ class _Part:
     keys: tuple[RunKey, ...] | None
     #: Those that the catalog may not show as they are.
     hidden: tuple[RunKey, ...]
-    #: The versions of the runs in question.
-    versions: frozenset[str]
+    #: The runs in question that have rows here.
+    shown: frozenset[tuple[str, dt.datetime]]
+
+    @property
+    def versions(self) -> frozenset[str]:
+        """Their versions."""
+        return frozenset(version for version, _ in self.shown)
 
     def scan(self, partition: Mapping[str, Any]) -> pl.LazyFrame:
         frame = scan_table(self.table, partition, columns=self.schema.names, keep=PARTITION_COLUMNS)
@@ -208,10 +193,9 @@ def _part(
     runs = {(key.version, key.moment) for key in there}
     held = table.held()
     if keys is None:
-        _check_there(name, held, runs | {(key.version, key.moment) for key in hidden})
+        check_there(name, held, runs | {(key.version, key.moment) for key in hidden})
     of_runs = [columns for run, columns in held.items() if run in runs]
     columns = frozenset[str]().union(*of_runs)
     schema = table.schema
     kept = schema.select([n for n in schema.names if n in columns]) if of_runs else schema
-    versions = frozenset(version for version, moment in held if (version, moment) in runs)
-    return _Part(table, kept, bool(of_runs), keys, hidden, versions)
+    return _Part(table, kept, bool(of_runs), keys, hidden, frozenset(held.keys() & runs))

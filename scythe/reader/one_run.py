@@ -13,6 +13,7 @@ from scythe.gather.publish import is_unpublished
 from scythe.gather.run_files import scan_parts, scan_result
 from scythe.gather.status import status_of
 from scythe.names import ID_LEVELS, meant
+from scythe.reader.shown import not_shown
 from scythe.record.find import candidates, find_run, listed, run_keys
 from scythe.record.layout import RunKey
 from scythe.record.manifest import renames_now
@@ -67,12 +68,15 @@ def scan_run(
     table: str,
     columns: Sequence[str] | None,
     ids: bool,
+    *,
+    check: bool = True,
 ) -> pl.LazyFrame:
-    """A table of a run, ordered by `sort_index`.
+    """A table of a run, ordered by `sort_index`; `check` looks whether the catalog has rows of it, which takes as long as finding them.
 
     Raises:
         NotFoundError: it has no such table or column.
         TableNotFound: the catalog has lost it.
+        RunDamaged: the catalog has no rows of the run.
     """
     names, catalog_table = _known(objects, key, result, table)
     if result is not None and not (result.tables[table].untold or is_unpublished(objects, key)):
@@ -82,6 +86,8 @@ def scan_run(
             raise TableNotFound(
                 f"{error}, and {key.path} is finished: make the catalog anew with `scythe rebuild`"
             ) from error
+        if check and result.tables[table].rows and not opened.files(key.partition):
+            raise not_shown(key)
         wanted = chosen(columns, names, table, ids, opened.renamed)
         return scan_table(opened, key.partition, columns=wanted.stored).select(wanted.shown)
     # The catalog does not show it, or not all of it.

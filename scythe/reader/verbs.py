@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import chain
 from typing import Literal, overload
 
@@ -90,9 +91,12 @@ def read(
         ['r_value', 'setpoint', 'heating']
     """
 
+    look = partial(_scan, experiment, version, table, run, columns, ids, distinct=distinct, in_order=True)
+
     def collected() -> pl.DataFrame:
         try:
-            return _scan(experiment, version, table, run, columns, ids, distinct=distinct, in_order=True).collect()
+            found = look(check=False).collect()
+            return found if found.height else look(check=True).collect()
         except StorageError:
             raise
         except (OSError, pl.exceptions.PolarsError) as error:
@@ -163,6 +167,7 @@ def _scan(
     *,
     distinct: bool,
     in_order: bool,
+    check: bool = True,
 ) -> pl.LazyFrame:
     check_fork()
     objects, name = storage(), name_of(experiment)
@@ -173,7 +178,7 @@ def _scan(
     catalog = catalog_of(objects, engine_settings().catalog)
     if not (is_all(version) or is_all(run)):
         key, result = one_run(objects, name, version, run)
-        return scan_run(catalog, objects, key, result, table, columns, ids)
+        return scan_run(catalog, objects, key, result, table, columns, ids, check=check)
     frame, renamed = scan_many(catalog, objects, name, version, table, run, columns)
     wanted = chosen(columns, frame.collect_schema().names(), table, ids, renamed).shown
     if distinct:

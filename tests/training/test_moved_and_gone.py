@@ -13,6 +13,7 @@ import pytest
 
 import scythe
 from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry, FileReference
+from scythe.allocate import ExperimentRun
 from scythe.errors import CatalogError, InputError, NotFoundError, ReadError, RunDamaged, StateError
 from scythe.rebuild import rebuild
 from scythe.runs.pack import pack
@@ -33,7 +34,7 @@ def simulate(spec: Wall, tempdir: Path) -> Heat:
     return Heat(y=2 * spec.a, hourly=tempdir / "h.npy")
 
 
-def ran(first: int = 0, **options: Any) -> scythe.ExperimentRun:
+def ran(first: int = 0, **options: Any) -> ExperimentRun:
     ExperimentRegistry.Register(name="walls")(simulate)
     given = pl.DataFrame({"a": np.arange(20.0) + first})
     return BaseExperiment("walls").allocate(given, engine="inline", **options)[0]

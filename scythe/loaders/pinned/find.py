@@ -11,8 +11,9 @@ from scythe.gather.publish import same_rows
 from scythe.gather.run_files import scan_parts
 from scythe.loaders.pinned.run import ROW_TABLES, Pin, PinnedRun, if_gone, together
 from scythe.reader.beside import beside_deletions
-from scythe.reader.many_runs import check_folders, finished_runs, is_all
+from scythe.reader.many_runs import finished_runs, is_all
 from scythe.reader.one_run import one_run
+from scythe.reader.shown import check_folders
 from scythe.record.format import parse
 from scythe.record.generations import catalog_of
 from scythe.record.layout import RunKey

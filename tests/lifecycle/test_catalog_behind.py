@@ -1,0 +1,90 @@
+"""A catalog that does not know of runs whose folders are there: nobody reads fewer rows than there are in silence."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import scythe
+from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
+from scythe.allocate import ExperimentRun
+from scythe.errors import RunDamaged, TableNotFound
+from scythe.rebuild import rebuild
+from scythe.settings import storage
+from tests.lifecycle.dying import Dead, dying
+
+
+class Part(ExperimentInputSpec):
+    x: int
+
+
+class Weight(ExperimentOutputSpec):
+    y: int
+
+
+@pytest.fixture
+def allocated(root: Path) -> Callable[[int], ExperimentRun]:
+    @ExperimentRegistry.Register(name="weigh")
+    def weigh(spec: Part) -> Weight:
+        return Weight(y=spec.x, dataframes={"f": pl.DataFrame({"v": [spec.x]})})
+
+    given = iter([None, "keep", "keep"])
+    return lambda n: BaseExperiment("weigh").allocate(pl.DataFrame({"x": range(n)}), next(given), engine="inline")[0]
+
+
+def test_a_run_whose_folder_was_copied_here_is_named_until_a_rebuild_takes_it_in(
+    allocated: Callable[[int], ExperimentRun], root: Path
+) -> None:
+    own, other = allocated(2), allocated(3)
+    shutil.copytree(root / other.key.path, root.with_name("kept"))
+    other.delete()
+    shutil.copytree(root.with_name("kept"), root / other.key.path)
+    (root / other.key.tombstone).unlink()
+
+    assert scythe.read("weigh", run=own).height == 2
+    for table in ("scalars", "tasks", "f"):
+        for run in (other, "all"):
+            with pytest.raises(RunDamaged, match=f"{other.key.path} is finished, and the catalog has no rows of it"):
+                scythe.read("weigh", run=run, table=table)
+        with pytest.raises(RunDamaged, match="`scythe rebuild` takes it in"):
+            scythe.scan("weigh", run=other, table=table)
+    assert scythe.read("weigh", run="all", table="errors").height == 0
+    assert len(scythe.dataset("weigh", run="all", x="x")) == 5
+
+    rebuild(storage())
+    assert scythe.read("weigh", run=other)["y"].to_list() == [0, 1, 2]
+    assert scythe.read("weigh", run="all").height == 5
+
+
+def test_while_a_lost_catalog_is_made_anew_all_rows_are_read_or_an_error_says_so(
+    allocated: Callable[[int], ExperimentRun], root: Path
+) -> None:
+    runs = [allocated(2), allocated(3), allocated(1)]
+    copy = root.with_name("kept")
+    shutil.copytree(root, copy)
+    shutil.rmtree(copy / "_catalog")
+    after, died, told = 0, True, list[str]()
+    while died:
+        shutil.rmtree(root)
+        shutil.copytree(copy, root)
+        died = False
+        with dying(after):
+            try:
+                rebuild(storage())
+            except Dead:
+                died = True
+        for run in (*runs, "all"):
+            try:
+                rows = scythe.read("weigh", run=run).height
+            except (RunDamaged, TableNotFound) as error:
+                told.append(str(error))
+            else:
+                assert rows == (6 if run == "all" else run.inputs), f"killed after {after} changes"  # type: ignore[union-attr]
+        after += 3
+    assert scythe.read("weigh", run="all").height == 6
+    assert len(told) > 4
+    assert all("`scythe rebuild`" in one for one in told)
