@@ -70,13 +70,15 @@ def scan_run(
     ids: bool,
     *,
     check: bool = True,
-) -> pl.LazyFrame:
-    """A table of a run, ordered by `sort_index`; `check` looks whether the catalog has rows of it, which takes as long as finding them.
+) -> tuple[pl.LazyFrame, int | None]:
+    """A table of a run, ordered by `sort_index`, and how many rows the catalog should have of it; None where it is not asked.
+
+    `check` looks whether it has that file of it which the run's result names, which takes as long as finding its rows.
 
     Raises:
         NotFoundError: it has no such table or column.
         TableNotFound: the catalog has lost it.
-        RunDamaged: the catalog has no rows of the run.
+        RunDamaged: the catalog has none of the run's rows, or others.
     """
     names, catalog_table = _known(objects, key, result, table)
     if result is not None and not (result.tables[table].untold or is_unpublished(objects, key)):
@@ -86,16 +88,17 @@ def scan_run(
             raise TableNotFound(
                 f"{error}, and {key.path} is finished: make the catalog anew with `scythe rebuild`"
             ) from error
-        if check and result.tables[table].rows and not opened.files(key.partition):
-            raise not_shown(key)
+        told = result.tables[table]
+        if check and (files := opened.files(key.partition)) != ([objects.uri(told.key)] if told.rows else []):
+            raise not_shown(key, files)
         wanted = chosen(columns, names, table, ids, opened.renamed)
-        return scan_table(opened, key.partition, columns=wanted.stored).select(wanted.shown)
+        return scan_table(opened, key.partition, columns=wanted.stored).select(wanted.shown), told.rows
     # The catalog does not show it, or not all of it.
     renamed = renames_now(objects, key.experiment).of(table)
     wanted = chosen(columns, names, table, ids, renamed)
     if result is None:
-        return scan_parts(RunPlan.load(objects, key), table, renamed).select(wanted.shown)
-    return scan_result(objects, result.tables[table], renamed).select(wanted.shown)
+        return scan_parts(RunPlan.load(objects, key), table, renamed).select(wanted.shown), None
+    return scan_result(objects, result.tables[table], renamed).select(wanted.shown), None
 
 
 def check_came(key: RunKey, result: RunResult | None, table: str) -> None:

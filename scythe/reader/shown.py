@@ -15,10 +15,11 @@ from scythe_catalog.iceberg.catalog import Catalog
 from scythe_catalog.storage.objects import Objects
 
 
-def not_shown(key: RunKey) -> RunDamaged:
-    """That the catalog has no rows of a run that has some."""
+def not_shown(key: RunKey, files: Sequence[str] = ()) -> RunDamaged:
+    """That the catalog has none of the rows of a run; or those of other `files` than its own."""
+    what = f"the files of another end of it ({files[0]})" if files else "no rows of it"
     return RunDamaged(
-        f"the run {key.path} is finished, and the catalog has no rows of it: was its folder copied here, or the catalog lost? "
+        f"the run {key.path} is finished, and the catalog has {what}: was its folder copied here, or the catalog lost? "
         "`scythe rebuild` takes it in"
     )
 

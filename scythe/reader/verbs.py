@@ -95,8 +95,17 @@ def read(
 
     def collected() -> pl.DataFrame:
         try:
-            found = look(check=False).collect()
-            return found if found.height else look(check=True).collect()
+            frame, rows = look(check=False)
+            found = frame.collect()
+            if rows is None or found.height == rows:
+                return found
+            frame, rows = look(check=True)  # which says why, or the run has ended anew meanwhile
+            found = frame.collect()
+            if rows is not None and found.height != rows:
+                raise RunDamaged(
+                    f"the table {table!r} of a run of {name_of(experiment)!r} has {found.height:,} rows, its result tells of {rows:,}"
+                )
+            return found
         except StorageError:
             raise
         except (OSError, pl.exceptions.PolarsError) as error:
@@ -153,7 +162,7 @@ def scan(
     return beside_deletions(
         storage(),
         name_of(experiment),
-        lambda: _scan(experiment, version, table, run, columns, ids, distinct=distinct, in_order=False),
+        lambda: _scan(experiment, version, table, run, columns, ids, distinct=distinct, in_order=False)[0],
     )
 
 
@@ -168,7 +177,7 @@ def _scan(
     distinct: bool,
     in_order: bool,
     check: bool = True,
-) -> pl.LazyFrame:
+) -> tuple[pl.LazyFrame, int | None]:
     check_fork()
     objects, name = storage(), name_of(experiment)
     if not isinstance(table, str):  # pyright: ignore[reportUnnecessaryIsInstance] - the caller's own value
@@ -186,7 +195,7 @@ def _scan(
         frame = newest_rows(objects, wanted_runs(objects, name, version, run), frame, among)
     if in_order:  # by all of a row's place, whether or not it is selected; `version` parts runs of the same second
         frame = frame.sort("run_datetime", "sort_index", "version", maintain_order=True)
-    return frame.select(wanted)
+    return frame.select(wanted), None
 
 
 def files(experiment: Named, version: AskedVersion = None, *, run: AskedRun = None) -> pl.DataFrame:

@@ -70,7 +70,7 @@ def write_sheet(
         raise TransferError("a workbook of Excel needs one more package: pip install xlsxwriter")
     objects, name = storage(), name_of(experiment)
     key, result = one_run(objects, name, version, run)
-    frame = scan_run(catalog_of(objects, engine_settings().catalog), objects, key, result, table, None, ids=True)
+    frame, _ = scan_run(catalog_of(objects, engine_settings().catalog), objects, key, result, table, None, ids=True)
     condition = asked_of("all", "all", where).where
     if condition is not None:
         try:

@@ -88,3 +88,36 @@ def test_while_a_lost_catalog_is_made_anew_all_rows_are_read_or_an_error_says_so
     assert scythe.read("weigh", run="all").height == 6
     assert len(told) > 4
     assert all("`scythe rebuild`" in one for one in told)
+
+
+def test_a_catalog_of_before_a_retry_is_not_taken_for_the_one_of_now(root: Path) -> None:
+    """As where a root was copied while a run went on: the catalog first, the run's folder later."""
+    failing = {1}
+
+    @ExperimentRegistry.Register(name="heat", retries=0)
+    def heat(spec: Part) -> Weight:
+        if spec.x in failing:
+            raise ValueError("broken")
+        return Weight(y=spec.x)
+
+    with pytest.raises(ValueError, match="broken"):
+        BaseExperiment("heat").allocate(pl.DataFrame({"x": range(3)}), engine="inline")
+    run = scythe.open_run("heat")
+    run.resume(engine="inline")
+    shutil.copytree(root / "_catalog", root.with_name("before"))
+    failing.clear()
+    run.retry_errors(engine="inline")
+    assert scythe.read("heat").height == 3
+    shutil.rmtree(root / "_catalog")
+    shutil.copytree(root.with_name("before"), root / "_catalog")
+
+    for table in ("scalars", "tasks", "errors"):
+        with pytest.raises(
+            RunDamaged, match=f"{run.key.path} is finished, and the catalog has the files of another end"
+        ):
+            scythe.scan("heat", table=table)
+    with pytest.raises(RunDamaged, match="the files of another end"):
+        scythe.read("heat")
+    rebuild(storage())
+    assert scythe.read("heat").height == 3
+    assert scythe.read("heat", table="errors").height == 0
