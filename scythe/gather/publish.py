@@ -174,9 +174,13 @@ def settle(objects: Objects, catalog: Catalog, key: RunKey) -> None:
 
 
 def settle_all(objects: Objects, catalog: Catalog, experiment: str) -> None:
-    """`settle` for all runs of an experiment that nobody works on; one that is damaged stays as it is: its readers are told."""
+    """`settle` for all runs of an experiment that nobody works on.
+
+    One that is damaged stays as it is: its readers are told. So does one on its way here whose tables are not made yet: the
+    download or `rebuild` that was killed is called again, and until then readers go by its own files.
+    """
     for key in unpublished(objects, experiment):
-        with contextlib.suppress(RunDamaged, FormatError, FileNotFoundError):
+        with contextlib.suppress(RunDamaged, FormatError, FileNotFoundError, TableNotFound):
             last = latest_attempt(objects, key, exact=True)
             if last is None or not last.alive:
                 settle(objects, catalog, key)

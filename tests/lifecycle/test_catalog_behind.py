@@ -13,7 +13,9 @@ import scythe
 from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
 from scythe.allocate import ExperimentRun
 from scythe.errors import RunDamaged, TableNotFound
+from scythe.gather.publish import unpublished
 from scythe.rebuild import rebuild
+from scythe.runs.garbage import collect
 from scythe.settings import storage
 from tests.lifecycle.dying import Dead, dying
 
@@ -121,3 +123,21 @@ def test_a_catalog_of_before_a_retry_is_not_taken_for_the_one_of_now(root: Path)
     rebuild(storage())
     assert scythe.read("heat").height == 3
     assert scythe.read("heat", table="errors").height == 0
+
+
+def test_a_run_on_its_way_here_whose_tables_are_not_made_yet_keeps_nobody_from_gc_or_allocations(
+    allocated: Callable[[int], ExperimentRun], root: Path
+) -> None:
+    """As a download or a rebuild leaves it that is killed: readers go by the run's own files."""
+    run = allocated(2)
+    storage().write(run.key.unpublished("rebuild"), b"")
+    shutil.rmtree(root / "_catalog" / "weigh" / "f")
+
+    collect(storage())
+    assert scythe.read("weigh", run=run, table="f")["v"].to_list() == [0, 1]
+    assert allocated(3).status == "finished"
+    assert scythe.read("weigh", run="all", table="f").height == 5
+
+    rebuild(storage())
+    assert unpublished(storage(), "weigh") == []
+    assert scythe.read("weigh", run=run, table="f")["v"].to_list() == [0, 1]
