@@ -50,7 +50,7 @@ class Receiving:
         self.arrivals = Arrivals(local, key)
         #: How the last download left it.
         self.before = self.arrivals.ended()
-        self._came = ""
+        self._came, self._begun = "", 0
 
     def look(self) -> Got:
         """What would be fetched; nothing is."""
@@ -73,14 +73,16 @@ class Receiving:
             self.before = self.arrivals.ended()
             there = self._listed()
             result = self._result(there)
-            begun = there.filter(pl.col("key").str.starts_with(f"{self.key.attempts}/")).height
-            self._came = _state_of(result, begun)
+            self._begun = there.filter(pl.col("key").str.starts_with(f"{self.key.attempts}/")).height
+            self._came = _state_of(result, self._begun)
             base = records_and_tables(there, self.key, result, self.asked)
             self._check_here(fresh=self.arrivals.missing(base).height > 0)
             check(Places(self.source, self.local, self.key, result), self.asked)
             tables = self._tables_here(result)
             got = self._bring(base, progress)
             got += self._bring(self._files(result), progress, self._digests())
+            if self.before is None:  # should this process be killed now, the next one knows who has put the run there
+                self.arrivals.note(Ended(self.source.root, settled=False))
             if self.before is None or not self.before.settled or self.before.tables != tables:
                 self._settle(result, tables)
             return got
@@ -144,6 +146,8 @@ class Receiving:
 
     def _is_as_it_came(self) -> bool:
         """Whether nobody has worked on the run here: it is what the last download left, or what this one has brought."""
+        if self.before is not None and self.before.state is None:  # no download of it has come to its end
+            return len(self.local.files(self.key.attempts)) <= self._begun
         return self._state() in (None, self.before.state if self.before is not None else None, self._came)
 
     def _check_here(self, *, fresh: bool) -> None:
