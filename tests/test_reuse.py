@@ -581,6 +581,23 @@ def test_a_run_that_is_deleted_while_its_rows_are_taken_over_is_missed(
     assert len(walls.list_runs()) == 1, "nothing is left of the allocation"
 
 
+def test_a_tombstone_that_a_killed_deletion_has_left_is_taken_back_where_the_run_must_stay(
+    walls: BaseExperiment,
+) -> None:
+    """An upload brings a run that names output files of one whose deletion was killed."""
+    first, _ = grown(walls, [1.0, 2.0], reuse=False)
+    grown(walls, [1.0, 3.0])
+    first.objects.write(first.key.tombstone, b"{}")
+
+    with pytest.raises(RunError, match=f"deletion was killed, call it again first: `scythe delete {first.key.path}`"):
+        grown(walls, [1.0, 4.0])
+    with pytest.raises(RunError, match="has reused rows of it"):
+        first.delete()
+    run, _ = grown(walls, [1.0, 4.0])
+
+    assert run.status == "finished"
+
+
 def named_files_are_there() -> None:
     for run in scythe.list_runs("lose")["run"]:
         for uri in scythe.files("lose", run=run)["report"]:

@@ -97,7 +97,7 @@ def read(
         try:
             frame, rows = look(check=False)
             found = frame.collect()
-            if rows is None or found.height == rows:
+            if rows is None or found.height == rows or not found.width:  # without columns there are no rows
                 return found
             frame, rows = look(check=True)  # which says why, or the run has ended anew meanwhile
             found = frame.collect()

@@ -122,7 +122,8 @@ def check_there(objects: Objects, owners: Iterable[str], seen: Mapping[str, str 
     for path in owners:
         key = RunKey(*path.split("/"))
         if objects.exists(key.tombstone) or not objects.exists(key.manifest):
-            raise RunError(f"{path} was deleted while its rows were reused: allocate again")
+            again = f"allocate again; where its deletion was killed, call it again first: `scythe delete {path}`"
+            raise RunError(f"{path} was deleted while its rows were reused: {again}")
         if (
             path not in seen
         ):  # its files do not go, or another run of those names files of it, too, and keeps them there

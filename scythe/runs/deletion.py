@@ -42,12 +42,13 @@ def delete_run(objects: Objects, key: RunKey, *, dependants: bool) -> None:
                 _check_idle(objects, other)
         for other in reversed(dependants_of(objects, key)):
             delete_run(objects, other, dependants=True)
-    check_unneeded(objects, key)
-    objects.write(key.tombstone, dump({}))
     try:
+        check_unneeded(objects, key)
+        objects.write(key.tombstone, dump({}))
         check_unneeded(objects, key)  # who reuses rows of it looks for the tombstone, once its manifest is there
     except RunError:
-        objects.delete([key.tombstone])
+        if objects.exists(key.manifest):  # it stays; the tombstone may be that of a deletion that was killed
+            objects.delete([key.tombstone])
         raise
     bury(objects, key)
     withdraw(objects, catalog, key)

@@ -93,7 +93,7 @@ def write_sheet(
                 rows = frame.height
                 notes = _notes(objects, result.tables[table].key) if result is not None else None
                 _workbook(frame, part, table, notes)
-        except pl.exceptions.PolarsError as error:
+        except (pl.exceptions.PolarsError, ValueError) as error:  # of PyIceberg, of a time without a zone, say
             if condition is None:
                 raise
             raise ReadError(f"where= cannot be asked of the rows of {table!r} of {key.path}: {error}") from error

@@ -92,5 +92,5 @@ def test_an_input_that_takes_down_every_worker_costs_itself_alone(crew: Crew) ->
     told = tables["errors"].row(0, named=True)
     assert told["exception_type"] == "scythe.errors.WorkerCrashed"
     assert told["exception_message"].startswith("its worker was lost again and again, while nothing else ran on it (")
-    assert tables["tasks"]["attempts"].to_list() == [4, 1, 1, 1]
-    assert calls(scratch)[0] == 4
+    assert tables["tasks"]["attempts"].to_list()[1:] == [1, 1, 1]
+    assert tables["tasks"]["attempts"][0] >= calls(scratch)[0] == 4  # a worker that is slow may be given up as well
