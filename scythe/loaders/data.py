@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
@@ -10,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from scythe.errors import ReadError
+from scythe.errors import ReadError, ScytheError
 from scythe.loaders.batches import Arrays, Batches, place_among
 from scythe.loaders.checks import check_column
 from scythe.loaders.groups import Columns, Group
@@ -74,8 +75,10 @@ class Dataset:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # On another machine, or after the root was moved, its runs lie where that one's settings say; their pins tell.
-        there = {"objects": storage()} if is_gone(state["objects"]) else {}
-        self.__dict__.update(state | there)
+        self.__dict__.update(state)
+        if is_gone(self.objects):
+            with contextlib.suppress(ScytheError):
+                self.__dict__["objects"] = self.objects if is_gone(storage()) else storage()
 
     # --- what it is -----------------------------------------------------------------------------------
 
@@ -217,10 +220,10 @@ class Dataset:
         columns = None if by is None else (by,) if isinstance(by, str) else tuple(by)
         for column in columns or ():
             check_column(self._runs, column, "by=")
-        if type(seed) is not int:
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ReadError(f"seed={seed!r}: a whole number is wanted; a part of a split cannot be called seed")
         shared = tuple(parts.items())
-        return {name: self._of((*self.taken, Split(shared, name, columns, seed))) for name in parts}
+        return {name: self._of((*self.taken, Split(shared, name, columns, int(seed)))) for name in parts}
 
     def stats(self) -> Stats:
         """Mean, standard deviation, range and count of each column of the groups that have columns, in one pass.

@@ -31,6 +31,7 @@ class Slices:
     shape: tuple[int, ...] | None
 
     def take(self, rows: np.ndarray) -> Any:
+        """What belongs to these rows: one array, or a list where they have other numbers of rows."""
         first = self.first[rows]
         if self.shape is None:
             # Of their own: whoever changes a batch in place must not change the dataset.
@@ -95,6 +96,7 @@ def complete(run: PinnedRun, group: Frame) -> np.ndarray:
 
     Raises:
         NotFoundError: the dataframe was left out when the run was downloaded.
+        StorageError: it cannot be read.
     """
     check_came(run.key, run.result, group.table)
     if len(columns_there(run, group)) < len(group.columns):

@@ -145,11 +145,13 @@ class Stats:
 
         Examples:
             >>> import scythe
-            >>> ds = scythe.dataset("simulate_energy", x=["r_value"], y="heating")
+            >>> ds = scythe.dataset("simulate_energy", x=["r_value", "heating"], y="heating")
             >>> norm = ds.stats()
             >>> batch = ds.batches(3, shuffle=False, normalize=norm).at(0)[0]
             >>> norm.denormalized("y", batch["y"]).tolist()
             [40.0, 20.0, 10.0]
+            >>> norm.denormalized("x", batch["x"][0]).tolist()
+            [2.0, 40.0]
         """
         if group not in self.groups:
             raise StateError(f"there are no statistics of {group!r}, but of {', '.join(self.groups)}")
@@ -170,7 +172,7 @@ def _scale(stats: Sequence[ColumnStats], values: np.ndarray) -> tuple[Any, Any]:
     """Mean and standard deviation of columns as they are taken out of values, in their type; 0 and 1 where they are left as they are."""
     mean = np.array([0.0 if s.fixed else s.mean for s in stats], values.dtype)
     std = np.array([1.0 if s.fixed or s.min == s.max else s.std for s in stats], values.dtype)
-    return (mean[0], std[0]) if len(stats) == 1 or values.ndim == 1 else (mean, std)
+    return (mean[0], std[0]) if len(stats) == 1 else (mean, std)
 
 
 def check_same_groups(stats: Stats, groups: Mapping[str, Group]) -> None:

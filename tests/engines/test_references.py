@@ -150,4 +150,14 @@ def test_a_task_that_is_to_be_alone_has_nothing_beside_it_on_its_server(root: Pa
 
     assert lone.future.result(timeout=60)
     assert behind.future.result(timeout=60)
+
+    gates[2].unlink()
+    begun = threading.Event()
+    under_way = server.submit(prepared, range(2, 3), lambda _: None)
+    given_up = server.submit(prepared, range(3, 4), lambda _: None, alone=begun.set)
+    assert given_up.future.cancel()
+    gates[2].touch()
+    assert under_way.future.result(timeout=60)
+    assert server.submit(prepared, range(1), lambda _: None).future.result(timeout=60)
+    assert not begun.is_set()
     server.close()

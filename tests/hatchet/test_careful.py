@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ from scythe.leaf.rows import ChunkResult
 from scythe.record.attempt_plan import AttemptPlan
 from scythe.record.plan import RunPlan
 from scythe.registry import ExperimentRegistry
+from scythe_catalog.storage.folder import Folder
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -129,10 +131,10 @@ def test_inputs_of_which_one_was_running_are_begun_one_at_a_time(place: Place) -
     place.lost(2, 1, 2, 3)
 
     assert sorted(row["y"] for row in place.tables(tries=3)["scalars"]) == [0, 1, 2, 3, 4]
-    assert place.begun.read_text().split() == ["0", "4", "1", "2", "3"]
+    assert place.begun.read_text().split() == ["1", "2", "3", "0", "4"]
 
 
-def test_an_input_that_was_running_is_begun_last_and_alone(place: Place, tmp_path: Path) -> None:
+def test_an_input_that_was_running_is_begun_first_and_alone(place: Place, tmp_path: Path) -> None:
     place.lost(2, 1)
     (tmp_path / "gate1").touch()
 
@@ -146,7 +148,7 @@ def test_an_input_that_was_running_is_begun_last_and_alone(place: Place, tmp_pat
         await running
 
     asyncio.run(work())
-    assert place.begun.read_text().split() == ["0", "2", "3", "4", "1"]
+    assert place.begun.read_text().split() == ["1", "0", "2", "3", "4"]
 
 
 def test_an_input_whose_worker_was_lost_as_often_as_it_may_be_tried_again_is_an_error_row(place: Place) -> None:
@@ -163,5 +165,34 @@ def test_an_input_whose_worker_was_lost_as_often_as_it_may_be_tried_again_is_an_
     (told,) = tables["errors"]
     assert (told["sort_index"], told["exception_type"]) == (1, "scythe.errors.WorkerCrashed")
     assert told["exception_message"].startswith(
-        "its worker was lost again and again, 2 times, while nothing else ran on it (tower)"
+        "its worker was lost 3 times while it ran (tower), 2 of them with nothing beside it"
     )
+
+
+def test_a_note_under_way_when_the_work_is_handed_back_does_not_stay(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scythe.engines.hatchet.worker.stopping._SETTLE_SECONDS", 0.0)
+    place.lost(2, 1)
+    begun, gate, write = threading.Event(), threading.Event(), Folder.write
+
+    def slowly(self: Folder, key: str, content: bytes) -> None:
+        if key.endswith("/000003.json"):
+            begun.set()
+            gate.wait(60)
+        write(self, key, content)
+
+    monkeypatch.setattr(Folder, "write", slowly)
+
+    async def work() -> None:
+        running = asyncio.ensure_future(place.leaf(tries=3))
+        while not begun.is_set():
+            await asyncio.sleep(0.01)
+        place.stopping.set()
+        await asyncio.sleep(0.1)
+        gate.set()
+        await running
+
+    with pytest.raises(HandedBack):
+        asyncio.run(work())
+    assert [file.name for file in place.notes.iterdir()] == ["000002.json"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -91,6 +92,7 @@ def test_an_input_that_takes_down_every_worker_costs_itself_alone(crew: Crew) ->
     tables = check(run, good=[1, 2, 3], bad=[0])
     told = tables["errors"].row(0, named=True)
     assert told["exception_type"] == "scythe.errors.WorkerCrashed"
-    assert told["exception_message"].startswith("its worker was lost again and again, while nothing else ran on it (")
+    said = r"its worker was lost \d times while it ran \(.+\), 1 of them with nothing beside it"
+    assert re.match(said, told["exception_message"])
     assert tables["tasks"]["attempts"].to_list()[1:] == [1, 1, 1]
-    assert tables["tasks"]["attempts"][0] >= calls(scratch)[0] == 4  # a worker that is slow may be given up as well
+    assert calls(scratch)[0] == 4

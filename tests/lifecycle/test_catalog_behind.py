@@ -114,12 +114,11 @@ def test_a_catalog_of_before_a_retry_is_not_taken_for_the_one_of_now(root: Path)
     shutil.copytree(root.with_name("before"), root / "_catalog")
 
     for table in ("scalars", "tasks", "errors"):
-        with pytest.raises(
-            RunDamaged, match=f"{run.key.path} is finished, and the catalog has the files of another end"
-        ):
-            scythe.scan("heat", table=table)
-    with pytest.raises(RunDamaged, match="the files of another end"):
-        scythe.read("heat")
+        for look in (scythe.scan, scythe.read):
+            with pytest.raises(
+                RunDamaged, match=f"{run.key.path} is finished, and the catalog has the files of another"
+            ):
+                look("heat", table=table)
     rebuild(storage())
     assert scythe.read("heat").height == 3
     assert scythe.read("heat", table="errors").height == 0

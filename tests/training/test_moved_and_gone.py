@@ -18,6 +18,7 @@ from scythe.errors import CatalogError, InputError, NotFoundError, ReadError, Ru
 from scythe.rebuild import rebuild
 from scythe.runs.pack import pack
 from scythe.settings import storage
+from scythe.utils.filesys import OptionalFileReference
 
 
 class Wall(ExperimentInputSpec):
@@ -67,6 +68,29 @@ def test_files_of_a_root_that_was_copied_or_moved_are_not_those_of_before(
     rebuild(storage())
 
     assert walls()[3]["h"].tolist() == [-1] * 4
+
+
+class Monthly(ExperimentOutputSpec):
+    y: float
+
+
+class Sited(ExperimentInputSpec):
+    weather: OptionalFileReference = None
+
+
+def test_input_files_of_a_copied_root_are_not_those_of_before_where_the_first_input_has_none(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @ExperimentRegistry.Register(name="sited")
+    def sited(spec: Sited) -> Monthly:
+        return Monthly(y=1)
+
+    (tmp_path / "w.txt").write_text("sun")
+    BaseExperiment("sited").allocate([Sited(), Sited(weather=tmp_path / "w.txt")], engine="inline")
+    copied(root, monkeypatch)
+
+    with pytest.raises(CatalogError, match="has been moved to"):
+        _ = scythe.dataset("sited", y="y").frame
 
 
 def test_a_pickled_dataset_finds_its_runs_where_the_root_was_moved_to(
@@ -122,10 +146,6 @@ def test_a_run_whose_folder_is_gone_is_not_left_out(root: Path) -> None:
     with pytest.raises(RunDamaged, match=f"the folder of the run {lost.key.path} is gone"):
         walls(run="all")
     assert len(walls()) == 20
-
-
-class Monthly(ExperimentOutputSpec):
-    y: float
 
 
 def of_frames(spec: Wall) -> Monthly:
@@ -216,6 +236,7 @@ def test_what_was_normalized_has_its_units_again(root: Path) -> None:
     plain, scaled = (ds.batches(20, normalize=n).at(0)[0] for n in (None, norm))
 
     assert np.allclose(norm.denormalized("x", scaled["x"]), plain["x"])
+    assert np.allclose(norm.denormalized("x", scaled["x"][3]), plain["x"][3]), "a row by itself"
     assert np.allclose(norm.denormalized("y", scaled["y"]), plain["y"])
     assert np.allclose(norm.denormalized("y", scaled["y"][:, None])[:, 0], plain["y"])  # as a layer of one gives it
     with pytest.raises(

@@ -84,7 +84,8 @@ class Server:
     ) -> Task:
         """Queues rows of a run's `specs.pq`; the task's future gives what a Hatchet task returns for them.
 
-        With `alone` they run when nothing else does, and it is called right before; what it raises fails the task.
+        With `alone` they run when nothing else does, and it is called right before, by the thread that serves all: it is to be short.
+        What it raises fails the task.
         The future raises RunError where they cannot be run for a reason outside the user's function.
         """
         task = Task(run, log, alone)
@@ -152,6 +153,8 @@ class Server:
         return bool(others) and (task.alone is not None or any(other.alone is not None for other in others))
 
     def _begin(self, task: Task, work: Chunk) -> None:
+        if task.future.done():  # it was cancelled, and is dropped in a moment
+            return
         try:
             if task.alone is not None:
                 task.alone()

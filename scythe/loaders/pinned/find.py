@@ -36,15 +36,17 @@ def pinned(objects: Objects, name: str, version: Any, run: Any) -> list[PinnedRu
     check_fork()
 
     def find() -> list[tuple[RunKey, RunResult | None]]:
-        if is_all(run):
-            check_folders(catalog_of(objects, engine_settings().catalog), objects, name)
         if is_all(version) or is_all(run):
             return [*finished_runs(objects, name, version, run)]
         return [one_run(objects, name, version, run)]
 
-    looks: list[Callable[[], Any]] = [lambda: renames_now(objects, name), find]
+    def check() -> None:
+        if is_all(run):
+            check_folders(catalog_of(objects, engine_settings().catalog), objects, name)
+
+    looks: list[Callable[[], Any]] = [lambda: renames_now(objects, name), find, check]
     # over a network at once
-    renames, found = beside_deletions(objects, name, lambda: objects.each(lambda look: look(), looks))
+    renames, found, _ = beside_deletions(objects, name, lambda: objects.each(lambda look: look(), looks))
     return together(_pinned(objects, key, result, renames) for key, result in found)
 
 

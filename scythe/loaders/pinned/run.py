@@ -319,9 +319,9 @@ def frame_of(runs: Sequence[PinnedRun], rows: Rows, *, many: bool) -> pl.LazyFra
     for i, run in enumerate(runs):
         where, at = rows.of(i)
         run.check_there("scalars")
-        for column in schemas[i]:
-            if column.kind.is_file:
-                run.check_root(run.read("scalars", [pl.col(column.name).first()]).to_series())
+        if files := [column.name for column in schemas[i] if column.kind.is_file]:
+            for uris in run.read("scalars", [pl.col(name).drop_nulls().first() for name in files]):
+                run.check_root(uris)
         place = pl.DataFrame({"_at": at, "_place": where}).lazy()
         parts.append(
             run.scan("scalars")

@@ -12,10 +12,10 @@ import contextlib
 import logging
 import math
 import socket
+import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from obstore.exceptions import BaseError
@@ -30,6 +30,7 @@ from scythe.gather.payload import Packed
 from scythe.leaf.failures import Failure
 from scythe.leaf.leaf import Leaf
 from scythe.record.format import dump, parse_as
+from scythe_catalog.storage.objects import Objects
 
 #: A leaf that was moved so often is watched: to write down what runs costs a request each time.
 MOVES = 2
@@ -49,6 +50,26 @@ class Begun:
     host: str
     #: [s since 1970]
     since: float
+
+
+class _Note:
+    """What is begun, as it stands in the run's folder: never once it was taken back, whoever is about to write it."""
+
+    def __init__(self, objects: Objects, key: str, begun: Begun) -> None:
+        self._objects, self._key, self._begun = objects, key, begun
+        self._writing, self._is_over = threading.Lock(), False
+
+    def write(self) -> None:
+        """Writes it down, right before the inputs begin."""
+        with self._writing:
+            if not self._is_over:
+                self._objects.write(self._key, dump(asdict(replace(self._begun, since=time.time()))))
+
+    def take_back(self) -> None:
+        """The inputs do not run any more, and nobody was lost with them."""
+        with self._writing:
+            self._is_over = True
+            self._objects.delete([self._key])
 
 
 class CarefulLeaf:
@@ -71,62 +92,59 @@ class CarefulLeaf:
         self._notes = f"{self._run.plan.key.begun(loaded.attempt.number)}/{'-'.join(map(str, payload.inputs))}"
 
     async def run(self) -> list[Packed]:
-        """What the leaf returns."""
+        """What the leaf returns. Suspects come first: should their worker be lost again, nothing else is."""
         lost = await in_thread(self._lost)
         packed: list[Packed] = []
-        for rows in _steps(self._rows, lost):
-            packed += await self._step(rows)
-        alone: dict[int, list[Begun]] = defaultdict(list)
-        for begun in lost:
-            if begun.alone:
-                alone[begun.rows[0]].append(begun)
         most = max(1, min(self._run.experiment.options.retries, _MOST_LOST))
         for row in sorted({begun.rows[0] for begun in lost if len(begun.rows) == 1}):
-            if len(alone[row]) >= most:
-                packed.append(await in_thread(lambda row=row: self._error(row, alone[row])))
+            own = [begun for begun in lost if row in begun.rows]
+            if sum(begun.alone for begun in own) >= most:
+                packed.append(await in_thread(lambda row=row, own=own: self._error(row, own)))
             else:
                 packed += await self._step([row], alone=True)
+        for rows in _steps(self._rows, lost):
+            packed += await self._step(rows)
         return await in_thread(lambda: self._run.packing.repack(packed))
 
     async def _step(self, rows: Sequence[int], *, alone: bool = False) -> list[Packed]:
         """Runs some inputs, one after the other."""
-
-        def note() -> None:
-            begun = Begun([*rows], alone, socket.gethostname(), time.time())
-            self._objects.write(self._note(self._tries), dump(asdict(begun)))
-
-        if not alone:
-            await in_thread(note)
-        task = self._server.submit(self._run, np.array(rows, np.int64), self._log, alone=note if alone else None)
+        begun = Begun([*rows], alone, socket.gethostname(), time.time())
+        note = _Note(self._objects, self._note(self._tries), begun)
         try:
-            return await self._stopping.unless(asyncio.wrap_future(task.future))
-        except BaseException:
-            self._server.cancel(task)
-            raise
+            if not alone:
+                await in_thread(note.write)
+            then = note.write if alone else None
+            task = self._server.submit(self._run, np.array(rows, np.int64), self._log, alone=then)
+            try:
+                return await self._stopping.unless(asyncio.wrap_future(task.future))
+            except BaseException:
+                self._server.cancel(task)
+                raise
         finally:
             with contextlib.suppress(OSError, BaseError):  # at worst it is run alone once more
-                await in_thread(lambda: self._objects.delete([self._note(self._tries)]))
+                await in_thread(note.take_back)
 
     def _lost(self) -> list[Begun]:
         """What earlier tries had begun when their workers were lost, the first first."""
         notes = [self._note(number) for number in range(self._tries)]
-        there = {*self._objects.files(self._notes)}
-        found = [note for note in notes if note.rpartition("/")[2] in there]
-        return [parse_as(Begun, raw, note) for note, raw in zip(found, self._objects.read_all(found), strict=True)]
+        there, found = {*self._objects.files(self._notes)}, list[Begun]()
+        for note in [note for note in notes if note.rpartition("/")[2] in there]:
+            with contextlib.suppress(FileNotFoundError):  # a worker that was only taken for lost has taken it back
+                found.append(parse_as(Begun, self._objects.read(note), note))
+        return found
 
     def _note(self, number: int) -> str:
         return f"{self._notes}/{number:06d}.json"
 
     def _error(self, row: int, lost: Sequence[Begun]) -> Packed:
         """The error row of an input that is not run again."""
-        hosts = ", ".join(dict.fromkeys(begun.host for begun in lost))
-        often = f"{len(lost)} times, " if len(lost) > 1 else ""
+        hosts, alone = ", ".join(dict.fromkeys(begun.host for begun in lost)), sum(begun.alone for begun in lost)
         error = WorkerCrashed(
-            f"its worker was lost again and again, {often}while nothing else ran on it ({hosts}): the machine or container "
-            "may be out of memory"
+            f"its worker was lost {len(lost)} times while it ran ({hosts}), {alone} of them with nothing beside it: the machine or "
+            "container may be out of memory"
         )
         with Leaf(self._run.plan, self._run.experiment) as leaf:
-            failed = leaf.failed(row, Failure.of(error, self._tries), 0.0, lost[-1].since, lost[-1].host)
+            failed = leaf.failed(row, Failure.of(error, len(lost)), 0.0, lost[-1].since, lost[-1].host)
             return self._run.packing.pack(failed)
 
 
@@ -136,10 +154,10 @@ def _steps(rows: Sequence[int], lost: Sequence[Begun]) -> Iterator[Sequence[int]
     suspects = {begun.rows[0] for begun in lost if len(begun.rows) == 1}
     innocent = [row for row in rows if row not in among and row not in suspects]
     size = math.ceil(len(rows) / _STEPS)
-    for start in range(0, len(innocent), size):
-        yield innocent[start : start + size]
     for row in sorted(among - suspects):
         yield [row]
+    for start in range(0, len(innocent), size):
+        yield innocent[start : start + size]
 
 
 __all__ = ["MOVES", "CarefulLeaf"]
