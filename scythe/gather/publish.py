@@ -129,6 +129,10 @@ def _clear_parts(objects: Objects, key: RunKey, attempt: int) -> None:
     objects.delete_empty_folders(f"{key.parts}/part")
 
 
+#: Of what says that the catalog may not show a run: it is being made one of this root, by a rebuild or a download.
+ON_ITS_WAY = "rebuild"
+
+
 def unpublished(objects: Objects, experiment: str) -> list[RunKey]:
     """The runs of an experiment whose newest result the catalog may not show yet: their own files tell."""
     found = [name.split("~") for name in objects.files(unpublished_folder(experiment))]
@@ -166,6 +170,8 @@ def settle(objects: Objects, catalog: Catalog, key: RunKey) -> None:
     if not objects.exists(key.manifest):
         withdraw(objects, catalog, key)
         return
+    if any(name.endswith(f"~{ON_ITS_WAY}") for name in pending):
+        return  # its files may not be as this root's tables and addresses want them: `rebuild`, or the download, ends that
     result = read_result(objects, key)
     if result is not None:
         publish(objects, catalog, key, result, Gathered.of(objects, result, key), pending)

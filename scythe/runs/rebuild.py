@@ -18,7 +18,7 @@ from scythe.errors import RunDamaged, ScytheError, TableNotFound
 from scythe.gather.dataframe_rule import record_dataframe
 from scythe.gather.final import whole_parts
 from scythe.gather.parts import Part, record_shown, stored_parts
-from scythe.gather.publish import Gathered, publish, record
+from scythe.gather.publish import ON_ITS_WAY, Gathered, publish, record
 from scythe.gather.status import status_of
 from scythe.names import CATALOG, RESERVED_TABLES, file_names
 from scythe.record import layout
@@ -115,10 +115,6 @@ class _Run:
         return [file.key for part in self.parts for file in part.files]
 
 
-#: By whom a run is put right, among what says that the catalog may not show it.
-_BY = "rebuild"
-
-
 class _Experiment:
     """The runs of one experiment, on their way into the catalog."""
 
@@ -172,7 +168,7 @@ class _Experiment:
             stored_schema(objects, file)  # one that is gone or damaged is told here
         follow(objects, key, run.files)
         if run.result is not None:
-            objects.write(key.unpublished(_BY), b"")
+            objects.write(key.unpublished(ON_ITS_WAY), b"")
         self.runs[key] = _Run.of(objects, key)
 
     def _wanted(self, table: Table, name: str, present: Mapping[str, tuple[Any, ...]]) -> Wanted:
@@ -231,7 +227,7 @@ class _Experiment:
             passed = before.followed(result.gather)
             result = result.model_copy(update={"tables": tables, "gather": gather})
             record(self.objects, run.key, result, Gathered(files, same_rows=passed))
-        pending = [run.key.unpublished(_BY), run.key.unpublished(gather)]
+        pending = [run.key.unpublished(ON_ITS_WAY), run.key.unpublished(gather)]
         publish(self.objects, self.catalog, run.key, result, Gathered(files), pending)
 
     def _standing(self, generations: Generations, key: RunKey, name: str, recorded: str, stored: pa.Schema) -> Table:
@@ -302,7 +298,7 @@ def _record_shown(objects: Objects, run: _Run) -> None:
     """Records which files of a run that goes on the catalog is about to be given."""
     if run.parts:
         shown = [file for part in run.parts for file in part.files if file.table in run.plan.tables]
-        record_shown(objects, run.key, shown, f"{run.parts[0].name}-{_BY}")
+        record_shown(objects, run.key, shown, f"{run.parts[0].name}-{ON_ITS_WAY}")
 
 
 def _sized(objects: Objects, file: DataFile) -> DataFile:

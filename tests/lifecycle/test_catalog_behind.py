@@ -133,6 +133,7 @@ def test_a_run_on_its_way_here_whose_tables_are_not_made_yet_keeps_nobody_from_g
     shutil.rmtree(root / "_catalog" / "weigh" / "f")
 
     collect(storage())
+    assert unpublished(storage(), "weigh") == [run.key], "its files may not be as the tables here want them"
     assert scythe.read("weigh", run=run, table="f")["v"].to_list() == [0, 1]
     assert allocated(3).status == "finished"
     assert scythe.read("weigh", run="all", table="f").height == 5
