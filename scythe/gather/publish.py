@@ -39,14 +39,14 @@ class Gathered:
 
     @classmethod
     def of(cls, objects: Objects, result: RunResult, key: RunKey) -> Gathered:
-        """What was recorded of a result's files; of an old result they are looked at."""
+        """What was recorded of a result's files; those of an old result, and those that were written anew since, are looked at."""
         record: dict[str, Any] = {"files": {}, "left": []}
         if result.gather is not None:
             where = key.gathered_files(result.gather)
             record = parse(objects.read(where), objects.uri(where))
         files = {
             name: DataFile.from_json(record["files"][name])
-            if name in record["files"]
+            if name in record["files"] and _is_as_recorded(objects, table.key, record["files"][name]["bytes"])
             else read_description(objects, table.key)
             for name, table in result.tables.items()
         }
@@ -59,6 +59,14 @@ class Gathered:
     def followed(self, gather: str | None) -> tuple[str, ...]:
         """What `same_rows` is of files that say the same as these, of a gather of this name, but for where files lie."""
         return (*self.same_rows, *([gather] if gather is not None else []))
+
+
+def _is_as_recorded(objects: Objects, key: str, size: int) -> bool:
+    """Whether a file has the size of its record: one that came from elsewhere, with other addresses in it, has not."""
+    try:
+        return objects.size(key) == size
+    except FileNotFoundError:
+        return True  # whoever reads it says so
 
 
 def same_rows(objects: Objects, result: RunResult, key: RunKey) -> tuple[str, ...]:

@@ -101,6 +101,7 @@ def _collect(objects: Objects, key: RunKey, named: set[str], limit: float, *, dr
         gone += _unnamed_shards(objects, key, result.attempt, left, limit)
     if not dry_run:
         objects.delete([found.key for found in gone])
+        # What leaves of a cluster had begun when their workers were lost.
         objects.delete_folder(key.begun(result.attempt).rpartition("/")[0])
         for gather in objects.folders(gathers(key)):  # of a process that was killed before it had written anything
             objects.delete_empty_folders(f"{gathers(key)}/{gather}/any")

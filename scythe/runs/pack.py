@@ -71,6 +71,10 @@ def pack(objects: Objects, key: RunKey, fields: Sequence[str], *, delete: bool =
             )
         if is_unpublished(objects, key):  # of an earlier call, which was killed
             settle(objects, catalog_of(objects, engine_settings().catalog), key)
+            if is_unpublished(objects, key):
+                raise RunError(
+                    f"{key.path} is not wholly of this root yet: call its download again, or `scythe rebuild`"
+                )
         if delete:
             _check_unnamed(objects, key, "pack it without deleting the files by themselves")
         done = _Packing(objects, key, result).to_shards(fields, lease.number)

@@ -203,13 +203,12 @@ def bucket() -> None:
                         made(name, FILES)
                     continue
                 touch_memory()
-                best: dict[str, float] = {}
+                best: dict[str, tuple[float, int]] = {}
                 for _ in range(3):
-                    for name, rate in (*_ranges(), *_epochs(folder / "cache")):
-                        better = min if name.endswith(" s") else max
-                        best[name] = better(best.get(name, rate), rate)
-                for name, rate in best.items():
-                    print(f"  {name}: {rate:.2f}" if name.endswith(" s") else f"  {name}: {rate:,.0f} samples/s")
+                    for name, seconds, samples in (*_ranges(), *_epochs(folder / "cache")):
+                        best[name] = min(best.get(name, (seconds, samples)), (seconds, samples))
+                for name, (seconds, samples) in best.items():
+                    print(f"  {name}: {seconds:.2f} s, {samples / seconds:,.0f} samples/s")
                 refs = scythe.FileRefs(scythe.files("plain"), "hourly", np.load)
                 began = time.perf_counter()
                 for i in range(100):
@@ -222,8 +221,8 @@ def bucket() -> None:
             os.environ.pop(name)
 
 
-def _epochs(cache: Path) -> Iterator[tuple[str, float]]:
-    """Samples a second of an epoch from a bucket into an empty cache, and of the next; seconds until the first batch."""
+def _epochs(cache: Path) -> Iterator[tuple[str, float, int]]:
+    """Seconds of an epoch from a bucket into an empty cache, of its first batch, and of the next epoch."""
     for name, options in (("plain", {}), ("packed", {}), ("packed", {"memory": 64 << 20})):
         shutil.rmtree(cache, ignore_errors=True)
         data = dataset(name)
@@ -235,13 +234,13 @@ def _epochs(cache: Path) -> Iterator[tuple[str, float]]:
                 first = first or time.perf_counter() - began
                 batch["y"][0, 0]
             took = time.perf_counter() - began
-            yield f"{name}{options or ''}, epoch {epoch}", FILES / took
+            yield f"{name}{options or ''}, epoch {epoch}", took, FILES
             if not epoch:
-                yield f"{name}{options or ''}, the first batch after s", first
+                yield f"{name}{options or ''}, its first batch", first, BATCH
 
 
-def _ranges() -> Iterator[tuple[str, float]]:
-    """Samples a second of all bytes of the shards in ranges of 8 MB: one after another, and eight at once, which is what the network gives."""
+def _ranges() -> Iterator[tuple[str, float, int]]:
+    """Seconds of all bytes of the shards in ranges of 8 MB: one after another, and eight at once, which is what the network gives."""
     from concurrent.futures import ThreadPoolExecutor
 
     from scythe.settings import storage
@@ -252,8 +251,9 @@ def _ranges() -> Iterator[tuple[str, float]]:
     for at_once, words in ((1, "one after another"), (8, "eight at once")):
         began = time.perf_counter()
         with ThreadPoolExecutor(at_once) as pool:
-            size = sum(len(data) for data in pool.map(lambda part: objects.part(*part, None), parts))
-        yield f"ranges of 8 MB, {words}", size / (time.perf_counter() - began) / (HOURS * 4)
+            for data in pool.map(lambda part: objects.part(*part, None), parts):
+                assert len(data)
+        yield f"ranges of 8 MB, {words}", time.perf_counter() - began, FILES
 
 
 @contextmanager

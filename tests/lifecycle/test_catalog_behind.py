@@ -7,15 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
 import scythe
-from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
+from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry, FileReference
 from scythe.allocate import ExperimentRun
-from scythe.errors import RunDamaged, TableNotFound
-from scythe.gather.publish import unpublished
+from scythe.errors import RunDamaged, RunError, TableNotFound
+from scythe.gather.publish import Gathered, unpublished
 from scythe.rebuild import rebuild
+from scythe.record.results import read_result
 from scythe.runs.garbage import collect
+from scythe.runs.pack import pack
 from scythe.settings import storage
 from tests.lifecycle.dying import Dead, dying
 
@@ -26,6 +29,10 @@ class Part(ExperimentInputSpec):
 
 class Weight(ExperimentOutputSpec):
     y: int
+
+
+class Filed(ExperimentOutputSpec):
+    f: FileReference
 
 
 @pytest.fixture
@@ -141,3 +148,36 @@ def test_a_run_on_its_way_here_whose_tables_are_not_made_yet_keeps_nobody_from_g
     rebuild(storage())
     assert unpublished(storage(), "weigh") == []
     assert scythe.read("weigh", run=run, table="f")["v"].to_list() == [0, 1]
+
+
+def test_a_run_on_its_way_here_is_not_packed(root: Path) -> None:
+    @ExperimentRegistry.Register(name="filed")
+    def filed(spec: Part, tempdir: Path) -> Filed:
+        (tempdir / "f.txt").write_text(str(spec.x))
+        return Filed(f=tempdir / "f.txt")
+
+    run, _ = BaseExperiment("filed").allocate(pl.DataFrame({"x": [1, 2]}), engine="inline")
+    storage().write(run.key.unpublished("rebuild"), b"")
+
+    with pytest.raises(RunError, match="is not wholly of this root yet: call its download again, or `scythe rebuild`"):
+        pack(storage(), run.key, ["f"])
+    rebuild(storage())
+    assert pack(storage(), run.key, ["f"]).files == 2
+
+
+def test_what_is_published_of_a_file_that_was_written_anew_is_its_own_size(
+    allocated: Callable[[int], ExperimentRun],
+) -> None:
+    """A file that came from elsewhere has got other addresses since its record was written."""
+    run = allocated(3)
+    result = read_result(storage(), run.key)
+    assert result is not None
+    key = result.tables["scalars"].key
+    table = pq.read_table(storage().folder / key)  # type: ignore[operator]
+    pq.write_table(table, storage().folder / key, compression="none", use_dictionary=False)  # type: ignore[operator]
+    storage().write(run.key.unpublished("end"), b"")
+
+    collect(storage())
+
+    assert Gathered.of(storage(), result, run.key).files["scalars"].bytes == storage().size(key)
+    assert scythe.read("weigh", run=run)["y"].to_list() == [0, 1, 2]

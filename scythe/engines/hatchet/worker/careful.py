@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from obstore.exceptions import BaseError
@@ -55,15 +55,16 @@ class Begun:
 class _Note:
     """What is begun, as it stands in the run's folder: never once it was taken back, whoever is about to write it."""
 
-    def __init__(self, objects: Objects, key: str, begun: Begun) -> None:
-        self._objects, self._key, self._begun = objects, key, begun
+    def __init__(self, objects: Objects, key: str, rows: Sequence[int], *, alone: bool) -> None:
+        self._objects, self._key, self._rows, self._alone = objects, key, [*rows], alone
         self._writing, self._is_over = threading.Lock(), False
 
     def write(self) -> None:
         """Writes it down, right before the inputs begin."""
         with self._writing:
             if not self._is_over:
-                self._objects.write(self._key, dump(asdict(replace(self._begun, since=time.time()))))
+                begun = Begun(self._rows, self._alone, socket.gethostname(), time.time())
+                self._objects.write(self._key, dump(asdict(begun)))
 
     def take_back(self) -> None:
         """The inputs do not run any more, and nobody was lost with them."""
@@ -108,8 +109,7 @@ class CarefulLeaf:
 
     async def _step(self, rows: Sequence[int], *, alone: bool = False) -> list[Packed]:
         """Runs some inputs, one after the other."""
-        begun = Begun([*rows], alone, socket.gethostname(), time.time())
-        note = _Note(self._objects, self._note(self._tries), begun)
+        note = _Note(self._objects, self._note(self._tries), rows, alone=alone)
         try:
             if not alone:
                 await in_thread(note.write)
