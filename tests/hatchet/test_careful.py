@@ -18,7 +18,7 @@ from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.engines.hatchet.errors import HandedBack
 from scythe.engines.hatchet.tasks import LeafInput
-from scythe.engines.hatchet.worker.careful import CarefulLeaf
+from scythe.engines.hatchet.worker.careful import CarefulLeaf, _Note
 from scythe.engines.hatchet.worker.loading import Loaded
 from scythe.engines.hatchet.worker.stopping import Stopping
 from scythe.engines.pool.job import pool_job
@@ -29,6 +29,7 @@ from scythe.record.attempt_plan import AttemptPlan
 from scythe.record.plan import RunPlan
 from scythe.registry import ExperimentRegistry
 from scythe_catalog.storage.folder import Folder
+from scythe_catalog.storage.objects import Objects
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -196,3 +197,13 @@ def test_a_note_under_way_when_the_work_is_handed_back_does_not_stay(
     with pytest.raises(HandedBack):
         asyncio.run(work())
     assert [file.name for file in place.notes.iterdir()] == ["000002.json"]
+
+
+def test_a_note_that_was_taken_back_is_not_written_any_more(root: Path) -> None:
+    objects = Objects.at(root)
+    note = _Note(objects, "begun.json", [1], alone=True)
+    note.write()
+    assert objects.exists("begun.json")
+    note.take_back()
+    note.write()
+    assert not objects.exists("begun.json")
