@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
+from pydantic import NaiveDatetime
 
 import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
@@ -670,6 +672,8 @@ class Note(ExperimentInputSpec):
     text: str = "short"
     number: int = 1
     day: dt.date = dt.date(1900, 1, 1)
+    at: NaiveDatetime = dt.datetime(2020, 1, 1)
+    share: float = 0.5
     lasted: dt.timedelta = dt.timedelta(minutes=90)
 
 
@@ -702,7 +706,34 @@ def test_a_workbook_holds_every_value_whole_or_none_is_written(root: Path, tmp_p
         with pytest.raises(TransferError, match="the column 'number'"):
             book("scalars", number=number)
     book("scalars", number=-(2**53))
+    with pytest.raises(TransferError, match="the column 'at'"):
+        book("scalars", at=dt.datetime(1900, 1, 1, 12))
+    for share in (1.797e308, -1.797e308):
+        with pytest.raises(TransferError, match="the column 'share'"):
+            book("scalars", share=share)
+    book("scalars", share=9.99e307)
     with pytest.raises(TransferError, match="the column 'day'"):
         book("scalars", day=dt.date(1850, 6, 1))
     csv = pl.read_csv(write_sheet("tell", "scalars", tmp_path, "csv").path)
     assert csv.select("day", "lasted").rows() == [("1850-06-01", "PT1H30M")]
+
+
+@pytest.mark.parametrize("day", [dt.date(1900, 1, 2), dt.date(2026, 2, 28), dt.date(9999, 12, 31)])
+def test_the_last_instant_of_a_day_is_of_that_day_in_a_workbook(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], day: dt.date
+) -> None:
+    ExperimentRegistry.Register(name="tell")(tell)
+    specs = pl.DataFrame(
+        {"address": ["a", "b"], "at": [dt.datetime.combine(day, dt.time.max), dt.datetime(2020, 1, 1)]}
+    )
+    BaseExperiment(experiment="tell").allocate(specs, engine="inline")[1].result()
+    sheet = write_sheet("tell", "scalars", tmp_path, "xlsx")
+    assert sheet.cut == ("at",)
+    with zipfile.ZipFile(sheet.path) as whole:
+        values = re.findall(r'<c r="[A-Z]+2"[^>]*><v>([^<]+)</v>', whole.read("xl/worksheets/sheet1.xml").decode())
+    before = (day - dt.date(1899, 12, 31)).days + (day > dt.date(1900, 2, 28))  # Excel's year 1900 has a 29 February
+    (found,) = [value for value in map(float, values) if before <= value < before + 1]
+    assert (found - before) * 86_400 == pytest.approx(86_399.999, abs=5e-4)
+    capsys.readouterr()
+    app(["download", "tell", str(tmp_path), "--xlsx", "scalars"], standalone_mode=False)
+    assert "cut to milliseconds, which Excel keeps: at" in capsys.readouterr().out

@@ -66,6 +66,8 @@ def _told(sheet: Sheet) -> None:
     say(f"{sheet.path}: {sheet.rows:,} rows")
     if sheet.zoned:
         say(f"  times are UTC, without a zone: {', '.join(sheet.zoned)}")
+    if sheet.cut:
+        say(f"  cut to milliseconds, which Excel keeps: {', '.join(sheet.cut)}")
     if sheet.left_out:
         say(f"  left out, as they have no cell: {', '.join(sheet.left_out)}")
 

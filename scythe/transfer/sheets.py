@@ -29,11 +29,12 @@ from scythe_catalog.iceberg.datafile import stored_schema
 from scythe_catalog.schema import TableSchema
 from scythe_catalog.storage.objects import Objects
 
-#: A sheet of Excel has so many rows, the names of the columns included.
-_MOST_ROWS = 1_048_576
-#: A cell of it holds so many characters, each of two where UTF-16 has it in two, and so large whole numbers.
-_MOST_CHARACTERS, _MOST_NUMBER = 32_767, 2**53
-_FIRST_DAY = dt.date(1900, 1, 1)
+#: A sheet of Excel has so many rows, the names of the columns included, and so many columns.
+_MOST_ROWS, _MOST_COLUMNS = 1_048_576, 16_384
+#: A cell of it holds so many characters, each of two where UTF-16 has it in two, and so large whole and other numbers.
+_MOST_CHARACTERS, _MOST_NUMBER, _MOST_FLOAT = 32_767, 2**53, 9.99999999999999e307
+#: The first day that a cell holds, and the first on which it holds a time of the day, too.
+_FIRST_DAY, _FIRST_TIME = dt.date(1900, 1, 1), dt.datetime(1900, 1, 2)  # noqa: DTZ001 - of a cell, which has none
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class Sheet:
     left_out: tuple[str, ...]
     #: The columns of which the zone was taken off.
     zoned: tuple[str, ...]
+    #: The columns of which the microseconds were cut to milliseconds, as Excel has them.
+    cut: tuple[str, ...] = ()
 
 
 def write_sheet(
@@ -83,13 +86,14 @@ def write_sheet(
             f"no column of {table!r} of {key.path} has a cell ({', '.join(left_out)}): download the run"
         )
     path = folder / f"{key.path.replace('/', '-')}-{table}.{kind}"
+    cut: tuple[str, ...] = ()
     with _whole(path) as part:
         try:
             if kind == "csv":
                 plain.with_columns(selectors.duration().dt.to_string("iso")).sink_csv(part)
                 rows = plain.select(pl.len()).collect().item()
             else:
-                frame = plain.collect()
+                frame, cut = _milliseconds(plain.collect())
                 rows = frame.height
                 notes = _notes(objects, result.tables[table].key) if result is not None else None
                 _workbook(frame, part, table, notes)
@@ -97,7 +101,7 @@ def write_sheet(
             if condition is None:
                 raise
             raise ReadError(f"where= cannot be asked of the rows of {table!r} of {key.path}: {error}") from error
-    return Sheet(path, rows, left_out, zoned)
+    return Sheet(path, rows, left_out, zoned, cut)
 
 
 def _plain(frame: pl.LazyFrame) -> tuple[pl.LazyFrame, tuple[str, ...], tuple[str, ...]]:
@@ -106,6 +110,13 @@ def _plain(frame: pl.LazyFrame) -> tuple[pl.LazyFrame, tuple[str, ...], tuple[st
     zoned = [n for n, t in schema.items() if isinstance(t, pl.Datetime) and t.time_zone is not None]
     utc = [pl.col(n).dt.convert_time_zone("UTC").dt.replace_time_zone(None) for n in zoned]
     return frame.with_columns(utc).drop(left_out), tuple(left_out), tuple(zoned)
+
+
+def _milliseconds(frame: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """Instants as a cell has them, none of them of the next day; and the columns that had more digits."""
+    short = frame.with_columns(selectors.datetime().dt.truncate("1ms"))
+    times = frame.select(selectors.datetime()).columns
+    return short, tuple(name for name in times if not frame[name].equals(short[name]))
 
 
 @contextmanager
@@ -137,10 +148,15 @@ def _workbook(frame: pl.DataFrame, path: Path, table: str, notes: pl.DataFrame |
             f"the table {table!r} has {frame.height:,} rows, a sheet of Excel {_MOST_ROWS - 1:,} at most: write it as CSV, "
             "or fewer of its rows with where="
         )
+    if frame.width > _MOST_COLUMNS:
+        raise TransferError(
+            f"the table {table!r} has {frame.width:,} columns, a sheet of Excel {_MOST_COLUMNS:,} at most: write it as CSV"
+        )
     if cut := _cut(frame):
         raise TransferError(
             f"the column {cut!r} of the table {table!r} has values that a cell of Excel cannot show: more than "
-            f"{_MOST_CHARACTERS:,} characters, whole numbers beyond {_MOST_NUMBER:,}, or days before {_FIRST_DAY}: "
+            f"{_MOST_CHARACTERS:,} characters, whole numbers beyond {_MOST_NUMBER:,}, other numbers beyond {_MOST_FLOAT}, days before {_FIRST_DAY} "
+            f"or instants before {_FIRST_TIME:%Y-%m-%d}: "
             "write it as CSV, or fewer of its rows with where="
         )
     title = f"table {table}"[:31] if table.lower() == "columns" else table[:31]
@@ -157,12 +173,13 @@ def _cut(frame: pl.DataFrame) -> str | None:
     """The first column with a value that a cell of Excel would cut, or show as none."""
     texts = selectors.string()
     characters = texts.str.len_chars() + texts.str.count_matches(r"[\x{10000}-\x{10FFFF}]")
-    numbers = selectors.integer()
-    days = (selectors.date() | selectors.datetime()).cast(pl.Date)
+    numbers, floats = selectors.integer(), selectors.float()
     found = frame.select(
         (characters > _MOST_CHARACTERS).any(),
         ((numbers > _MOST_NUMBER) | (numbers < -_MOST_NUMBER)).any(),
-        (days < _FIRST_DAY).any(),
+        (floats.is_finite() & (floats.abs() > _MOST_FLOAT)).any(),
+        (selectors.date() < _FIRST_DAY).any(),
+        (selectors.datetime() < _FIRST_TIME).any(),
     )
     return next((column.name for column in found if column.any()), None)
 

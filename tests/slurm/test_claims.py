@@ -281,18 +281,14 @@ def test_an_array_has_as_many_elements_as_the_cluster_says(
     assert commands.largest_array() == most
 
 
-TODAY = dt.datetime.now().replace(hour=14, minute=20, second=0, microsecond=0)
+LONG_AGO = dt.datetime(2000, 1, 1, 14, 20)
 
 
 @pytest.mark.parametrize(
     ("jobs", "text"),
     [
         ([], None),
-        ([Queued("1_0", "RUNNING", "None", TODAY), Queued("1_[1-9]", "PENDING", "Resources", None)], None),
-        (
-            [Queued("1", "PENDING", "Priority", TODAY)],
-            "Slurm job 1 is pending (Priority), others are before it, starts about 14:20",
-        ),
+        ([Queued("1_0", "RUNNING", "None", LONG_AGO), Queued("1_[1-9]", "PENDING", "Resources", None)], None),
         ([Queued("1", "PENDING", "None", None)], "Slurm job 1 is pending"),
         ([Queued("1", "PENDING", "QOSGrpNodeLimit", None)], "Slurm job 1 is pending (QOSGrpNodeLimit)"),
         (
@@ -301,13 +297,24 @@ TODAY = dt.datetime.now().replace(hour=14, minute=20, second=0, microsecond=0)
         ),
         ([Queued("2", "PENDING", "Dependency", None)], "Slurm job 2 is pending (Dependency), it waits for the others"),
         (
-            [Queued("1", "PENDING", "Priority", TODAY + dt.timedelta(days=400))],
-            f"Slurm job 1 is pending (Priority), others are before it, starts about {TODAY + dt.timedelta(days=400):%Y-%m-%d} 14:20",
+            [Queued("1", "PENDING", "Priority", LONG_AGO)],
+            "Slurm job 1 is pending (Priority), others are before it, starts about 2000-01-01 14:20",
         ),
     ],
 )
 def test_what_the_queue_says_is_told_in_words(jobs: list[Queued], text: str | None) -> None:
     assert told(jobs) == text
+
+
+def test_a_start_of_today_is_told_by_its_hour() -> None:
+    days = [dt.date.today()]
+    begins = dt.datetime.combine(days[0], dt.time(14, 20))
+    said = told([Queued("1", "PENDING", "Priority", begins)])
+    days.append(dt.date.today())  # at midnight it is yesterday's
+    assert said in [
+        f"Slurm job 1 is pending (Priority), others are before it, starts about {one}"
+        for one in (["14:20"] if days[0] == days[1] else ["14:20", f"{days[0]} 14:20"])
+    ]
 
 
 def test_options_are_told_to_sbatch_as_it_has_them() -> None:
