@@ -6,6 +6,7 @@ What is shown is what the runs hold that are there: a run that was deleted has n
 from __future__ import annotations
 
 import datetime as dt
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -92,7 +93,7 @@ def scan_many(
         NotFoundError: there is no such run, or no such table.
         TableNotFound: the catalog has lost all of them.
         ReadError: one of `columns` (of all, without them) has one unit in some runs, and another in others.
-        RunDamaged: a run's folder was removed, and the catalog still shows its rows; or it has none of a run that has some.
+        RunDamaged: a run's folder was removed, and the catalog still shows its rows; or it has others of a run than its result tells of.
     """
     keys = wanted_runs(objects, name, version, run)
     generations = Generations(catalog, name, objects)
@@ -111,9 +112,11 @@ def scan_many(
     partition = {} if is_all(version) else {"version": resolve_version(objects, name, version)}
     there = run_keys(objects, name)
     held = [_part(one, name, there, None if is_all(run) else tuple(keys), hidden) for one in opened]
-    shown = {run for part in held for run in part.shown}
-    missed = [key for key in keys if key not in hidden and (key.version, key.moment) not in shown]
-    check_shown(catalog, objects, missed, table)
+    shown: dict[tuple[str, dt.datetime], list[str]] = defaultdict(list)
+    for part in held:
+        for one, files in part.shown.items():
+            shown[one].extend(files)
+    check_shown(catalog, objects, [key for key in keys if key not in hidden], table, shown)
     parts: list[_Part | _Own] = [*([part for part in held if part.rows] or held), *own]
     wanted = {key.version for key in keys}
     asked = [renamed.get(column, column) for column in columns] if columns is not None else None
@@ -143,8 +146,8 @@ class _Part:
     keys: tuple[RunKey, ...] | None
     #: Those that the catalog may not show as they are.
     hidden: tuple[RunKey, ...]
-    #: The runs in question that have rows here.
-    shown: frozenset[tuple[str, dt.datetime]]
+    #: The runs in question that have rows here, and the files that hold these.
+    shown: Mapping[tuple[str, dt.datetime], Sequence[str]]
 
     @property
     def versions(self) -> frozenset[str]:
@@ -194,8 +197,8 @@ def _part(
     held = table.held()
     if keys is None:
         check_there(name, held, runs | {(key.version, key.moment) for key in hidden})
-    of_runs = [columns for run, columns in held.items() if run in runs]
-    columns = frozenset[str]().union(*of_runs)
+    of_runs = {run: one for run, one in held.items() if run in runs}
+    columns = frozenset[str]().union(*(one.columns for one in of_runs.values()))
     schema = table.schema
     kept = schema.select([n for n in schema.names if n in columns]) if of_runs else schema
-    return _Part(table, kept, bool(of_runs), keys, hidden, frozenset(held.keys() & runs))
+    return _Part(table, kept, bool(of_runs), keys, hidden, {run: one.files for run, one in of_runs.items()})

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from scythe.errors import RunDamaged
 from scythe.gather.publish import is_unpublished, unpublished
 from scythe.record.find import run_keys
 from scythe.record.generations import Generations
 from scythe.record.layout import RunKey, folder_of
-from scythe.record.results import finished_result
+from scythe.record.results import RunResult, finished_result, read_result
 from scythe_catalog.iceberg.catalog import Catalog
 from scythe_catalog.storage.objects import Objects
 
@@ -51,19 +51,41 @@ def check_there(name: str, held: Iterable[tuple[str, dt.datetime]], there: Colle
         )
 
 
-def check_shown(catalog: Catalog, objects: Objects, missed: Sequence[RunKey], table: str) -> None:
-    """Nothing where runs, of which a table as it was opened holds nothing, have no rows in it; or have come to them since.
+def check_shown(
+    catalog: Catalog,
+    objects: Objects,
+    keys: Sequence[RunKey],
+    table: str,
+    shown: Mapping[tuple[str, dt.datetime], Sequence[str]],
+) -> None:
+    """Nothing where a table, as it was opened, shows of each finished run the rows that its result tells of; or does since.
+
+    Args:
+        catalog: Where it lies.
+        objects: The root.
+        keys: The runs.
+        table: Which.
+        shown: Version and moment of a run -> URIs of the data files that the table holds of it.
 
     Raises:
-        RunDamaged: the catalog has no rows of one that has some.
+        RunDamaged: the catalog has no rows of a run that has some, or those of another end of it.
     """
-    if missed and table != "tasks":  # in which each run has rows that has any: others have none of their own
-        known = {run for one in Generations(catalog, missed[0].experiment, objects).of("tasks") for run in one.held()}
-        missed = [key for key in missed if (key.version, key.moment) not in known]
-    results = objects.each(lambda key: finished_result(objects, key), missed)
-    for key, result in zip(missed, results, strict=True):
-        told = result.tables.get(table) if result is not None else None
-        if told is None or not told.rows or told.untold or is_unpublished(objects, key):
+    results = objects.each(lambda key: read_result(objects, key), keys)
+    for key, result in zip(keys, results, strict=True):
+        if result is None or _as_told(objects, result, table, shown.get((key.version, key.moment), ())):
             continue
-        if not any(one.files(key.partition) for one in Generations(catalog, key.experiment, objects).of(table)):
-            raise not_shown(key)
+        if is_unpublished(objects, key):
+            continue
+        # It has ended anew meanwhile, or is half deleted.
+        again = finished_result(objects, key)
+        opened = Generations(catalog, key.experiment, objects).of(table)
+        files = sorted(file for one in opened for file in one.files(key.partition))
+        if again is not None and not _as_told(objects, again, table, files):
+            raise not_shown(key, files)
+
+
+def _as_told(objects: Objects, result: RunResult, table: str, files: Sequence[str]) -> bool:
+    told = result.tables.get(table)
+    if told is not None and told.untold:
+        return True
+    return [*files] == ([objects.uri(told.key)] if told is not None and told.rows else [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -121,11 +122,11 @@ def test_a_catalog_of_before_a_retry_is_not_taken_for_the_one_of_now(root: Path)
     shutil.copytree(root.with_name("before"), root / "_catalog")
 
     for table in ("scalars", "tasks", "errors"):
-        for look in (scythe.scan, scythe.read):
+        for look, asked in itertools.product((scythe.scan, scythe.read), (None, "all")):
             with pytest.raises(
                 RunDamaged, match=f"{run.key.path} is finished, and the catalog has the files of another"
             ):
-                look("heat", table=table)
+                look("heat", asked, table=table, run=asked)
     rebuild(storage())
     assert scythe.read("heat").height == 3
     assert scythe.read("heat", table="errors").height == 0

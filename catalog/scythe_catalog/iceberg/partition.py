@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from scythe_catalog.iceberg.datafile import DataFile, iceberg_statistics
@@ -65,6 +66,39 @@ def partition_filter(partition: Partition) -> BooleanExpression:
 def files_of(table: pyiceberg.table.Table, partition: Partition) -> dict[str, Any]:
     """The data files of a partition as PyIceberg has them, by URI; all that the table has where no values are given."""
     return {task.file.file_path: task.file for task in table.scan(row_filter=partition_filter(partition)).plan_files()}
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a table holds of a partition."""
+
+    #: The columns that hold anything there. A file tells which plain columns it has; of one that does not tell (the rows
+    #: so far of a run that goes on), and of nested columns, all count as held.
+    columns: frozenset[str]
+    #: URIs of its data files, sorted.
+    files: tuple[str, ...]
+
+
+def held(table: pyiceberg.table.Table, plain: Mapping[int, str]) -> dict[tuple[Any, ...], Held]:
+    """What a table holds, by the values of each partition; `plain` are its plain columns, by field id."""
+    every = frozenset(f.name for f in table.schema().fields)
+    nested = every - set(plain.values())
+    found: dict[tuple[Any, ...], Held] = {}
+    for uri, file in files_of(table, {}).items():
+        columns = nested | {plain[i] for i in file.value_counts if i in plain} if file.value_counts else every
+        values = tuple(_values_read(table, file.partition))
+        before = found.get(values, Held(frozenset(), ()))
+        found[values] = Held(before.columns | columns, tuple(sorted((*before.files, uri))))
+    return found
+
+
+def _values_read(table: pyiceberg.table.Table, record: Any) -> Iterable[Any]:
+    from pyiceberg.types import TimestamptzType
+
+    schema = table.schema()
+    for i, part in enumerate(table.spec().fields):
+        instant = isinstance(schema.find_field(part.source_id).field_type, TimestamptzType)
+        yield EPOCH + dt.timedelta(microseconds=record[i]) if instant else record[i]
 
 
 def swap(tx: Transaction, gone: Sequence[Any], new: Sequence[Any]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import datetime as dt
 import functools
 import json
 import random
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from scythe_catalog.errors import CatalogError, CommitConflict, SchemaError
 from scythe_catalog.iceberg.datafile import DataFile, field_ids
-from scythe_catalog.iceberg.partition import EPOCH, Partition, data_file, files_of, swap
+from scythe_catalog.iceberg.partition import Held, Partition, data_file, files_of, held, swap
 from scythe_catalog.iceberg.upkeep import OLD_SECONDS, unneeded
 from scythe_catalog.schema.compare import Difference, clashes, compare, mixed_units, united
 from scythe_catalog.schema.table_schema import SCHEMA_KEY, TableSchema
@@ -233,28 +232,9 @@ class Table:
 
         return {f.field_id: f.name for f in self.iceberg.schema().fields if isinstance(f.field_type, PrimitiveType)}
 
-    def held(self) -> dict[tuple[Any, ...], frozenset[str]]:
-        """What the table holds: the values of each partition, and the columns that hold anything there.
-
-        A file tells which plain columns it has; of one that does not tell (the rows so far of a run that goes on), and
-        of nested columns, all count as held.
-        """
-        plain, every = self.plain_names, frozenset(f.name for f in self.iceberg.schema().fields)
-        nested = every - set(plain.values())
-        found: dict[tuple[Any, ...], frozenset[str]] = {}
-        for file in files_of(self.iceberg, {}).values():
-            columns = nested | {plain[i] for i in file.value_counts if i in plain} if file.value_counts else every
-            values = tuple(self._partition_values(file.partition))
-            found[values] = found.get(values, frozenset()) | columns
-        return found
-
-    def _partition_values(self, record: Any) -> Iterable[Any]:
-        from pyiceberg.types import TimestamptzType
-
-        schema = self.iceberg.schema()
-        for i, part in enumerate(self.iceberg.spec().fields):
-            instant = isinstance(schema.find_field(part.source_id).field_type, TimestamptzType)
-            yield EPOCH + dt.timedelta(microseconds=record[i]) if instant else record[i]
+    def held(self) -> dict[tuple[Any, ...], Held]:
+        """What the table holds, by the values of each partition."""
+        return held(self.iceberg, self.plain_names)
 
     def _commit(self, change: Callable[[pyiceberg.table.Table, Transaction], bool]) -> Table:
         """Loads, changes and commits, again and again until no other committer was faster."""
