@@ -31,6 +31,7 @@ from scythe.remote.fetch import fetch, fetch_all
 from scythe.runs.rebuild import rebuild
 from scythe.settings import storage
 from scythe.utils.filesys import FileReference
+from scythe_catalog.iceberg import tables
 from scythe_catalog.storage.objects import Objects
 from scythe_catalog.storage.s3 import S3
 from scythe_catalog.storage.s3_errors import attempted
@@ -668,6 +669,7 @@ def test_a_run_asks_a_bucket_for_no_more_than_it_has_to_know(
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("SCYTHE_STORAGE_BUCKET", "bucket")
+        monkeypatch.setattr(tables, "_FRESH_SECONDS", 1e9)  # of a slow machine tables would be loaded anew
         experiment = BaseExperiment(ExperimentRegistry.Register(name="asks")(halve))
         asked: list[int] = []
         for _ in range(4):

@@ -76,6 +76,8 @@ class AnyOrder(RuleBasedStateMachine):
         self.failing: set[int] = set()
         self.runs: dict[RunKey, Known] = {}
         self.deleted: set[RunKey] = set()
+        #: Whether a rebuild was killed, and none has ended since: runs may still be on their way into the catalog.
+        self.rebuild_died = False
         self._stack = contextlib.ExitStack()
         self._stack.enter_context(self.make_root())
         self._before = dict(ExperimentRegistry._experiments)
@@ -166,7 +168,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(killed=st.none() | st.integers(0, 80))
     def rebuild(self, killed: int | None) -> None:
-        self._act(killed, lambda: rebuild(storage()))
+        self.rebuild_died = self._act(killed, lambda: rebuild(storage()))
 
     @precondition(lambda self: self.can_move and self.runs)
     @rule()
@@ -176,14 +178,20 @@ class AnyOrder(RuleBasedStateMachine):
         shutil.move(old, new)
         os.environ["SCYTHE_STORAGE_ROOT"] = str(new)
         rebuild(storage())
+        self.rebuild_died = False
 
-    def _act(self, killed: int | None, act: Callable[[], Any]) -> None:
+    def _act(self, killed: int | None, act: Callable[[], Any]) -> bool:
+        """Whether it was killed before its end."""
         with contextlib.suppress(Broken):
             if killed is None:
                 act()
-                return
-            with dying(killed), contextlib.suppress(Dead):
-                act()
+                return False
+            with dying(killed):
+                try:
+                    act()
+                except Dead:
+                    return True
+        return False
 
     # --- what must hold -----------------------------------------------------------------------------
 
@@ -235,10 +243,11 @@ class AnyOrder(RuleBasedStateMachine):
         if not self.runs:
             return
         settle_all(objects, catalog_of(objects), NAME)
-        assert not unpublished(objects, NAME)
+        on_their_way = unpublished(objects, NAME)
+        assert self.rebuild_died or not on_their_way
         for key in self.runs:
             result = self._open(key).result
-            if result is None:
+            if result is None or key in on_their_way:
                 continue
             for name, table in result.tables.items():
                 opened = catalog_of(objects).table(NAME, table.catalog_table)
