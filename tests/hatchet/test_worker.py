@@ -20,7 +20,9 @@ import pytest
 from scythe.allocate import BaseExperiment
 from scythe.cli import main
 from scythe.errors import SettingsError
+from scythe.record.attempts import latest_attempt
 from scythe.registry import ExperimentRegistry
+from scythe.settings import storage
 from scythe.source import load_experiments
 from scythe.worker import ScytheWorkerConfig, ScytheWorkerLabel, _Scatter, worker_config
 from tests.cluster import (
@@ -351,10 +353,13 @@ def test_a_worker_that_is_told_to_stop_hands_its_work_to_another_and_ends_well(p
             assert "Traceback" not in leaving.output
             for pid in before:
                 wait_for(lambda pid=pid: not alive(pid))
+            last = latest_attempt(storage(), run.key)
             (scratch / "gate").touch()
             result = ref.result(timeout=PATIENCE)
 
             assert (result.rows, result.errors) == (2, 0)
+            assert last is not None
+            assert result.seconds >= last.worked > 0, "what was worked before the move counts"
             assert run.status == "finished"
             assert not connected(f"second_{place.name}")
             assert staying.stop(timeout=30) == 0
