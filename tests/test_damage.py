@@ -147,6 +147,26 @@ def test_a_folder_that_was_removed_by_hand_is_named_and_cleared_up_behind(root: 
     assert scythe.list_runs("pipes")["run"].to_list() == [there.key.folder]
 
 
+def test_a_version_of_which_no_folder_is_left_is_named_where_all_versions_are_asked_for(root: Path) -> None:
+    gone, _, again = allocated(5.0), allocated(6.0, version="bumpminor"), allocated(8.0)
+    there = allocated(7.0, version="bumpminor")
+    asks = (
+        lambda: scythe.read("pipes", "all"),
+        lambda: scythe.read("pipes", "all", table="tasks"),
+        lambda: scythe.dataset("pipes", "all", x="length"),
+    )
+    shutil.rmtree(root / again.experiment_id)  # of its version another run is there
+    assert [len(ask()) for ask in asks] == [3, 3, 3]
+
+    shutil.rmtree(root / gone.experiment_id)
+    for ask in asks:
+        with pytest.raises(RunDamaged, match=f"the folder of the run {gone.experiment_id} is gone"):
+            ask()
+    assert said("delete", gone.experiment_id, "--yes")
+    assert [len(ask()) for ask in asks] == [2, 2, 2]
+    assert there.key.version in scythe.read("pipes", "all")["version"].to_list()
+
+
 def test_a_run_that_is_really_damaged_is_looked_at_twice(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     allocated(5.0).delete()
     run, looks, look = allocated(6.0), list[object](), scythe.reader.verbs._scan

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -30,6 +31,7 @@ from scythe_catalog.storage.objects import Objects
 
 if TYPE_CHECKING:
     from scythe_catalog.iceberg.catalog import Catalog
+    from scythe_catalog.iceberg.partition import Held
     from scythe_catalog.iceberg.tables import Table
 
 ALL = "all"
@@ -110,8 +112,13 @@ def scan_many(
             raise TableNotFound(f"the catalog has no table of {name!r}: make it anew with `scythe rebuild`")
         raise NotFoundError(f"{name!r} has no table {table!r}; it has {listed(known)}")
     partition = {} if is_all(version) else {"version": resolve_version(objects, name, version)}
-    there = run_keys(objects, name)
-    held = [_part(one, name, there, None if is_all(run) else tuple(keys), hidden) for one in opened]
+    there = {(key.version, key.moment) for key in run_keys(objects, name)}
+    holds = [one.held() for one in opened]
+    if is_all(run) or is_all(version):
+        folders = there | {(key.version, key.moment) for key in hidden}
+        check_there(name, chain.from_iterable(holds), folders, latest=not is_all(run))
+    asked_of = None if is_all(run) else tuple(keys)
+    held = [_part(one, holding, there, asked_of, hidden) for one, holding in zip(opened, holds, strict=True)]
     shown: dict[tuple[str, dt.datetime], list[str]] = defaultdict(list)
     for part in held:
         for one, files in part.shown.items():
@@ -190,14 +197,14 @@ def _of(keys: Sequence[RunKey]) -> pl.Expr:
 
 
 def _part(
-    table: Table, name: str, there: Sequence[RunKey], keys: tuple[RunKey, ...] | None, hidden: tuple[RunKey, ...]
+    table: Table,
+    held: Mapping[tuple[str, dt.datetime], Held],
+    there: Collection[tuple[str, dt.datetime]],
+    keys: tuple[RunKey, ...] | None,
+    hidden: tuple[RunKey, ...],
 ) -> _Part:
     """A generation as the runs that are there make it; `keys` are those whose rows are asked for, None where all are."""
-    runs = {(key.version, key.moment) for key in there}
-    held = table.held()
-    if keys is None:
-        check_there(name, held, runs | {(key.version, key.moment) for key in hidden})
-    of_runs = {run: one for run, one in held.items() if run in runs}
+    of_runs = {run: one for run, one in held.items() if run in there}
     columns = frozenset[str]().union(*(one.columns for one in of_runs.values()))
     schema = table.schema
     kept = schema.select([n for n in schema.names if n in columns]) if of_runs else schema

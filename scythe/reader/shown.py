@@ -24,8 +24,8 @@ def not_shown(key: RunKey, files: Sequence[str] = ()) -> RunDamaged:
     )
 
 
-def check_folders(catalog: Catalog, objects: Objects, name: str) -> None:
-    """Nothing where all runs are there whose rows the catalog shows.
+def check_folders(catalog: Catalog, objects: Objects, name: str, *, latest: bool = False) -> None:
+    """Nothing where all runs are there whose rows the catalog shows; with `latest`, a run of each version of which it shows some.
 
     Raises:
         RunDamaged: a run's folder was removed.
@@ -33,16 +33,23 @@ def check_folders(catalog: Catalog, objects: Objects, name: str) -> None:
     opened = Generations(catalog, name, objects).of("scalars")
     there = {(key.version, key.moment) for key in (*run_keys(objects, name), *unpublished(objects, name))}
     for one in opened:
-        check_there(name, one.held(), there)
+        check_there(name, one.held(), there, latest=latest)
 
 
-def check_there(name: str, held: Iterable[tuple[str, dt.datetime]], there: Collection[tuple[str, dt.datetime]]) -> None:
-    """Nothing where of each version and moment that a table holds rows of a run is there.
+def check_there(
+    name: str,
+    held: Iterable[tuple[str, dt.datetime]],
+    there: Collection[tuple[str, dt.datetime]],
+    *,
+    latest: bool = False,
+) -> None:
+    """Nothing where of each version and moment that a table holds rows of a run is there; with `latest`, of each version.
 
     Raises:
         RunDamaged: a run's folder was removed.
     """
-    gone = sorted({*held} - {*there})
+    versions = {version for version, _ in there} if latest else ()
+    gone = sorted(run for run in {*held} - {*there} if run[0] not in versions)
     if gone:
         path = RunKey(name, gone[0][0], folder_of(gone[0][1])).path
         raise RunDamaged(
