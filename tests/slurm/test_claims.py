@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import scythe
 from scythe.engines.slurm import commands, opened
 from scythe.engines.slurm.commands import Queued, check_time, flags
-from scythe.engines.slurm.folder import Beat, Folder, Gone, Ticket, suspects, tried_alone
+from scythe.engines.slurm.folder import NOTHING_STORED, Beat, Folder, Gone, Ticket, suspects, tried_alone
 from scythe.engines.slurm.ref import told
 from scythe.errors import RunError, SettingsError
 from scythe.record import lease
@@ -255,14 +255,20 @@ def test_what_slurm_wrote_of_an_earlier_job_says_nothing_of_a_later_one(
     assert [opened.state_of(kept, beat) for beat in (second, third)] == ["FAILED", "OUT_OF_MEMORY"]
 
 
-def test_what_a_dead_element_has_not_stored_is_counted_by_who_runs_it_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("stored", "counted"),
+    [({"rows": 4, "errors": 1, "kinds": []}, (4, 1)), ({**NOTHING_STORED}, (0, 0)), ({}, (0, 0))],
+    ids=["some of it", "nothing", "nothing, as earlier versions told it"],
+)
+def test_what_a_dead_element_has_not_stored_is_counted_by_who_runs_it_again(
+    tmp_path: Path, stored: dict[str, Any], counted: tuple[int, int]
+) -> None:
     kept = folder(tmp_path)
     account = f"{kept.run.progress}/000001-7_0-0.json"
-    stored = {"rows": 4, "errors": 1, "kinds": []}
     kept.objects.write(account, dump({"rows": 5, "errors": 3, "kinds": [], "news": [["E", "text"]], "stored": stored}))
     kept.bury(Gone("7_0-0", "NODE_FAIL", [1]))
     after = parse(kept.objects.read(account), account)
-    assert (after["rows"], after["errors"], after["news"]) == (4, 1, [["E", "text"]])
+    assert ((after["rows"], after["errors"]), after["news"]) == (counted, [["E", "text"]])
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,17 @@ from scythe.engines.driving import Driver
 from scythe.engines.pool.chunks import ChunkQueue
 from scythe.engines.pool.pool import Chunk, Pool
 from scythe.engines.slurm import commands
-from scythe.engines.slurm.folder import BEAT_SECONDS, DEAD_SECONDS, Beat, Folder, Gone, Ticket, suspects, tried_alone
+from scythe.engines.slurm.folder import (
+    BEAT_SECONDS,
+    DEAD_SECONDS,
+    NOTHING_STORED,
+    Beat,
+    Folder,
+    Gone,
+    Ticket,
+    suspects,
+    tried_alone,
+)
 from scythe.engines.slurm.opened import open_rows, state_of
 from scythe.engines.slurm.submission import adopt
 from scythe.errors import RunError, Superseded, TooManyErrors
@@ -69,9 +79,9 @@ class Element:
         self._living = 1
         #: Whether what it runs was claimed by nobody before.
         self._is_fresh = True
-        self._told: tuple[int, int] | None = None
+        self._told = (0, 0)
         #: What is counted in parts that this element has stored.
-        self._stored: dict[str, Any] = {}
+        self._stored: Mapping[str, Any] = NOTHING_STORED
         self._mine: list[Ticket] = []
 
     def serve(self) -> None:
@@ -290,10 +300,14 @@ class Element:
         now = self._driver.given_rows if self._careful else self._pool.at_work()
         rows = [] if ended else sorted({*now, *next_rows})
         self._folder.beat(replace(self._me, rows=rows, exact=self._careful, ended=ended))
-        done = (self._collector.rows + self._collector.errors, sum(self._stored.get(n, 0) for n in ("rows", "errors")))
-        if done != self._told and any(done):
+        self._give_account()
+
+    def _give_account(self) -> None:
+        """Tells what is counted, and how much of it is stored, where that has changed."""
+        done = (self._collector.rows + self._collector.errors, self._stored["rows"] + self._stored["errors"])
+        if done != self._told:
             self._told = done
-            account = {**self._collector.account(), "stored": self._stored}
+            account = {**self._collector.account(), "stored": {**self._stored}}
             self._objects.write(f"{self._key.progress}/{self._name}.json", dump(account))
             self._collector.news.clear()
 
@@ -301,7 +315,8 @@ class Element:
         """Stores what has come in."""
         self._collector.flush(show=False)
         account = self._collector.account()
-        self._stored = {name: account[name] for name in ("rows", "errors", "kinds")}
+        self._stored = {name: account[name] for name in NOTHING_STORED}
+        self._give_account()
 
     def _bury_earlier_selves(self) -> None:
         """Of an element that was requeued: what it was before is dead, whatever it has told last."""

@@ -9,9 +9,10 @@ import contextlib
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from scythe.engines.options import EngineOptions, SlurmOptions
@@ -43,6 +44,10 @@ class Jobs:
     @property
     def numbers(self) -> list[str]:
         return [job for job in (self.array, self.gather) if job is not None]
+
+
+#: What an element has counted of the parts that it has stored, before there are any.
+NOTHING_STORED: Mapping[str, Any] = MappingProxyType({"rows": 0, "errors": 0, "kinds": ()})
 
 
 @dataclass(frozen=True)
@@ -194,7 +199,7 @@ class Folder:
         account = f"{self.run.progress}/{self.number:06d}-{gone.element}.json"
         with contextlib.suppress(FileNotFoundError):  # what it has run and not stored is run again, and counted then
             told = parse(self.objects.read(account), account)
-            self.objects.write(account, dump({**told, **told.get("stored", {})}))
+            self.objects.write(account, dump({**told, **(told.get("stored") or NOTHING_STORED)}))
 
     def gone(self) -> list[Gone]:
         """All elements that died."""
@@ -345,6 +350,7 @@ def _fields(told: dict[str, Any], what: Any) -> dict[str, Any]:
 __all__ = [
     "BEAT_SECONDS",
     "DEAD_SECONDS",
+    "NOTHING_STORED",
     "Beat",
     "Folder",
     "Gone",
