@@ -162,6 +162,9 @@ def test_a_version_of_which_no_folder_is_left_is_named_where_all_versions_are_as
     for ask in asks:
         with pytest.raises(RunDamaged, match=f"the folder of the run {gone.experiment_id} is gone"):
             ask()
+    assert (
+        scythe.read("pipes", "all", run=there).height == len(scythe.dataset("pipes", "all", run=there, x="length")) == 1
+    )
     assert said("delete", gone.experiment_id, "--yes")
     assert [len(ask()) for ask in asks] == [2, 2, 2]
     assert there.key.version in scythe.read("pipes", "all")["version"].to_list()

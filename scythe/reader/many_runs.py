@@ -114,7 +114,7 @@ def scan_many(
     partition = {} if is_all(version) else {"version": resolve_version(objects, name, version)}
     there = {(key.version, key.moment) for key in run_keys(objects, name)}
     holds = [one.held() for one in opened]
-    if is_all(run) or is_all(version):
+    if run is None or is_all(run):
         folders = there | {(key.version, key.moment) for key in hidden}
         check_there(name, chain.from_iterable(holds), folders, latest=not is_all(run))
     asked_of = None if is_all(run) else tuple(keys)

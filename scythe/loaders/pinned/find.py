@@ -41,7 +41,7 @@ def pinned(objects: Objects, name: str, version: Any, run: Any) -> list[PinnedRu
         return [one_run(objects, name, version, run)]
 
     def check() -> None:
-        if is_all(version) or is_all(run):
+        if is_all(run) or (is_all(version) and run is None):
             check_folders(catalog_of(objects, engine_settings().catalog), objects, name, latest=not is_all(run))
 
     looks: list[Callable[[], Any]] = [lambda: renames_now(objects, name), find, check]
