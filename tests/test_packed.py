@@ -385,6 +385,36 @@ def epoch(batches: Any, number: int) -> list[int]:
 
 @pytest.mark.parametrize("pack", [True, False])
 @pytest.mark.parametrize("kept", ["arrays", "files of the cache"])
+class Length(ExperimentInputSpec):
+    k: int
+
+
+class Letters(ExperimentOutputSpec):
+    text: FileReference
+
+
+def letters(spec: Length, tempdir: Path) -> Letters:
+    (tempdir / "text.txt").write_bytes(b"a" * spec.k)
+    return Letters(text=tempdir / "text.txt")
+
+
+@pytest.mark.parametrize("server", ["served", "bucket"])
+def test_files_of_a_bucket_that_are_empty_are_packed_joined_and_read_without_a_second_try(
+    server: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request.getfixturevalue("root")
+    request.getfixturevalue(server)
+    written = BaseExperiment(ExperimentRegistry.Register(pack=True)(letters))
+    for lengths in ([0], [0, 5], [5, 0, 0], [0, 0, 0], [2 * 1024 * 1024, 0]):
+        specs = pl.DataFrame({"k": lengths})
+        written.allocate(specs, engine="inline", chunk=1)[1].result()
+        data = scythe.dataset("letters", y=scythe.File("text", load=lambda content: np.array([len(content)])))
+        assert [batch["y"].item() for batch in data.batches(1, shuffle=False).at(0)] == lengths
+        uris = scythe.files("letters")["text"]
+        assert [scythe.fetch(uri).stat().st_size for uri in uris] == lengths
+    assert "again" not in capsys.readouterr().err
+
+
 def test_a_second_epoch_asks_the_bucket_for_nothing(
     served: FolderS3, walls: BaseExperiment, pack: bool, kept: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -551,6 +551,8 @@ def test_files_of_any_size_go_up_and_come_down_as_they_were(size: int, objects: 
     assert (tmp_path / "down").read_bytes() == content
     assert objects.size("file") == size
     assert fetch(objects.uri("file")).read_bytes() == content
+    with objects.reader("file") as file:
+        assert file.read() == content
 
 
 def test_large_files_go_up_in_parts(objects: Objects, s3: S3Server, tmp_path: Path) -> None:

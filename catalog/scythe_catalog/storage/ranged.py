@@ -21,6 +21,8 @@ PART_BYTES = 8 * 1024 * 1024
 _TAIL_BYTES = 256 * 1024
 _AHEAD_BYTES = 1024 * 1024
 _AT_ONCE = 8
+#: The answers for a range of an object of no bytes: an error of S3's; all of it, to which obstore objects.
+_NO_RANGE = ("InvalidRange", "non-partial response")
 
 
 def look(provider: Provider, key: str) -> tuple[str | None, int]:
@@ -29,6 +31,22 @@ def look(provider: Provider, key: str) -> tuple[str | None, int]:
 
     meta = provider.attempted(lambda: obstore.head(provider.store(), key))
     return meta["e_tag"], meta["size"]
+
+
+def _got(provider: Provider, key: str, options: Any) -> tuple[Any, bytes]:
+    """What is known of an object, and the bytes of a range of it; none of one that has none, which servers answer in ways of their own."""
+    import obstore
+
+    try:
+        got = obstore.get(provider.store(), key, options=options)
+        return got.meta, bytes(got.bytes())
+    except obstore.exceptions.GenericError as error:
+        if not any(told in str(error) for told in _NO_RANGE):
+            raise
+        meta = obstore.head(provider.store(), key)
+        if meta["size"]:
+            raise
+        return meta, b""
 
 
 class Unchanged(Exception):
@@ -51,15 +69,9 @@ class Ranged:
         def first() -> tuple[Any, bytes]:
             options: Any = {"range": (0, PART_BYTES), **({"if_none_match": unless} if unless else {})}
             try:
-                got = obstore.get(provider.store(), key, options=options)
-            except obstore.exceptions.GenericError as error:
-                if "InvalidRange" not in str(error):  # the answer for an object of no bytes
-                    raise
-                del options["range"]
-                got = obstore.get(provider.store(), key, options=options)
+                return _got(provider, key, options)
             except obstore.exceptions.NotModifiedError:
                 raise Unchanged from None
-            return got.meta, bytes(got.bytes())
 
         meta, self._head = provider.attempted(first)
         self.size: int = meta["size"]
@@ -102,15 +114,8 @@ class RangedFile(io.RawIOBase):
     """An object as a file to read: its last bytes come with the opening, for there is the footer of a Parquet file."""
 
     def __init__(self, provider: Provider, key: str) -> None:
-        import obstore
-
         self._provider, self._key = provider, key
-
-        def last() -> tuple[Any, bytes]:
-            got = obstore.get(provider.store(), key, options={"range": {"suffix": _TAIL_BYTES}})
-            return got.meta, bytes(got.bytes())
-
-        meta, self._tail = provider.attempted(last)
+        meta, self._tail = provider.attempted(lambda: _got(provider, key, {"range": {"suffix": _TAIL_BYTES}}))
         self._size: int = meta["size"]
         self._e_tag: str | None = meta["e_tag"]
         self._at = 0

@@ -68,9 +68,9 @@ class Packs:
         return self.begins[self.shard] + self.offset // BLOCK_BYTES
 
     def blocks_of(self, rows: np.ndarray) -> np.ndarray:
-        """The blocks that some rows lie in, by their numbers."""
-        rows = rows[self.shard[rows] >= 0]
-        begin, offset, length = self.begins[self.shard[rows]], self.offset[rows], np.maximum(self.length[rows], 1)
+        """The blocks that some rows lie in, by their numbers; a file without bytes lies in none."""
+        rows = rows[(self.shard[rows] >= 0) & (self.length[rows] > 0)]
+        begin, offset, length = self.begins[self.shard[rows]], self.offset[rows], self.length[rows]
         first, last = begin + offset // BLOCK_BYTES, begin + (offset + length - 1) // BLOCK_BYTES
         farthest = int((last - first).max(initial=0))
         return np.unique(np.concatenate([np.minimum(first + i, last) for i in range(farthest + 1)]))
