@@ -119,6 +119,17 @@ def test_each_module_that_is_imported_counts(alone: None, tmp_path: Path, change
     assert code_hash(experiment) != before
 
 
+def test_a_module_of_packages_without_an_init_counts_before_it_is_imported(alone: None, tmp_path: Path) -> None:
+    files = {
+        "study.py": MODELS + FUNCTION.replace("# within", "import lab.air.density"),
+        "lab/air/density.py": "RHO = 1.2\n",
+    }
+    experiment = loaded(write(tmp_path, files))
+    before = code_hash(experiment)
+    write(tmp_path, {"lab/air/density.py": "RHO = 1.3\n"})
+    assert code_hash(experiment) != before
+
+
 @pytest.mark.parametrize("changed", ["study.py", "physics/constants.py"])
 def test_a_module_that_was_edited_after_its_import_is_not_what_this_process_runs(
     alone: None, tmp_path: Path, changed: str

@@ -222,6 +222,23 @@ def test_a_catalog_that_was_deleted_comes_back_as_it_was(root: Path) -> None:
     assert_frame_equal(scythe.list_runs("sim"), runs)
 
 
+def test_a_lost_catalog_shows_the_rows_of_runs_that_go_on_after_one_rebuild(root: Path) -> None:
+    simulated(["sun"])
+    with pytest.raises(ValueError, match="storm"):
+        BaseExperiment(experiment="sim").allocate(sites(["rain", "storm", "sun"]), "keep", engine="inline")
+    tables = ("scalars", "errors", "tasks")
+    before = everything(tables=tables, run="all")
+    assert before["scalars"].height == 2
+    shutil.rmtree(root / "_catalog")
+
+    for _ in range(2):
+        rebuild(storage())
+        assert_same(everything(tables=tables, run="all"), before)
+    Path("calm").touch()
+    scythe.open_run("sim").resume(engine="inline")
+    assert scythe.read("sim", run="all")["kwh"].to_list() == [2.0, 2.0, 6.0]
+
+
 def test_a_version_that_was_taken_stays_taken_after_a_rebuild(root: Path) -> None:
     first = simulated(["sun"])
     second = simulated(["sun"])

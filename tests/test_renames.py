@@ -51,6 +51,8 @@ def experiment(inputs: dict[str, Any], outputs: dict[str, Any], *, frame: bool =
 
     def wall(spec: Any, tempdir: Path) -> Any:
         value, made = getattr(spec, first), {}
+        if value == 13 and Path("broken").exists():
+            raise ValueError("broken")
         for name, (kind, _) in outputs.items():
             made[name] = 10 * value if kind is float else tempdir / f"{name}.txt"
             if kind is not float:
@@ -280,6 +282,30 @@ def test_an_allocation_that_fails_leaves_the_columns_their_names(root: Path, mon
     for now, then in zip((scythe.read(NAME, "all"), scythe.read(NAME, "all", table="monthly")), shown, strict=True):
         assert_frame_equal(now, then)
     assert run(before(frame=True), "r", [1.0]).version == "v1.0.1"
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_work_in_a_root_that_has_lost_its_catalog_leaves_no_column_by_both_names(
+    root: Path, order: tuple[int, int]
+) -> None:
+    Path("broken").touch()
+    made = []
+    for base, column in ((before, "r"), (since, "r_value")):
+        with pytest.raises(ValueError, match="broken"):
+            run(base(frame=True), column, [1.0, 13.0])
+        made.append(scythe.open_run(NAME).resume(engine="inline") and scythe.open_run(NAME))
+    Path("broken").unlink()
+    shutil.rmtree(root / "_catalog")
+
+    for i in order:
+        (before, since)[i](frame=True)
+        made[i].retry_errors(engine="inline")
+    rebuild(storage())
+    for table in ("scalars", "monthly"):
+        rows = scythe.read(NAME, "all", run="all", table=table)
+        assert "r" not in rows.columns
+        assert rows.null_count().sum_horizontal().item() == 0
+    assert scythe.read(NAME, "all", run="all")["r_value"].to_list() == [1.0, 13.0, 1.0, 13.0]
 
 
 # --- whoever reads ----------------------------------------------------------------------------------

@@ -160,14 +160,26 @@ def _find(name: str) -> _Module | None:
     if top in _NOT_THE_PROJECTS:
         return None
     spec = _spec_of_top(top)
-    for part in below:
-        if spec is None or spec.submodule_search_locations is None:
+    where = _folders(spec)
+    for number, part in enumerate(below, 1):
+        if not where:
             return None
-        spec = PathFinder.find_spec(f"{spec.name}.{part}", spec.submodule_search_locations)
+        path = ".".join([top, *below[:number]])
+        try:
+            spec = PathFinder.find_spec(path, where)
+        except KeyError:  # a namespace package in another, which nobody has imported and Python asks for
+            spec = ModuleSpec(path, None, is_package=True)
+        inner = [folder for one in where if (folder := Path(one) / part).is_dir()]
+        where = [*map(str, inner)] if spec is not None and spec.origin is None else _folders(spec)
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return None
     file = Path(spec.origin).resolve()
     return None if _is_installed(file) else _Module(name, file)
+
+
+def _folders(spec: ModuleSpec | None) -> list[str]:
+    """Where the modules of a package lie; nowhere where it is none."""
+    return list(spec.submodule_search_locations or ()) if spec is not None else []
 
 
 def _spec_of_top(name: str) -> ModuleSpec | None:

@@ -103,9 +103,9 @@ class Generations:
         major, renames = SemVer.parse(key.version).major, self.renames(key.version).of(table)
         for _ in range(_TRIES - 1):
             with contextlib.suppress(CatalogError):
-                return self._followed(table, self._named(self._open(table, schema, major), renames))
+                return self._followed(table, self._named(self._open(table, schema, major, renames), renames))
             self._names = None
-        return self._followed(table, self._named(self._open(table, schema, major), renames))
+        return self._followed(table, self._named(self._open(table, schema, major, renames), renames))
 
     def _followed(self, owner: str, table: Table) -> Table:
         """The table, with the names that its fields have got in a version that was allocated while it was made.
@@ -137,14 +137,17 @@ class Generations:
     def _named(self, table: Table, names: Mapping[str, str]) -> Table:
         return self._noted(table, table.under_new_names(names))
 
-    def _open(self, table: str, schema: TableSchema, major: int) -> Table:
+    def _open(self, table: str, schema: TableSchema, major: int, renames: Mapping[str, str]) -> Table:
         names = self.names()
         opened = self._among(names, table)
         for generation in reversed(opened):
-            if major in _majors(generation) and generation.can_hold(schema):
-                return self._noted(generation, generation.widened(schema))
+            if major in _majors(generation):
+                # Where a catalog was lost, one may have been made by a version that does not know of them.
+                named = self._named(generation, renames)
+                if named.can_hold(schema):
+                    return self._noted(named, named.widened(schema))
         if not any(major in _majors(g) for g in opened) and opened:
-            newest = opened[-1]
+            newest = self._named(opened[-1], renames)
             if newest.can_hold(schema) and newest.difference(schema).severity is not Severity.BREAKING:
                 majors = json.dumps(sorted({*_majors(newest), major}))
                 return self._noted(newest, newest.widened(schema, {_MAJORS: majors}))

@@ -253,20 +253,25 @@ class _Experiment:
             if table is None or not same:
                 table = generations.open(run.key, name, planned.schema)
             tables[name] = TablePlan(table.iceberg.name()[-1], planned.columns, table.ids)
-        if tables == run.plan.tables:
-            return
         plan = replace(run.plan, tables=tables)
-        self.objects.write(run.key.plan, plan.to_json())
+        if tables != run.plan.tables:
+            self.objects.write(run.key.plan, plan.to_json())
         _record_shown(self.objects, run)
         for name, planned in tables.items():
             table = self.catalog.table(self.name, planned.catalog_table)
+            there = {*table.files(run.key.partition)}  # nothing in a table that was just made
             for part in whole_parts(plan, run.parts):
-                for file in (f for f in part.files if f.table == name):
+                for file in (f for f in part.files if f.table == name and self.objects.uri(f.key) not in there):
                     stored = stored_schema(self.objects, file.key)
                     if not _has_ids(stored, planned.ids):
                         rewrite(self.objects, file.key, file.key, stored, planned.ids)
                     described = read_description(self.objects, file.key)
-                    table.append([described], run.key.partition, key=f"{run.key.path}/{part.name}")
+                    # One that has ended meanwhile has published what it came to.
+                    table.append_each(
+                        {f"{run.key.path}/{part.name}": [described]},
+                        run.key.partition,
+                        wanted=lambda: read_result(self.objects, run.key) is None,
+                    )
 
 
 def _keys(objects: Objects, experiment: str) -> list[RunKey]:
