@@ -177,9 +177,11 @@ class Batches:
         Raises:
             StateError: it is of another dataset, seed, or size of all ranks' batches together.
             NotFoundError: a run of then is not there any more.
+            RunDamaged: one has ended anew since, and the files of that end are gone.
         """
         try:
-            pins, rows, seed = [tuple(pin) for pin in state["runs"]], int(state["rows"]), state["seed"]
+            pins = [(version, folder, gather) for version, folder, gather in state["runs"]]
+            rows, seed = int(state["rows"]), state["seed"]
             epoch, samples = int(state["epoch"]), int(state["samples"])
         except KeyError as error:
             raise StateError(f"this is no state of batches: it has no {error}, which state() gives") from None
@@ -193,7 +195,7 @@ class Batches:
                 f"the state is of a dataset of {rows:,} rows, this one has {len(before):,}: another where=, split or missing=?"
             )
         if seed != self.seed:
-            raise StateError(f"the state is of seed={seed}, these batches have seed={self.seed}")
+            raise StateError(f"the state is of seed={seed!r}, these batches have seed={self.seed!r}")
         if state.get("part", before.digest) != before.digest:
             raise StateError(
                 "the state is of other rows of the same runs: another where=, split or slice, or a run that has gone on?"
@@ -334,6 +336,7 @@ class Epoch(Sequence[dict[str, Any]]):
             if step != 1:
                 raise ReadError("batches of an epoch are taken one after the other: a slice of them has no step")
             return Epoch(self.batches, self.epoch, self.first + start, self.first + max(start, stop))
+        index = _whole(f"batch {index!r} of an epoch", index, None)
         if not -len(self) <= index < len(self):
             raise IndexError(f"batch {index} of {len(self)}")
         return self.batches.assembled(self.rows(index % len(self)))

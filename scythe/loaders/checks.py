@@ -84,7 +84,9 @@ def frame_columns(run: PinnedRun, group: Frame) -> list[pl.Expr]:
     check_came(run.key, run.result, group.table)
     if group.table not in run.schemas:
         frames = sorted(table for table in run.schemas if table not in RESERVED_TABLES)
-        raise NotFoundError(f"{run.key.path} has no dataframe {group.table!r}{near(group.table, frames)}")
+        raise NotFoundError(
+            f"{run.key.path} has no dataframe {group.table!r}{near(group.table, frames)}{_elsewhere(run)}"
+        )
     there, known = columns_there(run, group), run.schemas[group.table].names
     for column in group.columns:
         if column not in there:

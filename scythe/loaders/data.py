@@ -19,7 +19,7 @@ from scythe.loaders.pinned.find import at_pins, pinned
 from scythe.loaders.pinned.run import Pin, PinnedRun, frame_of, is_gone
 from scythe.loaders.rows import Chosen, Rows, digest_of
 from scythe.loaders.sources import Loaded, Part, Source, load, opened
-from scythe.loaders.splits import Split, Taken, shares_of, taken_of
+from scythe.loaders.splits import Split, Taken, named, shares_of, taken_of
 from scythe.loaders.stats import Stats, stats_of
 from scythe.reader.many_runs import is_all
 from scythe.settings import storage
@@ -176,14 +176,9 @@ class Dataset:
             return {group: source.take(at)[0] for group, source in self.sources.items()}
         if isinstance(index, slice):
             return self._of((*self.taken, tuple(range(len(self))[index])))
-        if (wanted := np.asarray(index)).dtype == bool and wanted.shape == (len(self),):
-            wanted = np.flatnonzero(wanted)
-        elif wanted.size and (wanted.dtype.kind not in "iu" or wanted.ndim != 1):
-            known = isinstance(index, str) and index in self.groups
-            group = f"; all of the group is ds.sources[{index!r}].take(range(len(ds)))" if known else ""
-            told = f"rows are named by their positions, or by {len(self):,} truth values"
-            raise IndexError(f"{told}, got {index!r}{group}")
-        return self._of((*self.taken, tuple(wanted.tolist())))
+        known = isinstance(index, str) and index in self.groups
+        group = f"; all of the group is ds.sources[{index!r}].take(range(len(ds)))" if known else ""
+        return self._of((*self.taken, named(index, lambda: len(self), group)))
 
     # --- others of it ---------------------------------------------------------------------------------
 
@@ -218,6 +213,8 @@ class Dataset:
         if not (by is None or isinstance(by, str) or (isinstance(by, Sequence) and by)):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ReadError(f"by={by!r}: it names columns; the shares of parts are named otherwise")
         columns = None if by is None else (by,) if isinstance(by, str) else tuple(by)
+        if columns is not None and len({*columns}) < len(columns):
+            raise ReadError(f"by={by!r} names a column twice")
         for column in columns or ():
             check_column(self._runs, column, "by=")
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -304,6 +301,7 @@ class Dataset:
 
         Raises:
             NotFoundError: one was deleted; said when rows are first asked for.
+            RunDamaged: one has ended anew, and the files of that end are gone; said then, too.
 
         Examples:
             >>> import scythe

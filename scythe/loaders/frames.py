@@ -114,15 +114,15 @@ def complete(run: PinnedRun, group: Frame) -> np.ndarray:
 def _even(
     name: str, group: Frame, lengths: np.ndarray, rows: Rows, runs: Sequence[PinnedRun], *, as_list: bool
 ) -> tuple[int, ...] | None:
-    """The shape of what each row has; None where they differ, and may."""
+    """The shape of what each row has; None where they may differ: what a batch is hangs on no row."""
+    if group.rows is None and as_list:
+        return None
     wanted = group.rows if group.rows is not None else (int(lengths[0]) if len(lengths) else 0)
     other = np.flatnonzero(lengths != wanted)
     if not len(other):
         return wanted, len(group.columns)
-    if group.rows is None and as_list:
-        return None
     i = int(other[0])
-    if not lengths[i] or not wanted:
+    if not lengths[i] or (group.rows is None and not wanted):
         way = 'leave out inputs without any with missing="drop"'
     elif group.rows is None:
         way = 'take lists with collate="list", or leave it out with where='

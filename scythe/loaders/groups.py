@@ -48,7 +48,7 @@ class Frame:
     Args:
         table: The name of the dataframe.
         columns: Its columns, numbers all.
-        rows: How many rows each input has; without it each may have a number of its own (then `collate="list"`, unless they are equal).
+        rows: How many rows each input has; without it each may have a number of its own (with `collate="list"`; else they must be equal).
 
     Raises:
         NotFoundError: of a dataset, where there is no such dataframe or column.

@@ -154,7 +154,7 @@ class _Filling:
             names += [column] if values is None else [f"{column}={value}" for value in values]
         fixed = tuple(flag for v in self.hot.values() for flag in ([False] if v is None else [True] * len(v)))
         values = self.out[:rows]
-        alone = self.group.alone and len(names) == 1
+        alone = self.group.alone and [*self.hot.values()] == [None]  # a choice of one is a choice
         return Array(tuple(names), values[:, 0] if alone else values, fixed)
 
 
@@ -240,7 +240,10 @@ def _taken(runs: Sequence[PinnedRun], where: pl.Expr, among: np.ndarray | None) 
         rows = pl.concat(frames, how="vertical_relaxed")
         found = (rows if among is None else rows.filter(pl.Series(among))).with_columns(where.alias(_TAKEN))
     except pl.exceptions.PolarsError as error:
-        what = "it gives several columns: join them with & or |" if _TAKEN in str(error) else str(error)
+        what = str(error)
+        if _TAKEN in what:
+            several = "duplicate" in what
+            what = "it gives several columns: join them with & or |" if several else "it gives not one value a row"
         raise ReadError(f"where= cannot be asked of the rows: {what}") from error
     taken = found[_TAKEN]
     if taken.dtype != pl.Boolean:

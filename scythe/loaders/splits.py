@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -61,6 +62,23 @@ def shares_of(rows: Rows, runs: Sequence[PinnedRun], by: tuple[str, ...] | None)
     return share
 
 
+def named(index: Any, rows: Callable[[], int], more: str) -> tuple[int, ...]:
+    """The positions that a list of them names, or one truth value a row; `more` is told to who names them otherwise.
+
+    Raises:
+        IndexError: it names none.
+    """
+    try:
+        wanted = np.asarray(index)
+    except ValueError:  # lists of unequal lengths
+        wanted = np.array([index], object)
+    if wanted.dtype == bool and wanted.shape == (rows(),):
+        wanted = np.flatnonzero(wanted)
+    elif wanted.size and (wanted.dtype.kind not in "iu" or wanted.ndim != 1):
+        raise IndexError(f"rows are named by their positions, or by {rows():,} truth values, got {index!r}{more}")
+    return tuple(wanted.tolist())
+
+
 def taken_of(taken: Taken, total: int, share_by: Callable[[tuple[str, ...] | None], np.ndarray]) -> np.ndarray:
     """The positions that are left of all rows; `share_by` gives the numbers of all by some columns.
 
@@ -76,7 +94,10 @@ def taken_of(taken: Taken, total: int, share_by: Callable[[tuple[str, ...] | Non
             before.append(share)
             positions = positions[_part_of(_again(own, depth), step)]
         else:
-            at = np.array(step, np.int64)
+            try:
+                at = np.array(step, np.int64)
+            except OverflowError:
+                raise IndexError(f"row {max(step, key=abs):,} of {len(positions):,}") from None
             beyond = at[(at >= len(positions)) | (at < -len(positions))]
             if len(beyond):
                 raise IndexError(f"row {beyond[0]:,} of {len(positions):,}")

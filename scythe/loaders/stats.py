@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Self
 
 import numpy as np
@@ -88,7 +89,10 @@ class Stats:
             {}
         """
         try:
-            return cls({g: {c: ColumnStats(**stats) for c, stats in columns.items()} for g, columns in data.items()})
+            read = {g: {c: ColumnStats(**stats) for c, stats in columns.items()} for g, columns in data.items()}
+            if not all(isinstance(v, Real) for own in read.values() for s in own.values() for v in vars(s).values()):
+                raise TypeError
+            return cls(read)
         except (TypeError, AttributeError):
             raise StateError(f"these are no statistics, as to_dict() gives them, but {data!r:.100}") from None
 
@@ -128,16 +132,16 @@ class Stats:
         mean, std = _scale([*stats.values()], values)
         return (values - mean) / std
 
-    def denormalized(self, group: str, values: Any) -> np.ndarray:
+    def denormalized(self, group: str, values: Any) -> Any:
         """Values of a group in its own units again: what `normalized` was given, or what a model predicts of it.
 
         Args:
             group: Its name.
             values: An array whose last axis has the group's columns, in the order of `self[group]`; of a group of one column, of any shape.
-                A tensor counts as one where NumPy takes it.
+                A tensor counts as one where NumPy takes it. A list of frames, as `collate="list"` gives it, is taken one by one.
 
         Returns:
-            An array of the same shape and type.
+            An array of the same shape and type; of a list of frames one of arrays.
 
         Raises:
             StateError: there are no statistics of such a group, or it has another number of columns.
@@ -155,6 +159,8 @@ class Stats:
         """
         if group not in self.groups:
             raise StateError(f"there are no statistics of {group!r}, but of {', '.join(self.groups)}")
+        if isinstance(values, list) and all(isinstance(one, np.ndarray) and one.ndim > 1 for one in values):  # pyright: ignore[reportUnknownVariableType]
+            return [self.denormalized(group, one) for one in values]  # pyright: ignore[reportUnknownVariableType]
         found, stats = np.asarray(values), [*self.groups[group].values()]
         if len(stats) > 1 and (not found.ndim or found.shape[-1] != len(stats)):
             raise StateError(

@@ -61,7 +61,8 @@ def at_pins(objects: Objects, name: str, pins: Sequence[Pin]) -> list[PinnedRun]
     """The runs that were pinned.
 
     Raises:
-        NotFoundError: one was deleted, or has ended anew and the end that was pinned is gone.
+        NotFoundError: one was deleted, or was not finished then.
+        RunDamaged: one has ended anew, and the end that was pinned is gone.
         ForkError: in a process that was forked beside running threads.
     """
     check_fork()
@@ -73,6 +74,11 @@ def _at(objects: Objects, name: str, pins: Sequence[Pin]) -> Iterator[PinnedRun]
     for version, folder, gather in pins:
         key = RunKey(name, version, folder)
         result = read_result(objects, key) if objects.exists(key.manifest) else None
+        if gather is None and objects.exists(key.manifest):
+            raise NotFoundError(
+                f"the run {key.path} was not finished when this dataset was made of it, and has its rows of then nowhere: "
+                "make the dataset anew, or refresh() it"
+            )
         if result is None or gather is None:
             what = f"the run {key.path} is not in {objects.root} any more as this dataset was made of it"
             raise NotFoundError(f"{what}{if_gone(objects)}")
