@@ -26,6 +26,7 @@ from scythe.errors import AllocationError, FetchError, RegistrationError, RunErr
 from scythe.gather import packs
 from scythe.gather.final import Gather
 from scythe.leaf import shards
+from scythe.loaders.files import shards as read_shards
 from scythe.loaders.files.shards import BLOCK_BYTES, Blocks, Packs
 from scythe.loaders.files.source import Files
 from scythe.registry import ExperimentRegistry
@@ -398,10 +399,17 @@ def letters(spec: Length, tempdir: Path) -> Letters:
 
 @pytest.mark.parametrize("server", ["served", "bucket"])
 def test_files_of_a_bucket_that_are_empty_are_packed_joined_and_read_without_a_second_try(
-    server: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+    server: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request.getfixturevalue("root")
     request.getfixturevalue(server)
+    asked, fetched = list[int](), read_shards._fetched
+
+    def counted(address: str, start: int, stop: int) -> np.ndarray:
+        asked.append(stop - start)
+        return fetched(address, start, stop)
+
+    monkeypatch.setattr(read_shards, "_fetched", counted)
     written = BaseExperiment(ExperimentRegistry.Register(pack=True)(letters))
     for lengths in ([0], [0, 5], [5, 0, 0], [0, 0, 0], [2 * 1024 * 1024, 0]):
         specs = pl.DataFrame({"k": lengths})
@@ -410,6 +418,8 @@ def test_files_of_a_bucket_that_are_empty_are_packed_joined_and_read_without_a_s
         assert [batch["y"].item() for batch in data.batches(1, shuffle=False).at(0)] == lengths
         uris = scythe.files("letters")["text"]
         assert [scythe.fetch(uri).stat().st_size for uri in uris] == lengths
+    assert asked
+    assert min(asked) > 0, "a range of no bytes, which servers refuse"
     assert "again" not in capsys.readouterr().err
 
 

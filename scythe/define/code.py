@@ -169,8 +169,10 @@ def _find(name: str) -> _Module | None:
             spec = PathFinder.find_spec(path, where)
         except KeyError:  # a namespace package in another, which nobody has imported and Python asks for
             spec = ModuleSpec(path, None, is_package=True)
-        inner = [folder for one in where if (folder := Path(one) / part).is_dir()]
-        where = [*map(str, inner)] if spec is not None and spec.origin is None else _folders(spec)
+        if spec is not None and spec.origin is None:
+            where = [str(folder) for one in where if (folder := Path(one) / part).is_dir()]
+        else:
+            where = _folders(spec)
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return None
     file = Path(spec.origin).resolve()

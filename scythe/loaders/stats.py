@@ -159,7 +159,7 @@ class Stats:
         """
         if group not in self.groups:
             raise StateError(f"there are no statistics of {group!r}, but of {', '.join(self.groups)}")
-        if isinstance(values, list) and all(isinstance(one, np.ndarray) and one.ndim > 1 for one in values):  # pyright: ignore[reportUnknownVariableType]
+        if isinstance(values, list) and values and all(isinstance(one, np.ndarray) and one.ndim > 1 for one in values):  # pyright: ignore[reportUnknownVariableType]
             return [self.denormalized(group, one) for one in values]  # pyright: ignore[reportUnknownVariableType]
         found, stats = np.asarray(values), [*self.groups[group].values()]
         if len(stats) > 1 and (not found.ndim or found.shape[-1] != len(stats)):

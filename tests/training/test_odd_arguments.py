@@ -92,6 +92,7 @@ def test_lists_of_frames_are_lists_whatever_their_lengths_and_go_back_to_their_u
         back = norm.denormalized(group, scaled[group])
         assert [one.shape for one in back] == [one.shape for one in plain[group]] == shapes
         assert all(np.allclose(one, was) for one, was in zip(back, plain[group], strict=True))
+    assert norm.denormalized("even", []).shape == (0,)
     assert scythe.dataset("tone", even=scythe.Frame("even", ["v"])).batches(3).at(0)[0]["even"].shape == (3, 2, 1)
 
 
