@@ -242,7 +242,7 @@ def _taken(runs: Sequence[PinnedRun], where: pl.Expr, among: np.ndarray | None) 
     except pl.exceptions.PolarsError as error:
         what = str(error)
         if _TAKEN in what:
-            several = "duplicate" in what
+            several = where.meta.has_multiple_outputs()
             what = "it gives several columns: join them with & or |" if several else "it gives not one value a row"
         raise ReadError(f"where= cannot be asked of the rows: {what}") from error
     taken = found[_TAKEN]
