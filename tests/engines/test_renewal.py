@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import resource
 import subprocess
 import sys
@@ -44,6 +45,7 @@ class Filed(ExperimentOutputSpec):
 @pytest.fixture
 def few_handles() -> Iterator[None]:
     """So few handles that a leak of one an input is met soon; workers inherit the limit."""
+    gc.collect()  # handles that earlier tests have left in this process are none of the leak
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (160, before[1]))
     yield

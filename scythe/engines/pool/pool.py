@@ -333,9 +333,7 @@ class Pool:
         shutil.rmtree(worker.tempdir, ignore_errors=True)
         place = self._workers.index(worker)
         del self._workers[place]  # whatever keeps a fresh one from being started: this one has ended
-        code = worker.process.wait()
-        left = remains(worker.path, self._output, again=again)
-        worker.link.close()
+        code, left = self._ended(worker, again=again)
         if not worker.ready:
             self._false_starts += 1
             if self._false_starts > _MAX_FALSE_STARTS * self.size:
@@ -356,10 +354,12 @@ class Pool:
             for worker in self._workers:
                 _kill(worker)
 
-    def _ended(self, worker: _Worker) -> None:
-        worker.process.wait()
+    def _ended(self, worker: _Worker, *, again: bool = False) -> tuple[int | None, Remains]:
+        """Waits for a killed process, and lets go of all that was held for it; its exit code and last words."""
+        code = worker.process.wait()
         worker.link.close()
-        remains(worker.path, self._output)
+        worker.shared.close()  # else for as long as anything knows the worker: the traceback of what ended the run, say
+        return code, remains(worker.path, self._output, again=again)
 
 
 def _give(worker: _Worker, work: Chunk, job: Job) -> None:
