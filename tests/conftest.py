@@ -16,6 +16,7 @@ from botocore.loaders import JSONFileLoader
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadFileScheduling
 
+from scythe.engines.pool import fork_server
 from tests.postgres_server import postgres_server
 from tests.s3_server import S3Server, s3_server
 
@@ -50,6 +51,9 @@ settings.load_profile("scythe")
 
 # Of each process that loads NumPy, the threads of OpenBLAS would wait for work at full speed for a twentieth of a second.
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
+
+# Whole files of tests that start no worker processes lie between others that do.
+fork_server._IDLE_SECONDS = 120.0  # pyright: ignore[reportPrivateUsage]
 
 # Until all tests are collected, whatever comes into being stays.
 gc.disable()

@@ -87,6 +87,7 @@ def main(fd: int, parent: int) -> None:
         setup: dict[str, Any] = pickle.loads(connection.recv_bytes())
         _print_at_once()
         _take_environment(setup["environment"])
+        sys.path[:] = setup["path"]
         leave_to_parent()
         tempfile.tempdir = os.environ["TMPDIR"] = setup["tempdir"]
         with contextlib.suppress(OSError):  # the folder is gone: then it is the one that was inherited

@@ -155,7 +155,7 @@ def _standing(output: int | None) -> Generator[list[int]]:
 
 
 def _as_started(environment: Mapping[str, str]) -> object:
-    """What a process has from the start, whatever it is given later."""
+    """What a process has from the start, whatever it is given later: variables that are read late, folders, its path."""
     return {k: v for k, v in environment.items() if not k.startswith(_LATE)}, inherited()
 
 

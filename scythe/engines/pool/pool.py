@@ -29,7 +29,7 @@ from scythe.engines.pool.child import ENDED, POSITION, Job
 from scythe.engines.pool.cores import thread_limits
 from scythe.engines.pool.fork_server import Process, fork_server, keep
 from scythe.engines.pool.leftovers import PoolFolder, sweep_dead
-from scythe.engines.pool.processes import beyond_standard, fill_standard_handles
+from scythe.engines.pool.processes import beyond_standard, fill_standard_handles, import_path
 from scythe.errors import RunError, StorageError, StorageRefused
 from scythe.leaf.printed import Remains, remains
 from scythe.record.plan import Positions
@@ -169,7 +169,7 @@ class Pool:
         self._folder = PoolFolder()
         self._started = self._false_starts = self._orphans = 0
         environment = {**os.environ, **thread_limits(size, os.environ)}
-        self._setup = {"cwd": _working_folder(), "environment": environment}
+        self._setup = {"cwd": _working_folder(), "path": import_path(), "environment": environment}
         self._server = fork_server(environment)
         self._workers: list[_Worker] = []
         try:

@@ -42,11 +42,10 @@ def start_python(
     """
     if not sys.executable:
         raise RunError("worker processes cannot be started: sys.executable does not name a Python interpreter")
-    path = [entry for entry in sys.path if isinstance(entry, str)]  # pyright: ignore[reportUnnecessaryIsInstance]
     out, err = (
         subprocess.DEVNULL if given is None and not is_open(fd) else given for fd, given in ((1, stdout), (2, stderr))
     )
-    command = [sys.executable, *_flags(), "-c", _PREAMBLE.format(path=path) + program]
+    command = [sys.executable, *_flags(), "-c", _PREAMBLE.format(path=import_path()) + program]
     try:
         return subprocess.Popen(
             command, stdin=stdin, stdout=out, stderr=err, pass_fds=pass_fds, env=env, start_new_session=True
@@ -56,8 +55,8 @@ def start_python(
 
 
 def inherited() -> object:
-    """All that a process has from the one that starts it, beside its environment, its handles and its working folder."""
-    facts: list[object] = [os.getpid(), sys.executable, sys.path, _flags(), os.getpriority(os.PRIO_PROCESS, 0)]
+    """All that a process has from the one that starts it, beside its environment, its handles, its working folder and its path."""
+    facts: list[object] = [os.getpid(), sys.executable, _flags(), os.getpriority(os.PRIO_PROCESS, 0)]
     if sys.platform == "linux":
         facts += [os.sched_getscheduler(0), os.sched_getparam(0).sched_priority]
     for name in ("limits", "cgroup", "oom_score_adj"):
@@ -67,6 +66,11 @@ def inherited() -> object:
         lines = Path("/proc/thread-self/status").read_text().splitlines()
         facts.append([line for line in lines if line.startswith(_INHERITED)])
     return copy.deepcopy(facts)
+
+
+def import_path() -> list[str]:
+    """Where this process looks for modules, without what Python itself passes over there."""
+    return [entry for entry in sys.path if isinstance(entry, str)]  # pyright: ignore[reportUnnecessaryIsInstance]
 
 
 def _flags() -> list[str]:
