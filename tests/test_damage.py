@@ -117,6 +117,38 @@ def test_the_latest_run_is_not_passed_over_in_silence_where_its_result_is_damage
         scythe.read("pipes")
 
 
+@pytest.mark.parametrize("step", ["keep", "bumpminor"])
+def test_the_latest_run_is_not_passed_over_in_silence_where_its_folder_was_removed(root: Path, step: Any) -> None:
+    kept, gone = allocated(5.0), allocated(6.0, version=step)
+    shutil.rmtree(root / gone.experiment_id)
+    asks = (
+        lambda **of: scythe.read("pipes", **of),
+        lambda **of: scythe.read("pipes", table="tasks", **of),
+        lambda **of: scythe.scan("pipes", **of).collect(),
+        lambda **of: scythe.read("pipes", version="all", **of),
+        lambda **of: scythe.dataset("pipes", x="length", **of),
+        lambda **of: scythe.dataset("pipes", x="length", version="all", **of),
+    )
+
+    for ask in asks:
+        with pytest.raises(RunDamaged, match=f"the folder of the run {gone.experiment_id} is gone.*scythe delete"):
+            ask()
+        assert len(ask(run=kept)) == 1
+    later = allocated(7.0, version="keep")
+    assert [len(ask()) for ask in asks[:3]] == [1, 1, 1]
+    later.delete()
+
+    said("delete", gone.experiment_id, "--yes")
+    assert [len(ask()) for ask in asks] == [1] * 6
+
+
+def test_a_later_run_that_was_removed_and_had_not_ended_is_none_that_is_asked_for(root: Path) -> None:
+    allocated(5.0)
+    shutil.rmtree(root / stopped().experiment_id)
+
+    assert scythe.read("pipes")["pressure"].to_list() == [10.0]
+
+
 def test_a_missing_data_file_is_one_sentence(root: Path) -> None:
     run = allocated()
     for file in (root / run.experiment_id).rglob("*.pq"):
@@ -148,14 +180,14 @@ def test_a_folder_that_was_removed_by_hand_is_named_and_cleared_up_behind(root: 
 
 
 def test_a_version_of_which_no_folder_is_left_is_named_where_all_versions_are_asked_for(root: Path) -> None:
-    gone, _, again = allocated(5.0), allocated(6.0, version="bumpminor"), allocated(8.0)
+    gone, earlier, _ = allocated(5.0), allocated(6.0, version="bumpminor"), allocated(8.0)
     there = allocated(7.0, version="bumpminor")
     asks = (
         lambda: scythe.read("pipes", "all"),
         lambda: scythe.read("pipes", "all", table="tasks"),
         lambda: scythe.dataset("pipes", "all", x="length"),
     )
-    shutil.rmtree(root / again.experiment_id)  # of its version another run is there
+    shutil.rmtree(root / earlier.experiment_id)  # of its version a later run is there
     assert [len(ask()) for ask in asks] == [3, 3, 3]
 
     shutil.rmtree(root / gone.experiment_id)

@@ -322,6 +322,7 @@ def test_a_run_that_is_half_deleted_and_damaged_hides_no_other(moody: Moody) -> 
     gone.objects.write(gone.key.result, b"no result")
     with pytest.raises(RunDamaged):
         scythe.read("moody")
+    gone.objects.write(gone.key.tombstone, b"{}")
     gone.objects.delete([gone.key.manifest])
     assert scythe.read("moody").height == whole.result.rows
 

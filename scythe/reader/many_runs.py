@@ -9,7 +9,6 @@ import datetime as dt
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -17,7 +16,7 @@ import polars as pl
 from scythe.errors import NotFoundError, TableNotFound
 from scythe.gather.publish import unpublished
 from scythe.gather.run_files import scan_result, schema_of_result
-from scythe.reader.shown import check_shown, check_there
+from scythe.reader.shown import check_gone, check_shown
 from scythe.reader.united import brought_together, check_units
 from scythe.record.find import find_run, listed, resolve_version, run_keys, versions_of
 from scythe.record.generations import Generations
@@ -116,7 +115,8 @@ def scan_many(
     holds = [one.held() for one in opened]
     if run is None or is_all(run):
         folders = there | {(key.version, key.moment) for key in hidden}
-        check_there(name, chain.from_iterable(holds), folders, latest=not is_all(run))
+        gone = {of: one.files for holding in holds for of, one in holding.items() if of not in folders}
+        check_gone(objects, name, gone, None if is_all(run) else keys)
     asked_of = None if is_all(run) else tuple(keys)
     held = [_part(one, holding, there, asked_of, hidden) for one, holding in zip(opened, holds, strict=True)]
     shown: dict[tuple[str, dt.datetime], list[str]] = defaultdict(list)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,9 @@ from scythe.gather.publish import is_unpublished
 from scythe.gather.run_files import scan_parts, scan_result
 from scythe.gather.status import status_of
 from scythe.names import ID_LEVELS, meant
-from scythe.reader.shown import not_shown
-from scythe.record.find import candidates, find_run, listed, run_keys
-from scythe.record.layout import RunKey
+from scythe.reader.shown import check_passed_over, not_shown
+from scythe.record.find import candidates, find_run, known_runs, listed, reserved_above
+from scythe.record.layout import RunKey, reservations
 from scythe.record.manifest import renames_now
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult, finished_result
@@ -33,18 +33,31 @@ def one_run(objects: Objects, name: str, version: Any, run: Any) -> tuple[RunKey
 
     Raises:
         NotFoundError: listing what is there.
-        RunDamaged: its result, or that of the latest finished run, is damaged.
+        RunDamaged: its result, or that of the latest finished run, is damaged, or the folder of that one was removed.
     """
     if run is not None:
         key = find_run(objects, name, version, run)
         return key, finished_result(objects, key)
     versions = candidates(objects, name, version)
+    looks: list[Callable[[], Any]] = [
+        lambda: _latest(objects, name, versions),
+        lambda: objects.folders(reservations(name)) if version is None else [],
+    ]
+    (key, result, later), told = objects.each(lambda look: look(), looks)  # over a network at once
+    lower = versions[versions.index(key.version) :]
+    later += reserved_above(objects, name, key.version, {*told} - {*lower})
+    check_passed_over(objects, name, later)
+    return key, result
+
+
+def _latest(objects: Objects, name: str, versions: Sequence[str]) -> tuple[RunKey, RunResult, list[RunKey]]:
+    """The latest finished run of the first of some versions that has any run, and the runs of its version that were allocated later."""
     for named in versions:
-        keys = run_keys(objects, name, [named])
+        keys, known = known_runs(objects, name, named)
         for key in reversed(keys):
             result = finished_result(objects, key)
             if result is not None:
-                return key, result
+                return key, result, known.after(known.numbers.get(key, 0))
         # Where no run has a manifest, an allocation that was killed has left the version.
         if any(objects.exists(key.manifest) for key in reversed(keys)):
             raise _none_finished(objects, name, named, keys)

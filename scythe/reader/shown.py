@@ -8,9 +8,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from scythe.errors import RunDamaged
 from scythe.gather.publish import is_unpublished, unpublished
 from scythe.record.find import run_keys
-from scythe.record.generations import Generations
+from scythe.record.generations import Generations, catalog_of
 from scythe.record.layout import RunKey, folder_of
 from scythe.record.results import RunResult, finished_result, read_result
+from scythe.settings import engine_settings
 from scythe_catalog.iceberg.catalog import Catalog
 from scythe_catalog.storage.objects import Objects
 
@@ -24,38 +25,58 @@ def not_shown(key: RunKey, files: Sequence[str] = ()) -> RunDamaged:
     )
 
 
-def check_folders(catalog: Catalog, objects: Objects, name: str, *, latest: bool = False) -> None:
-    """Nothing where all runs are there whose rows the catalog shows; with `latest`, a run of each version of which it shows some.
+#: URIs of the data files that a table holds of runs, by version and moment.
+Files = Mapping[tuple[str, dt.datetime], Collection[str]]
 
-    Raises:
-        RunDamaged: a run's folder was removed.
-    """
+
+def gone_runs(catalog: Catalog, objects: Objects, name: str) -> Files:
+    """What the catalog has of runs whose folders were removed."""
     opened = Generations(catalog, name, objects).of("scalars")
     there = {(key.version, key.moment) for key in (*run_keys(objects, name), *unpublished(objects, name))}
-    for one in opened:
-        check_there(name, one.held(), there, latest=latest)
+    return {run: held.files for one in opened for run, held in one.held().items() if run not in there}
 
 
-def check_there(
-    name: str,
-    held: Iterable[tuple[str, dt.datetime]],
-    there: Collection[tuple[str, dt.datetime]],
-    *,
-    latest: bool = False,
-) -> None:
-    """Nothing where of each version and moment that a table holds rows of a run is there; with `latest`, of each version.
+def check_gone(objects: Objects, name: str, gone: Files, chosen: Iterable[RunKey] | None = None) -> None:
+    """Nothing where none of the runs whose folders were removed is asked for.
+
+    All are; where others were `chosen`, only those that had been finished, and come after the chosen one of their version.
 
     Raises:
-        RunDamaged: a run's folder was removed.
+        RunDamaged: one is asked for; the catalog still has its rows.
     """
-    versions = {version for version, _ in there} if latest else ()
-    gone = sorted(run for run in {*held} - {*there} if run[0] not in versions)
-    if gone:
-        path = RunKey(name, gone[0][0], folder_of(gone[0][1])).path
+    keys = {RunKey(name, version, folder_of(moment)): files for (version, moment), files in gone.items()}
+    if chosen is not None:
+        latest = {key.version: key.folder for key in chosen}
+        keys = {
+            key: files
+            for key, files in keys.items()
+            if key.folder > latest.get(key.version, "")
+            and not all(file.startswith(objects.uri(key.parts) + "/") for file in files)
+        }
+    if keys:
+        path = min(keys).path
         raise RunDamaged(
             f"the folder of the run {path} is gone, and its rows are still in the catalog: put it back, "
             f"or let `scythe delete {path}` clear up behind it"
         )
+
+
+def check_passed_over(objects: Objects, name: str, later: Iterable[RunKey]) -> None:
+    """Nothing where of the runs that were allocated later than the one that is read none was removed by hand that had been finished.
+
+    Raises:
+        RunDamaged: one was; the catalog still has its rows.
+    """
+    removed = {(key.version, key.moment) for key in later if not objects.exists(key.manifest)}
+    if removed:  # which is rare: the catalog is not asked else
+        generations = Generations(catalog_of(objects, engine_settings().catalog), name, objects)
+        held = {
+            run: held.files
+            for table in ("scalars", "tasks")
+            for one in generations.of(table)
+            for run, held in one.held().items()
+        }
+        check_gone(objects, name, {run: held[run] for run in removed & {*held}}, ())
 
 
 def check_shown(

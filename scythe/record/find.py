@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,6 +45,10 @@ class Reserved:
     def next_number(self, version: str) -> int:
         """The number of the next run of a version."""
         return 1 + max((n for key, n in self.numbers.items() if key.version == version), default=0)
+
+    def after(self, number: int) -> list[RunKey]:
+        """The runs of one version with a higher number; without those that were deleted."""
+        return [key for key, n in self.numbers.items() if n > number and key not in self.deleted]
 
     @cached_property
     def half(self) -> set[RunKey]:
@@ -110,6 +114,22 @@ def run_keys(objects: Objects, experiment: str, versions: Iterable[SemVer | str]
         return keys
     one = keys[0].version if keys[0].version == keys[-1].version else None
     return reserved(objects, experiment, one).ordered(keys)
+
+
+def known_runs(objects: Objects, experiment: str, version: str) -> tuple[list[RunKey], Reserved]:
+    """The runs of a version that have a folder, as `run_keys` gives them, and its reservations."""
+    looks: list[Callable[[], Any]] = [
+        lambda: objects.folders(f"{experiment}/{version}"),
+        lambda: reserved(objects, experiment, version),
+    ]
+    folders, known = objects.each(lambda look: look(), looks)
+    return known.ordered(RunKey(experiment, version, f) for f in folders if layout.is_run_folder(f)), known
+
+
+def reserved_above(objects: Objects, experiment: str, version: str, told: Iterable[str]) -> list[RunKey]:
+    """The runs of those of some versions that are higher than one, without those that were deleted."""
+    above = [str(v) for v in parse_folders(told) if v > SemVer.parse(version)]
+    return [key for v in above for key in reserved(objects, experiment, v).after(0)]
 
 
 # --- names ------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from scythe.loaders.pinned.run import ROW_TABLES, Pin, PinnedRun, if_gone, toget
 from scythe.reader.beside import beside_deletions
 from scythe.reader.many_runs import finished_runs, is_all
 from scythe.reader.one_run import one_run
-from scythe.reader.shown import check_folders
+from scythe.reader.shown import Files, check_gone, gone_runs
 from scythe.record.format import parse
 from scythe.record.generations import catalog_of
 from scythe.record.layout import RunKey
@@ -40,13 +40,18 @@ def pinned(objects: Objects, name: str, version: Any, run: Any) -> list[PinnedRu
             return [*finished_runs(objects, name, version, run)]
         return [one_run(objects, name, version, run)]
 
-    def check() -> None:
+    def removed() -> Files:
         if is_all(run) or (is_all(version) and run is None):
-            check_folders(catalog_of(objects, engine_settings().catalog), objects, name, latest=not is_all(run))
+            return gone_runs(catalog_of(objects, engine_settings().catalog), objects, name)
+        return {}
 
-    looks: list[Callable[[], Any]] = [lambda: renames_now(objects, name), find, check]
-    # over a network at once
-    renames, found, _ = beside_deletions(objects, name, lambda: objects.each(lambda look: look(), looks))
+    def look() -> tuple[Renames, list[tuple[RunKey, RunResult | None]]]:
+        looks: list[Callable[[], Any]] = [lambda: renames_now(objects, name), find, removed]
+        renames, found, gone = objects.each(lambda look: look(), looks)  # over a network at once
+        check_gone(objects, name, gone, None if is_all(run) else [key for key, _ in found])
+        return renames, found
+
+    renames, found = beside_deletions(objects, name, look)
     return together(_pinned(objects, key, result, renames) for key, result in found)
 
 
