@@ -128,6 +128,8 @@ def test_the_latest_run_is_not_passed_over_in_silence_where_its_folder_was_remov
         lambda **of: scythe.read("pipes", version="all", **of),
         lambda **of: scythe.dataset("pipes", x="length", **of),
         lambda **of: scythe.dataset("pipes", x="length", version="all", **of),
+        lambda **of: scythe.download("pipes", "copy", **of).runs,
+        lambda **of: [*scythe.rows("pipes", **of)],
     )
 
     for ask in asks:
@@ -139,7 +141,7 @@ def test_the_latest_run_is_not_passed_over_in_silence_where_its_folder_was_remov
     later.delete()
 
     said("delete", gone.experiment_id, "--yes")
-    assert [len(ask()) for ask in asks] == [1] * 6
+    assert [len(ask()) for ask in asks] == [1] * 8
 
 
 def test_a_later_run_that_was_removed_and_had_not_ended_is_none_that_is_asked_for(root: Path) -> None:

@@ -14,7 +14,7 @@ from scythe.gather.run_files import scan_parts, scan_result
 from scythe.gather.status import status_of
 from scythe.names import ID_LEVELS, meant
 from scythe.reader.shown import check_passed_over, not_shown
-from scythe.record.find import candidates, find_run, known_runs, listed, reserved_above
+from scythe.record.find import Reserved, candidates, find_run, known_runs, listed
 from scythe.record.layout import RunKey, reservations
 from scythe.record.manifest import renames_now
 from scythe.record.plan import RunPlan
@@ -43,21 +43,20 @@ def one_run(objects: Objects, name: str, version: Any, run: Any) -> tuple[RunKey
         lambda: _latest(objects, name, versions),
         lambda: objects.folders(reservations(name)) if version is None else [],
     ]
-    (key, result, later), told = objects.each(lambda look: look(), looks)  # over a network at once
+    (key, result, known), told = objects.each(lambda look: look(), looks)  # over a network at once
     lower = versions[versions.index(key.version) :]
-    later += reserved_above(objects, name, key.version, {*told} - {*lower})
-    check_passed_over(objects, name, later)
+    check_passed_over(objects, key, known, {*told} - {*lower})
     return key, result
 
 
-def _latest(objects: Objects, name: str, versions: Sequence[str]) -> tuple[RunKey, RunResult, list[RunKey]]:
-    """The latest finished run of the first of some versions that has any run, and the runs of its version that were allocated later."""
+def _latest(objects: Objects, name: str, versions: Sequence[str]) -> tuple[RunKey, RunResult, Reserved]:
+    """The latest finished run of the first of some versions that has any run, and the reservations of its version."""
     for named in versions:
         keys, known = known_runs(objects, name, named)
         for key in reversed(keys):
             result = finished_result(objects, key)
             if result is not None:
-                return key, result, known.after(known.numbers.get(key, 0))
+                return key, result, known
         # Where no run has a manifest, an allocation that was killed has left the version.
         if any(objects.exists(key.manifest) for key in reversed(keys)):
             raise _none_finished(objects, name, named, keys)

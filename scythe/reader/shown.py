@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from scythe.errors import RunDamaged
 from scythe.gather.publish import is_unpublished, unpublished
-from scythe.record.find import run_keys
+from scythe.record.find import Reserved, reserved_above, run_keys
 from scythe.record.generations import Generations, catalog_of
 from scythe.record.layout import RunKey, folder_of
 from scythe.record.results import RunResult, finished_result, read_result
@@ -61,22 +61,29 @@ def check_gone(objects: Objects, name: str, gone: Files, chosen: Iterable[RunKey
         )
 
 
-def check_passed_over(objects: Objects, name: str, later: Iterable[RunKey]) -> None:
-    """Nothing where of the runs that were allocated later than the one that is read none was removed by hand that had been finished.
+def check_passed_over(objects: Objects, key: RunKey, known: Reserved, versions: Iterable[str]) -> None:
+    """Nothing where behind the run that is taken for the latest no finished one was removed by hand.
+
+    Args:
+        objects: The root.
+        key: The run.
+        known: The reservations of its version.
+        versions: Those among which higher ones count, too.
 
     Raises:
         RunDamaged: one was; the catalog still has its rows.
     """
-    removed = {(key.version, key.moment) for key in later if not objects.exists(key.manifest)}
+    later = [*known.after(key), *reserved_above(objects, key, versions)]
+    removed = {(one.version, one.moment) for one in later if not objects.exists(one.manifest)}
     if removed:  # which is rare: the catalog is not asked else
-        generations = Generations(catalog_of(objects, engine_settings().catalog), name, objects)
+        generations = Generations(catalog_of(objects, engine_settings().catalog), key.experiment, objects)
         held = {
             run: held.files
             for table in ("scalars", "tasks")
             for one in generations.of(table)
             for run, held in one.held().items()
         }
-        check_gone(objects, name, {run: held[run] for run in removed & {*held}}, ())
+        check_gone(objects, key.experiment, {run: held[run] for run in removed & {*held}}, ())
 
 
 def check_shown(

@@ -46,9 +46,14 @@ class Reserved:
         """The number of the next run of a version."""
         return 1 + max((n for key, n in self.numbers.items() if key.version == version), default=0)
 
-    def after(self, number: int) -> list[RunKey]:
-        """The runs of one version with a higher number; without those that were deleted."""
-        return [key for key, n in self.numbers.items() if n > number and key not in self.deleted]
+    def after(self, key: RunKey) -> list[RunKey]:
+        """The runs of its version that were allocated after one, without those that were deleted."""
+        number = self.numbers.get(key, 0)
+        return [
+            other
+            for other, n in self.numbers.items()
+            if other.version == key.version and n > number and other not in self.deleted
+        ]
 
     @cached_property
     def half(self) -> set[RunKey]:
@@ -126,10 +131,11 @@ def known_runs(objects: Objects, experiment: str, version: str) -> tuple[list[Ru
     return known.ordered(RunKey(experiment, version, f) for f in folders if layout.is_run_folder(f)), known
 
 
-def reserved_above(objects: Objects, experiment: str, version: str, told: Iterable[str]) -> list[RunKey]:
-    """The runs of those of some versions that are higher than one, without those that were deleted."""
-    above = [str(v) for v in parse_folders(told) if v > SemVer.parse(version)]
-    return [key for v in above for key in reserved(objects, experiment, v).after(0)]
+def reserved_above(objects: Objects, key: RunKey, versions: Iterable[str]) -> list[RunKey]:
+    """The runs of those of some versions that are higher than a run's, without those that were deleted."""
+    above = [str(v) for v in parse_folders(versions) if v > SemVer.parse(key.version)]
+    known = [reserved(objects, key.experiment, v) for v in above]
+    return [other for one in known for other in one.numbers if other not in one.deleted]
 
 
 # --- names ------------------------------------------------------------------------------------------

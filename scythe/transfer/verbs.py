@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Literal
 from scythe.define.typed import Named
 from scythe.errors import NotFoundError, TransferError
 from scythe.reader.many_runs import is_all, wanted_runs
+from scythe.reader.shown import check_passed_over
 from scythe.reader.verbs import AskedRun, AskedVersion
-from scythe.record.find import experiment_names, find_run, listed, name_of, resolve_version, run_keys
-from scythe.record.layout import RunKey
+from scythe.record.find import experiment_names, find_run, known_runs, listed, name_of, resolve_version, run_keys
+from scythe.record.layout import RunKey, reservations
 from scythe.remote.forks import check_fork
 from scythe.settings import storage
 from scythe.terminal.transfer import TransferProgress
@@ -138,9 +139,10 @@ def _runs(source: Objects, name: str, version: AskedVersion, run: AskedRun) -> l
     if run is not None:
         return [find_run(source, name, version, run)]
     of = resolve_version(source, name, version)
-    keys = run_keys(source, name, [of])
+    keys, known = known_runs(source, name, of)
     for key in reversed(keys):
         if source.exists(key.result) and source.exists(key.manifest):
+            check_passed_over(source, key, known, source.folders(reservations(name)) if version is None else ())
             return [key]
     raise NotFoundError(
         f"{name} {of} has no finished run; its runs: {listed([key.folder for key in keys])}. "
