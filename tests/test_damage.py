@@ -22,6 +22,7 @@ from scythe.cli import app
 from scythe.errors import AllocationError, NotFoundError, RunDamaged, ScytheError, VersionError
 from scythe.record.find import reserved
 from scythe.registry import ExperimentRegistry
+from scythe.runs.rebuild import rebuild
 from scythe.settings import storage
 
 HOURS = 3600.0
@@ -149,6 +150,34 @@ def test_a_later_run_that_was_removed_and_had_not_ended_is_none_that_is_asked_fo
     shutil.rmtree(root / stopped().experiment_id)
 
     assert scythe.read("pipes")["pressure"].to_list() == [10.0]
+
+
+def test_a_run_that_has_lost_its_result_is_none_that_never_had_one(root: Path) -> None:
+    kept, lost = allocated(5.0), allocated(6.0, 7.0)
+    (root / lost.experiment_id / RESULT).unlink()
+    asks = (
+        lambda **of: scythe.read("pipes", **of),
+        lambda **of: scythe.scan("pipes", table="errors", **of).collect(),
+        lambda **of: scythe.dataset("pipes", x="length", **of),
+        lambda **of: scythe.rows("pipes", **of),
+        lambda **of: scythe.download("pipes", "copy", **of).runs,
+    )
+
+    for ask in asks:
+        for of in ({}, {"run": lost}):
+            with pytest.raises(RunDamaged, match=r"result.json is gone, and the run was finished.*scythe resume"):
+                ask(**of)
+    assert scythe.read("pipes", run=kept).height == 1
+    assert sorted(scythe.read("pipes", run="all")["pressure"]) == [10.0, 12.0, 14.0]
+    assert scythe.list_runs("pipes")["status"].to_list() == ["finished", "damaged"]
+    with pytest.raises(ScytheError, match=r"result.json is gone"):
+        rebuild(storage())
+    assert scythe.read("pipes", run="all").height == 3
+
+    lost.resume(engine="inline").result()
+
+    assert scythe.read("pipes")["pressure"].to_list() == [12.0, 14.0]
+    assert lost.status == "finished"
 
 
 def test_a_missing_data_file_is_one_sentence(root: Path) -> None:

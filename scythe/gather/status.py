@@ -14,7 +14,7 @@ from scythe.record.find import reserved
 from scythe.record.layout import RunKey
 from scythe.record.manifest import read_manifest
 from scythe.record.plan import RunPlan
-from scythe.record.results import RunResult, read_result
+from scythe.record.results import RunResult, check_not_lost, read_result
 from scythe_catalog.storage.objects import Objects
 
 Status = Literal["allocating", "allocated", "running", "incomplete", "finished", "cancelled", "deleted", "damaged"]
@@ -64,6 +64,7 @@ def look_at(objects: Objects, key: RunKey) -> Look:
             manifest = {}
         if result is not None:
             return Look("finished", result, manifest=manifest)
+        check_not_lost(objects, key)
         RunPlan.load(objects, key)
         if objects.exists(key.cancelled):
             return Look("cancelled", manifest=manifest)

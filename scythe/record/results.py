@@ -167,12 +167,28 @@ def finished_result(objects: Objects, key: RunKey) -> RunResult | None:
     """The result of a run that is there; None of one that is half deleted, too, of which the manifest goes first.
 
     Raises:
-        RunDamaged: it is no result any more.
+        RunDamaged: it is no result any more, or is gone.
         FormatError: it was written by a later Scythe.
     """
     looks: list[Callable[[], bool | bytes | None]] = [lambda: objects.exists(key.manifest), lambda: _raw(objects, key)]
     is_there, raw = objects.each(lambda look: look(), looks)
+    if is_there and raw is None:
+        check_not_lost(objects, key)
+        raw = _raw(objects, key)  # it may have ended meanwhile
     return _parsed(objects, key, raw) if is_there and isinstance(raw, bytes) else None
+
+
+def check_not_lost(objects: Objects, key: RunKey) -> None:
+    """Nothing where a run without a result has never had one: its tables are shown in `final/` once it is there.
+
+    Raises:
+        RunDamaged: it has lost it.
+    """
+    if objects.files(key.final("").rpartition("/")[0]) and not objects.exists(key.result):
+        raise RunDamaged(
+            f"{objects.uri(key.result)} is gone, and the run was finished: put it back (was the root copied by half?), "
+            f"or let `scythe resume {key.path}` run its inputs anew"
+        )
 
 
 def read_result(objects: Objects, key: RunKey) -> RunResult | None:

@@ -28,7 +28,7 @@ from scythe.record.layout import RunKey
 from scythe.record.manifest import read_manifest, schemas_of_version
 from scythe.record.plan import RunPlan, TablePlan
 from scythe.record.reserve import restore
-from scythe.record.results import RunResult, TableResult, read_result
+from scythe.record.results import RunResult, TableResult, check_not_lost, read_result
 from scythe.runs.moved import follow, rewrite
 from scythe.settings import engine_settings
 from scythe_catalog.iceberg.catalog import Catalog
@@ -105,6 +105,8 @@ class _Run:
     @classmethod
     def of(cls, objects: Objects, key: RunKey) -> _Run:
         plan, result = RunPlan.load(objects, key), read_result(objects, key)
+        if result is None:
+            check_not_lost(objects, key)
         return cls(key, plan, result, [] if result is not None else stored_parts(plan))
 
     @property

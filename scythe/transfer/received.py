@@ -21,7 +21,7 @@ from scythe.record.format import parse_as
 from scythe.record.generations import catalog_of
 from scythe.record.layout import RunKey
 from scythe.record.plan import RunPlan
-from scythe.record.results import RunResult, parse_result, read_result
+from scythe.record.results import RunResult, check_not_lost, parse_result, read_result
 from scythe.runs.rebuild import take_in
 from scythe.terminal.transfer import TransferProgress
 from scythe.transfer.arrived import Arrivals, Ended
@@ -96,9 +96,14 @@ class Receiving:
         return there
 
     def _result(self, there: pl.DataFrame) -> RunResult | None:
-        """The result as it is at the source; what is here of it is not fetched again."""
+        """The result as it is at the source; what is here of it is not fetched again.
+
+        Raises:
+            RunDamaged: it is gone, or no result any more.
+        """
         record = there.filter(pl.col("key") == self.key.result)
         if not record.height:
+            check_not_lost(self.source, self.key)
             return None
         raw = self.arrivals.record(self.key.result) if not self.arrivals.missing(record).height else None
         raw = raw if raw is not None else self.source.read(self.key.result)

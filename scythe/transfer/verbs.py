@@ -14,6 +14,7 @@ from scythe.reader.shown import check_passed_over
 from scythe.reader.verbs import AskedRun, AskedVersion
 from scythe.record.find import experiment_names, find_run, known_runs, listed, name_of, resolve_version, run_keys
 from scythe.record.layout import RunKey, reservations
+from scythe.record.results import check_not_lost
 from scythe.remote.forks import check_fork
 from scythe.settings import storage
 from scythe.terminal.transfer import TransferProgress
@@ -144,6 +145,8 @@ def _runs(source: Objects, name: str, version: AskedVersion, run: AskedRun) -> l
         if source.exists(key.result) and source.exists(key.manifest):
             check_passed_over(source, key, known, source.folders(reservations(name)) if version is None else ())
             return [key]
+        if source.exists(key.manifest):
+            check_not_lost(source, key)
     raise NotFoundError(
         f"{name} {of} has no finished run; its runs: {listed([key.folder for key in keys])}. "
         "Name one with run= to download what it has so far"
