@@ -173,6 +173,12 @@ def test_a_run_that_has_lost_its_result_is_none_that_never_had_one(root: Path) -
     with pytest.raises(ScytheError, match=r"result.json is gone"):
         rebuild(storage())
     assert scythe.read("pipes", run="all").height == 3
+    shutil.rmtree(root / "_catalog")
+    with pytest.raises(ScytheError, match=r"result.json is gone"):
+        rebuild(storage())
+    for table in ("scalars", "tasks"):
+        with pytest.raises(RunDamaged, match=r"result.json is gone"):
+            scythe.read("pipes", run="all", table=table)
 
     lost.resume(engine="inline").result()
 
@@ -447,3 +453,17 @@ def test_looking_and_reading_write_nothing(root: Path) -> None:
     assert state_of(root) == before
     run.delete()
     assert int(hint.read_text()) > 1
+
+
+def test_a_deletion_that_was_killed_hides_no_other_run_wherever_it_was(root: Path) -> None:
+    allocated(5.0)
+    gone = allocated(6.0)
+    for mark in (gone.key.tombstone, gone.key.unpublished("deleted")):
+        storage().write(mark, b"{}")
+    storage().delete([gone.key.manifest, gone.key.result])
+    began = time.monotonic()
+
+    assert scythe.read("pipes")["pressure"].to_list() == [10.0]
+    assert scythe.read("pipes", run="all")["pressure"].to_list() == [10.0]
+
+    assert time.monotonic() - began < 4

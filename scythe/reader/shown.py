@@ -10,7 +10,7 @@ from scythe.gather.publish import is_unpublished, unpublished
 from scythe.record.find import Reserved, reserved_above, run_keys
 from scythe.record.generations import Generations, catalog_of
 from scythe.record.layout import RunKey, folder_of
-from scythe.record.results import RunResult, finished_result, read_result
+from scythe.record.results import RunResult, check_not_lost, finished_result, read_result
 from scythe.settings import engine_settings
 from scythe_catalog.iceberg.catalog import Catalog
 from scythe_catalog.storage.objects import Objects
@@ -103,20 +103,23 @@ def check_shown(
         shown: Version and moment of a run -> URIs of the data files that the table holds of it.
 
     Raises:
-        RunDamaged: the catalog has no rows of a run that has some, or those of another end of it.
+        RunDamaged: the catalog has no rows of a run that has some, or those of another end of it; or a run has lost its result.
     """
     results = objects.each(lambda key: read_result(objects, key), keys)
     for key, result in zip(keys, results, strict=True):
-        if result is None or _as_told(objects, result, table, shown.get((key.version, key.moment), ())):
+        files = shown.get((key.version, key.moment), ())
+        if result is None and not files:
+            check_not_lost(objects, key)
+        if result is None or _as_told(objects, result, table, files):
             continue
         if is_unpublished(objects, key):
             continue
         # It has ended anew meanwhile, or is half deleted.
         again = finished_result(objects, key)
         opened = Generations(catalog, key.experiment, objects).of(table)
-        files = sorted(file for one in opened for file in one.files(key.partition))
-        if again is not None and not _as_told(objects, again, table, files):
-            raise not_shown(key, files)
+        newest = sorted(file for one in opened for file in one.files(key.partition))
+        if again is not None and not _as_told(objects, again, table, newest):
+            raise not_shown(key, newest)
 
 
 def _as_told(objects: Objects, result: RunResult, table: str, files: Sequence[str]) -> bool:

@@ -179,12 +179,13 @@ def finished_result(objects: Objects, key: RunKey) -> RunResult | None:
 
 
 def check_not_lost(objects: Objects, key: RunKey) -> None:
-    """Nothing where a run without a result has never had one: its tables are shown in `final/` once it is there.
+    """Nothing where a run without a result has never had one, or is being deleted: `final/` shows its tables once it is there.
 
     Raises:
         RunDamaged: it has lost it.
     """
-    if objects.files(key.final("").rpartition("/")[0]) and not objects.exists(key.result):
+    shown = objects.files(key.final("").rpartition("/")[0])
+    if shown and not objects.exists(key.result) and objects.exists(key.manifest):
         raise RunDamaged(
             f"{objects.uri(key.result)} is gone, and the run was finished: put it back (was the root copied by half?), "
             f"or let `scythe resume {key.path}` run its inputs anew"
