@@ -269,6 +269,7 @@ def test_whatever_is_asked_for_is_given_or_refused_by_an_error_of_ours(clock: Ca
 def test_an_unfinished_run_is_not_given_as_pairs(clock: Callable[[int], None]) -> None:
     run = allocated()
     storage().delete([run.key.result])
+    storage().delete_folder(f"{run.experiment_id}/final")
     with pytest.raises(RunError, match="not finished"):
         scythe.rows(walls, run=run.key.folder)
     with pytest.raises(NotFoundError, match="no finished run"):

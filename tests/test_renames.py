@@ -345,6 +345,7 @@ def test_runs_that_the_catalog_does_not_show_yet_are_read_by_the_new_name(root: 
 def test_what_an_unfinished_run_has_so_far_is_read_by_the_new_name(root: Path) -> None:
     old, _ = both()
     storage().delete([old.key.result])
+    storage().delete_folder(f"{old.experiment_id}/final")
 
     assert scythe.read(NAME, "v1.0.0", run=old.key.folder).columns[-2:] == ["r_value", "heating"]
 

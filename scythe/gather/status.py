@@ -88,6 +88,16 @@ def _without_manifest(objects: Objects, key: RunKey) -> Look:
     )
 
 
+def check_manifest(objects: Objects, key: RunKey) -> None:
+    """Nothing where a run has its manifest, or is none: half an allocation, half a deletion.
+
+    Raises:
+        RunDamaged: it has lost it.
+    """
+    if not objects.exists(key.manifest) and (look := _without_manifest(objects, key)).status == "damaged":
+        raise RunDamaged(str(look.problem))
+
+
 def counts_of(objects: Objects, key: RunKey, look: Look) -> tuple[Look, Counts]:
     """How far a run is; and the look at it once more, where counting found it damaged."""
     if look.status in ("allocating", "damaged", "deleted"):

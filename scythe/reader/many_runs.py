@@ -9,6 +9,7 @@ import datetime as dt
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -16,13 +17,14 @@ import polars as pl
 from scythe.errors import NotFoundError, TableNotFound
 from scythe.gather.publish import unpublished
 from scythe.gather.run_files import scan_result, schema_of_result
+from scythe.gather.status import check_manifest
 from scythe.reader.shown import check_gone, check_shown
 from scythe.reader.united import brought_together, check_units
 from scythe.record.find import find_run, listed, resolve_version, run_keys, versions_of
 from scythe.record.generations import Generations
 from scythe.record.layout import RunKey
 from scythe.record.manifest import renames_now
-from scythe.record.results import RunResult, finished_result
+from scythe.record.results import RunResult, check_not_lost, finished_result
 from scythe.record.versions import SemVer
 from scythe_catalog.iceberg.scan import scan as scan_table
 from scythe_catalog.schema import TableSchema
@@ -47,6 +49,7 @@ def wanted_runs(objects: Objects, name: str, version: Any, run: Any) -> list[Run
 
     Raises:
         NotFoundError: there is none.
+        RunDamaged: one that may be the latest of its version has lost its manifest or its result.
     """
     versions = versions_of(objects, name)
     if run is not None and not is_all(run):
@@ -56,11 +59,19 @@ def wanted_runs(objects: Objects, name: str, version: Any, run: Any) -> list[Run
     keys = run_keys(objects, name, versions)
     if is_all(run):
         return keys
-    finished = objects.each(lambda key: objects.exists(key.result) and objects.exists(key.manifest), keys)
+    finished = objects.each(partial(_is_finished, objects), keys)
     latest = {key.version: key for key, is_finished in zip(keys, finished, strict=True) if is_finished}
     if not latest:
         raise NotFoundError(f"{name!r} has no finished run")
     return list(latest.values())
+
+
+def _is_finished(objects: Objects, key: RunKey) -> bool:
+    if objects.exists(key.result) and objects.exists(key.manifest):
+        return True
+    check_manifest(objects, key)
+    check_not_lost(objects, key)
+    return False
 
 
 def finished_runs(objects: Objects, name: str, version: Any, run: Any) -> list[tuple[RunKey, RunResult]]:
@@ -68,9 +79,17 @@ def finished_runs(objects: Objects, name: str, version: Any, run: Any) -> list[t
 
     Raises:
         NotFoundError: none is.
+        RunDamaged: one has lost its manifest or its result, or that is damaged.
     """
+
+    def result_of(key: RunKey) -> RunResult | None:
+        result = finished_result(objects, key)
+        if result is None:
+            check_manifest(objects, key)
+        return result
+
     keys = sorted(wanted_runs(objects, name, version, run), key=lambda key: key.folder)
-    results = objects.each(lambda key: finished_result(objects, key), keys)
+    results = objects.each(result_of, keys)
     found = [(key, result) for key, result in zip(keys, results, strict=True) if result is not None]
     if not found:
         raise NotFoundError(f"{name!r} has no finished run; its runs: {listed([key.path for key in keys])}")

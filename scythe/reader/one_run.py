@@ -11,7 +11,7 @@ import polars as pl
 from scythe.errors import NotFoundError, ReadError, TableNotFound
 from scythe.gather.publish import is_unpublished
 from scythe.gather.run_files import scan_parts, scan_result
-from scythe.gather.status import status_of
+from scythe.gather.status import check_manifest, status_of
 from scythe.names import ID_LEVELS, meant
 from scythe.reader.shown import check_passed_over, not_shown
 from scythe.record.find import Reserved, candidates, find_run, known_runs, listed
@@ -57,6 +57,7 @@ def _latest(objects: Objects, name: str, versions: Sequence[str]) -> tuple[RunKe
             result = finished_result(objects, key)
             if result is not None:
                 return key, result, known
+            check_manifest(objects, key)
         # Where no run has a manifest, an allocation that was killed has left the version.
         if any(objects.exists(key.manifest) for key in reversed(keys)):
             raise _none_finished(objects, name, named, keys)

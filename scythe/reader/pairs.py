@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.define.experiment import Experiment
 from scythe.define.schemas import ExperimentSchemas
-from scythe.errors import RunError
+from scythe.errors import RunDamaged, RunError
 from scythe.record.results import RunResult
 from scythe_catalog.schema import CompiledModel, TableSchema, arrow_to_models, meanings_changed
 from scythe_catalog.storage.objects import Objects
@@ -26,6 +26,7 @@ def pairs(
 
     Raises:
         RunError: a column that a model needs is not in the files, or members of an Enum have other values than those that ran.
+        RunDamaged: one of its files is gone.
     """
     schemas, names = experiment.schemas, None
     for stored in _batches(objects, result, bool(schemas.file_outputs)):
@@ -65,6 +66,13 @@ def _known(name: str, renamed: Mapping[str, str], schemas: ExperimentSchemas) ->
 
 
 def _batches(objects: Objects, result: RunResult, with_files: bool) -> Iterator[pa.Table]:
+    try:
+        yield from _read(objects, result, with_files)
+    except FileNotFoundError as error:
+        raise RunDamaged(f"a file of {result.experiment_id} is gone: {error}. Restore it, or delete the run") from error
+
+
+def _read(objects: Objects, result: RunResult, with_files: bool) -> Iterator[pa.Table]:
     with objects.reader(result.tables["scalars"].key) as stream:
         scalars = pq.ParquetFile(stream).iter_batches(_BATCH_ROWS)
         if not with_files:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import yaml
 
 from scythe.errors import NotFoundError, VersionError
 from scythe.names import TASK_PREFIX, is_name, meant
@@ -118,7 +120,7 @@ def run_keys(objects: Objects, experiment: str, versions: Iterable[SemVer | str]
     if len(keys) < 2:
         return keys
     one = keys[0].version if keys[0].version == keys[-1].version else None
-    return reserved(objects, experiment, one).ordered(keys)
+    return _with_lost_numbers(objects, reserved(objects, experiment, one), keys).ordered(keys)
 
 
 def known_runs(objects: Objects, experiment: str, version: str) -> tuple[list[RunKey], Reserved]:
@@ -128,7 +130,24 @@ def known_runs(objects: Objects, experiment: str, version: str) -> tuple[list[Ru
         lambda: reserved(objects, experiment, version),
     ]
     folders, known = objects.each(lambda look: look(), looks)
-    return known.ordered(RunKey(experiment, version, f) for f in folders if layout.is_run_folder(f)), known
+    keys = [RunKey(experiment, version, f) for f in folders if layout.is_run_folder(f)]
+    known = _with_lost_numbers(objects, known, keys)
+    return known.ordered(keys), known
+
+
+def _with_lost_numbers(objects: Objects, known: Reserved, keys: Iterable[RunKey]) -> Reserved:
+    """The same, with the numbers that manifests tell of runs that have lost theirs: the next allocation gives them back."""
+    told = {key: number for key in keys if key in known.half and (number := _number_told(objects, key)) is not None}
+    return replace(known, numbers={**known.numbers, **told}) if told else known
+
+
+def _number_told(objects: Objects, key: RunKey) -> int | None:
+    try:
+        told = yaml.safe_load(objects.read(key.manifest))
+    except (FileNotFoundError, yaml.YAMLError):  # who reads the run says so
+        return None
+    number = told.get("number") if isinstance(told, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    return number if isinstance(number, int) else None
 
 
 def reserved_above(objects: Objects, key: RunKey, versions: Iterable[str]) -> list[RunKey]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import polars as pl
 import pyarrow.parquet as pq
 
-from scythe.errors import NotFoundError, TransferError
+from scythe.errors import NotFoundError, RunDamaged, TransferError
 from scythe.gather.publish import Gathered, record
 from scythe.names import file_names
 from scythe.record.attempts import Attempt, check_free
@@ -99,15 +99,25 @@ class Receiving:
         """The result as it is at the source; what is here of it is not fetched again.
 
         Raises:
-            RunDamaged: it is gone, or no result any more.
+            RunDamaged: it is gone, or no result any more, or another of the run's records is gone.
         """
         record = there.filter(pl.col("key") == self.key.result)
         if not record.height:
             check_not_lost(self.source, self.key)
+            self._check_there(there, self.key.specs, self.key.plan)
             return None
         raw = self.arrivals.record(self.key.result) if not self.arrivals.missing(record).height else None
         raw = raw if raw is not None else self.source.read(self.key.result)
-        return parse_result(raw, self.source.uri(self.key.result))
+        result = parse_result(raw, self.source.uri(self.key.result))
+        of_gather = [self.key.gathered_files(result.gather)] if result.gather is not None else []
+        self._check_there(there, self.key.specs, self.key.plan, *of_gather)
+        return result
+
+    def _check_there(self, there: pl.DataFrame, *keys: str) -> None:
+        for gone in {*keys} - {*there["key"]}:
+            raise RunDamaged(
+                f"{self.source.uri(gone)} is gone: put it back, or delete the run; nothing was fetched of it"
+            )
 
     def _files(self, result: RunResult | None) -> pl.DataFrame:
         files = files_of(Places(self.source, self.local, self.key, result), self.asked)

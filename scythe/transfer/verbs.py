@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from scythe.define.typed import Named
 from scythe.errors import NotFoundError, TransferError
+from scythe.gather.status import check_manifest
 from scythe.reader.many_runs import is_all, wanted_runs
 from scythe.reader.shown import check_passed_over
 from scythe.reader.verbs import AskedRun, AskedVersion
@@ -136,7 +137,9 @@ def _runs(source: Objects, name: str, version: AskedVersion, run: AskedRun) -> l
     """The runs that are asked for, found by their names alone: none of their files is read."""
     if is_all(version) or is_all(run):
         keys = wanted_runs(source, name, version, run)
-        return [key for key in keys if source.exists(key.manifest)]
+        for key in (missing := [key for key in keys if not source.exists(key.manifest)]):
+            check_manifest(source, key)
+        return [key for key in keys if key not in missing]
     if run is not None:
         return [find_run(source, name, version, run)]
     of = resolve_version(source, name, version)
@@ -145,8 +148,8 @@ def _runs(source: Objects, name: str, version: AskedVersion, run: AskedRun) -> l
         if source.exists(key.result) and source.exists(key.manifest):
             check_passed_over(source, key, known, source.folders(reservations(name)) if version is None else ())
             return [key]
-        if source.exists(key.manifest):
-            check_not_lost(source, key)
+        check_manifest(source, key)
+        check_not_lost(source, key)
     raise NotFoundError(
         f"{name} {of} has no finished run; its runs: {listed([key.folder for key in keys])}. "
         "Name one with run= to download what it has so far"

@@ -260,6 +260,7 @@ def test_a_column_that_is_not_known_yet_or_did_not_come_along_is_told_apart_from
     run = allocated(walls, range(3))
     scythe.download("walls", tmp_path / "part", tables=["scalars"])
     run.objects.delete([run.key.result])  # as one that goes on
+    run.objects.delete_folder(f"{run.experiment_id}/final")
     with pytest.raises(
         NotFoundError, match=r"no column 'hourly'.*; of walls/.*, which is not finished, there are no files"
     ):

@@ -222,8 +222,13 @@ class Table:
         return gone
 
     def files(self, partition: Partition) -> list[str]:
-        """URIs of the data files of a partition."""
-        return sorted(files_of(self.iceberg, partition))
+        """URIs of the data files of a partition.
+
+        Raises:
+            CatalogError: a file of the catalog is gone.
+        """
+        with self._read():
+            return sorted(files_of(self.iceberg, partition))
 
     @property
     def plain_names(self) -> dict[int, str]:
@@ -233,8 +238,24 @@ class Table:
         return {f.field_id: f.name for f in self.iceberg.schema().fields if isinstance(f.field_type, PrimitiveType)}
 
     def held(self) -> dict[tuple[Any, ...], Held]:
-        """What the table holds, by the values of each partition."""
-        return held(self.iceberg, self.plain_names)
+        """What the table holds, by the values of each partition.
+
+        Raises:
+            CatalogError: a file of the catalog is gone.
+        """
+        with self._read():
+            return held(self.iceberg, self.plain_names)
+
+    @contextlib.contextmanager
+    def _read(self) -> Generator[None]:
+        """While the catalog's own files are read, which name those that hold rows."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise CatalogError(
+                f"a file of the catalog is gone, of the table {'.'.join(self.iceberg.name())} ({error}): "
+                "make the catalog anew with `scythe rebuild`"
+            ) from error
 
     def _commit(self, change: Callable[[pyiceberg.table.Table, Transaction], bool]) -> Table:
         """Loads, changes and commits, again and again until no other committer was faster."""
