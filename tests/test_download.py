@@ -10,13 +10,14 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
-from pydantic import NaiveDatetime
+from pydantic import Field, NaiveDatetime
 
 import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
@@ -390,6 +391,22 @@ def test_a_file_of_a_bucket_that_was_replaced_since_it_was_listed_is_an_error(
         scythe.download("sim", tmp_path / "here")
 
 
+def test_a_line_of_what_has_arrived_that_a_full_disk_cut_short_spoils_none_behind_it(
+    root: Path, tmp_path: Path
+) -> None:
+    simulated()
+    here = tmp_path / "here"
+    scythe.download("sim", here, files=False)
+    (lines,) = here.rglob("arrived.tsv")
+    with lines.open("ab") as file:
+        file.write(b"sim/v1.0.0/a\t12")
+
+    scythe.download("sim", here)
+    scythe.download("sim", here)
+
+    assert all(line.count(b"\t") == 3 for line in lines.read_bytes().splitlines())
+
+
 def test_a_result_that_is_damaged_at_its_source_is_named(root: Path, tmp_path: Path) -> None:
     simulated()
     result = next(root.rglob("result.json"))
@@ -674,6 +691,7 @@ class Note(ExperimentInputSpec):
     day: dt.date = dt.date(1900, 1, 1)
     at: NaiveDatetime = dt.datetime(2020, 1, 1)
     share: float = 0.5
+    exact: Decimal = Field(Decimal(0), max_digits=20, decimal_places=0)
     lasted: dt.timedelta = dt.timedelta(minutes=90)
 
 
@@ -706,6 +724,8 @@ def test_a_workbook_holds_every_value_whole_or_none_is_written(root: Path, tmp_p
         with pytest.raises(TransferError, match="the column 'number'"):
             book("scalars", number=number)
     book("scalars", number=-(2**53))
+    with pytest.raises(TransferError, match="the column 'exact'"):
+        book("scalars", exact=Decimal(12345678901234567890))
     with pytest.raises(TransferError, match="the column 'at'"):
         book("scalars", at=dt.datetime(1900, 1, 1, 12))
     for share in (1.797e308, -1.797e308):

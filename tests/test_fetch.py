@@ -294,13 +294,16 @@ def test_a_source_that_is_asked_again_with_its_tag_sends_nothing(web: Web) -> No
     assert fetch(url).read_bytes() == b"two"
 
 
-def test_a_source_without_tags_is_asked_by_its_date(web: Web) -> None:
-    date = "Mon, 01 Jan 2024 00:00:00 GMT"
+def test_a_source_without_tags_is_told_by_its_date_and_size(web: Web) -> None:
+    date, older = "Mon, 01 Jan 2024 00:00:00 GMT", "Sun, 01 Jan 2023 00:00:00 GMT"
     url = web.gives("/a", b"one", Last_Modified=date)
     first = fetch(url)
-    web.gives("/a", b"", status=304)
+    web.gives("/a", b"two", Last_Modified=date)
     assert fetch(url) == first
-    assert web.headers[1]["if-modified-since"] == date
+    assert first.read_bytes() == b"one"  # it was not read: its head tells of what is known
+    web.gives("/a", b"old", Last_Modified=older)  # a backup that was put back, say; "not modified since" is true of it
+    assert fetch(url).read_bytes() == b"old"
+    assert all("if-modified-since" not in headers for headers in web.headers)
 
 
 def test_a_cached_file_that_was_written_to_is_downloaded_again(web: Web) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from obstore.exceptions import GenericError
 
 import scythe
 from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
@@ -21,6 +22,7 @@ from scythe.record.generations import catalog_of
 from scythe.record.layout import RunKey
 from scythe.settings import storage
 from scythe.utils.filesys import FileReference
+from scythe_catalog.storage import s3_errors
 from scythe_catalog.storage.objects import Objects
 from tests.catalog.places import V1, Place, Row, made_place
 from tests.fault_proxy import FAULTS, FaultProxy, Rule, by_chance, fault_proxy, once, outages
@@ -206,11 +208,18 @@ def test_what_goes_up_carries_its_checksum(bucket: str, flaky: Flaky, tmp_path: 
 def test_a_network_that_never_works_again_is_an_error_when_patience_ends(
     fault: str, bucket: str, flaky: Flaky, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from scythe_catalog.storage import s3_errors
-
     monkeypatch.setattr(s3_errors, "PATIENCE_SECONDS", 2.0)
     flaky(lambda method, target: fault)
     objects = Objects.at(f"s3://{bucket}/root")
     for ask in (lambda: objects.read("a"), lambda: objects.create("a", b""), lambda: objects.delete(["a"])):
         with pytest.raises(StorageError, match=f"the bucket '{bucket}' at http://127"):
             ask()
+
+
+@pytest.mark.parametrize("name", ["plain", "redirect_flow", "SlowDown"])
+def test_a_failure_is_told_by_what_the_server_said_whatever_the_experiment_is_called(bucket: str, name: str) -> None:
+    where = f"Error performing GET http://localhost/{bucket}/{name}/v1.0.0 in 1s"
+    failed = GenericError(f"Generic S3 error: {where} - Server returned non-2xx status code: 500")
+
+    assert "answered 500" in s3_errors.explained(failed, f"s3://{bucket}/p")
+    assert s3_errors._patience(failed, True) == s3_errors.PATIENCE_SECONDS

@@ -185,7 +185,7 @@ class Batches:
             epoch, samples = int(state["epoch"]), int(state["samples"])
         except KeyError as error:
             raise StateError(f"this is no state of batches: it has no {error}, which state() gives") from None
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise StateError(f"this is no state of batches, as state() gives it, but {state!r:.100}") from None
         if epoch < 0 or not 0 <= samples <= rows:
             raise StateError(f"this is no state of batches: epoch {epoch}, {samples:,} of {rows:,} samples")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -18,6 +19,8 @@ from scythe.loaders.hashing import hash_of, hash_rows, shares, splitmix64
 from scythe.loaders.pinned.run import PinnedRun
 from scythe.loaders.rows import Rows
 from scythe.names import ID_LEVELS
+from scythe.remote.packed import is_packed, packed
+from scythe_catalog.redaction import redacted
 
 #: Parts of splits, and rows by their positions, in the order in which they were taken.
 Taken = tuple["Split | tuple[int, ...]", ...]
@@ -141,6 +144,10 @@ def _nested(runs: Sequence[PinnedRun]) -> list[str]:
     return list(dict.fromkeys(c.name for c, inputs in there if c.name in inputs and not c.kind.flat))
 
 
+#: The address of an output file of a run, of which no other has the name.
+_OUTPUT = re.compile(r"/v[^/]+/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d[^/]*/results/[^/]+/[^/]+$")
+
+
 def _in_run(run: PinnedRun, uri: str) -> str:
     """Where a file lies in its run, whatever root that is in: a copy names those that did not come along at their source."""
     return uri.rpartition(f"/{run.key.path}/artifacts/")[2]
@@ -152,10 +159,20 @@ def _is_file(run: PinnedRun, column: str) -> bool:
 
 
 def _by_content(run: PinnedRun, uris: pl.Series) -> pl.Series:
-    """What tells files apart wherever they lie: name and content, as far as that is known."""
+    """What tells files apart wherever they lie: name and content, as far as that is known, else their address."""
     contents = {_in_run(run, uri): sha256 for uri, sha256 in contents_of(run.objects, run.key).items()}
-    named = {
-        uri: f"{contents.get(_in_run(run, uri), '')}/{PurePosixPath(urlsplit(uri).path).name}"
-        for uri in uris.drop_nulls().unique()
-    }
+    named = {uri: _told_by(uri, inner := _in_run(run, uri), contents.get(inner)) for uri in uris.drop_nulls().unique()}
     return uris.replace_strict(named, return_dtype=pl.String)
+
+
+def _told_by(uri: str, inner: str, sha256: str | None) -> str:
+    """Content and name of a file; its address where the content is not known and may be another under that name."""
+    if is_packed(uri):
+        name = packed(uri).name
+    elif inner == uri and uri.startswith(("http://", "https://")):
+        name = PurePosixPath(urlsplit(uri).path).name
+    else:  # no root's name is taken for a part of an address: it may have any character
+        name = inner.rpartition("/")[2]
+    if not sha256 and not (is_packed(uri) or inner != uri or _OUTPUT.search(uri)):
+        return redacted(uri)  # a signature in it is another each time
+    return f"{sha256 or ''}/{name}"

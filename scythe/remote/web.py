@@ -66,8 +66,8 @@ def _once(url: str, known: Entry | None, target: Path, limits: Limits, until: fl
     headers = {"User-Agent": "scythe-engine", "Accept-Encoding": "identity"}
     if known is not None and known.e_tag:
         headers["If-None-Match"] = known.e_tag
-    elif known is not None and known.last_modified:
-        headers["If-Modified-Since"] = known.last_modified
+    # Without one it is asked for outright, and left where its head tells of what is known: "not modified since" is said of an
+    # older file, too, that was put in the place of the known one.
     with _answer(url, headers) as answer:
         found = Tags(answer.headers.get("ETag"), answer.headers.get("Last-Modified"))
         length = answer.headers.get("Content-Length")

@@ -70,11 +70,17 @@ class Arrivals:
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self.folder / ".lock", timeout=0):
+                self._cut()
                 yield
         except Timeout:
             raise TransferError(
                 f"another process downloads {self._key.path} to {self._root}: wait for it, or name another folder"
             ) from None
+
+    def _cut(self) -> None:
+        """Takes away a line that was cut short, with its process or by a full disk: the next one would go on with it."""
+        with contextlib.suppress(FileNotFoundError), self._lines.open("r+b") as lines:
+            lines.truncate(lines.read().rfind(b"\n") + 1)
 
     # --- what is there ------------------------------------------------------------------------------
 
@@ -146,7 +152,7 @@ class Arrivals:
         place.parent.mkdir(parents=True, exist_ok=True)
         part.replace(place)
         line = f"{key}\t{size}\t{tag or ''}\t{size}\n".encode()
-        with self._writing, self._lines.open("ab", buffering=0) as lines:
+        with self._writing, self._lines.open("ab") as lines:  # all of it, or an error
             lines.write(line)
 
     def end(self, ended: Ended) -> None:

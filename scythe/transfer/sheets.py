@@ -173,7 +173,7 @@ def _cut(frame: pl.DataFrame) -> str | None:
     """The first column with a value that a cell of Excel would cut, or show as none."""
     texts = selectors.string()
     characters = texts.str.len_chars() + texts.str.count_matches(r"[\x{10000}-\x{10FFFF}]")
-    numbers, floats = selectors.integer(), selectors.float()
+    numbers, floats = selectors.integer() | selectors.decimal(), selectors.float()
     found = frame.select(
         (characters > _MOST_CHARACTERS).any(),
         ((numbers > _MOST_NUMBER) | (numbers < -_MOST_NUMBER)).any(),

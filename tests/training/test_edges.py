@@ -21,6 +21,7 @@ from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import InputError, NotFoundError, ReadError, StateError
 from scythe.registry import ExperimentRegistry
 from scythe.utils.filesys import FileReference
+from tests.web_server import web_server
 
 
 class Case(ExperimentInputSpec):
@@ -473,6 +474,8 @@ def test_numbers_of_numpy_are_numbers(root: Path) -> None:
         ds.batches(4, seed=2**64)
     with pytest.raises(StateError, match="this is no state"):
         ds.batches(4, seed=3).resume({**state, "rows": "many"})
+    with pytest.raises(StateError, match="this is no state"):
+        ds.batches(4, seed=3).resume({**state, "epoch": float("inf")})
     for wrong in (9, -10):
         with pytest.raises(IndexError, match=f"row {wrong} of 9"):
             len(ds[[3, wrong]])
@@ -500,3 +503,61 @@ def test_a_copy_of_a_part_is_split_as_its_source(root: Path, tmp_path: Path, mon
         with monkeypatch.context() as patch:
             patch.setenv("SCYTHE_STORAGE_ROOT", str(tmp_path / to))
             assert parts() == there
+
+
+@pytest.mark.parametrize("name", ["root", "run #3", "what? 100%"])
+def test_a_copy_is_split_as_its_source_whatever_its_folder_is_called(
+    root: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def case(spec: Case) -> Found:
+        return Found()
+
+    for i in range(40):
+        (tmp_path / f"site {i}#a?.epw").write_text("the same in all" if i % 2 else f"weather {i}")
+    monkeypatch.setenv("SCYTHE_STORAGE_ROOT", str(tmp_path / name))
+    ran(case, pl.DataFrame({"weather": [str(tmp_path / f"site {i}#a?.epw") for i in range(40)], "x": [1] * 40}))
+
+    def parts() -> list[list[int]]:
+        split = scythe.dataset("case", x="x").split(a=0.5, b=0.5)
+        return [part.frame.collect()["sort_index"].to_list() for part in split.values()]
+
+    there = parts()
+    assert all(8 < len(part) < 32 for part in there)
+    scythe.download("case", tmp_path / "copy")
+    monkeypatch.setenv("SCYTHE_STORAGE_ROOT", str(tmp_path / "copy"))
+    assert parts() == there
+
+
+@pytest.mark.parametrize("pack", [True, False])
+def test_output_files_of_a_run_are_told_apart_where_they_are_inputs_of_the_next(root: Path, pack: bool) -> None:
+    def made(spec: Case, tempdir: Path) -> WithFile:
+        np.save(tempdir / "a.npy", np.full(3, spec.x))
+        return WithFile(file=tempdir / "a.npy")
+
+    def case(spec: Case) -> Found:
+        return Found()
+
+    ExperimentRegistry.Register(name="made")(made)
+    _, ref = BaseExperiment("made").allocate(pl.DataFrame({"x": range(40)}), engine="inline", pack=pack)
+    ref.result()
+    ran(case, pl.DataFrame({"weather": scythe.files("made").sort("sort_index")["file"], "x": [1] * 40}))
+
+    def parts() -> list[list[int]]:
+        split = scythe.dataset("case", x="x").split(a=0.5, b=0.5, by="weather")
+        return [part.frame.collect()["sort_index"].to_list() for part in split.values()]
+
+    there = parts()
+    assert all(8 < len(part) < 32 for part in there)
+
+
+def test_files_of_the_web_that_have_one_name_are_told_apart_by_their_addresses(root: Path) -> None:
+    def case(spec: Case) -> Found:
+        return Found()
+
+    with web_server() as web:
+        paths = [f"/site{i}/weather.epw" if i % 2 else f"/get?site={i}" for i in range(40)]
+        urls = [web.gives(path, b"the weather of " + path.encode()) for path in paths]
+        ran(case, pl.DataFrame({"weather": urls, "x": [1] * 40}))
+
+    split = scythe.dataset("case", x="x").split(a=0.5, b=0.5)
+    assert all(2 < len(part) < 38 for part in split.values())
