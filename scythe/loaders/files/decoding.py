@@ -13,12 +13,16 @@ import polars as pl
 import polars.selectors as cs
 
 from scythe.errors import InputError
+from scythe_catalog.memo import ForkedLock
 
 _TABLES = (".parquet", ".pq", ".csv")
 #: Tag of TIFF 6.0, whose first bit says that a page is a smaller copy of another.
 _NEW_SUBFILE_TYPE = 254
 #: What the types of NumPy are that are no numbers.
 _WORDS = {"S": "bytes", "U": "text", "O": "objects", "V": "records", "M": "dates", "m": "durations"}
+#: NumPy has Python parse the header of an array, which Python 3.11 until 3.11.7 cannot do in two threads at once: it counts the depth of
+#: both together (https://github.com/python/cpython/issues/106905).
+_HEADERS = ForkedLock()
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,8 @@ class Npy:
         stream = io.BytesIO(data)
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(stream)
+        with _HEADERS:
+            shape, fortran, dtype = read(stream)
         if (fortran and len(shape) > 1) or dtype.kind not in "biufc" or not np.prod(shape):
             return None
         return cls(data[: stream.tell()], shape, dtype)
@@ -85,9 +90,10 @@ def decoded(name: str, data: bytes, columns: Sequence[str] | None = None) -> np.
     stream = io.BytesIO(data)
     match PurePath(name).suffix.lower():
         case ".npy":
-            return np.load(stream, allow_pickle=False)
+            with _HEADERS:
+                return np.load(stream, allow_pickle=False)
         case ".npz":
-            with np.load(stream, allow_pickle=False) as arrays:
+            with _HEADERS, np.load(stream, allow_pickle=False) as arrays:
                 if len(arrays.files) != 1:
                     raise InputError(f"holds {len(arrays.files)} arrays: give load=, which picks one")
                 return arrays[arrays.files[0]]
