@@ -98,6 +98,16 @@ def check_manifest(objects: Objects, key: RunKey) -> None:
         raise RunDamaged(str(look.problem))
 
 
+def check_unfinished(objects: Objects, key: RunKey) -> None:
+    """Nothing where a run that has no result, or no manifest, is one that has not ended, or none.
+
+    Raises:
+        RunDamaged: it has lost its manifest, or its result.
+    """
+    check_manifest(objects, key)
+    check_not_lost(objects, key)
+
+
 def counts_of(objects: Objects, key: RunKey, look: Look) -> tuple[Look, Counts]:
     """How far a run is; and the look at it once more, where counting found it damaged."""
     if look.status in ("allocating", "damaged", "deleted"):

@@ -20,7 +20,6 @@ from scythe.loaders.pinned.run import PinnedRun
 from scythe.loaders.rows import Rows
 from scythe.names import ID_LEVELS
 from scythe.remote.packed import is_packed, packed
-from scythe_catalog.redaction import redacted
 
 #: Parts of splits, and rows by their positions, in the order in which they were taken.
 Taken = tuple["Split | tuple[int, ...]", ...]
@@ -174,5 +173,5 @@ def _told_by(uri: str, inner: str, sha256: str | None) -> str:
     else:  # no root's name is taken for a part of an address: it may have any character
         name = inner.rpartition("/")[2]
     if not sha256 and not (is_packed(uri) or inner != uri or _OUTPUT.search(uri)):
-        return redacted(uri)  # a signature in it is another each time
+        return uri
     return f"{sha256 or ''}/{name}"

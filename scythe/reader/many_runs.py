@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -17,14 +18,14 @@ import polars as pl
 from scythe.errors import NotFoundError, TableNotFound
 from scythe.gather.publish import unpublished
 from scythe.gather.run_files import scan_result, schema_of_result
-from scythe.gather.status import check_manifest
+from scythe.gather.status import check_manifest, check_unfinished
 from scythe.reader.shown import check_gone, check_shown
 from scythe.reader.united import brought_together, check_units
 from scythe.record.find import find_run, listed, resolve_version, run_keys, versions_of
 from scythe.record.generations import Generations
 from scythe.record.layout import RunKey
 from scythe.record.manifest import renames_now
-from scythe.record.results import RunResult, check_not_lost, finished_result
+from scythe.record.results import RunResult, finished_result
 from scythe.record.versions import SemVer
 from scythe_catalog.iceberg.scan import scan as scan_table
 from scythe_catalog.schema import TableSchema
@@ -59,19 +60,15 @@ def wanted_runs(objects: Objects, name: str, version: Any, run: Any) -> list[Run
     keys = run_keys(objects, name, versions)
     if is_all(run):
         return keys
-    finished = objects.each(partial(_is_finished, objects), keys)
+    finished = objects.each(lambda key: objects.exists(key.result) and objects.exists(key.manifest), keys)
     latest = {key.version: key for key, is_finished in zip(keys, finished, strict=True) if is_finished}
+    behind = dict[str, list[RunKey]]()
+    for key in keys:  # in their order
+        behind[key.version] = [] if latest.get(key.version) == key else [*behind.get(key.version, ()), key]
+    objects.each(partial(check_unfinished, objects), chain.from_iterable(behind.values()))
     if not latest:
         raise NotFoundError(f"{name!r} has no finished run")
     return list(latest.values())
-
-
-def _is_finished(objects: Objects, key: RunKey) -> bool:
-    if objects.exists(key.result) and objects.exists(key.manifest):
-        return True
-    check_manifest(objects, key)
-    check_not_lost(objects, key)
-    return False
 
 
 def finished_runs(objects: Objects, name: str, version: Any, run: Any) -> list[tuple[RunKey, RunResult]]:

@@ -26,7 +26,7 @@ def pairs(
 
     Raises:
         RunError: a column that a model needs is not in the files, or members of an Enum have other values than those that ran.
-        RunDamaged: one of its files is gone.
+        RunDamaged: one of its files is gone, or damaged.
     """
     schemas, names = experiment.schemas, None
     for stored in _batches(objects, result, bool(schemas.file_outputs)):
@@ -68,8 +68,8 @@ def _known(name: str, renamed: Mapping[str, str], schemas: ExperimentSchemas) ->
 def _batches(objects: Objects, result: RunResult, with_files: bool) -> Iterator[pa.Table]:
     try:
         yield from _read(objects, result, with_files)
-    except FileNotFoundError as error:
-        raise RunDamaged(f"a file of {result.experiment_id} is gone: {error}. Restore it, or delete the run") from error
+    except (FileNotFoundError, pa.ArrowException) as error:
+        raise RunDamaged(f"a file of {result.experiment_id} is gone, or damaged: {error}") from error
 
 
 def _read(objects: Objects, result: RunResult, with_files: bool) -> Iterator[pa.Table]:

@@ -44,17 +44,23 @@ def check_gone(objects: Objects, name: str, gone: Files, chosen: Iterable[RunKey
     Raises:
         RunDamaged: one is asked for; the catalog still has its rows.
     """
-    keys = {RunKey(name, version, folder_of(moment)): files for (version, moment), files in gone.items()}
     if chosen is not None:
-        latest = {key.version: key.folder for key in chosen}
-        keys = {
-            key: files
-            for key, files in keys.items()
-            if key.folder > latest.get(key.version, "")
-            and not all(file.startswith(objects.uri(key.parts) + "/") for file in files)
-        }
-    if keys:
-        path = min(keys).path
+        latest = {key.version: key.moment for key in chosen}
+        ended = _ended(objects, name, gone)
+        gone = {(v, moment): files for (v, moment), files in ended.items() if v not in latest or moment > latest[v]}
+    _refuse(name, gone)
+
+
+def _ended(objects: Objects, name: str, files: Files) -> Files:
+    """Those of runs that had been finished: of others the catalog has parts, the rows so far."""
+    parts = {run: f"{objects.uri(RunKey(name, run[0], folder_of(run[1])).parts)}/" for run in files}
+    return {run: held for run, held in files.items() if not all(file.startswith(parts[run]) for file in held)}
+
+
+def _refuse(name: str, gone: Files) -> None:
+    if gone:
+        version, moment = min(gone)
+        path = RunKey(name, version, folder_of(moment)).path
         raise RunDamaged(
             f"the folder of the run {path} is gone, and its rows are still in the catalog: put it back, "
             f"or let `scythe delete {path}` clear up behind it"
@@ -77,13 +83,9 @@ def check_passed_over(objects: Objects, key: RunKey, known: Reserved, versions: 
     removed = {(one.version, one.moment) for one in later if not objects.exists(one.manifest)}
     if removed:  # which is rare: the catalog is not asked else
         generations = Generations(catalog_of(objects, engine_settings().catalog), key.experiment, objects)
-        held = {
-            run: held.files
-            for table in ("scalars", "tasks")
-            for one in generations.of(table)
-            for run, held in one.held().items()
-        }
-        check_gone(objects, key.experiment, {run: held[run] for run in removed & {*held}}, ())
+        opened = [one for table in ("scalars", "tasks") for one in generations.of(table)]
+        held = {run: there.files for one in opened for run, there in one.held().items() if run in removed}
+        _refuse(key.experiment, _ended(objects, key.experiment, held))
 
 
 def check_shown(

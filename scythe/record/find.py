@@ -9,14 +9,17 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
-import yaml
+from yaml import YAMLError
 
 from scythe.errors import NotFoundError, VersionError
 from scythe.names import TASK_PREFIX, is_name, meant
 from scythe.record import layout
+from scythe.record.format import load_yaml
 from scythe.record.layout import RunKey
 from scythe.record.versions import SemVer, parse_folders
 from scythe_catalog.memo import cached_property
@@ -137,17 +140,22 @@ def known_runs(objects: Objects, experiment: str, version: str) -> tuple[list[Ru
 
 def _with_lost_numbers(objects: Objects, known: Reserved, keys: Iterable[RunKey]) -> Reserved:
     """The same, with the numbers that manifests tell of runs that have lost theirs: the next allocation gives them back."""
-    told = {key: number for key in keys if key in known.half and (number := _number_told(objects, key)) is not None}
+    lost = [key for key in keys if key in known.half or key not in known.taken]
+    told = {
+        key: number
+        for key, number in zip(lost, objects.each(partial(_number_told, objects), lost), strict=True)
+        if number
+    }
     return replace(known, numbers={**known.numbers, **told}) if told else known
 
 
-def _number_told(objects: Objects, key: RunKey) -> int | None:
-    try:
-        told = yaml.safe_load(objects.read(key.manifest))
-    except (FileNotFoundError, yaml.YAMLError):  # who reads the run says so
-        return None
-    number = told.get("number") if isinstance(told, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-    return number if isinstance(number, int) else None
+def _number_told(objects: Objects, key: RunKey) -> int:
+    """The number of a run as its manifest tells it; 0 where it tells none: who reads the run says what is wrong."""
+    with suppress(FileNotFoundError, YAMLError, ValueError):
+        told = load_yaml(objects.read(key.manifest))
+        if isinstance(told, dict) and isinstance(number := told.get("number"), int):  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+            return number
+    return 0
 
 
 def reserved_above(objects: Objects, key: RunKey, versions: Iterable[str]) -> list[RunKey]:

@@ -1,7 +1,7 @@
-"""The JSON records of a run and of an experiment: each says which format it is in, and is read only where that is understood.
+"""The records of a run and of an experiment: each says which format it is in, and is read only where that is understood.
 
-A record is a JSON object of a few values: a plan, an attempt, a part's descriptor, a result. Records of Scythe before
-formats were written have none. Knows no record's meaning.
+A record is a JSON object of a few values (a plan, an attempt, a part's descriptor, a result), or the YAML of a manifest. Records of
+Scythe before formats were written have none. Knows no record's meaning.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
+
+import yaml
 
 from scythe.errors import FormatError, RunDamaged
 
@@ -45,6 +47,15 @@ def parse(raw: bytes, where: str) -> dict[str, Any]:
             f"{where} holds no JSON object: it was damaged after it was written; restore it, or delete the run"
         )
     return check_format(record, where)
+
+
+def load_yaml(raw: bytes) -> Any:
+    """What a YAML file holds, read by libyaml where PyYAML has it: ten times as fast.
+
+    Raises:
+        yaml.YAMLError, ValueError: it is none.
+    """
+    return yaml.load(raw, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def parse_as(made: type[T], raw: bytes, where: str) -> T:

@@ -17,7 +17,7 @@ from scythe.define.experiment import Experiment
 from scythe.define.renames import Renames
 from scythe.errors import FormatError, RunDamaged
 from scythe.record.find import run_keys
-from scythe.record.format import FORMAT, FORMAT_KEY, check_format, parse
+from scythe.record.format import FORMAT, FORMAT_KEY, check_format, load_yaml, parse
 from scythe.record.layout import RunKey, version_record, version_records
 from scythe.record.provenance import Provenance
 from scythe.record.versions import parse_folders
@@ -122,15 +122,6 @@ def record_trigger(objects: Objects, key: RunKey, workflow_run_id: str) -> str:
         manifest["workflow_run_id"] = workflow_run_id
         objects.write(key.manifest, dump_yaml(manifest, sort_keys=False))
     return str(manifest["workflow_run_id"])
-
-
-def load_yaml(raw: bytes) -> Any:
-    """What a YAML file holds, read by libyaml where PyYAML has it: ten times as fast.
-
-    Raises:
-        yaml.YAMLError, ValueError: it is none.
-    """
-    return yaml.load(raw, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def dump_yaml(data: Any, *, sort_keys: bool = True) -> bytes:

@@ -174,7 +174,6 @@ def finished_result(objects: Objects, key: RunKey) -> RunResult | None:
     is_there, raw = objects.each(lambda look: look(), looks)
     if is_there and raw is None:
         check_not_lost(objects, key)
-        raw = _raw(objects, key)  # it may have ended meanwhile
     return _parsed(objects, key, raw) if is_there and isinstance(raw, bytes) else None
 
 

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from scythe.record.format import load_yaml
 from scythe.record.layout import RunKey
-from scythe.record.manifest import dump_yaml, load_yaml, with_texts
+from scythe.record.manifest import dump_yaml, with_texts
 from scythe.record.plan import RunPlan
 from scythe.remote.packed import PREFIX
 from scythe_catalog.compute import pc

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import io
 import uuid
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scythe.errors import NotFoundError, RunDamaged, TransferError
@@ -53,13 +55,18 @@ class Receiving:
         self._came, self._begun = "", 0
 
     def look(self) -> Got:
-        """What would be fetched; nothing is."""
-        there = self._listed()
-        result = self._result(there)
-        base = records_and_tables(there, self.key, result, self.asked)
-        check(Places(self.source, self.local, self.key, result), self.asked)
-        files = pl.concat([base, self._files(result)], how="diagonal")
-        return _got(files, self.arrivals.missing(files))
+        """What would be fetched; nothing is.
+
+        Raises:
+            RunDamaged: a record or a table of the run is gone, or damaged.
+        """
+        with self._reading():
+            there = self._listed()
+            result = self._result(there)
+            base = records_and_tables(there, self.key, result, self.asked)
+            check(Places(self.source, self.local, self.key, result), self.asked)
+            files = pl.concat([base, self._files(result)], how="diagonal")
+            return _got(files, self.arrivals.missing(files))
 
     def receive(self, progress: TransferProgress) -> Got:
         """Fetches what is asked for and not there yet, and makes the run one of this root.
@@ -67,9 +74,9 @@ class Receiving:
         Raises:
             TransferError: a file of the source is gone, changed or cut short, or the run was worked on in both places.
             RunError: somebody works on the run here.
-            RunDamaged: what has arrived cannot be read.
+            RunDamaged: a record or a table of the run is gone, or damaged.
         """
-        with self.arrivals.locked():
+        with self.arrivals.locked(), self._reading():
             self.before = self.arrivals.ended()
             there = self._listed()
             result = self._result(there)
@@ -86,6 +93,13 @@ class Receiving:
             if self.before is None or not self.before.settled or self.before.tables != tables:
                 self._settle(result, tables)
             return got
+
+    @contextmanager
+    def _reading(self) -> Generator[None]:
+        try:
+            yield
+        except (FileNotFoundError, pa.ArrowException) as error:
+            raise RunDamaged(f"the run {self.key.path} cannot be read: {error}") from error
 
     # --- what there is ------------------------------------------------------------------------------
 
@@ -114,10 +128,9 @@ class Receiving:
         return result
 
     def _check_there(self, there: pl.DataFrame, *keys: str) -> None:
-        for gone in {*keys} - {*there["key"]}:
-            raise RunDamaged(
-                f"{self.source.uri(gone)} is gone: put it back, or delete the run; nothing was fetched of it"
-            )
+        for key in keys:
+            if key not in there["key"]:
+                raise RunDamaged(f"{self.source.uri(key)} is gone: put it back, or delete the run")
 
     def _files(self, result: RunResult | None) -> pl.DataFrame:
         files = files_of(Places(self.source, self.local, self.key, result), self.asked)

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Literal
 
 from scythe.define.typed import Named
 from scythe.errors import NotFoundError, TransferError
-from scythe.gather.status import check_manifest
+from scythe.gather.status import check_manifest, check_unfinished
 from scythe.reader.many_runs import is_all, wanted_runs
 from scythe.reader.shown import check_passed_over
 from scythe.reader.verbs import AskedRun, AskedVersion
 from scythe.record.find import experiment_names, find_run, known_runs, listed, name_of, resolve_version, run_keys
 from scythe.record.layout import RunKey, reservations
-from scythe.record.results import check_not_lost
 from scythe.remote.forks import check_fork
 from scythe.settings import storage
 from scythe.terminal.transfer import TransferProgress
@@ -137,7 +136,7 @@ def _runs(source: Objects, name: str, version: AskedVersion, run: AskedRun) -> l
     """The runs that are asked for, found by their names alone: none of their files is read."""
     if is_all(version) or is_all(run):
         keys = wanted_runs(source, name, version, run)
-        for key in (missing := [key for key in keys if not source.exists(key.manifest)]):
+        for key in (missing := {key for key in keys if not source.exists(key.manifest)}):
             check_manifest(source, key)
         return [key for key in keys if key not in missing]
     if run is not None:
@@ -148,8 +147,7 @@ def _runs(source: Objects, name: str, version: AskedVersion, run: AskedRun) -> l
         if source.exists(key.result) and source.exists(key.manifest):
             check_passed_over(source, key, known, source.folders(reservations(name)) if version is None else ())
             return [key]
-        check_manifest(source, key)
-        check_not_lost(source, key)
+        check_unfinished(source, key)
     raise NotFoundError(
         f"{name} {of} has no finished run; its runs: {listed([key.folder for key in keys])}. "
         "Name one with run= to download what it has so far"

@@ -237,7 +237,6 @@ def test_a_process_that_nobody_takes_ends_by_itself(root: Path, monkeypatch: pyt
 
 AFTER = """
 import contextlib
-import functools
 import glob
 import threading
 

@@ -97,9 +97,8 @@ def explained(error: BaseException, root: str) -> str:
         reason = code[1] if code is not None else "Forbidden"
         return f"{named} refuses the credentials in use ({reason}): check them, and that they may read and write there"
     if "credential provider" in text:
-        return (
-            f"{named} cannot be reached for want of credentials: {text.rpartition('credential provider: ')[2]}".rstrip()
-        )
+        why = _first(error).rpartition("credential provider: ")[2]
+        return f"{named} cannot be reached for want of credentials: {why}".rstrip()
     if "redirect" in text or (status is not None and status[1].startswith("3")):
         return f"{named} lies in another region than {found.region}: set AWS_DEFAULT_REGION"
     if status is not None:

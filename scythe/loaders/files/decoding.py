@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -20,9 +22,9 @@ _TABLES = (".parquet", ".pq", ".csv")
 _NEW_SUBFILE_TYPE = 254
 #: What the types of NumPy are that are no numbers.
 _WORDS = {"S": "bytes", "U": "text", "O": "objects", "V": "records", "M": "dates", "m": "durations"}
-#: NumPy has Python parse the header of an array, which Python 3.11 until 3.11.7 cannot do in two threads at once: it counts the depth of
+#: NumPy has Python parse the header of an array, which Python 3.11 before 3.11.8 cannot do in two threads at once: it counts the depth of
 #: both together (https://github.com/python/cpython/issues/106905).
-_HEADERS = ForkedLock()
+_HEADERS = ForkedLock() if sys.version_info < (3, 11, 8) else contextlib.nullcontext()
 
 
 @dataclass(frozen=True)
