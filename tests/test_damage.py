@@ -152,6 +152,35 @@ def test_a_later_run_that_was_removed_and_had_not_ended_is_none_that_is_asked_fo
     assert scythe.read("pipes")["pressure"].to_list() == [10.0]
 
 
+@pytest.mark.parametrize("gone", ["manifest.yml", RESULT])
+def test_the_latest_of_each_version_is_read_whatever_an_earlier_one_has_lost(root: Path, gone: str) -> None:
+    earlier = allocated(5.0)
+    allocated(6.0)
+    allocated(7.0, version="bumpminor")
+    (root / earlier.experiment_id / gone).unlink()
+
+    for table in ("scalars", "tasks"):
+        assert scythe.read("pipes", "all", table=table).height == 2
+    assert sorted(scythe.read("pipes", "all")["pressure"]) == [12.0, 14.0]
+    assert sorted(sample["x"].item() for sample in scythe.dataset("pipes", "all", x="length")) == [6.0, 7.0]
+    assert len(scythe.download("pipes", root.parent / "copy", "all").runs) == 2
+
+
+@pytest.mark.parametrize("suffix", ["", ".n*"])
+def test_the_latest_run_stays_the_latest_where_its_reservation_is_lost(root: Path, suffix: str) -> None:
+    allocated(5.0)
+    latest = allocated(6.0)
+    reserved_as = root / latest.key.reservation
+    for file in reserved_as.parent.glob(f"{latest.key.folder}{suffix}"):
+        file.unlink()
+    assert scythe.read("pipes")["pressure"].to_list() == [12.0]
+
+    for file in reserved_as.parent.glob(f"{latest.key.folder}*"):
+        file.unlink()
+    assert scythe.read("pipes")["pressure"].to_list() == [12.0]
+    assert scythe.open_run("pipes").key == latest.key
+
+
 def test_a_run_that_has_lost_its_result_is_none_that_never_had_one(root: Path) -> None:
     kept, lost = allocated(5.0), allocated(6.0, 7.0)
     (root / lost.experiment_id / RESULT).unlink()
@@ -463,7 +492,10 @@ def test_a_deletion_that_was_killed_hides_no_other_run_wherever_it_was(root: Pat
     storage().delete([gone.key.manifest, gone.key.result])
     began = time.monotonic()
 
-    assert scythe.read("pipes")["pressure"].to_list() == [10.0]
-    assert scythe.read("pipes", run="all")["pressure"].to_list() == [10.0]
+    for which in ({}, {"version": "all"}, {"run": "all"}, {"version": "all", "run": "all"}):
+        assert scythe.read("pipes", **which)["pressure"].to_list() == [10.0]
+        assert scythe.dataset("pipes", x=["length"], y=["pressure"], **which)[0]["y"].tolist() == [10.0]
+        to = root.parent / f"copy-{len(which)}-{'run' in which}"
+        assert len(scythe.download("pipes", to, **which).runs) == 1
 
     assert time.monotonic() - began < 4

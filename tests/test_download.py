@@ -528,6 +528,28 @@ def test_an_upload_that_goes_on_after_more_has_come_shows_all_of_it(
     assert all(uri.startswith(f"file://{there}/") for column in ("report", "picture", "weather") for uri in scythe.files("sim")[column])  # fmt: skip
 
 
+def test_a_run_that_is_not_finished_is_skipped_where_it_is_and_hinders_no_other(
+    root: Path, tmp_path: Path, at: Any
+) -> None:
+    simulated((1.0, 2.0))
+    Path("w.epw").write_text("w")
+    specs = pl.DataFrame({"r_value": VALUES, "weather": ["w.epw"] * len(VALUES)})
+    ExperimentRegistry.Register(name="other", retries=0)(simulate)
+    with pytest.raises(ValueError, match="no wall"):
+        BaseExperiment(experiment="other").allocate(specs, engine="inline", chunk=1)
+    at(tmp_path / "a root whose address is longer")
+    sent = scythe.upload(root)
+    assert len(sent.runs) == 2
+    assert scythe.read("other", run=scythe.open_run("other"))["r_value"].to_list() == [1.0, 2.0, 3.0]
+    again = scythe.upload(root)
+    assert (again.runs, again.files, sorted(again.skipped)) == ((), 0, sorted(sent.runs))
+    part = next((tmp_path / "a root whose address is longer").rglob("output/parts/*.pq"), None)
+    assert part is not None
+    part.unlink()
+    with pytest.raises(TransferError, match=r"is there without [0-9]+ files? of what is here"):
+        scythe.upload(root)
+
+
 @pytest.mark.parametrize("packed", [False, True], ids=["by itself", "packed"])
 def test_a_run_of_which_a_file_is_gone_or_cut_short_is_not_carried_on(
     root: Path, tmp_path: Path, at: Any, packed: bool

@@ -39,11 +39,12 @@ def lacking(source: Objects, target: Objects, key: RunKey) -> str | None:
     """What of a run another root has not, in words: tables, files; None where it has all that there is of it in the source."""
     ours, theirs = read_result(source, key), read_result(target, key)
     tables = sorted((ours.tables.keys() if ours else set()) - (theirs.tables.keys() if theirs else set()))
-    # Of a run that is not finished the rows lie in parts, which never change, as its records do.
-    folders = [f"{key.path}/artifacts", *([f"{key.path}/results", key.parts] if ours is None else [])]
+    folders = [f"{key.path}/artifacts", *([f"{key.path}/results"] if ours is None else [])]
     files = sum(
         _files(source, folder).join(_files(target, folder), on=["key", "size"], how="anti").height for folder in folders
     )
+    if ours is None:  # the rows lie in parts, which never change but for addresses in them, which follow the root
+        files += _files(source, key.parts).join(_files(target, key.parts), on="key", how="anti").height
     if ours is not None:
         at, their = (_present(objects, key, result) for objects, result in ((source, ours), (target, theirs)))
         files += at.join(their, on=["sort_index", "field"], how="anti").height

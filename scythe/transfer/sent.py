@@ -59,13 +59,13 @@ class Sending:
         if self.target.exists(self.key.manifest) and not ours:
             if identity(self.source, self.key) != identity(self.target, self.key):
                 raise TransferError(
-                    f"{self.target.uri(self.key.path)} is there with another content: nothing was sent. Delete the run "
-                    "here or there, or allocate it anew under a name of its own"
+                    f"{self.target.uri(self.key.path)} is there with another content: nothing was sent. What is there "
+                    "stays: delete the run here, or allocate it anew, which gives it a name of its own"
                 )
             if (less := lacking(self.source, self.target, self.key)) is not None:
                 raise TransferError(
-                    f"{self.target.uri(self.key.path)} is there without {less} of what is here: nothing was sent. Where this one is to "
-                    "take its place, delete it there first"
+                    f"{self.target.uri(self.key.path)} is there without {less} of what is here: nothing was sent. What is "
+                    "there stays: delete the run here, or allocate it anew, which gives it a name of its own"
                 )
             return False
         there = reserved(self.target, self.key.experiment, self.key.version)
