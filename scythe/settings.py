@@ -61,11 +61,20 @@ class StorageSettings(BaseSettings):
             raise ValueError("give the bucket's name alone, and what is below it with SCYTHE_STORAGE_BUCKET_PREFIX")
         return bucket
 
+    @field_validator("bucket_prefix")
+    @classmethod
+    def _is_a_path(cls, prefix: str) -> str:
+        prefix = prefix.strip("/")
+        if prefix and {"", ".", ".."} & {*prefix.split("/")}:
+            raise ValueError("parts of a prefix are names, with one / between them: lab/runs")
+        return prefix
+
     def objects(self) -> Objects:
         """The root of all experiments."""
         if self.bucket:
-            prefix = self.bucket_prefix.strip("/")
-            return Objects.at(f"s3://{self.bucket}/{prefix}" if prefix else f"s3://{self.bucket}")
+            return Objects.at(
+                f"s3://{self.bucket}/{self.bucket_prefix}" if self.bucket_prefix else f"s3://{self.bucket}"
+            )
         return Objects.at(self.root)
 
 

@@ -653,6 +653,7 @@ def test_a_resume_goes_on_with_the_very_next_sample_on_any_number_of_ranks(
 class _Numbers:
     """A dataset of the numbers from 0 on."""
 
+    name: ClassVar[str] = "numbers"
     pins: ClassVar[list[Any]] = []
 
     def __init__(self, rows: int) -> None:

@@ -23,7 +23,7 @@ import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.cli import app
-from scythe.errors import NotFoundError, ReadError, RunDamaged, RunError, TransferError
+from scythe.errors import NotFoundError, ReadError, RunDamaged, RunError, StorageError, TransferError
 from scythe.registry import ExperimentRegistry
 from scythe.settings import storage
 from scythe.transfer import copied
@@ -405,6 +405,28 @@ def test_a_line_of_what_has_arrived_that_a_full_disk_cut_short_spoils_none_behin
     scythe.download("sim", here)
 
     assert all(line.count(b"\t") == 3 for line in lines.read_bytes().splitlines())
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_that_names_it_and_the_download_goes_on_later(
+    root: Path, tmp_path: Path
+) -> None:
+    run = simulated()
+    here = tmp_path / "here"
+    note = here / "_catalog" / "sim" / "_downloads" / f"{run.version}~{run.key.folder}" / "ended.new"
+    note.parent.mkdir(parents=True)
+    note.symlink_to("/dev/full")
+    with pytest.raises(
+        StorageError,
+        match=rf"{run.experiment_id} cannot be downloaded to .*: No space left on device .*do the same again",
+    ):
+        scythe.download("sim", here)
+    note.unlink()
+    assert scythe.download("sim", here).present > 0
+    in_the_way = tmp_path / "there" / "_catalog"
+    in_the_way.parent.mkdir()
+    in_the_way.touch()
+    with pytest.raises(StorageError, match=rf"cannot be downloaded to .*there: .* \({in_the_way}"):
+        scythe.download("sim", in_the_way.parent)
 
 
 def test_a_result_that_is_damaged_at_its_source_is_named(root: Path, tmp_path: Path) -> None:

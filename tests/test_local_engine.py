@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -577,7 +578,16 @@ def test_what_a_function_logs_reaches_the_logging_of_the_caller(
 
 # --- scripts ----------------------------------------------------------------------------------------
 
-STOPS_WITHIN_SECONDS = 4.0  # two, and as much again for a machine that runs other tests beside
+STOPS_WITHIN_SECONDS = 3.0  # two on a machine that does nothing else
+
+
+def contention() -> float:
+    """How many times longer than its processor time a process takes here now: 1 where nothing else runs."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    subprocess.run([sys.executable, "-c", "sum(range(10**7))"], check=True)
+    wall, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return max(1.0, wall / (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime))
+
 
 DEFINITIONS = """
 import os, signal, sys, time
@@ -759,7 +769,7 @@ def test_an_interrupt_stops_at_once_and_keeps_what_is_finished(
     code = running.finish()
     took = time.monotonic() - pressed
 
-    assert took < STOPS_WITHIN_SECONDS
+    assert took < STOPS_WITHIN_SECONDS * contention()
     assert code != 0
     run = scythe.open_run("work")
     assert f'scythe resume "{run.experiment_id}"' in running.output

@@ -100,13 +100,14 @@ def seen(run: Any) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
+_STORED_BEFORE = re.compile(r"output/parts/[^/]+\.pq$")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def kept(keys: set[str]) -> set[str]:
     """The keys without the tables' own history: how often rows were stored and shown before the end depends on the clock."""
     parts = (re.sub(r"parts/(\d+)-\d+", r"parts/\1-N", k) for k in keys)
-    return {k for k in parts if "/metadata/" not in k and not k.endswith(".shown")}
+    return {k for k in parts if "/metadata/" not in k and not k.endswith(".shown") and not _STORED_BEFORE.search(k)}
 
 
 def layout_of(run: Any) -> set[str]:

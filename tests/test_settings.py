@@ -19,6 +19,7 @@ from scythe import (
     settings,
 )
 from scythe.engines.slurm.engine import _Settings
+from scythe.errors import SettingsError
 from scythe.worker import ScytheWorkerConfig
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -49,6 +50,19 @@ def test_an_empty_root_is_no_working_folder(root: Path, monkeypatch: pytest.Monk
     for name in ("ROOT", "BUCKET", "BUCKET_PREFIX"):
         monkeypatch.setenv(f"SCYTHE_STORAGE_{name}", "")
     assert settings.storage().uri("a") == (Path.cwd() / "scythe-data" / "a").as_uri()
+
+
+@pytest.mark.parametrize("prefix", ["a//b", "a/../b", "./a", "..", "/a//"])
+def test_a_prefix_with_parts_that_are_no_names_is_refused(
+    root: Path, monkeypatch: pytest.MonkeyPatch, prefix: str
+) -> None:
+    monkeypatch.setenv("SCYTHE_STORAGE_BUCKET", "lab")
+    monkeypatch.setenv("SCYTHE_STORAGE_BUCKET_PREFIX", prefix)
+    if prefix == "/a//":
+        assert settings.storage().root == "s3://lab/a"
+        return
+    with pytest.raises(SettingsError, match=r"SCYTHE_STORAGE_BUCKET_PREFIX.*parts of a prefix are names"):
+        settings.storage()
 
 
 def test_the_prefix_of_a_bucket_may_be_empty(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

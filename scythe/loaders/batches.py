@@ -14,7 +14,7 @@ from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
-from scythe.errors import ReadError, StateError
+from scythe.errors import ReadError
 from scythe.loaders.arrays import Arrays, converted
 from scythe.loaders.files.shards import BLOCK_BYTES, FRESH_BYTES
 from scythe.loaders.files.source import Files
@@ -22,18 +22,25 @@ from scythe.loaders.groups import Group
 from scythe.loaders.hashing import order_of, order_of_blocks
 from scythe.loaders.pinned.run import Pin
 from scythe.loaders.sources import Part, Source
+from scythe.loaders.state import State
 from scythe.loaders.stats import Stats, check_same_groups
 from scythe.remote.forks import check_fork
 from scythe_catalog.memo import cached_property
 
 #: Blocks of shards are fetched so far ahead [bytes]: many at once, while few batches wait in memory.
 _AHEAD_BYTES = 64 * 1024 * 1024
+_IN_TORCH = "DataLoader(batches.at(epoch), batch_size=None)"
 
 
 class Drawn(Protocol):
     """What batches are drawn from: a dataset."""
 
     def __len__(self) -> int: ...
+
+    @property
+    def name(self) -> str:
+        """The folder of its experiment."""
+        ...
 
     @property
     def pins(self) -> list[Pin]:
@@ -113,9 +120,11 @@ class Batches:
         """Steps of an epoch, the same on every rank.
 
         Raises:
-            ReadError: there are more ranks than rows, or `drop_last` leaves out all of them.
+            ReadError: there are no rows, fewer than ranks, or `drop_last` leaves out all of them.
         """
-        if 0 < len(self.dataset) < self.world:
+        if not len(self.dataset):
+            raise ReadError("there are no rows to draw: an empty part of a split, or a where= that takes none?")
+        if len(self.dataset) < self.world:
             raise ReadError(f"{len(self.dataset)} rows are fewer than world={self.world}: no rank would have a step")
         whole, rest = divmod(len(self.dataset), self.size * self.world)
         if self.drop_last and rest and not whole:
@@ -131,6 +140,9 @@ class Batches:
 
     def __iter__(self) -> NoReturn:
         raise TypeError("batches are drawn an epoch at a time: for batch in batches.at(epoch)")
+
+    def __getitem__(self, _: Any) -> NoReturn:
+        raise TypeError(f"batches are drawn an epoch at a time: batches.at(epoch)[i], or {_IN_TORCH}")
 
     def at(self, epoch: int) -> Epoch:
         """The batches of an epoch.
@@ -158,67 +170,36 @@ class Batches:
         epoch, step = _whole(f"epoch={epoch!r}", epoch, 0), _whole(f"step={step!r}", step, 0)
         if step > len(self):
             raise ReadError(f"step={step}: an epoch has {len(self)} batches")
-        together = self.size * self.world
-        runs, samples = [list(pin) for pin in self.dataset.pins], min(step * together, len(self.dataset))
-        state = {"runs": runs, "rows": len(self.dataset), "seed": self.seed, "epoch": epoch, "samples": samples}
-        state |= {"batch": together, "part": self.dataset.digest}
-        state |= {} if self.shuffle else {"shuffle": False}
-        return state if self.memory is None else {**state, "memory": self.memory, "blocks": self._layout}
+        here = self._stands(epoch, min(step * self.size * self.world, len(self.dataset)))
+        return (here if self.memory is None else replace(here, blocks=self._layout)).to_dict()
 
-    def resume(self, state: Mapping[str, Any]) -> Sequence[Any]:
+    def resume(self, state: Mapping[str, Any]) -> Epoch:
         """The rest of the epoch of a state, from the very next sample on.
 
         Ranks and the size of batches may be others, as long as all ranks together draw as many rows a step. The dataset is the one of
-        then, also where the experiment has grown since.
+        then, also where the experiment has grown since: `resume(state).batches.at(epoch)` are further epochs of it.
 
         Args:
             state: What `state` gave.
 
         Raises:
-            StateError: it is of another dataset, seed, or size of all ranks' batches together.
+            StateError: it is of another experiment, dataset, seed, or size of all ranks' batches together.
             NotFoundError: a run of then is not there any more.
             RunDamaged: one has ended anew since, and the files of that end are gone.
         """
-        try:
-            pins = [(version, folder, gather) for version, folder, gather in state["runs"]]
-            rows, seed = int(state["rows"]), state["seed"]
-            epoch, samples = int(state["epoch"]), int(state["samples"])
-        except KeyError as error:
-            raise StateError(f"this is no state of batches: it has no {error}, which state() gives") from None
-        except (TypeError, ValueError, OverflowError):
-            raise StateError(f"this is no state of batches, as state() gives it, but {state!r:.100}") from None
-        if epoch < 0 or not 0 <= samples <= rows:
-            raise StateError(f"this is no state of batches: epoch {epoch}, {samples:,} of {rows:,} samples")
-        before = self.dataset if pins == self.dataset.pins else self.dataset.pinned_to(pins)
-        if len(before) != rows:
-            raise StateError(
-                f"the state is of a dataset of {rows:,} rows, this one has {len(before):,}: another where=, split or missing=?"
-            )
-        if seed != self.seed:
-            raise StateError(f"the state is of seed={seed!r}, these batches have seed={self.seed!r}")
-        if state.get("part", before.digest) != before.digest:
-            raise StateError(
-                "the state is of other rows of the same runs: another where=, split or slice, or a run that has gone on?"
-            )
-        if state.get("shuffle", True) != self.shuffle:
-            raise StateError(
-                f"the state is of shuffle={state.get('shuffle', True)}, these batches have shuffle={self.shuffle}"
-            )
-        if state.get("memory") != self.memory:
-            raise StateError(f"the state is of memory={state.get('memory')}, these batches have memory={self.memory}")
-        together = self.size * self.world
-        if (samples % together or state.get("batch", together) != together) and samples != rows:
-            raise StateError(
-                f"the state stands behind {samples:,} samples, in other steps than of {self.size} x {self.world} rows: "
-                "keep size x world as it was"
-            )
+        then = State.read(state)
+        then.check_experiment(self.dataset.name)
+        before = self.dataset if then.runs == self.dataset.pins else self.dataset.pinned_to(then.runs)
         batches = replace(self, dataset=before)
-        if self.memory is not None and state.get("blocks", batches._layout) != batches._layout:
-            raise StateError(
-                "the state is of files that lay in other shards, by which memory= shuffles: go on where they lie as then, at the source of "
-                "a download that took a part, say"
-            )
-        return batches.at(epoch)[-(-samples // together) :]
+        then.check_same(batches._stands(then.epoch, then.samples), self.size, self.world, lambda: batches._layout)
+        return batches.at(then.epoch)[-(-then.samples // (self.size * self.world)) :]
+
+    def _stands(self, epoch: int, samples: int) -> State:
+        of = self.dataset
+        return State(
+            runs=[*of.pins], rows=len(of), seed=self.seed, epoch=epoch, samples=samples, batch=self.size * self.world,
+            part=of.digest, experiment=of.name, shuffle=self.shuffle, memory=self.memory,
+        )  # fmt: skip
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
@@ -301,7 +282,13 @@ class Batches:
 
 @dataclass(frozen=True)
 class Epoch(Sequence[dict[str, Any]]):
-    """The batches of one epoch on one rank, each a dict of its groups."""
+    """The batches of one epoch on one rank, or of its rest, each a dict of its groups.
+
+    Attributes:
+        batches: Whose epoch it is; of a state that was resumed, of the runs of then.
+        epoch: Its number.
+        first: How many of its batches lie before the first one of these.
+    """
 
     batches: Batches
     epoch: int
@@ -311,6 +298,16 @@ class Epoch(Sequence[dict[str, Any]]):
     def __len__(self) -> int:
         last = len(self.batches) if self.last is None else self.last
         return max(0, last - self.first)
+
+    def state(self, step: int) -> dict[str, Any]:
+        """What `Batches.resume` goes on from behind the first `step` of these batches, wherever in the epoch they begin.
+
+        Raises:
+            ReadError: there are not as many.
+        """
+        if (step := _whole(f"step={step!r}", step, 0)) > len(self):
+            raise ReadError(f"step={step}: here are {len(self)} batches")
+        return self.batches.state(self.epoch, self.first + step)
 
     def rows(self, step: int) -> np.ndarray:
         """The positions in the dataset of the rows of a batch."""
@@ -340,6 +337,9 @@ class Epoch(Sequence[dict[str, Any]]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"batch {index} of {len(self)}")
         return self.batches.assembled(self.rows(index % len(self)))
+
+    def __getitems__(self, _: Any) -> NoReturn:
+        raise TypeError(f"each item is a batch, of which no further batches are made: {_IN_TORCH}")
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         ahead = self.batches.ahead

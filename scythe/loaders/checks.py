@@ -75,13 +75,14 @@ def check_frame(runs: Sequence[PinnedRun], group: Frame, name: str) -> None:
     _check_units([TableSchema(tuple(there.values())) for there in found], name)
 
 
-def frame_columns(run: PinnedRun, group: Frame) -> list[pl.Expr]:
-    """The columns of a dataframe that a group asks for, by the names by which it does.
+def frame_columns(run: PinnedRun, group: Frame, runs: Sequence[PinnedRun] = ()) -> list[pl.Expr]:
+    """The columns of a dataframe that a group asks for of a run, one of some, by the names by which it does.
 
     Raises:
         NotFoundError: the run has no such dataframe, or it no such column.
     """
     check_came(run.key, run.result, group.table)
+    way = ': leave its inputs out with missing="drop"' if len(runs) > 1 else ""
     if group.table not in run.schemas:
         frames = sorted(table for table in run.schemas if table not in RESERVED_TABLES)
         raise NotFoundError(
@@ -91,7 +92,7 @@ def frame_columns(run: PinnedRun, group: Frame) -> list[pl.Expr]:
     for column in group.columns:
         if column not in there:
             raise NotFoundError(
-                f"the dataframe {group.table!r} of {run.key.path} has no column {column!r}{near(column, known)}"
+                f"the dataframe {group.table!r} of {run.key.path} has no column {column!r}{near(column, known)}{way}"
             )
     return [pl.col(run.named_in(group.table, column)).alias(column) for column in group.columns]
 
@@ -167,6 +168,12 @@ def categories(runs: Sequence[PinnedRun], column: str, group: str) -> tuple[str,
     return tuple(found) or None
 
 
+def are_truths(runs: Sequence[PinnedRun], column: str) -> bool:
+    """Whether a column has truth values in all runs that have it."""
+    found = {pl.Series([], dtype=there.kind.polars()).dtype for run in runs if (there := run.column_of(column)) is not None}  # fmt: skip
+    return pl.Boolean() in found and found <= {pl.Boolean(), pl.Null()}
+
+
 def check_column(runs: Sequence[PinnedRun], column: str, group: str) -> None:
     """Nothing where a run at least has such a column, and it has one unit in all.
 
@@ -225,6 +232,7 @@ def near(name: str, known: Sequence[str]) -> str:
 
 
 __all__ = [
+    "are_truths",
     "asked_by",
     "categories",
     "check_column",

@@ -5,21 +5,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 
-from scythe.errors import ReadError, ScytheError
+from scythe.errors import ScytheError
 from scythe.loaders.batches import Arrays, Batches, place_among
-from scythe.loaders.checks import check_column
 from scythe.loaders.groups import Columns, Group
 from scythe.loaders.pinned.find import at_pins, pinned
 from scythe.loaders.pinned.run import Pin, PinnedRun, frame_of, is_gone
 from scythe.loaders.rows import Chosen, Rows, digest_of
 from scythe.loaders.sources import Loaded, Part, Source, load, opened
-from scythe.loaders.splits import Split, Taken, named, shares_of, taken_of
+from scythe.loaders.splits import Taken, asked, named, shares_of, taken_of
 from scythe.loaders.stats import Stats, stats_of
 from scythe.reader.many_runs import is_all
 from scythe.settings import storage
@@ -172,13 +170,18 @@ class Dataset:
         if isinstance(index, int | np.integer) and not isinstance(index, bool):
             if not -len(self) <= index < len(self):
                 raise IndexError(f"row {index} of {len(self):,}")
-            at = np.array([index % len(self)])
-            return {group: source.take(at)[0] for group, source in self.sources.items()}
+            return self.__getitems__([index % len(self)])[0]
         if isinstance(index, slice):
             return self._of((*self.taken, tuple(range(len(self))[index])))
         known = isinstance(index, str) and index in self.groups
         group = f"; all of the group is ds.sources[{index!r}].take(range(len(ds)))" if known else ""
         return self._of((*self.taken, named(index, lambda: len(self), group)))
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Rows by their positions, read at once: what `torch.utils.data.DataLoader(ds, batch_size=64)` asks a dataset for."""
+        at = np.asarray(indices, np.int64)
+        taken = {group: source.take(at) for group, source in self.sources.items()}
+        return [{group: values[i] for group, values in taken.items()} for i in range(len(at))]
 
     # --- others of it ---------------------------------------------------------------------------------
 
@@ -206,36 +209,26 @@ class Dataset:
             >>> sum(len(part) for part in parts.values())
             3
         """
-        numbers = all(isinstance(share, Real) and not isinstance(share, bool) for share in parts.values())  # pyright: ignore[reportUnnecessaryIsInstance]
-        fine = numbers and all(0 < share <= 1 for share in parts.values())
-        if not (fine and parts) or sum(parts.values()) > 1 + 1e-9:
-            raise ReadError(f"the shares of a split are more than 0 each, and add up to 1 at most, got {parts!r}")
-        if not (by is None or isinstance(by, str) or (isinstance(by, Sequence) and by)):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ReadError(f"by={by!r}: it names columns; the shares of parts are named otherwise")
-        columns = None if by is None else (by,) if isinstance(by, str) else tuple(by)
-        if columns is not None and len({*columns}) < len(columns):
-            raise ReadError(f"by={by!r} names a column twice")
-        for column in columns or ():
-            check_column(self._runs, column, "by=")
-        if isinstance(seed, bool) or not isinstance(seed, int | np.integer):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ReadError(f"seed={seed!r}: a whole number is wanted; a part of a split cannot be called seed")
-        shared = tuple(parts.items())
-        return {name: self._of((*self.taken, Split(shared, name, columns, int(seed)))) for name in parts}
+        steps = asked(lambda: self._runs, by, seed, parts)
+        return {step.part: self._of((*self.taken, step)) for step in steps}
 
-    def stats(self) -> Stats:
+    def stats(self, *groups: str) -> Stats:
         """Mean, standard deviation, range and count of each column of the groups that have columns, in one pass.
+
+        Args:
+            *groups: Of these alone, so that batches are normalized in these alone: labels are not to be.
 
         Raises:
             NotFoundError: a column, table or run that is not there.
             InputError: a column that is no number, rows without a value, or shapes that differ.
-            ReadError: there are no rows.
+            ReadError: there are no rows, or no such group of columns.
 
         Examples:
             >>> import scythe
-            >>> scythe.dataset("simulate_energy", y="heating").stats()["y"]["heating"].min
+            >>> scythe.dataset("simulate_energy", x="r_value", y="heating").stats("y")["y"]["heating"].min
             10.0
         """
-        return stats_of(self.sources, np.arange(len(self)))
+        return stats_of(self.sources, np.arange(len(self)), groups)
 
     def batches(
         self,

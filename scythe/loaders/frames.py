@@ -29,6 +29,8 @@ class Slices:
     first: np.ndarray
     lengths: np.ndarray
     shape: tuple[int, ...] | None
+    #: Columns that are not to be normalized: truth values.
+    fixed: tuple[bool, ...] = ()
 
     def take(self, rows: np.ndarray) -> Any:
         """What belongs to these rows: one array, or a list where they have other numbers of rows."""
@@ -50,13 +52,14 @@ def slices(name: str, group: Frame, runs: Sequence[PinnedRun], rows: Rows, dtype
     first, lengths = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
     base, rounding = 0, {column: Rounding(dtype) for column in group.columns}
     check_frame(runs, group, name)  # also where no row is drawn
+    numeric = set[str]()
     for i, run in enumerate(runs):
         where, at = rows.of(i)
         if not len(at):
             continue
         wanted = run.sort_index[at]
         keys = [] if "sort_index" in group.columns else [pl.col("sort_index")]
-        table = run.read(group.table, [*keys, *frame_columns(run, group)])
+        table = run.read(group.table, [*keys, *frame_columns(run, group, runs)])
         if len(at) < run.height:
             table = table.filter(pl.col("sort_index").is_in(pl.Series(wanted).implode()))
         values = np.empty((table.height, len(group.columns)), dtype)
@@ -71,6 +74,7 @@ def slices(name: str, group: Frame, runs: Sequence[PinnedRun], rows: Rows, dtype
                     f"{name}: {column!r} of {group.table!r} is missing in {int(missing.sum()):,} rows of {run.key.path} (of input "
                     f'{at_fault} first): fill it in the function, or leave these inputs out with missing="drop"'
                 )
+            numeric |= {column} if table[column].dtype.is_numeric() else set()
             what, whole = f"{name}: {column!r} of {group.table!r}", numbers(table[column], dtype)
             rounding[column].add(whole)
             assign(values[:, j], whole, what)
@@ -88,6 +92,7 @@ def slices(name: str, group: Frame, runs: Sequence[PinnedRun], rows: Rows, dtype
         first,
         lengths,
         shape,
+        tuple(column not in numeric for column in group.columns),
     )
 
 

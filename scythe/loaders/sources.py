@@ -11,7 +11,7 @@ import polars as pl
 
 from scythe.errors import InputError, ReadError
 from scythe.loaders.arrays import Rounding, any_missing, assign, is_missing, numbers, one_hot
-from scythe.loaders.checks import asked_by, categories, check_file
+from scythe.loaders.checks import are_truths, asked_by, categories, check_file
 from scythe.loaders.files.source import Files
 from scythe.loaders.frames import complete, slices
 from scythe.loaders.groups import Columns, File, Frame, Group
@@ -66,7 +66,7 @@ class Array:
 
     names: tuple[str, ...]
     values: np.ndarray
-    #: Columns that are not to be normalized: one-hot ones.
+    #: Columns that are not to be normalized: one-hot ones, truth values.
     fixed: tuple[bool, ...] = ()
 
     @property
@@ -114,6 +114,8 @@ class _Filling:
     group: Columns
     #: Column -> its values, where it is shown one-hot.
     hot: Mapping[str, tuple[str, ...] | None]
+    #: Columns of truth values.
+    truths: frozenset[str]
     out: np.ndarray
     rounding: Mapping[str, Rounding]
 
@@ -122,7 +124,8 @@ class _Filling:
         hot = {column: categories(runs, column, name) for column in group.names}
         width = sum(1 if values is None else len(values) for values in hot.values())
         rounding = {column: Rounding(dtype) for column, values in hot.items() if values is None}
-        return cls(group, hot, np.empty((rows, width), dtype), rounding)
+        truths = frozenset(column for column in hot if are_truths(runs, column))
+        return cls(group, hot, truths, np.empty((rows, width), dtype), rounding)
 
     def fill(self, start: int, frame: pl.DataFrame) -> None:
         parts = [
@@ -152,10 +155,10 @@ class _Filling:
         names: list[str] = []
         for column, values in self.hot.items():
             names += [column] if values is None else [f"{column}={value}" for value in values]
-        fixed = tuple(flag for v in self.hot.values() for flag in ([False] if v is None else [True] * len(v)))
+        fixed = [f for c, v in self.hot.items() for f in ([c in self.truths] if v is None else [True] * len(v))]
         values = self.out[:rows]
         alone = self.group.alone and [*self.hot.values()] == [None]  # a choice of one is a choice
-        return Array(tuple(names), values[:, 0] if alone else values, fixed)
+        return Array(tuple(names), values[:, 0] if alone else values, tuple(fixed))
 
 
 def load(

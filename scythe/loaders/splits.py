@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -34,6 +35,31 @@ class Split:
     by: tuple[str, ...] | None
     #: Which of many splits by the same hash.
     seed: int = 0
+
+
+def asked(
+    runs: Callable[[], Sequence[PinnedRun]], by: str | Sequence[str] | None, seed: int, parts: Mapping[str, float]
+) -> list[Split]:
+    """The parts that are asked for, each as a step.
+
+    Raises:
+        ReadError: shares, columns or a seed that are none.
+        NotFoundError: columns that are not there.
+    """
+    numbers = all(isinstance(share, Real) and not isinstance(share, bool) for share in parts.values())  # pyright: ignore[reportUnnecessaryIsInstance]
+    fine = numbers and all(0 < share <= 1 for share in parts.values())
+    if not (fine and parts) or sum(parts.values()) > 1 + 1e-9:
+        raise ReadError(f"the shares of a split are more than 0 each, and add up to 1 at most, got {dict(parts)!r}")
+    if not (by is None or isinstance(by, str) or (isinstance(by, Sequence) and by)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ReadError(f"by={by!r}: it names columns; the shares of parts are named otherwise")
+    columns = None if by is None else (by,) if isinstance(by, str) else tuple(by)
+    if columns is not None and len({*columns}) < len(columns):
+        raise ReadError(f"by={by!r} names a column twice")
+    for column in columns or ():
+        check_column(runs(), column, "by=")
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ReadError(f"seed={seed!r}: a whole number is wanted; a part of a split cannot be called seed")
+    return [Split((*parts.items(),), name, columns, int(seed)) for name in parts]
 
 
 def shares_of(rows: Rows, runs: Sequence[PinnedRun], by: tuple[str, ...] | None) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Self
@@ -16,11 +17,13 @@ from scythe.loaders.groups import File, Group
 from scythe.loaders.sources import Array, Part, Source
 
 _BLOCK = 1 << 16
+#: Of a column among those of its group, as `to_dict` tells it.
+_POSITION = "position"
 
 
 @dataclass(frozen=True)
 class ColumnStats:
-    """One column: `mean`, `std` (of all values, not of a sample), `min`, `max`, `count`; `fixed` where it is not normalized."""
+    """One column: `mean`, `std` (of all values, not of a sample), `min`, `max`, `count`; `fixed` where it is not normalized: one-hot columns, truth values."""
 
     mean: float
     std: float
@@ -64,14 +67,17 @@ class Stats:
             return str(table)
 
     def to_dict(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Plain numbers, for JSON.
+        """Plain numbers, for JSON, which may sort them: `position` keeps the order of the columns.
 
         Examples:
             >>> import scythe
             >>> scythe.dataset("simulate_energy", y="heating").stats().to_dict()["y"]["heating"]["count"]
             3
         """
-        return {g: {c: dict(vars(stats)) for c, stats in columns.items()} for g, columns in self.groups.items()}
+        return {
+            g: {c: {**vars(stats), _POSITION: i} for i, (c, stats) in enumerate(columns.items())}
+            for g, columns in self.groups.items()
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Self:
@@ -89,7 +95,9 @@ class Stats:
             {}
         """
         try:
-            read = {g: {c: ColumnStats(**stats) for c, stats in columns.items()} for g, columns in data.items()}
+            ordered = {g: sorted(of.items(), key=lambda column: column[1].get(_POSITION, 0)) for g, of in data.items()}
+            plain = {g: {c: {k: v for k, v in of.items() if k != _POSITION} for c, of in columns} for g, columns in ordered.items()}  # fmt: skip
+            read = {g: {c: ColumnStats(**stats) for c, stats in columns.items()} for g, columns in plain.items()}
             if not all(isinstance(v, Real) for own in read.values() for s in own.values() for v in vars(s).values()):
                 raise TypeError
             return cls(read)
@@ -97,7 +105,7 @@ class Stats:
             raise StateError(f"these are no statistics, as to_dict() gives them, but {data!r:.100}") from None
 
     def normalized(self, group: str, source: Source, values: Any) -> Any:
-        """The values of a group with mean 0 and standard deviation 1; columns that are 1 for one value alone stay.
+        """The values of a group with mean 0 and standard deviation 1; one-hot columns and truth values stay, a constant column comes to 0.
 
         Args:
             group: Its name.
@@ -105,8 +113,8 @@ class Stats:
             values: What it gave for some rows.
 
         Raises:
-            StateError: the statistics are of other columns.
-            InputError: the values are whole numbers, which hold no fractions.
+            StateError: the statistics are of other columns, or of these in another order.
+            InputError: the values are whole numbers, which hold no fractions; or their type does not reach as far.
 
         Examples:
             >>> import scythe
@@ -120,17 +128,19 @@ class Stats:
             return [self.normalized(group, source, one) for one in values]  # pyright: ignore[reportUnknownVariableType]
         if not isinstance(values, np.ndarray):
             return values
-        stats = {name: self.groups[group][name] for name in source.names if name in self.groups[group]}
-        if len(stats) < len(source.names) or len(self.groups[group]) > len(stats):
+        of = self.groups[group]
+        if (*of,) != source.names:
+            order = ", in this order" if {*of} == {*source.names} else ""
             raise StateError(
-                f"normalize= has the columns {', '.join(self.groups[group])} of {group!r}, the dataset has {', '.join(source.names)}"
+                f"normalize= has the columns {', '.join(of)} of {group!r}, the dataset has {', '.join(source.names)}{order}"
             )
-        if values.dtype.kind != "f" and not all(s.fixed for s in stats.values()):
+        if values.dtype.kind != "f" and not all(s.fixed for s in of.values()):
             raise InputError(
                 f"normalize= makes fractions of {group!r}, which {values.dtype} does not hold: take a dtype of floats"
             )
-        mean, std = _scale([*stats.values()], values)
-        return (values - mean) / std
+        with _within(values.dtype, group):
+            mean, std = _scale([*of.values()], values)
+            return (values - mean) / std
 
     def denormalized(self, group: str, values: Any) -> Any:
         """Values of a group in its own units again: what `normalized` was given, or what a model predicts of it.
@@ -145,7 +155,7 @@ class Stats:
 
         Raises:
             StateError: there are no statistics of such a group, or it has another number of columns.
-            InputError: the values are whole numbers, which hold no fractions.
+            InputError: the values are whole numbers, which hold no fractions; or their type does not reach as far.
 
         Examples:
             >>> import scythe
@@ -170,8 +180,24 @@ class Stats:
             raise InputError(
                 f"values of {group!r} are fractions, which {found.dtype} does not hold: give an array of floats"
             )
-        mean, std = _scale(stats, found)
-        return found * std + mean
+        with _within(found.dtype, group):
+            mean, std = _scale(stats, found)
+            return found * std + mean
+
+
+@contextmanager
+def _within(dtype: np.dtype, group: str) -> Generator[None]:
+    """What is computed in a type of floats stays within its reach.
+
+    Raises:
+        InputError: it does not: a number would be infinite, or a standard deviation is 0 in it.
+    """
+    try:
+        with np.errstate(over="raise", divide="raise", invalid="raise"):
+            yield
+    except FloatingPointError:
+        wider = 'take a wider one, as dtype="float64"' if dtype.itemsize < 8 else "scale it in the function"
+        raise InputError(f"{group}: it cannot be normalized within what {dtype} reaches: {wider}") from None
 
 
 def _scale(stats: Sequence[ColumnStats], values: np.ndarray) -> tuple[Any, Any]:
@@ -195,15 +221,21 @@ def check_same_groups(stats: Stats, groups: Mapping[str, Group]) -> None:
         )
 
 
-def stats_of(sources: Mapping[str, Source], rows: np.ndarray) -> Stats:
-    """The statistics of all groups that have columns, over some rows, block by block.
+def stats_of(sources: Mapping[str, Source], rows: np.ndarray, groups: Sequence[str] = ()) -> Stats:
+    """The statistics of some groups, or of all that have columns, over some rows, block by block.
 
     Raises:
-        ReadError: there are no rows.
+        ReadError: there are no rows; or a group that is not there, or has no columns.
     """
+    for group in groups:
+        if group not in sources or not sources[group].names:
+            what = "is of files, which have no columns" if group in sources else "is none of the groups"
+            known = ", ".join(name for name, source in sources.items() if source.names)
+            raise ReadError(f"{group!r} {what}: there are statistics of {known or 'none of them'}")
     if not len(rows):
         raise ReadError("there are no rows to have a mean: an empty part of a split, or a where= that takes none?")
-    return Stats({name: dict(_columns(name, source, rows)) for name, source in sources.items() if source.names})
+    wanted = groups or [name for name, source in sources.items() if source.names]
+    return Stats({name: dict(_columns(name, sources[name], rows)) for name in wanted})
 
 
 def _columns(name: str, source: Source, rows: np.ndarray) -> Iterator[tuple[str, ColumnStats]]:
@@ -243,7 +275,7 @@ def _columns(name: str, source: Source, rows: np.ndarray) -> Iterator[tuple[str,
             f"{name}: {source.names[j]!r} lies between {low[j]:.3g} and {high[j]:.3g}: no float64 holds the squares of its deviations, so "
             "scale it in the function, or take its logarithm"
         )
-    fixed = source.fixed if isinstance(source, Array) and source.fixed else (False,) * width
+    fixed = source.fixed or (False,) * width
     for j, column in enumerate(source.names):
         constant = low[j] == high[j]  # the sums round
         mean[j] = low[j] if constant else mean[j]

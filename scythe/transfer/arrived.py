@@ -135,7 +135,7 @@ class Arrivals:
         """How the last download left it; None where none has come to its end."""
         try:
             found = parse_as(Ended, self._ended.read_bytes(), str(self._ended))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         return replace(found, tables=None if found.tables is None else tuple(found.tables))
 

@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scythe.errors import NotFoundError, RunDamaged, TransferError
+from scythe.errors import NotFoundError, RunDamaged, ScytheError, StorageError, TransferError
 from scythe.gather.publish import Gathered, record
 from scythe.names import file_names
 from scythe.record.attempts import Attempt, check_free
@@ -75,8 +75,9 @@ class Receiving:
             TransferError: a file of the source is gone, changed or cut short, or the run was worked on in both places.
             RunError: somebody works on the run here.
             RunDamaged: a record or a table of the run is gone, or damaged.
+            StorageError: the source cannot be reached, or the folder not be written.
         """
-        with self.arrivals.locked(), self._reading():
+        with self._reading(), self.arrivals.locked():
             self.before = self.arrivals.ended()
             there = self._listed()
             result = self._result(there)
@@ -98,8 +99,14 @@ class Receiving:
     def _reading(self) -> Generator[None]:
         try:
             yield
+        except ScytheError:
+            raise
         except (FileNotFoundError, pa.ArrowException) as error:
             raise RunDamaged(f"the run {self.key.path} cannot be read: {error}") from error
+        except OSError as error:
+            where = error.filename or self.local.root
+            what = f"{self.key.path} cannot be downloaded to {self.local.root}: {error.strerror or error} ({where})"
+            raise StorageError(f"{what}. What has arrived stays: do the same again") from error
 
     # --- what there is ------------------------------------------------------------------------------
 

@@ -261,6 +261,17 @@ def test_a_constant_column_is_not_normalized(root: Path, dtype: str) -> None:
     assert ds.batches(3, normalize=stats).at(0)[0]["x"][:, 1].tolist() == [0, 0, 0]
 
 
+def test_rows_and_batches_are_asked_for_as_torchs_loader_does(root: Path) -> None:
+    def case(spec: Case) -> Found:
+        return Found(y=2 * spec.x)
+
+    ds = of_rows(case, x=[1, 2, 3])
+    assert [(row["x"].item(), row["y"].item()) for row in ds.__getitems__([2, 0])] == [(3, 6), (1, 2)]
+    for asked in (lambda: ds.batches(2)[0], lambda: ds.batches(2).at(0).__getitems__([0, 1])):
+        with pytest.raises(TypeError, match=r"DataLoader\(batches\.at\(epoch\), batch_size=None\)"):
+            asked()
+
+
 def test_statistics_of_other_groups_are_refused(root: Path) -> None:
     def case(spec: Case) -> Found:
         return Found()

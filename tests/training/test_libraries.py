@@ -92,6 +92,34 @@ assert str(scythe.dataset("walls", x=["x"]).batches(8, to="jax").at(0)[0]["x"].d
 """
 
 
+_BY_ITSELF = """
+import scythe
+from torch.utils.data import DataLoader
+ds = scythe.dataset("walls", x=["x"], y=scythe.File("hourly"))
+seen = [batch for batch in DataLoader(ds, batch_size=10, shuffle=True)]
+assert [len(batch["x"]) for batch in seen] == [10, 10, 10, 10, 8]
+assert all((batch["y"] == batch["x"]).all() for batch in seen)
+assert sorted(int(x) for batch in seen for x in batch["x"]) == sorted(int(row["x"][0]) for row in ds)
+for wrong in (ds.batches(8), ds.batches(8).at(0)):
+    try:
+        next(iter(DataLoader(wrong)))
+    except TypeError as error:
+        assert "DataLoader(batches.at(epoch), batch_size=None)" in str(error), error
+    else:
+        raise SystemExit("batches were put into batches")
+"""
+
+
+def test_torchs_own_loader_takes_a_dataset_and_makes_no_batches_of_batches(root: Path) -> None:
+    needs("torch")
+    folder = Path.cwd()
+    for name, code in (("walls.py", _SIMULATED), ("allocate.py", _ALLOCATE), ("itself.py", _BY_ITSELF)):
+        (folder / name).write_text(code)
+    for script in ("allocate.py", "itself.py"):
+        done = run(folder, script)
+        assert done.returncode == 0, done.stderr
+
+
 _ON_GPU = """
 import scythe, torch
 from torch.utils.data import DataLoader

@@ -229,6 +229,51 @@ def test_a_last_batch_with_fewer_rows_can_be_left_out(root: Path) -> None:
         len(ds.batches(21, drop_last=True))
 
 
+@pytest.mark.parametrize("killed", range(8))
+def test_a_loop_of_resumed_epochs_draws_what_one_that_was_never_ended_does(root: Path, killed: int) -> None:
+    ran()
+    batches = walls(run="all").batches(8, seed=1)
+    wanted = [batch["y"].tolist() for epoch in range(3) for batch in batches.at(epoch)]
+
+    def trained(batches: Any, state: Any, most: int) -> tuple[list[Any], Any]:
+        seen, epoch = list[Any](), batches.resume(state) if state else batches.at(0)
+        while epoch.epoch < 3 and len(seen) < most:
+            for done, batch in enumerate(epoch, 1):
+                seen.append(batch["y"].tolist())
+                state = epoch.state(done)
+                if len(seen) == most:
+                    break
+            else:
+                epoch = epoch.batches.at(epoch.epoch + 1)
+        return seen, state
+
+    before, state = trained(batches, None, killed)
+    ran(20, version="keep")  # the experiment grows
+    after, _ = trained(walls(run="all").batches(8, seed=1) if state else batches, state, 100)
+
+    assert before + after == wanted
+    (some,) = (batches.at(1)[2:],)
+    assert some.state(1) == batches.state(1, 3)
+    with pytest.raises(ReadError, match="step=2: here are 1 batches"):
+        some.state(2)
+
+
+def test_of_many_shards_on_a_disk_no_more_are_open_than_a_process_has_handles_for(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scythe.loaders.files.shards.MAPPED", 2)
+    for first in range(0, 100, 20):
+        ran(first, pack=True, version="auto" if not first else "keep")
+    ds = walls(run="all")
+
+    for epoch in range(2):
+        for batch in ds.batches(3, seed=0, ahead=0).at(epoch):
+            assert (batch["h"] == np.repeat(batch["x"], 4, axis=1)).all()
+
+    handles = [str(Path(f"/proc/self/fd/{n}").readlink()) for n in range(1024) if Path(f"/proc/self/fd/{n}").exists()]
+    assert len({handle for handle in handles if handle.startswith(str(root)) and "/packs/" in handle}) <= 2
+
+
 def test_what_was_normalized_has_its_units_again(root: Path) -> None:
     ran()
     ds = scythe.dataset("walls", x=["a", "y"], y="y")

@@ -243,15 +243,69 @@ def test_what_makes_no_sense_is_told_before_anything_is_read(asked: Any, told: s
         asked(ds)
 
 
-def test_statistics_are_of_columns_by_their_names_in_any_order(walls: BaseExperiment) -> None:
+def test_statistics_keep_the_order_of_their_columns_whatever_json_does_and_no_other_is_taken(
+    walls: BaseExperiment,
+) -> None:
     allocated(walls, range(ROWS))
     ds = scythe.dataset("walls", x=["y", "x"])
     stats = ds.stats()
     sorted_by_json = scythe.Stats.from_dict(json.loads(json.dumps(stats.to_dict(), sort_keys=True)))
+    assert sorted_by_json == stats
     one, other = (ds.batches(4, normalize=told).at(0)[0]["x"] for told in (stats, sorted_by_json))
     assert (one == other).all()
-    with pytest.raises(StateError, match="normalize= has the columns y, x of 'x', the dataset has y"):
-        scythe.dataset("walls", x=["y"]).batches(4, normalize=stats).at(0)[0]
+    assert (stats.denormalized("x", one) == sorted_by_json.denormalized("x", one)).all()
+    for columns, told in ((["y"], "y"), (["x", "y"], "x, y, in this order")):
+        with pytest.raises(StateError, match=f"normalize= has the columns y, x of 'x', the dataset has {told}$"):
+            scythe.dataset("walls", x=columns).batches(4, normalize=stats).at(0)[0]
+
+
+def test_statistics_may_be_of_some_groups_alone_and_the_others_stay_as_they_are(walls: BaseExperiment) -> None:
+    allocated(walls, range(ROWS))
+    ds = scythe.dataset("walls", x=["x"], y="y", hourly=scythe.File("hourly"))
+    stats = ds.stats("x")
+    assert stats.groups == {"x": ds.stats()["x"]}
+    batch = ds.batches(ROWS, normalize=stats, shuffle=False).at(0)[0]
+    assert (batch["y"].tolist(), float(batch["x"].mean())) == (
+        [2.0 * x for x in range(ROWS)],
+        pytest.approx(0, abs=1e-6),
+    )
+    with pytest.raises(ReadError, match=r"'z' is none of the groups: there are statistics of x, y$"):
+        ds.stats("x", "z")
+    with pytest.raises(ReadError, match=r"'hourly' is of files, which have no columns: there are statistics of x, y$"):
+        ds.stats("hourly")
+
+
+def test_batches_of_no_rows_are_refused(ds: scythe.Dataset) -> None:
+    for empty in (ds[:0], scythe.dataset("walls", x=["x"], where=pl.col("x") > ROWS)):
+        batches = empty.batches(4)
+        for asked in (lambda b=batches: [*b.at(0)], lambda b=batches: len(b.at(1)), lambda b=batches: len(b)):
+            with pytest.raises(ReadError, match="there are no rows to draw: an empty part of a split, or a where="):
+                asked()
+
+
+def test_a_state_of_another_experiment_is_refused(ds: scythe.Dataset) -> None:
+    def roofs(spec: Wall, tempdir: Path) -> Heat:
+        return warm(spec, tempdir)
+
+    ExperimentRegistry.Register(name="roofs")(roofs)
+    allocated(BaseExperiment("roofs"), range(ROWS))
+    state = scythe.dataset("roofs", x=["x"]).batches(2).state(0, 1)
+    with pytest.raises(StateError, match="the state is of the experiment 'roofs', this dataset is of 'walls'"):
+        ds.batches(2).resume(state)
+
+
+def test_what_a_narrow_type_does_not_reach_is_not_normalized_to_infinity(walls: BaseExperiment) -> None:
+    allocated(walls, [-60_000.0, -59_000.0, 30_000.0, -60_000.0])
+    ds = scythe.dataset("walls", x="x", dtype="float16")
+    stats = ds.stats()
+    with pytest.raises(InputError, match=r"^x: it cannot be normalized within what float16 reaches: take a wider one"):
+        ds.batches(4, normalize=stats).at(0)[0]
+    with pytest.raises(InputError, match="within what float16 reaches"):
+        stats.denormalized("x", np.full(4, 3, np.float16))
+    wide = scythe.dataset("walls", x="x")
+    batch = wide.batches(4, normalize=stats).at(0)[0]["x"]
+    assert np.isfinite(batch).all()
+    assert sorted(stats.denormalized("x", batch).round(-2).tolist()) == [-60_000, -60_000, -59_000, 30_000]
 
 
 def test_a_column_that_is_not_known_yet_or_did_not_come_along_is_told_apart_from_one_that_is_misspelt(

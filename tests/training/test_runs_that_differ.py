@@ -53,6 +53,30 @@ def test_a_state_of_a_run_that_went_on_is_refused(root: Path) -> None:
     assert len(at_a_time(rows[5:]).batches(2).resume(state)) == 1
 
 
+def test_statistics_of_a_version_whose_literal_had_another_order_are_refused(root: Path) -> None:
+    finish(Literal["small", "large"], ["small", "large"], {"y": float}, y=1)
+    stats = scythe.dataset("differing", x="x").stats()
+    finish(Literal["large", "small"], ["small", "large"], {"y": float}, y=1)
+    later = scythe.dataset("differing", x="x")
+    assert later.names == {"x": ("x=large", "x=small")}
+
+    with pytest.raises(StateError, match=r"has the columns x=small, x=large of 'x', .*x=large, x=small, in this order"):
+        later.batches(2, normalize=stats).at(0)[0]
+
+
+def test_truth_values_are_not_normalized(root: Path) -> None:
+    frame = {"fr": pl.DataFrame({"on": [True, False], "e": [1.0, 2.0]})}
+    finish(bool, [True, False, False], {"y": float}, y=1, dataframes=frame)
+    ds = scythe.dataset("differing", x="x", f=scythe.Frame("fr", ["on", "e"], rows=2))
+    stats = ds.stats()
+
+    batch = ds.batches(3, shuffle=False, normalize=stats).at(0)[0]
+
+    assert (batch["x"].tolist(), stats["x"]["x"].mean) == ([1, 0, 0], pytest.approx(1 / 3))
+    assert batch["f"][0].tolist() == [[1, -1], [0, 1]]
+    assert (stats.denormalized("f", batch["f"][0]) == [[1, 1], [0, 2]]).all()
+
+
 def test_dataframes_are_held_against_one_another_as_columns_are(root: Path) -> None:
     frame = {"fr": pl.DataFrame({"e": [1.0, 2.0]})}
 

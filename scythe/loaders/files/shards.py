@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -31,6 +32,9 @@ BLOCK_BYTES = 2 * 1024 * 1024
 #: So much of what was fetched last stays in memory.
 FRESH_BYTES = 256 * 1024 * 1024
 _HANDLES = 128
+#: So many shards on a disk stay mapped: until Python 3.13 each keeps a handle, of which a process has 1,024 by default.
+MAPPED = 512
+_UNTRACKED: Any = {"trackfd": False} if sys.version_info >= (3, 13) else {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,9 +112,11 @@ class OnDisk:
         try:
             with path.open("rb") as file:
                 empty = os.fstat(file.fileno()).st_size == 0  # nothing to map: all files in it are empty
-                self.map = b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                self.map = b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ, **_UNTRACKED)
         except FileNotFoundError as error:
             raise FetchError(f"the shard {path} does not exist") from error
+        except OSError as error:
+            raise FetchError(f"the shard {path} cannot be read: {error.strerror}") from error
         self.view = memoryview(self.map)
 
     def ready(self, blocks: Sequence[int]) -> Held:
@@ -274,18 +280,26 @@ def _fetched(address: str, start: int, stop: int) -> np.ndarray:
     return np.frombuffer(published(address, start, stop), np.uint8)
 
 
-def opened(address: str, size: int, blocks: Blocks) -> Shard:
+def opened(number: int, packs: Packs, blocks: Blocks, known: dict[int, Shard]) -> Shard:
     """A shard, ready to be read.
 
     Args:
-        address: Its address.
-        size: How far the files in it reach [bytes].
+        number: Which one of the packs' shards.
+        packs: What lies where.
         blocks: Those of all shards together.
+        known: The shards that are open, by their numbers. It becomes one of them, and of too many on a disk the first ones are let go.
 
     Raises:
-        FetchError: there is none.
+        FetchError: there is none, or it cannot be read.
     """
-    return InBucket(address, size, blocks) if is_in_bucket(address) else OnDisk(address)
+    if (there := known.get(number)) is not None:
+        return there
+    address = packs.addresses[number]
+    found = InBucket(address, int(packs.sizes[number]), blocks) if is_in_bucket(address) else OnDisk(address)
+    while isinstance(found, OnDisk) and len(known) >= MAPPED:
+        del known[next(iter(known))]  # unmapped once nobody copies from it
+    known[number] = found
+    return found
 
 
 __all__ = ["BLOCK_BYTES", "FRESH_BYTES", "Blocks", "Held", "InBucket", "OnDisk", "Packs", "Shard", "opened"]

@@ -375,8 +375,7 @@ class Files:
         if found is None:
             assert self.packs is not None
             with self._lock:
-                found = opened(self.packs.addresses[number], int(self.packs.sizes[number]), self._blocks)
-                found = self._shards.setdefault(number, found)
+                found = opened(number, self.packs, self._blocks, self._shards)
         return found
 
     def _uri(self, row: int) -> str:
