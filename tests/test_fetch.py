@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -290,6 +291,18 @@ def test_a_source_that_is_asked_again_with_its_tag_sends_nothing(web: Web) -> No
     first = fetch(url)
     assert fetch(url) == first
     assert [h.get("if-none-match") for h in web.headers] == [None, '"1"']
+    web.knows_its_tags("/a", b"two", '"2"')
+    assert fetch(url).read_bytes() == b"two"
+
+
+def test_a_source_that_was_asked_by_a_clock_that_was_set_back_since_is_asked_again(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time
+    url = web.knows_its_tags("/a", b"one", '"1"')
+    monkeypatch.setattr(time, "time", lambda: now() + 3600)
+    fetch(url)
+    monkeypatch.setattr(time, "time", now)
     web.knows_its_tags("/a", b"two", '"2"')
     assert fetch(url).read_bytes() == b"two"
 

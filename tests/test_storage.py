@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -232,6 +233,55 @@ def test_of_many_files_all_are_flushed_before_the_first_is_shown(
     objects.publish_all(staged)
     assert shown[:20] == [0] * 20
     assert len(objects.files("many")) == 20
+
+
+@pytest.mark.parametrize("how", ["write", "create", "publish_all", "publish_new"])
+def test_what_is_written_arrives_though_others_delete_its_folder_while_it_is_empty(tmp_path: Path, how: str) -> None:
+    objects, over = Objects.at(tmp_path / "root"), threading.Event()
+    objects.write("kept", b"")
+
+    def write(key: str) -> None:
+        if how in ("write", "create"):
+            getattr(objects, how)(key, b"x")
+            return
+        staged = objects.staging_file("x")
+        staged.write_bytes(b"x")
+        getattr(objects, how)([(staged, key)])
+
+    def tidy() -> None:
+        while not over.is_set():
+            objects.delete_empty_folders("run/a/b/none")
+
+    with ThreadPoolExecutor(2) as pool:
+        tidying = [pool.submit(tidy) for _ in range(2)]
+        try:
+            for i in range(150):
+                write(f"run/a/b/{i}")
+                assert objects.read(f"run/a/b/{i}") == b"x"
+                objects.delete([f"run/a/b/{i}"])
+        finally:
+            over.set()
+    assert [one.result() for one in tidying] == [None, None]
+
+
+def test_a_file_that_is_gone_before_it_gets_its_name_is_told(tmp_path: Path) -> None:
+    objects = Objects.at(tmp_path / "root")
+    with pytest.raises(FileNotFoundError):
+        objects.publish_all([(objects.staging_file("x"), "run/a")])
+
+
+def test_a_staging_folder_above_the_root_that_is_closed_is_somebody_elses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".staging").mkdir()
+    allowed = os.access
+
+    def access(path: Any, mode: int) -> bool:  # whoever tests may write everywhere
+        return Path(path) != tmp_path / ".staging" and allowed(path, mode)
+
+    assert Objects.at(tmp_path / "root").staging_file("x").parent == tmp_path / ".staging"
+    monkeypatch.setattr(os, "access", access)
+    assert Objects.at(tmp_path / "root").staging_file("x").parent == tmp_path / "root" / ".staging"
 
 
 # --- what is not made, and what is not deleted ------------------------------------------------------

@@ -24,7 +24,7 @@ def numbers(values: pl.Series, dtype: np.dtype) -> np.ndarray:
         InputError: the type has no place for a value: a fraction, or nothing, among whole numbers.
     """
     if values.dtype.is_decimal() and dtype.kind in "iu":  # floats would lose digits
-        exact = values.cast(pl.Int64, strict=False)
+        exact = values.cast(pl.UInt64 if dtype.kind == "u" else pl.Int64, strict=False)
         values = exact if (exact == values).fill_null(False).all() else values
     if not (values.dtype.is_float() or values.dtype.is_integer()):  # truth values, decimals, nothing at all
         values = values.cast(pl.Float64)

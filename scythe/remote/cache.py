@@ -77,8 +77,8 @@ class Entry:
     host: str
 
     def asked_since(self, moment: float) -> bool:
-        """Whether a process of this machine has asked the server since then."""
-        return self.host == _host() and self.asked >= moment
+        """Whether a process of this machine has asked the server since then, and not by a clock that was set back meanwhile."""
+        return self.host == _host() and moment <= self.asked <= time.time()
 
 
 class Address:

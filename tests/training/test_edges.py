@@ -446,6 +446,15 @@ def test_whole_decimals_are_whole_numbers_to_their_last_digit(root: Path) -> Non
     assert batch["y"].tolist() == [2**53, 2**53 + 1, 2**53 + 2]
 
 
+def test_whole_decimals_beyond_int64_are_whole_numbers_of_the_type_that_reaches_them(root: Path) -> None:
+    def case(spec: Case) -> Found:
+        return Found(exact=Decimal(2**63 + 1 + spec.x))
+
+    of_rows(case, x=range(3))
+    batch = scythe.dataset("case", y="exact", dtype="uint64").batches(3, shuffle=False).at(0)[0]
+    assert batch["y"].tolist() == [2**63 + 1, 2**63 + 2, 2**63 + 3]
+
+
 def test_decimals_that_are_too_large_for_whole_numbers_are_refused(root: Path) -> None:
     def case(spec: Case) -> Found:
         return Found(exact=Decimal(2**63 + 1))

@@ -31,6 +31,8 @@ _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _IGNORE_ALL = b"*\n"
 #: Threads that flush, each its share: a disk takes many files about as fast as a few, and each hand-over costs more than a flush.
 _AT_ONCE, _FEW = 16, 4
+#: So many times a folder is made anew that another process takes away while it is empty.
+_TRIES = 20
 
 
 @contextlib.contextmanager
@@ -106,8 +108,7 @@ def write_staged(staged: Path, data: bytes) -> None:
 
 def show(staged: Path, target: Path) -> None:
     """Gives a flushed file its name, in place of what has it."""
-    make_folder(target.parent)
-    _moved(staged, target, os.replace)
+    _placed(staged, target, os.replace)
     _flush_folder(target.parent)
 
 
@@ -132,12 +133,10 @@ def _show_each(given: list[tuple[Path, str]], how: Callable[[Path, Path | str], 
         with ThreadPoolExecutor(min(_AT_ONCE, len(given))) as pool:
             list(pool.map(_flush_each, (given[i::_AT_ONCE] for i in range(_AT_ONCE))))
     folders = [Path(folder) for folder in {os.path.dirname(target) for _, target in given}]  # noqa: PTH120 - of many
-    for folder in folders:
-        make_folder(folder)
     left: list[tuple[Path, str]] = []
     for staged, target in given:
         try:
-            _moved(staged, target, how)
+            _placed(staged, target, how)
         except FileExistsError:
             left.append((staged, target))
         else:
@@ -155,9 +154,8 @@ def show_new(staged: Path, target: Path) -> bool:
     Raises:
         StorageError: this file system has no way to do this.
     """
-    make_folder(target.parent)
     try:
-        _moved(staged, target, _link_new)
+        _placed(staged, target, _link_new)
     except FileExistsError:
         return False
     finally:
@@ -279,6 +277,19 @@ def read_part(path: Path, start: int, stop: int, tag: str | None) -> bytes:
     if len(data) != stop - start:
         raise StorageError(f"{path}: got {len(data)} of the {stop - start} bytes from {start} on")
     return data
+
+
+def _placed(staged: Path, target: Path | str, how: Callable[[Path, Path | str], None]) -> None:
+    """Moves a file to its name in a folder, which is made where it is not there: another process may delete it while it is empty."""
+    for left in range(_TRIES, -1, -1):
+        try:
+            return _moved(staged, target, how)
+        except FileNotFoundError:
+            if not left or not os.path.lexists(staged):
+                raise
+        with contextlib.suppress(FileNotFoundError):
+            make_folder(Path(target).parent)
+    return None
 
 
 def _moved(staged: Path, target: Path | str, how: Callable[[Path, Path | str], None]) -> None:

@@ -33,7 +33,9 @@ _DEPTH = 4
 
 def below(root: Path, name: str) -> Path:
     """A new path in the staging folder of a local root, or of the root that it lies in."""
-    folder = next((p / STAGING for p in (root, *root.parents[:_DEPTH]) if (p / STAGING).is_dir()), root / STAGING)
+    above = (p / STAGING for p in (root, *root.parents[:_DEPTH]))
+    # One in a folder above the root may be somebody else's.
+    folder = next((p for p in above if p.is_dir() and os.access(p, os.W_OK | os.X_OK)), root / STAGING)
     make_folder(folder)
     return folder / f"{_owner(os.getpid())}-{uuid.uuid4().hex}-{_short(name)}"
 
