@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from typing import Any, NoReturn, Protocol
 
@@ -183,7 +183,7 @@ class Batches:
             state: What `state` gave.
 
         Raises:
-            StateError: it is of another experiment, dataset, seed, or size of all ranks' batches together.
+            StateError: it is of another experiment, dataset, seed, statistics, or size of all ranks' batches together.
             NotFoundError: a run of then is not there any more.
             RunDamaged: one has ended anew since, and the files of that end are gone.
         """
@@ -191,14 +191,16 @@ class Batches:
         then.check_experiment(self.dataset.name)
         before = self.dataset if then.runs == self.dataset.pins else self.dataset.pinned_to(then.runs)
         batches = replace(self, dataset=before)
-        then.check_same(batches._stands(then.epoch, then.samples), self.size, self.world, lambda: batches._layout)
+        then.check_same(
+            partial(batches._stands, then.epoch, then.samples), self.size, self.world, lambda: batches._layout
+        )
         return batches.at(then.epoch)[-(-then.samples // (self.size * self.world)) :]
 
     def _stands(self, epoch: int, samples: int) -> State:
         of = self.dataset
         return State(
             runs=[*of.pins], rows=len(of), seed=self.seed, epoch=epoch, samples=samples, batch=self.size * self.world,
-            part=of.digest, experiment=of.name, shuffle=self.shuffle, memory=self.memory,
+            part=of.digest, experiment=of.name, stats=self.normalize.digest if self.normalize else None, shuffle=self.shuffle, memory=self.memory,
         )  # fmt: skip
 
     @cached_property
@@ -369,22 +371,6 @@ class Epoch(Sequence[dict[str, Any]]):
                 self.batches.leave()
 
 
-def place_among(rank: int | None, world: int | None) -> tuple[int, int]:
-    """Rank and world as they are given, else as `torchrun` sets them in the environment, else one process alone."""
-    told = (os.environ.get("RANK"), os.environ.get("WORLD_SIZE"))
-    if rank is None and world is None and any(told):
-        try:
-            return int(told[0] or ""), int(told[1] or "")
-        except ValueError:
-            raise ReadError(
-                f"RANK={told[0] or ''} and WORLD_SIZE={told[1] or ''} in the environment are not two whole numbers: "
-                "set both, as torchrun does, or give rank= and world="
-            ) from None
-    if (rank is None) != (world is None):
-        raise ReadError("give rank= and world= together")
-    return (0, 1) if rank is None or world is None else (rank, world)
-
-
 def _whole(told: str, given: object, least: int | None) -> int:
     """The whole number that was given, from the least one on.
 
@@ -396,4 +382,4 @@ def _whole(told: str, given: object, least: int | None) -> int:
     return int(given)
 
 
-__all__ = ["Batches", "Epoch", "place_among"]
+__all__ = ["Batches", "Epoch"]

@@ -86,7 +86,7 @@ def frame_columns(run: PinnedRun, group: Frame, runs: Sequence[PinnedRun] = ()) 
     if group.table not in run.schemas:
         frames = sorted(table for table in run.schemas if table not in RESERVED_TABLES)
         raise NotFoundError(
-            f"{run.key.path} has no dataframe {group.table!r}{near(group.table, frames)}{_elsewhere(run)}"
+            f"{run.key.path} has no dataframe {group.table!r}{near(group.table, frames)}{_elsewhere(run)}{way}"
         )
     there, known = columns_there(run, group), run.schemas[group.table].names
     for column in group.columns:

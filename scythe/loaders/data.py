@@ -11,13 +11,14 @@ import numpy as np
 import polars as pl
 
 from scythe.errors import ScytheError
-from scythe.loaders.batches import Arrays, Batches, place_among
+from scythe.loaders.batches import Arrays, Batches
 from scythe.loaders.groups import Columns, Group
 from scythe.loaders.pinned.find import at_pins, pinned
 from scythe.loaders.pinned.run import Pin, PinnedRun, frame_of, is_gone
 from scythe.loaders.rows import Chosen, Rows, digest_of
 from scythe.loaders.sources import Loaded, Part, Source, load, opened
 from scythe.loaders.splits import Taken, asked, named, shares_of, taken_of
+from scythe.loaders.state import place_among
 from scythe.loaders.stats import Stats, stats_of
 from scythe.reader.many_runs import is_all
 from scythe.settings import storage
@@ -168,9 +169,7 @@ class Dataset:
     def __getitem__(self, index: int | slice | Sequence[int] | Sequence[bool]) -> Any:
         """One row as a dict of its groups; of a slice, a list of positions, or one of a truth value a row, the dataset of these rows."""
         if isinstance(index, int | np.integer) and not isinstance(index, bool):
-            if not -len(self) <= index < len(self):
-                raise IndexError(f"row {index} of {len(self):,}")
-            return self.__getitems__([index % len(self)])[0]
+            return self.__getitems__([int(index)])[0]
         if isinstance(index, slice):
             return self._of((*self.taken, tuple(range(len(self))[index])))
         known = isinstance(index, str) and index in self.groups
@@ -179,7 +178,10 @@ class Dataset:
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Rows by their positions, read at once: what `torch.utils.data.DataLoader(ds, batch_size=64)` asks a dataset for."""
-        at = np.asarray(indices, np.int64)
+        at = np.asarray(named([*indices], lambda: len(self)), np.int64)
+        if wrong := [int(i) for i in at if not -len(self) <= i < len(self)]:
+            raise IndexError(f"row {wrong[0]} of {len(self):,}")
+        at %= max(1, len(self))
         taken = {group: source.take(at) for group, source in self.sources.items()}
         return [{group: values[i] for group, values in taken.items()} for i in range(len(at))]
 

@@ -90,7 +90,7 @@ def shares_of(rows: Rows, runs: Sequence[PinnedRun], by: tuple[str, ...] | None)
     return share
 
 
-def named(index: Any, rows: Callable[[], int], more: str) -> tuple[int, ...]:
+def named(index: Any, rows: Callable[[], int], more: str = "") -> tuple[int, ...]:
     """The positions that a list of them names, or one truth value a row; `more` is told to who names them otherwise.
 
     Raises:

@@ -1,12 +1,13 @@
-"""Where a training stands: what `Batches.state` writes as plain JSON, and whether batches of now are those of then."""
+"""Where a training stands: what `Batches.state` writes as plain JSON, whether batches of now are those of then, and which process this is."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from scythe.errors import StateError
+from scythe.errors import ReadError, StateError
 from scythe.loaders.pinned.run import Pin
 
 
@@ -24,6 +25,8 @@ class State:
     #: What tells the rows from others of the same runs.
     part: str | None = None
     experiment: str | None = None
+    #: What tells the statistics from others by which batches were normalized.
+    stats: str | None = None
     shuffle: bool = True
     memory: int | None = None
     #: The blocks of packed files by which `memory` shuffles.
@@ -45,7 +48,7 @@ class State:
             raise StateError(f"this is no state of batches: it has no {error}, which state() gives") from None
         except (TypeError, ValueError, OverflowError):
             raise StateError(f"this is no state of batches, as state() gives it, but {told!r:.100}") from None
-        if epoch < 0 or not 0 <= samples <= rows:
+        if not 0 <= epoch < 2**64 or not 0 <= samples <= rows:
             raise StateError(f"this is no state of batches: epoch {epoch}, {samples:,} of {rows:,} samples")
         return cls(**known)
 
@@ -63,11 +66,11 @@ class State:
         if self.experiment not in (None, name):
             raise StateError(f"the state is of the experiment {self.experiment!r}, this dataset is of {name!r}")
 
-    def check_same(self, now: State, size: int, world: int, layout: Callable[[], str]) -> None:
+    def check_same(self, stands: Callable[[], State], size: int, world: int, layout: Callable[[], str]) -> None:
         """Nothing where batches can go on from it.
 
         Args:
-            now: What they would tell.
+            stands: What they would tell.
             size: Their rows a rank.
             world: Their ranks.
             layout: Tells their blocks of packed files; asked where `memory` shuffles these.
@@ -75,6 +78,13 @@ class State:
         Raises:
             StateError: they are other batches; the message says in what.
         """
+        try:
+            now = stands()
+        except IndexError as error:
+            raise StateError(
+                f"the state is of runs in which there is no such row ({error}): a slice or a mask names rows by their positions, which are "
+                "others by now: take split, or where="
+            ) from error
         if self.rows != now.rows:
             raise StateError(
                 f"the state is of a dataset of {self.rows:,} rows, this one has {now.rows:,}: another where=, split or missing=?"
@@ -84,6 +94,11 @@ class State:
         if self.part not in (None, now.part):
             raise StateError(
                 "the state is of other rows of the same runs: another where=, split or slice, or a run that has gone on?"
+            )
+        if self.stats not in (None, now.stats):
+            raise StateError(
+                "the state is of batches that were normalized by other statistics: keep to_dict() of those of then beside it, "
+                "and give normalize=scythe.Stats.from_dict(…) of it"
             )
         if self.shuffle != now.shuffle:
             raise StateError(f"the state is of shuffle={self.shuffle}, these batches have shuffle={now.shuffle}")
@@ -102,4 +117,20 @@ class State:
             )
 
 
-__all__ = ["State"]
+def place_among(rank: int | None, world: int | None) -> tuple[int, int]:
+    """Rank and world as they are given, else as `torchrun` sets them in the environment, else one process alone."""
+    told = (os.environ.get("RANK"), os.environ.get("WORLD_SIZE"))
+    if rank is None and world is None and any(told):
+        try:
+            return int(told[0] or ""), int(told[1] or "")
+        except ValueError:
+            raise ReadError(
+                f"RANK={told[0] or ''} and WORLD_SIZE={told[1] or ''} in the environment are not two whole numbers: "
+                "set both, as torchrun does, or give rank= and world="
+            ) from None
+    if (rank is None) != (world is None):
+        raise ReadError("give rank= and world= together")
+    return (0, 1) if rank is None or world is None else (rank, world)
+
+
+__all__ = ["State", "place_among"]

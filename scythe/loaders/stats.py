@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from scythe.loaders.groups import File, Group
 from scythe.loaders.sources import Array, Part, Source
 
 _BLOCK = 1 << 16
+#: A narrower type may round by so much of a column's range.
+_ROUNDED = 1e-3
 #: Of a column among those of its group, as `to_dict` tells it.
 _POSITION = "position"
 
@@ -96,6 +99,8 @@ class Stats:
         """
         try:
             ordered = {g: sorted(of.items(), key=lambda column: column[1].get(_POSITION, 0)) for g, of in data.items()}
+            if not all(ordered.values()):
+                raise TypeError
             plain = {g: {c: {k: v for k, v in of.items() if k != _POSITION} for c, of in columns} for g, columns in ordered.items()}  # fmt: skip
             read = {g: {c: ColumnStats(**stats) for c, stats in columns.items()} for g, columns in plain.items()}
             if not all(isinstance(v, Real) for own in read.values() for s in own.values() for v in vars(s).values()):
@@ -130,11 +135,14 @@ class Stats:
             return values
         of = self.groups[group]
         if (*of,) != source.names:
-            order = ", in this order" if {*of} == {*source.names} else ""
+            same = {*of} == {*source.names}
+            order = ", in this order: ask for them in that one, or make stats() anew" if same else ""
             raise StateError(
-                f"normalize= has the columns {', '.join(of)} of {group!r}, the dataset has {', '.join(source.names)}{order}"
+                f"normalize= has the columns {', '.join(of)} of {group!r}, the dataset has {', '.join(source.names) or 'files'}{order}"
             )
-        if values.dtype.kind != "f" and not all(s.fixed for s in of.values()):
+        if all(s.fixed for s in of.values()):
+            return values
+        if values.dtype.kind != "f":
             raise InputError(
                 f"normalize= makes fractions of {group!r}, which {values.dtype} does not hold: take a dtype of floats"
             )
@@ -151,11 +159,12 @@ class Stats:
                 A tensor counts as one where NumPy takes it. A list of frames, as `collate="list"` gives it, is taken one by one.
 
         Returns:
-            An array of the same shape and type; of a list of frames one of arrays.
+            An array of the same shape, and of the same type; of float64 where that would round by more than a thousandth of a column's
+                range, or not reach it. Of a list of frames one of arrays. A group of one-hot columns and truth values alone is as it was given.
 
         Raises:
             StateError: there are no statistics of such a group, or it has another number of columns.
-            InputError: the values are whole numbers, which hold no fractions; or their type does not reach as far.
+            InputError: the values are whole numbers, which hold no fractions; or float64 does not reach as far.
 
         Examples:
             >>> import scythe
@@ -169,20 +178,41 @@ class Stats:
         """
         if group not in self.groups:
             raise StateError(f"there are no statistics of {group!r}, but of {', '.join(self.groups)}")
-        if isinstance(values, list) and values and all(isinstance(one, np.ndarray) and one.ndim > 1 for one in values):  # pyright: ignore[reportUnknownVariableType]
+        if isinstance(values, list | tuple) and all(getattr(one, "ndim", 0) > 1 for one in values):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
             return [self.denormalized(group, one) for one in values]  # pyright: ignore[reportUnknownVariableType]
         found, stats = np.asarray(values), [*self.groups[group].values()]
         if len(stats) > 1 and (not found.ndim or found.shape[-1] != len(stats)):
             raise StateError(
                 f"{group!r} has the columns {', '.join(self.groups[group])}: an array of {len(stats)} columns is wanted, got the shape {found.shape}"
             )
+        if all(s.fixed for s in stats):
+            return found
         if found.dtype.kind != "f":
             raise InputError(
                 f"values of {group!r} are fractions, which {found.dtype} does not hold: give an array of floats"
             )
+        if not all(_holds(found.dtype, s) for s in stats):
+            found = found.astype(np.float64)
         with _within(found.dtype, group):
             mean, std = _scale(stats, found)
             return found * std + mean
+
+    @property
+    def digest(self) -> str:
+        """What tells them from others; the same for those of the same rows on another machine, whose sums may round otherwise.
+
+        Examples:
+            >>> import scythe
+            >>> stats = scythe.dataset("simulate_energy", x=["r_value"]).stats()
+            >>> stats.digest == scythe.Stats.from_dict(stats.to_dict()).digest
+            True
+        """
+        told = [
+            (g, c, s.fixed, s.count, f"{s.std:.6e}", round(s.mean / (s.std or 1.0), 6) + 0.0)
+            for g, columns in self.groups.items()
+            for c, s in columns.items()
+        ]
+        return hashlib.blake2b(repr(told).encode(), digest_size=8).hexdigest()
 
 
 @contextmanager
@@ -198,6 +228,13 @@ def _within(dtype: np.dtype, group: str) -> Generator[None]:
     except FloatingPointError:
         wider = 'take a wider one, as dtype="float64"' if dtype.itemsize < 8 else "scale it in the function"
         raise InputError(f"{group}: it cannot be normalized within what {dtype} reaches: {wider}") from None
+
+
+def _holds(dtype: np.dtype, column: ColumnStats) -> bool:
+    """Whether a type of floats rounds a column in its own units by no more than a thousandth of its range, twice its range beyond it too."""
+    reach = max(abs(column.min), abs(column.max)) + 2 * (column.max - column.min)
+    limits = np.finfo(dtype)
+    return reach < float(limits.max) and reach * float(limits.eps) / 2 <= _ROUNDED * (column.max - column.min or reach)
 
 
 def _scale(stats: Sequence[ColumnStats], values: np.ndarray) -> tuple[Any, Any]:
@@ -228,6 +265,8 @@ def stats_of(sources: Mapping[str, Source], rows: np.ndarray, groups: Sequence[s
         ReadError: there are no rows; or a group that is not there, or has no columns.
     """
     for group in groups:
+        if not isinstance(group, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ReadError(f"groups are named one by one, stats('x', 'y'), got {group!r}")
         if group not in sources or not sources[group].names:
             what = "is of files, which have no columns" if group in sources else "is none of the groups"
             known = ", ".join(name for name, source in sources.items() if source.names)

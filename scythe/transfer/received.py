@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -102,11 +103,16 @@ class Receiving:
         except ScytheError:
             raise
         except (FileNotFoundError, pa.ArrowException) as error:
+            if str(getattr(error, "filename", None)).startswith(f"{self.local.folder}/"):
+                raise self._unwritten(error) from error
             raise RunDamaged(f"the run {self.key.path} cannot be read: {error}") from error
         except OSError as error:
-            where = error.filename or self.local.root
-            what = f"{self.key.path} cannot be downloaded to {self.local.root}: {error.strerror or error} ({where})"
-            raise StorageError(f"{what}. What has arrived stays: do the same again") from error
+            raise self._unwritten(error) from error
+
+    def _unwritten(self, error: Any) -> StorageError:
+        where = error.filename or self.local.root
+        what = f"{self.key.path} cannot be downloaded to {self.local.root}: {error.strerror or error} ({where})"
+        return StorageError(f"{what}. What has arrived stays: do the same again")
 
     # --- what there is ------------------------------------------------------------------------------
 

@@ -65,7 +65,7 @@ class Sending:
             if (less := lacking(self.source, self.target, self.key)) is not None:
                 raise TransferError(
                     f"{self.target.uri(self.key.path)} is there without {less} of what is here: nothing was sent. What is "
-                    "there stays: delete the run here, or allocate it anew, which gives it a name of its own"
+                    "there stays, and here is more of it: keep it here, upload it to another root, or allocate it anew"
                 )
             return False
         there = reserved(self.target, self.key.experiment, self.key.version)

@@ -13,6 +13,7 @@ import errno
 import os
 import shutil
 import sys
+import time
 import uuid
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -289,6 +290,8 @@ def _placed(staged: Path, target: Path | str, how: Callable[[Path, Path | str], 
                 raise
         with contextlib.suppress(FileNotFoundError):
             make_folder(Path(target).parent)
+        if left < _TRIES - 1:
+            time.sleep(0.001)
     return None
 
 
@@ -368,6 +371,8 @@ def _flush_each(pairs: Iterable[tuple[Path, str]]) -> None:
 def _flush_folder(folder: Path) -> None:
     try:
         _flush(folder)
+    except FileNotFoundError:  # what was put into it was deleted since, and then the folder
+        return
     except OSError as error:
         if error.errno not in _NO_FLUSH:
             raise

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, ref
 
 import numpy as np
 import polars as pl
@@ -32,9 +32,9 @@ BLOCK_BYTES = 2 * 1024 * 1024
 #: So much of what was fetched last stays in memory.
 FRESH_BYTES = 256 * 1024 * 1024
 _HANDLES = 128
-#: So many shards on a disk stay mapped: until Python 3.13 each keeps a handle, of which a process has 1,024 by default.
-MAPPED = 512
 _UNTRACKED: Any = {"trackfd": False} if sys.version_info >= (3, 13) else {}
+#: So many shards on disks this process has mapped at a time: until Python 3.13 each keeps a handle, of which it has 1,024 by default.
+MAPPED = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,20 +104,50 @@ class _Opened:
             os.close(self.handle)
 
 
+#: Of whoever maps one, or lets one go.
+_MAPPING = ForkedLock()
+
+
 class OnDisk:
     """A shard on a disk of this machine, mapped into memory: it never changes, and what was read once is copied from there."""
 
     def __init__(self, address: str) -> None:
-        path = local_shard(address)
-        try:
-            with path.open("rb") as file:
-                empty = os.fstat(file.fileno()).st_size == 0  # nothing to map: all files in it are empty
-                self.map = b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ, **_UNTRACKED)
-        except FileNotFoundError as error:
-            raise FetchError(f"the shard {path} does not exist") from error
-        except OSError as error:
-            raise FetchError(f"the shard {path} cannot be read: {error.strerror}") from error
-        self.view = memoryview(self.map)
+        self._path = local_shard(address)
+        self._view: memoryview | None = None
+        self._used = True
+        self.view()  # whoever opens it is told
+
+    def view(self) -> memoryview:
+        """Its bytes, for a moment: who keeps them keeps a handle.
+
+        Raises:
+            FetchError: it is gone, or cannot be read.
+        """
+        self._used = True
+        return found if (found := self._view) is not None else self._mapped()
+
+    def _mapped(self) -> memoryview:
+        with _MAPPING:
+            if (there := self._view) is not None:
+                return there
+            try:
+                with self._path.open("rb") as file:
+                    empty = os.fstat(file.fileno()).st_size == 0  # nothing to map: all files in it are empty
+                    data = b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ, **_UNTRACKED)
+            except FileNotFoundError as error:
+                raise FetchError(f"the shard {self._path} does not exist") from error
+            except OSError as error:
+                raise FetchError(f"the shard {self._path} cannot be read: {error.strerror}") from error
+            found = self._view = memoryview(data)
+            _MAPS.append(ref(self))
+            while len(_MAPS) > MAPPED:
+                oldest = _MAPS.popleft()()
+                if oldest is not None and oldest._used and oldest is not self:  # since it was here the last time
+                    oldest._used = False
+                    _MAPS.append(ref(oldest))
+                elif oldest is not None:
+                    oldest._view = None  # unmapped once nobody copies from it
+            return found
 
     def ready(self, blocks: Sequence[int]) -> Held:
         """None: all is there."""
@@ -125,11 +155,16 @@ class OnDisk:
 
     def into(self, offset: int, buffers: Sequence[memoryview | bytearray]) -> int:
         done = 0
+        view = self.view()
         for buffer in buffers:
-            data = self.view[offset + done : offset + done + len(buffer)]
+            data = view[offset + done : offset + done + len(buffer)]
             memoryview(buffer)[: len(data)] = data
             done += len(data)
         return done
+
+
+#: Those that are mapped, or were: the next one to be let go first, if it has not been used since it was last looked at.
+_MAPS: deque[ref[OnDisk]] = deque()
 
 
 class InBucket:
@@ -287,7 +322,7 @@ def opened(number: int, packs: Packs, blocks: Blocks, known: dict[int, Shard]) -
         number: Which one of the packs' shards.
         packs: What lies where.
         blocks: Those of all shards together.
-        known: The shards that are open, by their numbers. It becomes one of them, and of too many on a disk the first ones are let go.
+        known: The shards that are open, by their numbers. It becomes one of them.
 
     Raises:
         FetchError: there is none, or it cannot be read.
@@ -296,8 +331,6 @@ def opened(number: int, packs: Packs, blocks: Blocks, known: dict[int, Shard]) -
         return there
     address = packs.addresses[number]
     found = InBucket(address, int(packs.sizes[number]), blocks) if is_in_bucket(address) else OnDisk(address)
-    while isinstance(found, OnDisk) and len(known) >= MAPPED:
-        del known[next(iter(known))]  # unmapped once nobody copies from it
     known[number] = found
     return found
 

@@ -207,8 +207,9 @@ class Files:
         bodies, ends = begins + len(header), begins + form.bytes
         given = zip(shards, begins.tolist(), bodies.tolist(), ends.tolist(), alike.tolist(), strict=True)
         for i, (shard, begin, body, end, same) in enumerate(given):
-            if same and shard.map[begin:body] == header and end <= len(shard.map):
-                raw[place : place + size] = shard.view[body:end]
+            view = shard.view()
+            if same and bytes(view[begin:body]) == header and end <= len(view):
+                raw[place : place + size] = view[body:end]
             else:
                 others.append(i)
             place += size
