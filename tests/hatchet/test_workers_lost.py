@@ -83,7 +83,9 @@ def test_an_input_that_takes_down_every_worker_costs_itself_alone(crew: Crew) ->
     with contextlib.ExitStack() as replaced:
         workers = list(leaves)
         for times in range(1, 5):  # as a part of its leaf; again; on its own; with nothing beside it
-            wait_for(lambda times=times: calls(scratch).get(0) == times)
+            wait_for(lambda times=times: calls(scratch).get(0) == times or run.result is not None)
+            if run.result is not None:  # a try went to a worker that was just dying, and was moved on before it began
+                break
             pid = int((scratch / "0.calls").read_text().split()[-1])
             workers.append(replaced.enter_context(site.worker("--leaf-only", "--slots", "1")))
             next(w for w in workers if pid in descendants(w.process.pid)).kill(machine=True)
@@ -95,4 +97,4 @@ def test_an_input_that_takes_down_every_worker_costs_itself_alone(crew: Crew) ->
     said = r"its worker was lost \d times while it ran \(.+\), 1 of them with nothing beside it"
     assert re.match(said, told["exception_message"])
     assert tables["tasks"]["attempts"].to_list()[1:] == [1, 1, 1]
-    assert calls(scratch)[0] == 4
+    assert calls(scratch)[0] in (2, 3, 4)
