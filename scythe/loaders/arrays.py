@@ -14,7 +14,7 @@ from scythe.errors import InputError, ReadError
 Arrays = Literal["numpy", "torch", "jax"]
 
 #: A narrower type may round by so much of a column's range.
-_ROUNDED = 1e-3
+ROUNDED = 1e-3
 
 
 def numbers(values: pl.Series, dtype: np.dtype) -> np.ndarray:
@@ -93,7 +93,7 @@ class Rounding:
         # Whole numbers are told exactly, also where no float is.
         self._low, self._high = min(self._low, values.min().item()), max(self._high, values.max().item())
         most = max(max(abs(self._low), abs(self._high)) * self._share, self._least)
-        self._fine = most <= _ROUNDED * (self._high - self._low)
+        self._fine = most <= ROUNDED * (self._high - self._low)
         if not self._fine:
             # Those that are as they were have lost nothing: few digits, and what was as narrow before.
             with np.errstate(over="ignore", invalid="ignore"):
@@ -105,7 +105,7 @@ class Rounding:
         Raises:
             InputError: they do not.
         """
-        if not self._fine and self._lost > _ROUNDED * (self._high - self._low) > 0:
+        if not self._fine and self._lost > ROUNDED * (self._high - self._low) > 0:
             whole = isinstance(self._low, int) and max(abs(self._low), abs(self._high)) > 2**53
             wider = "int64" if whole else "float64" if self.dtype.itemsize < 8 else ""
             way = f"take dtype={wider!r}, or " if wider else ""

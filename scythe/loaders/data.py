@@ -179,8 +179,8 @@ class Dataset:
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Rows by their positions, read at once: what `torch.utils.data.DataLoader(ds, batch_size=64)` asks a dataset for."""
         at = np.asarray(named([*indices], lambda: len(self)), np.int64)
-        if wrong := [int(i) for i in at if not -len(self) <= i < len(self)]:
-            raise IndexError(f"row {wrong[0]} of {len(self):,}")
+        if (wrong := (at < -len(self)) | (at >= len(self))).any():
+            raise IndexError(f"row {at[wrong][0]} of {len(self):,}")
         at %= max(1, len(self))
         taken = {group: source.take(at) for group, source in self.sources.items()}
         return [{group: values[i] for group, values in taken.items()} for i in range(len(at))]

@@ -13,13 +13,12 @@ import numpy as np
 import polars as pl
 
 from scythe.errors import InputError, ReadError, StateError
+from scythe.loaders.arrays import ROUNDED
 from scythe.loaders.frames import Slices
 from scythe.loaders.groups import File, Group
 from scythe.loaders.sources import Array, Part, Source
 
 _BLOCK = 1 << 16
-#: A narrower type may round by so much of a column's range.
-_ROUNDED = 1e-3
 #: Of a column among those of its group, as `to_dict` tells it.
 _POSITION = "position"
 
@@ -234,7 +233,7 @@ def _holds(dtype: np.dtype, column: ColumnStats) -> bool:
     """Whether a type of floats rounds a column in its own units by no more than a thousandth of its range, twice its range beyond it too."""
     reach = max(abs(column.min), abs(column.max)) + 2 * (column.max - column.min)
     limits = np.finfo(dtype)
-    return reach < float(limits.max) and reach * float(limits.eps) / 2 <= _ROUNDED * (column.max - column.min or reach)
+    return reach < float(limits.max) and reach * float(limits.eps) / 2 <= ROUNDED * (column.max - column.min or reach)
 
 
 def _scale(stats: Sequence[ColumnStats], values: np.ndarray) -> tuple[Any, Any]:
