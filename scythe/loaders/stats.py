@@ -177,7 +177,7 @@ class Stats:
         """
         if group not in self.groups:
             raise StateError(f"there are no statistics of {group!r}, but of {', '.join(self.groups)}")
-        if isinstance(values, list | tuple) and all(getattr(one, "ndim", 0) > 1 for one in values):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        if isinstance(values, list | tuple) and values and all(getattr(one, "ndim", 0) > 1 for one in values):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
             return [self.denormalized(group, one) for one in values]  # pyright: ignore[reportUnknownVariableType]
         found, stats = np.asarray(values), [*self.groups[group].values()]
         if len(stats) > 1 and (not found.ndim or found.shape[-1] != len(stats)):
