@@ -367,7 +367,6 @@ def test_what_is_given_in_place_of_names_and_positions_is_told(ds: scythe.Datase
         ds.stats(["x"])  # type: ignore[arg-type]
     with pytest.raises(StateError, match="these are no statistics"):
         scythe.Stats.from_dict({"x": {}})
-    assert stats.denormalized("x", []) == []
     frames = stats.denormalized("x", (np.zeros((2, 1)), np.zeros((3, 1))))
     assert [frame.shape for frame in frames] == [(2, 1), (3, 1)]
     for wrong in ([True, False], [1.7], ["a"], [None], [ROWS], [-ROWS - 1]):
