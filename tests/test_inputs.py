@@ -3,6 +3,7 @@
 import datetime as dt
 import math
 import os
+import re
 import threading
 from collections.abc import Iterator
 from enum import Enum
@@ -406,7 +407,10 @@ def test_a_pipe_is_not_an_input_file(reading: BaseExperiment, root: Path) -> Non
 
 
 def test_a_text_that_is_too_long_for_a_path_is_no_input_file(reading: BaseExperiment, root: Path) -> None:
-    assert "weather: must be file reference: got" in refused(reading, pl.DataFrame({"weather": ["x" * 300]}), root)
+    told = refused(reading, pl.DataFrame({"weather": ["x" * 300]}), root)
+    assert re.search(
+        r"weather: (must be file reference: got|the file 'x+' cannot be read)", told
+    )  # the latter since Python 3.14
     assert "cannot be read (row 0)" in refused(reading, pl.DataFrame({"weather": [f"file:///{'x' * 300}"]}), root)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,13 @@ def read_inputs(path: Path, compiled: CompiledModel) -> pl.DataFrame:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise typer.BadParameter(f"{path} is none of {', '.join(SUFFIXES)}", param_hint="specs")
-    if not path.is_file():
+    try:
+        there = stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        there = False
+    except OSError as error:
+        raise typer.BadParameter(f"{path} cannot be read: {error.strerror}", param_hint="specs") from error
+    if not there:
         raise typer.BadParameter(f"there is no file {path}", param_hint="specs")
     # What a validator of the model takes first is as the file has it.
     columns = {

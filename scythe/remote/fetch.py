@@ -5,6 +5,7 @@ Local files are used where they are. Never writes outside the cache.
 
 from __future__ import annotations
 
+import stat
 import time
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -129,9 +130,12 @@ def _local(uri: str) -> Path:
         raise FetchError(f"{uri} is none of file://, {listed()}, which can be fetched")
     if uri.startswith("file://") and not path.exists():
         path = Path(unquote(str(path)))  # others percent-encode their file URIs; Scythe and Iceberg do not
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise FetchError(f"the file {path} {what}")
+    try:
+        mode = path.stat().st_mode  # one that cannot be looked at is another matter than one that is not there
+    except (FileNotFoundError, NotADirectoryError):
+        raise FetchError(f"the file {path} does not exist") from None
+    if not stat.S_ISREG(mode):
+        raise FetchError(f"the file {path} is a folder" if stat.S_ISDIR(mode) else f"{path} is no file")
     return path
 
 

@@ -296,15 +296,37 @@ def test_only_folders_of_dead_owners_are_swept(tmp_path: Path, monkeypatch: pyte
     }
     for folder in made.values():
         folder.mkdir()
-    (tmp_path / f"scythe-pool-{leftovers._place()}-{pid}-1-{'d' * 8}").symlink_to(tmp_path)
+    link = tmp_path / f"scythe-pool-{leftovers._place()}-{pid}-1-{'d' * 8}"
+    link.symlink_to(tmp_path)
     for name in ("far, silent", "not ours"):
         os.utime(made[name], (1.0, 1.0))
 
     swept = leftovers.sweep_dead()
 
-    gone = {"far, silent"} | ({"other start"} if Path("/proc/self/stat").exists() else set())
+    numbers = Path("/proc/self/stat").exists()
+    gone = {"far, silent"} | ({"other start"} if numbers else set())
     assert {name for name, folder in made.items() if not folder.exists()} == gone
-    assert len(swept) == len(gone)
+    assert link.is_symlink() is not numbers  # the link alone is removed
+    assert len([path for path in swept if path.parent == tmp_path]) == len(gone) + numbers
     assert mine.path.exists()
     mine.remove()
     assert not mine.path.exists()
+
+
+def test_a_folder_with_a_long_name_has_a_short_one_while_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far = tmp_path / ("x" * 80)
+    far.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(far))
+    mine = leftovers.PoolFolder()
+    (mine.path / "0-tmp").mkdir()
+
+    short = Path(mine.short(f"{mine.path}/0-tmp"))
+
+    assert len(str(short)) <= 71
+    assert short.samefile(mine.path / "0-tmp")
+    assert mine.short("/tmp/0-tmp") == "/tmp/0-tmp"
+    assert leftovers.sweep_dead(short.parent.parent) == []  # its owner lives
+    mine.remove()
+    assert not short.parent.is_symlink()

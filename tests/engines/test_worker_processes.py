@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -233,6 +234,30 @@ def test_processes_that_a_function_starts_end_at_its_signals(root: Path) -> None
     rows = finish(ends_its_own, 3, chunk=3, workers=1)
 
     assert rows["found"].to_list() == [2, 2, 2]
+
+
+def shares(spec: Tick) -> Seen:
+    import multiprocessing
+    import tempfile
+
+    with multiprocessing.get_context("spawn").Manager() as manager:  # which listens on a socket in the temporary folder
+        with tempfile.NamedTemporaryFile() as file:
+            assert Path(file.name).resolve().is_relative_to(os.environ["FAR"])
+        return Seen(found=sum(manager.list([spec.n, 1])))
+
+
+def test_processes_that_a_function_starts_can_listen_however_long_the_name_of_the_temporary_folder_is(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far = tmp_path.resolve() / ("x" * 80)
+    far.mkdir()
+    monkeypatch.setenv("FAR", str(far))
+    monkeypatch.setattr(tempfile, "tempdir", str(far))
+
+    rows = finish(shares, 2, chunk=2, workers=1)
+
+    assert rows["found"].to_list() == [1, 2]
+    assert list(far.iterdir()) == []
 
 
 # --- logs -------------------------------------------------------------------------------------------

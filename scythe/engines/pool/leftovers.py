@@ -5,6 +5,7 @@ Only folders that this module has made, of this user, are ever removed.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -21,6 +22,10 @@ _NAME = re.compile(r"scythe-pool-(?P<place>[0-9a-f]{8})-(?P<pid>\d+)-(?P<start>\
 #: A folder whose owner cannot be looked up from here is dead when it was not touched for so long.
 _SILENT_SECONDS = 3600.0
 _BEAT_SECONDS = 60.0
+#: Longer names leave no room for a socket: `multiprocessing` adds 32 characters, and an address has at most 103 on macOS, 107 on Linux.
+_LONGEST = 103 - 32
+#: Where a short name for a longer one is.
+_SHORT = Path("/tmp")
 
 
 class PoolFolder:
@@ -30,33 +35,58 @@ class PoolFolder:
         name = f"scythe-pool-{_place()}-{os.getpid()}-{start_of(os.getpid()) or 0}-{secrets.token_hex(4)}"
         self.path = Path(tempfile.gettempdir()) / name
         self.path.mkdir(mode=0o700)
+        self._link = _SHORT / name
         self._owner, self._beaten = os.getpid(), time.monotonic()
+
+    def short(self, path: str) -> str:
+        """A name of something in it that leaves room for a socket; the same name where that does already, or none can be made."""
+        if len(path) <= _LONGEST:
+            return path
+        try:
+            if not self._link.is_symlink():
+                self._link.symlink_to(self.path)
+        except OSError:
+            return path
+        return str(self._link / Path(path).relative_to(self.path))
 
     def beat(self) -> None:
         """Shows that the owner lives; may be called as often as one likes."""
         if time.monotonic() - self._beaten > _BEAT_SECONDS:
             self._beaten = time.monotonic()
-            os.utime(self.path)
+            for found in (self.path, self._link):
+                with contextlib.suppress(FileNotFoundError):
+                    os.utime(found, follow_symlinks=False)
 
     def remove(self) -> None:
         """Removes it, by its owner alone."""
         if os.getpid() == self._owner:
-            shutil.rmtree(self.path, ignore_errors=True)
+            _remove(self._link)
+            _remove(self.path)
 
 
 def sweep_dead(folder: Path | None = None) -> list[Path]:
-    """Removes the folders of pools whose process is gone, and gives them back."""
+    """Removes the folders of pools whose process is gone, and short names of them, and gives them back."""
     swept: list[Path] = []
-    try:
-        found = list(os.scandir(folder or tempfile.gettempdir()))
-    except OSError:  # a folder that cannot be listed has nothing that could be removed
-        return swept
-    for entry in found:
-        named = _NAME.fullmatch(entry.name)
-        if named is not None and _is_dead(entry, named):
-            shutil.rmtree(entry.path, ignore_errors=True)  # another process may sweep it as well
-            swept.append(Path(entry.path))
+    for place in [folder] if folder else {Path(tempfile.gettempdir()), _SHORT}:
+        try:
+            found = list(os.scandir(place))
+        except OSError:  # a folder that cannot be listed has nothing that could be removed
+            continue
+        for entry in found:
+            named = _NAME.fullmatch(entry.name)
+            if named is not None and _is_dead(entry, named):
+                swept.append(Path(entry.path))
+                _remove(swept[-1])
     return swept
+
+
+def _remove(path: Path) -> None:
+    """Removes a folder or a link to one, if it is there: another process may sweep it as well."""
+    if path.is_symlink():
+        with contextlib.suppress(OSError):
+            path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _is_dead(entry: os.DirEntry[str], named: re.Match[str]) -> bool:
@@ -64,7 +94,7 @@ def _is_dead(entry: os.DirEntry[str], named: re.Match[str]) -> bool:
         found = entry.stat(follow_symlinks=False)
     except OSError:
         return False
-    if found.st_uid != os.getuid() or not entry.is_dir(follow_symlinks=False):
+    if found.st_uid != os.getuid() or not (entry.is_dir(follow_symlinks=False) or entry.is_symlink()):
         return False
     if named["place"] == _place():
         start = start_of(int(named["pid"]))

@@ -203,7 +203,7 @@ class Pool:
             os.close(theirs)
         link: connection.Connection[Any, Any] = connection.Connection(ours)
         worker = _Worker(process, link, position, path)
-        own = {"position": path, "tempdir": worker.tempdir, "log_levels": logs.levels()}
+        own = {"position": path, "tempdir": self._folder.short(worker.tempdir), "log_levels": logs.levels()}
         _send(worker, {**self._setup, **own})
         return worker
 
