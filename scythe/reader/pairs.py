@@ -13,7 +13,9 @@ from scythe.define.experiment import Experiment
 from scythe.define.schemas import ExperimentSchemas
 from scythe.errors import RunDamaged, RunError
 from scythe.record.results import RunResult
-from scythe_catalog.schema import CompiledModel, TableSchema, arrow_to_models, meanings_changed
+from scythe_catalog.compute import pc
+from scythe_catalog.schema import Change, Column, CompiledModel, Severity, TableSchema, arrow_to_models, compare
+from scythe_catalog.schema import kinds as k
 from scythe_catalog.storage.objects import Objects
 
 _BATCH_ROWS = 8192
@@ -25,16 +27,21 @@ def pairs(
     """The pairs of a finished run, ordered by `sort_index`; its files may have former names of what was `renamed` since.
 
     Raises:
-        RunError: a column that a model needs is not in the files, or members of an Enum have other values than those that ran.
+        RunError: the run was made with other models: a column that one needs is not in the files, or was of another type, unit or parts.
         RunDamaged: one of its files is gone, or damaged.
     """
-    schemas, names = experiment.schemas, None
+    schemas, held, now = experiment.schemas, None, dict[str, str]()
     for stored in _batches(objects, result, bool(schemas.file_outputs)):
-        if names is None:  # all have the same columns
-            names = [_known(name, renamed, schemas) for name in stored.column_names]
-            _check_meanings(stored.schema, dict(zip(stored.column_names, names, strict=True)), schemas, result)
-        table = stored.rename_columns(names)
-        inputs = arrow_to_models(_needed(table, schemas.input, result), schemas.input)
+        if held is None:  # all have the same columns
+            now = {name: _known(name, renamed, schemas) for name in stored.column_names}
+            held = TableSchema.from_arrow(stored.schema).renamed(
+                {name: new for name, new in now.items() if name != new}
+            )
+            _check_models(held, schemas, result)
+        table = stored.rename_columns([now[name] for name in stored.column_names])
+        inputs = arrow_to_models(
+            _needed(table, schemas.input, result, extras=_extras(table, held, schemas)), schemas.input
+        )
         made = _needed(table, schemas.output, result, made=True)
         # A table without columns has no rows, either: of a function that gives files and dataframes alone.
         outputs: list[Any] = (
@@ -45,18 +52,49 @@ def pairs(
         yield from zip(inputs, outputs, strict=True)
 
 
-def _check_meanings(stored: pa.Schema, names: Mapping[str, str], schemas: ExperimentSchemas, result: RunResult) -> None:
-    """Nothing where the members of Enums have the values that they ran with.
+def _check_models(held: TableSchema, schemas: ExperimentSchemas, result: RunResult) -> None:
+    """Nothing where the models of now take what is stored for what it was when it ran.
 
     Raises:
-        RunError: one has another.
+        RunError: a field is of another type, in another unit, made of other parts, or its Enum's members have other values.
     """
-    held = TableSchema.from_arrow(stored).renamed({name: now for name, now in names.items() if name != now})
     for compiled in (schemas.input, schemas.output):
-        for change in meanings_changed(held, compiled.schema):
-            raise RunError(
-                f"{result.experiment_id} was made with another version of the model: {change.field} {change.what}; use scythe.read"
+        both = [column.name for column in compiled.fields if column.name in held]
+        for change in compare(held.select(both), compiled.fields.select(both)).changes:
+            if not _is_harmless(change, whole=change.field in both):
+                raise _other_models(result, change.field, change.what)
+
+
+def _is_harmless(change: Change, *, whole: bool) -> bool:
+    """Whether a value is still what it was; whether a `whole` column is null, or has a choice that is gone, its values tell."""
+    if change.about in ("null", "choices"):
+        return whole or change.severity < Severity.BREAKING
+    return change.about == "type" and change.severity < Severity.BREAKING
+
+
+def _check_values(column: Column, values: pa.ChunkedArray, result: RunResult) -> None:
+    """Nothing where a model of now allows these nulls and choices.
+
+    Raises:
+        RunError: it does not.
+    """
+    if values.null_count and not column.nullable:
+        raise _other_models(result, column.name, "became required, and is null in some rows")
+    kind = column.kind
+    choices = kind.values if isinstance(kind, k.Category) else kind.choices if isinstance(kind, k.Int) else None
+    if choices is not None:
+        used = pc.unique(values).drop_null().to_pylist()
+        gone = [value for value in used if value not in choices]
+        if gone:
+            raise _other_models(
+                result, column.name, f"is {gone[0]!r} in some rows, which is none of its choices by now"
             )
+
+
+def _other_models(result: RunResult, name: str, what: str) -> RunError:
+    return RunError(
+        f"{result.experiment_id} was made with another version of the model: {name} {what}; use scythe.read"
+    )
 
 
 def _known(name: str, renamed: Mapping[str, str], schemas: ExperimentSchemas) -> str:
@@ -80,20 +118,39 @@ def _read(objects: Objects, result: RunResult, with_files: bool) -> Iterator[pa.
             return
         with objects.reader(result.tables["result_file_refs"].key) as other:
             refs = pq.ParquetFile(other).iter_batches(_BATCH_ROWS)
+            told = None
             for batch, files in zip(scalars, refs, strict=True):
                 table = pa.Table.from_batches([batch])
-                for name in files.schema.names:
-                    if name not in table.column_names:
-                        table = table.append_column(name, files.column(name))
-                yield table
+                more = [name for name in files.schema.names if name not in batch.schema.names]
+                for name in more:
+                    table = table.append_column(files.schema.field(name), files.column(name))
+                if told is None:
+                    kept = TableSchema.from_arrow(batch.schema).plus(TableSchema.from_arrow(files.schema).select(more))
+                    told = kept.arrow.metadata
+                yield table.replace_schema_metadata(told)
 
 
-def _needed(table: pa.Table, compiled: CompiledModel, result: RunResult, *, made: bool = False) -> pa.Table:
+def _extras(table: pa.Table, held: TableSchema, schemas: ExperimentSchemas) -> pa.ChunkedArray | None:
+    """The values beyond the fields; a column of that name may hold those of a field that there was, too."""
+    name = schemas.input.extra_column
+    found = schemas.input.allows_extra and name in held and isinstance(held[name].kind, k.Json)
+    return table.column(name) if found else None
+
+
+def _needed(
+    table: pa.Table,
+    compiled: CompiledModel,
+    result: RunResult,
+    *,
+    made: bool = False,
+    extras: pa.ChunkedArray | None = None,
+) -> pa.Table:
     """The columns of a model; those that came after the run take the model's defaults, but of what was `made` only None."""
     columns: dict[str, Any] = {}
     for column in compiled.fields:
         if column.name in table.column_names:
             columns[column.name] = table.column(column.name)
+            _check_values(column, columns[column.name], result)
             continue
         info = compiled.model.model_fields[column.name]
         if info.is_required() or info.default_factory_takes_validated_data:
@@ -108,6 +165,6 @@ def _needed(table: pa.Table, compiled: CompiledModel, result: RunResult, *, made
                 "of that run; make it optional (None), or use scythe.read"
             )
         columns[column.name] = pa.repeat(default[0], table.num_rows)
-    if compiled.allows_extra and compiled.extra_column in table.column_names:
-        columns[compiled.extra_column] = table.column(compiled.extra_column)
+    if extras is not None:
+        columns[compiled.extra_column] = extras
     return pa.table(columns)

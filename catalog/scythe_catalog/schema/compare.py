@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from scythe_catalog.schema import kinds as k
 from scythe_catalog.schema.table_schema import Column, TableSchema
@@ -21,6 +22,10 @@ class Severity(enum.IntEnum):
     BREAKING = 2
 
 
+#: Whether a field is there at all, may be null, has which choices, is of which type, in which unit, and what its categories mean.
+About = Literal["field", "null", "choices", "type", "unit", "meaning"]
+
+
 @dataclass(frozen=True)
 class Change:
     """One difference of one field."""
@@ -28,6 +33,7 @@ class Change:
     field: str
     what: str
     severity: Severity
+    about: About = "type"
 
     def __str__(self) -> str:
         return f"{self.field}: {self.what} ({self.severity.name.lower()})"
@@ -65,7 +71,9 @@ def meanings_changed(old: TableSchema, new: TableSchema) -> Iterator[Change]:
         then = before.get(path, {})
         other = [f"{name} was {then[name]} and is {now}" for name, now in means.items() if then.get(name, now) != now]
         if other:
-            yield Change(path, f"has categories that mean something else: {', '.join(other)}", Severity.BREAKING)
+            yield Change(
+                path, f"has categories that mean something else: {', '.join(other)}", Severity.BREAKING, "meaning"
+            )
 
 
 def _meanings_of(path: str, kind: k.Kind) -> Iterator[tuple[str, Mapping[str, str]]]:
@@ -78,7 +86,7 @@ def _meanings_of(path: str, kind: k.Kind) -> Iterator[tuple[str, Mapping[str, st
 
 def _units(old: TableSchema, new: TableSchema) -> Iterator[Change]:
     for name, (before, after) in mixed_units((old, new)).items():
-        yield Change(name, f"changed its unit from [{before}] to [{after}]", Severity.BREAKING)
+        yield Change(name, f"changed its unit from [{before}] to [{after}]", Severity.BREAKING, "unit")
 
 
 def mixed_units(schemas: Iterable[TableSchema]) -> dict[str, list[str]]:
@@ -117,12 +125,12 @@ def _members(prefix: str, old: list[k.Member], new: list[k.Member]) -> Iterator[
     before, after = {m.name: m for m in old}, {m.name: m for m in new}
     for name, member in before.items():
         if name not in after and k.known_part(member.kind) is not None:
-            yield Change(prefix + name, "removed", Severity.BREAKING)
+            yield Change(prefix + name, "removed", Severity.BREAKING, "field")
     for name, member in after.items():
         if name not in before:
             if k.known_part(member.kind) is None:
                 continue  # a column of nulls alone says nothing yet
-            yield Change(prefix + name, f"added, {member.kind.describe()}", Severity.ADDITIVE)
+            yield Change(prefix + name, f"added, {member.kind.describe()}", Severity.ADDITIVE, "field")
         else:
             yield from _nullability(prefix + name, before[name].nullable, member.nullable)
             yield from _kinds(prefix + name, before[name].kind, member.kind)
@@ -130,9 +138,9 @@ def _members(prefix: str, old: list[k.Member], new: list[k.Member]) -> Iterator[
 
 def _nullability(path: str, old: bool, new: bool) -> Iterator[Change]:
     if new and not old:
-        yield Change(path, "became optional", Severity.ADDITIVE)
+        yield Change(path, "became optional", Severity.ADDITIVE, "null")
     if old and not new:
-        yield Change(path, "became required", Severity.BREAKING)
+        yield Change(path, "became required", Severity.BREAKING, "null")
 
 
 def _kinds(path: str, old: k.Kind, new: k.Kind) -> Iterator[Change]:
@@ -166,9 +174,9 @@ def _choices(path: str, word: str, old: tuple[str, ...], new: tuple[str, ...]) -
     gone = [v for v in old if v not in new]
     more = [v for v in new if v not in old]
     if gone:
-        yield Change(path, f"lost the {word} {', '.join(gone)}", Severity.BREAKING)
+        yield Change(path, f"lost the {word} {', '.join(gone)}", Severity.BREAKING, "choices")
     if more:
-        yield Change(path, f"gained the {word} {', '.join(more)}", Severity.ADDITIVE)
+        yield Change(path, f"gained the {word} {', '.join(more)}", Severity.ADDITIVE, "choices")
 
 
 def clashes(one: TableSchema, other: TableSchema) -> list[str]:
