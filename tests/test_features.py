@@ -112,6 +112,24 @@ def test_what_a_feature_is_may_be_annotated_where_no_input_says_it(root: Path) -
     assert scythe.read(silent)["ratio"].dtype == pl.Float64
 
 
+@pytest.mark.parametrize("areas", [([2, 4], [0]), ([0], [2, 4])])
+def test_what_is_none_in_all_inputs_of_a_run_leaves_numbers_of_others_numbers(root: Path, areas: Any) -> None:
+    class Ratio(Room):
+        @property
+        def computed_features(self) -> dict[str, Any]:
+            return {"ratio": 10 / self.area if self.area else None}
+
+    @ExperimentRegistry.Register(name="ratio")
+    def ratio(input_spec: Ratio) -> Heat:
+        return Heat()
+
+    for some in areas:
+        BaseExperiment(ratio).allocate([Ratio(area=a) for a in some], version="keep" if some is areas[1] else None, engine="inline")  # fmt: skip
+    found = scythe.read(ratio, run="all").sort("ratio")["ratio"]
+    assert (found.dtype, found.to_list()) == (pl.Float64, [None, 2.5, 5.0])
+    assert scythe.scan(ratio, run="all").filter(pl.col("ratio") > 3).collect().height == 1
+
+
 def test_one_that_is_new_or_of_another_type_costs_its_input_before_the_function_runs(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator
+from decimal import Decimal
 from enum import Enum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,7 +22,15 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 import scythe
 from scythe.allocate import BaseExperiment
@@ -36,7 +45,8 @@ from scythe.errors import (
     SettingsError,
     VersionError,
 )
-from scythe.registry import ExperimentRegistry
+from scythe.names import ID_LEVELS
+from scythe.registry import ExperimentRegistry, experiment_of
 from scythe.utils.filesys import FileReference, OptionalFileReference
 
 
@@ -523,6 +533,62 @@ def test_a_default_stands_beside_values_of_any_form(heat: BaseExperiment, given:
     inputs = prepare_inputs(given, heat.experiment, overwrite_sort_index=True)
 
     assert inputs.table["fuel"].to_pylist() == stored
+
+
+def test_what_a_dict_lacks_is_what_the_model_makes_of_it_whichever_others_have_it(root: Path) -> None:
+    class Shared(ExperimentInputSpec):
+        k: int
+        percent: Annotated[float, AfterValidator(lambda v: v / 100)] = 50.0
+        name: Annotated[str, StringConstraints(to_upper=True)] = "abc"
+        day: dt.date = Field("2020-01-02", validate_default=True)  # type: ignore[assignment]
+        other: int | None = None
+
+        @model_validator(mode="before")
+        @classmethod
+        def other_of_k(cls, data: dict[str, Any]) -> dict[str, Any]:
+            return {"other": data["k"], **data}
+
+    @ExperimentRegistry.Register(name="shared")
+    def shared(input_spec: Shared) -> Warmth:
+        return Warmth()
+
+    rows: list[dict[str, Any]] = [
+        {"k": 1},
+        {"k": 2, "percent": 20.0},
+        {"k": 3, "name": "x", "day": dt.date(2021, 1, 1)},
+        {"k": 4, "other": None},
+    ]
+    wanted = [tuple(Shared(**row).model_dump(include={*Shared.model_fields} - {*ID_LEVELS}).values()) for row in rows]
+    for some in ([0], [0, 1], [0, 2, 3], [3, 2, 1, 0]):
+        inputs = prepare_inputs([rows[i] for i in some], experiment_of("shared"), overwrite_sort_index=True)
+        found = inputs.table.select(["k", "percent", "name", "day", "other"]).to_pylist()
+        assert [tuple(row.values()) for row in found] == [wanted[i] for i in some]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "default"),
+    [
+        (float, None),
+        (dt.date, "2020-01-02"),
+        (int, "5"),
+        (int, 1.5),
+        (Literal["a"], "b"),
+        (Annotated[Decimal, Field(max_digits=3, decimal_places=1)], Decimal("0.25")),
+    ],
+)
+def test_a_default_that_the_model_would_refuse_is_named_where_a_frame_lacks_the_column(
+    root: Path, annotation: Any, default: Any
+) -> None:
+    model: Any = create_model("Unasked", __base__=ExperimentInputSpec, k=(int, ...), x=(annotation, default))
+
+    def unasked(input_spec: Any) -> Warmth:
+        return Warmth()
+
+    unasked.__annotations__["input_spec"] = model
+    ExperimentRegistry.Register()(unasked)
+    for frame in (pl.DataFrame({"k": [1, 2]}), pd.DataFrame({"k": [1, 2]})):
+        told = refused(BaseExperiment("unasked"), frame, root)
+        assert f"x: has the default {default!r}, and must be" in told
 
 
 def test_empty_dicts_are_inputs_and_not_none(heat: BaseExperiment, root: Path) -> None:

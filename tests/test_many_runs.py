@@ -3,7 +3,7 @@
 from datetime import time
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import polars as pl
 import pyarrow as pa
@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
+from pydantic import Field, create_model
 
 import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
@@ -78,6 +79,39 @@ def roofs(root: Path) -> list[ExperimentRun]:
         inline(graded, range(30)),
         inline(graded, range(N), "keep"),
     ]
+
+
+def number(digits: int, places: int) -> Any:
+    return Annotated[Decimal, Field(max_digits=digits, decimal_places=places)]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "values", "shown"),
+    [
+        ((bool, number(10, 2)), (True, Decimal("5.25")), ["true", "5.25"]),
+        ((int, number(38, 30)), (2**62, Decimal("1.5")), [str(2**62), "1.5" + 29 * "0"]),
+        ((number(38, 0), number(38, 30)), (Decimal(10**30), Decimal("1.5")), [str(10**30), "1.5" + 29 * "0"]),
+        ((int, number(10, 2)), (2**62, Decimal("1.25")), [Decimal(2**62), Decimal("1.25")]),
+        ((number(12, 2), number(12, 4)), (Decimal("1234567890.12"), Decimal("1.5")), [Decimal("1234567890.12"), Decimal("1.5")]),
+        ((bool, int), (True, 3), [1, 3]),
+    ],
+)  # fmt: skip
+def test_numbers_of_unlike_types_are_one_type_that_holds_them_all_or_texts(
+    kinds: tuple[Any, Any], values: tuple[Any, Any], shown: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCYTHE_STORAGE_ROOT", str(tmp_path))
+    for kind, value in zip(kinds, values, strict=True):
+        model: Any = create_model("In", __base__=ExperimentInputSpec, price=(kind, ...))
+
+        def priced(input_spec: Any) -> ExperimentOutputSpec:
+            return ExperimentOutputSpec()
+
+        priced.__annotations__["input_spec"] = model
+        ExperimentRegistry.Register()(priced)
+        BaseExperiment("priced").allocate([model(price=value)], version="auto", engine="inline")
+
+    assert scythe.read("priced", "all", columns=["price"])["price"].to_list() == shown
+    assert scythe.scan("priced", "all").sort("run_datetime").collect()["price"].to_list() == shown
 
 
 def test_the_order_of_rows_holds_whatever_is_selected(roofs: list[ExperimentRun]) -> None:

@@ -7,14 +7,14 @@ dict the keys of its neighbours, cuts instants among days, and takes numbers amo
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import time
 from pathlib import PurePath
 from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
-from pydantic import AliasChoices, AliasPath, BaseModel, TypeAdapter
+from pydantic import AliasChoices, AliasPath, BaseModel
 
 from scythe.errors import InputError, SchemaError
 from scythe.leaf.dataframes import within_64_bits
@@ -65,7 +65,7 @@ def written_as_table(specs: Any, model: type[BaseModel]) -> str | None:
 
 
 def frame_of_dicts(rows: Sequence[Mapping[Any, Any]], model: type[BaseModel]) -> Frame:
-    """The columns of dicts, one an input: where some of them lack a field, they have its default.
+    """The columns of dicts, one an input: where some of them lack a field, the model gives its default.
 
     Raises:
         InputError: a key that is not text, values of unlike types, or a field without a default that some of them lack.
@@ -75,23 +75,24 @@ def frame_of_dicts(rows: Sequence[Mapping[Any, Any]], model: type[BaseModel]) ->
     if odd := [name for name in names if not isinstance(name, str)]:
         raise InputError(f"the specs are dicts, and {odd[0]!r} is one of their keys: keys are names of fields, as text")
     columns: dict[str, list[Any]] = {}
+    gaps: dict[str, list[int]] = {}
     unknown = _unknown(names, model)
     for name in names:
         lacking = [i for i, row in enumerate(rows) if name not in row]
         if lacking and name in unknown:  # it is refused as such, whoever has it
             columns[name] = [row.get(name) for row in rows]
             continue
-        default = _default_of(name, model) if lacking else None
-        if lacking and default is None:
+        if lacking and not _has_default(name, model):
             raise InputError(
                 f"{name}: {len(lacking):,} of {len(rows):,} dicts lack it (the first at position {lacking[0]}), "
-                "and it has no default that stands by itself: give it in all of them"
+                "and it has no default: give it in all of them"
                 + "".join(f"; {other}: is not a field of {model.__name__}" for other in unknown)
             )
-        fill = _alike(default, [row[name] for row in rows if name in row]) if default is not None else None
-        columns[name] = [fill() if fill is not None and name not in row else row[name] for row in rows]
+        gaps |= {name: lacking} if lacking else {}
+        given = next((row[name] for row in rows if name in row), None)
+        columns[name] = [row.get(name, given) for row in rows]
         _refuse_mixture(name, columns[name])
-    return Frame(pa.table({}), columns)
+    return Frame(pa.table({}), columns, lacking=gaps)
 
 
 def _unknown(names: Sequence[str], model: type[BaseModel]) -> list[str]:
@@ -104,22 +105,10 @@ def _unknown(names: Sequence[str], model: type[BaseModel]) -> list[str]:
     return [name for name in names if name not in known]
 
 
-def _default_of(name: str, model: type[BaseModel]) -> Callable[[], Any] | None:
-    """What makes a field's default, by its name or an alias; None where a value must be given."""
+def _has_default(name: str, model: type[BaseModel]) -> bool:
+    """Whether the field of a name, or of an alias, need not be given."""
     found = [field for own, field in model.model_fields.items() if name in (own, *aliases(field))]
-    if name in ID_LEVELS or not found or found[0].is_required() or found[0].default_factory_takes_validated_data:
-        return None
-    return lambda: found[0].get_default(call_default_factory=True)
-
-
-def _alike(default: Callable[[], Any], given: list[Any]) -> Callable[[], Any]:
-    """The default in the form that the given values have: a model as a dict, a day as text, where they are that."""
-    forms: tuple[Callable[[], Any], ...] = (
-        default,
-        lambda: TypeAdapter[Any](Any).dump_python(default()),
-        lambda: TypeAdapter[Any](Any).dump_python(default(), mode="json"),
-    )
-    return next((form for form in forms if mixture([*given, form()]) is None), default)
+    return name not in ID_LEVELS and bool(found) and not found[0].is_required()
 
 
 def _of_polars(frame: Any, polars: Any) -> Frame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,7 +19,7 @@ _Names = list[str] | None
 @app.command("download")
 def download(
     name: Name,
-    to: Annotated[Path, typer.Argument(help="The folder; it is a Scythe root afterwards.")],
+    to: Annotated[str, typer.Argument(help="The folder; it is a Scythe root afterwards.")],
     tables: Annotated[_Names, typer.Option("--table", help="A table that is to come; all without.")] = None,
     files: Annotated[
         _Names, typer.Option("--files", help="A field of input or output files that is to come; all without.")
@@ -43,11 +42,13 @@ def download(
     experiment, version, run = split_name(name)
     if csv or xlsx:
         from scythe.transfer.sheets import write_sheet
+        from scythe.transfer.verbs import folder_at
 
+        folder = folder_at(to)
         for table in csv or ():
-            _told(write_sheet(experiment, table, to, "csv", version, run=run, where=where))
+            _told(write_sheet(experiment, table, folder, "csv", version, run=run, where=where))
         for table in xlsx or ():
-            _told(write_sheet(experiment, table, to, "xlsx", version, run=run, where=where))
+            _told(write_sheet(experiment, table, folder, "xlsx", version, run=run, where=where))
         return
     chosen: Any = False if no_files else files or "all"
     got = scythe.download(
@@ -73,7 +74,7 @@ def _told(sheet: Sheet) -> None:
 
 
 @app.command("upload")
-def upload(here: Annotated[Path, typer.Argument(help="A folder that is a Scythe root.")]) -> None:
+def upload(here: Annotated[str, typer.Argument(help="A folder that is a Scythe root.")]) -> None:
     """Copies the runs of a folder to the root of the settings; those that are there with the same content are skipped."""
 
     sent = scythe.upload(here)

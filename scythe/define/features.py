@@ -22,7 +22,7 @@ from scythe.seeds import running_with
 from scythe_catalog.schema import Column, column_to_arrow, iterate_models, mixture
 from scythe_catalog.schema.annotations import Walk
 from scythe_catalog.schema.convert import MISFIT
-from scythe_catalog.schema.kinds import Kind, Str, kind_of_arrow
+from scythe_catalog.schema.kinds import Kind, Unknown, kind_of_arrow
 
 _SAMPLE = 100
 #: How long an allocation evaluates features, in seconds.
@@ -122,7 +122,7 @@ def _kind(name: str, values: list[Any], model: type[ExperimentInputSpec]) -> Kin
         raise InputError(f"{what}, not {mixed}")
     try:
         inferred = pa.array(values).type
-        kind = (_annotated(model) or Str()) if pa.types.is_null(inferred) else kind_of_arrow(inferred)
+        kind = (_annotated(model) or Unknown()) if pa.types.is_null(inferred) else kind_of_arrow(inferred)
     except (SchemaError, *MISFIT) as error:
         raise InputError(f"{what}: {error}") from error
     if not kind.flat:

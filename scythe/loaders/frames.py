@@ -124,6 +124,10 @@ def _even(
         return None
     wanted = group.rows if group.rows is not None else (int(lengths[0]) if len(lengths) else 0)
     other = np.flatnonzero(lengths != wanted)
+    if not len(other) and len(lengths) and group.rows is None and not wanted:
+        raise InputError(
+            f"{name}: {called(runs, rows, 0)} has no rows in {group.table!r}, nor has any other: there is nothing to draw"
+        )
     if not len(other):
         return wanted, len(group.columns)
     i = int(other[0])

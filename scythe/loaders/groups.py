@@ -20,7 +20,8 @@ class File:
     Args:
         column: The file output (or input) of the model.
         load: Makes an array of a file's bytes; without it `.npy`, `.npz` (of one array), `.parquet`, `.csv` and, where Pillow is
-            installed, images are read.
+            installed, images are read. It is called in several threads at once, whatever `ahead` is: it must not write into what its
+            calls share, a buffer, say.
         path: Call `load` with the local path in place of the bytes.
 
     Raises:

@@ -247,9 +247,11 @@ def check_same_groups(stats: Stats, groups: Mapping[str, Group]) -> None:
     """Nothing where batches of some groups can be normalized: either has all that the other has, but for files.
 
     Raises:
-        StateError: each has groups that the other lacks, of which one may be the other by another name.
+        StateError: there are none; or each has groups that the other lacks, of which one may be the other by another name.
     """
     unknown = [name for name, group in groups.items() if not isinstance(group, File) and name not in stats.groups]
+    if unknown and not stats.groups:
+        raise StateError(f"normalize= has no statistics at all: give what stats() gave, of {', '.join(unknown)}")
     if {*stats.groups} - {*groups} and (unknown or not {*stats.groups} & {*groups}):
         raise StateError(
             f"normalize= has the groups {', '.join(stats.groups)}, the dataset {', '.join(groups)}: "

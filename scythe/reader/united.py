@@ -14,6 +14,7 @@ from scythe_catalog.schema import TableSchema, clashes, mixed_units, united
 
 #: Numbers of so many digits are told apart by floats.
 _FLOAT_DIGITS = 15
+_INT_DIGITS, _DECIMAL_DIGITS = 19, 38
 
 
 def brought_together(
@@ -60,9 +61,20 @@ def _unlike(schemas: Sequence[TableSchema]) -> set[str]:
         for name in (name for name in other.names if name in one):
             if clashes(one.select([name]), other.select([name])):
                 shown = [schema[name].kind.polars() for schema in (one, other)]
-                if not all(dtype.is_numeric() or dtype == pl.Boolean for dtype in shown):
+                if not _have_a_number(shown):
                     found.add(name)
     return found
+
+
+def _have_a_number(types: Sequence[Any]) -> bool:
+    """Whether some type of numbers holds all values of these."""
+    if not all(dtype.is_numeric() or dtype == pl.Boolean for dtype in types):
+        return False
+    decimals = [dtype for dtype in types if dtype.is_decimal()]
+    if not decimals or any(dtype.is_float() for dtype in types):
+        return True  # what is no float is told where it is cast
+    whole = max(dtype.precision - dtype.scale if dtype.is_decimal() else _INT_DIGITS for dtype in types)
+    return pl.Boolean not in types and whole + max(dtype.scale for dtype in decimals) <= _DECIMAL_DIGITS
 
 
 def _check_texts(schemas: Sequence[TableSchema], unlike: set[str]) -> None:

@@ -114,10 +114,8 @@ def download(
     from scythe.transfer.received import Got, Receiving
 
     check_fork()
-    source, local, name = storage(), Objects.at(to), name_of(experiment)
-    folder = local.folder
-    if folder is None:
-        raise TransferError(f"{local.root} is no folder: download to one, then upload that")
+    source, folder, name = storage(), folder_at(to), name_of(experiment)
+    local = Objects.at(folder)
     if source.folder is not None and source.folder.resolve() == folder.resolve():
         raise TransferError(f"{folder} is the root itself: name another folder")
     asked = asked_of(tables, files, where)
@@ -154,6 +152,20 @@ def _runs(source: Objects, name: str, version: AskedVersion, run: AskedRun) -> l
     )
 
 
+def folder_at(to: str | Path) -> Path:
+    """Where something is to be downloaded to.
+
+    Raises:
+        TransferError: it is no folder, but a bucket, or an empty text: a variable of the shell that is not set, say.
+    """
+    if not str(to).strip():
+        raise TransferError("an empty text is no folder to download to: name one, '.' for the working folder")
+    objects = Objects.at(to)
+    if objects.folder is None:
+        raise TransferError(f"{objects.root} is no folder: download to one, then upload that")
+    return objects.folder
+
+
 def upload(here: str | Path) -> Uploaded:
     """Copies the runs of a folder, a Scythe root, to the root of the settings.
 
@@ -187,6 +199,8 @@ def upload(here: str | Path) -> Uploaded:
     from scythe.transfer.sent import Sending
 
     check_fork()
+    if not str(here).strip():
+        raise TransferError("an empty text is no folder to upload: name one, '.' for the working folder")
     source, target = Objects.at(here), storage()
     if source.folder is None:
         raise TransferError(f"{source.root} is no folder: upload takes one")

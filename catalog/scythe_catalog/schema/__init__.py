@@ -1,7 +1,7 @@
 """Schemas: pydantic models compiled to Arrow, values converted and checked, two schemas compared."""
 
 from scythe_catalog.schema.bounds import check_bounds, rule_problems
-from scythe_catalog.schema.check import Frame, conform
+from scythe_catalog.schema.check import conform
 from scythe_catalog.schema.compare import (
     Change,
     Difference,
@@ -24,7 +24,7 @@ from scythe_catalog.schema.convert import (
     to_list,
 )
 from scythe_catalog.schema.families import families, mixture
-from scythe_catalog.schema.lift import aliases, arrow_table
+from scythe_catalog.schema.lift import Frame, aliases, arrow_table
 from scythe_catalog.schema.metadata import extra_of
 from scythe_catalog.schema.problems import Problem
 from scythe_catalog.schema.stored import joined, loses, refitted, same_names, to_storage

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import difflib
 import itertools
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -24,7 +25,7 @@ from scythe_catalog.schema import kinds as k
 from scythe_catalog.schema.bounds import check_bounds
 from scythe_catalog.schema.compile import CompiledModel
 from scythe_catalog.schema.convert import MISFIT, column_to_arrow, models_to_arrow
-from scythe_catalog.schema.lift import alias_paths, aliases, holds, lifted, lifted_objects, misfit
+from scythe_catalog.schema.lift import Frame, alias_paths, aliases, holds, lifted, lifted_objects, misfit
 from scythe_catalog.schema.problems import Problem, raise_problems
 from scythe_catalog.schema.stored import check_digits
 from scythe_catalog.schema.strangers import paths_into, strangers_of_type, strangers_of_values
@@ -35,29 +36,6 @@ _NAMED_ROWS = 1000
 _SHOWN_CHARACTERS = 40
 #: Bounds that NaN does not keep.
 _REFUSE_NAN = {"ge", "gt", "le", "lt", "finite"}
-
-
-@dataclass(frozen=True)
-class Frame:
-    """A user's frame: Arrow columns, and those that only Python's own objects hold faithfully."""
-
-    table: pa.Table
-    #: Columns of dicts, lists, members of an Enum and the like, as pandas has them.
-    objects: Mapping[str, Sequence[Any]] = field(default_factory=dict[str, Sequence[Any]])
-    #: Columns in which NaN is how the library writes that there is nothing.
-    gaps: frozenset[str] = frozenset()
-    #: Whether it is one of pandas: its owner mends it in the words of that.
-    is_pandas: bool = False
-
-    @property
-    def names(self) -> list[str]:
-        """All columns."""
-        return [*self.table.column_names, *self.objects]
-
-    @property
-    def rows(self) -> int:
-        """How many rows there are."""
-        return len(next(iter(self.objects.values()))) if self.objects else self.table.num_rows
 
 
 def conform(given: Frame | pa.Table, compiled: CompiledModel, unnamed: Collection[str] = ()) -> pa.Table:
@@ -94,6 +72,8 @@ def conform(given: Frame | pa.Table, compiled: CompiledModel, unnamed: Collectio
                 arrays[column.name] = _defaults(column, fields[column.name], frame.rows)
         except DataError as error:
             problems += (found := [p for p in error.problems if isinstance(p, Problem)])
+            if column.name not in given_columns:
+                continue
             try:  # what is null where it must not be does not hide the others
                 arrays[column.name] = _accept(replace(column, nullable=True), given_columns[column.name])
             except DataError as other:
@@ -140,6 +120,7 @@ def _by_field_name(frame: Frame, compiled: CompiledModel) -> Frame:
         {known.get(name, name): values for name, values in frame.objects.items()},
         frozenset(known.get(name, name) for name in frame.gaps),
         frame.is_pandas,
+        {known.get(name, name): rows for name, rows in frame.lacking.items()},
     )
 
 
@@ -281,9 +262,14 @@ def _in_words(dtype: pa.DataType, wanted: k.Kind) -> str:
 
 
 def _defaults(column: Column, info: FieldInfo, rows: int) -> pa.Array:
-    if info.default_factory is not None:
-        return column_to_arrow(column, [info.get_default(call_default_factory=True) for _ in range(rows)])
-    return pa.repeat(column_to_arrow(column, [info.get_default()])[0], rows)
+    made = [info.get_default(call_default_factory=True) for _ in range(rows if info.default_factory is not None else 1)]
+    try:
+        found = column_to_arrow(column, made)
+    except DataError:  # pydantic asks nothing of defaults
+        told = f"has the default {made[0]!r}, and must be {column.kind.describe()}: give the column, or another default"
+        raise_problems(None, [Problem(column.name, told)])
+        raise
+    return found if len(made) == rows else pa.repeat(found[0], rows)
 
 
 def _accept(column: Column, values: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -345,6 +331,9 @@ def _through_pydantic(frame: Frame, compiled: CompiledModel) -> pa.Table:
         names = [keys.get(name, name) for name in columns]
         names_of = {shown: name for shown, name in zip(names, columns, strict=True) if name in compiled.schema}
         rows = [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        for name, lacking in frame.lacking.items():
+            for row in lacking[bisect_left(lacking, start) : bisect_left(lacking, start + _BATCH)]:
+                del rows[row - start][keys.get(name, name)]
         try:
             models = adapter.validate_python(rows, by_alias=True, by_name=True)
         except ValidationError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
@@ -22,6 +23,31 @@ from scythe_catalog.schema import kinds as k
 _t = pa.types
 #: Classes that hold no nanoseconds, as those of pandas do.
 _EXACT = {bool, int, float, str, bytes, dt.date, dt.time, dt.datetime, dt.timedelta, Decimal}
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A user's frame: Arrow columns, and those that only Python's own objects hold faithfully."""
+
+    table: pa.Table
+    #: Columns of dicts, lists, members of an Enum and the like, as pandas has them.
+    objects: Mapping[str, Sequence[Any]] = field(default_factory=dict[str, Sequence[Any]])
+    #: Columns in which NaN is how the library writes that there is nothing.
+    gaps: frozenset[str] = frozenset()
+    #: Whether it is one of pandas: its owner mends it in the words of that.
+    is_pandas: bool = False
+    #: The rows, ascending, that lack a column of objects: they have the model's default, whatever stands there.
+    lacking: Mapping[str, Sequence[int]] = field(default_factory=dict[str, Sequence[int]])
+
+    @property
+    def names(self) -> list[str]:
+        """All columns."""
+        return [*self.table.column_names, *self.objects]
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return len(next(iter(self.objects.values()))) if self.objects else self.table.num_rows
 
 
 def arrow_table(frame: Any) -> pa.Table | None:
