@@ -18,6 +18,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 from pydantic import Field, NaiveDatetime
+from typer.testing import CliRunner
 
 import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
@@ -178,6 +179,22 @@ def test_what_is_not_there_is_named_before_anything_is_written(root: Path, tmp_p
         scythe.download("sim", here, files="report")  # type: ignore[arg-type]
     with pytest.raises(TransferError, match="is the root itself"):
         scythe.download("sim", root)
+    for empty in ("", " "):
+        with pytest.raises(TransferError, match="an empty text is no folder to download to"):
+            scythe.download("sim", empty)
+        with pytest.raises(TransferError, match="an empty text is no folder to upload"):
+            scythe.upload(empty)
+    for args in (
+        ["sim", "s3://b/p"],
+        ["sim", "s3://b/p", "--csv", "scalars"],
+        ["sim", ""],
+        ["sim", "", "--csv", "scalars"],
+    ):
+        asked = CliRunner().invoke(app, ["download", *args])
+        assert isinstance(asked.exception, TransferError), args
+        assert "is no folder" in str(asked.exception)
+    assert isinstance(CliRunner().invoke(app, ["upload", "s3://b/p"]).exception, TransferError)
+    assert not Path("s3:").exists()
     assert scythe.list_experiments()["name"].to_list() == ["sim"]
     assert not list(here.glob("sim"))
 

@@ -429,6 +429,16 @@ def test_morris_tells_what_matters_least(root: Path) -> None:
     assert sorted(found["input"]) == ["a", "c"]
 
 
+def test_a_truth_value_of_which_there_is_one_is_drawn_alone() -> None:
+    class Switched(ExperimentInputSpec):
+        on: Literal[True]
+        off: Literal[False, True]
+
+    specs = scythe.sample(Switched, 8, seed=0)
+    assert specs["on"].to_list() == [True] * 8
+    assert {*specs["off"]} == {True, False}
+
+
 class Mixed(ExperimentInputSpec):
     on: bool
     few: int = Field(ge=1, le=3)

@@ -168,8 +168,9 @@ class Dataset:
 
     def __getitem__(self, index: int | slice | Sequence[int] | Sequence[bool]) -> Any:
         """One row as a dict of its groups; of a slice, a list of positions, or one of a truth value a row, the dataset of these rows."""
-        if isinstance(index, int | np.integer) and not isinstance(index, bool):
-            return self.__getitems__([int(index)])[0]
+        alone = getattr(index, "ndim", None) == 0 and np.asarray(index).dtype.kind in "iu"  # a number in a tensor, too
+        if alone or (isinstance(index, int) and not isinstance(index, bool)):
+            return self.__getitems__([int(index)])[0]  # type: ignore[arg-type]
         if isinstance(index, slice):
             return self._of((*self.taken, tuple(range(len(self))[index])))
         known = isinstance(index, str) and index in self.groups

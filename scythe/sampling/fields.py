@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
 import pyarrow as pa
@@ -55,7 +55,7 @@ def domains_of(model: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Do
 
 def _own(model: type[BaseModel], column: Column, field: FieldInfo) -> Domain:
     """What the model says of a field."""
-    choices = _choices(column.kind)
+    choices = _choices(column.kind, get_args(field.annotation) if get_origin(field.annotation) is Literal else ())
     if choices is not None:
         return Choice(choices)
     ends = _ends(column)
@@ -92,10 +92,10 @@ def _given(model: type[BaseModel], column: Column, told: Any) -> Domain:
     return Choice(_stored(model, column, [told]))
 
 
-def _choices(kind: Kind) -> pa.Array | None:
-    """All values of a kind that has a list of them."""
+def _choices(kind: Kind, literal: tuple[Any, ...]) -> pa.Array | None:
+    """All values of a kind that has a list of them; of truth values those of a Literal, where they are."""
     if pa.types.is_boolean(kind.storage):
-        return pa.array([False, True])
+        return pa.array([v for v in (False, True) if v in literal or not literal])
     values = kind.values if isinstance(kind, Category) else kind.choices if isinstance(kind, Int) else None
     return pa.array(list(values), kind.storage) if values else None
 

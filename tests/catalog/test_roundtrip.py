@@ -432,3 +432,14 @@ class TestBack:
     def test_field_ids_change_no_type(self) -> None:
         arrow = compile_model(Everything).schema.arrow
         assert with_field_ids(arrow, {"wall": 1, "wall.u": 2}).equals(arrow)
+
+
+def test_a_set_is_stored_in_one_order_whatever_is_in_it() -> None:
+    class Numbers(BaseModel):
+        some: set[float]
+
+    nan = float("nan")
+    made = [Numbers(some={*order}) for order in ([3.0, nan, 1.0, 2.0], [nan, 1.0, 2.0, 3.0], [2.0, 1.0, 3.0, nan])]
+    stored = models_to_arrow(made, compile_model(Numbers)).column("some").to_pylist()
+    assert [row[:3] for row in stored] == [[1.0, 2.0, 3.0]] * 3
+    assert all(row[3] != row[3] for row in stored)

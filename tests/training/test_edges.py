@@ -285,6 +285,8 @@ def test_statistics_of_other_groups_are_refused(root: Path) -> None:
         ds.batches(2, normalize=both)
     ds.batches(2, normalize=scythe.dataset("case", x="x").stats())
     scythe.dataset("case", y="y").batches(2, normalize=both)
+    with pytest.raises(StateError, match="normalize= has no statistics at all"):
+        ds.batches(2, normalize=scythe.Stats.from_dict({}))
 
 
 def test_a_dataset_of_files_alone_has_no_statistics_and_is_not_normalized(root: Path) -> None:

@@ -96,6 +96,14 @@ def test_lists_of_frames_are_lists_whatever_their_lengths_and_go_back_to_their_u
     assert scythe.dataset("tone", even=scythe.Frame("even", ["v"])).batches(3).at(0)[0]["even"].shape == (3, 2, 1)
 
 
+def test_where_no_input_has_a_row_there_is_nothing_to_draw_and_lists_are_empty(tones: BaseExperiment) -> None:
+    with pytest.raises(InputError, match=r"e: input 0 .* has no rows in 'errors', nor has any other"):
+        scythe.dataset("tone", x="k", e=scythe.Frame("errors", ["n"])).batches(3).at(0)[0]
+    empty = scythe.dataset("tone", e=scythe.Frame("errors", ["n"]), collate="list").batches(3).at(0)[0]
+    assert [one.shape for one in empty["e"]] == [(0, 1)] * 3
+    assert scythe.dataset("tone", x="k")[np.array(1)]["x"] == 2.0
+
+
 def test_a_choice_of_one_has_the_shape_of_a_choice(tones: BaseExperiment) -> None:
     assert scythe.dataset("tone", x="only").batches(3).at(0)[0]["x"].tolist() == [[1.0]] * 3
     assert scythe.dataset("tone", x="k").batches(3).at(0)[0]["x"].shape == (3,)

@@ -73,7 +73,7 @@ def _ordered(value: Any, dump: Callable[[Values], Values]) -> Values:
     if not isinstance(value, set | frozenset):
         return stored
     try:
-        return sorted(stored)
+        return sorted(stored, key=lambda v: (v != v, v))  # noqa: PLR0124 - NaN behind all that have an order
     except TypeError:
         return sorted(stored, key=repr)
 
