@@ -334,6 +334,15 @@ def test_a_killed_download_repeats_no_more_than_what_was_under_way(seen: FaultPr
     done = subprocess.run([sys.executable, "-c", _KILLED, str(here), str(after)], check=False, env=dict(os.environ))
     assert done.returncode == -signal.SIGKILL
     assert not list(here.rglob("sim/*/*/manifest.yml")), "half a run is none"
+    with pytest.MonkeyPatch.context() as there:
+        there.setenv("SCYTHE_STORAGE_ROOT", str(here))
+        there.delenv("SCYTHE_STORAGE_BUCKET")
+        assert scythe.list_runs("sim")["status"].to_list() == ["damaged"]
+        for ask in (scythe.read, scythe.files):
+            with pytest.raises(
+                RunDamaged, match="is not here yet: its download goes on, or was cut short; call it again"
+            ):
+                ask("sim")
     first = {target for target in got(seen) if "/results/" in target or "/artifacts/" in target}
     scythe.download("sim", here)
     second = {target for target in got(seen) if "/results/" in target or "/artifacts/" in target}

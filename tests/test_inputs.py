@@ -973,6 +973,21 @@ def test_a_pandas_index_of_texts_without_a_name_is_not_dropped(root: Path) -> No
         assert experiment.allocate(good, engine="inline")[1].result().rows == len(good)
 
 
+def test_a_field_that_is_passed_by_its_own_name_where_it_has_an_alias_is_told(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Storey(ExperimentInputSpec):
+        height: float = Field(3, alias="storeyHeight")
+
+    def storey(spec: Storey) -> ExperimentOutputSpec:
+        return ExperimentOutputSpec()
+
+    given = [Storey(height=2)]  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    BaseExperiment(ExperimentRegistry.Register()(storey)).allocate(given, engine="inline")
+    said = capsys.readouterr().err
+    assert "'height' is a field of Storey that is given as 'storeyHeight', and is kept as an extra value" in said
+
+
 def test_an_extra_value_that_is_nearly_a_field_is_told(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     class Warm(ExperimentInputSpec):
         setpoint: float = 20

@@ -36,6 +36,7 @@ from scythe_catalog.schema import (
     Column,
     CompiledModel,
     Frame,
+    aliases,
     check_bounds,
     conform,
     models_to_arrow,
@@ -192,6 +193,10 @@ def _tell_of_extras(models: list[BaseModel]) -> None:
             for f, info in model.model_fields.items()
             if f not in given and f not in ID_LEVELS and not info.is_required()
         ]
+        if name in model.model_fields:  # it has an alias, by which alone pydantic takes it
+            named = " or ".join(map(repr, dict.fromkeys(aliases(model.model_fields[name])))) or "another"
+            tell(f"{name!r} is a field of {model.__name__} that is given as {named}, and is kept as an extra value")
+            continue
         near = difflib.get_close_matches(name, model.model_fields, 1, _NEAR)
         what = f"{name!r} is no field of {model.__name__}, and is kept as an extra value"
         if near:

@@ -83,6 +83,10 @@ def _without_manifest(objects: Objects, key: RunKey) -> Look:
         return Look("allocating", problem=f"{key.path} is being allocated, or its allocation was cut short")
     if key not in found.taken and not objects.found(key.path):
         return Look("deleted")
+    if objects.exists(f"{key.arrivals}/arrived.tsv") and not objects.exists(f"{key.arrivals}/ended.json"):
+        return Look(
+            "damaged", problem=f"{key.path} is not here yet: its download goes on, or was cut short; call it again"
+        )
     return Look(
         "damaged", problem=f"{objects.uri(key.manifest)} is gone: `scythe delete {key.path}` clears up behind it"
     )

@@ -223,6 +223,11 @@ class RunKey:
         """What the catalog needs to know of the files of one gather."""
         return f"{gathers(self)}/{gather}/files.json"
 
+    @property
+    def arrivals(self) -> str:
+        """The folder that says what of it has come from another root."""
+        return f"{CATALOG}/{self.experiment}/_downloads/{self.version}~{self.folder}"
+
     def unpublished(self, by: str) -> str:
         """There from before something is done to a run that the catalog does not show yet, until it does: by whom."""
         return f"{unpublished_folder(self.experiment)}/{self.version}~{self.folder}~{by}"

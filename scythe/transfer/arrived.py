@@ -20,7 +20,6 @@ from pathlib import Path
 import polars as pl
 
 from scythe.errors import TransferError
-from scythe.names import CATALOG
 from scythe.record.format import dump, parse_as
 from scythe.record.layout import RunKey
 from scythe_catalog.storage.objects import Objects
@@ -53,7 +52,7 @@ class Arrivals:
     def __init__(self, local: Objects, key: RunKey) -> None:
         assert local.folder is not None
         self._local, self._key, self._root = local, key, local.folder
-        self.folder = local.folder / CATALOG / key.experiment / "_downloads" / f"{key.version}~{key.folder}"
+        self.folder = local.folder / key.arrivals
         self._lines = self.folder / "arrived.tsv"
         self._ended = self.folder / "ended.json"
         self._writing = threading.Lock()
