@@ -78,9 +78,9 @@ def frame_of_dicts(rows: Sequence[Mapping[Any, Any]], model: type[BaseModel]) ->
     gaps: dict[str, list[int]] = {}
     unknown = _unknown(names, model)
     for name in names:
+        columns[name] = [row.get(name) for row in rows]
         lacking = [i for i, row in enumerate(rows) if name not in row]
         if lacking and name in unknown:  # it is refused as such, whoever has it
-            columns[name] = [row.get(name) for row in rows]
             continue
         if lacking and not _has_default(name, model):
             raise InputError(
@@ -89,8 +89,6 @@ def frame_of_dicts(rows: Sequence[Mapping[Any, Any]], model: type[BaseModel]) ->
                 + "".join(f"; {other}: is not a field of {model.__name__}" for other in unknown)
             )
         gaps |= {name: lacking} if lacking else {}
-        given = next((row[name] for row in rows if name in row), None)
-        columns[name] = [row.get(name, given) for row in rows]
         _refuse_mixture(name, columns[name])
     return Frame(pa.table({}), columns, lacking=gaps)
 
