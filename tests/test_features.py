@@ -112,6 +112,20 @@ def test_what_a_feature_is_may_be_annotated_where_no_input_says_it(root: Path) -
     assert scythe.read(silent)["ratio"].dtype == pl.Float64
 
 
+def test_a_text_that_comes_after_inputs_without_one_is_kept(road: str, root: Path) -> None:
+    class Named(Room):
+        @property
+        def computed_features(self) -> dict[str, Any]:
+            return {"size": "large" if self.area else None}
+
+    @ExperimentRegistry.Register(name="named", retries=0)
+    def named(input_spec: Named) -> Heat:
+        return Heat()
+
+    assert _run(named, [0, 1]).errors == 0
+    assert scythe.read(named, run="all")["size"].to_list() == [None, "large"]
+
+
 @pytest.mark.parametrize("areas", [([2, 4], [0]), ([0], [2, 4])])
 def test_what_is_none_in_all_inputs_of_a_run_leaves_numbers_of_others_numbers(root: Path, areas: Any) -> None:
     class Ratio(Room):

@@ -22,7 +22,7 @@ from scythe.seeds import running_with
 from scythe_catalog.schema import Column, column_to_arrow, iterate_models, mixture
 from scythe_catalog.schema.annotations import Walk
 from scythe_catalog.schema.convert import MISFIT
-from scythe_catalog.schema.kinds import Kind, Unknown, kind_of_arrow
+from scythe_catalog.schema.kinds import Kind, Str, Unknown, kind_of_arrow
 
 _SAMPLE = 100
 #: How long an allocation evaluates features, in seconds.
@@ -40,6 +40,8 @@ def with_features(table: pa.Table, experiment: Experiment) -> tuple[pa.Table, tu
         return table, ()
     found = _evaluated(table, experiment)
     columns: list[Column] = []
+    whole = all(len(values) == table.num_rows for values in found.values()) and not _by_identity(table, experiment)
+    unsaid = Unknown() if whole else Str()  # inputs that are yet to be evaluated may have a text
     names = (*experiment.schemas.inputs.names, *experiment.schemas.output.schema.names)
     for name, values in found.items():
         try:
@@ -47,8 +49,8 @@ def with_features(table: pa.Table, experiment: Experiment) -> tuple[pa.Table, tu
             check_twins((*names, *found), f"{model.__name__}.computed_features")
         except RegistrationError as error:
             raise InputError(f"computed_features: {error}") from None
-        columns.append(Column(name, _kind(name, values, model), True, f"Computed by {model.__name__}."))
-    if not found or any(len(values) < table.num_rows for values in found.values()) or _by_identity(table, experiment):
+        columns.append(Column(name, _kind(name, values, model, unsaid), True, f"Computed by {model.__name__}."))
+    if not whole:
         return table, tuple(columns)
     for column in columns:
         table = table.append_column(column.arrow, column_to_arrow(column, found[column.name]))
@@ -115,14 +117,15 @@ def _by_identity(table: pa.Table, experiment: Experiment) -> bool:
     return found[0] != found[1]
 
 
-def _kind(name: str, values: list[Any], model: type[ExperimentInputSpec]) -> Kind:
+def _kind(name: str, values: list[Any], model: type[ExperimentInputSpec], unsaid: Kind) -> Kind:
+    """The kind of a feature's values; `unsaid` where all are None, and the property's annotation says nothing, either."""
     what = f"{model.__name__}.computed_features: {name!r} must be a scalar of one type"
     mixed = mixture(values)
     if mixed is not None:
         raise InputError(f"{what}, not {mixed}")
     try:
         inferred = pa.array(values).type
-        kind = (_annotated(model) or Unknown()) if pa.types.is_null(inferred) else kind_of_arrow(inferred)
+        kind = (_annotated(model) or unsaid) if pa.types.is_null(inferred) else kind_of_arrow(inferred)
     except (SchemaError, *MISFIT) as error:
         raise InputError(f"{what}: {error}") from error
     if not kind.flat:

@@ -60,11 +60,11 @@ class Difference:
 def compare(old: TableSchema, new: TableSchema) -> Difference:
     """What became of `old`, field by field; the order of fields does not matter."""
     return Difference(
-        (*_members("", [*map(_member, old)], [*map(_member, new)]), *_units(old, new), *meanings_changed(old, new))
+        (*_members("", [*map(_member, old)], [*map(_member, new)]), *_units(old, new), *_meanings(old, new))
     )
 
 
-def meanings_changed(old: TableSchema, new: TableSchema) -> Iterator[Change]:
+def _meanings(old: TableSchema, new: TableSchema) -> Iterator[Change]:
     """The categories of the same names that mean something else than they did; where one of the schemas does not tell, nothing."""
     before = dict(told for column in old for told in _meanings_of(column.name, column.kind))
     for path, means in (told for column in new for told in _meanings_of(column.name, column.kind)):
