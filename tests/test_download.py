@@ -282,6 +282,17 @@ def test_a_table_that_was_left_out_is_no_damage_and_says_where_it_is(root: Path,
     assert (scythe.read("sim").height, scythe.read("sim", table="hourly").height) == (4, 8)
 
 
+@pytest.mark.parametrize("files", ["all", ["report"]])
+def test_files_come_with_the_table_that_names_them(root: Path, tmp_path: Path, at: Any, files: Any) -> None:
+    simulated()
+    here = tmp_path / "here"
+    scythe.download("sim", here, tables=["scalars"], files=files)
+    at(here)
+    assert [Path(uri.removeprefix("file://")).parents[5] for uri in scythe.files("sim")["report"]] == [here] * 4
+    with pytest.raises(NotFoundError, match=r"'hourly' of .* was left out when the run was downloaded"):
+        scythe.read("sim", table="hourly")
+
+
 def test_a_run_that_is_not_finished_is_resumed_where_it_arrived(root: Path, tmp_path: Path, at: Any) -> None:
     ExperimentRegistry.Register(name="sim", retries=0)(simulate)
     Path("w.epw").write_text("w")

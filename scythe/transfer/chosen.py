@@ -87,7 +87,7 @@ def listed(objects: Objects, key: RunKey) -> pl.DataFrame:
 
 
 def tables_of(result: RunResult, asked: Asked) -> list[str]:
-    """The tables that are asked for.
+    """The tables that are asked for, and that which names the output files, where files are.
 
     Raises:
         NotFoundError: the run has no such table.
@@ -97,7 +97,8 @@ def tables_of(result: RunResult, asked: Asked) -> list[str]:
     for name in asked.tables:
         if name not in result.tables:
             raise NotFoundError(_missing(f"{result.experiment_id} has no table", name, list(result.tables)))
-    return list(asked.tables)
+    names = () if asked.fields == () or _REFS not in result.tables else (_REFS,)
+    return list(dict.fromkeys([*asked.tables, *names]))
 
 
 def records_and_tables(there: pl.DataFrame, key: RunKey, result: RunResult | None, asked: Asked) -> pl.DataFrame:

@@ -84,7 +84,7 @@ def download(
         to: The folder; it is made where it is not there.
         version: `"v1.2.0"`, a SemVer, None for the latest, or `"all"`.
         run: None for the version's latest finished run, `"all"`, or one run, finished or not, as `read` takes it.
-        tables: `"all"`, or the names of those that are to come.
+        tables: `"all"`, or the names of those that are to come; beside files comes `result_file_refs`, which names them.
         files: `"all"`, the names of the fields of input and output files that are to come, or False for none.
         where: Only the files of these rows: a Polars expression of the columns of `scalars`, or a condition of SQL as text.
             Inputs that failed are not among them.

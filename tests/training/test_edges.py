@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 from collections.abc import Callable
@@ -206,6 +207,49 @@ def test_smaller_copies_of_a_picture_do_not_count(root: Path) -> None:
 
     ran(case, pl.DataFrame({"x": [1]}))
     assert np.array_equal(values()[0], np.full((4, 4), 3))
+
+
+def of_images(*images: Any) -> None:
+    """A run whose inputs store these images."""
+
+    def case(spec: Case, tempdir: Path) -> WithFile:
+        images[spec.x].save(tempdir / "a.tiff" if images[spec.x].mode == "CMYK" else tempdir / "a.png")
+        return WithFile(file=next(tempdir.glob("a.*")))
+
+    ran(case, pl.DataFrame({"x": range(len(images))}))
+
+
+def coloured(*colours: int) -> Any:
+    """An image of one pixel, of the number 0 in a palette."""
+    found = pytest.importorskip("PIL.Image").new("P", (1, 1), 0)
+    found.putpalette(colours)
+    return found
+
+
+@pytest.mark.parametrize(("first", "then"), [("L", "1"), ("L", "P"), ("P", "L"), ("L", "I;16"), ("RGBA", "CMYK")])
+@pytest.mark.parametrize("collate", ["stack", "list"])
+def test_images_whose_numbers_stand_for_something_else_than_those_of_the_first_are_refused(
+    root: Path, first: str, then: str, collate: Any
+) -> None:
+    image = pytest.importorskip("PIL.Image")
+    of_images(*(image.new(mode, (2, 2)) for mode in (first, first, then)))
+    told = rf"the file of input 2 of case/.*, is an image of mode '{then}', the first file one of mode '{first}': give load="
+    with pytest.raises(InputError, match=told):
+        values(collate=collate)
+
+
+def test_numbers_of_colours_are_given_where_all_images_have_the_same_palette(root: Path) -> None:
+    of_images(coloured(9, 0, 0, 0, 9, 0), coloured(9, 0, 0, 0, 9, 0))
+    assert values() == [[[0]], [[0]]]
+    of_images(coloured(9, 0, 0, 0, 9, 0), coloured(0, 9, 0, 9, 0, 0))
+    with pytest.raises(
+        InputError, match=r"input 1 of .*its palette is another than that of the first file: give load="
+    ):
+        values()
+    image = pytest.importorskip("PIL.Image")
+    read = scythe.File("file", load=lambda raw: np.asarray(image.open(io.BytesIO(raw)).convert("RGB")))
+    (batch,) = scythe.dataset("case", y=read).batches(2, shuffle=False).at(0)
+    assert batch["y"].tolist() == [[[[9, 0, 0]]], [[[0, 9, 0]]]]
 
 
 def test_what_a_function_of_the_users_makes_of_a_file_is_numbers_or_refused(root: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -15,11 +15,12 @@ import polars as pl
 import polars.selectors as cs
 
 from scythe.errors import InputError
+from scythe.loaders.files.images import Pixels, image_array, is_image, pixels_of
 from scythe_catalog.memo import ForkedLock
 
 _TABLES = (".parquet", ".pq", ".csv")
-#: Tag of TIFF 6.0, whose first bit says that a page is a smaller copy of another.
-_NEW_SUBFILE_TYPE = 254
+#: What the numbers of a file stand for: the names of a table's columns, in their order, or an image's pixels.
+Form = tuple[str, ...] | Pixels
 #: What the types of NumPy are that are no numbers.
 _WORDS = {"S": "bytes", "U": "text", "O": "objects", "V": "records", "M": "dates", "m": "durations"}
 #: NumPy has Python parse the header of an array, which Python 3.11 before 3.11.8 cannot do in two threads at once: it counts the depth of
@@ -53,8 +54,10 @@ class Npy:
         return cls(data[: stream.tell()], shape, dtype)
 
 
-def columns_of(name: str, read: Callable[[], bytes]) -> tuple[str, ...] | None:
-    """What the columns of a table in a file are called; None of a file that holds none, or of which `decoded` says what is wrong."""
+def form_of(name: str, read: Callable[[], bytes]) -> Form | None:
+    """What the numbers of a table or an image in a file stand for; None of another file, or where `decoded` says what is wrong."""
+    if is_image(name):
+        return pixels_of(read())
     if PurePath(name).suffix.lower() not in _TABLES:
         return None
     data = read()
@@ -72,18 +75,19 @@ def _is_csv(name: str) -> bool:
     return name.lower().endswith(".csv")
 
 
-def decoded(name: str, data: bytes, columns: Sequence[str] | None = None) -> np.ndarray:
+def decoded(name: str, data: bytes, like: Form | None = None) -> np.ndarray:
     """The array in a file of some name.
 
     Args:
         name: The file's name.
         data: What is in it.
-        columns: What the columns of a table are called, in the order in which they are wanted.
+        like: What the numbers of the first file stand for, so that those of this one stand for the same.
 
     Raises:
-        InputError: it holds no single array, its kind is not known, or its columns are others.
+        InputError: it holds no single array, its kind is not known, or its numbers stand for something else.
     """
     if (table := _table(name, data)) is not None:
+        columns = like if isinstance(like, tuple) else None
         if columns is not None and sorted(table.columns) != sorted(columns):
             raise InputError(
                 f"has the columns {', '.join(table.columns)}, the first file has {', '.join(columns)}: give load=, which picks what all have"
@@ -99,8 +103,8 @@ def decoded(name: str, data: bytes, columns: Sequence[str] | None = None) -> np.
                 if len(arrays.files) != 1:
                     raise InputError(f"holds {len(arrays.files)} arrays: give load=, which picks one")
                 return arrays[arrays.files[0]]
-        case ".png" | ".jpg" | ".jpeg" | ".tif" | ".tiff" | ".bmp" | ".gif" | ".webp":
-            return _image(stream)
+        case _ if is_image(name):
+            return image_array(data, like if isinstance(like, Pixels) else None)
         case suffix:
             raise InputError(
                 f"ends in {suffix!r}, and such files are not read by themselves: give load=, which makes an array of their bytes"
@@ -169,35 +173,6 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _image(stream: io.BytesIO) -> np.ndarray:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise InputError("is an image: install Pillow, or give load=") from error
-    with Image.open(stream) as image:
-        _turn_to_picture(image)
-        return np.asarray(image)
-
-
-def _turn_to_picture(image: Any) -> None:
-    """Turns an image's pages to its picture: smaller copies of it, as photos and tiled TIFFs have them, do not count.
-
-    Raises:
-        InputError: it has several.
-    """
-    count = getattr(image, "n_frames", 1)
-    if count == 1 or image.format == "MPO":
-        return
-    whole: list[int] = []
-    for page in range(count):
-        image.seek(page)
-        if not getattr(image, "tag_v2", {}).get(_NEW_SUBFILE_TYPE, 0) & 1:
-            whole.append(page)
-    if len(whole) != 1:
-        raise InputError(f"holds {count} images: give load=, which picks one, or stacks them")
-    image.seek(whole[0])
-
-
 def put(found: np.ndarray, out: np.ndarray) -> tuple[int, str] | None:
     """Copies arrays, one a row, into others; the first row whose numbers the type would change, and why, where there is one."""
     whole = found.dtype.kind in "biu" and out.dtype.kind in "biu"
@@ -219,4 +194,4 @@ def put(found: np.ndarray, out: np.ndarray) -> tuple[int, str] | None:
     return int(at[0]), f"holds {found[at]!s}, which {out.dtype} does not hold: take a wider dtype="
 
 
-__all__ = ["Npy", "columns_of", "decoded", "loaded", "put"]
+__all__ = ["Form", "Npy", "decoded", "form_of", "loaded", "put"]

@@ -17,7 +17,7 @@ import polars as pl
 from scythe.errors import FetchError, InputError, NotFoundError
 from scythe.loaders.arrays import Kept
 from scythe.loaders.checks import no_file
-from scythe.loaders.files.decoding import Npy, columns_of, decoded, loaded, put
+from scythe.loaders.files.decoding import Form, Npy, decoded, form_of, loaded, put
 from scythe.loaders.files.shards import Blocks, Held, InBucket, OnDisk, Packs, Shard, opened
 from scythe.loaders.groups import File
 from scythe.loaders.pinned.find import since_pinned
@@ -309,12 +309,12 @@ class Files:
     def _read(self, row: int) -> np.ndarray:
         check_fork()
         load = self.group.load
-        columns = self._columns if row and load is None else None  # those of the first are its own
+        like = self._meant if row and load is None else None  # the first is like itself
         given: Any = (
             self._told(row, fetch, self._uri(row)) if load is not None and self.group.path else self._content(row)
         )
         try:
-            return decoded(self._named(row), given, columns) if load is None else loaded(load, given)
+            return decoded(self._named(row), given, like) if load is None else loaded(load, given)
         except InputError as error:
             raise self._refused(row, str(error)) from error
         except Exception as error:
@@ -324,10 +324,10 @@ class Files:
             raise
 
     @made_alone
-    def _columns(self) -> tuple[str, ...] | None:
-        """What the columns of the first file are called, if it holds a table: those of others are taken by their names."""
+    def _meant(self) -> Form | None:
+        """What the numbers of the first file stand for, if it holds a table or an image: those of others stand for the same."""
         with suppress(FetchError):  # who needs the first file says that it is gone
-            return columns_of(self._named(0), partial(self._content, 0))
+            return form_of(self._named(0), partial(self._content, 0))
 
     def _content(self, row: int) -> bytes:
         return self._told(row, self._bytes, row)
