@@ -442,3 +442,18 @@ def test_a_set_is_stored_in_one_order_whatever_is_in_it() -> None:
     stored = models_to_arrow(made, compile_model(Numbers)).column("some").to_pylist()
     assert [row[:3] for row in stored] == [[1.0, 2.0, 3.0]] * 100
     assert all(row[3] != row[3] for row in stored)
+
+
+def test_a_list_in_the_place_of_a_set_is_stored_as_the_set() -> None:
+    class Numbers(BaseModel):
+        some: set[int]
+
+    made = Numbers(some=set())
+    made.some = [2, 1, 2, 1]  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
+    compiled = compile_model(Numbers)
+    stored = models_to_arrow([made], compiled)
+    assert stored.column("some").to_pylist() == [[1, 2]]
+    assert arrow_to_models(stored, compiled) == [Numbers(some={1, 2})]
+    made.some = [[1]]  # type: ignore[list-item]  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(DataError, match="some"):
+        models_to_arrow([made], compiled)

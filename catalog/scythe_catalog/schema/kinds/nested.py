@@ -54,8 +54,8 @@ class List(Kind):
         return pl.List(pl.String if item == pl.Null else item)
 
     def dump(self, values: Values) -> Values:
-        dump = self.item.dump
-        return [None if v is None else _ordered(v, dump) for v in values]
+        dump, python = self.item.dump, self.python
+        return [None if v is None else _ordered(v, dump, python) for v in values]
 
     def load(self, values: Values) -> Values:
         load, python = self.item.load, self.python
@@ -65,10 +65,12 @@ class List(Kind):
         return f"list of {self.item.describe()}"
 
 
-def _ordered(value: Any, dump: Callable[[Values], Values]) -> Values:
-    """What is stored of a list; of a set too, in an order that does not depend on the process."""
+def _ordered(value: Any, dump: Callable[[Values], Values], python: Callable[[Values], Any]) -> Values:
+    """What is stored of a list; of a set too, in an order that does not depend on the process, and no value twice."""
     if isinstance(value, str | bytes | Mapping):
         raise TypeError(f"{value!r} is not a list")
+    if python is not list:
+        value = python(value)
     stored = dump(list(value))
     if not isinstance(value, set | frozenset):
         return stored
