@@ -83,7 +83,7 @@ def _without_manifest(objects: Objects, key: RunKey) -> Look:
         return Look("allocating", problem=f"{key.path} is being allocated, or its allocation was cut short")
     if key not in found.taken and not objects.found(key.path):
         return Look("deleted")
-    if objects.exists(f"{key.arrivals}/arrived.tsv") and not objects.exists(f"{key.arrivals}/ended.json"):
+    if objects.exists(key.arrived) and not objects.exists(key.arrivals_ended):
         return Look(
             "damaged", problem=f"{key.path} is not here yet: its download goes on, or was cut short; call it again"
         )

@@ -228,6 +228,16 @@ class RunKey:
         """The folder that says what of it has come from another root."""
         return f"{CATALOG}/{self.experiment}/_downloads/{self.version}~{self.folder}"
 
+    @property
+    def arrived(self) -> str:
+        """Lists the files that have come, a line each."""
+        return f"{self.arrivals}/arrived.tsv"
+
+    @property
+    def arrivals_ended(self) -> str:
+        """There once all files of one download have come."""
+        return f"{self.arrivals}/ended.json"
+
     def unpublished(self, by: str) -> str:
         """There from before something is done to a run that the catalog does not show yet, until it does: by whom."""
         return f"{unpublished_folder(self.experiment)}/{self.version}~{self.folder}~{by}"

@@ -53,8 +53,8 @@ class Arrivals:
         assert local.folder is not None
         self._local, self._key, self._root = local, key, local.folder
         self.folder = local.folder / key.arrivals
-        self._lines = self.folder / "arrived.tsv"
-        self._ended = self.folder / "ended.json"
+        self._lines = local.folder / key.arrived
+        self._ended = local.folder / key.arrivals_ended
         self._writing = threading.Lock()
 
     @contextlib.contextmanager
