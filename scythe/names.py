@@ -40,6 +40,17 @@ def check_name(name: str, what: str, error: type[ScytheError] = RegistrationErro
     return name
 
 
+def check_experiment_name(name: str, what: str, error: type[ScytheError] = RegistrationError) -> str:
+    """The name, if experiments or their runs can be called so.
+
+    Raises:
+        ScytheError: of the class given, for what `check_name` refuses, and for a name that begins as those of tasks do.
+    """
+    if name.startswith(TASK_PREFIX):  # whoever looks it up is given the experiment without it
+        raise error(f"{name!r} cannot be the name of {what}: leave out {TASK_PREFIX!r}, with which Scythe names tasks")
+    return check_name(name, what, error)
+
+
 def is_name(name: str) -> bool:
     """Whether `check_name` takes it."""
     return bool(_NAME.fullmatch(name)) and ".." not in name and name == name.strip() and len(name) <= 120

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import cloudpickle
 import pytest
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 from typer.testing import CliRunner
 
 from scythe.allocate import BaseExperiment, ExperimentRun
@@ -67,6 +67,11 @@ def test_a_run_that_is_compared_with_itself_is_said_to_be_the_same(root: Path) -
 INF = float("inf")
 
 
+class Wall(BaseModel):
+    u: float
+    n: int = 1
+
+
 @pytest.mark.parametrize(
     ("to", "before", "after", "changed"),
     [
@@ -76,8 +81,19 @@ INF = float("inf")
         (Annotated[Decimal, Field(max_digits=30, decimal_places=2)], [Decimal(10**12)] * 2, [Decimal(10**12), Decimal("1e12") + 1], 1),
         (dict[str, float], [{"a": 1, "b": 2}, {"a": 1}], [{"b": 2, "a": 1}, {"a": 2}], 1),
         (list[dict[str, int]], [[{"a": 1, "b": 2}]], [[{"b": 2, "a": 1}]], 0),
+        (list[float], [[0.3, 1.0], [0.3], [], [0.3], [1.0], [1.0]], [[0.1 + 0.2, 1.0], [0.4], [], [0.3, 0.3], [], [float("nan")]], 4),
+        (list[list[float]], [[[0.3], []], [[0.3]]], [[[0.1 + 0.2], []], [[], [0.3]]], 1),
+        (list[int], [[2**62, 1]], [[2**62 + 1, 1]], 1),
+        (Wall, [Wall(u=0.3), Wall(u=0.3), Wall(u=1)], [Wall(u=0.1 + 0.2), Wall(u=0.4), Wall(u=1, n=2)], 2),
+        (Wall | None, [None, Wall(u=1), None], [None, None, Wall(u=1)], 2),
+        (list[float] | None, [None, [1], None, [0.3]], [None, None, [1], [0.1 + 0.2]], 2),
+        (list[Wall], [[Wall(u=0.3)] * 2, [Wall(u=1)]], [[Wall(u=0.1 + 0.2)] * 2, [Wall(u=2)]], 1),
+        (dict[str, float], [{"a": 0.3}], [{"a": 0.1 + 0.2}], 0),
     ],
-    ids=["infinite", "noise", "whole", "decimal", "dict", "dicts"],
+    ids=[
+        "infinite", "noise", "whole", "decimal", "dict", "dicts", "lists", "lists of lists", "whole lists", "models", "optional models",
+        "optional lists", "lists of models", "dict with noise",
+    ],
 )  # fmt: skip
 def test_values_that_are_not_the_same_have_changed(
     root: Path, to: Any, before: list[Any], after: list[Any], changed: int
@@ -91,3 +107,39 @@ def test_inputs_with_the_same_entries_are_the_same_inputs(root: Path) -> None:
     runs = [run_of(dict[str, float], float, [given], [1.0]) for given in ({"a": 1, "b": 2}, {"b": 2, "a": 1})]
     found = compare_runs(*runs)
     assert (found.both, found.only_one, found.only_other) == (1, 0, 0)
+
+
+def test_whole_numbers_that_are_floats_by_now_are_paired_once_and_exactly(root: Path) -> None:
+    large = [2**53, 2**53 + 1, 2**53 + 2, 2**53 + 3, 0, -1]
+    one = run_of(int, int, large, [1] * 6)
+    other = run_of(float, int, [2.0**53 + 2, -0.0, 0.5, float("nan"), INF], [1] * 5)
+    for pair in ((one, other), (other, one)):
+        found = compare_runs(*pair)
+        assert found.both == 2
+        assert {found.only_one, found.only_other} == {4, 3}
+
+
+def test_values_beyond_the_fields_tell_inputs_apart(root: Path) -> None:
+    class Open(ExperimentInputSpec):
+        model_config = ConfigDict(extra="allow")
+        a: int
+
+    class Out(ExperimentOutputSpec):
+        y: str
+
+    def open_(spec: Open) -> Out:
+        return Out(y=str((spec.model_extra or {}).get("zz")))
+
+    ExperimentRegistry.Register(name="open")(open_)
+
+    def run_with(*given: Any) -> ExperimentRun:
+        run, ref = BaseExperiment("open").allocate([Open(a=1, **more) for more in given], "keep", engine="inline")
+        ref.result()
+        return run
+
+    two = run_with({"zz": {"p": 1, "q": 2.0}}, {"zz": "q"})
+    again = compare_runs(two, run_with({"zz": "q"}, {"zz": {"q": 2.0, "p": 1}}))
+    assert (again.both, again.values.row(0)[:3]) == (2, ("y", 1, 1)), "the function writes a dict in its order"
+    found = compare_runs(two, run_with({}, {"zz": "r"}))
+    assert (found.both, found.only_one, found.only_other) == (0, 2, 2)
+    assert compare_runs(run_with({}), run_with({})).both == 1

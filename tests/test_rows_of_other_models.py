@@ -118,3 +118,26 @@ def test_a_field_with_the_name_that_values_beyond_the_fields_had_is_no_such_valu
     ((inputs, _),) = scythe.rows("changing")
 
     assert (inputs.a, inputs.model_extra) == (1.0, {})
+
+
+def test_an_identifier_that_is_made_for_each_input_is_made_for_each_row_of_older_runs(root: Path) -> None:
+    class Out(ExperimentOutputSpec):
+        y: float = 1.0
+
+    def run_of(**fields: Any) -> Any:
+        model: Any = create_model("In", __base__=ExperimentInputSpec, a=(float, ...), **fields)
+
+        def made(spec: Any) -> Out:
+            return Out()
+
+        made.__annotations__ = {"spec": model, "return": Out}
+        ExperimentRegistry._experiments.pop("made", None)
+        ExperimentRegistry.Register()(made)
+        return made
+
+    BaseExperiment(run_of()).allocate([{"a": a} for a in range(3)], engine="inline")[1].result()
+    now = run_of(w=(uuid.UUID, Field(default_factory=uuid.uuid4)), some=(list[int], Field(default_factory=list)))
+    rows = [spec for spec, _ in scythe.rows(now)]
+    assert [row.a for row in rows] == [0, 1, 2]
+    assert len({row.w for row in rows}) == 3
+    assert [row.some for row in rows] == [[], [], []]

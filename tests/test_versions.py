@@ -18,7 +18,7 @@ from pydantic import Field, create_model
 import scythe
 from scythe.allocate import BaseExperiment, SemVer
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.errors import AllocationError, InputError, ReadError, RunError, VersionError
+from scythe.errors import AllocationError, InputError, NotFoundError, ReadError, RunError, VersionError
 from scythe.record.generations import catalog_of
 from scythe.record.versions import STRATEGIES, allowed_between, next_version, parse_folders
 from scythe.registry import ExperimentRegistry
@@ -403,7 +403,7 @@ def test_all_versions_are_united_over_a_breaking_change(root: Path) -> None:
     assert read["run_datetime"].is_sorted()
     assert (
         scythe.read("f", "v1.0.0").columns
-        == scythe.read("f", "v1.0.0", run="all").drop("version", "run_datetime", "late").columns
+        == scythe.read("f", "v1.0.0", run="all").drop("version", "run_datetime").columns
     )
     assert "gone" not in scythe.read("f").columns
     assert scythe.read("f", "all", table="tasks").height == 3
@@ -438,6 +438,35 @@ def test_a_field_that_changed_its_type_is_united_too(root: Path) -> None:
     assert read["version"].to_list() == ["v1.0.0", "v2.0.0", "v3.0.0"]
     assert read["x"].cast(str).to_list() == ["5", "2.5", "text"] or read["x"].to_list() == ["5.0", "2.5", "text"]
     assert scythe.read("f", "v1.0.0")["x"].to_list() == [5]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((float, 0.5), (str, "low")),
+        ((int, 5), (list[int], [1])),
+        ((int, 2**62 + 1), (float, 0.5)),
+        ((float, Field(0.5, description="Heat [kWh]")), (float, Field(0.5, description="Heat [MWh]"))),
+        ((Literal["a"], "a"), (Literal["b"], "b")),
+    ],
+    ids=["text", "list", "rounded", "unit", "choices"],
+)
+def test_later_versions_change_nothing_of_what_a_version_is_read_as(root: Path, before: Any, after: Any) -> None:
+    def read(**options: Any) -> Any:
+        return scythe.read("f", "v1.0.0", run="all", **options)
+
+    allocate(x=before)
+    allocate("keep", x=before)
+    alone = read()
+    assert alone.height == 2
+    allocate(x=after, late=(int, 7))
+    assert read().sort("run_datetime").equals(alone.sort("run_datetime"))
+    assert read().schema == alone.schema
+    assert scythe.scan("f", "v1.0.0", run="all").collect_schema() == alone.schema
+    assert read(table="tasks").height == 2
+    assert read(table="errors").height == 0
+    with pytest.raises(NotFoundError, match="'late'"):
+        read(columns=["late"])
 
 
 def test_what_a_version_was_is_recorded_where_it_is_reserved(root: Path) -> None:

@@ -25,7 +25,7 @@ from scythe.engines.engine import RunRef
 from scythe.engines.options import EngineName, EngineOptions
 from scythe.engines.start import choose
 from scythe.errors import AllocationError, NotFoundError
-from scythe.names import check_name
+from scythe.names import check_experiment_name
 from scythe.record import find
 from scythe.record.plan import MaxErrors
 from scythe.record.results import finished_result
@@ -53,7 +53,7 @@ class BaseExperiment:
 
     Raises:
         NotFoundError: it is not registered.
-        AllocationError: neither or both of `experiment` and `runnable` are given, or `run_name` can be no folder.
+        AllocationError: neither or both of `experiment` and `runnable` are given, or `run_name` can be no folder, or begins with `scythe_experiment_`.
 
     Examples:
         >>> from scythe import BaseExperiment
@@ -69,7 +69,9 @@ class BaseExperiment:
         if (experiment is None) == (runnable is None):
             raise AllocationError("give either experiment= or runnable=")
         self.experiment: Experiment = experiment_of(experiment if experiment is not None else runnable)
-        self.name = check_name(run_name, "a run", AllocationError) if run_name is not None else self.experiment.name
+        self.name = (
+            check_experiment_name(run_name, "a run", AllocationError) if run_name is not None else self.experiment.name
+        )
 
     def __repr__(self) -> str:
         return f"<BaseExperiment {self.name}: {self.experiment.input_model.__name__} -> {self.experiment.output_model.__name__}>"
@@ -82,7 +84,7 @@ class BaseExperiment:
             deep: Changes nothing.
 
         Raises:
-            AllocationError: `update` has anything else, or a `run_name` that can be no folder.
+            AllocationError: `update` has anything else, or a `run_name` that is none.
 
         Examples:
             >>> from scythe import BaseExperiment

@@ -20,7 +20,7 @@ from scythe.define.loaded import note_loaded
 from scythe.define.schemas import ExperimentSchemas, compile_experiment
 from scythe.durations import seconds_of
 from scythe.errors import RegistrationError, ScytheError
-from scythe.names import CATALOG, TASK_PREFIX, check_name
+from scythe.names import TASK_PREFIX, check_experiment_name
 
 Duration = timedelta | float | str | None
 LocalFileLocation = Literal["cache", "copied-to-tempdir"]
@@ -226,9 +226,7 @@ def define(target: Callable[..., Any], name: str | None, options: ExperimentOpti
         raise RegistrationError(
             f"{target!r} cannot be an experiment: register a function or a class with a `run` method"
         )
-    chosen = check_name(name if name is not None else target.__name__, "an experiment")
-    if chosen.startswith(CATALOG) or chosen.startswith(TASK_PREFIX):
-        raise RegistrationError(f"{chosen!r} is a reserved name: give the experiment another with Register(name=...)")
+    chosen = check_experiment_name(name if name is not None else target.__name__, "an experiment")
     if options.retries < 0:
         raise RegistrationError(f"{chosen}: retries must not be negative, got {options.retries}")
     most = options.max_inputs_per_process

@@ -134,16 +134,22 @@ def scan_many(
         gone = {of: one.files for holding in holds for of, one in holding.items() if of not in folders}
         check_gone(objects, name, gone, None if is_all(run) else keys)
     asked_of = None if is_all(run) else tuple(keys)
-    held = [_part(one, holding, there, asked_of, hidden) for one, holding in zip(opened, holds, strict=True)]
+    wanted = {(key.version, key.moment) for key in keys}
+    has_rows = any(wanted & holding.keys() for holding in holds)
+    every = wanted if has_rows else there  # other runs do not change what these are read as
+    held = [_part(one, holding, every, asked_of, hidden) for one, holding in zip(opened, holds, strict=True)]
     shown: dict[tuple[str, dt.datetime], list[str]] = defaultdict(list)
     for part in held:
         for one, files in part.shown.items():
             shown[one].extend(files)
     check_shown(catalog, objects, [key for key in keys if key not in hidden], table, shown)
     parts: list[_Part | _Own] = [*([part for part in held if part.rows] or held), *own]
-    wanted = {key.version for key in keys}
+    if not has_rows:
+        latest = own or _latest(objects, keys, table, renames_now(objects, name).of(table))
+        parts = [*(latest or held)]
     asked = [renamed.get(column, column) for column in columns] if columns is not None else None
-    check_units([part.schema for part in parts if isinstance(part, _Own) or part.versions & wanted], asked)
+    versions = {key.version for key in keys}
+    check_units([part.schema for part in parts if isinstance(part, _Own) or part.versions & versions], asked)
     schema, casts = brought_together([part.schema for part in parts], asked)
     frames = [part.scan(partition).with_columns(own) for part, own in zip(parts, casts, strict=True)]
     joined = pl.concat(frames, how="diagonal_relaxed") if len(frames) > 1 else frames[0]
@@ -202,6 +208,15 @@ class _Own:
 
     def scan(self, _: Mapping[str, Any]) -> pl.LazyFrame:
         return self.frame
+
+
+def _latest(objects: Objects, keys: Sequence[RunKey], table: str, renamed: Mapping[str, str]) -> list[_Own]:
+    """A table of the latest of some runs that is finished, which has no rows; nothing where it has no such table."""
+    for key in reversed(keys):
+        if finished_result(objects, key) is not None:
+            found = _Own.of(objects, key, table, renamed)
+            return [found] if found is not None else []
+    return []
 
 
 def _of(keys: Sequence[RunKey]) -> pl.Expr:

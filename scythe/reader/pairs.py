@@ -158,13 +158,16 @@ def _needed(
                 f"{result.experiment_id} has no column {column.name!r}, which {compiled.model.__name__} needs: "
                 "it was made with another version of the model; use scythe.read"
             )
-        default = column.kind.array([value := info.get_default(call_default_factory=True)])
-        if made and value is not None:
+        # A factory makes each row's own: an identifier, say.
+        count = 1 if info.default_factory is None else table.num_rows
+        values = [info.get_default(call_default_factory=True) for _ in range(count)]
+        if made and (value := next((v for v in values if v is not None), None)) is not None:
             raise RunError(
                 f"{result.experiment_id} has no column {column.name!r}, an output that came after it: its default {value!r} is no result "
                 "of that run; make it optional (None), or use scythe.read"
             )
-        columns[column.name] = pa.repeat(default[0], table.num_rows)
+        default = column.kind.array(values)
+        columns[column.name] = default if info.default_factory is not None else pa.repeat(default[0], table.num_rows)
     if extras is not None:
         columns[compiled.extra_column] = extras
     return pa.table(columns)

@@ -102,8 +102,7 @@ class Specs:
         if name in self._files:
             return _mapped(pl.Series(name, column), self._files[name])
         if name in self._json:
-            texts = pl.Series(name, column)
-            return _mapped(texts, {text: _sorted_json(text) for text in texts.drop_nulls().unique()})
+            return with_sorted_json(pl.Series(name, column))
         if _has_map(column.type):
             column = pa.chunked_array([_without_maps(chunk) for chunk in column.chunks], _mapless(column.type))
         series = pl.Series(name, column)
@@ -121,6 +120,11 @@ class Specs:
             there = values.is_not_null().to_numpy() if values.null_count() else None
             _mix(numbers, values.hash(seed).to_numpy(), there)
         return Identities(numbers, unknown)
+
+
+def with_sorted_json(texts: pl.Series) -> pl.Series:
+    """Texts of JSON in a form in which equal values are equal."""
+    return _mapped(texts, {text: _sorted_json(text) for text in texts.drop_nulls().unique()})
 
 
 def _sorted_json(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,18 +11,20 @@ import polars as pl
 import pyarrow as pa
 
 from scythe.errors import NotFoundError, RunDamaged, RunError
-from scythe.gather.run_files import scan_result
+from scythe.gather.run_files import scan_result, schema_of_result
 from scythe.leaf.input_files import contents_of
 from scythe.names import ID_LEVELS, RESERVED_TABLES
 from scythe.record.manifest import read_manifest, renames_now, schemas_of_run
 from scythe.record.results import RunResult
 from scythe.remote.forks import check_fork
-from scythe.reuse.identity import without_maps
+from scythe.reuse.identity import with_sorted_json, without_maps
 from scythe.runs.run import ExperimentRun
+from scythe.runs.sameness import as_keys, exact, same
 from scythe_catalog.schema import Change, Difference, Severity, TableSchema, compare
+from scythe_catalog.schema.kinds import Json
 
-#: Numbers that stand beside each other for no more than an order of summation differ by less [relative].
-_NOISE = 1e-9
+#: What inputs hold beyond the fields of their model, in a form that equal ones share; and which one an input is among its equals.
+_EXTRAS, _NTH = "_extras", "_nth"
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,11 @@ def compare_runs(one: ExperimentRun, other: ExperimentRun) -> Comparison:
         raise NotFoundError(f"{one.experiment_id} and {other.experiment_id} have no input field in common")
     a, b = first.rows(keys), second.rows(keys)
     for name in keys:
-        left, right = _alike(a[name], b[name])
+        left, right = as_keys(a[name], b[name])
         a, b = a.with_columns(left.alias(name)), b.with_columns(right.alias(name))
-    joined = a.join(b, on=[*keys, "_nth"], how="inner", nulls_equal=True, suffix="_other")
+    keys.append(_EXTRAS)
+    a, b = (rows.with_columns(pl.int_range(pl.len()).over(keys).alias(_NTH)) for rows in (a, b))
+    joined = a.join(b, on=[*keys, _NTH], how="inner", nulls_equal=True, suffix="_other")
     outputs = first.shared("output", second)
     good = joined.filter(~pl.col("_failed") & ~pl.col("_failed_other"))
     rows = [_changed(good, name) for name in outputs]
@@ -152,25 +157,34 @@ class _Side:
         return [*files, *(name for name in self.result.tables if name not in RESERVED_TABLES)]
 
     def rows(self, keys: list[str]) -> pl.DataFrame:
-        """All inputs with what they came to; files by what is in them, and equal inputs by their place among their equals."""
+        """All inputs with what they came to, in their order; files by what is in them."""
         objects = self.run.objects
         with _whole(self.run):
             scalars, errors = (
                 scan_result(objects, self.result.tables[name], self.renamed).collect() for name in ("scalars", "errors")
             )
         outputs = [name for name in self.schemas["output"].names if name in scalars.columns]
+        extras = self._extras()
+        of_inputs = [pl.col("sort_index"), *map(pl.col, keys), extras.cast(pl.String).alias(_EXTRAS)]
         rows = pl.concat(
             [
-                scalars.select("sort_index", *keys, *outputs).with_columns(pl.lit(False).alias("_failed")),
-                errors.select("sort_index", *keys).with_columns(pl.lit(True).alias("_failed")),
+                scalars.select(*of_inputs, *outputs).with_columns(pl.lit(False).alias("_failed")),
+                errors.select(of_inputs).with_columns(pl.lit(True).alias("_failed")),
             ],
             how="diagonal_relaxed",
         ).sort("sort_index")
+        rows = rows.with_columns(with_sorted_json(rows[_EXTRAS]))
         contents = contents_of(objects, self.run.key)
         files = [c.name for c in self.schemas["input"] if c.kind.is_file and c.name in keys]
         rows = rows.with_columns(pl.col(files).replace(contents)) if contents and files else rows
-        rows = rows.with_columns(without_maps(values) for values in rows)
-        return rows.with_columns(pl.int_range(pl.len()).over(keys).alias("_nth"))
+        return rows.with_columns(without_maps(values) for values in rows)
+
+    def _extras(self) -> pl.Expr:
+        """What inputs hold beyond their model's fields; null where they hold no more."""
+        fields = {name for schema in self.schemas.values() for name in schema.names}
+        table = schema_of_result(self.run.objects, self.result.tables["scalars"])
+        names = [c.name for c in table if isinstance(c.kind, Json) and self.renamed.get(c.name, c.name) not in fields]
+        return pl.col(names[0]) if names else pl.lit(None)
 
 
 @contextmanager
@@ -195,38 +209,18 @@ def _made_by(run: ExperimentRun) -> dict[str, str]:
 def _changed(rows: pl.DataFrame, name: str) -> tuple[str, int, int, float | None, float | None]:
     """How many values of an output differ, and by how much at most."""
     one, other = rows[name], rows[f"{name}_other"]
-    if one.dtype.is_numeric() and other.dtype.is_numeric():
-        x, y = one.cast(pl.Float64), other.cast(pl.Float64)
-        greater = pl.max_horizontal(pl.col("x").abs(), pl.col("y").abs())
-        pair = pl.DataFrame({"x": x, "y": y}).with_columns(
-            (pl.col("x") - pl.col("y")).abs().alias("by"), greater.alias("of")
-        )
-        near = pl.col("by").is_finite() & (pl.col("by") <= _NOISE * pl.col("of"))
-        alike = pl.col("x").eq_missing(pl.col("y")) | near.fill_null(False)
-        if not (one.dtype.is_float() or other.dtype.is_float()):  # exact ones have no noise
-            one, other = (v.cast(pl.Int128) if v.dtype.is_integer() else v for v in _alike(one, other))
-            alike, pair = pl.lit(one.eq_missing(other)), pair.with_columns(by=(one - other).abs().cast(pl.Float64))
-        changed = pair.filter(~alike)
-        largest = changed.filter(pl.col("by").is_finite())
-        relative = largest.select((pl.col("by") / pl.col("of")).max()).item()
-        return name, pair.height - changed.height, changed.height, largest["by"].max(), relative  # pyright: ignore[reportReturnType]
-    one, other = _alike(one, other)
-    equal = int(one.eq_missing(other).sum())
-    return name, equal, rows.height - equal, None, None
-
-
-def _alike(one: pl.Series, other: pl.Series) -> tuple[pl.Series, pl.Series]:
-    """Both in one type: a field may have changed its type from one run to the other. What has no type in common is text."""
-    if one.dtype == other.dtype:
-        return one, other
-    try:
-        dtype = pl.concat([frame.to_frame("x").head(0) for frame in (one, other)], how="vertical_relaxed").dtypes[0]
-        return one.cast(dtype), other.cast(dtype)
-    except pl.exceptions.PolarsError:
-        return tuple(  # pyright: ignore[reportReturnType]
-            pl.Series([None if v is None else str(v) for v in values.to_list()], dtype=pl.String)
-            for values in (one, other)
-        )
+    unlike = ~same(one, other)
+    changed = int(unlike.sum())
+    if not (one.dtype.is_numeric() and other.dtype.is_numeric()):
+        return name, rows.height - changed, changed, None, None
+    is_exact = not (one.dtype.is_float() or other.dtype.is_float())
+    x, y = one.filter(unlike), other.filter(unlike)
+    by = (operator.sub(*exact(x, y)) if is_exact else x.cast(pl.Float64) - y.cast(pl.Float64)).abs()
+    pair = pl.DataFrame({"by": by.cast(pl.Float64), "x": x.cast(pl.Float64), "y": y.cast(pl.Float64)})
+    largest = pair.filter(pl.col("by").is_finite())
+    of = pl.max_horizontal(pl.col("x").abs(), pl.col("y").abs())
+    relative = largest.select((pl.col("by") / of).max()).item()
+    return name, rows.height - changed, changed, largest["by"].max(), relative  # pyright: ignore[reportReturnType]
 
 
 def told(found: Comparison) -> Iterator[str]:
