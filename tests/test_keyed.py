@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import signal
 import subprocess
@@ -138,6 +139,52 @@ def test_a_key_belongs_to_its_seed_and_version(piles: BaseExperiment) -> None:
     with pytest.raises(AllocationError, match=r"not of version v2\.0\.0"):
         allocated(piles, [1.0], key="night", version="v2.0.0")
     assert len(piles.list_runs()) == 1
+
+
+MODULE = """
+from scythe import ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
+
+
+class Pile(ExperimentInputSpec):
+    depth: float
+
+
+class Held(ExperimentOutputSpec):
+    load: float
+
+
+@ExperimentRegistry.Register()
+def held(spec: Pile) -> Held:
+    return Held(load=2 * spec.depth)
+"""
+
+
+def test_a_key_belongs_to_its_models_and_other_code_is_told(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def written(source: str) -> BaseExperiment:
+        (root.parent / "keyed_piles.py").write_text(source)
+        sys.modules.pop("keyed_piles", None)
+        importlib.invalidate_caches()
+        return BaseExperiment(importlib.import_module("keyed_piles").held)
+
+    monkeypatch.syspath_prepend(str(root.parent))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    run, _ = allocated(written(MODULE), [1.0], key="night")
+    allocated(written(MODULE), [1.0], key="night")
+    assert "other code" not in capsys.readouterr().err
+    again, ref = allocated(written(MODULE.replace("2 *", "30 *")), [1.0], key="night")
+    assert again.experiment_id == run.experiment_id
+    assert ref.result().rows == 1
+    told = capsys.readouterr().err
+    assert f"key='night' is that of {run.experiment_id}, which was begun with other code of held" in told
+    for other in (
+        MODULE.replace("load: float", "load: str"),
+        MODULE.replace("load: float", "load: float\n    more: int = 1"),
+    ):
+        with pytest.raises(AllocationError, match="which has other input or output models: give this one a key"):
+            allocated(written(other), [1.0], key="night", version="auto")
+    sys.modules.pop("keyed_piles")
 
 
 def test_a_key_grows_too(piles: BaseExperiment) -> None:

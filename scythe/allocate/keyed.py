@@ -15,17 +15,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from scythe.allocate.store import Request
+from scythe.define.code import code_hash
 from scythe.errors import AllocationError, NotFoundError, RunDamaged
 from scythe.record import layout
 from scythe.record.attempts import store_time
 from scythe.record.format import parse
 from scythe.record.layout import RunKey
+from scythe.record.manifest import schema_hash
 from scythe.record.plan import RunPlan
+from scythe.record.provenance import recorded, short
 from scythe.record.reserve import owner_of, process_name, record_key, undo
 from scythe.record.versions import STRATEGIES, SemVer, VersioningStrategy
 from scythe.reuse.identity import Specs
 from scythe.reuse.known import specs_of
 from scythe.reuse.matching import are_equal
+from scythe.terminal.console import tell
 from scythe.terminal.phase import Phase
 from scythe_catalog.processes import exists
 from scythe_catalog.storage.objects import Objects
@@ -53,7 +57,8 @@ class Keyed:
         """The run of the key, once it is stored whole; None where there is none, or its allocation came to no end.
 
         Raises:
-            AllocationError: it has other inputs, another seed, another function, or another version than the one that is named.
+            AllocationError: it has other inputs, another seed, another function, other models, or another version than the one that
+                is named.
         """
         record = self._newest()
         if record is None:
@@ -134,13 +139,26 @@ class Keyed:
             what = f"the seed {plan.seed}, not {asked.seed}"
         elif plan.qualname != (mine := asked.experiment.target.__qualname__):
             what = f"the function {plan.qualname}, not {mine}"
+        elif plan.schema_sha256 != schema_hash(asked.experiment):
+            what = "other input or output models"
         elif not self._has_inputs(plan, asked):
             what = "other inputs"
         else:
+            self._tell_of_code(run, asked)
             return
         raise AllocationError(
             f"key={self._key!r} is that of {run.path}, which has {what}: give this one a key of its own"
         )
+
+    def _tell_of_code(self, run: RunKey, asked: Request) -> None:
+        """Says so where the run was begun with other code: it is the run of the key all the same."""
+        begun_with, mine = recorded(self._objects, run, 1), code_hash(asked.experiment)
+        if begun_with is not None and None not in (begun_with.code, mine) and begun_with.code != mine:
+            tell(
+                f"key={self._key!r} is that of {run.path}, which was begun with other code of "
+                f"{asked.experiment.name} ({short(begun_with.code)}, this is {short(mine)}): its rows are those of that code; "
+                "give another key to run all inputs with this one"
+            )
 
     def _has_inputs(self, plan: RunPlan, asked: Request) -> bool:
         inputs = asked.inputs
