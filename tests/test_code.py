@@ -135,11 +135,11 @@ def test_a_module_that_was_edited_after_its_import_is_not_what_this_process_runs
     alone: None, tmp_path: Path, changed: str
 ) -> None:
     experiment = loaded(write(tmp_path, PROJECT))
-    assert code_hash(experiment, unchanged_since=experiment.defined_at) == code_hash(experiment)
+    assert code_hash(experiment, here=True) == code_hash(experiment)
     write(tmp_path, {changed: PROJECT[changed] + "\nCHANGED = True\n"})
     later = experiment.defined_at + 10
     os.utime(tmp_path / changed, (later, later))
-    assert code_hash(experiment, unchanged_since=experiment.defined_at) is None
+    assert code_hash(experiment, here=True) is None
     assert provenance(experiment, "inline").code is None
     assert provenance(experiment, "local").code == code_hash(experiment)  # its processes import anew
 
@@ -150,9 +150,9 @@ def test_an_older_edit_of_a_module_is_seen_though_the_function_is_defined_anew(a
     os.utime(tmp_path / "physics/constants.py", (1, 1))
 
     again = define(experiment.target, "weigh", ExperimentOptions())
-    assert code_hash(again, unchanged_since=again.defined_at) is None
+    assert code_hash(again, here=True) is None
     importlib.reload(sys.modules["physics.constants"])
-    assert code_hash(again, unchanged_since=again.defined_at) == code_hash(again)
+    assert code_hash(again, here=True) == code_hash(again)
 
 
 def test_the_values_that_a_function_has_from_its_maker_are_its_code(alone: None, tmp_path: Path) -> None:
@@ -319,7 +319,7 @@ def test_of_a_notebook_no_attributes_count_nor_what_the_function_notes_its_calls
 
 def test_sets_within_other_collections_are_written_alike_in_every_process(tmp_path: Path) -> None:
     program = (
-        "from scythe.define.code import _written; print(_written({'a': [{'x', 'y', 'z'}], 'b': (frozenset('pqr'),)}))"
+        "from scythe.define.values import written; print(written({'a': [{'x', 'y', 'z'}], 'b': (frozenset('pqr'),)}))"
     )
     told = {
         subprocess.run(

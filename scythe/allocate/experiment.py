@@ -15,6 +15,7 @@ from scythe.allocate.arguments import (
     checked_reuse,
     checked_tags,
 )
+from scythe.allocate.current import check_latest, tell_edited
 from scythe.allocate.inputs import prepare_inputs
 from scythe.allocate.store import Request
 from scythe.allocate.trial import Trial
@@ -268,6 +269,7 @@ class BaseExperiment:
             >>> BaseExperiment(simulate_energy).try_out(pl.DataFrame({"r_value": [2.0, 4.0, 8.0]})).outputs["heating"].len()
             3
         """
+        check_latest(self.experiment)
         return try_out(self.experiment, specs, n)
 
     # --- allocation ---------------------------------------------------------------------------------
@@ -336,7 +338,8 @@ class BaseExperiment:
             InputError: inputs that do not fit; nothing was written.
             VersionError: a version that is malformed, or too small a step, or `rename` names no field; nothing was written.
             AllocationError: the root cannot be written, an argument makes no sense, the function cannot be sent to other
-                processes, no worker of the cluster has it, or rows to reuse are of other code. Nothing was started.
+                processes, or was defined anew, or reads values that those would not have, no worker of the cluster has it, or rows
+                to reuse are of other code. Nothing was started.
             SettingsError: there is no such engine, or it cannot be reached.
             RunError: this process was forked from one that had used Scythe.
             Exception: with `engine="inline"`, the first that the function raises.
@@ -353,6 +356,7 @@ class BaseExperiment:
                 f"{script} is only being loaded for its experiment, and would start another run: put its allocation under "
                 '`if __name__ == "__main__":`. A run that is to be resumed is safe; resume it once that is done'
             )
+        check_latest(self.experiment)
         check_arguments(chunk=chunk, workers=workers, seed=seed, max_errors=max_errors, recursion_map=recursion_map)
         note, tags = checked_note(note), checked_tags(tags)
         pack = checked_pack(pack, self.experiment)
@@ -363,6 +367,7 @@ class BaseExperiment:
         if included is not None and included.is_workflow and not inputs.single:
             raise AllocationError(f"{included.name!r} is a workflow, which runs one input at a time: give one model")
         chosen.check(self.experiment, inputs=inputs.table.num_rows, single=inputs.single, workers=workers)
+        tell_edited(self.experiment, chosen.engine.name)
         objects = storage()
         if s3_client is not None:
             use_client(objects, s3_client)

@@ -60,6 +60,7 @@ class Growing:
                 objects,
                 asked.name,
                 asked.seed,
+                here=asked.engine.engine.name == "inline",
             )
 
     def begun(self) -> ExperimentRun | None:

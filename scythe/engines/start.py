@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
 
+from scythe.define.code import values_set
 from scythe.define.experiment import Experiment
 from scythe.engines.engine import Engine, Launch, RunRef
 from scythe.engines.options import EngineOptions, LocalOptions
@@ -50,8 +51,24 @@ class Chosen:
             SettingsError: it cannot be reached, or does not take the options.
             AllocationError: it cannot run this experiment.
         """
+        if self.engine.name != "inline":
+            _check_values(experiment)
         self.engine.check_ready(experiment, single=single)
         self.engine.check_options(self.options, inputs=inputs, workers=workers)
+
+
+def _check_values(experiment: Experiment) -> None:
+    """Nothing where other processes, which load the modules of the project by themselves, have the values that this one has.
+
+    Raises:
+        AllocationError: a value was set after its module was loaded.
+    """
+    if found := values_set(experiment):
+        raise AllocationError(
+            f"{experiment.name} reads values that its workers would not have, for they load their modules anew: "
+            f'{"; ".join(map(str, found))}. Make it an input field, or write it into the module; with engine="inline" the function has it as '
+            "it is here"
+        )
 
 
 def choose(

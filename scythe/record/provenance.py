@@ -88,7 +88,7 @@ def provenance(experiment: Experiment, engine: str) -> Provenance:
         dirty=dirty,
         patch=patch,
         no_patch=no_patch,
-        code=code_hash(experiment, unchanged_since=experiment.defined_at if engine == "inline" else None),
+        code=code_hash(experiment, here=engine == "inline"),
     )
 
 

@@ -46,12 +46,14 @@ class NewInputs:
         objects: Objects,
         name: str,
         seed: int,
+        *,
+        here: bool,
     ) -> None:
         self._experiment, self._objects, self._name, self._seed = experiment, objects, name, seed
         self._sort_indexes = inputs.column("sort_index").to_numpy()
         self.specs = Specs.of(inputs, files, experiment.schemas.input.schema.names, computed)
         self.identities = self.specs.identities()
-        self.code = code_hash(experiment)
+        self.code = code_hash(experiment, here=here)
 
     def answers(self, version: str, *, any_code: bool, errors: bool) -> Answers:
         """The best answer to each input that has one.

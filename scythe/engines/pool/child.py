@@ -29,6 +29,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
+from scythe.define.snapshot import Source, load_as_they_were
 from scythe.engines.pool import logs
 from scythe.errors import StorageRefused
 from scythe.leaf.failures import remember_lines
@@ -68,6 +69,8 @@ class Job:
     reach: Any = field(default=None, repr=False)
     #: Lines of code that no file holds, for tracebacks.
     lines: dict[str, list[str]] = field(default_factory=dict[str, list[str]], repr=False)
+    #: The modules of the project, so that all processes of the run load the same, whatever becomes of the files.
+    sources: tuple[Source, ...] = field(default=(), repr=False)
 
 
 def main(fd: int, parent: int) -> None:
@@ -271,6 +274,7 @@ def _runner(job: Job, tell: Callable[[int, int], None], life: Life, printed: Pri
     from scythe_catalog.storage.reach import take_over
 
     remember_lines(job.lines)
+    load_as_they_were(job.sources)
     try:
         experiment, call = _bound(job.experiment)
         _find_in_main(experiment.target, experiment.input_model, experiment.output_model)

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from hatchet_sdk import Context
 
 from scythe.define.experiment import Experiment
+from scythe.define.snapshot import Source
 from scythe.engines.hatchet.tasks import Pointer
 from scythe.engines.hatchet.worker.threads import in_thread, lease_of
 from scythe.engines.pool.job import pool_job
@@ -52,10 +53,10 @@ class Loaded:
 class Loader:
     """The attempts that the tasks of a worker belong to; each is loaded once, however many tasks ask for it.
 
-    `codes` says which code the worker has loaded: experiment -> its hash, None where there is no source.
+    `codes` says which code the worker has loaded: experiment -> its hash, None where there is no source, and its modules.
     """
 
-    def __init__(self, codes: Mapping[str, str | None]) -> None:
+    def __init__(self, codes: Mapping[str, tuple[str | None, tuple[Source, ...]]]) -> None:
         self._codes = codes
         self._kept: OrderedDict[tuple[str, str, int, str], asyncio.Task[Loaded]] = OrderedDict()
 
@@ -83,9 +84,11 @@ class Loader:
         plan = replace(find_plan(payload.root, payload.key), workflow_run_id=payload.run_id)
         attempt = load_attempt_plan(plan.objects, payload.key, payload.turn)
         plan = replace(plan, max_errors=attempt.max_errors)
-        _check(plan, attempt, experiment, self._codes.get(experiment.name))
+        code, sources = self._codes.get(experiment.name, (None, None))
+        _check(plan, attempt, experiment, code)
         parts = f"{payload.turn:06d}-leaf"
-        return Loaded(attempt, Prepared(plan, experiment, pool_job(plan, experiment, parts), Packing(plan, parts)))
+        job = pool_job(plan, experiment, parts, sources=sources)
+        return Loaded(attempt, Prepared(plan, experiment, job, Packing(plan, parts)))
 
 
 def find_plan(root: str, key: RunKey) -> RunPlan:

@@ -1,0 +1,48 @@
+"""Whether what is about to run is what the caller sees: definitions that came again, and files that were changed since they were loaded."""
+
+from __future__ import annotations
+
+from scythe.define.again import is_updated
+from scythe.define.code import edited_files
+from scythe.define.experiment import Experiment
+from scythe.errors import AllocationError
+from scythe.registry import ExperimentRegistry
+from scythe.terminal.console import tell
+
+
+def check_latest(experiment: Experiment) -> None:
+    """Nothing where an experiment is the registered one of its name, or of another function.
+
+    Raises:
+        AllocationError: its function has been defined anew since: a cell was run again, or a module loaded anew.
+    """
+    latest = next((one for one in ExperimentRegistry.experiments() if one.name == experiment.name), experiment)
+    mine, now = experiment.target, latest.target
+    if (
+        mine is now
+        or is_updated(mine, now)
+        or (mine.__module__, mine.__qualname__) != (now.__module__, now.__qualname__)
+    ):
+        return
+    name = mine.__qualname__
+    raise AllocationError(
+        f"{name} has been defined anew since this BaseExperiment was made, which would run the one of before: make it again, "
+        f"BaseExperiment({name})"
+    )
+
+
+def tell_edited(experiment: Experiment, engine: str) -> None:
+    """Says which files of the project were changed since this process has loaded them, where a run takes them in one of both states."""
+    if engine not in ("inline", "local", "slurm"):
+        return  # workers of a cluster have code of their own, and say where it is another
+    here = engine == "inline"
+    if files := edited_files(experiment, here=here):
+        way = (
+            "as it was then"
+            if here
+            else "as it is now, other than calls in this process: load it anew for both to be alike"
+        )
+        tell(f"{', '.join(map(str, files))}: changed since this process has loaded it; the run takes it {way}")
+
+
+__all__ = ["check_latest", "tell_edited"]

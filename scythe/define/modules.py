@@ -1,0 +1,169 @@
+"""The modules of a user's project: which files they are, and which of them a source imports. Reads source files; imports and runs nothing.
+
+What is installed (the standard library, site-packages, Scythe itself) is none of the project's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import inspect
+import itertools
+import sys
+import sysconfig
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.machinery import ModuleSpec, PathFinder
+from modulefinder import ModuleFinder
+from pathlib import Path
+from types import CodeType
+from typing import Any, cast
+
+_INSTALLED = {"site-packages", "dist-packages"}
+NOT_THE_PROJECTS = frozenset({"scythe", "scythe_catalog", "__main__", *sys.stdlib_module_names})
+_STANDARD = tuple(Path(sysconfig.get_path(p)).resolve() for p in ("stdlib", "platstdlib"))
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module of the project, by its name and the file that it was or would be loaded from."""
+
+    name: str
+    file: Path
+
+    @property
+    def is_package(self) -> bool:
+        return self.file.name == "__init__.py"
+
+    @property
+    def path(self) -> str:
+        """Its file, relative to the folder that Python would find it in."""
+        return "/".join(self.name.split(".")) + ("/__init__.py" if self.is_package else ".py")
+
+    @property
+    def package(self) -> str:
+        """What its relative imports are relative to."""
+        return self.name if self.is_package else self.name.rpartition(".")[0]
+
+
+def closure(first: list[Module]) -> dict[Module, str]:
+    """The sources of some modules and of what they import of the project."""
+    sources: dict[Module, str] = {}
+    waiting, known = list(first), {module.file for module in first}
+    while waiting:
+        module = waiting.pop()
+        with contextlib.suppress(OSError, UnicodeDecodeError, SyntaxError):  # a damaged neighbour is nobody's code
+            sources[module] = source = module.file.read_text()
+            for name in _imports(source, module.package):
+                found = find(name)
+                if found is not None and found.file not in known:
+                    known.add(found.file)
+                    waiting.append(found)
+    return sources
+
+
+@lru_cache(maxsize=256)
+def _imports(source: str, package: str) -> tuple[str, ...]:
+    """`imported` of a source, each name once; found once, for a loop allocates many runs of the same code. Raises SyntaxError."""
+    return tuple(dict.fromkeys(imported(compiled(source), package)))
+
+
+def compiled(source: str) -> list[CodeType]:
+    """The code of a source, within functions and classes too; raises SyntaxError. (Threads may not share `ast.parse`.)"""
+    found = [compile(source, "<hashed>", "exec", dont_inherit=True)]
+    for code in found:
+        found += [inner for inner in code.co_consts if isinstance(inner, CodeType)]
+    return found
+
+
+def imported(code: Iterable[CodeType], package: str) -> Iterator[str]:
+    """The names of the modules that a source may import, their packages included; some are no modules."""
+    for kind, what in itertools.chain.from_iterable(map(ModuleFinder().scan_opcodes, code)):
+        if kind == "absolute_import":
+            members, base = what
+        elif kind == "relative_import":
+            level, members, base = what
+            parts = package.split(".") if package else []
+            base = ".".join([*parts[: len(parts) - level + 1], *([base] if base else [])])
+        else:
+            continue
+        for name in [base, *(f"{base}.{member}" if base else member for member in members or ())]:
+            parts = name.split(".")
+            yield from (".".join(parts[:i]) for i in range(1, len(parts) + 1) if parts[0])
+
+
+def find(name: str) -> Module | None:
+    """The module of a name, where it is a source file of the project's; imports nothing."""
+    top, *below = name.split(".")
+    if top in NOT_THE_PROJECTS:
+        return None
+    spec = _spec_of_top(top)
+    where = _folders(spec)
+    for number, part in enumerate(below, 1):
+        if not where:
+            return None
+        path = ".".join([top, *below[:number]])
+        try:
+            spec = PathFinder.find_spec(path, where)
+        except KeyError:  # a namespace package in another, which nobody has imported and Python asks for
+            spec = ModuleSpec(path, None, is_package=True)
+        if spec is not None and spec.origin is None:
+            where = [str(folder) for one in where if (folder := Path(one) / part).is_dir()]
+        else:
+            where = _folders(spec)
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return None
+    file = Path(spec.origin).resolve()
+    return None if is_installed(file) else Module(name, file)
+
+
+def _folders(spec: ModuleSpec | None) -> list[str]:
+    """Where the modules of a package lie; nowhere where it is none."""
+    return list(spec.submodule_search_locations or ()) if spec is not None else []
+
+
+def _spec_of_top(name: str) -> ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(name)
+    except (ImportError, ValueError):  # a module that was made by hand has no spec
+        return PathFinder.find_spec(name)
+
+
+def is_installed(file: Path) -> bool:
+    return not _INSTALLED.isdisjoint(file.parts) or any(file.is_relative_to(folder) for folder in _STANDARD)
+
+
+def file_of(target: Callable[..., Any]) -> Path | None:
+    """The source file that defines a function or a class, None for a notebook's cell."""
+    module = sys.modules.get(target.__module__)
+    named = [getattr(module, "__file__", None)]
+    with contextlib.suppress(AttributeError, TypeError):  # of a script whose function was sent to another process
+        function = cast(Any, getattr(target, "run", target) if isinstance(target, type) else target)
+        named.append(inspect.unwrap(function).__code__.co_filename)
+    for path in named:
+        if path is not None and path.endswith(".py") and Path(path).is_file():
+            return Path(path).resolve()
+    return None
+
+
+def name_of(module: str, file: Path) -> str:
+    """The name under which a file's module is imported; of a script that runs it is that of its file."""
+    spec = getattr(sys.modules.get(module), "__spec__", None)
+    name = spec.name if module == "__main__" and spec is not None else module
+    name = name.removesuffix(".__main__") if file.name != "__main__.py" else name
+    is_file = name.rpartition(".")[2] in (file.stem, file.parent.name)
+    return name if is_file else file.stem
+
+
+__all__ = [
+    "NOT_THE_PROJECTS",
+    "Module",
+    "closure",
+    "compiled",
+    "file_of",
+    "find",
+    "imported",
+    "is_installed",
+    "name_of",
+]

@@ -1,0 +1,210 @@
+"""What a run's rows are made by: one code from its first row to its last, the one that is recorded, and that which the caller sees."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+MODULE = """
+import os, time
+from pathlib import Path
+import settings
+from scythe import ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
+
+K = 1.0
+LIMITS = {"low": 1}
+STATE = []
+COUNT = 0
+STARTED = time.time()
+
+
+class In(ExperimentInputSpec):
+    x: int
+
+
+class Out(ExperimentOutputSpec):
+    y: float
+    late: float
+
+
+def set_k(value):
+    global K
+    K = value
+
+
+def scaled(x):
+    return x * K * LIMITS["low"] * settings.SCALE
+
+
+@ExperimentRegistry.Register(retries=0, max_inputs_per_process=3)
+def model(spec: In) -> Out:
+    global COUNT
+    COUNT += 1
+    STATE.append(spec.x)
+    import late
+
+    Path("begun").touch()
+    while spec.x > 2 and not Path("edited").exists():
+        time.sleep(0.01)
+    return Out(y=scaled(1), late=late.LATE)
+"""
+
+
+@pytest.fixture
+def project(root: Path) -> Path:
+    folder = root.parent / "project"
+    folder.mkdir()
+    (folder / "sim.py").write_text(MODULE)
+    (folder / "settings.py").write_text("SCALE = 1.0\n")
+    (folder / "late.py").write_text("LATE = 1.0\n")
+    return folder
+
+
+def script(project: Path, source: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    """Runs a script in the project's folder."""
+    path = project / "go.py"
+    begin = "import sys, polars as pl, scythe\nfrom scythe import *\nS = pl.DataFrame({'x': range(12)})\n"
+    path.write_text(begin + textwrap.dedent(source))
+    return subprocess.run(
+        [sys.executable, "-B", path.name], cwd=project, capture_output=True, text=True, timeout=120, check=False, **more
+    )
+
+
+def test_files_that_are_edited_while_a_run_goes_on_change_none_of_its_rows(project: Path) -> None:
+    ran = script(
+        project,
+        """
+        from pathlib import Path
+        import sim, time
+        def told(ref):
+            ref.result()
+            print(scythe.read("model").select(pl.col("y", "late").unique()).to_dict(as_series=False))
+        if __name__ == "__main__":
+            run, ref = BaseExperiment(sim.model).allocate(S, workers=2, chunk=1)
+            while not Path("begun").exists():
+                time.sleep(0.01)
+            for name, old, new in (("sim", "K = 1.0", "K = 7.0"), ("settings", "1.0", "7.0"), ("late", "1.0", "7.0")):
+                Path(name + ".py").write_text(Path(name + ".py").read_text().replace(old, new))
+            Path("edited").touch()
+            told(ref)
+            run, ref = BaseExperiment(sim.model).allocate(S, version="keep", workers=2)
+            told(ref)
+        """,
+    )
+    first, second = ran.stdout.splitlines()
+    assert first == "{'y': [1.0], 'late': [1.0]}", ran.stderr
+    assert second == "{'y': [49.0], 'late': [7.0]}", ran.stderr
+    for name in ("sim", "settings"):
+        assert f"{name}.py" in ran.stderr
+    assert "changed since this process has loaded it; the run takes it as it is now" in ran.stderr
+
+
+def test_a_script_that_is_edited_while_it_runs_is_not_recorded_as_what_it_is_by_then(project: Path) -> None:
+    ran = script(
+        project,
+        """
+        import os, time
+        from pathlib import Path
+        class In(ExperimentInputSpec):
+            x: int
+        class Out(ExperimentOutputSpec):
+            y: float
+        @ExperimentRegistry.Register()
+        def own(spec: In) -> Out:
+            return Out(y=1.0)
+        if __name__ == "__main__":
+            for engine in ("local", "inline"):
+                run, ref = BaseExperiment(own).allocate(S, version="auto", engine=engine)
+                ref.result()
+                print(run.attempts[-1].provenance.code is not None)
+            Path("go.py").write_text(Path("go.py").read_text().replace("y=1.0", "y=2.0"))
+            os.utime("go.py", (time.time() + 5, time.time() + 5))
+            for engine in ("local", "inline"):
+                run, ref = BaseExperiment(own).allocate(S, version="keep", engine=engine)
+                ref.result()
+                print(run.attempts[-1].provenance.code, scythe.read(own, run=run)["y"].unique().to_list())
+        """,
+    )
+    assert ran.stdout.split("\n")[:-1] == ["True", "True", "None [1.0]", "None [1.0]"], ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("sim.K = 5.0", "sim.K is 5.0 here, and 1.0 in its file"),
+        ("sim.set_k(5.0)", "sim.K is 5.0 here, and 1.0 in its file"),
+        ("sim.LIMITS['low'] = 5", "sim.LIMITS is {'low': 5} here, and {'low': 1} in its file"),
+        ("sim.settings.SCALE = 5.0", "settings.SCALE is 5.0 here, and 1.0 in its file"),
+        ("sim.settings.SCALE = 1", "settings.SCALE is 1 here, and 1.0 in its file"),
+        ("sim.STATE.append(3); sim.COUNT = 8; sim.STARTED = 0; sim.settings.OTHER = 3", None),
+    ],
+)
+def test_values_that_workers_would_not_have_are_refused_and_told_apart_where_they_hold(
+    project: Path, change: str, told: str | None
+) -> None:
+    (project / "edited").touch()
+    ran = script(
+        project,
+        f"""
+        import sim
+        from scythe.errors import AllocationError
+        if __name__ == "__main__":
+            BaseExperiment(sim.model).allocate(S, engine="inline")[1].result()
+            {change}
+            try:
+                BaseExperiment(sim.model).allocate(S, version="keep", workers=1)[1].result()
+                print("taken")
+            except AllocationError as error:
+                print(error)
+            try:
+                BaseExperiment(sim.model).allocate(S, engine="inline", reuse=True)[1].result()
+                print("reused")
+            except AllocationError as error:
+                print(error)
+        """,
+    )
+    local, inline = ran.stdout.splitlines()
+    if told is None:
+        assert (local, inline) == ("taken", "reused"), ran.stderr
+    else:
+        assert told in local
+        assert "Make it an input field, or write it into the module" in local
+        assert "are known from other code" in inline
+
+
+def test_the_function_of_before_is_refused_where_it_was_defined_anew(root: Path) -> None:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell()
+
+    def cell(source: str) -> Any:
+        ran = shell.run_cell(textwrap.dedent(source))
+        return ran.error_in_exec
+
+    define = """
+    from scythe import *
+    class In(ExperimentInputSpec):
+        r: float
+    class Out(ExperimentOutputSpec):
+        q: float
+    @ExperimentRegistry.Register()
+    def anew(spec: In) -> Out:
+        return Out(q={} * spec.r)
+    """
+    run = "run, ref = E.allocate([{'r': 1.0}], version='auto', engine='inline'); found = scythe.read(anew, run=run)['q'].to_list()"
+    assert cell(define.format(1.0)) is None
+    assert cell("import scythe\nE = BaseExperiment(anew)") is None
+    assert cell(run) is None
+    assert cell(define.format(7.0)) is None
+    for again in (run, "E.try_out([{'r': 1.0}])"):
+        error = cell(again)
+        assert "anew has been defined anew since this BaseExperiment was made" in str(error)
+        assert "make it again, BaseExperiment(anew)" in str(error)
+    assert cell("E = BaseExperiment(anew)") is None
+    assert cell(run) is None
+    assert shell.user_ns["found"] == [7.0]
