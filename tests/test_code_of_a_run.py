@@ -208,3 +208,8 @@ def test_the_function_of_before_is_refused_where_it_was_defined_anew(root: Path)
     assert cell("E = BaseExperiment(anew)") is None
     assert cell(run) is None
     assert shell.user_ns["found"] == [7.0]
+    assert cell(define.format(9.0).replace("@ExperimentRegistry.Register()", "")) is None
+    told = str(cell("BaseExperiment(anew)"))
+    assert (
+        "there are two of anew, for it has been defined anew: run the cell again that registers the experiment" in told
+    )

@@ -29,7 +29,7 @@ from scythe.cli.inputs_file import read_inputs
 from scythe.define.schemas import ExperimentSchemas
 from scythe.errors import AllocationError, InputError
 from scythe.source import load_experiments
-from scythe_catalog.schema import compile_model
+from scythe_catalog.schema import CompiledModel, compile_model
 
 BEAMS = """
 from pathlib import Path
@@ -143,9 +143,42 @@ def test_the_command_does_the_same(bend: Any) -> None:
 def test_the_command_reads_columns_as_all_rows_have_them(bend: Any, name: str, line: str) -> None:
     rows = [line.format(1, "")] * 2000 + [line.format(1.5, ', "lenght": 2')]
     Path(name).write_text("\n".join((["length"] if name.endswith("csv") else []) + rows))
-    found = read_inputs(Path(name), schemas_of("beams:bend").input)
+    found = table_of(name, schemas_of("beams:bend").input)
     assert found["length"][-1] == 1.5
     assert ("lenght" in found.columns) == name.endswith("ndjson")
+
+
+def table_of(name: str, compiled: CompiledModel) -> pl.DataFrame:
+    """What is read of a file, as a table."""
+    found = read_inputs(Path(name), compiled)
+    return found if isinstance(found, pl.DataFrame) else pl.DataFrame(found, infer_schema_length=None)
+
+
+def test_what_a_row_of_json_lacks_is_left_to_the_model(bend: Any) -> None:
+    class Given(ExperimentInputSpec):
+        r: float
+        n: int = 7
+        day: dt.date | None = None
+
+    Path("some.json").write_text('[{"r": 1, "n": 2}, {"r": 2.5, "day": "2024-01-31"}, {"r": 3, "n": null}]')
+    found = read_inputs(Path("some.json"), compile_model(Given))
+    assert found == [{"r": 1.0, "n": 2}, {"r": 2.5, "day": dt.date(2024, 1, 31)}, {"r": 3.0, "n": None}]
+    Path("lacking.json").write_text('[{"length": 1.0}, {}]')
+    told = CliRunner().invoke(app, ["try", "beams:bend", "lacking.json"])
+    assert told.exit_code != 0
+    assert "length" in str(told.exception)
+    assert "null" not in str(told.exception)
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+@pytest.mark.parametrize("columns", [["length"], ["length", "width"]])
+def test_a_csv_with_other_separators_is_told_so(bend: Any, separator: str, columns: list[str]) -> None:
+    line = separator.join(["1,5"] * len(columns))
+    Path("s.csv").write_text(f"{separator.join([*columns, 'code'])}\n{line}{separator}a\n")
+    with pytest.raises(
+        typer.BadParameter, match=f"its values are parted by {separator!r}: save it with commas".replace("\\", r"\\")
+    ):
+        read_inputs(Path("s.csv"), schemas_of("beams:bend").input)
 
 
 def schemas_of(function: str) -> ExperimentSchemas:
@@ -169,7 +202,7 @@ def test_what_a_file_can_only_write_as_text_is_what_the_model_says(root: Path, n
     ]
     getattr(pl.DataFrame(rows), f"write_{name.partition('.')[2]}")(name)
     compiled = compile_model(Dated)
-    found = [Dated.model_validate(row) for row in read_inputs(Path(name), compiled).to_dicts()]
+    found = [Dated.model_validate(row) for row in table_of(name, compiled).to_dicts()]
     assert found == [Dated.model_validate(row) for row in rows]
     Path(name).write_text(Path(name).read_text().replace("2024-02-29", "29.2.2024"))
     with pytest.raises(typer.BadParameter, match=r"day: '29\.2\.2024' is no date; write it as 2024-01-31"):
@@ -213,7 +246,7 @@ class Exact(ExperimentInputSpec):
 def test_values_of_a_file_are_kept_exactly_or_refused(root: Path, name: str, text: str, told: Any) -> None:
     Path(name).write_text(text)
     if isinstance(told, dict):
-        assert read_inputs(Path(name), compile_model(Exact)).to_dict(as_series=False) == told
+        assert table_of(name, compile_model(Exact)).to_dict(as_series=False) == told
     else:
         with pytest.raises(typer.BadParameter, match=told):
             read_inputs(Path(name), compile_model(Exact))
@@ -227,11 +260,11 @@ class Loose(ExperimentInputSpec):
 
 def test_what_a_validator_takes_first_is_as_the_file_has_it(root: Path) -> None:
     Path("a.csv").write_text("day,code,clock\n31.01.2024,7,12:00:00\n")
-    found = read_inputs(Path("a.csv"), compile_model(Loose))
+    found = table_of("a.csv", compile_model(Loose))
     assert found.row(0) == ("31.01.2024", 7, dt.time(12))
     Path("a.csv").write_text("day,code,clock\n31.01.2024,7,12:00:00+05:00\n")
     with pytest.raises(typer.BadParameter, match=r"clock: '12:00:00\+05:00' is no time; write it as 12:00:00"):
-        read_inputs(Path("a.csv"), compile_model(Loose))
+        table_of("a.csv", compile_model(Loose))
 
 
 @pytest.mark.parametrize("pandas", [False, True])

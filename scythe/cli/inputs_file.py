@@ -23,8 +23,10 @@ _FINER = re.compile(r"\.\d{6}\d*[1-9]")
 SUFFIXES = (".parquet", ".pq", ".csv", ".json", ".ndjson")
 
 
-def read_inputs(path: Path, compiled: CompiledModel) -> pl.DataFrame:
+def read_inputs(path: Path, compiled: CompiledModel) -> pl.DataFrame | list[dict[str, Any]]:
     """The inputs in a file; what it can only write as text (days, instants, decimals) as what the model says that it is.
+
+    Rows where an object of JSON lacks what another has: what it lacks is left to the model.
 
     Raises:
         typer.BadParameter: there is no such file, or it holds something else.
@@ -50,10 +52,15 @@ def read_inputs(path: Path, compiled: CompiledModel) -> pl.DataFrame:
         for name in _names(compiled, column)
     }
     exact = {name: column for name, column in columns.items() if _is_text(column) or _parsed(column)}
+    rows: list[dict[str, Any]] = []
     try:  # the types of columns, and which there are, are those of all rows
         if suffix in (".parquet", ".pq"):
             return pl.read_parquet(path)
         if suffix == ".csv":
+            if (other := _other_separator(path)) is not None:
+                raise ValueError(
+                    f"its values are parted by {other!r}: save it with commas between them, and points in its numbers"
+                )
             frame = pl.read_csv(path, infer_schema_length=None, schema_overrides=dict.fromkeys(exact, pl.String))
             values = {name: frame[name] for name in exact if name in frame.columns}
         else:
@@ -63,10 +70,23 @@ def read_inputs(path: Path, compiled: CompiledModel) -> pl.DataFrame:
             values = {name: [row.get(name) for row in rows] for name in exact if name in frame.columns}
     except (pl.exceptions.PolarsError, OSError, ValueError) as error:
         raise typer.BadParameter(f"{path} cannot be read: {str(error).splitlines()[0]}", param_hint="specs") from error
-    return frame.with_columns(
+    found = frame.with_columns(
         _of_texts(found, exact[name]) if isinstance(found, pl.Series) else _as_told(name, found, exact[name])
         for name, found in values.items()
     )
+    if all(row.keys() == rows[0].keys() for row in rows):
+        return found
+    return [{name: values[name] for name in row} for values, row in zip(found.to_dicts(), rows, strict=True)]
+
+
+def _other_separator(path: Path) -> str | None:
+    """What stands between the names of a CSV file's columns, where that is no comma."""
+    try:
+        with path.open(encoding="utf-8-sig") as lines:
+            names = next(lines, "")
+    except (OSError, UnicodeDecodeError):
+        return None
+    return next((other for other in (";", "\t", "|") if other in names), None) if "," not in names else None
 
 
 def _names(compiled: CompiledModel, column: Column) -> list[str]:

@@ -50,8 +50,12 @@ def told_of_twin(ours: Any, registered: Any) -> str | None:
     if mine == theirs:
         if getattr(ours, "__wrapped__", None) is registered:
             return f"{name} is decorated once more after it was registered: put @ExperimentRegistry.Register() above its other decorators"
-        way = "run the cells below it again" if mine == "__main__" else f"from {mine} import {name} once more"
-        return f"{name} has been defined anew since, and this is the one of before: {way}"
+        if mine != "__main__":
+            return f"{name} has been defined anew since, and this is the one of before: from {mine} import {name} once more"
+        return (
+            f"there are two of {name}, for it has been defined anew: run the cell again that registers the experiment, "
+            "with @ExperimentRegistry.Register(), and those below it"
+        )
     file = _file(ours)
     if file is None or file != _file(registered):
         return None

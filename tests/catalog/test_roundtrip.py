@@ -457,3 +457,13 @@ def test_a_list_in_the_place_of_a_set_is_stored_as_the_set() -> None:
     made.some = [[1]]  # type: ignore[list-item]  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(DataError, match="some"):
         models_to_arrow([made], compiled)
+
+
+@pytest.mark.parametrize("annotation", [dt.datetime, dt.date, dt.time, dt.timedelta])
+def test_nat_is_refused_as_no_time(annotation: Any) -> None:
+    model: Any = create_model("Timed", at=(annotation | None, None))
+    made = model()
+    made.at = pd.NaT
+    told = "NaT is no time: give None" if annotation is dt.datetime else "NaT"
+    with pytest.raises(DataError, match=told):
+        models_to_arrow([made], compile_model(model))

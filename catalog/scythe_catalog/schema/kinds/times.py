@@ -107,6 +107,8 @@ class Timestamp(Kind):
     def dump(self, values: Values) -> Values:
         plain = set(map(type, values)) <= {dt.datetime, type(None)}
         for v in values:
+            if not plain and type(v).__name__ == "NaTType":
+                raise ValueError("NaT is no time: give None")
             if not plain and getattr(v, "nanosecond", 0):  # pandas' own, of which Arrow would keep the microseconds
                 raise ValueError(f"{v!r} has nanoseconds, which are not stored: round it to microseconds")
             if v is not None and (v.tzinfo is not None) != self.aware:
