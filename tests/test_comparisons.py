@@ -119,17 +119,20 @@ def test_whole_numbers_that_are_floats_by_now_are_paired_once_and_exactly(root: 
         assert {found.only_one, found.only_other} == {4, 3}
 
 
+class Open(ExperimentInputSpec):
+    model_config = ConfigDict(extra="allow")
+    a: int
+
+
+class Told(ExperimentOutputSpec):
+    y: str
+
+
+def open_(spec: Open) -> Told:
+    return Told(y=str((spec.model_extra or {}).get("zz")))
+
+
 def test_values_beyond_the_fields_tell_inputs_apart(root: Path) -> None:
-    class Open(ExperimentInputSpec):
-        model_config = ConfigDict(extra="allow")
-        a: int
-
-    class Out(ExperimentOutputSpec):
-        y: str
-
-    def open_(spec: Open) -> Out:
-        return Out(y=str((spec.model_extra or {}).get("zz")))
-
     ExperimentRegistry.Register(name="open")(open_)
 
     def run_with(*given: Any) -> ExperimentRun:
