@@ -13,6 +13,7 @@ import pytest
 MODULE = """
 import os, time
 from pathlib import Path
+import pack.inner
 import settings
 from scythe import ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
 
@@ -38,7 +39,10 @@ def set_k(value):
 
 
 def scaled(x):
-    return x * K * LIMITS["low"] * settings.SCALE
+    return x * K * LIMITS["low"] * settings.SCALE * pack.inner.DEPTH * settings.LOADED
+
+
+settings.LOADED = 1.0  # while the module is loaded: workers have it, too
 
 
 @ExperimentRegistry.Register(retries=0, max_inputs_per_process=3)
@@ -60,7 +64,10 @@ def project(root: Path) -> Path:
     folder = root.parent / "project"
     folder.mkdir()
     (folder / "sim.py").write_text(MODULE)
-    (folder / "settings.py").write_text("SCALE = 1.0\n")
+    (folder / "settings.py").write_text("SCALE = 1.0\nLOADED = 0.5\n")
+    (folder / "pack").mkdir()
+    (folder / "pack" / "__init__.py").touch()
+    (folder / "pack" / "inner.py").write_text("DEPTH = 1.0\n")
     (folder / "late.py").write_text("LATE = 1.0\n")
     return folder
 
@@ -141,6 +148,7 @@ def test_a_script_that_is_edited_while_it_runs_is_not_recorded_as_what_it_is_by_
         ("sim.LIMITS['low'] = 5", "sim.LIMITS is {'low': 5} here, and {'low': 1} in its file"),
         ("sim.settings.SCALE = 5.0", "settings.SCALE is 5.0 here, and 1.0 in its file"),
         ("sim.settings.SCALE = 1", "settings.SCALE is 1 here, and 1.0 in its file"),
+        ("sim.pack.inner.DEPTH = 2.5", "pack.inner.DEPTH is 2.5 here, and 1.0 in its file"),
         ("sim.STATE.append(3); sim.COUNT = 8; sim.STARTED = 0; sim.settings.OTHER = 3", None),
     ],
 )

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from scythe.define.experiment import Experiment
+from scythe.define.fresh import set_since
 from scythe.define.loaded import is_edited
 from scythe.define.modules import (
     NOT_THE_PROJECTS,
@@ -82,7 +83,8 @@ def values_set(experiment: Experiment) -> list[Changed]:
     """The plain values of the project's modules that the experiment reads, and that were set after the modules were loaded."""
     if experiment.included is not None:
         return []
-    return changed_values([experiment.target, experiment.input_model, experiment.output_model])
+    found = changed_values([experiment.target, experiment.input_model, experiment.output_model])
+    return set_since(found, experiment.target.__module__)
 
 
 def _sources(experiment: Experiment) -> tuple[dict[str, str], dict[Module, str]]:

@@ -22,7 +22,7 @@ from enum import Enum
 from functools import lru_cache, partial
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
-from typing import Any
+from typing import Any, TypeGuard
 
 from scythe.define.loaded import is_edited
 from scythe.define.modules import NOT_THE_PROJECTS, is_installed
@@ -131,7 +131,7 @@ def _reach(first: Iterable[Any]) -> tuple[set[tuple[str, str]], set[tuple[str, s
     read: set[tuple[str, str]] = set()
     stored: set[tuple[str, str]] = set()
     while waiting:
-        found = inspect.unwrap(waiting.pop()) if waiting else None
+        found = inspect.unwrap(waiting.pop())
         if id(found) in known:
             continue
         known.add(id(found))
@@ -149,21 +149,19 @@ def _reach(first: Iterable[Any]) -> tuple[set[tuple[str, str]], set[tuple[str, s
             used = {name for block in code for name in block.co_names}
             for block in code:
                 stored |= {(module, s.argval) for s in dis.get_instructions(block) if s.opname == "STORE_GLOBAL"}
-            for name in used:
-                value = own.get(name)
-                if isinstance(value, ModuleType):
-                    if not _is_own(value.__name__):
-                        continue
-                    for attribute in used & vars(value).keys():
-                        inner = vars(value)[attribute]
-                        if _is_code(inner):
-                            waiting.append(inner)
-                        elif not (notes or used & NOTING):
-                            read.add((value.__name__, attribute))
-                elif _is_code(value):
-                    waiting.append(value)
-                elif name in kept and name in own and _is_own(module):
-                    read.add((module, name))
+            modules = [value for name in used if _is_own_module(value := own.get(name))]
+            for one in modules:
+                for attribute in used & vars(one).keys():
+                    inner = vars(one)[attribute]
+                    if _is_code(inner):
+                        waiting.append(inner)
+                    elif _is_own_module(inner) and inner not in modules:
+                        modules.append(inner)
+                    elif not (notes or used & NOTING):
+                        read.add((one.__name__, attribute))
+            waiting += [value for name in used if _is_code(value := own.get(name))]
+            if _is_own(module):
+                read |= {(module, name) for name in kept & own.keys()}
     return read, stored
 
 
@@ -192,6 +190,10 @@ def _is_code(value: Any) -> bool:
     if not isinstance(value, FunctionType | type):
         return False
     return value.__module__ == "__main__" or _is_own(value.__module__)
+
+
+def _is_own_module(value: Any) -> TypeGuard[ModuleType]:
+    return isinstance(value, ModuleType) and _is_own(value.__name__)
 
 
 def _is_own(name: str) -> bool:
