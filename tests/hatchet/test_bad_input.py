@@ -334,6 +334,22 @@ def test_a_worker_with_other_code_of_the_same_models_refuses_the_run_and_the_run
     assert run.resume().result(timeout=PATIENCE).rows == n
 
 
+def test_a_worker_runs_what_it_has_loaded_whatever_becomes_of_its_files(
+    engine: Engine, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = unique("kept")
+    file = tmp_path / f"{name}.py"
+    file.write_text(MODULE.replace("NAME", name))
+    ExperimentRegistry.Register(name=name)(halve)
+    monkeypatch.setenv("SCYTHE_ANY_CODE", "true")
+    with Worker(name, "--slots", "1", env=engine.env, cwd=tmp_path):
+        wait_until_served(f"scythe_experiment_{name}", f"scythe_scatter_gather_{name}", timeout=LOADS_WITHIN_SECONDS)
+        file.write_text(file.read_text().replace("spec.x / 2", "spec.x * 100"))
+        _, ref = BaseExperiment(halve).allocate(order(), engine="hatchet")
+        assert ref.result(timeout=PATIENCE).rows == 3
+    assert scythe.read(name)["y"].to_list() == [0.0, 0.5, 1.0]
+
+
 def shown(run: Any) -> str:
     """What `scythe show` prints."""
     done = subprocess.run(
