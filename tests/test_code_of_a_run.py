@@ -108,7 +108,7 @@ def test_files_that_are_edited_while_a_run_goes_on_change_none_of_its_rows(proje
     assert second == "{'y': [49.0], 'late': [7.0]}", ran.stderr
     for name in ("sim", "settings"):
         assert f"{name}.py" in ran.stderr
-    assert "changed since this process has loaded it; the run takes it as it is now" in ran.stderr
+    assert "edited since this process has loaded the code; the run takes what is there now, and calls" in ran.stderr
 
 
 def test_a_script_that_is_edited_while_it_runs_is_not_recorded_as_what_it_is_by_then(project: Path) -> None:

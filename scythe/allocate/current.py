@@ -37,12 +37,10 @@ def tell_edited(experiment: Experiment, engine: str) -> None:
         return  # workers of a cluster have code of their own, and say where it is another
     here = engine == "inline"
     if files := edited_files(experiment, here=here):
-        way = (
-            "as it was then"
-            if here
-            else "as it is now, other than calls in this process: load it anew for both to be alike"
+        loaded = (
+            "what was loaded" if here else "what is there now, and calls in this process what was loaded: load it anew"
         )
-        tell(f"{', '.join(map(str, files))}: changed since this process has loaded it; the run takes it {way}")
+        tell(f"{', '.join(map(str, files))}: edited since this process has loaded the code; the run takes {loaded}")
 
 
 __all__ = ["check_latest", "tell_edited"]
