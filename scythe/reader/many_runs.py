@@ -134,9 +134,10 @@ def scan_many(
         gone = {of: one.files for holding in holds for of, one in holding.items() if of not in folders}
         check_gone(objects, name, gone, None if is_all(run) else keys)
     asked_of = None if is_all(run) else tuple(keys)
-    wanted = {(key.version, key.moment) for key in keys}
-    has_rows = any(wanted & holding.keys() for holding in holds)
-    every = wanted if has_rows else there  # other runs do not change what these are read as
+    versions = {key.version for key in keys}
+    of_versions = {of for of in there if of[0] in versions}  # others do not change what these are read as
+    has_rows = any(of_versions & holding.keys() for holding in holds)
+    every = of_versions if has_rows else there
     held = [_part(one, holding, every, asked_of, hidden) for one, holding in zip(opened, holds, strict=True)]
     shown: dict[tuple[str, dt.datetime], list[str]] = defaultdict(list)
     for part in held:
@@ -148,7 +149,6 @@ def scan_many(
         latest = own or _latest(objects, keys, table, renames_now(objects, name).of(table))
         parts = [*(latest or held)]
     asked = [renamed.get(column, column) for column in columns] if columns is not None else None
-    versions = {key.version for key in keys}
     check_units([part.schema for part in parts if isinstance(part, _Own) or part.versions & versions], asked)
     schema, casts = brought_together([part.schema for part in parts], asked)
     frames = [part.scan(partition).with_columns(own) for part, own in zip(parts, casts, strict=True)]

@@ -400,8 +400,6 @@ def test_a_column_that_is_not_known_yet_or_did_not_come_along_is_told_apart_from
     ):
         scythe.dataset("walls", run=run, h=scythe.File("hourly"))
     monkeypatch.setenv("SCYTHE_STORAGE_ROOT", str(tmp_path / "part"))
-    told = (
-        r"there is no column 'yy' .did you mean 'y'.*; it may be one of .*result_file_refs.*, which was left out when"
-    )
+    told = r"there is no column 'yy' .did you mean 'y'.*; it may be one of .*tasks.*, which was left out when"
     with pytest.raises(NotFoundError, match=told):
         scythe.dataset("walls", x="yy")
