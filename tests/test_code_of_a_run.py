@@ -145,6 +145,7 @@ def test_a_script_that_is_edited_while_it_runs_is_not_recorded_as_what_it_is_by_
     [
         ("sim.K = 5.0", "sim.K is 5.0 here, and 1.0 in its file"),
         ("sim.set_k(5.0)", "sim.K is 5.0 here, and 1.0 in its file"),
+        ("sim.LIMITS.update(low=5, more=[0] * 99)", "sim.LIMITS is {'low': 5, 'more': [0, 0, 0"),
         ("sim.LIMITS['low'] = 5", "sim.LIMITS is {'low': 5} here, and {'low': 1} in its file"),
         ("sim.settings.SCALE = 5.0", "settings.SCALE is 5.0 here, and 1.0 in its file"),
         ("sim.settings.SCALE = 1", "settings.SCALE is 1 here, and 1.0 in its file"),

@@ -329,9 +329,26 @@ def test_an_unknown_version_is_refused(heat: BaseExperiment, root: Path, version
 
 
 @pytest.mark.parametrize(
-    "name", ["a/b", "..", "a..b", "a\nb", "a\x00b", "", " a", "a ", ".hidden", "_catalog", "x" * 121, "a\\b"]
+    "name",
+    [
+        "a/b",
+        "..",
+        "a..b",
+        "a\nb",
+        "a\x00b",
+        "",
+        " a",
+        "a ",
+        ".hidden",
+        "_catalog",
+        "x" * 121,
+        "a\\b",
+        "scythe_experiment_a",
+    ],
 )
-def test_a_run_name_that_is_no_folder_name_is_refused(heat: BaseExperiment, root: Path, name: str) -> None:
+def test_a_run_name_that_is_no_folder_name_or_that_of_a_task_is_refused(
+    heat: BaseExperiment, root: Path, name: str
+) -> None:
     with pytest.raises(AllocationError, match="cannot be the name of a run"):
         BaseExperiment(experiment=heat.experiment, run_name=name)
     assert nothing_written(root)

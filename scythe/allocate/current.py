@@ -5,6 +5,7 @@ from __future__ import annotations
 from scythe.define.again import is_updated
 from scythe.define.code import edited_files
 from scythe.define.experiment import Experiment
+from scythe.engines.engine import Engine
 from scythe.errors import AllocationError
 from scythe.registry import ExperimentRegistry
 from scythe.terminal.console import tell
@@ -31,11 +32,11 @@ def check_latest(experiment: Experiment) -> None:
     )
 
 
-def tell_edited(experiment: Experiment, engine: str) -> None:
+def tell_edited(experiment: Experiment, engine: Engine) -> None:
     """Says which files of the project were changed since this process has loaded them, where a run takes them in one of both states."""
-    if engine not in ("inline", "local", "slurm"):
-        return  # workers of a cluster have code of their own, and say where it is another
-    here = engine == "inline"
+    if engine.runs_code == "theirs":
+        return  # they say where it is another
+    here = engine.runs_code == "loaded"
     if files := edited_files(experiment, here=here):
         loaded = (
             "what was loaded" if here else "what is there now, and calls in this process what was loaded: load it anew"

@@ -367,7 +367,7 @@ class BaseExperiment:
         if included is not None and included.is_workflow and not inputs.single:
             raise AllocationError(f"{included.name!r} is a workflow, which runs one input at a time: give one model")
         chosen.check(self.experiment, inputs=inputs.table.num_rows, single=inputs.single, workers=workers)
-        tell_edited(self.experiment, chosen.engine.name)
+        tell_edited(self.experiment, chosen.engine)
         objects = storage()
         if s3_client is not None:
             use_client(objects, s3_client)

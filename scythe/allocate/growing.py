@@ -60,7 +60,7 @@ class Growing:
                 objects,
                 asked.name,
                 asked.seed,
-                here=asked.engine.engine.name == "inline",
+                here=asked.engine.engine.runs_code == "loaded",
             )
 
     def begun(self) -> ExperimentRun | None:

@@ -152,10 +152,8 @@ class Keyed:
 
     def _tell_of_code(self, run: RunKey, asked: Request) -> None:
         """Says so where the run was begun with other code: it is the run of the key all the same."""
-        begun_with, mine = (
-            recorded(self._objects, run, 1),
-            code_hash(asked.experiment, here=asked.engine.engine.name == "inline"),
-        )
+        begun_with = recorded(self._objects, run, 1)
+        mine = code_hash(asked.experiment, here=asked.engine.engine.runs_code == "loaded")
         if begun_with is not None and None not in (begun_with.code, mine) and begun_with.code != mine:
             tell(
                 f"key={self._key!r} is that of {run.path}, which was begun with other code of "

@@ -14,6 +14,7 @@ import inspect
 import itertools
 import pickle
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from typing import Any, TypeGuard
 from scythe.define.loaded import is_edited
 from scythe.define.modules import NOT_THE_PROJECTS, is_installed
 
+#: So many characters of a value are told of.
+_SHOWN = 80
 _PLAIN = (bool, int, float, complex, str, bytes, Decimal, dt.date, dt.time, dt.timedelta, Enum)
 #: The methods by which a function notes something in a collection.
 NOTING = frozenset({"append", "extend", "insert", "add", "update", "setdefault", "pop", "remove", "discard", "clear"})
@@ -104,7 +107,8 @@ class Changed:
     in_file: Any
 
     def __str__(self) -> str:
-        return f"{self.module}.{self.name} is {self.now!r} here, and {self.in_file!r} in its file"
+        now, in_file = (textwrap.shorten(repr(value), _SHOWN, placeholder=" …") for value in (self.now, self.in_file))
+        return f"{self.module}.{self.name} is {now} here, and {in_file} in its file"
 
 
 def changed_values(first: Iterable[Any]) -> list[Changed]:

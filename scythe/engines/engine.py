@@ -6,7 +6,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from scythe.define.experiment import Experiment
 from scythe.engines.options import EngineOptions
@@ -173,6 +173,8 @@ class Engine(ABC):
     options: ClassVar[type[EngineOptions] | None] = None
     #: Whether it gives runs identifiers of its own; else each gets one at allocation.
     names_runs: ClassVar[bool] = False
+    #: Which code it runs: what this process has loaded, the files as processes of its own load them, or what workers elsewhere have.
+    runs_code: ClassVar[Literal["loaded", "files", "theirs"]] = "files"
 
     def check_ready(self, experiment: Experiment, *, single: bool) -> None:  # noqa: B027 - most are always ready
         """Nothing, where a run of this experiment can be taken now; asked before anything is written.

@@ -18,6 +18,7 @@ class InlineEngine(Engine):
     """This process, this thread."""
 
     name = "inline"
+    runs_code = "loaded"
 
     def start(self, work: Launch) -> FinishedRef:
         """Runs the open inputs to their end and gathers the run.

@@ -51,7 +51,7 @@ class Chosen:
             SettingsError: it cannot be reached, or does not take the options.
             AllocationError: it cannot run this experiment.
         """
-        if self.engine.name != "inline":
+        if self.engine.runs_code != "loaded":
             _check_values(experiment)
         self.engine.check_ready(experiment, single=single)
         self.engine.check_options(self.options, inputs=inputs, workers=workers)

@@ -16,6 +16,7 @@ class HatchetEngine(Engine):
     """The workers of a Hatchet cluster, or of the embedded one."""
 
     name = "hatchet"
+    runs_code = "theirs"
     options = HatchetOptions
     names_runs = True
 
