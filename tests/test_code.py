@@ -18,7 +18,8 @@ import pytest
 
 from scythe.define.code import code_hash
 from scythe.define.experiment import Experiment, ExperimentOptions, define
-from scythe.record.provenance import provenance
+from scythe.engines.inline import InlineEngine
+from scythe.engines.local import LocalEngine
 from scythe.registry import ExperimentRegistry, experiment_of
 
 MODELS = """
@@ -140,8 +141,8 @@ def test_a_module_that_was_edited_after_its_import_is_not_what_this_process_runs
     later = experiment.defined_at + 10
     os.utime(tmp_path / changed, (later, later))
     assert code_hash(experiment, here=True) is None
-    assert provenance(experiment, "inline").code is None
-    assert provenance(experiment, "local").code == code_hash(experiment)  # its processes import anew
+    assert InlineEngine().read_code(experiment).sha256 is None
+    assert LocalEngine().read_code(experiment).sha256 == code_hash(experiment)  # its processes import anew
 
 
 def test_an_older_edit_of_a_module_is_seen_though_the_function_is_defined_anew(alone: None, tmp_path: Path) -> None:

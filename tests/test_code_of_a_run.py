@@ -222,3 +222,63 @@ def test_the_function_of_before_is_refused_where_it_was_defined_anew(root: Path)
     assert (
         "there are two of anew, for it has been defined anew: run the cell again that registers the experiment" in told
     )
+
+
+def test_what_is_recorded_and_what_workers_load_are_of_one_reading(project: Path) -> None:
+    ran = script(
+        project,
+        """
+        from pathlib import Path
+        import sim, scythe.allocate.store as store
+        from scythe.define.code import code_hash
+        def edit(*given):
+            text = Path("settings.py").read_text()
+            Path("settings.py").write_text(text.replace("SCALE = 1.0", "SCALE = 7.0"))
+            return number(*given)
+        if __name__ == "__main__":
+            Path("edited").touch()
+            before = code_hash(BaseExperiment(sim.model).experiment)
+            number, store.give_number = store.give_number, edit
+            run, ref = BaseExperiment(sim.model).allocate(S, workers=2)
+            ref.result()
+            print(scythe.read("model")["y"].unique().to_list(), run.attempts[0].provenance.code == before)
+            store.give_number = number
+            run, ref = BaseExperiment(sim.model).allocate(S, reuse=True, any_code=True)
+            try:
+                BaseExperiment(sim.model).allocate(S, reuse=True)
+            except scythe.errors.AllocationError as error:
+                print("known from other code" in str(error))
+        """,
+    )
+    assert ran.stdout.split("\n")[:-1] == ["[1.0] True", "True"], ran.stderr
+
+
+def test_a_run_that_is_begun_later_than_it_was_stored_is_recorded_with_the_code_that_begins_it(project: Path) -> None:
+    died = script(
+        project,
+        """
+        import os, sim, scythe.allocate.allocation as allocation
+        if __name__ == "__main__":
+            allocation.start = lambda *_: os._exit(9)
+            BaseExperiment(sim.model).allocate(S)
+        """,
+    )
+    assert died.returncode == 9, died.stderr
+    (project / "settings.py").write_text("SCALE = 3.0\nLOADED = 0.5\n")
+    (project / "edited").touch()
+    ran = script(
+        project,
+        """
+        import sim
+        from scythe.define.code import code_hash
+        if __name__ == "__main__":
+            experiment = BaseExperiment(sim.model).experiment
+            run = scythe.open_run("model")
+            run.resume().result()
+            print(run.attempts[0].provenance.code == code_hash(experiment), scythe.read("model")["y"].unique().to_list())
+            run, ref = BaseExperiment(sim.model).allocate(S, reuse=True)
+            print(ref.result().rows)
+        """,
+    )
+    assert ran.stdout.split("\n")[:-1] == ["True [3.0]", "12"], ran.stderr
+    assert "12 of 12 inputs are there already" in ran.stderr

@@ -28,6 +28,8 @@ import scythe.allocate.allocation
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.cli.app import app
+from scythe.define.code import Code
+from scythe.engines.inline import InlineEngine
 from scythe.errors import AllocationError, ReadError, RunDamaged, RunError, VersionError
 from scythe.gather import merge
 from scythe.record.lease import Lease
@@ -449,7 +451,7 @@ def test_a_run_that_other_code_has_begun_does_not_go_on(walls: BaseExperiment, m
     BROKEN.add(2.0)
     with pytest.raises(ValueError, match=r"2\.0 breaks"):
         walls.allocate(pl.DataFrame({"r_value": [1.0, 2.0, 3.0]}), engine="inline", chunk=1)
-    monkeypatch.setattr("scythe.reuse.answers.code_hash", lambda *_, **__: "f" * 64)
+    monkeypatch.setattr(InlineEngine, "read_code", lambda *_: Code("f" * 64))
     with pytest.raises(AllocationError, match="1 of the inputs are known from other code"):
         grown(walls, [1.0, 2.0, 3.0])
     assert len(walls.list_runs()) == 1

@@ -18,6 +18,7 @@ from scythe.record.attempts import latest_attempt
 from scythe.record.layout import RunKey
 from scythe.record.manifest import label_of, manifest_told
 from scythe.record.plan import RunPlan
+from scythe.record.provenance import Provenance
 from scythe.record.reserve import reserve_folder, sweep, undo
 from scythe.record.versions import SemVer, TooSmallStep, VersioningStrategy
 from scythe.reuse.answers import Answers
@@ -54,7 +55,7 @@ def allocated(
                 return _gone_on_with(stored, asked, workers)
             if stored is not None:
                 break
-    plan, answers, same = stored
+    plan, made_by, answers, same = stored
     run = load_run(objects, plan.key)
     if version is None and same is not None:  # which a new major version follows, if nothing is said
         tell(
@@ -62,7 +63,7 @@ def allocated(
             'version="bumpmajor" says that a new version is meant'
         )
     still_open = answers.open_ranges(plan.inputs) if answers is not None else [(0, plan.inputs)]
-    work = Launch(plan, asked.experiment, still_open, workers=workers)
+    work = Launch(plan, asked.experiment, still_open, asked.code, made_by, workers=workers)
     if keyed is None and answers is None:
         ref = start(asked.engine, work)
     elif latest_attempt(objects, plan.key) is not None:  # another caller found it before it was started
@@ -108,8 +109,8 @@ def _stored(
     wanted: VersioningStrategy | str | SemVer,
     reuse: Reuse,
     keyed: Keyed | None,
-) -> tuple[RunPlan, Answers | None, SemVer | None] | ExperimentRun | None:
-    """A run that is stored whole, what it has of others, and the version before it with the same models; or the one that was begun. None where another has taken the key."""
+) -> tuple[RunPlan, Provenance, Answers | None, SemVer | None] | ExperimentRun | None:
+    """A run that is stored whole, what was recorded of that, what it has of others, and the version before it with the same models; or the one that was begun. None where another has taken the key."""
     try:
         version, renames, same = reserve_version(objects, asked.name, asked.experiment.schemas, wanted, asked.renames)
     except TooSmallStep as error:
@@ -129,10 +130,10 @@ def _stored(
                 raise _TakenError
             objects.sweep_staging()
             sweep(objects, key)
-            plan = store_run(asked, objects, key, renames, answers)
+            plan, made_by = store_run(asked, objects, key, renames, answers)
             if keyed is not None and not keyed.is_mine:
                 raise _TakenError
-            return plan, answers, same
+            return plan, made_by, answers, same
     except _TakenError:
         return None
 

@@ -60,7 +60,7 @@ class Growing:
                 objects,
                 asked.name,
                 asked.seed,
-                here=asked.engine.engine.runs_code == "loaded",
+                code=asked.code.sha256,
             )
 
     def begun(self) -> ExperimentRun | None:

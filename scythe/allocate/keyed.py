@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from scythe.allocate.store import Request
-from scythe.define.code import code_hash
 from scythe.errors import AllocationError, NotFoundError, RunDamaged
 from scythe.record import layout
 from scythe.record.attempts import store_time
@@ -153,7 +152,7 @@ class Keyed:
     def _tell_of_code(self, run: RunKey, asked: Request) -> None:
         """Says so where the run was begun with other code: it is the run of the key all the same."""
         begun_with = recorded(self._objects, run, 1)
-        mine = code_hash(asked.experiment, here=asked.engine.engine.runs_code == "loaded")
+        mine = asked.code.sha256
         if begun_with is not None and None not in (begun_with.code, mine) and begun_with.code != mine:
             tell(
                 f"key={self._key!r} is that of {run.path}, which was begun with other code of "

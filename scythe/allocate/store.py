@@ -13,6 +13,7 @@ from pydantic_core import to_jsonable_python
 
 from scythe.allocate.artifacts import LookedAt, look_at_files, store_artifacts
 from scythe.allocate.inputs import Inputs
+from scythe.define.code import Code
 from scythe.define.experiment import Experiment
 from scythe.define.renames import Renames
 from scythe.engines.start import Chosen
@@ -22,7 +23,7 @@ from scythe.record.generations import Generations, catalog_of
 from scythe.record.layout import RunKey
 from scythe.record.manifest import IO_SCHEMAS, dump_yaml, io_spec, make_manifest, schema_hash
 from scythe.record.plan import MaxErrors, RunPlan, TablePlan
-from scythe.record.provenance import begin
+from scythe.record.provenance import Provenance, begin
 from scythe.record.reserve import give_number, next_number
 from scythe.reuse.answers import Answers
 from scythe.reuse.owners import check_there
@@ -64,6 +65,11 @@ class Request:
         """The input files as they are now."""
         return look_at_files(self.inputs, copy_inputs=self.copy_inputs, below=self.copied_below)
 
+    @cached_property
+    def code(self) -> Code:
+        """The code that the run is to be made by, read once."""
+        return self.engine.engine.read_code(self.experiment)
+
 
 def store_run(
     asked: Request,
@@ -71,16 +77,16 @@ def store_run(
     key: RunKey,
     renames: Renames = Renames(),  # noqa: B008 - it is frozen
     answers: Answers | None = None,
-) -> RunPlan:
+) -> tuple[RunPlan, Provenance]:
     """Everything of a run but its results: input files, specs, plan, tables and, last, the manifest. Starts nothing.
 
     The version's `renames` are noted, and the catalog's columns get the names that they have since. Of the inputs that
-    have `answers` the rows are there, too.
+    have `answers` the rows are there, too. Gives what it has recorded of itself beside the plan.
     """
     experiment, inputs = asked.experiment, asked.inputs
     engine, included = asked.engine.engine, experiment.included
     run_id = None if engine.names_runs else str(uuid.uuid4())
-    looked_at = begin(experiment, engine.name)
+    looked_at = begin(experiment, engine.name, asked.code.sha256)
     table, artifacts = store_artifacts(inputs, asked.files, objects, key)
     if asked.overwrite_experiment_id:
         at = table.schema.get_field_index("experiment_id")
@@ -137,7 +143,7 @@ def store_run(
         if brought is not None:
             check_there(objects, brought.owners, brought.seen)
         give_number(objects, key, place)
-    return plan
+    return plan, made_by
 
 
 @contextmanager

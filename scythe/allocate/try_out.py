@@ -85,13 +85,11 @@ def _run(experiment: Experiment, inputs: Inputs, objects: Objects, folder: Path)
     chosen = choose("local", measured)
     chosen.engine.check_ready(measured, single=False)
     key = reserve_folder(objects, experiment.name, _VERSION)
-    plan = store_run(
-        Request(measured, experiment.name, inputs, chosen, catalog=None, seed=0, max_errors=None, chunk=1), objects, key
-    )
+    asked = Request(measured, experiment.name, inputs, chosen, catalog=None, seed=0, max_errors=None, chunk=1)
+    plan, made_by = store_run(asked, objects, key)
     count = inputs.table.num_rows
-    job = start(
-        chosen, Launch(plan, measured, [(0, count)], workers=min(count, cpus()), quiet=True)
-    )  # the trial says all
+    work = Launch(plan, measured, [(0, count)], asked.code, made_by, workers=min(count, cpus()), quiet=True)
+    job = start(chosen, work)  # the trial says all
     assert isinstance(job, LocalJob)
     try:
         job.join()

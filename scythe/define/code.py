@@ -13,6 +13,7 @@ import inspect
 import linecache
 import sys
 import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,20 @@ from scythe.define.values import Changed, changed_values, constants, enclosed, i
 _SENT = ("__main__", "__mp_main__")
 
 
-def code_hash(experiment: Experiment, *, here: bool = False) -> str | None:
-    """The sha256 of the code that an experiment runs, as it lies on this machine now.
+@dataclass(frozen=True)
+class Code:
+    """The code that an experiment runs, as it was at one time: what is recorded of it, and what worker processes load, are of one reading."""
 
-    It covers the relative path and the source of the module that defines the function, and of every module of the
+    #: The sha256, as 64 hexadecimal digits; None where there is no source, or what runs was loaded from an earlier one.
+    sha256: str | None
+    #: The modules of the project.
+    modules: tuple[Source, ...] = ()
+
+
+def read_code(experiment: Experiment, *, here: bool = False) -> Code:
+    """The code that an experiment runs, as it lies on this machine now.
+
+    Its hash covers the relative path and the source of the module that defines the function, and of every module of the
     project that this one imports, directly or through others, within functions too; and the plain values that a function
     made by another one has from it. Of a notebook, or what is typed at a prompt, it covers the function, its models, and what
     they use, values too. Line endings do not count.
@@ -50,26 +61,22 @@ def code_hash(experiment: Experiment, *, here: bool = False) -> str | None:
         here: It runs in this process, with what this has loaded, and the values that were set since; else other processes load the
             files, but for a script, whose functions they are sent.
 
-    Returns:
-        64 hexadecimal digits; None where there is no source, or what runs was loaded from an earlier one.
     """
     if experiment.included is not None:
-        return None
+        return Code(None)
     sources, modules = _sources(experiment)
+    found = tuple(Source(m.name, str(m.file), m.is_package, source) for m, source in modules.items())
     if _edited(experiment, modules, here=here):
-        return None
+        return Code(None, found)
     sources |= {module.path: source for module, source in modules.items()} | enclosed(experiment.target)
     if here:
         sources |= {f"<value>/{one.module}.{one.name}": written(one.now) for one in values_set(experiment)}
-    return _digest(sources) if sources else None
+    return Code(_digest(sources) if sources else None, found)
 
 
-def sources_of(experiment: Experiment) -> tuple[Source, ...]:
-    """The modules of the project that an experiment runs, as their files are now."""
-    if experiment.included is not None:
-        return ()
-    _, modules = _sources(experiment)
-    return tuple(Source(m.name, str(m.file), m.is_package, source) for m, source in modules.items())
+def code_hash(experiment: Experiment, *, here: bool = False) -> str | None:
+    """The hash of the code alone, as `read_code` reads it."""
+    return read_code(experiment, here=here).sha256
 
 
 def edited_files(experiment: Experiment, *, here: bool) -> list[Path]:
@@ -185,4 +192,4 @@ def _class_cell(found: type) -> str:
     raise OSError(f"no source of {found.__qualname__}")
 
 
-__all__ = ["code_hash", "edited_files", "sources_of", "values_set"]
+__all__ = ["Code", "code_hash", "edited_files", "read_code", "values_set"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from scythe.define.code import Code
 from scythe.define.experiment import Experiment
 from scythe.engines.pool.chunks import ChunkQueue
 from scythe.engines.pool.crashes import after, error_row
@@ -26,6 +27,7 @@ class Driver:
         self,
         plan: RunPlan,
         experiment: Experiment,
+        code: Code,
         collector: Collector,
         pool: Pool,
         chunks: ChunkQueue,
@@ -36,7 +38,7 @@ class Driver:
         """`before` is told of each chunk before a process gets it."""
         self.chunks, self._plan, self._experiment = chunks, plan, experiment
         self._collector, self._pool, self._leaf, self._before = collector, pool, leaf, before
-        self._job = pool_job(plan, experiment, attempt=collector.attempt)
+        self._job = pool_job(plan, experiment, code, attempt=collector.attempt)
         #: The chunks on their way, each by the number of its object.
         self._given: dict[int, Chunk] = {}
         pool.prepare(self._job)

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
+from scythe.define.code import Code, read_code
 from scythe.define.experiment import Experiment
 from scythe.engines.options import EngineOptions
 from scythe.errors import NotFoundError
 from scythe.record.plan import RunPlan
+from scythe.record.provenance import Provenance
 from scythe.record.results import RunResult, result_html
 
 
@@ -145,6 +147,8 @@ class Launch:
         plan: The run.
         experiment: Its function.
         open_ranges: The open rows of `specs.pq`, as half-open ranges.
+        code: Its code, as it was read when this was asked for: what is recorded of the attempt, and what its processes load.
+        stored: What its allocation has just recorded of itself; None where a run goes on that was stored before.
         options: As its class `options` says; None where nobody gave any.
         workers: How many processes, as `allocate(workers=...)` was told.
         show: Whether finished rows are shown to readers while the run goes on.
@@ -154,6 +158,8 @@ class Launch:
     plan: RunPlan
     experiment: Experiment
     open_ranges: Sequence[tuple[int, int]]
+    code: Code
+    stored: Provenance | None = None
     options: EngineOptions | None = None
     workers: int | None = None
     show: bool = True
@@ -175,6 +181,10 @@ class Engine(ABC):
     names_runs: ClassVar[bool] = False
     #: Which code it runs: what this process has loaded, the files as processes of its own load them, or what workers elsewhere have.
     runs_code: ClassVar[Literal["loaded", "files", "theirs"]] = "files"
+
+    def read_code(self, experiment: Experiment) -> Code:
+        """The code that it would run now."""
+        return read_code(experiment, here=self.runs_code == "loaded")
 
     def check_ready(self, experiment: Experiment, *, single: bool) -> None:  # noqa: B027 - most are always ready
         """Nothing, where a run of this experiment can be taken now; asked before anything is written.

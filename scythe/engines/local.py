@@ -86,7 +86,10 @@ class LocalJob:
         return self.plan.workflow_run_id
 
     def _record(self, attempt: int) -> None:
-        record(self.plan.objects, self.plan.key, self._launch.experiment, LocalEngine.name, attempt)
+        work = self._launch
+        record(
+            self.plan.objects, self.plan.key, work.experiment, LocalEngine.name, attempt, work.code.sha256, work.stored
+        )
 
     # --- the reference ------------------------------------------------------------------------------
 
@@ -193,7 +196,7 @@ class LocalJob:
         plan, experiment = self.plan, self._launch.experiment
         chunks = ChunkQueue(self._launch.open_ranges, self._workers, plan.chunk)
         with Leaf(plan, experiment) as leaf, progress, Pool(self._workers, progress.output) as pool:
-            driver = Driver(plan, experiment, collector, pool, chunks, leaf)
+            driver = Driver(plan, experiment, self._launch.code, collector, pool, chunks, leaf)
             while driver.is_busy:
                 self._lease.check()
                 if self._stop.is_set():

@@ -15,13 +15,12 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from types import ModuleType
 
-from scythe.define.code import code_hash
 from scythe.define.experiment import Experiment
 from scythe.record.format import dump, parse_as
 from scythe.record.layout import RunKey
@@ -52,13 +51,13 @@ class Provenance:
     patch: str | None = None
     #: Why there is no patch though they did.
     no_patch: str | None = None
-    #: The hash of the function's code (`scythe.define.code.code_hash`), None where there is no source.
+    #: The hash of the code that makes the rows (`scythe.define.code.Code`); None where there is no source, and where any code may.
     code: str | None = None
 
     @property
     def described(self) -> str | None:
         """The commit, with `-dirty` behind it where the files differed."""
-        return self.git_commit and f"{self.git_commit}{'-dirty' if self.dirty else ''}"
+        return _described(self.git_commit, self.dirty)
 
     def to_json(self) -> bytes:
         """The record as JSON."""
@@ -75,8 +74,8 @@ class Provenance:
         return parse_as(cls, raw, where)
 
 
-def provenance(experiment: Experiment, engine: str) -> Provenance:
-    """What is true of this process, its files and its machine now."""
+def provenance(experiment: Experiment, engine: str, code: str | None) -> Provenance:
+    """What is true of this process, its files and its machine now; `code` is the hash of what has been read to be run."""
     commit, dirty = _commit(experiment.source)
     patch, no_patch = _patch(experiment.source) if dirty else (None, None)
     return Provenance(
@@ -88,17 +87,17 @@ def provenance(experiment: Experiment, engine: str) -> Provenance:
         dirty=dirty,
         patch=patch,
         no_patch=no_patch,
-        code=code_hash(experiment, here=engine == "inline"),
+        code=code,
     )
 
 
-def begin(experiment: Experiment, engine: str) -> Callable[[], Provenance]:
+def begin(experiment: Experiment, engine: str, code: str | None) -> Callable[[], Provenance]:
     """Begins to look, and gives what waits for the end: git takes a while, of which nobody should notice."""
     found = Future[Provenance]()
 
     def look() -> None:
         try:
-            found.set_result(provenance(experiment, engine))
+            found.set_result(provenance(experiment, engine, code))
         except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
             found.set_exception(error)
 
@@ -106,10 +105,31 @@ def begin(experiment: Experiment, engine: str) -> Callable[[], Provenance]:
     return found.result
 
 
-def record(objects: Objects, key: RunKey, experiment: Experiment, engine: str, attempt: int) -> None:
-    """Records what an attempt on a run is made by; of the first its allocation has told."""
-    if attempt > 1:
-        objects.write(key.provenance(attempt), provenance(experiment, engine).to_json())
+def record(
+    objects: Objects,
+    key: RunKey,
+    experiment: Experiment,
+    engine: str,
+    attempt: int,
+    code: str | None,
+    stored: Provenance | None,
+) -> None:
+    """Records what an attempt on a run is made by.
+
+    Args:
+        objects: The run's root.
+        key: The run.
+        experiment: Its function.
+        engine: Which engine works on it.
+        attempt: The number of the attempt.
+        code: The hash of the code that its rows are made by; None where nobody knows.
+        stored: What the run's allocation has recorded, if that is what starts the attempt: it holds for the first one, if the code is the same.
+    """
+    if stored is None:
+        stored = provenance(experiment, engine, code)
+    elif attempt == 1 and stored.code == code:
+        return
+    objects.write(key.provenance(0 if attempt == 1 else attempt), replace(stored, code=code).to_json())
 
 
 def recorded(objects: Objects, key: RunKey, attempt: int) -> Provenance | None:
@@ -121,9 +141,19 @@ def recorded(objects: Objects, key: RunKey, attempt: int) -> Provenance | None:
         return None
 
 
+def commit_of(experiment: Experiment) -> str | None:
+    """The commit of the repository that holds an experiment now, with `-dirty` behind it where files differ from it; None without one."""
+    commit, dirty = _commit(experiment.source)
+    return _described(commit, dirty)
+
+
 def short(name: str | None) -> str | None:
     """The first digits of a commit or a hash, with what says that files differed."""
     return name and name[:12] + ("-dirty" if name.endswith("-dirty") else "")
+
+
+def _described(commit: str | None, dirty: bool | None) -> str | None:
+    return commit and f"{commit}{'-dirty' if dirty else ''}"
 
 
 def _packages(experiment: Experiment) -> dict[str, str]:
@@ -204,4 +234,4 @@ def _git(source: str, most: int, *words: str) -> tuple[str | None, str | None]:
     return raw.decode(errors="replace"), None
 
 
-__all__ = ["Provenance", "begin", "provenance", "record", "recorded", "short"]
+__all__ = ["Provenance", "begin", "commit_of", "provenance", "record", "recorded", "short"]

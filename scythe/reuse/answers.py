@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from scythe.define.code import code_hash
 from scythe.define.experiment import Experiment
 from scythe.gather.coverage import Coverage
 from scythe.record.attempts import attempts
 from scythe.record.plan import RunPlan
-from scythe.record.provenance import provenance, recorded
+from scythe.record.provenance import commit_of, recorded
 from scythe.record.results import read_result
 from scythe.reuse.copied import copy_rows
 from scythe.reuse.identity import FileIdentities, Specs
@@ -47,13 +46,13 @@ class NewInputs:
         name: str,
         seed: int,
         *,
-        here: bool,
+        code: str | None,
     ) -> None:
         self._experiment, self._objects, self._name, self._seed = experiment, objects, name, seed
         self._sort_indexes = inputs.column("sort_index").to_numpy()
         self.specs = Specs.of(inputs, files, experiment.schemas.input.schema.names, computed)
         self.identities = self.specs.identities()
-        self.code = code_hash(experiment, here=here)
+        self.code = code
 
     def answers(self, version: str, *, any_code: bool, errors: bool) -> Answers:
         """The best answer to each input that has one.
@@ -73,7 +72,7 @@ class NewInputs:
         for run in runs:
             run.forget()
         if not any_code:
-            commit = provenance(self._experiment, "").described if self._has_others(found) else None
+            commit = commit_of(self._experiment) if self._has_others(found) else None
             check_code(found, self.code, commit)
         return Answers(found, self._experiment)
 

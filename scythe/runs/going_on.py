@@ -63,7 +63,9 @@ def go_on(
     _check_models(plan, experiment)
     objects.delete([plan.key.cancelled])
     objects.sweep_staging()
-    return start(chosen, Launch(plan, experiment, open_ranges, workers=workers, show=show))
+    return start(
+        chosen, Launch(plan, experiment, open_ranges, chosen.engine.read_code(experiment), workers=workers, show=show)
+    )
 
 
 def joined(objects: Objects, key: RunKey) -> RunRef:

@@ -15,6 +15,7 @@ import pytest
 import scythe
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.define.code import Code
 from scythe.engines.pool.job import pool_job
 from scythe.engines.pool.server import Prepared, Server
 from scythe.errors import RunError, Superseded
@@ -130,7 +131,7 @@ def test_a_task_that_is_to_be_alone_has_nothing_beside_it_on_its_server(root: Pa
     specs = [Step(experiment_id="", sort_index=i, x=i, gate=str(gate)) for i, gate in enumerate(gates)]
     run, _ = BaseExperiment("waits_at_a_gate").allocate(specs, engine="inline")
     plan, experiment = RunPlan.load(run.objects, run.key), ExperimentRegistry._experiments["waits_at_a_gate"]
-    prepared = Prepared(plan, experiment, pool_job(plan, experiment, "again"), Packing(plan, "again"))
+    prepared = Prepared(plan, experiment, pool_job(plan, experiment, Code(None), "again"), Packing(plan, "again"))
     for gate in gates:
         gate.unlink()
     alone, server = threading.Event(), Server(2, on_failure=lambda: None)

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 import scythe
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.define.code import Code
 from scythe.engines.pool import cores, crashes, logs
 from scythe.engines.pool.job import pool_job
 from scythe.engines.pool.pool import Chunk, Died, Done, Pool
@@ -221,8 +222,15 @@ def ends_its_own(spec: Tick) -> Seen:
     with multiprocessing.Pool(2) as pool:  # which ends its processes by SIGTERM
         assert pool.map(abs, [-1, 2]) == [1, 2]
     program = subprocess.Popen(["sleep", "60"])
-    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    begun, begins = os.pipe()
+
+    def sleeps() -> None:
+        os.write(begins, b".")  # a signal before that may come while Python ignores what is raised
+        time.sleep(60)
+
+    child = multiprocessing.get_context("fork").Process(target=sleeps)
     child.start()
+    os.read(begun, 1)
     for pid in (program.pid, child.pid):
         assert pid is not None
         os.kill(pid, number)
@@ -420,7 +428,7 @@ def test_inputs_of_a_chunk_that_is_on_its_way_back_count_as_done_and_are_counted
     ExperimentRegistry.Register(name="double", retries=0)(double)
     run, ref = BaseExperiment("double").allocate(pl.DataFrame({"n": range(9)}), engine="inline")
     ref.result()
-    job = pool_job(RunPlan.load(storage(), run.key), experiment_of("double"))
+    job = pool_job(RunPlan.load(storage(), run.key), experiment_of("double"), Code(None))
     with Pool(1) as pool:
         for rows in (range(5), range(5, 9)):
             pool.submit(Chunk(rows), job)

@@ -332,6 +332,11 @@ def test_a_worker_with_other_code_of_the_same_models_refuses_the_run_and_the_run
 
     monkeypatch.setenv("SCYTHE_ANY_CODE", "true")
     assert run.resume().result(timeout=PATIENCE).rows == n
+    first, last = run.attempts[0].provenance, run.attempts[-1].provenance
+    assert first is not None
+    assert first.code == mine
+    assert last is not None
+    assert last.code is None, "any code may have made these rows"
 
 
 def test_a_worker_runs_what_it_has_loaded_whatever_becomes_of_its_files(
@@ -345,8 +350,10 @@ def test_a_worker_runs_what_it_has_loaded_whatever_becomes_of_its_files(
     with Worker(name, "--slots", "1", env=engine.env, cwd=tmp_path):
         wait_until_served(f"scythe_experiment_{name}", f"scythe_scatter_gather_{name}", timeout=LOADS_WITHIN_SECONDS)
         file.write_text(file.read_text().replace("spec.x / 2", "spec.x * 100"))
-        _, ref = BaseExperiment(halve).allocate(order(), engine="hatchet")
+        run, ref = BaseExperiment(halve).allocate(order(), engine="hatchet")
         assert ref.result(timeout=PATIENCE).rows == 3
+    assert run.attempts[0].provenance is not None
+    assert run.attempts[0].provenance.code is None
     assert scythe.read(name)["y"].to_list() == [0.0, 0.5, 1.0]
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from scythe.define.code import sources_of
+from scythe.define.code import Code
 from scythe.define.experiment import Experiment
-from scythe.define.snapshot import Source
 from scythe.engines.pool.child import Job
 from scythe.engines.pool.travel import packed
 from scythe.leaf.failures import lines_in_memory
@@ -17,19 +16,15 @@ from scythe_catalog.storage.reach import hand_over, renewed
 def pool_job(
     plan: RunPlan,
     experiment: Experiment,
+    code: Code,
     parts: str | None = None,
     *,
     attempt: int = 0,
-    sources: tuple[Source, ...] | None = None,
 ) -> Job:
-    """What a worker process needs to serve chunks of a run; it goes to processes of this machine alone.
-
-    `sources` are the project's modules as they are to be loaded: without, as their files are now.
-    """
+    """What a worker process needs to serve chunks of a run; it goes to processes of this machine alone, which load the project's modules as `code` has them."""
     limit = experiment.options.execution_seconds
-    code = sources_of(experiment) if sources is None else sources
     reach, lines = hand_over(plan.root), lines_in_memory()
-    return Job(plan.to_json(), packed(experiment), limit, parts, attempt, reach, lines, code)
+    return Job(plan.to_json(), packed(experiment), limit, parts, attempt, reach, lines, code.modules)
 
 
 def kept_up(job: Job, plan: RunPlan) -> Job:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
-from scythe.define.code import code_hash
+from scythe.define.code import Code, read_code
 from scythe.define.experiment import Experiment
 from scythe.engines.slurm.element import Element
 from scythe.engines.slurm.folder import Folder
@@ -35,9 +35,10 @@ def main(what: str, root: str, run: str, number: int, source: str) -> int:
     folder = Folder(objects, plan.key, number)
     try:
         experiment = find_experiment(plan, source=source or None)
-        _check(plan, attempt, experiment)
+        code = read_code(experiment)
+        _check(plan, attempt, experiment, code)
         if what == "element":
-            Element(plan, attempt, experiment, folder).serve()
+            Element(plan, attempt, experiment, code, folder).serve()
         else:
             gather(plan, attempt, experiment, folder)
     except ScytheError as error:
@@ -50,14 +51,13 @@ def main(what: str, root: str, run: str, number: int, source: str) -> int:
     return 0
 
 
-def _check(plan: RunPlan, attempt: AttemptPlan, experiment: Experiment) -> None:
+def _check(plan: RunPlan, attempt: AttemptPlan, experiment: Experiment, code: Code) -> None:
     """Nothing where the code is that with which the run was submitted.
 
     Raises:
         RunError: it has changed since.
     """
-    mine = code_hash(experiment) if attempt.code is not None else None
-    if schema_hash(experiment) != plan.schema_sha256 or mine != attempt.code:
+    if schema_hash(experiment) != plan.schema_sha256 or attempt.code not in (None, code.sha256):
         raise RunError(
             f"the code of {experiment.name!r} has changed since the run {plan.key.path} was submitted: put it back, or resume "
             "the run with the code that you have now; SCYTHE_ANY_CODE=true allows any"

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from scythe.define.code import Code
 from scythe.define.experiment import Experiment
 from scythe.engines.driving import Driver
 from scythe.engines.pool.chunks import ChunkQueue
@@ -62,8 +63,9 @@ _LONG = 0.8
 class Element:
     """The work of one element on an attempt."""
 
-    def __init__(self, plan: RunPlan, attempt: AttemptPlan, experiment: Experiment, folder: Folder) -> None:
+    def __init__(self, plan: RunPlan, attempt: AttemptPlan, experiment: Experiment, code: Code, folder: Folder) -> None:
         self._plan, self._attempt, self._experiment, self._folder = plan, attempt, experiment, folder
+        self._code = code
         self._objects, self._key = plan.objects, plan.key
         self._began = time.monotonic()
         self._workers = int(os.environ.get("SLURM_CPUS_PER_TASK") or 1)
@@ -119,7 +121,7 @@ class Element:
             self._pool, self._lease = pool, lease
             chunks = ChunkQueue((), self._workers)
             self._driver = Driver(
-                self._plan, self._experiment, self._collector, pool, chunks, leaf, before=self._about_to_run
+                self._plan, self._experiment, self._code, self._collector, pool, chunks, leaf, before=self._about_to_run
             )
             try:
                 self._tell()  # whoever sees a claim of it sees that it lives

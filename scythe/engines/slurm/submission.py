@@ -10,7 +10,6 @@ from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 
-from scythe.define.code import code_hash
 from scythe.define.experiment import Experiment
 from scythe.engines.engine import Launch
 from scythe.engines.options import SlurmOptions
@@ -38,11 +37,11 @@ def submit_attempt(work: Launch, options: SlurmOptions, number: int) -> Folder:
         RunError: Slurm refuses, or another process has just taken up the run.
     """
     plan, experiment = work.plan, work.experiment
-    code = None if engine_settings().any_code else code_hash(experiment)
+    code = None if engine_settings().any_code else work.code.sha256
     attempt = AttemptPlan(number, list(work.open_ranges), work.show, code, max_errors=plan.max_errors, engine="slurm")
     if not plan.objects.create(plan.key.attempt_plan(number), dump(asdict(attempt))):
         raise taken_up(plan)
-    record(plan.objects, plan.key, experiment, "slurm", number)
+    record(plan.objects, plan.key, experiment, "slurm", number, code, work.stored)
     folder = Folder(plan.objects, plan.key, number)
     folder.store_options(options, work.workers, work.options)
     try:

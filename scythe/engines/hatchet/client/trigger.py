@@ -6,7 +6,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from scythe.define.code import code_hash
 from scythe.define.experiment import Experiment
 from scythe.engines.engine import Launch
 from scythe.engines.hatchet.client.embedded import ensure_worker
@@ -88,7 +87,7 @@ def run_hatchet(work: Launch) -> HatchetRef | WorkflowRef:
         _next_attempt(plan), list(work.open_ranges), work.show, _code(work), labels, names, plan.max_errors
     )
     store_attempt_plan(plan.objects, plan.key, attempt)
-    record(plan.objects, plan.key, experiment, "hatchet", attempt.number)
+    record(plan.objects, plan.key, experiment, "hatchet", attempt.number, attempt.code, work.stored)
     pointer: dict[str, Any] = {"root": plan.root, "run": plan.key.path, "turn": attempt.number}
     if experiment.included is not None and experiment.included.is_workflow:
         workflow = connect().stubs.workflow(name=experiment.included.name, input_validator=experiment.input_model)
@@ -109,7 +108,7 @@ def _code(work: Launch) -> str | None:
     any_code = work.options.any_code if isinstance(work.options, HatchetOptions) else None
     if work.experiment.source is None or (engine_settings().any_code if any_code is None else any_code):
         return None
-    return code_hash(work.experiment)
+    return work.code.sha256
 
 
 def _next_attempt(plan: RunPlan) -> int:

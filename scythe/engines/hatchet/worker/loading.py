@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 from hatchet_sdk import Context
 
+from scythe.define.code import Code
 from scythe.define.experiment import Experiment
-from scythe.define.snapshot import Source
 from scythe.engines.hatchet.tasks import Pointer
 from scythe.engines.hatchet.worker.threads import in_thread, lease_of
 from scythe.engines.pool.job import pool_job
@@ -53,10 +53,10 @@ class Loaded:
 class Loader:
     """The attempts that the tasks of a worker belong to; each is loaded once, however many tasks ask for it.
 
-    `codes` says which code the worker has loaded: experiment -> its hash, None where there is no source, and its modules.
+    `codes` says which code the worker has loaded, by the names of experiments.
     """
 
-    def __init__(self, codes: Mapping[str, tuple[str | None, tuple[Source, ...]]]) -> None:
+    def __init__(self, codes: Mapping[str, Code]) -> None:
         self._codes = codes
         self._kept: OrderedDict[tuple[str, str, int, str], asyncio.Task[Loaded]] = OrderedDict()
 
@@ -84,10 +84,10 @@ class Loader:
         plan = replace(find_plan(payload.root, payload.key), workflow_run_id=payload.run_id)
         attempt = load_attempt_plan(plan.objects, payload.key, payload.turn)
         plan = replace(plan, max_errors=attempt.max_errors)
-        code, sources = self._codes.get(experiment.name, (None, None))
-        _check(plan, attempt, experiment, code)
+        code = self._codes[experiment.name]
+        _check(plan, attempt, experiment, code.sha256)
         parts = f"{payload.turn:06d}-leaf"
-        job = pool_job(plan, experiment, parts, sources=sources)
+        job = pool_job(plan, experiment, code, parts)
         return Loaded(attempt, Prepared(plan, experiment, job, Packing(plan, parts)))
 
 

@@ -18,9 +18,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from scythe.define.code import code_hash, sources_of
+from scythe.define.code import Code, read_code
 from scythe.define.experiment import Experiment
-from scythe.define.snapshot import Source
 from scythe.engines.hatchet.connection import check, connect, on_loop
 from scythe.engines.hatchet.fleet import active_workers
 from scythe.engines.hatchet.sdk import listens_lightly
@@ -103,9 +102,9 @@ def _say_when_listed(labels: dict[str, int | str], what: str, stopping: Stopping
     threading.Thread(target=look, daemon=True, name="scythe-listed").start()
 
 
-def _codes(experiments: Sequence[Experiment]) -> dict[str, tuple[str | None, tuple[Source, ...]]]:
-    """The code that this process has just loaded, its hash and its modules; the files may change while it serves."""
-    return {e.name: (code_hash(e), sources_of(e)) for e in experiments}
+def _codes(experiments: Sequence[Experiment]) -> dict[str, Code]:
+    """The code that this process has just loaded; the files may change while it serves."""
+    return {e.name: read_code(e) for e in experiments}
 
 
 def _stop_worker() -> None:
