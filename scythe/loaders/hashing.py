@@ -14,6 +14,7 @@ import polars as pl
 _GOLDEN, _ONE, _TWO = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 #: So many positions fit beside 40 random bits into one number.
 _PACKED = 1 << 24
+#: So many numbers stay in a core's cache from one step to the next.
 _PIECE = 1 << 15
 #: What the seed of the order within windows is told from that of the windows by.
 _WITHIN = 0x5CE5E
@@ -46,8 +47,14 @@ def hash_rows(columns: Mapping[str, pl.Series], rows: int) -> np.ndarray:
     found = np.zeros(rows, np.uint64)
     with np.errstate(over="ignore"):
         for name, values in columns.items():
-            mixed = splitmix64(_bits(values) ^ hash_of(name))
-            found += np.where(values.is_null().to_numpy(), np.uint64(0), mixed)
+            # Texts are looked at whole, each of them once.
+            piece = _PIECE if values.dtype.is_numeric() or values.dtype.is_temporal() else max(1, rows)
+            for first in range(0, rows, piece):
+                part = values.slice(first, piece)
+                mixed = splitmix64(_bits(part) ^ hash_of(name))
+                if part.null_count():
+                    mixed[part.is_null().to_numpy()] = 0
+                found[first : first + piece] += mixed
     return splitmix64(found)
 
 
@@ -56,8 +63,11 @@ def _bits(values: pl.Series) -> np.ndarray:
     dtype = values.dtype
     if dtype.is_integer() or dtype == pl.Boolean:
         whole = values.cast(pl.Int64, strict=False).fill_null(0).to_numpy()
-        exact = np.abs(whole) <= 1 << 53
-        return np.where(exact, _float_bits(whole.astype(np.float64)), splitmix64(whole.view(np.uint64)))
+        bits = _float_bits(whole)
+        if len(whole) and not -(1 << 53) <= whole.min() <= whole.max() <= 1 << 53:
+            inexact = np.abs(whole) > 1 << 53
+            bits[inexact] = splitmix64(whole[inexact].view(np.uint64))
+        return bits
     if dtype.is_decimal():  # by its text: that of a scale is divided, which rounds once more
         values, dtype = values.cast(pl.String).cast(pl.Float64), pl.Float64()
     if dtype.is_float():
@@ -99,8 +109,9 @@ def _text_of(digits: str) -> str:
 
 
 def _float_bits(values: np.ndarray) -> np.ndarray:
-    plain = np.where(np.isnan(values), np.nan, values) + 0.0  # one NaN, and no negative zero
-    return plain.astype(np.float64).view(np.uint64)
+    plain = values + 0.0  # no negative zero
+    plain[np.isnan(plain)] = np.nan  # and one NaN
+    return plain.view(np.uint64)
 
 
 def shares(hashes: np.ndarray) -> np.ndarray:
@@ -127,7 +138,7 @@ def order_of(rows: int, seed: int, epoch: int) -> np.ndarray:
     start = splitmix64(np.array([start]))[0]
     mask = np.uint64(max(_PACKED, 1 << (rows - 1).bit_length()) - 1)
     drawn = np.empty(rows, np.uint64)
-    for first in range(0, rows, _PIECE):  # which stays in a core's cache from one step to the next
+    for first in range(0, rows, _PIECE):
         places = np.arange(first, min(first + _PIECE, rows), dtype=np.uint64)
         piece = drawn[first : first + len(places)]
         np.bitwise_and(_drawn(places, start), ~mask, out=piece)
