@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import py_compile
 import re
 import signal
 import socket
@@ -355,6 +356,22 @@ def test_a_worker_runs_what_it_has_loaded_whatever_becomes_of_its_files(
     assert run.attempts[0].provenance is not None
     assert run.attempts[0].provenance.code is None
     assert scythe.read(name)["y"].to_list() == [0.0, 0.5, 1.0]
+
+
+def test_a_worker_without_sources_refuses_the_run_as_its_code_cannot_be_told(
+    engine: Engine, root: Path, tmp_path: Path
+) -> None:
+    name = unique("bare")
+    file = tmp_path / f"{name}.py"
+    file.write_text(MODULE.replace("NAME", name))
+    py_compile.compile(str(file), cfile=f"{file}c", doraise=True)
+    file.unlink()
+    ExperimentRegistry.Register(name=name)(halve)
+    with Worker(name, "--slots", "1", env=engine.env, cwd=tmp_path):
+        wait_until_served(f"scythe_experiment_{name}", f"scythe_scatter_gather_{name}", timeout=LOADS_WITHIN_SECONDS)
+        _, ref = BaseExperiment(halve).allocate(order(), engine="hatchet")
+        with within(), pytest.raises(RunError, match=f"has no source of '{name}': whether that is what the run"):
+            ref.result(timeout=PATIENCE)
 
 
 def shown(run: Any) -> str:

@@ -34,6 +34,7 @@ from scythe.record.layout import RunKey, version_record
 from scythe.record.lease import Lease
 from scythe.record.manifest import record_trigger, schema_hash
 from scythe.record.plan import RunPlan
+from scythe.record.provenance import short
 from scythe.record.results import read_result
 from scythe_catalog.storage.objects import Objects
 
@@ -120,11 +121,15 @@ def _check(plan: RunPlan, attempt: AttemptPlan, experiment: Experiment, code: st
             f"allocated with (schema {mine[:12]}, allocated {plan.schema_sha256[:12]}): "
             "start the workers again with the code of the allocation, or allocate a new version"
         )
-    if attempt.code is not None and code is not None and code != attempt.code:
+    if attempt.code not in (None, code):
+        started = f"the run {plan.key.path} was started with"
         raise RunError(
-            f"{worker} has other code of {name!r} than the run {plan.key.path} was started with "
-            f"(code {code[:12]}, started with {attempt.code[:12]}): start the workers again with the code that you have, "
-            "and resume the run; or allow any code with SCYTHE_ANY_CODE=true where you start it"
+            (
+                f"{worker} has other code of {name!r} than {started} (code {short(code)}, started with {short(attempt.code)})"
+                if code is not None
+                else f"{worker} has no source of {name!r}: whether that is what {started} cannot be told"
+            )
+            + ": start the workers again with the code that you have, and resume the run; or allow any code with SCYTHE_ANY_CODE=true where you start it"
         )
 
 
