@@ -259,7 +259,7 @@ def experiment_of(runnable: Any) -> Experiment:
     """The experiment behind a function, a class, a name or an experiment.
 
     Args:
-        runnable: What was registered or included, its name, or an `Experiment`, which is given back.
+        runnable: What was registered or included, its name, its `BaseExperiment`, or an `Experiment`, which is given back.
 
     Raises:
         NotFoundError: it is not registered.
@@ -271,6 +271,7 @@ def experiment_of(runnable: Any) -> Experiment:
     """
     if isinstance(runnable, str):
         runnable = ExperimentRegistry.get_runnable(runnable)
+    runnable = getattr(runnable, "experiment", runnable)  # of a BaseExperiment
     if isinstance(runnable, Experiment):
         return runnable
     for experiment in ExperimentRegistry.experiments():

@@ -38,8 +38,8 @@ from scythe.errors import (
 )
 from scythe.loaders.arrays import Kept
 from scythe.loaders.batches import Batches
+from scythe.loaders.files import source
 from scythe.loaders.files.decoding import decoded, put
-from scythe.loaders.files.source import Files
 from scythe.loaders.frames import Slices
 from scythe.loaders.hashing import hash_rows, order_of, splitmix64
 from scythe.loaders.pinned.find import pinned
@@ -191,13 +191,13 @@ def test_single_files_of_several_batches_are_read_at_the_same_time(
 ) -> None:
     ds = scythe.dataset("heat", y=scythe.File("hourly"))
     assert ds.shapes["y"] == (4, 2)
-    both, filled = threading.Barrier(2), Files._filled
+    both, filled = threading.Barrier(2), source.filled
 
     def together(*arguments: Any) -> None:
         both.wait(30)
         filled(*arguments)
 
-    monkeypatch.setattr(Files, "_filled", together)
+    monkeypatch.setattr(source, "filled", together)
     assert len(list(ds.batches(5, ahead=2).at(0))) == 2
 
 
@@ -246,12 +246,12 @@ def test_whole_numbers_beside_floats_in_a_table_of_a_file_are_exact_or_refused(t
     table.write_csv(tmp_path / "a.csv")
     for name in ("a.parquet", "a.csv"):
         with pytest.raises(InputError, match="has a column 'n' that holds 9007199254740993, which no float is"):
-            decoded(name, (tmp_path / name).read_bytes())
+            decoded(name, (tmp_path / name).read_bytes(), np.dtype("float64"))
     pl.DataFrame({"n": [2**53 + 1, None]}).write_parquet(tmp_path / "a.parquet")
     with pytest.raises(InputError, match="holds 9007199254740993, which no float is, among floats or gaps"):
-        decoded("a.parquet", (tmp_path / "a.parquet").read_bytes())
+        decoded("a.parquet", (tmp_path / "a.parquet").read_bytes(), np.dtype("float64"))
     table[1:].write_parquet(tmp_path / "a.parquet")
-    assert decoded("a.parquet", (tmp_path / "a.parquet").read_bytes()).tolist() == [[3, 1.5]]
+    assert decoded("a.parquet", (tmp_path / "a.parquet").read_bytes(), np.dtype("float64")).tolist() == [[3, 1.5]]
 
 
 @given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=6), min_size=1, max_size=12))
@@ -296,7 +296,10 @@ def test_a_file_or_a_loader_may_give_a_single_number(root: Path) -> None:
 
     experiment = BaseExperiment(ExperimentRegistry.Register(name="one")(one))
     experiment.allocate(pl.DataFrame({"r_value": [1.0, 2.0, 3.0], "storeys": "a"}), engine="inline")[1].result()
-    for file in (scythe.File("file"), scythe.File("file", load=lambda raw: decoded("one.npy", raw))):
+    for file in (
+        scythe.File("file"),
+        scythe.File("file", load=lambda raw: decoded("one.npy", raw, np.dtype("float32"))),
+    ):
         batch = scythe.dataset("one", x="r_value", y=file).batches(3, seed=0).at(0)[0]
         assert batch["y"].shape == (3,)
         assert (batch["y"] == batch["x"]).all()

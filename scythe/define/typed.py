@@ -64,8 +64,17 @@ class Included(Protocol):
     def input_validator_type(self) -> Any: ...
 
 
+class Allocates(Protocol):
+    """A `BaseExperiment`."""
+
+    @property
+    def experiment(self) -> Experiment: ...
+    @property
+    def name(self) -> str: ...
+
+
 #: What can be registered.
 Registrable = Callable[[Any], ExperimentOutputSpec] | WithTempdir[Any, ExperimentOutputSpec] | type[HasRun]
 
 #: An experiment as a caller names it: by its name, or by what was registered or included.
-Named = str | Callable[..., Any] | Experiment | Included
+Named = str | Callable[..., Any] | Experiment | Included | Allocates

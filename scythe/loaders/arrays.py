@@ -126,6 +126,13 @@ def _lost(values: np.ndarray, narrow: np.ndarray) -> np.ndarray:
     return np.maximum(values, back) - np.minimum(values, back)
 
 
+def rounded(whole: np.ndarray, floats: np.ndarray) -> np.ndarray:
+    """Which whole numbers are not what they are as floats."""
+    limits, reals = np.iinfo(whole.dtype), np.real(floats).astype(np.float64)
+    beyond = (reals < float(limits.min)) | (reals >= float(limits.max) + 1)
+    return beyond | (np.where(beyond, 0, reals).astype(whole.dtype) != whole)
+
+
 def one_hot(values: pl.Series, order: Sequence[str], dtype: np.dtype) -> np.ndarray:
     """A column a value: 1 where it is that."""
     place = {value: i for i, value in enumerate(order)}

@@ -182,6 +182,8 @@ def check_column(runs: Sequence[PinnedRun], column: str, group: str) -> None:
         InputError: it has another unit in one run than in another, or is a file output of one and a value of another.
     """
     if not any(run.table_of(column) for run in runs):
+        if column not in RESERVED_TABLES and any(column in run.schemas for run in runs):
+            raise NotFoundError(f"{group}: {column!r} is a dataframe: scythe.Frame({column!r}, [its columns])")
         frames = sorted(
             {table for run in runs for table in run.schemas if table not in RESERVED_TABLES and run.has(table, column)}
         )

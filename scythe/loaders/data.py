@@ -16,7 +16,7 @@ from scythe.loaders.groups import Columns, Group
 from scythe.loaders.pinned.find import at_pins, pinned
 from scythe.loaders.pinned.run import Pin, PinnedRun, frame_of, is_gone
 from scythe.loaders.rows import Chosen, Rows, digest_of
-from scythe.loaders.sources import Loaded, Part, Source, load, opened
+from scythe.loaders.sources import Loaded, Part, Source, load, names_of, opened
 from scythe.loaders.splits import Taken, asked, named, shares_of, taken_of
 from scythe.loaders.state import place_among
 from scythe.loaders.stats import Stats, stats_of
@@ -86,12 +86,15 @@ class Dataset:
         return len(self._rows)
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{group}: {_told(shape)}" for group, shape in self.shapes.items())
+        try:
+            shown = ", ".join(f"{group}: {_told(shape)}" for group, shape in self.shapes.items())
+        except ScytheError as error:  # a debugger, or a notebook, shows it all the same
+            return f"<Dataset of {self.name}, of which no batch can be made: {error}>"
         return f"<Dataset of {self.name}: {len(self):,} rows, {shown}>"
 
     @property
     def names(self) -> dict[str, tuple[str, ...]]:
-        """Of each group the names of its columns; one-hot columns are called `column=value`.
+        """Of each group the names of its columns; one-hot columns are called `column=value`. Of files that are tables their columns, of others none.
 
         Raises:
             NotFoundError: a column, table or run that is not there.
@@ -102,7 +105,7 @@ class Dataset:
             >>> scythe.dataset("simulate_energy", x=["r_value", "setpoint"]).names
             {'x': ('r_value', 'setpoint')}
         """
-        return {group: source.names for group, source in self.sources.items()}
+        return {group: names_of(source) for group, source in self.sources.items()}
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...] | None]:

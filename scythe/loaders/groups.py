@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from scythe.errors import ReadError
 from scythe.names import meant
@@ -23,10 +25,12 @@ class File:
             installed, images are read. It is called in several threads at once, whatever `ahead` is: it must not write into what its
             calls share, a buffer, say.
         path: Call `load` with the local path in place of the bytes.
+        columns: Of a file that is a table, the columns to take, in this order. Without it all, which each file then has in the order of the first.
 
     Raises:
         NotFoundError: of a dataset, where there is no such column.
-        InputError: of a batch, where a file cannot be read by itself, or has another shape than the first.
+        InputError: of a batch, where a file cannot be read by itself, has another shape or other columns than the first, or numbers that the
+            dataset's type does not hold, or tell apart.
         FetchError: of a batch, where a file cannot be fetched.
         ForkError: of a batch, in a process that was forked beside running threads.
 
@@ -40,6 +44,7 @@ class File:
     column: str
     load: Callable[[Any], Any] | None = None
     path: bool = False
+    columns: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -86,18 +91,28 @@ def group_of(name: str, given: Any) -> Group:
     """
     if isinstance(given, str):
         return Columns((given,), alone=True)
+    for listed in ("tolist", "to_list"):  # of NumPy and pandas, and of Polars
+        if hasattr(given, listed):
+            given = getattr(given, listed)()
     if isinstance(given, File):
         if given.load is not None and not callable(given.load):  # pyright: ignore[reportUnnecessaryComparison]
             raise ReadError(
                 f"{name}=File({given.column!r}, load={given.load!r}): a function of a file's bytes is wanted"
             )
-        return given
+        if given.columns is None:
+            return given
+        if given.load is not None:
+            raise ReadError(f"{name}=File({given.column!r}, …): load= makes the array, of which columns= takes nothing")
+        if isinstance(given.columns, str) or not len(given.columns):
+            raise ReadError(f"{name}=File({given.column!r}, columns={given.columns!r}): a list of columns is wanted")
+        return replace(given, columns=_once(name, given.columns))
     if isinstance(given, Frame):
         if isinstance(given.columns, str) or not given.columns:
             raise ReadError(f"{name}=Frame({given.table!r}, …) needs a list of columns, got {given.columns!r}")
-        if given.rows is not None and (type(given.rows) is not int or given.rows < 0):
+        rows = int(given.rows) if isinstance(given.rows, np.integer) else given.rows
+        if rows is not None and (type(rows) is not int or rows < 0):
             raise ReadError(f"{name}=Frame({given.table!r}, …, rows={given.rows!r}): a number of rows is wanted")
-        return Frame(given.table, _once(name, given.columns), given.rows)
+        return Frame(given.table, _once(name, given.columns), rows)
     if isinstance(given, Sequence) and given and all(isinstance(one, str) for one in given):  # pyright: ignore[reportUnknownVariableType]
         return Columns(_once(name, given))
     raise ReadError(

@@ -96,6 +96,13 @@ class Part:
         return self.whole.take(self.positions[rows])
 
 
+def names_of(source: Source) -> tuple[str, ...]:
+    """Of a group the names of its columns; of files those of the tables in them."""
+    if isinstance(source, Part):
+        return names_of(source.whole)
+    return source.columns if isinstance(source, Files) else source.names
+
+
 # --- columns, and which rows there are ------------------------------------------------------------------------
 
 
@@ -247,6 +254,8 @@ def _taken(runs: Sequence[PinnedRun], where: pl.Expr, among: np.ndarray | None) 
         if _TAKEN in what:
             several = where.meta.has_multiple_outputs()
             what = "it gives several columns: join them with & or |" if several else "it gives not one value a row"
+        if "datetime" in what and "UTC" in what:
+            what += "; moments are compared with one that has a time zone, datetime(2026, 2, 3, tzinfo=UTC)"
         raise ReadError(f"where= cannot be asked of the rows: {what}") from error
     taken = found[_TAKEN]
     if taken.dtype != pl.Boolean:

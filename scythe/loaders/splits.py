@@ -47,9 +47,9 @@ def asked(
         NotFoundError: columns that are not there.
     """
     numbers = all(isinstance(share, Real) and not isinstance(share, bool) for share in parts.values())  # pyright: ignore[reportUnnecessaryIsInstance]
-    fine = numbers and all(0 < share <= 1 for share in parts.values())
-    if not (fine and parts) or sum(parts.values()) > 1 + 1e-9:
-        raise ReadError(f"the shares of a split are more than 0 each, and add up to 1 at most, got {dict(parts)!r}")
+    fine = numbers and all(0 <= share <= 1 for share in parts.values())
+    if not (fine and any(parts.values())) or sum(parts.values()) > 1 + 1e-9:
+        raise ReadError(f"the shares of a split are numbers from 0 on, and add up to 1 at most, got {dict(parts)!r}")
     if not (by is None or isinstance(by, str) or (isinstance(by, Sequence) and by)):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ReadError(f"by={by!r}: it names columns; the shares of parts are named otherwise")
     columns = None if by is None else (by,) if isinstance(by, str) else tuple(by)
@@ -152,6 +152,8 @@ def _part_of(share: np.ndarray, split: Split) -> np.ndarray:
     end = 0.0
     for name, part in split.shares:
         begin, end = end, end + part
+        if name == split.part and not part:
+            return np.empty(0, np.int64)
         if name == split.part:
             return np.flatnonzero((share >= begin) & (share < (end if end < 1 - 1e-9 else 2.0)))
     raise AssertionError(split.part)

@@ -283,7 +283,7 @@ def _columns(name: str, source: Source, rows: np.ndarray) -> Iterator[tuple[str,
         source, rows = source.whole, source.positions[rows]
     assert isinstance(source, Array | Slices)
     width = len(source.names)
-    count = 0
+    count, origin = 0, None
     mean, squares = np.zeros(width), np.zeros(width)
     low, high = np.full(width, np.inf), np.full(width, -np.inf)
     for start in range(0, len(rows), _BLOCK):
@@ -291,10 +291,13 @@ def _columns(name: str, source: Source, rows: np.ndarray) -> Iterator[tuple[str,
         block = np.concatenate(taken) if isinstance(taken, list) else taken  # pyright: ignore[reportUnknownArgumentType]
         if block.dtype.kind == "c":
             raise InputError(f"{name}: complex numbers have no range: take a dtype of floats")
-        block = block.reshape(-1, width).astype(np.float64)
+        block = block.reshape(-1, width)
         n = len(block)
         if not n:
             continue
+        if origin is None:
+            origin = _origin(block)
+        block = _from(block, origin)
         low, high = np.minimum(low, block.min(0)), np.maximum(high, block.max(0))
         if not (np.isfinite(low) & np.isfinite(high)).all():
             column = source.names[int(np.argmin(np.isfinite(low) & np.isfinite(high)))]
@@ -320,7 +323,25 @@ def _columns(name: str, source: Source, rows: np.ndarray) -> Iterator[tuple[str,
         constant = low[j] == high[j]  # the sums round
         mean[j] = low[j] if constant else mean[j]
         std = float(np.sqrt(squares[j] / count)) if not constant else 0.0
-        yield column, ColumnStats(float(mean[j]), std, float(low[j]), float(high[j]), count, fixed[j])
+        at = origin[j] if origin is not None else 0
+        yield column, ColumnStats(float(mean[j] + at), std, float(low[j] + at), float(high[j] + at), count, fixed[j])
+
+
+def _origin(block: np.ndarray) -> np.ndarray | None:
+    """Of whole numbers of 64 bits the first row, from which they are told exactly as long as they lie near it; None of others."""
+    return block[0].copy() if block.dtype.kind in "iu" and block.dtype.itemsize == 8 else None
+
+
+def _from(block: np.ndarray, origin: np.ndarray | None) -> np.ndarray:
+    """Numbers as floats; whole ones by how far they are from the origin, so that those beyond 2**53 still differ."""
+    if origin is None:
+        return block.astype(np.float64)
+    above = block >= origin
+    # The distance has a bit more than the numbers, and is taken without a sign.
+    far = np.where(
+        above, block.view(np.uint64) - origin.view(np.uint64), origin.view(np.uint64) - block.view(np.uint64)
+    )
+    return np.where(above, far, -far.astype(np.float64))
 
 
 __all__ = ["ColumnStats", "Stats", "check_same_groups", "stats_of"]

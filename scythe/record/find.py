@@ -16,6 +16,7 @@ from typing import Any
 
 from yaml import YAMLError
 
+from scythe.define.experiment import Experiment
 from scythe.errors import NotFoundError, VersionError
 from scythe.names import TASK_PREFIX, is_name, meant
 from scythe.record import layout
@@ -169,9 +170,13 @@ def reserved_above(objects: Objects, key: RunKey, versions: Iterable[str]) -> li
 
 
 def name_of(experiment: Any) -> str:
-    """The experiment's folder: of a name (with or without the task prefix), or of a registered function."""
+    """The experiment's folder: of a name (with or without the task prefix), or of a registered function, or of its `BaseExperiment`."""
     if isinstance(experiment, str):
         return experiment.removeprefix(TASK_PREFIX)
+    if isinstance(
+        getattr(experiment, "experiment", None), Experiment
+    ):  # a BaseExperiment, whose runs may have a name of their own
+        return experiment.name
     from scythe.registry import experiment_of
 
     return experiment_of(experiment).name
@@ -263,6 +268,10 @@ def named(run: Any) -> Named:
             return Named(layout.folder_of(run if run.tzinfo else run.replace(tzinfo=dt.UTC)))
         except (ValueError, OverflowError) as error:
             raise NotFoundError(f"there is no run of {run!r}: runs are named by their start in UTC") from error
+    if hasattr(run, "aio_result"):
+        raise NotFoundError(
+            f"{run!r} is a reference to the result of a run: name the run itself, run, ref = ….allocate(…)"
+        )
     parts = run.strip("/").split("/") if isinstance(run, str) else []
     if not 1 <= len(parts) <= 3 or not layout.is_run_folder(parts[-1]):
         raise NotFoundError(

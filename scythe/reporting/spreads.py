@@ -68,7 +68,7 @@ def laid_out(variable: Variable, column: pl.Series) -> tuple[Spread, Axis | None
     values = numeric(column)
     if values is not None:
         is_time = column.dtype == pl.Date or isinstance(column.dtype, pl.Datetime)
-        return _numbers(variable, values, column.null_count(), is_time, column.dtype.is_integer(), bins)
+        return _numbers(variable, values, column.null_count(), is_time, column, bins)
     if isinstance(column.dtype, pl.Boolean | pl.String | pl.Enum | pl.Categorical):
         return _categories(variable, column)
     told = f"{_typed(column.dtype)}: not drawn" if column.null_count() < len(column) else "no value"
@@ -76,16 +76,18 @@ def laid_out(variable: Variable, column: pl.Series) -> tuple[Spread, Axis | None
 
 
 def _numbers(
-    variable: Variable, values: np.ndarray, missing: int, is_time: bool, is_integer: bool, bins: int
+    variable: Variable, values: np.ndarray, missing: int, is_time: bool, column: pl.Series, bins: int
 ) -> tuple[Spread, Axis | None]:
     finite = values[np.isfinite(values)]
     infinite = len(values) - len(finite) - missing
     if not len(finite):
         return Spread(variable, None, missing=missing, infinite=infinite, told="no value"), None
+    is_integer = column.dtype.is_integer()
     low, median, high = (float(v) for v in (finite.min(), _median(finite), finite.max()))
     edges, log = edges_of(low, median, high, is_integer, bins)
     if not edges:
-        told = "always the same value" if low == high else "too wide a range, or too narrow a one, to be drawn"
+        same = low == high and column.n_unique() - (missing > 0) == 1  # whole numbers of many digits are one float
+        told = "always the same value" if same else "too wide a range, or too narrow a one, to be drawn"
         scale = Scale("time") if is_time else None
         return Spread(variable, scale, (), low, median, high, missing, infinite, told), None
     scale = Scale("time" if is_time else "number", edges, log=log, whole=is_integer)

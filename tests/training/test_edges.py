@@ -152,12 +152,17 @@ def of_tables(suffix: str, *tables: pl.DataFrame) -> None:
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 @pytest.mark.parametrize("collate", ["stack", "list"])
-def test_columns_of_tables_in_files_are_taken_by_their_names(root: Path, suffix: str, collate: Any) -> None:
+def test_columns_of_tables_in_files_are_those_of_the_first_file_in_its_order(
+    root: Path, suffix: str, collate: Any
+) -> None:
     first = pl.DataFrame({"load": [1.0, 2.0], "time": [10.0, 20.0]})
-    of_tables(suffix, first, first.select("time", "load"))
+    of_tables(suffix, first, first)
     assert values(collate=collate) == [[[1, 10], [2, 20]]] * 2
+    of_tables(suffix, first, first.select("time", "load"))
+    with pytest.raises(InputError, match="the columns time, load, the first file has load, time, in another order"):
+        values(collate=collate)
     of_tables(suffix, first, first.rename({"load": "cool"}))
-    told = r"the file of input 1 of case/.*, has the columns cool, time, the first file has load, time: give load="
+    told = r"the file of input 1 of case/.*, has the columns cool, time, the first file has load, time: name those .*columns=.'time'"
     with pytest.raises(InputError, match=told):
         values(collate=collate)
 

@@ -5,24 +5,27 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
-import polars as pl
-import polars.selectors as cs
 
 from scythe.errors import InputError
+from scythe.loaders.arrays import Rounding, rounded
 from scythe.loaders.files.images import Pixels, image_array, is_image, pixels_of
+from scythe.loaders.files.tables import columns_of, is_table, table_array
 from scythe_catalog.memo import ForkedLock
 
-_TABLES = (".parquet", ".pq", ".csv")
-#: What the numbers of a file stand for: the names of a table's columns, in their order, or an image's pixels.
-Form = tuple[str, ...] | Pixels
+#: What the numbers of a file stand for: the names of a table's columns, in their order, that of the one array in an archive, or an image's
+#: pixels.
+Form = tuple[str, ...] | str | Pixels
 #: What the types of NumPy are that are no numbers.
 _WORDS = {"S": "bytes", "U": "text", "O": "objects", "V": "records", "M": "dates", "m": "durations"}
+#: Numbers differ by their last digits alone where their range is no more than so many of these.
+_NOISE = 8
 #: NumPy has Python parse the header of an array, which Python 3.11 before 3.11.8 cannot do in two threads at once: it counts the depth of
 #: both together (https://github.com/python/cpython/issues/106905).
 _HEADERS = ForkedLock() if sys.version_info < (3, 11, 8) else contextlib.nullcontext()
@@ -58,57 +61,77 @@ def form_of(name: str, read: Callable[[], bytes]) -> Form | None:
     """What the numbers of a table or an image in a file stand for; None of another file, or where `decoded` says what is wrong."""
     if is_image(name):
         return pixels_of(read())
-    if PurePath(name).suffix.lower() not in _TABLES:
-        return None
-    data = read()
-    try:
-        return tuple(
-            pl.read_csv(io.BytesIO(data), n_rows=0).columns
-            if _is_csv(name)
-            else pl.read_parquet_schema(io.BytesIO(data))
-        )
-    except pl.exceptions.PolarsError:
-        return None
+    with contextlib.suppress(InputError, ValueError, OSError, BadZipFile):
+        if is_table(name):
+            return columns_of(name, read())
+        if PurePath(name).suffix.lower() == ".npz":
+            with _HEADERS, np.load(io.BytesIO(read()), allow_pickle=False) as arrays:
+                return _only(arrays.files)
+    return None
 
 
-def _is_csv(name: str) -> bool:
-    return name.lower().endswith(".csv")
+def _only(names: Sequence[str]) -> str:
+    """The name of the one array in an archive.
+
+    Raises:
+        InputError: there are more, or none.
+    """
+    if len(names) != 1:
+        raise InputError(f"holds {len(names)} arrays: give load=, which picks one")
+    return names[0]
 
 
-def decoded(name: str, data: bytes, like: Form | None = None) -> np.ndarray:
+def decoded(
+    name: str, data: bytes, dtype: np.dtype, like: Form | None = None, columns: Sequence[str] | None = None
+) -> np.ndarray:
     """The array in a file of some name.
 
     Args:
         name: The file's name.
         data: What is in it.
+        dtype: What the array is to be put into.
         like: What the numbers of the first file stand for, so that those of this one stand for the same.
+        columns: Of a table, those that are taken.
 
     Raises:
         InputError: it holds no single array, its kind is not known, or its numbers stand for something else.
     """
-    if (table := _table(name, data)) is not None:
-        columns = like if isinstance(like, tuple) else None
-        if columns is not None and sorted(table.columns) != sorted(columns):
-            raise InputError(
-                f"has the columns {', '.join(table.columns)}, the first file has {', '.join(columns)}: give load=, which picks what all have"
-            )
-        return _array(table if columns is None else table.select(columns))
+    if is_table(name):
+        return table_array(name, data, dtype, like if isinstance(like, tuple) else None, columns)
+    if columns is not None:
+        raise InputError("is no table, of which columns= could be taken")
     stream = io.BytesIO(data)
     match PurePath(name).suffix.lower():
         case ".npy":
-            with _HEADERS:
+            with _HEADERS, _of_numbers():
                 return np.load(stream, allow_pickle=False)
         case ".npz":
-            with _HEADERS, np.load(stream, allow_pickle=False) as arrays:
-                if len(arrays.files) != 1:
-                    raise InputError(f"holds {len(arrays.files)} arrays: give load=, which picks one")
-                return arrays[arrays.files[0]]
+            with _HEADERS, _of_numbers(), np.load(stream, allow_pickle=False) as arrays:
+                array = _only(arrays.files)
+                if isinstance(like, str) and array != like:
+                    raise InputError(
+                        f"holds the array {array!r}, the first file {like!r}: give load=, which picks what all have"
+                    )
+                return arrays[array]
         case _ if is_image(name):
             return image_array(data, like if isinstance(like, Pixels) else None)
         case suffix:
             raise InputError(
                 f"ends in {suffix!r}, and such files are not read by themselves: give load=, which makes an array of their bytes"
             )
+
+
+@contextlib.contextmanager
+def _of_numbers() -> Generator[None]:
+    """What NumPy says of what is no array of numbers, in words of this library: its own advice is not safe."""
+    try:
+        yield
+    except ValueError as error:
+        if "pickle" not in str(error):
+            raise
+        raise InputError(
+            "holds Python's objects, or is no array: save an array of numbers, or give load=, which reads it"
+        ) from error
 
 
 def loaded(load: Callable[[Any], Any], given: Any) -> np.ndarray:
@@ -126,51 +149,25 @@ def loaded(load: Callable[[Any], Any], given: Any) -> np.ndarray:
     return np.asarray(found)
 
 
-def _table(name: str, data: bytes) -> pl.DataFrame | None:
-    """The table in a file, whose columns are numbers; None of a file that holds none."""
-    if PurePath(name).suffix.lower() not in _TABLES:
-        return None
-    if not _is_csv(name):
-        frame = pl.read_parquet(io.BytesIO(data))
+def check_digits(found: np.ndarray, dtype: np.dtype, columns: Sequence[str] = ()) -> None:
+    """Nothing where a narrower type of floats still tells the numbers of a file apart; those of a table column by column.
+
+    Raises:
+        InputError: it does not.
+    """
+    if found.dtype.kind != "f" or np.can_cast(found.dtype, dtype, "safe"):
+        return
+    if columns and found.ndim == 2:
+        parts = [(f"has a column {name!r} that", values) for name, values in zip(columns, found.T, strict=True)]
     else:
-        frame = pl.read_csv(io.BytesIO(data), infer_schema_length=None)
-        if all(_is_number(column) for column in frame.columns):
-            raise InputError(
-                "begins with numbers, where the names of its columns are expected: give load=, which reads it"
-            )
-        if not frame.height:  # nobody knows what they would hold
-            frame = frame.cast(pl.Float64)
-    for column, dtype in frame.schema.items():
-        if not (dtype.is_numeric() or isinstance(dtype, pl.Boolean | pl.Null)):
-            raise InputError(f"has a column {column!r} that is no number but {dtype}: give load=, which leaves it out")
-    return frame.cast({cs.decimal(): pl.Float64})
-
-
-def _array(frame: pl.DataFrame) -> np.ndarray:
-    """All columns in one type."""
-    beside = any(dtype.is_float() for dtype in frame.dtypes)
-    for column in (values.drop_nulls() for values in frame.select(cs.integer()) if beside or values.null_count()):
-        if (rounded := column.filter(_rounded(column.to_numpy(), column.cast(pl.Float64).to_numpy()))).len():
-            raise InputError(
-                f"has a column {column.name!r} that holds {rounded[0]}, which no float is, among floats or gaps: "
-                "give load=, which makes numbers of it"
-            )
-    return frame.to_numpy()
-
-
-def _rounded(whole: np.ndarray, floats: np.ndarray) -> np.ndarray:
-    """Which whole numbers are not what they are as floats."""
-    limits, reals = np.iinfo(whole.dtype), np.real(floats).astype(np.float64)
-    beyond = (reals < float(limits.min)) | (reals >= float(limits.max) + 1)
-    return beyond | (np.where(beyond, 0, reals).astype(whole.dtype) != whole)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+        parts = [("holds what", found)]
+    for what, values in parts:
+        finite = values[np.isfinite(values)]
+        if not finite.size or np.ptp(finite) <= _NOISE * np.finfo(found.dtype).eps * np.abs(finite).max():
+            continue  # the same number, but for what computing it has left
+        rounding = Rounding(dtype)
+        rounding.add(finite)
+        rounding.told(what)
 
 
 def put(found: np.ndarray, out: np.ndarray) -> tuple[int, str] | None:
@@ -183,7 +180,7 @@ def put(found: np.ndarray, out: np.ndarray) -> tuple[int, str] | None:
     with np.errstate(over="ignore"):
         np.copyto(out, found, casting="unsafe" if whole else "same_kind")
     if found.dtype.kind in "iu" and out.dtype.kind in "fc":
-        wrong = _rounded(found, out)
+        wrong = rounded(found, out)
     elif np.can_cast(found.dtype, out.dtype, "safe"):
         return None
     else:
@@ -194,4 +191,4 @@ def put(found: np.ndarray, out: np.ndarray) -> tuple[int, str] | None:
     return int(at[0]), f"holds {found[at]!s}, which {out.dtype} does not hold: take a wider dtype="
 
 
-__all__ = ["Form", "Npy", "decoded", "form_of", "loaded", "put"]
+__all__ = ["Form", "Npy", "check_digits", "decoded", "form_of", "loaded", "put"]

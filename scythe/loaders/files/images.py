@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -12,6 +13,8 @@ import numpy as np
 from scythe.errors import InputError
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp")
+#: Modes of Pillow of a byte a number.
+_OF_BYTES = ("L", "LA", "La", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV")
 #: Tag of TIFF 6.0, whose first bit says that a page is a smaller copy of another.
 _NEW_SUBFILE_TYPE = 254
 
@@ -66,7 +69,7 @@ def image_array(data: bytes, first: Pixels | None = None) -> np.ndarray:
         first: What the numbers of the first image stand for, if this is to be like it.
 
     Raises:
-        InputError: Pillow is not installed, it is several images, or its numbers stand for something else than those of the first.
+        InputError: Pillow is not installed, it is several images, its numbers have more bits than Pillow gives, or they stand for something else than those of the first.
     """
     try:
         from PIL import Image
@@ -74,6 +77,7 @@ def image_array(data: bytes, first: Pixels | None = None) -> np.ndarray:
         raise InputError("is an image: install Pillow, or give load=") from error
     with Image.open(io.BytesIO(data)) as image:
         _turn_to_picture(image)
+        _check_depth(image)
         if first is not None:
             _pixels(image).check_like(first)
         return np.asarray(image)
@@ -81,6 +85,22 @@ def image_array(data: bytes, first: Pixels | None = None) -> np.ndarray:
 
 def _pixels(image: Any) -> Pixels:
     return Pixels(image.mode, bytes(image.getpalette("RGB") or ()) if image.mode in ("P", "PA") else b"")
+
+
+def _check_depth(image: Any) -> None:
+    """Nothing where an image's numbers come as they are in the file.
+
+    Raises:
+        InputError: Pillow, which has no such mode, would cut those of 16 bits to 8, or multiply those of less.
+    """
+    for _, _, _, how in getattr(image, "tile", ()):
+        stored = str(how[0] if isinstance(how, tuple) and how else how)
+        mode, _, bits = stored.partition(";")
+        if image.mode in _OF_BYTES and (bits.startswith("16") or (mode == "L" and bits[:1] in ("2", "4"))):
+            raise InputError(
+                f"is an image of mode {mode!r} whose numbers have {re.sub('[^0-9].*', '', bits)} bits, which Pillow would bring to 8: "
+                "give load=, which reads it otherwise"
+            )
 
 
 def _turn_to_picture(image: Any) -> None:

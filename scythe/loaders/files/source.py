@@ -17,8 +17,10 @@ import polars as pl
 from scythe.errors import FetchError, InputError, NotFoundError
 from scythe.loaders.arrays import Kept
 from scythe.loaders.checks import no_file
-from scythe.loaders.files.decoding import Form, Npy, decoded, form_of, loaded, put
+from scythe.loaders.files.decoding import Form, Npy, check_digits, decoded, form_of, loaded, put
 from scythe.loaders.files.shards import Blocks, Held, InBucket, OnDisk, Packs, Shard, opened
+from scythe.loaders.files.straight import copied, filled
+from scythe.loaders.files.tables import is_table
 from scythe.loaders.groups import File
 from scythe.loaders.pinned.find import since_pinned
 from scythe.loaders.pinned.run import PinnedRun, called
@@ -136,6 +138,15 @@ class Files:
         with self._lock:
             return self._first[0].shape
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns of tables in files, as `columns=` or the first file has them; empty of other files."""
+        if self.group.columns is not None:
+            return tuple(self.group.columns)
+        if self.group.load is not None or not len(self.rows) or not is_table(self._named(0)):
+            return ()
+        return self._meant if isinstance(self._meant, tuple) else ()
+
     # --- batches ------------------------------------------------------------------------------------
 
     def take(self, rows: np.ndarray) -> Any:
@@ -163,9 +174,9 @@ class Files:
         if form is None:
             self._at_once(self._decoded(out, at), _parts(len(at)))
         elif len(on_disk) == len(at):
-            self._copied(form, out, at, on_disk, others)
+            copied(form, out, self.packs, at, on_disk, others)
         elif len(paths := [path for row in at.tolist() if (path := self._paths[row]) is not None]) == len(at):
-            self._filled(form, out, paths, others)
+            filled(form, out, paths, others)
         elif None not in shards:  # they are fetched by threads of their own
             self._straight(form, out, at, shards, held, others)(range(len(at)))
         else:
@@ -197,39 +208,6 @@ class Files:
         numbers = packs.shard[at].tolist()
         known = {n: self._told(int(at[numbers.index(n)]), self._shard, n) for n in set(numbers) if n >= 0}
         return [known.get(n) for n in numbers]
-
-    def _copied(self, form: Npy, out: np.ndarray, at: np.ndarray, shards: Sequence[OnDisk], others: list[int]) -> None:
-        """Copies files from shards on a disk into their places, without looking at more of each than its first bytes."""
-        raw, header, packs, place = memoryview(out).cast("B"), form.header, self.packs, 0  # pyright: ignore[reportArgumentType]
-        assert packs is not None
-        size = form.bytes - len(header)
-        begins, alike = packs.offset[at], packs.length[at] == form.bytes
-        bodies, ends = begins + len(header), begins + form.bytes
-        given = zip(shards, begins.tolist(), bodies.tolist(), ends.tolist(), alike.tolist(), strict=True)
-        for i, (shard, begin, body, end, same) in enumerate(given):
-            view = shard.view()
-            if same and bytes(view[begin:body]) == header and end <= len(view):
-                raw[place : place + size] = view[body:end]
-            else:
-                others.append(i)
-            place += size
-
-    def _filled(self, form: Npy, out: np.ndarray, paths: Sequence[str], others: list[int]) -> None:
-        """Reads single files on a disk into their places, likewise: what is done beside the system's calls makes threads wait."""
-        raw, header, place = memoryview(out).cast("B"), form.header, 0  # pyright: ignore[reportArgumentType]
-        size, whole, head, expected = form.bytes - len(header), form.bytes, bytearray(len(header)), bytearray(header)
-        for i, path in enumerate(paths):
-            try:
-                handle = os.open(path, os.O_RDONLY)
-                try:
-                    got = os.readv(handle, (head, raw[place : place + size]))
-                finally:
-                    os.close(handle)
-            except OSError:
-                got = 0  # it is told by who looks closer
-            if got != whole or head != expected:
-                others.append(i)
-            place += size
 
     def _straight(
         self,
@@ -309,12 +287,16 @@ class Files:
     def _read(self, row: int) -> np.ndarray:
         check_fork()
         load = self.group.load
-        like = self._meant if row and load is None else None  # the first is like itself
+        chosen = self.group.columns
+        like = self._meant if row and load is None and chosen is None else None  # the first is like itself
         given: Any = (
             self._told(row, fetch, self._uri(row)) if load is not None and self.group.path else self._content(row)
         )
         try:
-            return decoded(self._named(row), given, like) if load is None else loaded(load, given)
+            found = decoded(self._named(row), given, self.dtype, like, chosen) if load is None else loaded(load, given)
+            if row == 0:  # early, and the same whichever rows a batch has
+                check_digits(found, self.dtype, self.columns)
+            return found
         except InputError as error:
             raise self._refused(row, str(error)) from error
         except Exception as error:
