@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -26,6 +27,9 @@ _NEAR = 0.85
 _looked_at: dict[type[BaseSettings], frozenset[str]] = {}
 #: The processes in which somebody else tells.
 _QUIET: set[int] = set()
+
+#: Names of buckets, of old ones and of access points, too: https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 
 S = TypeVar("S", bound=BaseSettings)
 Limit = Annotated[timedelta, BeforeValidator(lambda text: timedelta(seconds=seconds_of(text)))]
@@ -59,6 +63,8 @@ class StorageSettings(BaseSettings):
     def _is_a_name(cls, bucket: str | None) -> str | None:
         if bucket and "/" in bucket:
             raise ValueError("give the bucket's name alone, and what is below it with SCYTHE_STORAGE_BUCKET_PREFIX")
+        if bucket and not _BUCKET.fullmatch(bucket):
+            raise ValueError(f"{bucket!r} cannot be the name of a bucket, which has letters, digits, - and . alone")
         return bucket
 
     @field_validator("bucket_prefix")

@@ -14,14 +14,21 @@ _COMMANDS = (_look, _change, _carry, _spec)  # imported so that the application 
 
 def main() -> None:
     """The entry point: an error of Scythe's is a sentence, not a traceback."""
+    import contextlib
     import gc
     import sys
 
     from scythe.errors import ScytheError
 
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError, OSError):  # of a program that has replaced them
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # of what it cannot show
     try:
         app()
     except ScytheError as error:
+        say(f"scythe: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:  # of a disk that is full, say, on which what is shown is to stand
         say(f"scythe: {error}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:

@@ -76,8 +76,12 @@ def _options(  # pyright: ignore[reportUnusedFunction]
     if version:
         typer.echo(scythe.__version__)
         raise typer.Exit
+    if root is not None and not root.strip():
+        raise typer.BadParameter("--root is empty: name a folder, or s3://bucket/prefix")
     if root is not None and root.startswith("s3://"):
         bucket, _, prefix = root.removeprefix("s3://").partition("/")
+        if not bucket:
+            raise typer.BadParameter(f"--root {root!r} names no bucket: s3://bucket/prefix")
         os.environ |= {"SCYTHE_STORAGE_BUCKET": bucket, "SCYTHE_STORAGE_BUCKET_PREFIX": prefix}
     elif root is not None:
         os.environ["SCYTHE_STORAGE_ROOT"] = root

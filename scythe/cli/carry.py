@@ -8,7 +8,7 @@ import typer
 
 import scythe
 from scythe.cli.app import Name, app
-from scythe.cli.shown import bytes_of, say
+from scythe.cli.shown import bytes_of, counted, say
 
 if TYPE_CHECKING:
     from scythe.transfer.sheets import Sheet
@@ -58,13 +58,13 @@ def download(
     said = "would fetch" if dry_run else "fetched"
     for one in got.runs:
         say(one)
-    say(f"{said} {got.files:,} files, {bytes_of(got.bytes)}{present}")
+    say(f"{said} {counted(got.files, 'file')}, {bytes_of(got.bytes)}{present}")
     if not dry_run:
         say(f"{got.to} is a root: scythe --root {got.to} ls")
 
 
 def _told(sheet: Sheet) -> None:
-    say(f"{sheet.path}: {sheet.rows:,} rows")
+    say(f"{sheet.path}: {counted(sheet.rows, 'row')}")
     if sheet.zoned:
         say(f"  times are UTC, without a zone: {', '.join(sheet.zoned)}")
     if sheet.cut:
@@ -82,7 +82,7 @@ def upload(here: Annotated[str, typer.Argument(help="A folder that is a Scythe r
         say(f"{run} is new in {sent.to}")
     for run in sent.skipped:
         say(f"{run} is there already")
-    say(f"sent {sent.files:,} files, {bytes_of(sent.bytes)}")
+    say(f"sent {counted(sent.files, 'file')}, {bytes_of(sent.bytes)}")
 
 
 @app.command("pack")
@@ -96,5 +96,9 @@ def pack(
     from scythe.settings import storage
 
     done = packed(storage(), scythe.open_run(name).key, fields, delete=delete)
-    told = f"packed {done.files:,} files, {bytes_of(done.bytes)}" if done.files else "all files were in shards already"
+    told = (
+        f"packed {counted(done.files, 'file')}, {bytes_of(done.bytes)}"
+        if done.files
+        else "all files were in shards already"
+    )
     say(told + ("; by themselves they are removed" if delete else ""))

@@ -149,10 +149,13 @@ def delete(
 def _but_the_latest(name: str, keep: int) -> tuple[list[ExperimentRun], list[str]]:
     """All runs of an experiment or a version but the latest, and which of those are being worked on."""
     from scythe.allocate import SemVer
+    from scythe.record.find import resolve_version
+    from scythe.settings import storage
 
     experiment, _, version = name.partition("/")
     runs = scythe.list_runs(experiment)
     if version:
+        resolve_version(storage(), experiment, version)
         runs = runs.filter(runs["version"] == str(SemVer.parse(version)))
     older = runs.head(max(0, runs.height - keep))
     free, busy = (

@@ -186,7 +186,7 @@ def logs(
         show_table(found.select("sort_index", "attempt", *last), nothing)  # where what printed has been run again since
     elif not found.height:
         _check_input(run, input)
-        say(f"input {input} of {run.experiment_id} has printed nothing")
+        say(f"input {input} of {run.experiment_id} has printed nothing{_not_yet(run)}")
     else:
         for part in ("stdout", "stderr", "log"):
             if (text := found[part][0]) is not None:
@@ -196,6 +196,8 @@ def logs(
 def _check_input(run: ExperimentRun, input: int) -> None:
     """Nothing where a run has an input of this number, or where that cannot be told."""
 
+    if run.status != "finished":
+        return
     tasks = _read(run, "tasks")
     if tasks is not None and tasks.height and input not in tasks["sort_index"]:
         first, last = tasks["sort_index"].min(), tasks["sort_index"].max()

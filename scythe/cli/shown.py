@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
     import polars as pl
 
     from scythe.remote.cache import Usage
+
+
+_NO_ASCII = re.compile(r"[^\x00-\x7f]")
 
 
 def say(text: str, *, err: bool = False) -> None:
@@ -44,13 +49,25 @@ def bytes_of(count: int) -> str:
     return f"{count} B"
 
 
+def _escaped(json: str) -> str:
+    """JSON that any terminal can show: what is no ASCII as escapes, unless it takes UTF-8."""
+    if (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8":
+        return json
+    return _NO_ASCII.sub(lambda found: "".join(f"\\u{unit:04x}" for unit in _units(found[0])), json)
+
+
+def _units(text: str) -> memoryview:
+    """A text in the numbers of UTF-16, as JSON escapes it."""
+    return memoryview(text.encode("utf-16-le" if sys.byteorder == "little" else "utf-16-be")).cast("H")
+
+
 def show_table(frame: pl.DataFrame, empty: str, *, json: bool = False) -> None:
     """A frame as aligned text, as wide as it needs to be: it can be piped; or as JSON, with bytes in base64."""
     if json:
         import polars as pl
 
         coded = [_coded(pl.col(name), dtype).alias(name) for name, dtype in frame.schema.items()]
-        typer.echo(frame.select(coded).write_json())
+        typer.echo(_escaped(frame.select(coded).write_json()))
         return
     if frame.height == 0:
         say(empty)

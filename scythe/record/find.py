@@ -358,6 +358,9 @@ def latest_run(objects: Objects, experiment: str, version: Any) -> RunKey:
     for key in reversed(run_keys(objects, experiment, [of])):
         if objects.exists(key.manifest):
             return key
+    for key in reversed(run_keys(objects, experiment, [of])):
+        if objects.exists(key.arrived) and not objects.exists(key.arrivals_ended):
+            raise NotFoundError(f"{key.path} is not here yet: its download goes on, or was cut short; call it again")
     raise NotFoundError(f"{experiment} {of} has no run yet")
 
 

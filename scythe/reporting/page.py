@@ -10,7 +10,6 @@ import datetime as dt
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 from scythe.reporting import figures
@@ -28,6 +27,7 @@ from scythe.reporting.facts import (
     Variable,
 )
 from scythe.reporting.spreads import cut, shown
+from scythe.reporting.svg import escape
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 _MESSAGE_LETTERS = 400

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import re
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
-from html import escape
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,14 @@ _VARIABLES = {
     INK: "--ink", QUIET: "--quiet", LINE: "--line", ACCENT: "--accent", BAD: "--bad", STRONG: "--strong",
 }  # fmt: skip
 FONT = 9.5
+
+#: Signs that say in which direction texts run, https://www.unicode.org/reports/tr9/.
+_DIRECTIONS = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def escape(text: str, quote: bool = True) -> str:
+    """A text as it may stand in a page: nothing in it is taken for a part of it, nor turns around what stands beside it."""
+    return html.escape(_DIRECTIONS.sub(lambda found: f"\\u{ord(found[0]):04x}", text), quote)
 
 
 @contextmanager

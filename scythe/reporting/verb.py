@@ -10,6 +10,7 @@ from scythe.errors import ReportError
 from scythe.remote.forks import check_fork
 from scythe.runs.open import open_run
 from scythe.runs.run import ExperimentRun
+from scythe_catalog.whole_files import whole
 
 MOST_RUNS = 2
 
@@ -62,7 +63,8 @@ def report(*runs: Any, to: str | Path | None = None, open: bool = False) -> Path
         facts = [beside(facts[0], facts[1]), beside(facts[1], facts[0])]
     text = page(facts, dt.datetime.now(dt.UTC), f"Scythe {scythe.__version__}")
     try:
-        target.write_text(text, encoding="utf-8")
+        with whole(target) as part:
+            part.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ReportError(
             f"the report cannot be written to {target}: {error.strerror or error}; name another file"

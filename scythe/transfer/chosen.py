@@ -267,9 +267,19 @@ def _rows(places: Places, asked: Asked) -> pl.LazyFrame | None:
         both = [pl.col(former).alias(name) for former, name in renamed.items() if former in scalars[1]]
         return filtered(scalars[0].with_columns(both), asked.where, f"the rows of {places.key.path}").select(_KEY)
     except pl.exceptions.ColumnNotFoundError as error:
-        named = str(error).splitlines()[0].split('"')
-        name = named[1] if len(named) > 2 else named[0]
-        raise NotFoundError(_missing("where= names a column that scalars has not:", name, scalars[1].names)) from error
+        raise NotFoundError(missing_column("scalars", error, scalars[1].names)) from error
+
+
+def missing_column(table: str, error: pl.exceptions.ColumnNotFoundError, there: Sequence[str]) -> str:
+    """That a condition names a column that a table has not."""
+    named = str(error).splitlines()[0].split('"')
+    name = named[1] if len(named) > 2 else named[0]
+    return _missing(f"where= names a column that {table} has not:", name, there)
+
+
+def first_sentence(error: BaseException) -> str:
+    """What is wrong, in one line: Polars shows its plan behind it."""
+    return " ".join(str(error).split("\n\n", maxsplit=1)[0].split())
 
 
 def filtered(frame: pl.LazyFrame, condition: pl.Expr, of: str) -> pl.LazyFrame:
@@ -281,10 +291,12 @@ def filtered(frame: pl.LazyFrame, condition: pl.Expr, of: str) -> pl.LazyFrame:
     """
     try:
         others = [dtype for dtype in frame.select(condition).collect_schema().dtypes() if dtype != pl.Boolean]
+        # Of no rows: what would be said of theirs is said of statistics of their files, which come before them.
+        pl.DataFrame(schema=frame.collect_schema()).lazy().filter(condition if not others else pl.lit(True)).collect()
     except pl.exceptions.ColumnNotFoundError:
         raise
     except pl.exceptions.PolarsError as error:
-        raise ReadError(f"where= cannot be asked of {of}: {error}") from error
+        raise ReadError(f"where= cannot be asked of {of}: {first_sentence(error)}") from error
     if others:
         raise ReadError(f"where= cannot be asked of {of}: it gives {others[0]}, neither true nor false")
     return frame.filter(condition)
@@ -332,4 +344,16 @@ def _missing(what: str, name: str, there: Sequence[str]) -> str:
     return f"{what} {name!r}{meant(name, there)}; there is {', '.join(there) or 'none'}"
 
 
-__all__ = ["Asked", "Places", "asked_of", "check", "files_of", "frame_of", "listed", "looked_up", "records_and_tables"]
+__all__ = [
+    "Asked",
+    "Places",
+    "asked_of",
+    "check",
+    "files_of",
+    "first_sentence",
+    "frame_of",
+    "listed",
+    "looked_up",
+    "missing_column",
+    "records_and_tables",
+]

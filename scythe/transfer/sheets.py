@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 from polars import selectors
@@ -24,10 +24,11 @@ from scythe.reader.verbs import AskedRun, AskedVersion
 from scythe.record.find import name_of
 from scythe.record.generations import catalog_of
 from scythe.settings import engine_settings, storage
-from scythe.transfer.chosen import asked_of, filtered
+from scythe.transfer.chosen import asked_of, filtered, first_sentence, missing_column
 from scythe_catalog.iceberg.datafile import stored_schema
 from scythe_catalog.schema import TableSchema
 from scythe_catalog.storage.objects import Objects
+from scythe_catalog.whole_files import whole
 
 #: A sheet of Excel has so many rows, the names of the columns included, and so many columns.
 _MOST_ROWS, _MOST_COLUMNS = 1_048_576, 16_384
@@ -35,6 +36,11 @@ _MOST_ROWS, _MOST_COLUMNS = 1_048_576, 16_384
 _MOST_CHARACTERS, _MOST_NUMBER, _MOST_FLOAT = 32_767, 2**53, 9.99999999999999e307
 #: The first day that a cell holds, and the first on which it holds a time of the day, too.
 _FIRST_DAY, _FIRST_TIME = dt.date(1900, 1, 1), dt.datetime(1900, 1, 2)  # noqa: DTZ001 - of a cell, which has none
+
+#: How cells show what they hold. Excel counts times in days; of numbers its own way shows small ones, too.
+_FORMATS: dict[Any, str] = {
+    pl.Duration: "[h]:mm:ss.000", pl.Time: "hh:mm:ss.000", pl.Float32: "General", pl.Float64: "General",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,9 @@ def write_sheet(
         try:
             frame = filtered(frame, condition, f"the rows of {table!r} of {key.path}")
         except pl.exceptions.ColumnNotFoundError as error:
-            raise NotFoundError(f"where= cannot be asked of {table!r} of {key.path}: {error}") from error
+            raise NotFoundError(
+                missing_column(f"{table!r} of {key.path}", error, frame.collect_schema().names())
+            ) from error
     plain, left_out, zoned = _plain(frame.drop(ID_LEVELS, strict=False))
     if not plain.collect_schema().names():
         raise TransferError(
@@ -87,7 +95,7 @@ def write_sheet(
         )
     path = folder / f"{key.path.replace('/', '-')}-{table}.{kind}"
     cut: tuple[str, ...] = ()
-    with _whole(path) as part:
+    with _spoken(path), whole(path) as part:
         try:
             if kind == "csv":
                 plain.with_columns(selectors.duration().dt.to_string("iso")).sink_csv(part)
@@ -100,7 +108,9 @@ def write_sheet(
         except (pl.exceptions.PolarsError, ValueError) as error:  # of PyIceberg, of a time without a zone, say
             if condition is None:
                 raise
-            raise ReadError(f"where= cannot be asked of the rows of {table!r} of {key.path}: {error}") from error
+            raise ReadError(
+                f"where= cannot be asked of the rows of {table!r} of {key.path}: {first_sentence(error)}"
+            ) from error
     return Sheet(path, rows, left_out, zoned, cut)
 
 
@@ -113,31 +123,30 @@ def _plain(frame: pl.LazyFrame) -> tuple[pl.LazyFrame, tuple[str, ...], tuple[st
 
 
 def _milliseconds(frame: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
-    """Instants as a cell has them, none of them of the next day; and the columns that had more digits."""
-    short = frame.with_columns(selectors.datetime().dt.truncate("1ms"))
-    times = frame.select(selectors.datetime()).columns
+    """Instants, times of a day and durations as a cell has them, none of them of the next day; and the columns that had more digits."""
+    ms = 1_000_000
+    short = frame.with_columns(
+        selectors.datetime().dt.truncate("1ms"),
+        (selectors.time().cast(pl.Int64) // ms * ms).cast(pl.Time),
+        (selectors.duration().cast(pl.Duration("us")).cast(pl.Int64) // 1000 * 1000).cast(pl.Duration("us")),
+    )
+    times = frame.select(selectors.datetime() | selectors.time() | selectors.duration()).columns
     return short, tuple(name for name in times if not frame[name].equals(short[name]))
 
 
 @contextmanager
-def _whole(path: Path) -> Generator[Path]:
-    """Where to write a file that gets its name once it is whole.
+def _spoken(path: Path) -> Generator[None]:
+    """What is wrong with a file that is written, in a sentence.
 
     Raises:
-        TransferError: its folder cannot be made, or its name is that of a folder.
+        TransferError: its folder cannot be made, its name is that of a folder, or the disk is full.
     """
-    part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(None, "it is a folder", str(path))
-        yield part
-        part.replace(path)
-    except OSError as error:
-        raise TransferError(f"{path} cannot be written: {error.strerror} ({error.filename})") from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+        yield
+    except OSError as error:  # of Polars: it has a text alone
+        where = f" ({error.filename})" if error.filename else ""
+        raise TransferError(f"{path} cannot be written: {error.strerror or error}{where}") from error
 
 
 def _workbook(frame: pl.DataFrame, path: Path, table: str, notes: pl.DataFrame | None) -> None:
@@ -166,7 +175,7 @@ def _workbook(frame: pl.DataFrame, path: Path, table: str, notes: pl.DataFrame |
     with Workbook(path, plainly) as book:
         for title, sheet in named:
             if sheet is not None:
-                sheet.write_excel(book, worksheet=title, autofit=True)
+                sheet.write_excel(book, worksheet=title, autofit=True, dtype_formats=_FORMATS)
 
 
 def _cut(frame: pl.DataFrame) -> str | None:

@@ -27,6 +27,7 @@ from scythe.cli import main
 from scythe.errors import NotFoundError, ReportError
 from scythe.registry import ExperimentRegistry
 from scythe.reporting.collect import beside, facts_of
+from scythe.reporting.svg import escape
 from scythe.utils.filesys import FileReference, OptionalFileReference
 
 HOSTILE = "<script>alert('x')</script> & $a_b$ \"q\""
@@ -240,6 +241,10 @@ def test_the_file_has_the_name_of_the_run_unless_another_is_given(run: Any) -> N
     assert scythe.report("walls", to="deep.html") == Path("deep.html")
     with pytest.raises(ReportError, match=r"cannot be written to .*no such folder.*name another file"):
         scythe.report("walls", to="no such folder/report.html")
+
+
+def test_signs_of_direction_turn_nothing_around() -> None:
+    assert escape("a\u202eb <\u2066>") == "a\\u202eb &lt;\\u2066&gt;"
 
 
 def test_two_runs_stand_side_by_side(run: Any) -> None:

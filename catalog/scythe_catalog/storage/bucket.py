@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
-from scythe_catalog.errors import StorageError
+from scythe_catalog.errors import StorageError, StorageRefused
 from scythe_catalog.storage import staging
 from scythe_catalog.storage.objects import Found, Objects
 from scythe_catalog.storage.provider import Provider, provider_of
@@ -35,6 +35,8 @@ _MAKER = "scythe-maker"
 #: Which buckets heed `If-Match` when something is written: S3 does since 2024, and not all that speak its language.
 _HEEDS_TAGS: dict[str, bool] = {}
 _NO_TAG = '"none"'
+#: Which buckets are known to be some: they have listed something, or lack an object that nobody has made.
+_STORES: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -89,20 +91,23 @@ class Bucket(Objects):
 
     def direct(self, prefix: str) -> list[Found]:
         listed = self._tried(lambda: obstore.list_with_delimiter(self.provider.store(), prefix + "/"))
-        return [_found(meta) for meta in listed["objects"]]
+        return self._trusted([_found(meta) for meta in listed["objects"]])
 
     def size(self, key: str) -> int:
         return self._tried(lambda: obstore.head(self.provider.store(), key)["size"])
 
     def found(self, prefix: str) -> list[Found]:
-        return self._tried(
-            lambda: [_found(meta) for batch in obstore.list(self.provider.store(), prefix + "/") for meta in batch]
+        return self._trusted(
+            self._tried(
+                lambda: [_found(meta) for batch in obstore.list(self.provider.store(), prefix + "/") for meta in batch]
+            )
         )
 
     def _listing(self, prefix: str) -> tuple[list[str], list[str]]:
         below = prefix + "/" if prefix else None
         listed = self._tried(lambda: obstore.list_with_delimiter(self.provider.store(), below))
         folders, keys = listed["common_prefixes"], [meta["path"] for meta in listed["objects"]]
+        self._trusted([*folders, *keys])
         return [p.rstrip("/").rsplit("/", 1)[-1] for p in folders], [k.rsplit("/", 1)[-1] for k in keys]
 
     def polars_source(self, key: str) -> str:
@@ -249,6 +254,23 @@ class Bucket(Objects):
                 for key in batch:
                     with contextlib.suppress(FileNotFoundError):
                         self._tried(lambda key=key: obstore.delete(self.provider.store(), key))
+
+    def _trusted(self, listed: list[T]) -> list[T]:
+        """What a bucket has listed. Nothing is listed, too, by a page that is shown in its place, as of a portal that wants a login: it has whatever
+        it is asked for.
+
+        Raises:
+            StorageRefused: it is such a page.
+        """
+        if not listed and self.root not in _STORES:
+            with contextlib.suppress(FileNotFoundError, BaseError):
+                obstore.head(self.provider.store(), f".{uuid.uuid4().hex}")
+                raise StorageRefused(
+                    f"what answers for {self.root} is no store of objects, but a page that is the same for all: check the network, and the "
+                    "endpoint (AWS_ENDPOINT_URL)"
+                )
+        _STORES.add(self.root)
+        return listed
 
     def _tried(self, call: Callable[[], T]) -> T:
         return self.provider.attempted(call)

@@ -80,7 +80,18 @@ def _patience(error: Exception, answers: bool) -> float:
 _WAIT = ("408", "429")
 _THROTTLED = re.compile(r"status code: (429|503)|SlowDown|RequestLimitExceeded|TooManyRequests")
 _STATUS = re.compile(r"status code: (\d+)")
-_REFUSED = re.compile(r"status code: (3\d\d|401|403)|<Code>NoSuchBucket<|credential provider|redirect")
+_REFUSED = re.compile(r"status code: (3\d\d|400|401|403|405)|<Code>NoSuchBucket<|credential provider|redirect")
+#: Codes of S3 that are about who asks, and what mends them.
+_WHO = {
+    "ExpiredToken": "they have expired: renew them (aws sso login, say)",
+    "ExpiredTokenException": "they have expired: renew them (aws sso login, say)",
+    "TokenRefreshRequired": "they have expired: renew them (aws sso login, say)",
+    "RequestExpired": "check them, and the clock of this machine",
+    "RequestTimeTooSkewed": "set the clock of this machine right",
+    "InvalidToken": "check them",
+    "InvalidAccessKeyId": "check them",
+    "SignatureDoesNotMatch": "check them",
+}
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 
 
@@ -93,16 +104,21 @@ def explained(error: BaseException, root: str) -> str:
     named = f"the bucket {bucket!r} at {found.endpoint}"
     if code is not None and code[1] == "NoSuchBucket":
         return f"there is no bucket {bucket!r} at {found.endpoint}: create it, or correct its name"
-    if status is not None and status[1] in ("401", "403"):
+    if (status is not None and status[1] in ("401", "403")) or (code is not None and code[1] in _WHO):
         reason = code[1] if code is not None else "Forbidden"
-        return f"{named} refuses the credentials in use ({reason}): check them, and that they may read and write there"
+        way = _WHO.get(reason, "check them, and that they may read and write there")
+        return f"{named} refuses the credentials in use ({reason}): {way}"
     if "credential provider" in text:
         why = _first(error).rpartition("credential provider: ")[2]
         return f"{named} cannot be reached for want of credentials: {why}".rstrip()
+    if code is not None and code[1] in ("AuthorizationHeaderMalformed", "IllegalLocationConstraintException"):
+        return f"{named} lies in another region than {found.region}: set AWS_DEFAULT_REGION"
     if "redirect" in text or (status is not None and status[1].startswith("3")):
         return f"{named} lies in another region than {found.region}: set AWS_DEFAULT_REGION"
     if status is not None:
-        return f"{named} answered {status[1]}{f' ({code[1]})' if code is not None else ''}: try again later"
+        passes = status[1] in _WAIT or not status[1].startswith("4")
+        way = "try again later" if passes else "check the bucket, and the endpoint (AWS_ENDPOINT_URL)"
+        return f"{named} answered {status[1]}{f' ({code[1]})' if code is not None else ''}: {way}"
     if "HTTP error" in text or "error sending" in text:
         return f"{named} cannot be reached: check the network, and the endpoint (AWS_ENDPOINT_URL)"
     return f"{named} failed: {_first(error)}"
