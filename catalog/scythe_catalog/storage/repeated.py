@@ -44,7 +44,7 @@ class _Told(logging.Filter):
         if now - self._last < _EVERY_SECONDS:
             return False
         self._last = now
-        record.msg, record.args = f"{_TRIES.what}: {_TRIES.reason}; it is tried again", None
+        record.msg, record.args = f"{_TRIES.what}{_TRIES.reason}; it is tried again", None
         return True
 
 
@@ -54,7 +54,10 @@ def _listen() -> None:
 
 
 def repeated(
-    what: str, on: Callable[[Exception], bool | float], longest: float = _LONGEST_WAIT_SECONDS
+    what: str,
+    on: Callable[[Exception], bool | float],
+    longest: float = _LONGEST_WAIT_SECONDS,
+    told: Callable[[Exception], str] | None = None,
 ) -> Iterator[Attempt]:
     """Attempts, with longer and longer pauses between them, as long as `on` says so of what they failed with.
 
@@ -62,26 +65,34 @@ def repeated(
         what: What is asked, for the log.
         on: Whether an error is worth another attempt, or after how many seconds.
         longest: How long a pause becomes [s].
+        told: Says of an error what is asked and what is wrong with it; else it is what the error says.
     """
     import stamina
 
     _listen()
 
     def again(error: Exception) -> bool | float:
-        _TRIES.reason = redacted(str(error).splitlines()[0]) if str(error) else type(error).__name__
+        text = told(error) if told is not None else str(error) or type(error).__name__
+        _TRIES.reason = redacted(text.splitlines()[0])
         return on(error)
 
-    before, _TRIES.what = (_TRIES.what, _TRIES.reason), what
+    before, _TRIES.what = (_TRIES.what, _TRIES.reason), "" if told is not None else f"{what}: "
     try:
         yield from stamina.retry_context(on=again, attempts=None, timeout=None, wait_max=longest)
     finally:
         _TRIES.what, _TRIES.reason = before
 
 
-def tried_again(what: str, failed: Exception, call: Callable[[], T], on: Callable[[Exception], bool | float]) -> T:
+def tried_again(
+    what: str,
+    failed: Exception,
+    call: Callable[[], T],
+    on: Callable[[Exception], bool | float],
+    told: Callable[[Exception], str] | None = None,
+) -> T:
     """What `call`, which has failed once, gives in the end, after a pause. To begin here would cost each first call a tenth of it."""
     known = [failed]
-    for attempt in repeated(what, on):
+    for attempt in repeated(what, on, told=told):
         with attempt:
             if known:
                 raise known.pop()

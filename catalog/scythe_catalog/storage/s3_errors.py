@@ -42,7 +42,9 @@ def attempted(root: str, call: Callable[[], T]) -> T:
         except (BaseError, FileNotFoundError) as error:
             if not again(error):
                 raise
-            got = tried_again(f"the bucket {bucket_of(root)!r}", error, call, again)
+            got = tried_again(
+                f"the bucket {bucket_of(root)!r}", error, call, again, lambda failed: explained(failed, root)
+            )
         _ANSWERED.add(found)
         return got
     except FileNotFoundError as error:
