@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, ByteSize, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError as UnparsedError
 
 from scythe.durations import seconds_of
 from scythe.errors import CatalogError, SettingsError
@@ -184,6 +185,13 @@ def read(settings: type[S], **given: Any) -> S:
         tell(told)
     try:
         return settings(**given)
+    except UnparsedError as error:
+        field = re.search(r'field "(\w+)"', str(error))
+        name = f"{settings.model_config.get('env_prefix', '')}{field[1] if field else ''}".upper()
+        raise SettingsError(
+            f"{name}={os.environ.get(name)!r} is no JSON, as which lists and mappings are given: "
+            """["module load gcc"], or {"begin": "now+1hour"}"""
+        ) from error
     except ValidationError as error:
         prefix = str(settings.model_config.get("env_prefix", ""))
         found = "; ".join(

@@ -20,9 +20,11 @@ import scythe
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import OutputError
+from scythe.leaf import dataframes as leaf_frames
 from scythe.leaf.dataframes import prepare
 from scythe.record.results import RunResult
 from scythe.registry import ExperimentRegistry
+from scythe_catalog.schema.kinds import Float
 
 
 class House(ExperimentInputSpec):
@@ -551,3 +553,22 @@ def test_empty_lists_stay_empty_lists_though_no_input_tells_what_they_would_hold
     result = run(lambda _: {"t": pl.DataFrame(held, schema=kinds)}, 1)
     assert result.errors == 0
     assert table().select("lists", "members", "nulls").to_dict(as_series=False) == held
+
+
+def test_long_texts_of_inputs_beside_long_dataframes_are_repeated_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two gigabytes of one column are more than Arrow's texts have in one piece."""
+    levels = pa.table({"sort_index": [7, 8, 9], "text": ["a" * 40, None, "c"], "blob": [b"x" * 60, b"", None]})
+    rows = np.array([0, 0, 1, 2, 2, 2, 0], np.int64)
+    whole = leaf_frames._repeated(levels, rows)
+    assert whole.column("text").num_chunks == 1
+    monkeypatch.setattr(leaf_frames, "_MOST_TEXT", 250)
+    pieces = leaf_frames._repeated(levels, rows)
+    assert pieces.column("text").num_chunks == 4
+    assert pieces.equals(whole)
+    assert leaf_frames._repeated(levels, rows[:0]).num_rows == 0
+
+
+def test_complex_numbers_of_numpy_are_no_numbers_of_a_column() -> None:
+    for value in (np.complex128(1 + 2j), np.complex64(1), 1 + 0j):
+        with pytest.raises(TypeError, match="complex"):
+            Float().dump([0.5, value])

@@ -442,7 +442,7 @@ def test_a_truth_value_of_which_there_is_one_is_drawn_alone() -> None:
 class Mixed(ExperimentInputSpec):
     on: bool
     few: int = Field(ge=1, le=3)
-    some: Literal["a", "b", "c", "d"]
+    some: Literal["a", "d"]
     odd: int = Field(ge=0, le=4)
     many: int = Field(ge=0, le=10)
     priced: Decimal = Field(ge=0, le=1, max_digits=2, decimal_places=1)
@@ -614,3 +614,114 @@ def test_more_multiples_than_can_be_drawn_from_are_refused() -> None:
     model = create_model("Many", __base__=ExperimentInputSpec, x=(float, Field(ge=0, le=1e12, multiple_of=1e-6)))
     with pytest.raises(InputError, match=r"multiples of 1e-06 lie between .*, too many to draw from: narrow it"):
         scythe.sample(model, 8)
+
+
+# --- digits, ends and choices that a method does not reach by itself ----------------------------------------------
+
+
+class Seeds(ExperimentInputSpec):
+    share: float = Field(ge=0, le=1)
+    seed: int = Field(ge=0, lt=2**31)
+    big: int = Field(ge=0, lt=2**40)
+
+
+class Load(ExperimentInputSpec):
+    load: float
+    share: float = Field(ge=0, le=1)
+
+
+@pytest.mark.parametrize("method", ["sobol", "saltelli", "halton", "lhs", "random"])
+@pytest.mark.parametrize("alone", [False, True])
+def test_whole_numbers_of_a_wide_range_are_even_in_all_their_digits(method: Any, alone: bool) -> None:
+    """A seed of a simulator was never an odd number: the sequences have 30 binary digits."""
+    specs = scythe.sample(Seeds, 1000, method, **({"share": 0.5, "seed": 1} if alone else {}))
+    assert (specs["big"] % 2).mean() == pytest.approx(0.5, abs=0.06)  # pyright: ignore[reportArgumentType]
+    assert (specs["big"] % 1024).n_unique() > 500
+    if not alone:
+        assert (specs["seed"] % 2).mean() == pytest.approx(0.5, abs=0.06)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("method", ["sobol", "halton"])
+def test_filled_digits_follow_from_the_place_in_the_sequence(method: Any) -> None:
+    whole = scythe.sample(Seeds, 300, method)
+    assert scythe.sample(Seeds, 100, method, skip=200).equals(whole[200:])
+    kept = pl.col("share") > 0.5
+    assert scythe.sample(Seeds, 100, method, constraint=kept).equals(
+        scythe.sample(Seeds, 400, method).filter(kept)[:100]
+    )
+
+
+@pytest.mark.parametrize("method", [*DRAWN, "morris", "saltelli", "grid"])
+def test_no_distribution_gives_an_infinite_value(method: Any) -> None:
+    for told in (scipy.stats.norm(10, 1), scipy.stats.lognorm(1), scipy.stats.cauchy()):
+        values = scythe.sample(Load, 8, method, load=told)["load"]
+        assert values.is_finite().all()
+        assert values.n_unique() > 3
+
+
+def test_the_one_point_of_a_sequence_that_lies_at_its_end_is_finite() -> None:
+    found = scythe.sample(Load, 2, skip=934589243, load=scipy.stats.norm(0, 1), share=0.5)["load"]
+    assert found.is_finite().all()
+    assert found[0] == pytest.approx(scipy.stats.norm.ppf(2.0**-33))
+
+
+@pytest.mark.parametrize(("low", "high"), [(8.0, math.inf), (8.0, 10.0), (-10.0, -8.0), (-math.inf, -8.0), (-1.0, 9.0)])
+def test_tails_of_distributions_are_as_fine_above_as_below(low: float, high: float) -> None:
+    bounds = {name: end for name, end in (("ge", low), ("le", high)) if math.isfinite(end)}
+    model = create_model("Tail", __base__=ExperimentInputSpec, x=(float, Field(**bounds)))  # type: ignore[call-overload] # pyright: ignore
+    drawn = scythe.sample(model, 1024, x=scipy.stats.norm(0, 1))["x"].to_numpy()
+    assert len(set(drawn)) == 1024
+    assert scipy.stats.kstest(drawn, scipy.stats.truncnorm(low, high).cdf).pvalue > 0.9
+
+
+def test_a_hypercube_whose_constraint_keeps_all_is_one() -> None:
+    model = create_model("One", __base__=ExperimentInputSpec, a=(float, Field(ge=0, le=1)))
+    for constraint in (None, pl.col("a") <= 1):
+        drawn = scythe.sample(model, 100, "lhs", constraint=constraint)["a"]
+        assert len({*(drawn * 100).cast(int)}) == 100
+
+
+class Sites(ExperimentInputSpec):
+    site: Literal["a", "b", "c"]
+    x: float = Field(ge=0, le=1)
+
+
+def test_morris_refuses_choices_of_which_it_would_compare_some_alone() -> None:
+    with pytest.raises(InputError, match=r"those of 'site' have no such order: .*site=\[\.\.\.\]"):
+        scythe.sample(Sites, 4, "morris")
+    for wrong in ([1.0, 2.0, 100.0], [1, 2, 3, 5]):
+        with pytest.raises(InputError, match="those of 'load' have no such order"):
+            scythe.sample(Load, 4, "morris", load=wrong)
+    assert {*scythe.sample(Sites, 4, "morris", site=["a", "c"])["site"]} == {"a", "c"}
+    assert {*scythe.sample(Load, 9, "morris", load=[1.0, 2.0, 3.0])["load"]} == {1.0, 2.0, 3.0}
+
+
+class Told(ExperimentInputSpec):
+    flag: Literal[True] | None = None
+    made: list[int] = Field(default_factory=list)
+    x: float = Field(ge=0, le=1)
+
+
+def test_what_a_model_makes_by_itself_has_no_column_and_a_literal_beside_none_its_own_values(root: Path) -> None:
+    specs = scythe.sample(Told, np.int64(4), seed=np.int64(1))  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    assert specs.columns == ["flag", "x"]
+    assert specs["flag"].to_list() == [True] * 4
+    assert scythe.sample(Told, 4, made=[[1], [2]]).columns == ["flag", "made", "x"]
+
+
+@pytest.mark.parametrize(
+    ("draw", "said"),
+    [
+        (
+            lambda: scythe.sample(Load, 3, load=scipy.stats.norm(5, 0)),
+            "the distribution is none, with these parameters",
+        ),
+        (
+            lambda: scythe.sample(Wide, 3, moment=(dt.date(2024, 1, 1), dt.date(2024, 2, 1))),
+            r"datetime\.date\(2024, 1, 1\) is no datetime",
+        ),
+    ],
+)
+def test_distributions_and_ends_that_are_none_are_told(draw: Any, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        draw()

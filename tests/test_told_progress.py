@@ -42,6 +42,21 @@ def test_a_notice_is_shown_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "scythe worker /home/[b]/[/old]/wall.py" in shown.getvalue()
 
 
+def test_where_there_is_no_terminal_a_notice_stands_in_each_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is starting, and no time is left, of a run that waits in a queue."""
+    shown = Progress("wait v1.0.0", 5)
+    with shown:
+        shown.update(0, 0)
+        for _ in range(3):
+            shown._last_line = -1e9
+            shown.update(1, 0, "Slurm job 7 is pending")
+    lines = capfd.readouterr().err.splitlines()
+    assert lines.count("wait v1.0.0: Slurm job 7 is pending") == 1
+    assert lines.count("wait v1.0.0: 1 of 5 done, 0 failed, Slurm job 7 is pending") == 3
+
+
 def test_a_long_message_is_cut_in_the_middle() -> None:
     def told(message: str) -> str:
         return str(ErrorKind(exception_type="a.Odd", place="", message=message, count=2, first=0))

@@ -80,7 +80,10 @@ def _without_manifest(objects: Objects, key: RunKey) -> Look:
     if key in found.deleted:
         return Look("deleted")
     if key in found.half:
-        return Look("allocating", problem=f"{key.path} is being allocated, or its allocation was cut short")
+        return Look(
+            "allocating",
+            problem=f"{key.path} is being allocated, or its allocation was cut short (`scythe delete {key.path}` clears up behind it)",
+        )
     if key not in found.taken and not objects.found(key.path):
         return Look("deleted")
     if objects.exists(key.arrived) and not objects.exists(key.arrivals_ended):

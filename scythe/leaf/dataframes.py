@@ -26,6 +26,8 @@ from scythe_catalog.schema.kinds import Kind, kind_of_arrow
 
 #: Schema metadata: the names of the columns that pandas reads back as the index.
 INDEX_KEY = b"scythe.index"
+#: So many bytes of a text column are made at once.
+_MOST_TEXT = 1 << 30
 
 #: (position of the input in its chunk, name of the dataframe, its rows)
 Frame = tuple[int, str, pa.Table]
@@ -233,7 +235,7 @@ def _stacked(members: list[tuple[int, pa.Table]], levels: pa.Table) -> pa.Table:
     shown = [n for n in levels.column_names if n in body.column_names] if _has_own_index(body) else levels.column_names
     if "sort_index" not in shown:
         shown = ["sort_index", *shown]
-    front = levels.select(shown).take(pa.array(rows))
+    front = _repeated(levels.select(shown), rows)
     own = json.loads((body.schema.metadata or {})[INDEX_KEY])
     body = body.drop_columns([n for n in shown if n in body.column_names])
     index = [*shown, *(n for n in own if n not in shown)]
@@ -241,6 +243,19 @@ def _stacked(members: list[tuple[int, pa.Table]], levels: pa.Table) -> pa.Table:
     fields = [*front.schema, *(body.schema.field(n) for n in order)]
     columns = [*front.columns, *(body.column(n) for n in order)]
     return pa.table(columns, schema=pa.schema(fields, {INDEX_KEY: json.dumps(index)}))
+
+
+def _repeated(levels: pa.Table, rows: np.ndarray) -> pa.Table:
+    """The values of inputs, beside each of these rows: long texts in pieces, as Arrow's have 2 GB at most in one."""
+    widest = sum(
+        int(pc.max(pc.binary_length(column)).as_py() or 0)
+        for column in levels.columns
+        if pa.types.is_string(column.type) or pa.types.is_binary(column.type)
+    )
+    piece = max(1, _MOST_TEXT // max(widest, 1))
+    if len(rows) <= piece:
+        return levels.take(pa.array(rows))
+    return pa.concat_tables([levels.take(pa.array(rows[at : at + piece])) for at in range(0, len(rows), piece)])
 
 
 def _has_own_index(table: pa.Table) -> bool:

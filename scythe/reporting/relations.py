@@ -66,7 +66,7 @@ def strength(
     if rows < _LEAST_ROWS:
         return None
     if x.is_category and y.is_category:
-        return _cramer(joint(x, y), rows)
+        return _cramer(x.categories[both], y.categories[both])
 
     def ranks(axis: Axis, known: np.ndarray | None) -> np.ndarray:
         if known is not None and rows == len(both):
@@ -74,9 +74,9 @@ def strength(
         return _standard(known[both]) if known is not None and not exact else _ranked(axis.values[both])
 
     if x.is_category:
-        return _eta(x.places[both], ranks(y, y_ranks), x.scale.places)
+        return _eta(x.categories[both], ranks(y, y_ranks))
     if y.is_category:
-        return _eta(y.places[both], ranks(x, x_ranks), y.scale.places)
+        return _eta(y.categories[both], ranks(x, x_ranks))
     one, other = ranks(x, x_ranks), ranks(y, y_ranks)
     if not (one.any() and other.any()):
         return None
@@ -106,11 +106,10 @@ def _standard(ranks: np.ndarray) -> np.ndarray:
     return centred / deviation if deviation > 0 else centred
 
 
-def _eta(places: np.ndarray, ranks: np.ndarray, categories: int) -> Strength | None:
+def _eta(places: np.ndarray, ranks: np.ndarray) -> Strength | None:
     if not ranks.any():
         return None
-    counts = np.bincount(places, minlength=categories)
-    sums = np.bincount(places, weights=ranks, minlength=categories)
+    counts, sums = np.bincount(places), np.bincount(places, weights=ranks)
     present = counts > 0
     if present.sum() < 2:
         return None
@@ -118,14 +117,15 @@ def _eta(places: np.ndarray, ranks: np.ndarray, categories: int) -> Strength | N
     return "η", float(np.sqrt(np.clip(between / len(ranks), 0, 1)))
 
 
-def _cramer(grid: np.ndarray, rows: int) -> Strength | None:
-    kept = grid[grid.sum(axis=1) > 0][:, grid.sum(axis=0) > 0]
-    smaller = min(kept.shape) - 1
+def _cramer(x: np.ndarray, y: np.ndarray) -> Strength | None:
+    (_, x), (_, y) = np.unique(x, return_inverse=True), np.unique(y, return_inverse=True)
+    xs, ys = np.bincount(x), np.bincount(y)
+    smaller = min(len(xs), len(ys)) - 1
     if smaller < 1:
         return None
-    expected = np.outer(kept.sum(axis=1), kept.sum(axis=0)) / rows
-    chi = float(((kept - expected) ** 2 / expected).sum())
-    return "V", float(np.sqrt(np.clip(chi / rows / smaller, 0, 1)))
+    pairs, counts = np.unique(x.astype(np.int64) * len(ys) + y, return_counts=True)  # most of many are empty
+    share = float((counts**2 / (xs[pairs // len(ys)] * ys[pairs % len(ys)])).sum())
+    return "V", float(np.sqrt(np.clip((share - 1) / smaller, 0, 1)))
 
 
 def joint(x: Axis, y: Axis, rows: np.ndarray | None = None) -> np.ndarray:

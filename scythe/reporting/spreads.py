@@ -31,6 +31,13 @@ class Axis:
     places: np.ndarray
     #: The values of numbers and times, NaN where there is none; of categories the place as a number.
     values: np.ndarray
+    #: Of categories the number of each row's own, also where several share a place; -1 where it has none.
+    own: np.ndarray | None = None
+
+    @property
+    def categories(self) -> np.ndarray:
+        """Of categories the number of each row's own, -1 where it has none."""
+        return self.places if self.own is None else self.own
 
     @property
     def is_category(self) -> bool:
@@ -144,7 +151,12 @@ def _categories(variable: Variable, column: pl.Series) -> tuple[Spread, Axis | N
         labels.append(f"{counted.height - len(kept):,} {OTHERS}")
     places = texts.replace_strict(kept, list(range(len(kept))), default=len(kept), return_dtype=pl.Int32)
     codes = pl.select(pl.when(texts.is_null()).then(-1).otherwise(places)).to_series().to_numpy().astype(np.int32)
-    axis = Axis(variable, Scale("category", labels=tuple(labels)), codes, codes.astype(float))
+    own = (
+        texts.cast(pl.Categorical).to_physical().cast(pl.Int64).fill_null(-1).to_numpy()
+        if len(labels) > len(kept)
+        else None
+    )
+    axis = Axis(variable, Scale("category", labels=tuple(labels)), codes, codes.astype(float), own)
     told = "always the same value" if len(labels) == 1 else ""
     return Spread(variable, axis.scale, axis.counts(), missing=missing, told=told), None if told else axis
 

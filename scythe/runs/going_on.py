@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 from scythe.define.experiment import Experiment
-from scythe.engines.engine import FinishedRef, Launch, RunRef
+from scythe.engines.engine import Engine, FinishedRef, Launch, RunRef
 from scythe.engines.options import EngineOptions
 from scythe.engines.start import choose, engine_of, start
 from scythe.engines.watched import WatchedRef
@@ -21,6 +22,9 @@ from scythe.record.results import finished_result
 from scythe.source import find_experiment
 from scythe_catalog.schema import Change, Difference, Severity, TableSchema, compare
 from scythe_catalog.storage.objects import Objects
+
+#: So long it is waited for what was cancelled to end, looking so often [s].
+_CANCELLED_SECONDS, _LOOK_SECONDS = 60.0, 1.0
 
 
 def limited(plan: RunPlan, max_errors: MaxErrors | Unset) -> RunPlan:
@@ -58,6 +62,8 @@ def go_on(
             going = chosen.engine.attach(plan)  # another client has started it since we looked
             if going is None:
                 raise
+    if going is not None and objects.exists(plan.key.cancelled):
+        going = _cancelled_again(chosen.engine, plan)
     if going is not None:
         return going
     _check_models(plan, experiment)
@@ -66,6 +72,23 @@ def go_on(
     return start(
         chosen, Launch(plan, experiment, open_ranges, chosen.engine.read_code(experiment), workers=workers, show=show)
     )
+
+
+def _cancelled_again(engine: Engine, plan: RunPlan) -> RunRef | None:
+    """None once nothing goes on of a run that was cancelled: its engine may have been away when it was told so.
+
+    Raises:
+        RunError: something still does.
+    """
+    engine.cancel(plan)
+    until = time.monotonic() + _CANCELLED_SECONDS
+    while (going := engine.attach(plan)) is not None and plan.objects.exists(plan.key.cancelled):
+        if time.monotonic() > until:
+            raise RunError(
+                f"the run {plan.key.path} was cancelled, and its engine still has tasks of it: resume it again in a minute"
+            )
+        time.sleep(_LOOK_SECONDS)
+    return going
 
 
 def joined(objects: Objects, key: RunKey) -> RunRef:

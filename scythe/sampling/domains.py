@@ -17,6 +17,8 @@ from scythe_catalog.schema.kinds import Kind
 
 #: Whole numbers up to here are exact as floats.
 MOST_WHOLE = 2**53
+#: So far from their ends distributions are drawn from: half of what a sequence tells apart.
+_OFF_ENDS = 2.0**-33
 
 
 class Domain(Protocol):
@@ -132,6 +134,17 @@ class Choice:
     def count(self) -> int:
         return len(self.values)
 
+    @property
+    def is_even(self) -> bool:
+        """Whether they are numbers, each as far from the one before as the others."""
+        if (
+            not (pa.types.is_integer(self.values.type) or pa.types.is_floating(self.values.type))
+            or self.values.null_count
+        ):
+            return False
+        steps = np.diff(self.values.to_numpy(zero_copy_only=False).astype(float))
+        return bool(np.allclose(steps, steps[0], rtol=1e-9, atol=0))
+
 
 @dataclass(frozen=True)
 class Distributed:
@@ -143,8 +156,16 @@ class Distributed:
     kind: Kind
 
     def at(self, u: np.ndarray) -> pa.Array:
-        first, last = (float(self.distribution.cdf(end)) for end in self._ends)
-        values = np.asarray(self.distribution.ppf(first + u * (last - first)), dtype=float)
+        u = np.clip(u, _OFF_ENDS, 1 - _OFF_ENDS)  # of which some are infinite
+        if self._is_upper:
+            first, last = (float(self.distribution.sf(end)) for end in self._ends)
+            drawn = self.distribution.isf(first + u * (last - first))
+        else:
+            first, last = (float(self.distribution.cdf(end)) for end in self._ends)
+            drawn = self.distribution.ppf(first + u * (last - first))
+        values = np.asarray(drawn, dtype=float)
+        if not np.isfinite(values).all():
+            raise InputError("a distribution gives values that are no finite numbers: give the field bounds")
         values = np.clip(np.round(values, self._digits) if self._digits is not None else values, self.low, self.high)
         if self._whole and np.abs(values).max(initial=0) > MOST_WHOLE:
             raise InputError(
@@ -159,7 +180,14 @@ class Distributed:
     def mass(self) -> float:
         """How much of the distribution lies within the bounds, from 0 to 1."""
         low, high = self._ends
+        if self._is_upper:
+            return float(self.distribution.sf(low) - self.distribution.sf(high))
         return float(self.distribution.cdf(high) - self.distribution.cdf(low))
+
+    @property
+    def _is_upper(self) -> bool:
+        """Whether all of it lies above the median, where what is left above a value has more digits than what lies below."""
+        return callable(getattr(self.distribution, "isf", None)) and float(self.distribution.cdf(self._ends[0])) > 0.5
 
     @property
     def _ends(self) -> tuple[float, float]:

@@ -50,18 +50,32 @@ def domains_of(model: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Do
     return {
         name: _given(model, column, given[name]) if name in given else _own(model, column, model.model_fields[name])
         for name, column in columns.items()
+        if name in given or not _is_made(column, model.model_fields[name])
     }
+
+
+def _is_made(column: Column, field: FieldInfo) -> bool:
+    """Whether nothing says what a field may be but the function that makes its values."""
+    ends = _ends(column)
+    bounded = ends is not None and None not in ends
+    return field.default_factory is not None and not bounded and _choices(column.kind, _literals(field)) is None
+
+
+def _literals(field: FieldInfo) -> tuple[Any, ...]:
+    """The values of a Literal, with None beside it, too."""
+    parts = (field.annotation, *get_args(field.annotation))
+    return next((get_args(part) for part in parts if get_origin(part) is Literal), ())
 
 
 def _own(model: type[BaseModel], column: Column, field: FieldInfo) -> Domain:
     """What the model says of a field."""
-    choices = _choices(column.kind, get_args(field.annotation) if get_origin(field.annotation) is Literal else ())
+    choices = _choices(column.kind, _literals(field))
     if choices is not None:
         return Choice(choices)
     ends = _ends(column)
     if ends is not None and None not in ends:
         return _between(model, column, *ends)
-    if not field.is_required() and field.default_factory is None:
+    if not field.is_required():
         return Choice(_stored(model, column, [field.default]))
     raise InputError(
         f"{model.__name__}.{column.name} has neither bounds on both sides nor a default, so that nothing says what to draw: "
@@ -71,6 +85,10 @@ def _own(model: type[BaseModel], column: Column, field: FieldInfo) -> Domain:
 
 def _given(model: type[BaseModel], column: Column, told: Any) -> Domain:
     """What the caller says of a field."""
+    if callable(getattr(told, "icdf", None)) and not callable(getattr(told, "ppf", None)):
+        raise InputError(
+            f"{model.__name__}.{column.name}: {told!r} has no ppf: give a frozen distribution, as scipy.stats.norm(mean, std)"
+        )
     if callable(getattr(told, "ppf", None)) and callable(getattr(told, "cdf", None)):
         return _distributed(model, column, told)
     if isinstance(told, tuple):
@@ -259,6 +277,8 @@ def _distributed(model: type[BaseModel], column: Column, told: Any) -> Domain:
         ends = tuple(end if given is None else given for given, end in zip(units, (-most, most), strict=True))
     low, high = (given if given is not None else end for given, end in zip(ends, told.support(), strict=True))
     found = Distributed(told, low, high, column.kind)
+    if math.isnan(found.mass):
+        raise InputError(f"{model.__name__}.{column.name}: the distribution is none, with these parameters")
     if not found.mass > 0:
         raise InputError(
             f"{model.__name__}.{column.name}: the distribution has nothing between {low} and {high}, the field's bounds"
@@ -300,6 +320,10 @@ def _stored(model: type[BaseModel], column: Column, values: list[Any], *, ends: 
         for value in values if multiple else ():
             if value is not None and not _is_multiple(value, multiple):
                 raise ValueError(f"{value!r} is no multiple of {multiple}")
+    except AttributeError:  # of a value of another type than what it is asked for
+        raise InputError(
+            f"{model.__name__}.{column.name} is a {column.kind.describe()}: {values!r} does not fit"
+        ) from None
     except (ValueError, TypeError, OverflowError, pa.ArrowException, DataError) as error:
         raise InputError(f"{model.__name__}.{column.name}: {error}") from None
     return array

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from scythe.errors import InputError
+from scythe.sampling.domains import Choice, Distributed, Domain
 
 PLANS = ("morris", "saltelli")
 #: Levels of Morris's grid, as SALib has them.
@@ -22,28 +23,39 @@ _STEP = _LEVELS / (2 * (_LEVELS - 1))
 _COUNTED = 2**20
 
 
-def check_choices(counts: Mapping[str, int]) -> None:
-    """Nothing where Morris's levels reach every choice of a field.
+def check_choices(choices: Mapping[str, Choice]) -> None:
+    """Nothing where Morris's steps lead from every choice of a field to others, as far from it as their numbers are.
 
     Raises:
-        InputError: naming a field of which some would never be drawn.
+        InputError: naming a field of which some would never be drawn, or be compared with some others alone.
     """
-    for name, count in counts.items():
-        if count > _LEVELS:
+    for name, choice in choices.items():
+        if choice.count <= 2:
+            continue
+        if choice.count > _LEVELS:
             raise InputError(
-                f'method="morris" has {_LEVELS} levels, and {name!r} {count} values, some of which would never be drawn: '
-                f'take "saltelli", or choose {_LEVELS} of them, {name}=[...]'
+                f'method="morris" has {_LEVELS} levels, and {name!r} {choice.count} values, some of which would never be drawn: '
+                f'take "saltelli", or choose two of them, {name}=[...]'
+            )
+        if not choice.is_even:
+            raise InputError(
+                f'method="morris" compares values that lie two thirds of the way apart, and those of {name!r} have no such order: it would tell '
+                f'nothing of some of them. Take "saltelli", or choose two of them, {name}=[...]'
             )
 
 
-def spread(points: np.ndarray, counts: Sequence[int | None]) -> tuple[np.ndarray, list[float]]:
-    """Morris's points with those of fields that have so many values moved into the middle of one's share; and what a step of each is.
+def spread(points: np.ndarray, domains: Sequence[Domain]) -> tuple[np.ndarray, list[float]]:
+    """Morris's points with those of fields that have so many values moved into the middle of one's share, and those of distributions off their
+    ends, which may be infinite; and what a step of each is.
 
     Each of the levels gets the value that lies nearest to its place between the first and the last, so that all steps of a field are alike, as a
-    share of the way between these two. None for a field of any number.
+    share of the way between these two.
     """
-    moved, steps = points.copy(), [_STEP] * len(counts)
-    for i, count in enumerate(counts):
+    moved, steps = points.copy(), [_STEP] * len(domains)
+    for i, domain in enumerate(domains):
+        count = domain.count
+        if isinstance(domain, Distributed):
+            moved[:, i] = (np.rint(points[:, i] * (_LEVELS - 1)) + 0.5) / _LEVELS
         if count is not None and count <= _COUNTED:
             moved[:, i] = (np.rint(points[:, i] * (count - 1)) + 0.5) / count
             steps[i] = float(np.rint(_STEP * (count - 1)) / (count - 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
@@ -15,8 +16,29 @@ from scythe.errors import InputError
 #: Those that have a next point.
 SEQUENCES = ("sobol", "halton")
 METHODS = (*SEQUENCES, "lhs", "random")
+#: 2**64 by the golden ratio.
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 #: Points from which on threads are worth their start.
 _MANY = 10_000
+
+
+def bits_of(method: str) -> int | None:
+    """How many binary digits the numbers of a sequence, or a plan, have that differ from point to point; None where all do."""
+    return {"sobol": 30, "saltelli": 30, "halton": 20}.get(method)
+
+
+def fill_digits(points: np.ndarray, columns: Sequence[int], bits: int) -> None:
+    """Fills the digits of numbers behind the first so many, which SciPy leaves 0 (Sobol) or alike (Halton): whole numbers of a wide range would all be even.
+
+    They follow from the number alone, so that equal ones stay equal: by Fibonacci hashing, twice (Knuth, The Art of Computer Programming 3, 6.4).
+    """
+    for i in columns:
+        u = points[:, i]
+        with np.errstate(over="ignore"):
+            digits = np.ascontiguousarray(u).view(np.uint64) * _GOLDEN
+            digits = (digits ^ (digits >> np.uint64(32))) * _GOLDEN
+        cells = np.floor(u * 2.0**bits)
+        points[:, i] = np.minimum((cells + digits * 2.0**-64) * 2.0**-bits, np.nextafter(1.0, 0.0))
 
 
 class Points:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -17,7 +17,7 @@ from scythe.sampling import plans
 from scythe.sampling.domains import Choice, Distributed, Domain, Range
 from scythe.sampling.drawn import remember
 from scythe.sampling.fields import domains_of
-from scythe.sampling.sequences import METHODS, SEQUENCES, Points
+from scythe.sampling.sequences import METHODS, SEQUENCES, Points, bits_of, fill_digits
 from scythe.terminal.console import tell
 from scythe_catalog.schema import compile_model
 
@@ -45,7 +45,7 @@ def sample(
     """Inputs of a model as a table, drawn from the bounds and choices that its fields declare.
 
     A field that declares both ends (`Field(ge=0, le=10)`, of numbers, decimals, dates and times), or choices (Literal, Enum, bool), varies over all of
-    them; any other stays at its default. Each field may be told more of by its name: `r_value=(1, 3)` narrows, `site=["Boston", "Oslo"]`
+    them; any other stays at its default, and one with a `default_factory` has no column: `allocate` makes its values. Each field may be told more of by its name: `r_value=(1, 3)` narrows, `site=["Boston", "Oslo"]`
     chooses, `setpoint=20` fixes, `r_value=scipy.stats.lognorm(0.5)` distributes, within the bounds that the field declares.
 
     Args:
@@ -62,7 +62,7 @@ def sample(
         **more: What is said of fields.
 
     Returns:
-        A column for each field but `experiment_id` and `sort_index`, in the model's order; to be given to `allocate`.
+        A column for each of these fields but `experiment_id` and `sort_index`, in the model's order; to be given to `allocate`.
 
     Raises:
         InputError: a field that nothing bounds, a value that does not fit, a constraint that leaves next to nothing, a library that is missing.
@@ -79,10 +79,11 @@ def sample(
     given = {**(fields or {}), **more}
     seed, skip = _whole("seed", seed), _whole("skip", skip)
     _check(method, n, skip, constraint)
+    n = {name: int(count) for name, count in n.items()} if isinstance(n, Mapping) else int(n)
     domains = domains_of(model, given)
     vary = [name for name, domain in domains.items() if domain.varies]
     if method == "morris":
-        plans.check_choices({name: len(d.values) for name, d in domains.items() if isinstance(d, Choice)})
+        plans.check_choices({name: d for name, d in domains.items() if isinstance(d, Choice)})
     how: dict[str, Any] = {
         "model": model.__name__,
         "method": method,
@@ -90,14 +91,16 @@ def sample(
         "seed": seed,
     }
     how |= {"skip": skip, "vary": vary, "constraint": str(constraint) if constraint is not None else None}
-    made = _Frames(model, domains)
+    bits = bits_of(method)
+    wide = [i for i, name in enumerate(vary) if bits is not None and (domains[name].count or 0) > 2**bits]
+    made = _Frames(model, domains, wide, bits)
     if method == "grid":
         frame = _kept(made.grid(n), constraint)
     elif method in plans.PLANS:
         points = plans.unit_plan(method, vary, cast(int, n), seed)
         how |= {"plan": plans.mark_of(points), "library": plans.library()}
         if method == "morris":
-            points, steps = plans.spread(points, [domains[name].count for name in vary])
+            points, steps = plans.spread(points, [domains[name] for name in vary])
             how["steps"] = dict(zip(vary, steps, strict=True))
         frame = made.at(points)
     else:
@@ -107,9 +110,13 @@ def sample(
 
 
 def _whole(name: str, given: object) -> int:
-    if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 0:
+    if not _is_whole(given) or cast(int, given) < 0:
         raise InputError(f"{name}={given!r}: give a whole number from 0 on")
-    return int(given)
+    return int(cast(int, given))
+
+
+def _is_whole(given: object) -> bool:
+    return isinstance(given, int | np.integer) and not isinstance(given, bool)
 
 
 def _check(method: str, n: object, skip: int, constraint: object) -> None:
@@ -117,7 +124,7 @@ def _check(method: str, n: object, skip: int, constraint: object) -> None:
     if method not in known:
         raise InputError(f"method={method!r}: there are {', '.join(known)}")
     counts = list(n.values()) if isinstance(n, Mapping) and method == "grid" else [n]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-    if not counts or not all(type(count) is int and count > 0 for count in counts):  # pyright: ignore[reportUnknownVariableType]
+    if not counts or not all(_is_whole(count) and cast(int, count) > 0 for count in counts):  # pyright: ignore[reportUnknownVariableType]
         raise InputError(
             f"n={n!r}: give a whole number above 0" + (", or one for each field" if method == "grid" else "")
         )
@@ -138,12 +145,18 @@ def _check(method: str, n: object, skip: int, constraint: object) -> None:
 class _Frames:
     """Makes tables of points."""
 
-    def __init__(self, model: type[BaseModel], domains: dict[str, Domain]) -> None:
-        self._domains = domains
+    def __init__(
+        self, model: type[BaseModel], domains: dict[str, Domain], wide: Sequence[int], bits: int | None
+    ) -> None:
+        """`wide` are the coordinates whose points have fewer digits (`bits`) than there are values."""
+        self._domains, self._wide, self._bits = domains, wide, bits
         self._dtypes = {c.name: c.kind.polars() for c in compile_model(model).fields if c.name in domains}
 
     def at(self, points: np.ndarray) -> pl.DataFrame:
         """One row a point; a coordinate for each field that varies."""
+        if self._wide and self._bits is not None:
+            points = points.copy()
+            fill_digits(points, self._wide, self._bits)
         columns, rows = iter(points.T), len(points)
         return self._frame({
             name: domain.at(np.ascontiguousarray(next(columns))) if domain.varies else domain.at(np.zeros(rows))
@@ -194,7 +207,9 @@ def _drawn(made: _Frames, points: Points, n: int, method: str, skip: int, constr
     wanted, found, tried = skip + n, 0, 0
     while found < wanted:
         share = found / tried if tried else 1.0
-        size = min(_BLOCK, max(1024, int(1.1 * (wanted - found) / max(share, _FEWEST))))
+        # Of a hypercube that loses no row all of it is one.
+        whole = method == "lhs" and not tried and wanted <= _BLOCK
+        size = wanted if whole else min(_BLOCK, max(1024, int(1.1 * (wanted - found) / max(share, _FEWEST))))
         frame = _kept(made.at(points.draw(size)), constraint)
         tried, found = tried + size, found + frame.height
         kept.append(frame)

@@ -126,7 +126,7 @@ class Progress:
             beside = {"rate": rate, "left": left} if notice is None else {"rate": notice, "left": ""}
             self._bar.update(self._task, completed=done, failed=failed, **beside)
         elif time.monotonic() - self._last_line > self._pause:
-            beside = f"{rate}, {left} left" if left else rate
+            beside = notice if notice is not None else f"{rate}, {left} left" if left else rate
             tell(f"{self._title}: {done:,} of {self._total:,} done, {failed:,} failed, {beside}")
             self._last_line, self._pause = time.monotonic(), min(self._pause * 1.5, 300.0)
 

@@ -30,6 +30,23 @@ def collected(run: ExperimentRun) -> int:
     return sum(t["rows"] + t["errors"] for t in told)
 
 
+def test_a_run_that_was_cancelled_while_the_engine_was_away_can_be_resumed(spare: Site) -> None:
+    """It has the tasks of the attempt that was cancelled still."""
+    scratch, specs = spare.orders("fine", "waits")
+    with spare.worker("--slots", "2") as worker:
+        spare.served("obey")
+        run, _ = spare.allocate("obey", specs, chunk=1)
+        wait_for_calls(scratch, 0, 1)
+        worker.kill(machine=True)
+    run.objects.write(run.key.cancelled, b"{}")
+    (scratch / "gate").touch()
+    with spare.worker("--slots", "2"):
+        spare.served("obey")
+        assert run.resume().result(timeout=PATIENCE).rows == 2
+    check(run, good=[0, 1])
+    assert run.outlook is None
+
+
 @pytest.mark.parametrize("how", ["run", "ref"])
 def test_a_cancelled_run_stops_keeps_what_is_finished_and_can_be_resumed(main: Site, how: str) -> None:
     scratch, specs = main.orders("fine", "fine", "waits", "fine")

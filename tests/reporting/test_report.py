@@ -13,7 +13,7 @@ import webbrowser
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cloudpickle
 import polars as pl
@@ -440,3 +440,23 @@ def test_the_command_prints_the_path_and_opens_the_browser(
     assert ended.value.code in (0, None)
     assert capsys.readouterr().out == "it.html\n"
     assert opened == [Path("it.html").resolve().as_uri()]
+
+
+class Site(ExperimentInputSpec):
+    site: str
+
+
+class Followed(ExperimentOutputSpec):
+    number: float
+    letter: Literal["x", "y"]
+
+
+def follow(spec: Site) -> Followed:
+    i = int(spec.site[1:])
+    return Followed(number=float((i * 7) % 20), letter="xy"[i % 2])  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+
+def test_relations_are_those_of_all_categories_not_of_those_that_are_drawn(root: Path) -> None:
+    run = run_inline(follow, [Site(site=f"s{i % 20}") for i in range(2000)])
+    found = {relation.output.name: (relation.measure, relation.strength) for relation in facts_of(run).relations.drawn}
+    assert found == {"number": ("η", pytest.approx(1.0)), "letter": ("V", pytest.approx(1.0))}

@@ -337,7 +337,9 @@ def test_options_are_told_to_sbatch_as_it_has_them() -> None:
     assert flags(options, devices=False) == [flag for flag in wanted if not flag.startswith("--gpus")]
 
 
-@pytest.mark.parametrize("name", ["dependency", "array", "output", "wait", "--wrap", "job_name"])
+@pytest.mark.parametrize(
+    "name", ["dependency", "array", "output", "wait", "--wrap", "job_name", "arr", "outp", "wra", "version", "help"]
+)
 def test_what_scythe_tells_sbatch_itself_is_no_option(name: str) -> None:
     with pytest.raises(SettingsError, match="is what Scythe tells sbatch itself: leave it out"):
         flags(scythe.SlurmOptions(sbatch={name: "x"}))

@@ -18,6 +18,7 @@ from scythe.allocate import BaseExperiment
 from scythe.cli import app
 from scythe.engines.slurm.folder import Folder
 from scythe.errors import AllocationError, RunCancelled, RunError, SettingsError, TooManyErrors
+from scythe.record.attempts import latest_attempt
 from scythe.registry import ExperimentRegistry
 from scythe.runs.run import ExperimentRun
 from tests.slurm_server import Slurm, until
@@ -327,6 +328,69 @@ def test_setup_lines_come_first(slurm: Slurm, station: BaseExperiment) -> None:
 
     assert ref.result(120).rows == 1
     assert "set up for ready" in CliRunner().invoke(app, ["logs", run.experiment_id, "--element", "0"]).output
+
+
+def test_a_setup_line_that_fails_runs_nothing_and_is_named(slurm: Slurm, station: BaseExperiment) -> None:
+    """As `module load` of a version that is not there: the rows would come from whatever is."""
+    fails = scythe.SlurmOptions(
+        setup=("if true; then", "export STATION=1", "fi", "no-such-module load x # a comment"), cpus=1
+    )
+    run, ref = station.allocate(specs(1), engine=fails, workers=1)
+    with pytest.raises(RunError, match=r"the line of setup 'no-such-module load x # a comment' ended with an error"):
+        ref.result(120)
+    well = scythe.SlurmOptions(setup=("if true; then", "export STATION=1", "fi", "no-such-module || true"))
+    assert run.resume(engine=well).result(120).rows == 1
+
+
+def test_limits_of_the_environment_hold_where_jobs_get_none_of_it(
+    slurm: Slurm, station: BaseExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SBATCH_EXPORT", "NONE")
+    monkeypatch.setenv("SCYTHE_TIMEOUT_EXPERIMENT_EXECUTION", "2s")
+    inputs = specs(2, wait_for=pl.when(pl.col("x") == 1).then(pl.lit("never")).otherwise(pl.lit("")))
+    run, ref = station.allocate(inputs, engine="slurm", workers=1)
+    result = ref.result(120)
+    assert (result.rows, result.errors) == (1, 1)
+    errors = scythe.read("station", run=run.key.folder, table="errors")
+    assert errors["exception_type"].to_list() == ["scythe.errors.InputTimeout"]
+
+
+def test_an_option_that_slurm_refuses_does_not_stay(slurm: Slurm, station: BaseExperiment) -> None:
+    run, ref = station.allocate(specs(2), engine=scythe.SlurmOptions(sbatch={"hold": True}), workers=1)
+    ref.cancel()
+    with pytest.raises(RunError, match=r"Invalid --mem specification; it is stored: resume it later"):
+        run.resume(engine=scythe.SlurmOptions(mem="lots", sbatch={}))
+    assert run.resume(engine=scythe.SlurmOptions(sbatch={})).result(120).rows == 2
+
+
+def test_a_setting_that_is_no_json_is_refused_by_its_name(
+    station: BaseExperiment, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("SETUP", "module load x"), ("SBATCH", '{"hold": tru}')):
+        with monkeypatch.context() as patched:
+            patched.setenv(f"SCYTHE_SLURM_{name}", value)
+            with pytest.raises(
+                SettingsError, match=f"SCYTHE_SLURM_{name}='.*' is no JSON, as which lists and mappings"
+            ):
+                station.allocate(specs(1), engine="slurm")
+
+
+def test_who_may_not_write_there_is_told_how_a_run_ended(
+    slurm: Slurm, station: BaseExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, ref = station.allocate(specs(1, wait_for=pl.lit("never")), engine="slurm", workers=1)
+    until(lambda: latest_attempt(run.objects, run.key) is not None, "an attempt")
+    slurm.ask("scancel", *folder_of(run).rounds()[0].numbers)
+    ended = type(run.objects).write
+
+    def full(objects: object, key: str, data: bytes) -> None:
+        if "/attempts/" in key:
+            raise OSError(28, "No space left on device")
+        ended(objects, key, data)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(run.objects), "write", full)
+    with pytest.raises(RunError, match=r"comes to no end: its gather job .* is CANCELLED"):
+        ref.result(180)
 
 
 def test_an_engine_without_elements_says_so(root: Path, station: BaseExperiment) -> None:

@@ -29,7 +29,7 @@ BLAMELESS = frozenset(
 _OWN = frozenset(
     {
         "array", "chdir", "clusters", "cpus-per-task", "dependency", "error", "export", "job-name", "nodes", "ntasks", "open-mode",
-        "output", "parsable", "signal", "test-only", "wait", "wrap",
+        "help", "output", "parsable", "quiet", "signal", "test-only", "usage", "verbose", "version", "wait", "wrap",
     }
 )  # fmt: skip
 _PLAIN = ("account", "partition", "qos", "reservation", "constraint", "nodelist", "time", "mem")
@@ -92,7 +92,7 @@ def flags(options: SlurmOptions, *, devices: bool = True) -> list[str]:
     told = [f"--{name}={value}" for name in names if (value := getattr(options, name)) is not None]
     for name, value in options.sbatch.items():
         plain = name.lstrip("-").replace("_", "-")
-        if plain in _OWN:
+        if any(own.startswith(plain) for own in _OWN):  # sbatch takes what a name begins with for it
             raise SettingsError(f"sbatch={{{name!r}: ...}} is what Scythe tells sbatch itself: leave it out")
         flag = f"--{plain}"
         told += [flag] if value is True else [] if value is False else [f"{flag}={value}"]
@@ -114,7 +114,10 @@ def submit(script: str, told: Sequence[str], name: str) -> str:
             if taken := _run(["squeue", "--noheader", "--format=%F", "--states=all", f"--name={name}"]).split():
                 return taken[0]
         raise
-    return answer.strip().splitlines()[-1].partition(";")[0]
+    number = answer.strip().rpartition("\n")[2].partition(";")[0]
+    if not number.isdigit():
+        raise RunError(f"sbatch says no number of a job, but {answer.strip()!r:.200}")
+    return number
 
 
 def check(told: Sequence[str]) -> None:

@@ -136,6 +136,10 @@ class Folder:
         record = {"options": _given(options), "elements": elements, "told": _given(told) if told is not None else None}
         self.objects.write(self.options_key, dump(record))
 
+    def forget_options(self) -> None:
+        """Takes its options away: those of the attempt before it hold again."""
+        self.objects.delete([self.options_key])
+
     def options(self) -> tuple[SlurmOptions, int | None]:
         """The same; and how many elements were asked for."""
         record = parse(self.objects.read(self.options_key), self.options_key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 from obstore.exceptions import BaseError
@@ -14,7 +15,7 @@ from scythe.engines.slurm import commands
 from scythe.engines.slurm.folder import Folder
 from scythe.engines.slurm.opened import log_of, log_tail
 from scythe.engines.slurm.submission import taken_up
-from scythe.errors import NotFoundError, RunCancelled, RunError, TooManyErrors
+from scythe.errors import NotFoundError, RunCancelled, RunError, ScytheError, TooManyErrors
 from scythe.gather.error_limit import stopped
 from scythe.record.attempt_plan import Ended, last_attempt_planned, load_failure, progress_of
 from scythe.record.attempts import check_free, latest_attempt, store_time
@@ -244,11 +245,15 @@ def next_attempt(plan: RunPlan) -> int:
 
 
 def _end_record(plan: RunPlan, folder: Folder) -> None:
-    """Says of an attempt that it is over: nothing of it is in the queue any more, and nobody was left to say so."""
+    """Says of an attempt that it is over: nothing of it is in the queue any more, and nobody was left to say so.
+
+    Who may not write there, or cannot for want of room, is told how the run stands all the same.
+    """
     last = latest_attempt(plan.objects, plan.key)
     if last is not None and last.number == folder.number and last.engine == "slurm" and not last.ended:
         where = f"{plan.key.attempts}/{last.number:06d}.json"
-        plan.objects.write(where, replace(last, ended=True).to_json())
+        with suppress(OSError, ScytheError):
+            plan.objects.write(where, replace(last, ended=True).to_json())
 
 
 def cancel_jobs(plan: RunPlan) -> None:

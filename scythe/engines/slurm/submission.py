@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex
+import subprocess
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Generator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,6 +26,8 @@ from scythe.settings import engine_settings
 from scythe.terminal.console import tell
 
 _NAME_CHARACTERS = 60
+#: What is of the caller alone.
+_NOT_OF_JOBS = ("SCYTHE_SLURM_", "SCYTHE_HATCHET_", "SCYTHE_WORKER", "SCYTHE_ENGINE")
 #: Elements, where nobody says how many: sites limit how many jobs one may have, and one may ask for more.
 _MANY = 1000
 #: For so long it is waited whether who submitted an array submits its gather job, too [s].
@@ -49,6 +53,7 @@ def submit_attempt(work: Launch, options: SlurmOptions, number: int) -> Folder:
     except RunError as error:
         said = f"Slurm does not take the run {plan.key.path}: {error}; it is stored: resume it later"
         store_failure(plan.objects, plan.key, number, said)
+        folder.forget_options()  # they may be what it does not take
         raise RunError(said) from error
     return folder
 
@@ -143,7 +148,7 @@ def _common() -> list[str]:
 def _script(folder: Folder, plan: RunPlan, experiment: Experiment, options: SlurmOptions, what: str) -> str:
     """The script of a job: the caller's interpreter and paths, and a sentence where they are not there."""
     python, root = options.python or sys.executable, plan.objects.folder
-    lines = ["#!/bin/bash", *options.setup]
+    lines = ["#!/bin/bash", *_checked(options.setup)]
     if root is not None:
         seen, over = shlex.quote(str(root / plan.key.plan)), shlex.quote(str(root / folder.over("")))
         where = shlex.quote(
@@ -163,11 +168,34 @@ def _script(folder: Folder, plan: RunPlan, experiment: Experiment, options: Slur
         f'command -v {shlex.quote(python)} >/dev/null || {{ echo "Scythe: $(hostname)" {missing} >&2; exit 98; }}'
     )
     lines.append(f"export PYTHONPATH={shlex.quote(os.pathsep.join(_paths()))}${{PYTHONPATH:+:$PYTHONPATH}}")
-    # Some clusters give a job nothing of the caller's environment: what says where things lie goes along by itself.
+    # Some clusters give a job nothing of the caller's environment: what says where things lie, and what limits inputs have, goes along by itself.
     lines += [f"export {name}={shlex.quote(value)}" for name, value in sorted(_settings().items())]
     arguments = [what, plan.objects.root, plan.key.path, str(folder.number), experiment.source or ""]
     lines.append(f"exec {shlex.quote(python)} -m scythe.engines.slurm {shlex.join(arguments)}")
     return "\n".join(lines) + "\n"
+
+
+def _checked(setup: Sequence[str]) -> Generator[str]:
+    """The lines of shell that come first, each of which has to end well: rows would come from whatever is there without it."""
+    waiting: list[str] = []
+    for line in setup:
+        waiting.append(line)
+        whole = "\n".join(waiting)
+        if len(setup) > 1 and not _is_complete(whole):  # as `if ...; then`, which goes on in the next one
+            continue
+        yield whole
+        told = shlex.quote(
+            f"the line of setup {whole!r:.200} ended with an error, and nothing was run: mend it, or let it end well (… || true)"
+        )
+        yield f'[ $? -eq 0 ] || {{ echo "Scythe: $(hostname)": {told} >&2; exit 96; }}'
+        waiting.clear()
+    yield from waiting
+
+
+def _is_complete(lines: str) -> bool:
+    with suppress(OSError):
+        return subprocess.run(["bash", "-n", "-c", lines], stderr=subprocess.DEVNULL, check=False).returncode == 0
+    return True
 
 
 def _paths() -> list[str]:
@@ -178,12 +206,11 @@ def _paths() -> list[str]:
 
 
 def _settings() -> dict[str, str]:
-    wanted = (
-        *(f"SCYTHE_STORAGE_{name}" for name in ("ROOT", "BUCKET", "BUCKET_PREFIX")),
-        "SCYTHE_CATALOG",
-        "SCYTHE_CACHE_DIR",
-    )
-    return {name: os.environ[name] for name in wanted if name in os.environ}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith("SCYTHE_") and not name.startswith(_NOT_OF_JOBS)
+    }
 
 
 def _job_name(plan: RunPlan) -> str:

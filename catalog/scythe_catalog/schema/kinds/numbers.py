@@ -102,6 +102,8 @@ def _exact_int(value: Any) -> int:
 def _exact_float(value: Any) -> float:
     if isinstance(value, bool | str | bytes):
         raise TypeError(f"{value!r} is not a number")
+    if isinstance(value, complex | np.complexfloating):  # NumPy's, of which the real part would be left
+        raise TypeError(f"{value!r} is a complex number")
     number = float(value)
     if isinstance(value, int) and int(number) != value:
         raise ValueError(f"the integer {value} has no exact 64-bit float")

@@ -76,6 +76,8 @@ class Time(Kind):
 
     def dump(self, values: Values) -> Values:
         for v in values:
+            if v is not None and not isinstance(v, dt.time):
+                raise TypeError(f"{v!r} is no time of a day, datetime.time")
             if v is not None and v.tzinfo is not None:
                 raise ValueError(
                     f"{v!r} has a time zone, which no table can hold: store a datetime, or the zone beside it"
@@ -111,6 +113,8 @@ class Timestamp(Kind):
                 raise ValueError("NaT is no time: give None")
             if not plain and getattr(v, "nanosecond", 0):  # pandas' own, of which Arrow would keep the microseconds
                 raise ValueError(f"{v!r} has nanoseconds, which are not stored: round it to microseconds")
+            if v is not None and not isinstance(v, dt.datetime):
+                raise TypeError(f"{v!r} is no datetime")
             if v is not None and (v.tzinfo is not None) != self.aware:
                 wanted = "NaiveDatetime and a value without a zone" if not self.aware else "a value with a zone"
                 raise ValueError(

@@ -13,9 +13,11 @@ from scythe.engines.hatchet.errors import told_in
 from scythe.engines.hatchet.fleet import serves, workers_for
 from scythe.engines.hatchet.tasks import NAME_LABEL
 from scythe.errors import SettingsError
-from scythe.record.attempt_plan import AttemptPlan, last_attempt_planned, load_attempt_plan
+from scythe.record.attempt_plan import AttemptPlan, is_planned, last_attempt_planned, load_attempt_plan, load_trigger
+from scythe.record.attempts import latest_attempt
 from scythe.record.manifest import read_manifest
 from scythe.record.plan import RunPlan
+from scythe.record.results import read_result
 
 if TYPE_CHECKING:
     from hatchet_sdk.clients.rest.models.worker import Worker
@@ -28,6 +30,9 @@ _ANSWER_SECONDS = 15.0
 
 def outlook(plan: RunPlan) -> str | None:
     """Why nothing of a run goes on, None where nothing is known to be wrong; takes seconds where something is."""
+    ended = read_result(plan.objects, plan.key)
+    if ended is not None and not is_planned(plan.objects, plan.key, ended.attempt):
+        return None
     try:
         check(connect())
         return on_loop(asyncio.wait_for(_outlook(plan), _ANSWER_SECONDS)).result() or _failure(plan)
@@ -99,7 +104,12 @@ def _listed(labels: dict[str, str | int]) -> str:
 
 def _failure(plan: RunPlan) -> str | None:
     """What the engine says of a root that failed: where the worker did not find the run, it could not note it there."""
-    started = read_manifest(plan.objects, plan.key).get("workflow_run_id")
+    last, planned = latest_attempt(plan.objects, plan.key), last_attempt_planned(plan.objects, plan.key)
+    if last is not None and last.alive:
+        return None
+    # Of the newest attempt: what ended one before may be mended.
+    started = load_trigger(plan.objects, plan.key, planned) if planned else None
+    started = started or read_manifest(plan.objects, plan.key).get("workflow_run_id")
     details = connect().runs.get_details(started) if started else None
     errors = [run.error for run in details.task_runs.values() if run.error] if details is not None else []
     return told_in(errors[0]) if errors else None
