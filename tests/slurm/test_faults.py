@@ -121,6 +121,23 @@ def test_a_gather_job_that_is_cancelled_leaves_a_run_that_can_be_resumed(
     each_once(run, 12)
 
 
+def test_elements_that_are_cancelled_before_they_could_tell_of_themselves_are_submitted_again(
+    slurm: Slurm, station: BaseExperiment, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    options = scythe.SlurmOptions(
+        setup=(f'until [ -z "$SLURM_ARRAY_TASK_ID" ] || [ -e {gate} ]; do sleep 0.2; done',), cpus=1
+    )
+    run, ref = station.allocate(specs(3), engine=options, workers=1)
+    array = folder_of(run).rounds()[0].array
+    until(lambda: "RUNNING" in slurm.ask("squeue", "--noheader", "--format=%T", f"--jobs={array}"), "a running element")
+    slurm.ask("scancel", f"{array}_0")
+    until(lambda: len(folder_of(run).rounds()) == 2, "another round")
+    gate.touch()
+    assert ref.result(180).rows == 3
+    each_once(run, 3)
+
+
 def test_a_gather_job_that_begins_again_after_the_end_changes_nothing(slurm: Slurm, station: BaseExperiment) -> None:
     run, ref = station.allocate(specs(6), engine="slurm", workers=2)
     assert ref.result(120).rows == 6

@@ -11,7 +11,7 @@ import numpy as np
 
 from scythe.define.experiment import Experiment
 from scythe.engines.slurm import commands
-from scythe.engines.slurm.commands import LIVING
+from scythe.engines.slurm.commands import BLAMELESS, LIVING
 from scythe.engines.slurm.folder import Folder, Gone, Jobs, tried_alone
 from scythe.engines.slurm.opened import log_tail, open_rows, state_of
 from scythe.engines.slurm.submission import submit_round
@@ -26,6 +26,8 @@ from scythe.record.results import read_result
 from scythe.terminal.console import tell
 
 _TAIL_LINES = 5
+#: Ends of jobs that say nothing of what they ran; where all elements of a round ended so, it is tried again so often.
+_LOST, _LOST_ROUNDS = BLAMELESS - {"COMPLETED"}, 2
 
 
 def gather(plan: RunPlan, attempt: AttemptPlan, experiment: Experiment, folder: Folder) -> None:
@@ -140,6 +142,8 @@ def _check_progress(plan: RunPlan, folder: Folder, left: int, retries: int) -> N
     nobody = bool(rounds) and rounds[-1].array not in tried
     if not nobody and same <= retries + 2:
         return
+    if nobody and same <= _LOST_ROUNDS and commands.state(str(rounds[-1].array)) in _LOST:
+        return  # before it could say so: in its setup, or while it loaded
     said = folder.problem()
     if said is None:
         lines = [line for line in log_tail(folder, 0).strip().splitlines() if line.strip()]
