@@ -16,6 +16,7 @@ import pytest
 
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.define.code import Code
 from scythe.engines.hatchet.errors import HandedBack
 from scythe.engines.hatchet.tasks import LeafInput
 from scythe.engines.hatchet.worker.careful import CarefulLeaf, _Note
@@ -64,7 +65,8 @@ class Place:
         plan, experiment = RunPlan.load(run.objects, run.key), ExperimentRegistry._experiments["told_when_begun"]
         self.packing = Packing(plan, "again")
         self.loaded = Loaded(
-            AttemptPlan(7, [(0, N)]), Prepared(plan, experiment, pool_job(plan, experiment, "again"), self.packing)
+            AttemptPlan(7, [(0, N)]),
+            Prepared(plan, experiment, pool_job(plan, experiment, Code(None), "again"), self.packing),
         )
         self.notes, self.begun = (
             Path(run.uri.removeprefix("file://")) / f"scatter-gather/output/begun/000007/0-{N}-1",

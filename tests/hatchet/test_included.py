@@ -104,7 +104,8 @@ if __name__ == "__main__":
         "counts": [result.rows, result.errors],
         "status": run.status,
         "rows": rows.sort("sort_index").select("sort_index", "x", "y").rows(),
-        "errors": errors.select("sort_index", "exception_message").rows(),
+        "errors": errors.select("sort_index", "exception_type", "exception_message").rows(),
+        "traceback": errors["traceback"][0],
         "flow": flow_ref.result(timeout={PATIENCE}),
         "flow_id": [flow_run.workflow_run_id, flow_ref.workflow_run_id],
     }}))
@@ -147,9 +148,10 @@ def test_an_included_task_runs_for_each_input_and_an_included_workflow_gives_its
     assert said["counts"] == [N - 1, 1]
     assert said["status"] == "finished"
     assert said["rows"] == [[i, i, 2 * i] for i in range(N) if i != 3]
-    ((failed, message),) = said["errors"]
+    ((failed, kind, message),) = said["errors"]
+    assert (kind, message) == ("ValueError", "three is too many")
+    assert "raise ValueError" in said["traceback"]
     assert failed == 3
-    assert "three is too many" in message
     assert said["flow"] == {"first": {"a": 5}, "second": {"b": 6}}
     recorded, told = said["flow_id"]
     assert recorded

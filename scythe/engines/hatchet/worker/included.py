@@ -76,12 +76,24 @@ class ForeignNode(WorkingNode):
         def returned(_: ExperimentInputSpec) -> Any:
             outcome = next(order)
             if isinstance(outcome, BaseException):
-                raise OutputError(told(outcome))
+                raise _raised(outcome)
             return output.model_validate(_fields_of(output, outcome))
 
         if any(new):
             with Leaf(run.plan, replace(run.experiment, target=returned)) as leaf:
                 self.collector.add(leaf.run(rows[new]))
+
+
+def _raised(outcome: BaseException) -> OutputError:
+    """The exception that a task failed with, by the name of its class, with its message and the traceback of its worker; it is not tried again here."""
+    (first, *_) = getattr(outcome, "exceptions", None) or (outcome,)
+    kind, trace = getattr(first, "exc_type", ""), getattr(first, "trace", "")
+    if not (isinstance(kind, str) and kind.isidentifier()):
+        return OutputError(told(outcome))
+    error: OutputError = type(kind, (OutputError,), {"__module__": "builtins"})(told(outcome))
+    if trace:
+        error.add_note(trace)
+    return error
 
 
 def _fields_of(output: type[BaseModel], outcome: Mapping[str, Any]) -> dict[str, Any]:
