@@ -178,13 +178,22 @@ def test_a_report_that_cannot_be_written_leaves_the_one_that_is_there(
 
 
 @pytest.mark.parametrize("kind", ["csv", "xlsx"])
-def test_a_table_that_cannot_be_written_says_why(base: BaseExperiment, tmp_path: Path, kind: Any) -> None:
+def test_a_table_that_cannot_be_written_says_why(
+    base: BaseExperiment, tmp_path: Path, kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Polars' errors of a disk are a text alone, without a number or a path."""
     base.allocate(pl.DataFrame({"text": ["a"]}), engine="inline")
-    taken = tmp_path / "taken"
-    taken.touch()
-    with pytest.raises(TransferError) as raised:
-        write_sheet("measure", "scalars", taken, kind)
-    assert "None" not in str(raised.value)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError("No space left on device (os error 28)")
+
+    monkeypatch.setattr(pl.LazyFrame, "sink_csv", full)
+    monkeypatch.setattr(pl.DataFrame, "write_excel", full)
+    with pytest.raises(
+        TransferError, match=r"scalars\.(csv|xlsx) cannot be written: No space left on device \(os error 28\)$"
+    ):
+        write_sheet("measure", "scalars", tmp_path, kind)
+    assert not [*tmp_path.glob("*measure*")]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from scythe.define.code import code_hash
+from scythe.define.code import read_code
 from scythe.define.experiment import Experiment, ExperimentOptions, define
 from scythe.engines.inline import InlineEngine
 from scythe.engines.local import LocalEngine
@@ -76,9 +76,9 @@ def hash_in(folder: Path, module: str = "study") -> str | None:
         import sys
         sys.path.insert(0, {str(folder)!r})
         import {module}
-        from scythe.define.code import code_hash
+        from scythe.define.code import read_code
         from scythe.registry import experiment_of
-        print(code_hash(experiment_of("weigh")))
+        print(read_code(experiment_of("weigh")).sha256)
     """
     return _printed("-c", textwrap.dedent(program))
 
@@ -98,12 +98,12 @@ def loaded(folder: Path, module: str = "study") -> Experiment:
 def test_the_same_files_in_another_folder_have_the_same_hash_in_another_process(alone: None, tmp_path: Path) -> None:
     here = loaded(write(tmp_path / "client", PROJECT))
     there = shutil.copytree(tmp_path / "client", tmp_path / "elsewhere" / "worker")
-    assert code_hash(here) == hash_in(there)
-    assert len(code_hash(here) or "") == 64
+    assert read_code(here).sha256 == hash_in(there)
+    assert len(read_code(here).sha256 or "") == 64
 
 
 def test_a_script_that_is_run_has_the_hash_of_the_module_that_a_worker_imports(tmp_path: Path) -> None:
-    told = 'if __name__ == "__main__":\n    from scythe.define.code import code_hash\n    print(code_hash(experiment_of("weigh")))\n'
+    told = 'if __name__ == "__main__":\n    from scythe.define.code import read_code\n    print(read_code(experiment_of("weigh")).sha256)\n'
     script = PROJECT["study.py"] + "\nfrom scythe.registry import experiment_of\n" + told
     folder = write(tmp_path, {**PROJECT, "study.py": script})
     assert _printed("study.py", cwd=folder) == hash_in(folder)
@@ -115,9 +115,9 @@ def test_a_script_that_is_run_has_the_hash_of_the_module_that_a_worker_imports(t
 )
 def test_each_module_that_is_imported_counts(alone: None, tmp_path: Path, changed: str) -> None:
     experiment = loaded(write(tmp_path, PROJECT))
-    before = code_hash(experiment)
+    before = read_code(experiment).sha256
     write(tmp_path, {changed: PROJECT[changed] + "\nCHANGED = True\n"})
-    assert code_hash(experiment) != before
+    assert read_code(experiment).sha256 != before
 
 
 def test_a_module_of_packages_without_an_init_counts_before_it_is_imported(alone: None, tmp_path: Path) -> None:
@@ -126,9 +126,9 @@ def test_a_module_of_packages_without_an_init_counts_before_it_is_imported(alone
         "lab/air/density.py": "RHO = 1.2\n",
     }
     experiment = loaded(write(tmp_path, files))
-    before = code_hash(experiment)
+    before = read_code(experiment).sha256
     write(tmp_path, {"lab/air/density.py": "RHO = 1.3\n"})
-    assert code_hash(experiment) != before
+    assert read_code(experiment).sha256 != before
 
 
 @pytest.mark.parametrize("changed", ["study.py", "physics/constants.py"])
@@ -136,13 +136,13 @@ def test_a_module_that_was_edited_after_its_import_is_not_what_this_process_runs
     alone: None, tmp_path: Path, changed: str
 ) -> None:
     experiment = loaded(write(tmp_path, PROJECT))
-    assert code_hash(experiment, here=True) == code_hash(experiment)
+    assert read_code(experiment, here=True).sha256 == read_code(experiment).sha256
     write(tmp_path, {changed: PROJECT[changed] + "\nCHANGED = True\n"})
     later = experiment.defined_at + 10
     os.utime(tmp_path / changed, (later, later))
-    assert code_hash(experiment, here=True) is None
+    assert read_code(experiment, here=True).sha256 is None
     assert InlineEngine().read_code(experiment).sha256 is None
-    assert LocalEngine().read_code(experiment).sha256 == code_hash(experiment)  # its processes import anew
+    assert LocalEngine().read_code(experiment).sha256 == read_code(experiment).sha256  # its processes import anew
 
 
 def test_an_older_edit_of_a_module_is_seen_though_the_function_is_defined_anew(alone: None, tmp_path: Path) -> None:
@@ -151,9 +151,9 @@ def test_an_older_edit_of_a_module_is_seen_though_the_function_is_defined_anew(a
     os.utime(tmp_path / "physics/constants.py", (1, 1))
 
     again = define(experiment.target, "weigh", ExperimentOptions())
-    assert code_hash(again, here=True) is None
+    assert read_code(again, here=True).sha256 is None
     importlib.reload(sys.modules["physics.constants"])
-    assert code_hash(again, here=True) == code_hash(again)
+    assert read_code(again, here=True).sha256 == read_code(again).sha256
 
 
 def test_the_values_that_a_function_has_from_its_maker_are_its_code(alone: None, tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_the_values_that_a_function_has_from_its_maker_are_its_code(alone: None,
     study = sys.modules[loaded(write(tmp_path, {**PROJECT, "study.py": made})).target.__module__]
 
     def hashed(factor: Any) -> str | None:
-        return code_hash(define(study.maker(factor), "weigh", ExperimentOptions()))
+        return read_code(define(study.maker(factor), "weigh", ExperimentOptions())).sha256
 
     assert hashed(2) == hashed(2)
     assert len({hashed(2), hashed(2.0), hashed("2"), hashed((1, 2)), hashed(None)}) == 5
@@ -177,16 +177,16 @@ def test_the_values_that_a_function_has_from_its_maker_are_its_code(alone: None,
 @pytest.mark.parametrize("changed", ["physics/unused.py", "other.py"])
 def test_what_is_not_imported_does_not_count(alone: None, tmp_path: Path, changed: str) -> None:
     experiment = loaded(write(tmp_path, PROJECT))
-    before = code_hash(experiment)
+    before = read_code(experiment).sha256
     write(tmp_path, {changed: "CHANGED = True\n"})
-    assert code_hash(experiment) == before
+    assert read_code(experiment).sha256 == before
 
 
 def test_line_endings_do_not_count(alone: None, tmp_path: Path) -> None:
     experiment = loaded(write(tmp_path, PROJECT))
-    before = code_hash(experiment)
+    before = read_code(experiment).sha256
     (tmp_path / "tools.py").write_bytes(b"import study\r\n")
-    assert code_hash(experiment) == before
+    assert read_code(experiment).sha256 == before
 
 
 def test_a_module_of_another_name_is_other_code(alone: None, tmp_path: Path) -> None:
@@ -196,9 +196,9 @@ def test_a_module_of_another_name_is_other_code(alone: None, tmp_path: Path) -> 
 
 def test_a_module_that_was_imported_meanwhile_changes_nothing(alone: None, tmp_path: Path) -> None:
     experiment = loaded(write(tmp_path, PROJECT))
-    before = code_hash(experiment)
+    before = read_code(experiment).sha256
     importlib.import_module("tools")
-    assert code_hash(experiment) == before
+    assert read_code(experiment).sha256 == before
 
 
 def test_what_is_installed_does_not_count(alone: None, tmp_path: Path) -> None:
@@ -206,15 +206,15 @@ def test_what_is_installed_does_not_count(alone: None, tmp_path: Path) -> None:
     sys.path.insert(0, str(site))
     source = PROJECT["study.py"].replace("import json", "import installed_thing")
     experiment = loaded(write(tmp_path / "project", {**PROJECT, "study.py": source}))
-    before = code_hash(experiment)
+    before = read_code(experiment).sha256
     write(site, {"installed_thing.py": "A = 2\n"})
-    assert code_hash(experiment) == before
+    assert read_code(experiment).sha256 == before
 
 
 def test_a_neighbour_that_is_no_python_stops_nothing(alone: None, tmp_path: Path) -> None:
     source = PROJECT["study.py"].replace("import tools", "import broken")
     experiment = loaded(write(tmp_path, {**PROJECT, "study.py": source, "broken.py": "def ("}))
-    assert code_hash(experiment) is not None
+    assert read_code(experiment).sha256 is not None
 
 
 # --- cells ------------------------------------------------------------------------------------------
@@ -243,19 +243,19 @@ CALLS = FUNCTION.replace("y=spec.x", "y=density(spec.x)")
 
 def test_of_a_notebook_the_cells_count_that_the_function_uses(notebook: None) -> None:
     run_cells(MODELS, HELPER, CALLS, "def unused():\n    return 1\n")
-    before = code_hash(experiment_of("weigh"))
+    before = read_code(experiment_of("weigh")).sha256
     assert before is not None
     run_cells("def unused():\n    return 2\n", CALLS)
-    assert code_hash(experiment_of("weigh")) == before
+    assert read_code(experiment_of("weigh")).sha256 == before
     run_cells(HELPER.replace("1.2", "1.3"))
-    assert code_hash(experiment_of("weigh")) != before
+    assert read_code(experiment_of("weigh")).sha256 != before
 
 
 def test_of_a_notebook_the_models_count(notebook: None) -> None:
     run_cells(MODELS, HELPER, CALLS)
-    before = code_hash(experiment_of("weigh"))
+    before = read_code(experiment_of("weigh")).sha256
     run_cells(MODELS.replace("x: float", "x: float = 2"), HELPER, CALLS)
-    assert code_hash(experiment_of("weigh")) != before
+    assert read_code(experiment_of("weigh")).sha256 != before
 
 
 @pytest.mark.parametrize(
@@ -264,11 +264,11 @@ def test_of_a_notebook_the_models_count(notebook: None) -> None:
 def test_of_a_notebook_the_values_count_that_the_function_uses(notebook: None, before: str, after: str) -> None:
     uses = FUNCTION.replace("spec.x", "spec.x if FACTOR else 0")
     run_cells(MODELS, f"FACTOR = {before}\nOTHER = 1\n", uses)
-    first = code_hash(experiment_of("weigh"))
+    first = read_code(experiment_of("weigh")).sha256
     run_cells(f"FACTOR = {before}\nOTHER = 2\n", uses)
-    assert code_hash(experiment_of("weigh")) == first
+    assert read_code(experiment_of("weigh")).sha256 == first
     run_cells(f"FACTOR = {after}\n")
-    assert code_hash(experiment_of("weigh")) != first
+    assert read_code(experiment_of("weigh")).sha256 != first
 
 
 OBJECTS = {
@@ -300,22 +300,22 @@ OBJECTS = {
 def test_of_a_notebook_the_objects_count_that_the_function_uses(notebook: None, kind: str) -> None:
     made, changed = OBJECTS[kind]
     run_cells(MODELS, made, "import threading\nLOCK = threading.Lock()\n", FUNCTION.replace("spec.x", "(LOCK, OBJECT)"))
-    first = code_hash(experiment_of("weigh"))
+    first = read_code(experiment_of("weigh")).sha256
     assert first is not None
     run_cells("LOCK = threading.Lock()\n")
-    assert code_hash(experiment_of("weigh")) == first
+    assert read_code(experiment_of("weigh")).sha256 == first
     run_cells(made)
-    assert code_hash(experiment_of("weigh")) == first
+    assert read_code(experiment_of("weigh")).sha256 == first
     run_cells(changed)
-    assert code_hash(experiment_of("weigh")) != first
+    assert read_code(experiment_of("weigh")).sha256 != first
 
 
 def test_of_a_notebook_no_attributes_count_nor_what_the_function_notes_its_calls_in(notebook: None) -> None:
     notes = "    seen.append(spec)\n    cache[spec.x] = 1\n    return Out(y=spec.x)\n"
     run_cells(MODELS, "seen = []\ncache = {}\nx = 1\n", FUNCTION.partition("    # within")[0] + notes)
-    before = code_hash(experiment_of("weigh"))
+    before = read_code(experiment_of("weigh")).sha256
     run_cells("seen.append(1)\ncache[1] = 2\nx = 2\n")
-    assert code_hash(experiment_of("weigh")) == before
+    assert read_code(experiment_of("weigh")).sha256 == before
 
 
 def test_sets_within_other_collections_are_written_alike_in_every_process(tmp_path: Path) -> None:
@@ -334,14 +334,14 @@ def test_sets_within_other_collections_are_written_alike_in_every_process(tmp_pa
 def test_of_a_notebook_the_modules_of_the_project_count(notebook: None, tmp_path: Path) -> None:
     sys.path.insert(0, str(write(tmp_path, {"notes_tools.py": "A = 1\n"})))
     run_cells(MODELS, "import notes_tools\n", FUNCTION.replace("spec.x", "notes_tools.A"))
-    before = code_hash(experiment_of("weigh"))
+    before = read_code(experiment_of("weigh")).sha256
     write(tmp_path, {"notes_tools.py": "A = 2\n"})
-    assert code_hash(experiment_of("weigh")) != before
+    assert read_code(experiment_of("weigh")).sha256 != before
 
 
 def test_where_there_is_no_source_there_is_no_hash(notebook: None) -> None:
     exec(compile(MODELS + FUNCTION, "<string>", "exec"), sys.modules["__main__"].__dict__)
-    assert code_hash(experiment_of("weigh")) is None
+    assert read_code(experiment_of("weigh")).sha256 is None
 
 
 def test_many_threads_find_the_same_hash(alone: None, tmp_path: Path) -> None:
@@ -352,4 +352,4 @@ def test_many_threads_find_the_same_hash(alone: None, tmp_path: Path) -> None:
     source = "".join(f"import {name[:-3]}\n" for name in many) + PROJECT["study.py"]
     experiment = loaded(write(tmp_path, {**PROJECT, **many, "study.py": source}))
     with ThreadPoolExecutor(8) as threads:
-        assert len(set(threads.map(code_hash, [experiment] * 40))) == 1
+        assert len({code.sha256 for code in threads.map(read_code, [experiment] * 40)}) == 1

@@ -230,14 +230,14 @@ def test_what_is_recorded_and_what_workers_load_are_of_one_reading(project: Path
         """
         from pathlib import Path
         import sim, scythe.allocate.store as store
-        from scythe.define.code import code_hash
+        from scythe.define.code import read_code
         def edit(*given):
             text = Path("settings.py").read_text()
             Path("settings.py").write_text(text.replace("SCALE = 1.0", "SCALE = 7.0"))
             return number(*given)
         if __name__ == "__main__":
             Path("edited").touch()
-            before = code_hash(BaseExperiment(sim.model).experiment)
+            before = read_code(BaseExperiment(sim.model).experiment).sha256
             number, store.give_number = store.give_number, edit
             run, ref = BaseExperiment(sim.model).allocate(S, workers=2)
             ref.result()
@@ -270,12 +270,12 @@ def test_a_run_that_is_begun_later_than_it_was_stored_is_recorded_with_the_code_
         project,
         """
         import sim
-        from scythe.define.code import code_hash
+        from scythe.define.code import read_code
         if __name__ == "__main__":
             experiment = BaseExperiment(sim.model).experiment
             run = scythe.open_run("model")
             run.resume().result()
-            print(run.attempts[0].provenance.code == code_hash(experiment), scythe.read("model")["y"].unique().to_list())
+            print(run.attempts[0].provenance.code == read_code(experiment).sha256, scythe.read("model")["y"].unique().to_list())
             run, ref = BaseExperiment(sim.model).allocate(S, reuse=True)
             print(ref.result().rows)
         """,

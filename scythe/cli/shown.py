@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from typing import TYPE_CHECKING, Any
@@ -49,16 +50,11 @@ def bytes_of(count: int) -> str:
     return f"{count} B"
 
 
-def _escaped(json: str) -> str:
+def _escaped(text: str) -> str:
     """JSON that any terminal can show: what is no ASCII as escapes, unless it takes UTF-8."""
     if (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8":
-        return json
-    return _NO_ASCII.sub(lambda found: "".join(f"\\u{unit:04x}" for unit in _units(found[0])), json)
-
-
-def _units(text: str) -> memoryview:
-    """A text in the numbers of UTF-16, as JSON escapes it."""
-    return memoryview(text.encode("utf-16-le" if sys.byteorder == "little" else "utf-16-be")).cast("H")
+        return text
+    return _NO_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def show_table(frame: pl.DataFrame, empty: str, *, json: bool = False) -> None:

@@ -61,6 +61,8 @@ def read_code(experiment: Experiment, *, here: bool = False) -> Code:
         here: It runs in this process, with what this has loaded, and the values that were set since; else other processes load the
             files, but for a script, whose functions they are sent.
 
+    Returns:
+        The hash, and the modules that worker processes load.
     """
     if experiment.included is not None:
         return Code(None)
@@ -72,11 +74,6 @@ def read_code(experiment: Experiment, *, here: bool = False) -> Code:
     if here:
         sources |= {f"<value>/{one.module}.{one.name}": written(one.now) for one in values_set(experiment)}
     return Code(_digest(sources) if sources else None, found)
-
-
-def code_hash(experiment: Experiment, *, here: bool = False) -> str | None:
-    """The hash of the code alone, as `read_code` reads it."""
-    return read_code(experiment, here=here).sha256
 
 
 def edited_files(experiment: Experiment, *, here: bool) -> list[Path]:
@@ -192,4 +189,4 @@ def _class_cell(found: type) -> str:
     raise OSError(f"no source of {found.__qualname__}")
 
 
-__all__ = ["Code", "code_hash", "edited_files", "read_code", "values_set"]
+__all__ = ["Code", "edited_files", "read_code", "values_set"]

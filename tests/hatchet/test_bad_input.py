@@ -21,7 +21,7 @@ import pytest
 import scythe
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.define.code import code_hash
+from scythe.define.code import read_code
 from scythe.errors import AllocationError, RunError, ScytheError, SettingsError
 from scythe.registry import ExperimentRegistry, experiment_of
 from tests.cluster import PATIENCE, REAL, Worker, descendants, unique, wait_until_served
@@ -323,7 +323,7 @@ def test_a_worker_with_other_code_of_the_same_models_refuses_the_run_and_the_run
     with within(), pytest.raises(RunError, match="has other code of") as raised:
         ref.result(timeout=PATIENCE)
 
-    mine = code_hash(experiment_of(halve)) or ""
+    mine = read_code(experiment_of(halve)).sha256 or ""
     hashes = set(re.findall(r"[0-9a-f]{12}", str(raised.value).replace(run.key.path, "")))
     assert mine[:12] in hashes
     assert len(hashes) == 2, "both are named"

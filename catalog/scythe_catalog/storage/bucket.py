@@ -263,8 +263,13 @@ class Bucket(Objects):
             StorageRefused: it is such a page.
         """
         if not listed and self.root not in _STORES:
-            with contextlib.suppress(FileNotFoundError, BaseError):
+            try:
                 obstore.head(self.provider.store(), f".{uuid.uuid4().hex}")
+            except FileNotFoundError:
+                pass
+            except BaseError:
+                return listed  # it cannot be told now
+            else:
                 raise StorageRefused(
                     f"what answers for {self.root} is no store of objects, but a page that is the same for all: check the network, and the "
                     "endpoint (AWS_ENDPOINT_URL)"

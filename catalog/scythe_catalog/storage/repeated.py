@@ -22,8 +22,7 @@ _EVERY_SECONDS, _LONGEST_WAIT_SECONDS = 10.0, 10.0
 class _Tries(threading.local):
     """What this thread tries at the moment, and why it did not come about; None of anybody else's tries."""
 
-    what: str | None = None
-    reason: str = ""
+    told: str | None = None
 
 
 _TRIES = _Tries()
@@ -38,13 +37,13 @@ class _Told(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a line is logged."""
-        if _TRIES.what is None:
+        if _TRIES.told is None:
             return True
         now = time.monotonic()
         if now - self._last < _EVERY_SECONDS:
             return False
         self._last = now
-        record.msg, record.args = f"{_TRIES.what}{_TRIES.reason}; it is tried again", None
+        record.msg, record.args = f"{_TRIES.told}; it is tried again", None
         return True
 
 
@@ -54,45 +53,43 @@ def _listen() -> None:
 
 
 def repeated(
-    what: str,
+    what: str | Callable[[Exception], str],
     on: Callable[[Exception], bool | float],
     longest: float = _LONGEST_WAIT_SECONDS,
-    told: Callable[[Exception], str] | None = None,
 ) -> Iterator[Attempt]:
     """Attempts, with longer and longer pauses between them, as long as `on` says so of what they failed with.
 
     Args:
-        what: What is asked, for the log.
+        what: What is asked, for the log; or what says of an error what is asked and what is wrong.
         on: Whether an error is worth another attempt, or after how many seconds.
         longest: How long a pause becomes [s].
-        told: Says of an error what is asked and what is wrong with it; else it is what the error says.
     """
     import stamina
 
     _listen()
 
     def again(error: Exception) -> bool | float:
-        text = told(error) if told is not None else str(error) or type(error).__name__
-        _TRIES.reason = redacted(text.splitlines()[0])
+        text = what(error) if callable(what) else str(error) or type(error).__name__
+        first = redacted(text.splitlines()[0])
+        _TRIES.told = first if callable(what) else f"{what}: {first}"
         return on(error)
 
-    before, _TRIES.what = (_TRIES.what, _TRIES.reason), "" if told is not None else f"{what}: "
+    before, _TRIES.told = _TRIES.told, ""
     try:
         yield from stamina.retry_context(on=again, attempts=None, timeout=None, wait_max=longest)
     finally:
-        _TRIES.what, _TRIES.reason = before
+        _TRIES.told = before
 
 
 def tried_again(
-    what: str,
+    what: str | Callable[[Exception], str],
     failed: Exception,
     call: Callable[[], T],
     on: Callable[[Exception], bool | float],
-    told: Callable[[Exception], str] | None = None,
 ) -> T:
     """What `call`, which has failed once, gives in the end, after a pause. To begin here would cost each first call a tenth of it."""
     known = [failed]
-    for attempt in repeated(what, on, told=told):
+    for attempt in repeated(what, on):
         with attempt:
             if known:
                 raise known.pop()

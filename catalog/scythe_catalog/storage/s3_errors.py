@@ -42,9 +42,7 @@ def attempted(root: str, call: Callable[[], T]) -> T:
         except (BaseError, FileNotFoundError) as error:
             if not again(error):
                 raise
-            got = tried_again(
-                f"the bucket {bucket_of(root)!r}", error, call, again, lambda failed: explained(failed, root)
-            )
+            got = tried_again(lambda failed: explained(failed, root), error, call, again)
         _ANSWERED.add(found)
         return got
     except FileNotFoundError as error:
@@ -94,6 +92,7 @@ _WHO = {
     "InvalidAccessKeyId": "check them",
     "SignatureDoesNotMatch": "check them",
 }
+_ELSEWHERE = ("AuthorizationHeaderMalformed", "IllegalLocationConstraintException")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 
 
@@ -113,9 +112,8 @@ def explained(error: BaseException, root: str) -> str:
     if "credential provider" in text:
         why = _first(error).rpartition("credential provider: ")[2]
         return f"{named} cannot be reached for want of credentials: {why}".rstrip()
-    if code is not None and code[1] in ("AuthorizationHeaderMalformed", "IllegalLocationConstraintException"):
-        return f"{named} lies in another region than {found.region}: set AWS_DEFAULT_REGION"
-    if "redirect" in text or (status is not None and status[1].startswith("3")):
+    elsewhere = code is not None and code[1] in _ELSEWHERE
+    if elsewhere or "redirect" in text or (status is not None and status[1].startswith("3")):
         return f"{named} lies in another region than {found.region}: set AWS_DEFAULT_REGION"
     if status is not None:
         passes = status[1] in _WAIT or not status[1].startswith("4")

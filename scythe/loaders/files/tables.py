@@ -98,7 +98,9 @@ def _csv(data: bytes) -> pl.DataFrame:
     table = _parsed(data)
     if all(_is_value(name) for name in table.column_names):
         raise InputError("begins with numbers, where the names of its columns are expected: give load=, which reads it")
-    columns = [_exact(data, i, pl.Series(_values(column))) for i, column in enumerate(table.columns)]
+    columns = [
+        _exact(data, table.column_names, i, pl.Series(_values(column))) for i, column in enumerate(table.columns)
+    ]
     names = list[str]()
     for name in table.column_names:  # as Polars calls one that comes again
         names.append(name if name not in names else f"{name}_duplicated_{sum(n == name for n in names) - 1}")
@@ -124,11 +126,10 @@ def _values(column: pa.ChunkedArray) -> pa.Array:
     return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
 
 
-def _exact(data: bytes, at: int, values: pl.Series) -> pl.Series:
+def _exact(data: bytes, names: Sequence[str], at: int, values: pl.Series) -> pl.Series:
     """A column as it is written: Arrow takes whole numbers of more than 63 bits for floats."""
     if not values.dtype.is_float() or not (values.abs() >= _BEYOND).any():
         return values
-    names = _parsed(data).column_names
     texts = pl.Series(_values(_parsed(data, names).column(at)))
     if not texts.str.strip_chars().str.contains(r"^[+-]?\d+$").all():
         return values

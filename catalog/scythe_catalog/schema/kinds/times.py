@@ -113,7 +113,7 @@ class Timestamp(Kind):
                 raise ValueError("NaT is no time: give None")
             if not plain and getattr(v, "nanosecond", 0):  # pandas' own, of which Arrow would keep the microseconds
                 raise ValueError(f"{v!r} has nanoseconds, which are not stored: round it to microseconds")
-            if v is not None and not isinstance(v, dt.datetime):
+            if not plain and v is not None and not isinstance(v, dt.datetime):
                 raise TypeError(f"{v!r} is no datetime")
             if v is not None and (v.tzinfo is not None) != self.aware:
                 wanted = "NaiveDatetime and a value without a zone" if not self.aware else "a value with a zone"
