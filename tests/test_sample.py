@@ -659,6 +659,11 @@ def test_no_distribution_gives_an_infinite_value(method: Any) -> None:
         assert values.n_unique() > 3
 
 
+def test_morris_draws_from_the_middles_of_a_distributions_quarters() -> None:
+    drawn = sorted({*scythe.sample(Load, 16, "morris", load=scipy.stats.norm(10, 1))["load"]})
+    assert drawn == pytest.approx(scipy.stats.norm(10, 1).ppf([0.125, 0.375, 0.625, 0.875]))
+
+
 def test_the_one_point_of_a_sequence_that_lies_at_its_end_is_finite() -> None:
     found = scythe.sample(Load, 2, skip=934589243, load=scipy.stats.norm(0, 1), share=0.5)["load"]
     assert found.is_finite().all()
