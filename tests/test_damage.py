@@ -1,12 +1,13 @@
 """Runs that are damaged, removed by hand, or allocated by half: each is named with what is wrong, and stops no other."""
 
+import json
 import os
 import pkgutil
 import re
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import polars as pl
 import pytest
@@ -20,10 +21,12 @@ from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.cli import app
 from scythe.errors import AllocationError, NotFoundError, RunDamaged, ScytheError, VersionError
+from scythe.gather.status import Status
 from scythe.record.find import reserved
 from scythe.registry import ExperimentRegistry
 from scythe.runs.rebuild import rebuild
 from scythe.settings import storage
+from scythe_catalog.processes import start_of
 
 HOURS = 3600.0
 
@@ -107,6 +110,26 @@ def test_a_damaged_run_is_named_and_the_others_are_shown(
     assert scythe.read("pipes")["pressure"].to_list() == [6.0]
     opened.delete()
     assert set(scythe.list_runs("pipes")["run"]) == {good.key.folder, later.key.folder}
+
+
+ODD_VALUES = (None, "yesterday", -1, 1.5, [], {}, [["a"]], {"a": 1})
+
+
+@pytest.mark.parametrize(("file", "unfinished"), [(PLAN, True), (MARK, True), (MARK, False), (RESULT, False)])
+def test_whatever_stands_in_a_record_the_runs_are_listed(root: Path, file: str, unfinished: bool) -> None:
+    path = root / (stopped() if unfinished else allocated(5.0, 6.0)).experiment_id / file
+    record = json.loads(path.read_bytes())
+    places = [(record, name) for name in record]
+    places += [(inner, name) for inner in record.values() if isinstance(inner, dict) for name in inner]
+    for where, name in places:
+        kept = where[name]
+        for odd in ODD_VALUES:
+            where[name] = odd
+            path.write_text(json.dumps(record))
+            status = scythe.list_runs("pipes")["status"].to_list()
+            assert len(status) == 1, (name, odd)
+            assert scythe.open_run("pipes", run=path.relative_to(root).parts[2]).status in get_args(Status)
+        where[name] = kept
 
 
 def test_the_latest_run_is_not_passed_over_in_silence_where_its_result_is_damaged(root: Path) -> None:
@@ -338,7 +361,8 @@ def half(root: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def owned_by(root: Path, run: str, pid: int) -> None:
     reservation = root / "_catalog" / "pipes" / "_runs" / run.removeprefix("pipes/")
-    reservation.write_bytes(re.sub(rb'"pid": \d+', b'"pid": %d' % pid, reservation.read_bytes()))
+    owner = json.loads(reservation.read_bytes()) | {"pid": pid, "start": start_of(pid) or 0}
+    reservation.write_text(json.dumps(owner))
 
 
 def age(root: Path, hours: float) -> None:

@@ -17,6 +17,7 @@ import scythe
 from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
 from scythe.cli import app
 from scythe.errors import TooManyErrors
+from scythe.gather import error_kinds
 from scythe.gather.error_kinds import ErrorKinds
 from scythe.gather.error_limit import ErrorLimit
 
@@ -74,6 +75,30 @@ def test_however_the_rows_come_the_counts_are_the_same(rows: list[tuple[str, int
         apart[start // size % 3].add(errors(messages[start : start + size], first=start))
     assert ErrorKinds(*(json.loads(json.dumps(one.told())) for one in apart)).all() == whole.all()
     assert sum(kind.count for kind in whole.all()) == len(rows)
+
+
+def test_however_many_kinds_there_are_every_error_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(error_kinds, "_MOST_KINDS", 10)
+    kinds, words = ErrorKinds(), [f"no weather for {chr(97 + i)}bc" for i in range(20)]
+    kinds.add(errors(words))
+    kinds.add(errors(["out of memory"] * 90, kind="MemoryError", first=20))
+    kinds.add(errors([f"word {chr(97 + i)}" for i in range(20)], kind="KeyError", first=110))
+    found = kinds.all()
+    assert (found[0].name, found[0].count, found[0].first, found[0].message) == ("MemoryError", 90, 20, "out of memory")
+    assert sum(kind.count for kind in found) == 130
+    assert len(found) <= 14
+    again = ErrorKinds(json.loads(json.dumps(kinds.told())))
+    assert again.all() == found
+
+
+@pytest.mark.parametrize("classes", [1, 50])
+def test_errors_of_any_number_of_classes_are_all_counted(classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(error_kinds, "_MOST_KINDS", 2)
+    kinds = ErrorKinds()
+    for i in range(100):
+        kinds.add(errors([f"word {chr(97 + i % 26)}{chr(97 + i // 26)}"], kind=f"E{i % classes}", first=i))
+    assert sum(kind.count for kind in kinds.all()) == 100
+    assert len(kinds.all()) <= 7
 
 
 def doubling(spec: House) -> Load:

@@ -146,6 +146,17 @@ def test_texts_are_of_bounded_size_and_keep_both_ends(root: Path) -> None:
     assert row["traceback"].startswith("Traceback (most recent call last)")
 
 
+@pytest.mark.parametrize("at", range(16 * 1024 - 60, 16 * 1024 + 20, 7))
+@pytest.mark.parametrize("from_its_end", [False, True])
+def test_of_a_secret_at_a_cut_nothing_is_told(monkeypatch: pytest.MonkeyPatch, at: int, from_its_end: bool) -> None:
+    secret = "".join(chr(65 + i) for i in range(26)) + "0123456789abcd"
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
+    text = "-" * at + secret + "-" * 200_000
+    told = Failure.of(ValueError(text[::-1].replace(secret[::-1], secret) if from_its_end else text), 1).message
+    assert 20_000 < len(told) < 40_000
+    assert not {secret[i : i + 4] for i in range(len(secret) - 3)} & {told[i : i + 4] for i in range(len(told) - 3)}
+
+
 def test_lines_that_no_file_holds_are_shown_by_workers_too(root: Path) -> None:
     cell, name = "def fail(how):\n    return 1 / len(how[:0])\n", "/tmp/ipykernel_1/12.py"
     linecache.cache[name] = (len(cell), None, cell.splitlines(keepends=True), name)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from scythe.allocate import BaseExperiment, ExperimentRun, RunRef, allocation
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import AllocationError
 from scythe.registry import ExperimentRegistry
+from scythe_catalog.processes import Process
 
 SCRIPT = """
 import os, signal, sys
@@ -218,7 +220,9 @@ def test_a_half_allocation_of_a_process_whose_number_is_this_ones_is_followed_by
     with monkeypatch.context() as killed:
         killed.setattr(allocation, "store_run", lambda *_: 1 / 0)
         killed.setattr(allocation, "undo", lambda *_: None)
-        killed.setattr("scythe.record.reserve.process_name", lambda: "one that had this number before")
+        mine = Process.this()
+        before = staticmethod(lambda: replace(mine, start=mine.start - 1))  # one that had this number before
+        killed.setattr("scythe.record.reserve.Process.this", before)
         with pytest.raises(ZeroDivisionError):
             allocated(piles, [1.0], key="night")
     run, _ = allocated(piles, [1.0], key="night")

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.cli import app
+from scythe.engines.start import engine_of
 from scythe.errors import AllocationError, FetchError, RegistrationError, RunError, SettingsError, StateError
 from scythe.gather import packs
 from scythe.gather.final import Gather
@@ -29,6 +31,7 @@ from scythe.leaf import shards
 from scythe.loaders.files import shards as read_shards
 from scythe.loaders.files.shards import BLOCK_BYTES, Blocks, Packs
 from scythe.loaders.files.source import Files
+from scythe.record.plan import RunPlan
 from scythe.registry import ExperimentRegistry
 from scythe.remote import published
 from scythe.remote.cache import cache_folder, clear, usage
@@ -260,6 +263,34 @@ def test_a_finished_run_is_packed_afterwards_and_its_files_stay_unless_told(root
     assert "did you mean 'hourly'" in str(missing.exception or missing.output)
     rebuild(storage())
     check()
+
+
+def test_a_packed_run_is_one_of_the_engine_that_ran_it(root: Path) -> None:
+    walls = BaseExperiment(ExperimentRegistry.Register(name="walls")(simulate))
+    run = allocated(walls, engine="local")
+    pack(storage(), run.key, ["hourly"])
+    assert [attempt.engine for attempt in run.attempts] == ["local", "inline"]
+    assert engine_of(RunPlan.load(storage(), run.key)).name == "local"
+
+
+def test_large_files_are_packed_block_by_block(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = allocated(BaseExperiment(ExperimentRegistry.Register(name="walls")(simulate)))
+    size, put = 176, shards.Shards.put
+    monkeypatch.setattr("scythe.runs.pack._BLOCK", 100)
+    blocks: list[int] = []
+
+    def watched(into: shards.Shards, i: int, content: Iterable[bytes], name: str) -> str:
+        def told() -> Iterator[bytes]:
+            for block in content:
+                blocks.append(len(block))
+                yield block
+
+        return put(into, i, told(), name)
+
+    monkeypatch.setattr(shards.Shards, "put", watched)
+    assert pack(storage(), run.key, ["hourly"]).bytes == 20 * size
+    assert blocks == [100, size - 100] * 20
+    check(table=False)
 
 
 def test_a_run_of_which_a_file_is_gone_is_not_packed(root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,7 +20,8 @@ def whole(path: Path) -> Generator[Path]:
     if path.exists() and not path.is_file():
         yield path
         return
-    part = path.with_name(f".{path.name}.part")
+    path = path.resolve()  # a link stays one
+    part = path.with_name(f".{uuid.uuid4().hex}.part")  # its writer's own, and no longer than any name may be
     try:
         yield part
         part.replace(path)

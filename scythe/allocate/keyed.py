@@ -6,8 +6,6 @@ came to no end is followed by another.
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,14 +21,13 @@ from scythe.record.layout import RunKey
 from scythe.record.manifest import schema_hash
 from scythe.record.plan import RunPlan
 from scythe.record.provenance import recorded, short
-from scythe.record.reserve import owner_of, process_name, record_key, undo
+from scythe.record.reserve import allocating, record_key, undo
 from scythe.record.versions import STRATEGIES, SemVer, VersioningStrategy
 from scythe.reuse.identity import Specs
 from scythe.reuse.known import specs_of
 from scythe.reuse.matching import are_equal
 from scythe.terminal.console import tell
 from scythe.terminal.phase import Phase
-from scythe_catalog.processes import exists
 from scythe_catalog.storage.objects import Objects
 
 #: For how long nothing must have been written to half an allocation until another takes its place [s]. Who was only slow finds
@@ -119,11 +116,8 @@ class Keyed:
         raise AssertionError
 
     def _is_dead(self, run: RunKey) -> bool:
-        owner = owner_of(self._objects, run)
-        here, pid = owner.get("host") == socket.gethostname(), owner.get("pid")
-        if here and not exists(pid):
-            return True
-        if here and pid == os.getpid() and owner.get("process") != process_name():  # its number was given to this one
+        process = allocating(self._objects, run)
+        if process is not None and process.lives is False:
             return True
         written = [found.modified.timestamp() for found in self._objects.found(run.path)]
         last = max([*written, self._objects.read_dated(run.reservation)[1]])

@@ -28,6 +28,7 @@ from scythe.engines.pool.travel import check_travels
 from scythe.errors import RunError
 from scythe.gather.collect import Collector
 from scythe.leaf.leaf import Leaf
+from scythe.record.attempts import ask_to_cancel
 from scythe.record.lease import Lease
 from scythe.record.provenance import record
 from scythe.record.results import RunResult
@@ -129,7 +130,7 @@ class LocalJob:
         self._check_owner()
         if self._over.is_set():
             return
-        self.plan.objects.write(self.plan.key.cancelled, b"{}")
+        ask_to_cancel(self.plan.objects, self.plan.key)
         self._lease.cancelled.set()
         self._stop.set()
         self._wait()

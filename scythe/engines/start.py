@@ -21,7 +21,7 @@ from scythe.engines.pool.processes import fill_standard_handles
 from scythe.errors import AllocationError, RunError, SettingsError
 from scythe.names import meant
 from scythe.record.attempt_plan import last_attempt_planned, load_attempt_plan
-from scythe.record.attempts import latest_attempt
+from scythe.record.attempts import attempts, latest_attempt
 from scythe.record.manifest import record_trigger
 from scythe.record.plan import RunPlan
 from scythe.settings import engine_settings, first_process
@@ -176,6 +176,8 @@ def engine_of(plan: RunPlan) -> Engine:
     last, planned = latest_attempt(plan.objects, plan.key), last_attempt_planned(plan.objects, plan.key)
     if planned > (last.number if last is not None else 0):  # it waits for its turn on a cluster
         return engine_named(load_attempt_plan(plan.objects, plan.key, planned).engine)
+    if last is not None and last.packs and not last.alive:
+        last = next((one for one in reversed(attempts(plan.objects, plan.key)) if not one.packs), None)
     return engine_named(last.engine if last is not None else plan.engine)
 
 

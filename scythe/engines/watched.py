@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from scythe.errors import RunCancelled, RunError
 from scythe.gather.status import look_at
+from scythe.record.attempts import ask_to_cancel
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult, read_result
 
@@ -43,7 +44,7 @@ class WatchedRef:
         raise AssertionError
 
     def cancel(self) -> None:
-        self._plan.objects.write(self._plan.key.cancelled, b"{}")
+        ask_to_cancel(self._plan.objects, self._plan.key)
 
     def _looks(self, timeout: float | None) -> Iterator[tuple[float, RunResult | None]]:
         """How long to wait until the next look, and what this one has found."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -18,7 +19,9 @@ _FRAME = r'(?s)\A.*File "([^"\n]+)", line (\d+), in ([^\n]+).*\z'
 #: Frames of libraries: what a user looks for is his own line.
 _LIBRARY = r' +File "[^"\n]*(?:site-packages|dist-packages|/lib/python\d)[^"\n]*", line [^\n]*\n(?:    [^\n]*\n)*'
 _LINE = re.compile(r'File "([^"\n]+)", line (\d+), in ([^\n]+)\n +([^\n]+)')
+#: So many kinds are told apart by all that they are; as many more each by class and place, and by class alone.
 _MOST_KINDS = 1000
+_ANY = "…"
 _SHOWN_VALUES, _SHOWN_CHARACTERS = 6, 2000
 _OWN = frozenset({*ID_LEVELS, "exception_type", "exception_message", "traceback", "attempts", "extra"})
 
@@ -36,9 +39,11 @@ class ErrorKinds:
     def __init__(self, *told: Iterable[Any]) -> None:
         """None yet, or all that others have `told`, together."""
         self._found: dict[tuple[str, str, str], ErrorKind] = {}
+        #: How many of them are told by how much.
+        self._told_by: Counter[int] = Counter()
         for of_one in told:
             for key, plain in of_one:
-                self._add(tuple(key), ErrorKind.model_validate(plain))
+                self._add(self._counted_as(tuple(key)), ErrorKind.model_validate(plain))
 
     def told(self, most: int | None = None) -> list[Any]:
         """The most frequent kinds as plain data, for another to count them in."""
@@ -48,7 +53,7 @@ class ErrorKinds:
     def _add(self, key: tuple[str, str, str], kind: ErrorKind) -> None:
         known = self._found.get(key)
         if known is None:
-            self._found[key] = kind
+            self._put(key, kind)
         else:
             first = min(known, kind, key=lambda one: one.first)
             self._found[key] = first.model_copy(update={"count": known.count + kind.count})
@@ -56,22 +61,41 @@ class ErrorKinds:
     def add(self, errors: pa.Table) -> list[News]:
         """Counts rows of `errors`; gives the first of each kind that is new."""
         news: list[News] = []
-        for key, first, count in _grouped(errors):
+        for own, first, count in _grouped(errors):
+            key = self._counted_as(own)
             known = self._found.get(key)
             if known is not None:
                 known.count += count
                 known.first = min(known.first, first)
-            elif len(self._found) < _MOST_KINDS:
+            else:
                 (row,) = errors.filter(pc.equal(errors["sort_index"], first)).to_pylist()
                 message = _cut(row["exception_message"])
                 kind = ErrorKind(exception_type=key[0], place=key[1], message=message, count=count, first=first)
-                self._found[key] = kind
+                self._put(key, kind)
                 news.append(News(" ".join(key), _told(row, kind)))
         return news
+
+    def _counted_as(self, key: tuple[str, str, str]) -> tuple[str, str, str]:
+        """The kind that one which is new is counted as: itself, and where there are too many one that is told by less."""
+        kind, place, _ = key
+        for wider in (key, (kind, place, _ANY), (kind, "", _ANY)):
+            if wider in self._found or self._told_by[_told_by(wider)] < _MOST_KINDS:
+                return wider
+        return _ANY, "", _ANY
+
+    def _put(self, key: tuple[str, str, str], kind: ErrorKind) -> None:
+        self._found[key] = kind
+        self._told_by[_told_by(key)] += 1
 
     def all(self) -> list[ErrorKind]:
         """The kinds, the most frequent first."""
         return sorted(self._found.values(), key=lambda kind: (-kind.count, kind.first))
+
+
+def _told_by(key: tuple[str, str, str]) -> int:
+    """By how much a kind is told from others: its class, its place, its message."""
+    _, place, message = key
+    return 3 if message != _ANY else 2 if place else 1
 
 
 def _grouped(errors: pa.Table) -> Iterable[tuple[tuple[str, str, str], int, int]]:

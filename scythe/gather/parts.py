@@ -16,10 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scythe.errors import RunDamaged
 from scythe.gather.merge import KEY, Source, changed, keys_of, sorted_rows
 from scythe.leaf.rows import ChunkResult, side_by_side
-from scythe.record.format import dump, parse
+from scythe.record.format import dump, parse, parse_as
 from scythe.record.layout import RunKey
 from scythe.record.plan import RunPlan
 from scythe_catalog.iceberg.datafile import DataFile, DataFileWriter, StoredFile
@@ -73,12 +72,7 @@ class Part:
     @classmethod
     def from_json(cls, raw: bytes, where: str = "a part's descriptor") -> Part:
         """The descriptor that `to_json` wrote; raises RunDamaged where it is none."""
-        data = parse(raw, where)
-        try:
-            files = [{k: f[k] for k in PartFile.__dataclass_fields__} for f in data["files"]]
-            return cls(data["name"], data["rows"], data["errors"], tuple(PartFile(**f) for f in files))
-        except (KeyError, TypeError) as error:
-            raise RunDamaged(f"{where} is incomplete ({error!r}): it was damaged after it was written") from error
+        return parse_as(cls, raw, where)
 
 
 def number_of(name: str) -> int:

@@ -23,6 +23,8 @@ from scythe_catalog.redaction import redacted
 _MACHINERY = (f"{Path(__file__).parents[1]}{os.sep}", f"{Path(scythe_catalog.__file__).parent}{os.sep}")
 _MESSAGE_CHARACTERS = 32 * 1024
 _TRACEBACK_CHARACTERS = 256 * 1024
+#: Longer than any secret.
+_SECRET_CHARACTERS = 4096
 _SOURCE_CHARACTERS = 4 * 1024 * 1024
 
 
@@ -41,9 +43,7 @@ class Failure:
         name = _guarded(lambda: _name(type(error)), "an exception whose class has no name")
         message = _guarded(lambda: str(error), "its message cannot be shown: __str__ fails")
         text = _guarded(lambda: _whole(error), f"{name}: {message}\n")
-        return cls(
-            name, redacted(_cut(message, _MESSAGE_CHARACTERS)), redacted(_cut(text, _TRACEBACK_CHARACTERS)), attempts
-        )
+        return cls(name, _shown(message, _MESSAGE_CHARACTERS), _shown(text, _TRACEBACK_CHARACTERS), attempts)
 
 
 def is_final(error: BaseException, output_model: type[BaseModel]) -> bool:
@@ -84,12 +84,14 @@ def _whole(error: BaseException) -> str:
     return "".join(told.format_exception_only())
 
 
-def _cut(text: str, size: int) -> str:
-    """A text without its middle, where it is longer than this."""
+def _shown(text: str, size: int) -> str:
+    """A text without its secrets, and without its middle where it is longer than this."""
     if len(text) <= size:
-        return text
-    left_out = len(text) - size
-    return f"{text[: size // 2]}\n... {left_out:,} characters are left out here ...\n{text[-(size - size // 2) :]}"
+        return redacted(text)
+    # Of a secret at a cut half is there, which nothing would know: so much beside the cut is looked at, and left out.
+    near, half = _SECRET_CHARACTERS, size // 2
+    first, last = redacted(text[: half + near])[:-near], redacted(text[-half - near :])[near:]
+    return f"{first}\n... {len(text) - size:,} characters are left out here ...\n{last}"
 
 
 def lines_in_memory() -> dict[str, list[str]]:

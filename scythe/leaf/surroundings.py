@@ -36,11 +36,18 @@ _TIMERS = tuple(int(timer) for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTU
 #: As they are before `notice` counts them.
 _set_umask, _set_timer, _set_handler = os.umask, signal.setitimer, signal.signal
 _set_dump = faulthandler.dump_traceback_later
-#: Whether an input has a traceback written later, at which the process may end: nothing else tells.
-_dumps = [False]
 
-#: How often something was done in this process that `notice` is about; None where nothing is noticed.
-_noticed: list[int | None] = [None]
+
+class _Seen:
+    """What `notice` has seen in this process."""
+
+    #: How often something was done that it is about; None where nothing is noticed.
+    count: int | None = None
+    #: Whether an input has a traceback written later, at which the process may end: nothing else tells.
+    dumps = False
+
+
+_seen = _Seen()
 _EVENTS = frozenset(
     ("os.chdir", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system", "subprocess.Popen")
 )
@@ -77,7 +84,7 @@ def notice() -> None:
         return counted
 
     def count() -> None:
-        _noticed[0] = (_noticed[0] or 0) + 1
+        _seen.count = (_seen.count or 0) + 1
 
     count()
     sys.addaudithook(heard)
@@ -93,7 +100,7 @@ def notice() -> None:
 
 @functools.wraps(faulthandler.dump_traceback_later)
 def _dump_later(*arguments: Any, **named: Any) -> None:
-    _dumps[0] = True
+    _seen.dumps = True
     _set_dump(*arguments, **named)
 
 
@@ -109,10 +116,10 @@ class Surroundings:
             self._handlers = tuple(map(getsignal, _SIGNALS))
         #: A timer that is running is the caller's: a profiler's, a test's limit.
         self._timers = tuple(timer for timer in _TIMERS if not any(signal.getitimer(timer)))
-        self._noticed, _dumps[0] = _noticed[0], False  # what was set before is the caller's
+        self._noticed, _seen.dumps = _seen.count, False  # what was set before is the caller's
         self._dice = _Dice()
         #: Without being noticed an input could take back what another has seen.
-        self._watching = trusting and _noticed[0] is not None
+        self._watching = trusting and _seen.count is not None
         self._seen = self._quick = 0
         #: Inputs are looked at in groups.
         self.trusted = False
@@ -123,14 +130,14 @@ class Surroundings:
         with self._dice.kept():
             if self.trusted:
                 self._dice.throw_pairs(0)
-            self._noticed = _noticed[0]
+            self._noticed = _seen.count
             yield
 
     def before(self, seed: Callable[[], int]) -> None:
         """Seeds the random numbers of an input that is not trusted."""
         if self._watching:
             self._dice.throw_pairs(seed())
-            self._noticed = _noticed[0]
+            self._noticed = _seen.count
         else:
             self._dice.throw(seed())
 
@@ -156,7 +163,7 @@ class Surroundings:
         """Whether something is not as it was, or random numbers were drawn."""
         try:
             return (
-                _noticed[0] != self._noticed
+                _seen.count != self._noticed
                 or any(any(signal.getitimer(timer)) for timer in self._timers)
                 or _set_umask(self._umask) != self._umask
                 or working_folder() != self._cwd
@@ -185,9 +192,9 @@ class Surroundings:
     def _restore(self) -> None:
         for timer in self._timers:
             _set_timer(timer, 0)
-        if _dumps[0]:
+        if _seen.dumps:
             faulthandler.cancel_dump_traceback_later()
-            _dumps[0] = False
+            _seen.dumps = False
         _set_umask(self._umask)
         if self._cwd is not None and working_folder() != self._cwd:
             with suppress(OSError):  # it was removed: the next input says so, if it needs it

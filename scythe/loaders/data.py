@@ -31,7 +31,7 @@ class Dataset:
     """Rows of one run or many, and the groups that a batch is made of. `scythe.dataset` makes it.
 
     It is pinned to the ends of the runs that it was made of: runs that go on, or come later, change nothing until `refresh()`. Pickled, it is its
-    description: no rows and no credentials travel.
+    description, with positions of rows that were named one by one: no values and no credentials travel.
 
     Attributes:
         name: The folder of the experiment.
@@ -175,14 +175,14 @@ class Dataset:
         if alone or (isinstance(index, int) and not isinstance(index, bool)):
             return self.__getitems__([int(index)])[0]  # type: ignore[arg-type]
         if isinstance(index, slice):
-            return self._of((*self.taken, tuple(range(len(self))[index])))
+            return self._of((*self.taken, range(len(self))[index]))
         known = isinstance(index, str) and index in self.groups
         group = f"; all of the group is ds.sources[{index!r}].take(range(len(ds)))" if known else ""
         return self._of((*self.taken, named(index, lambda: len(self), group)))
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Rows by their positions, read at once: what `torch.utils.data.DataLoader(ds, batch_size=64)` asks a dataset for."""
-        at = np.asarray(named([*indices], lambda: len(self)), np.int64)
+        at = named([*indices], lambda: len(self))
         if (wrong := (at < -len(self)) | (at >= len(self))).any():
             raise IndexError(f"row {at[wrong][0]} of {len(self):,}")
         at %= max(1, len(self))

@@ -22,8 +22,10 @@ from scythe.loaders.rows import Rows
 from scythe.names import ID_LEVELS
 from scythe.remote.packed import is_packed, packed
 
+_FARTHEST = np.iinfo(np.int64).max
+
 #: Parts of splits, and rows by their positions, in the order in which they were taken.
-Taken = tuple["Split | tuple[int, ...]", ...]
+Taken = tuple["Split | range | np.ndarray", ...]
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def shares_of(rows: Rows, runs: Sequence[PinnedRun], by: tuple[str, ...] | None)
     return share
 
 
-def named(index: Any, rows: Callable[[], int], more: str = "") -> tuple[int, ...]:
+def named(index: Any, rows: Callable[[], int], more: str = "") -> np.ndarray:
     """The positions that a list of them names, or one truth value a row; `more` is told to who names them otherwise.
 
     Raises:
@@ -104,7 +106,9 @@ def named(index: Any, rows: Callable[[], int], more: str = "") -> tuple[int, ...
         wanted = np.flatnonzero(wanted)
     elif wanted.size and (wanted.dtype.kind not in "iu" or wanted.ndim != 1):
         raise IndexError(f"rows are named by their positions, or by {rows():,} truth values, got {index!r}{more}")
-    return tuple(wanted.tolist())
+    if wanted.dtype.kind == "u" and wanted.max(initial=0) > _FARTHEST:
+        raise IndexError(f"row {wanted.max():,} of {rows():,}")
+    return wanted.astype(np.int64)
 
 
 def taken_of(taken: Taken, total: int, share_by: Callable[[tuple[str, ...] | None], np.ndarray]) -> np.ndarray:
@@ -122,10 +126,7 @@ def taken_of(taken: Taken, total: int, share_by: Callable[[tuple[str, ...] | Non
             before.append(share)
             positions = positions[_part_of(_again(own, depth), step)]
         else:
-            try:
-                at = np.array(step, np.int64)
-            except OverflowError:
-                raise IndexError(f"row {max(step, key=abs):,} of {len(positions):,}") from None
+            at = np.arange(step.start, step.stop, step.step) if isinstance(step, range) else step
             beyond = at[(at >= len(positions)) | (at < -len(positions))]
             if len(beyond):
                 raise IndexError(f"row {beyond[0]:,} of {len(positions):,}")

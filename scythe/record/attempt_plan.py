@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
+from scythe.errors import RunDamaged
 from scythe.record.format import dump, parse, parse_as
 from scythe.record.layout import RunKey
 from scythe.record.plan import MaxErrors, Positions
@@ -60,8 +61,7 @@ class AttemptPlan:
 def load_attempt_plan(objects: Objects, key: RunKey, number: int) -> AttemptPlan:
     """An attempt's plan; raises FileNotFoundError."""
     where = key.attempt_plan(number)
-    found = parse_as(AttemptPlan, objects.read(where), where)
-    return replace(found, open=[(start, stop) for start, stop in found.open])
+    return parse_as(AttemptPlan, objects.read(where), where)
 
 
 def last_attempt_planned(objects: Objects, key: RunKey) -> int:
@@ -96,7 +96,7 @@ def store_shape(objects: Objects, key: RunKey, number: int, shape: Shape) -> Non
 def load_trigger(objects: Objects, key: RunKey, number: int) -> str | None:
     """The engine's run that an attempt was triggered as last, None where none is known."""
     with contextlib.suppress(FileNotFoundError):
-        return _load(objects, key.trigger(number))["workflow_run_id"]
+        return _load(objects, key.trigger(number), "workflow_run_id")
     return None
 
 
@@ -108,7 +108,7 @@ def store_trigger(objects: Objects, key: RunKey, number: int, workflow_run_id: s
 def load_given_up(objects: Objects, key: RunKey, number: int, path: Sequence[int]) -> frozenset[int]:
     """Which of the nodes right below a node were left without slots, so that it runs their leaves itself."""
     with contextlib.suppress(FileNotFoundError):
-        return frozenset(_load(objects, key.alone(number, path))["children"])
+        return frozenset(_load(objects, key.alone(number, path), "children"))
     return frozenset()
 
 
@@ -120,7 +120,7 @@ def store_given_up(objects: Objects, key: RunKey, number: int, path: Sequence[in
 def load_failure(objects: Objects, key: RunKey) -> str | None:
     """Why the last attempt on a run came to no end, None where it did not, or where nobody could say."""
     with contextlib.suppress(FileNotFoundError):
-        return _load(objects, key.failure(last_attempt_planned(objects, key)))["message"]
+        return _load(objects, key.failure(last_attempt_planned(objects, key)), "message")
     return None
 
 
@@ -160,5 +160,8 @@ def progress_of(objects: Objects, key: RunKey, inputs: int) -> Ended:
     return Ended(min(done, inputs), min(failed, inputs), tuple(news.items()))
 
 
-def _load(objects: Objects, key: str) -> dict[str, Any]:
-    return parse(objects.read(key), key)
+def _load(objects: Objects, key: str, name: str) -> Any:
+    record = parse(objects.read(key), key)
+    if name not in record:
+        raise RunDamaged(f"{key} lacks {name}: it was damaged after it was written")
+    return record[name]

@@ -6,14 +6,10 @@ process is gone, or whose heartbeat is old, is dead; the run can then be resumed
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
 import threading
 import time
 from dataclasses import asdict, dataclass, replace
-from functools import cache
-from pathlib import Path
 
 from obstore.exceptions import BaseError
 
@@ -21,7 +17,7 @@ from scythe.errors import RunError, Superseded
 from scythe.names import CATALOG
 from scythe.record.format import dump, parse_as
 from scythe.record.layout import RunKey
-from scythe_catalog.processes import exists
+from scythe_catalog.processes import Process, place_of, this_place, this_system
 from scythe_catalog.storage.objects import Objects
 
 _DEAD_SECONDS = 45.0
@@ -45,10 +41,14 @@ class Attempt:
     run: str | None = None
     #: The system that its process belongs to: two containers may have one name, and the same numbers for processes.
     system: str = ""
+    #: When its process began, in that system's ticks; 0 where that was not recorded.
+    start: int = 0
     #: When it took up the run, by its own clock [s since 1970]; 0 where that was not recorded.
     began: float = 0.0
     #: For how long it had worked on the run at its last heartbeat [s].
     worked: float = 0.0
+    #: Whether it runs no inputs, but packs the files of a finished run.
+    packs: bool = False
     #: Why it stopped before the run was finished; empty where it came to its end, or nobody could say.
     reason: str = ""
     #: Seconds since the last heartbeat; never stored.
@@ -59,24 +59,19 @@ class Attempt:
         """Whether its process still works on the run, as far as can be seen from here."""
         if self.ended or self.age > _DEAD_SECONDS:
             return False
-        if self.host != socket.gethostname() or self.system not in ("", this_system()):
-            return True
-        if self.pid == os.getpid() and self.heart:  # of this process more is known than that it exists
+        lives = Process(self.place, self.pid, self.start).lives
+        if lives and self.pid == os.getpid() and self.heart:  # of this process more is known than that it exists
             return any(thread.name == self.heart for thread in threading.enumerate())
-        return exists(self.pid)
+        return lives is not False
+
+    @property
+    def place(self) -> str:
+        """Where its `pid` means its process; those of earlier versions, which told no system, are taken to be of this one."""
+        return place_of(self.host, self.system or this_system())
 
     def to_json(self) -> bytes:
         """The record as JSON."""
         return dump({name: value for name, value in asdict(self).items() if name != "age"})
-
-
-@cache
-def this_system() -> str:
-    """What tells this running system, or container of it, from another of the same name; empty where nothing does."""
-    with contextlib.suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
-    return ""
 
 
 def attempts(objects: Objects, key: RunKey) -> list[Attempt]:
@@ -103,9 +98,14 @@ def latest_attempt(objects: Objects, key: RunKey, *, exact: bool = False) -> Att
     found = parse_as(Attempt, raw, objects.uri(newest))
     if found.ended:
         return found
-    if found.host == socket.gethostname() and found.system in ("", this_system()):
+    if found.place == this_place():
         return replace(found, age=time.time() - found.beat)  # one clock for both
     return replace(found, age=(_time_of(objects) if exact else time.time()) - modified)
+
+
+def ask_to_cancel(objects: Objects, key: RunKey) -> None:
+    """Leaves the mark by which whoever works on a run stops."""
+    objects.write(key.cancelled, dump({}))
 
 
 def store_time(objects: Objects) -> float:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from functools import cache
 from typing import Any, TypeVar
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from scythe.errors import FormatError, RunDamaged
 
@@ -59,7 +60,7 @@ def load_yaml(raw: bytes) -> Any:
 
 
 def parse_as(made: type[T], raw: bytes, where: str) -> T:
-    """The dataclass whose fields are in a record that `dump` wrote; keys of later versions are passed over.
+    """The dataclass or model whose fields are in a record that `dump` wrote; keys of later versions are passed over.
 
     Raises:
         RunDamaged: it is no such record.
@@ -67,9 +68,16 @@ def parse_as(made: type[T], raw: bytes, where: str) -> T:
     """
     data = parse(raw, where)
     try:
-        return made(**{f.name: data[f.name] for f in fields(made) if f.name in data})  # pyright: ignore[reportArgumentType]
-    except TypeError as error:
-        raise RunDamaged(f"{where} is incomplete ({error}): it was damaged after it was written") from error
+        return _reading(made).validate_python(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise RunDamaged(f"{where} is incomplete ({what}): it was damaged after it was written") from error
+
+
+@cache
+def _reading(made: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(made)
 
 
 def check_format(record: dict[str, Any], where: str) -> dict[str, Any]:

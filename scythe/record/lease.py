@@ -15,9 +15,10 @@ from typing import Self
 from obstore.exceptions import BaseError
 
 from scythe.errors import RunCancelled, RunError, ScytheError, Superseded
-from scythe.record.attempts import Attempt, check_free, check_newest, this_system
+from scythe.record.attempts import Attempt, check_free, check_newest
 from scythe.record.format import parse_as
 from scythe.record.layout import RunKey
+from scythe_catalog.processes import start_of, this_system
 from scythe_catalog.redaction import redacted
 from scythe_catalog.storage.objects import Objects
 
@@ -33,7 +34,7 @@ class Lease:
     takes up again what it had before it was moved to this process. `taken` is told the number of an attempt that is new.
 
     With `shared_by`, a host and a number for people to find them by, many processes have the attempt of `run` and `number`
-    together: whoever finds it quiet beats for all, and only the one that says `is_last` ends it.
+    together: whoever finds it quiet beats for all, and only the one that says `is_last` ends it. With `packs` it runs no inputs.
 
     Raises:
         RunError: another process works on the run.
@@ -51,6 +52,7 @@ class Lease:
         number: int | None = None,
         taken: Callable[[int], None] | None = None,
         shared_by: tuple[str, int] | None = None,
+        packs: bool = False,
     ) -> None:
         self._objects, self._key = objects, key
         self._over = threading.Event()
@@ -67,8 +69,8 @@ class Lease:
         self._started, now = time.monotonic(), time.time()
         host, pid = shared_by or (socket.gethostname(), os.getpid())
         self._attempt = Attempt(
-            0, engine, host, pid, now, heart=f"scythe-heartbeat-{uuid.uuid4().hex}", run=run,
-            system=this_system(), began=now,
+            0, engine, host, pid, now, heart=f"scythe-heartbeat-{uuid.uuid4().hex}", run=run, packs=packs,
+            system=this_system(), start=0 if shared_by else start_of(pid) or 0, began=now,
         )  # fmt: skip
         self._thread = threading.Thread(target=self._beat, daemon=True, name=self._attempt.heart)
         self._thread.start()  # before there is a record: one without a heart counts for nothing

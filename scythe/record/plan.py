@@ -11,11 +11,12 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import NonNegativeInt
 
 from scythe.define.experiment import Experiment
 from scythe.define.schemas import ExperimentSchemas
-from scythe.errors import AllocationError, NotFoundError, RunDamaged
-from scythe.record.format import dump, parse
+from scythe.errors import AllocationError, NotFoundError
+from scythe.record.format import dump, parse_as
 from scythe.record.layout import RunKey
 from scythe.seeds import seed_of
 from scythe_catalog.schema import TableSchema
@@ -59,7 +60,7 @@ class RunPlan:
     root: str
     key: RunKey
     #: Rows of `specs.pq`.
-    inputs: int
+    inputs: NonNegativeInt
     workflow_run_id: str | None
     engine: str
     chunk: int | None
@@ -116,14 +117,7 @@ class RunPlan:
             RunDamaged: it is no plan.
             FormatError: it is in a format of a later Scythe.
         """
-        data = parse(raw, where)
-        missing = [name for name in ("root", "key", "inputs", "tables") if name not in data]
-        if missing:
-            raise RunDamaged(f"{where} lacks {', '.join(missing)}: it was damaged after it was written")
-        known = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
-        known["key"] = RunKey(**data["key"])
-        known["tables"] = {name: TablePlan(**table) for name, table in data["tables"].items()}
-        return cls(**known)
+        return parse_as(cls, raw, where)
 
     @classmethod
     def load(cls, objects: Objects, key: RunKey) -> RunPlan:

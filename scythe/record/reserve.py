@@ -10,8 +10,8 @@ import contextlib
 import datetime as dt
 import os
 import socket
-import uuid
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from scythe.errors import AllocationError, FormatError, RunDamaged, RunError
@@ -20,7 +20,7 @@ from scythe.record.find import Reserved, reserved
 from scythe.record.format import FORMAT_KEY, dump, parse
 from scythe.record.layout import RunKey
 from scythe.record.manifest import read_manifest
-from scythe_catalog.processes import exists
+from scythe_catalog.processes import Process
 from scythe_catalog.storage.objects import Objects
 
 _TRIES = 1000
@@ -37,7 +37,7 @@ def reserve_folder(objects: Objects, experiment: str, version: str) -> RunKey:
         AllocationError: none is.
     """
     moment = dt.datetime.now(dt.UTC).replace(microsecond=0)
-    owner = dump({"host": socket.gethostname(), "pid": os.getpid(), "process": process_name()})
+    owner = dump({"host": socket.gethostname(), **asdict(Process.this())})
     elsewhere = {key.folder for key in reserved(objects, experiment).taken}
     for _ in range(_TRIES + len(elsewhere)):
         key = RunKey(experiment, version, layout.folder_of(moment))
@@ -45,14 +45,6 @@ def reserve_folder(objects: Objects, experiment: str, version: str) -> RunKey:
             return key
         moment += dt.timedelta(seconds=1)
     raise AllocationError(f"no run folder of {experiment} {version} is free")
-
-
-def process_name() -> str:
-    """What tells this process from any other, of the same number on another system or later on."""
-    return _NAMES.setdefault(os.getpid(), uuid.uuid4().hex)
-
-
-_NAMES: dict[int, str] = {}
 
 
 def next_number(objects: Objects, key: RunKey) -> int:
@@ -106,9 +98,9 @@ def check_dead(objects: Objects, key: RunKey) -> None:
     Raises:
         RunError: it lives, on this machine.
     """
-    pid = _allocating(objects, key)
-    if pid not in (None, os.getpid()):
-        raise RunError(f"the run {key.path} is being allocated by process {pid}: wait for it, or end it")
+    process = allocating(objects, key)
+    if process is not None and process.lives and process.pid != os.getpid():
+        raise RunError(f"the run {key.path} is being allocated by process {process.pid}: wait for it, or end it")
 
 
 def undo(objects: Objects, key: RunKey) -> None:
@@ -153,20 +145,24 @@ def _is_dead(objects: Objects, key: RunKey, found: Reserved, now: dt.datetime) -
         return False
     if any(now - file.modified < _DEAD for file in objects.found(key.path)):
         return False
-    return _allocating(objects, key) is None
+    process = allocating(objects, key)
+    return process is None or not process.lives
 
 
 def owner_of(objects: Objects, key: RunKey) -> Mapping[str, Any]:
-    """The `host` and `pid` of the process that has reserved a run; empty where that is not recorded."""
+    """The record of who has reserved a run; empty where there is none."""
     with contextlib.suppress(FileNotFoundError, RunDamaged, FormatError):
         return parse(objects.read(key.reservation), objects.uri(key.reservation))
     return {}
 
 
-def _allocating(objects: Objects, key: RunKey) -> int | None:
-    """The process that has reserved a run, where it is seen to live: on this machine."""
+def allocating(objects: Objects, key: RunKey) -> Process | None:
+    """The process that has reserved a run; None where that is not recorded."""
     owner = owner_of(objects, key)
-    return owner["pid"] if owner.get("host") == socket.gethostname() and exists(owner.get("pid")) else None
+    place, pid, start = owner.get("place"), owner.get("pid"), owner.get("start")
+    if isinstance(place, str) and isinstance(pid, int) and isinstance(start, int):
+        return Process(place, pid, start)
+    return None
 
 
 def _numbers(objects: Objects, key: RunKey) -> list[str]:

@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from scythe.errors import RunDamaged
-from scythe.record.format import FORMAT, parse
+from scythe.record.format import FORMAT, parse_as
 from scythe.record.layout import MANIFEST, RunKey
 from scythe.terminal.cards import Card, html, own_names
 from scythe.terminal.console import plain
@@ -223,9 +223,4 @@ def parse_result(raw: bytes, where: str) -> RunResult:
         RunDamaged: it is no result any more.
         FormatError: it was written by a later Scythe.
     """
-    try:
-        return RunResult.model_validate(parse(raw, where))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise RunDamaged(f"{where} is incomplete ({what}): it was damaged after it was written") from error
+    return parse_as(RunResult, raw, where)

@@ -6,8 +6,10 @@ The files by themselves stay, unless they are to go. Runs no function; can be re
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,6 +35,8 @@ from scythe_catalog.storage.objects import Objects
 
 _REFS, _PACKS = "result_file_refs", "packs"
 _ROWS, _AT_ONCE = 8192, 16
+#: Files that are no larger are read at once, others in blocks of so many bytes.
+_BLOCK = 8 * 1024 * 1024
 
 
 @dataclass
@@ -57,7 +61,7 @@ def pack(objects: Objects, key: RunKey, fields: Sequence[str], *, delete: bool =
         RunError: it is not finished, was downloaded without a table, somebody works on it or died at it, or, with
             `delete`, another run names its files.
     """
-    with Lease(objects, key, "inline") as lease:
+    with Lease(objects, key, "inline", packs=True) as lease:
         result = read_result(objects, key)
         if result is None or result.left_out:
             raise RunError(f"{key.path} is not finished, or not here whole: resume it, or pack it where it came from")
@@ -170,22 +174,26 @@ class _Packing:
         objects, own = self._objects, self._objects.uri(self._key.path) + "/results/"
         keys = [objects.key(uri) if uri is not None and uri.startswith(own) else None for uri in uris]
         wanted = [key for key in keys if key is not None]
-        read = (content for i in range(0, len(wanted), _AT_ONCE) for content in self._read(wanted[i : i + _AT_ONCE]))
+        opened = (file for i in range(0, len(wanted), _AT_ONCE) for file in self._opened(wanted[i : i + _AT_ONCE]))
         for i, (uri, key) in enumerate(zip(uris, keys, strict=True)):
             if key is None:
                 yield uri
                 continue
-            content = next(read)
             self._done.files += 1
-            self._done.bytes += len(content)
-            yield shards.put(i, [content], key.rsplit("/", 1)[-1])
+            yield shards.put(i, self._counted(next(opened)), key.rsplit("/", 1)[-1])
             if shards.full:
                 objects.publish_all(shards.close())
 
-    def _read(self, keys: Sequence[str]) -> list[bytes]:
+    def _counted(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
+        for block in blocks:
+            self._done.bytes += len(block)
+            yield block
+
+    def _opened(self, keys: Sequence[str]) -> list[Iterator[bytes]]:
+        """The contents of files, in blocks of which the first ones are read by now."""
         objects = self._objects
         try:
-            return objects.read_all(keys)
+            return objects.each(lambda key: _blocks(objects.reader(key)), keys)
         except FileNotFoundError:
             lost = sorted({*keys} - {found.key for found in objects.described(keys)})
             more = f" (and {len(lost) - 1:,} more)" if len(lost) > 1 else ""
@@ -205,6 +213,19 @@ class _Packing:
         name, columns = table.iceberg.name()[-1], list(PACKS.names)
         made = TableResult(uri=objects.uri(target), key=target, catalog_table=name, columns=columns, rows=0, bytes=0)
         return made, writer.describe(table.iceberg.schema())
+
+
+def _blocks(file: BinaryIO) -> Iterator[bytes]:
+    first = file.read(_BLOCK)
+    if len(first) == _BLOCK:
+        return chain([first], _rest(file))
+    file.close()
+    return iter([first])
+
+
+def _rest(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        yield from iter(lambda: file.read(_BLOCK), b"")
 
 
 __all__ = ["Packed", "pack"]

@@ -6,7 +6,6 @@ damaged run is named and passed over; what the catalog holds of it stays. Can be
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +22,7 @@ from scythe.gather.status import status_of
 from scythe.names import CATALOG, RESERVED_TABLES, file_names
 from scythe.record import layout
 from scythe.record.find import experiment_names, run_keys
+from scythe.record.format import dump
 from scythe.record.generations import Generations, catalog_of
 from scythe.record.layout import RunKey
 from scythe.record.manifest import read_manifest, schemas_of_version
@@ -164,7 +164,7 @@ class _Experiment:
         restore(objects, key, read_manifest(objects, key))
         schemas = schemas_of_version(objects, key.experiment, key.version)
         if schemas is not None:
-            objects.create(layout.version_record(key.experiment, key.version), json.dumps(schemas).encode())
+            objects.create(layout.version_record(key.experiment, key.version), dump(schemas))
         run = _Run.of(objects, key)
         for file in run.files:
             stored_schema(objects, file)  # one that is gone or damaged is told here

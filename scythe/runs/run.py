@@ -19,7 +19,7 @@ from scythe.gather.parts import failed
 from scythe.gather.publish import is_unpublished, settle
 from scythe.gather.status import look_at
 from scythe.record import layout
-from scythe.record.attempts import check_free, latest_attempt
+from scythe.record.attempts import ask_to_cancel, check_free, latest_attempt
 from scythe.record.generations import catalog_of
 from scythe.record.history import RunAttempt, attempts_on
 from scythe.record.layout import RunKey
@@ -317,7 +317,7 @@ class ExperimentRun(BaseModel):
         if self.status == "finished" and (ended := self.result) and not queued(self._objects, self.key, ended.attempt):
             raise RunError(f"the run {self.experiment_id} is finished: there is nothing to cancel")
         plan = RunPlan.load(self._objects, self.key)
-        self._objects.write(self.key.cancelled, b"{}")
+        ask_to_cancel(self._objects, self.key)
         engine_of(plan).cancel(plan)
 
     def delete(self, *, dependants: bool = False) -> None:

@@ -14,7 +14,7 @@ import os
 import shutil
 import threading
 from collections.abc import Generator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import polars as pl
@@ -133,10 +133,9 @@ class Arrivals:
     def ended(self) -> Ended | None:
         """How the last download left it; None where none has come to its end."""
         try:
-            found = parse_as(Ended, self._ended.read_bytes(), str(self._ended))
+            return parse_as(Ended, self._ended.read_bytes(), str(self._ended))
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return replace(found, tables=None if found.tables is None else tuple(found.tables))
 
     # --- what has arrived ---------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ import pytest
 
 import scythe
 from scythe.engines.pool import leftovers
+from scythe_catalog.processes import this_place
 
 SCRIPT = """
 import atexit, contextlib, io, os, sys, time
@@ -289,14 +290,14 @@ def test_only_folders_of_dead_owners_are_swept(tmp_path: Path, monkeypatch: pyte
     mine = leftovers.PoolFolder()
     elsewhere, pid = f"{0:08x}", os.getpid()
     made = {
-        "other start": tmp_path / f"scythe-pool-{leftovers._place()}-{pid}-1-{'a' * 8}",
+        "other start": tmp_path / f"scythe-pool-{this_place()}-{pid}-1-{'a' * 8}",
         "far, silent": tmp_path / f"scythe-pool-{elsewhere}-1-1-{'b' * 8}",
         "far, alive": tmp_path / f"scythe-pool-{elsewhere}-1-1-{'c' * 8}",
         "not ours": tmp_path / "scythe-pool-x",
     }
     for folder in made.values():
         folder.mkdir()
-    link = tmp_path / f"scythe-pool-{leftovers._place()}-{pid}-1-{'d' * 8}"
+    link = tmp_path / f"scythe-pool-{this_place()}-{pid}-1-{'d' * 8}"
     link.symlink_to(tmp_path)
     for name in ("far, silent", "not ours"):
         os.utime(made[name], (1.0, 1.0))

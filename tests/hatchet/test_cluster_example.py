@@ -62,9 +62,13 @@ def test_the_job_runs_on_the_workers_and_its_results_are_those_of_iso_13786(fold
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert f"{N} rows, 0 errors" in done.stdout
-    assert "computed by 2 processes" in done.stdout
 
     import scythe
+
+    # Of two slots; more where one was replaced.
+    workers = scythe.read("wall_response", table="tasks")["worker"].n_unique()
+    assert f"computed by {workers} processes on 1 machines" in done.stdout
+    assert workers >= 2
 
     walls = scythe.read("wall_response")
     assert walls.height == N

@@ -1,6 +1,6 @@
 """Where a file lies until it is whole: beside a local root, or in a private folder of this machine for a bucket.
 
-Its name says whose it is (host, process, when that began), so that what a killed process left is swept. Never removes
+Its name says whose it is (a process, as `processes` tells it), so that what a killed process left is swept. Never removes
 what may still be written to.
 """
 
@@ -10,23 +10,21 @@ import contextlib
 import os
 import re
 import shutil
-import socket
 import tempfile
 import time
 import uuid
 from functools import lru_cache
 from pathlib import Path
 
-from scythe_catalog.processes import start_of
+from scythe_catalog.processes import Process
 from scythe_catalog.storage.disk import make_folder
 
 #: Folder below a local root where files lie until they are whole.
 STAGING = ".staging"
 _PREFIX = "scythe-staging-"
-_OWNER = re.compile(r"(?P<host>.+)\.(?P<pid>\d+)\.(?P<start>\d+)-")
+_OWNER = re.compile(r"(?P<place>[0-9a-f]{8})\.(?P<pid>\d+)\.(?P<start>\d+)-")
 #: How long the files of a dead process are kept, and those of a process of which nothing can be known.
 _DEAD_SECONDS, _UNKNOWN_SECONDS = 3600.0, 24 * 3600.0
-_CLOCK_SECONDS = 10.0
 #: A table's metadata lies four folders below the root of the experiments.
 _DEPTH = 4
 
@@ -77,32 +75,14 @@ def _is_left(path: Path, name: str) -> bool:
     if hasattr(os, "getuid") and found.st_uid != os.getuid():
         return False
     owner = _OWNER.match(name)
-    known = owner is not None and owner["host"] == _host()
-    if known and owner is not None and _lives(int(owner["pid"]), int(owner["start"])):
-        return False
-    return time.time() - touched > (_DEAD_SECONDS if known else _UNKNOWN_SECONDS)
-
-
-def _lives(pid: int, start: int) -> bool:
-    """Whether a process of this machine that had begun at that time lives; in doubt it does."""
-    ticks = start_of(pid)
-    if not ticks:
-        return ticks is not None
-    with contextlib.suppress(OSError, ValueError, IndexError, StopIteration):
-        lines = Path("/proc/stat").read_text().splitlines()
-        booted = next(int(line.split()[1]) for line in lines if line.startswith("btime"))
-        return booted + ticks / os.sysconf("SC_CLK_TCK") <= start + _CLOCK_SECONDS
-    return True
+    lives = Process(owner["place"], int(owner["pid"]), int(owner["start"])).lives if owner is not None else None
+    return not lives and time.time() - touched > (_DEAD_SECONDS if lives is False else _UNKNOWN_SECONDS)
 
 
 @lru_cache(maxsize=1)
-def _owner(pid: int) -> str:
-    return f"{_host()}.{pid}.{int(time.time())}"
-
-
-@lru_cache(maxsize=1)
-def _host() -> str:
-    return re.sub(r"[^\w.-]", "_", socket.gethostname())[:64]
+def _owner(_pid: int) -> str:
+    mine = Process.this()
+    return f"{mine.place}.{mine.pid}.{mine.start}"
 
 
 def _short(name: str) -> str:

@@ -6,17 +6,15 @@ Only folders that this module has made, of this user, are ever removed.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import secrets
 import shutil
-import socket
 import tempfile
 import time
 from pathlib import Path
 
-from scythe_catalog.processes import start_of
+from scythe_catalog.processes import Process
 
 _NAME = re.compile(r"scythe-pool-(?P<place>[0-9a-f]{8})-(?P<pid>\d+)-(?P<start>\d+)-[0-9a-f]{8}")
 #: A folder whose owner cannot be looked up from here is dead when it was not touched for so long.
@@ -32,11 +30,12 @@ class PoolFolder:
     """A temporary folder of one pool; a child that the process forks has no part in it."""
 
     def __init__(self) -> None:
-        name = f"scythe-pool-{_place()}-{os.getpid()}-{start_of(os.getpid()) or 0}-{secrets.token_hex(4)}"
+        mine = Process.this()
+        name = f"scythe-pool-{mine.place}-{mine.pid}-{mine.start}-{secrets.token_hex(4)}"
         self.path = Path(tempfile.gettempdir()) / name
         self.path.mkdir(mode=0o700)
         self._link = _SHORT / name
-        self._owner, self._beaten = os.getpid(), time.monotonic()
+        self._owner, self._beaten = mine.pid, time.monotonic()
 
     def short(self, path: str) -> str:
         """A name of something in it that leaves room for a socket; the same name where that does already, or none can be made."""
@@ -96,21 +95,5 @@ def _is_dead(entry: os.DirEntry[str], named: re.Match[str]) -> bool:
         return False
     if found.st_uid != os.getuid() or not (entry.is_dir(follow_symlinks=False) or entry.is_symlink()):
         return False
-    if named["place"] == _place():
-        start = start_of(int(named["pid"]))
-        return start is None or int(named["start"]) not in (0, start)
-    return time.time() - found.st_mtime > _SILENT_SECONDS
-
-
-def _place() -> str:
-    """Where process numbers mean the same: this host since it was started, and this container."""
-    seen = [socket.gethostname()]
-    for read in (
-        lambda: Path("/proc/sys/kernel/random/boot_id").read_text(),
-        lambda: str(Path("/proc/self/ns/pid").readlink()),
-    ):
-        try:
-            seen.append(read())
-        except OSError:  # not Linux
-            continue
-    return hashlib.blake2b("\n".join(seen).encode(), digest_size=4).hexdigest()
+    lives = Process(named["place"], int(named["pid"]), int(named["start"])).lives
+    return lives is False or (lives is None and time.time() - found.st_mtime > _SILENT_SECONDS)

@@ -13,12 +13,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from scythe.engines.options import EngineOptions, SlurmOptions
 from scythe.engines.slurm.commands import BLAMELESS, UNKNOWN
 from scythe.record.attempts import store_time
-from scythe.record.format import dump, parse
+from scythe.record.format import dump, parse, parse_as
 from scythe.record.layout import RunKey
 from scythe_catalog.memo import cached_property
 from scythe_catalog.storage.objects import Objects
@@ -26,6 +26,8 @@ from scythe_catalog.storage.objects import Objects
 #: Whose beat is so old is dead [s]; it beats ten times as often.
 DEAD_SECONDS, BEAT_SECONDS = 50.0, 5.0
 _TURN_SECONDS = 0.02
+
+T = TypeVar("T")
 #: Options of sbatch that say when the first jobs may begin: for jobs that follow that is over.
 _AT_FIRST = ("begin", "deadline", "dependency", "hold")
 
@@ -166,7 +168,7 @@ class Folder:
         """What was submitted until now, the first first."""
         names = sorted(self.objects.files(f"{self._base}/jobs"))
         found = self.objects.read_all(f"{self._base}/jobs/{name}" for name in names)
-        return [Jobs(**_fields(parse(raw, name), Jobs)) for name, raw in zip(names, found, strict=True)]
+        return [parse_as(Jobs, raw, name) for name, raw in zip(names, found, strict=True)]
 
     def add_round(self, jobs: Jobs) -> None:
         """Records a submission, behind the others."""
@@ -182,7 +184,7 @@ class Folder:
 
     def beats(self) -> list[Beat]:
         """What the elements have told last."""
-        return [Beat(**_fields(told, Beat)) for told in self._read_all("elements")]
+        return self._read_all("elements", Beat)
 
     def living(self) -> int:
         """How many elements have told of themselves lately, and have not ended."""
@@ -207,7 +209,7 @@ class Folder:
 
     def gone(self) -> list[Gone]:
         """All elements that died."""
-        return [Gone(**_fields(told, Gone)) for told in self._read_all("gone")]
+        return self._read_all("gone", Gone)
 
     # --- claims -------------------------------------------------------------------------------------
 
@@ -263,7 +265,7 @@ class Folder:
         return self._ticket(number)
 
     def _ticket(self, number: int) -> Ticket:
-        return Ticket(**_fields(parse(self.objects.read(self._claim(number)), self._claim(number)), Ticket))
+        return parse_as(Ticket, self.objects.read(self._claim(number)), self._claim(number))
 
     def _claim(self, number: int) -> str:
         return f"{self._base}/claims/{number:08d}.json"
@@ -280,7 +282,7 @@ class Folder:
         for name in sorted(self.objects.files(f"{self._base}/again")):
             again[int(name[:8])] = name
         raw = self.objects.read_all(f"{self._base}/claims/{name}" for name in sorted(names))
-        found = {(ticket := Ticket(**_fields(parse(one, "a claim"), Ticket))).number: ticket for one in raw}
+        found = {(ticket := parse_as(Ticket, one, "a claim")).number: ticket for one in raw}
         retaken = [number for number in found if number in again]
         holders = self.objects.read_all(f"{self._base}/again/{again[number]}" for number in retaken)
         for number, one in zip(retaken, holders, strict=True):
@@ -316,11 +318,11 @@ class Folder:
             return self.objects.read(f"{self._base}/problem.txt").decode()
         return None
 
-    def _read_all(self, what: str) -> list[dict[str, Any]]:
+    def _read_all(self, what: str, made: type[T]) -> list[T]:
         where = f"{self._base}/{what}"
         names = sorted(self.objects.files(where))
         found = self.objects.read_all(f"{where}/{name}" for name in names)
-        return [parse(raw, name) for name, raw in zip(names, found, strict=True)]
+        return [parse_as(made, raw, name) for name, raw in zip(names, found, strict=True)]
 
 
 def tried_alone(gone: Iterable[Gone]) -> Counter[int]:
@@ -345,10 +347,6 @@ def _given(options: EngineOptions) -> dict[str, Any]:
     if "sbatch" in given:
         given["sbatch"] = {name: value for name, value in given["sbatch"].items() if name not in _AT_FIRST}
     return given
-
-
-def _fields(told: dict[str, Any], what: Any) -> dict[str, Any]:
-    return {name: told[name] for name in what.__dataclass_fields__ if name in told}
 
 
 __all__ = [

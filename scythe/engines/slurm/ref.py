@@ -18,7 +18,7 @@ from scythe.engines.slurm.submission import taken_up
 from scythe.errors import NotFoundError, RunCancelled, RunError, ScytheError, TooManyErrors
 from scythe.gather.error_limit import stopped
 from scythe.record.attempt_plan import Ended, last_attempt_planned, load_failure, progress_of
-from scythe.record.attempts import check_free, latest_attempt, store_time
+from scythe.record.attempts import ask_to_cancel, check_free, latest_attempt, store_time
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult, read_result
 from scythe.terminal.console import tell
@@ -137,7 +137,7 @@ class SlurmRef:
     def cancel(self) -> None:
         result = read_result(self.plan.objects, self.plan.key)
         if result is None or result.attempt < self._folder.number:
-            self.plan.objects.write(self.plan.key.cancelled, b"{}")
+            ask_to_cancel(self.plan.objects, self.plan.key)
             cancel_jobs(self.plan)
 
     def _repr_html_(self) -> str:

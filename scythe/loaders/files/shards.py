@@ -297,6 +297,7 @@ class Blocks:
     def _file(self, block: _Block) -> _Opened | None:
         with self._lock:
             if (known := self._files.get(block)) is not None:
+                self._files.move_to_end(block)
                 return known
         try:
             opened = _Opened(kept_file(*block))
@@ -307,7 +308,7 @@ class Blocks:
         with self._lock:
             self._files[block] = opened
             if len(self._files) > _HANDLES:
-                self._files.popitem(last=False)  # closed once nobody reads from it
+                self._files.popitem(last=False)  # the one not used for longest; closed once nobody reads from it
         return opened
 
 

@@ -19,7 +19,7 @@ from scythe.errors import RunCancelled, RunError, ScytheError, TooManyErrors
 from scythe.gather.error_limit import stopped
 from scythe.gather.publish import is_unpublished, settle
 from scythe.record.attempt_plan import Ended, progress_of
-from scythe.record.attempts import latest_attempt
+from scythe.record.attempts import ask_to_cancel, latest_attempt
 from scythe.record.generations import catalog_of
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult, read_result
@@ -47,7 +47,7 @@ class _Ref:
         return self._run_id
 
     def cancel(self) -> None:
-        self.plan.objects.write(self.plan.key.cancelled, b"{}")
+        ask_to_cancel(self.plan.objects, self.plan.key)
         cancel(self.plan, [self.hatchet.workflow_run_id])
 
     def _repr_html_(self) -> str:
