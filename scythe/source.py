@@ -81,14 +81,24 @@ def find_experiment(plan: RunPlan, module: str | None = None, *, source: str | N
         return _of_module(plan, module)
     for load in (lambda: None, lambda: _import_of(plan), lambda: _run_file(plan, source)):
         load()
-        there = [e for e in ExperimentRegistry.experiments() if e.target.__qualname__ == plan.qualname]
-        if found := [e for e in there if e.module == plan.module or e.source == plan.source]:
-            return _meant(plan, found)
+        if (found := registered(plan)) is not None:
+            return found
     raise NotFoundError(
         f"the experiment {plan.qualname!r} of {plan.key.path} is not registered here (it was {plan.module}, in "
         f"{plan.source or 'a notebook'}, which is not below {Path.cwd()} and is not run unasked): name its module or file, "
         f'as in `scythe resume "{plan.key.path}" module_or_file.py`, or import it first'
     )
+
+
+def registered(plan: RunPlan) -> Experiment | None:
+    """The experiment of a plan, if it is registered here by now.
+
+    Raises:
+        NotFoundError: several of its function are, none of which has the name of its run.
+    """
+    there = [e for e in ExperimentRegistry.experiments() if e.target.__qualname__ == plan.qualname]
+    found = [e for e in there if e.module == plan.module or e.source == plan.source]
+    return _meant(plan, found) if found else None
 
 
 def _of_module(plan: RunPlan, module: str) -> Experiment:

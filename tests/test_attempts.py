@@ -103,7 +103,7 @@ def _registered(x: Any, y: Any, *, broken: bool = False, **more: Any) -> BaseExp
     ("changed", "said"),
     [
         ({"x": int, "y": float, "z": (float, 0.0)}, "output.z: added"),
-        ({"x": int, "y": (float | None, None)}, "output.y: became optional"),
+        ({"x": int, "y": (float | None, None)}, "output.y: may be None by now"),
         ({"x": int, "y": str}, "output.y: changed from float to str"),
         ({"x": str, "y": float}, "input.x: changed from int to str"),
         ({"x": int, "y": float, "before": (float, 1.0)}, "output.before: added"),

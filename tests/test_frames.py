@@ -82,7 +82,7 @@ def why() -> dict[int, str]:
 @pytest.mark.parametrize(
     ("own", "said"),
     [
-        ({"n": [0, 7, 0]}, "has 7 in its column 'n', which is an input: this one's is 0"),
+        ({"n": [0, 7, 0]}, "has 7 in its column 'n', where this input has 0"),
         ({"n": [0, 0, None]}, "has None in its column 'n'"),
         ({"n": ["0", "x", "0"]}, "has 'x' in its column 'n'"),
         ({"n": [0.0, 0.5, 0.0]}, "has 0.5 in its column 'n'"),

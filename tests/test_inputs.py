@@ -411,6 +411,25 @@ def test_the_row_of_a_missing_file_is_counted_as_given_also_where_the_sort_index
     assert "(row 0)" in refused(reading, specs, root, overwrite_sort_index=False)
 
 
+def test_all_files_that_are_missing_are_told_at_once(reading: BaseExperiment, root: Path) -> None:
+    specs = [Filed(experiment_id="", sort_index=i, weather=f"gone{i}.txt") for i in range(13)]
+
+    message = refused(reading, specs, root)
+
+    assert [f"weather: the file 'gone{i}.txt' does not exist (row {i})" in message for i in range(13)] == [
+        True
+    ] * 10 + [False] * 3
+    assert "… and 3 more" in message
+
+
+def test_columns_that_are_none_do_not_hide_values_that_are_wrong(heat: BaseExperiment, root: Path) -> None:
+    message = refused(heat, pl.DataFrame({"area": [20.0, -1.0], "storeis": [1, 1]}), root)
+
+    assert "storeis: is not a field of Room; did you mean 'storeys'?" in message
+    assert "area: must be" in message
+    assert "2 problems" in message
+
+
 def test_a_folder_is_not_an_input_file(reading: BaseExperiment, root: Path) -> None:
     Path("folder").mkdir()
 

@@ -231,6 +231,23 @@ def test_rows_are_typed_pairs_of_input_and_output(typed: Any) -> None:
     assert [i.sort_index for i, _ in pairs] == [0, 1]
 
 
+def test_rows_of_runs_with_a_name_of_their_own_are_read_by_that(root: Path) -> None:
+    @ExperimentRegistry.Register()
+    def doubled(spec: In) -> Out:
+        return Out(y=2 * spec.sort_index)
+
+    winter = BaseExperiment(doubled, run_name="winter")
+    run, _ = winter.allocate(specs(3), engine="inline")
+    for asked in ("winter", winter):
+        assert [out.y for _, out in scythe.rows(asked)] == [0, 2, 4]
+        assert [out.y for _, out in scythe.rows(asked, run=run)] == [0, 2, 4]
+    with pytest.raises(NotFoundError, match=r"no experiment 'wintr' is registered here; registered: doubled"):
+        scythe.rows("wintr")
+    ExperimentRegistry._experiments.clear()
+    with pytest.raises(NotFoundError, match=r"winter/.* is of the function .*doubled.*which is not registered here"):
+        scythe.rows("winter")
+
+
 def test_rows_of_a_run_of_an_older_model_take_the_defaults_or_say_what_is_missing(root: Path) -> None:
     def register(model: Any, output: Any) -> Any:
         def f(spec: Any) -> Any:
@@ -644,6 +661,7 @@ def test_file_references_are_a_sequence_of_features_and_loaded_files(reports: pl
 
 def test_without_a_loader_file_references_give_local_paths_and_all_other_columns(reports: pl.DataFrame) -> None:
     features, path = scythe.FileRefs(reports.filter(pl.col("x") == 2), "report")[0]
+    assert "sort_index" not in features, "the number of a row is no feature"
 
     assert path.read_text() == "report 2"
     assert features["x"] == 2

@@ -52,7 +52,7 @@ CHANGES: list[tuple[Any, Any, Any, str | None]] = [
     (layer(u=(float, ...), d=(float, 0.1)), {"u": 1.0}, layer(u=(float, ...)), "x.d removed"),
     (Annotated[float, METRES], 1.0, Annotated[float, MILLIMETRES], "changed its unit"),
     (layer(u=(float, METRES)), {"u": 1.0}, layer(u=(float, MILLIMETRES)), "x.u changed its unit"),
-    (float | None, None, float, "became required, and is null in some rows"),
+    (float | None, None, float, "may no longer be None, and is null in some rows"),
     (Literal["p", "q"], "q", Literal["p"], "'q' in some rows, which is none of its choices"),
     (Literal[1, 2], 2, Literal[1], "2 in some rows, which is none of its choices"),
     (Two, Two.q, One, "'q' in some rows, which is none of its choices"),

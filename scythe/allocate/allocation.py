@@ -115,7 +115,7 @@ def _stored(
         version, renames, same = reserve_version(objects, asked.name, asked.experiment.schemas, wanted, asked.renames)
     except TooSmallStep as error:
         if not reuse.wanted:
-            raise
+            raise VersionError(str(error)) from None
         way = version_for_reuse(objects, asked.name, asked.experiment.schemas, asked.renames)
         raise VersionError(f"{error.told}\n{way}") from None
     answers: Answers | None = None

@@ -48,6 +48,8 @@ from scythe_catalog.schema.kinds import given_path
 _NEAR = 0.8
 #: So many rules that are broken are told.
 _TOLD_RULES = 5
+#: So many files that are missing are told.
+_TOLD_FILES = 10
 
 
 @dataclass(frozen=True)
@@ -246,6 +248,7 @@ def _sorted(table: pa.Table) -> tuple[pa.Table, bool]:
 def _files(table: pa.Table, fields: tuple[str, ...]) -> tuple[dict[str, dict[str, Path]], dict[str, list[str]]]:
     local: dict[str, dict[str, Path]] = {}
     remote: dict[str, list[str]] = {}
+    problems: list[str] = []
     for name in fields:
         column = table.column(name)
         local[name], remote[name] = {}, []
@@ -261,12 +264,14 @@ def _files(table: pa.Table, fields: tuple[str, ...]) -> tuple[dict[str, dict[str
             path = given_path(text) or Path(text)
             problem = _unreadable(path)
             if problem:
-                raise InputError(
-                    f"{name}: the file {text!r} {problem} ({rows_with(column, text)}); "
-                    + ("an empty text is the working folder, " if text == "." else "relative paths start at ")
-                    + str(Path.cwd())
+                from_here = "an empty text is the working folder, " if text == "." else "relative paths start at "
+                problems.append(
+                    f"{name}: the file {text!r} {problem} ({rows_with(column, text)}); {from_here}{Path.cwd()}"
                 )
             local[name][text] = path
+    if problems:
+        more = [f"… and {len(problems) - _TOLD_FILES:,} more"] if len(problems) > _TOLD_FILES else []
+        raise InputError("\n".join([*problems[:_TOLD_FILES], *more]))
     return local, remote
 
 

@@ -165,13 +165,17 @@ def logs(
         plan = RunPlan.load(run.objects, run.key)
         say(engine_of(plan).printed(plan, element).rstrip())
         return
-    nothing = f"no input of {run.experiment_id} has printed anything"
+    nothing = (
+        f"no input of {run.experiment_id} has printed anything"
+        if run.status == "finished"
+        else f"{run.experiment_id} is {run.status}: what its inputs print can be read when it has ended"
+    )
     try:
         found = scythe.read(run.experiment, run.version, table="logs", run=run.key.folder)
     except NotFoundError:
         if input is not None:
             _check_input(run, input)
-        show_table(pl.DataFrame(), nothing + _not_yet(run), json=json)
+        show_table(pl.DataFrame(), nothing, json=json)
         return
     if "stdout" not in found.columns:
         raise NotFoundError(
@@ -186,7 +190,7 @@ def logs(
         show_table(found.select("sort_index", "attempt", *last), nothing)  # where what printed has been run again since
     elif not found.height:
         _check_input(run, input)
-        say(f"input {input} of {run.experiment_id} has printed nothing{_not_yet(run)}")
+        say(f"input {input} of {run.experiment_id} has printed nothing" if run.status == "finished" else nothing)
     else:
         for part in ("stdout", "stderr", "log"):
             if (text := found[part][0]) is not None:
@@ -267,12 +271,6 @@ def du(
     sizes = [column for column in found.columns if column != "name"]
     shown = found if json else found.with_columns(pl.col(sizes).map_elements(bytes_of, return_dtype=pl.String))
     show_table(shown, "no experiments yet", json=json)
-
-
-def _not_yet(run: ExperimentRun) -> str:
-    return (
-        "" if run.status == "finished" else f": it is {run.status}, and what inputs print can be read when it has ended"
-    )
 
 
 @app.command("report")

@@ -148,11 +148,11 @@ def _stored_schema(schema: pa.Schema) -> pa.Schema:
         fields.append(pa.field(f.name, kind.storage, True, None if told else {KIND_KEY: json.dumps(kind.to_json())}))
     alike = same_names(kinds)
     if alike is not None:
-        twice = alike[0] == alike[1] and schema.names.count(alike[0]) > 1
+        if schema.names.count(alike[0]) > 1:
+            raise SchemaError(f"it has several columns named {alike[0]}")
+        member = f" (a column, and a member of {alike[0].rpartition('.')[0]!r})" if alike[0] == alike[1] else ""
         raise SchemaError(
-            f"it has several columns named {alike[0]}"
-            if twice
-            else f"some readers take {alike[1]!r} for {alike[0]!r}: case does not tell two columns apart, nor does a "
+            f"some readers take {alike[1]!r} for {alike[0]!r}{member}: case does not tell two columns apart, nor does a "
             "dot tell a column from a member of a struct; rename one of them"
         )
     return pa.schema(fields)
@@ -190,7 +190,7 @@ def contradictions(groups: Iterable[Group], levels: pa.Table, unlike: Collection
             wrong = np.flatnonzero(~_alike(body.column(level), expected))
             for at in wrong[np.unique(rows[wrong], return_index=True)[1]]:
                 theirs, ours = body.column(level)[at].as_py(), expected[at].as_py()
-                told = f"dataframe {name!r} has {theirs!r} in its column {level!r}, which is an input: this one's is {ours!r}"
+                told = f"dataframe {name!r} has {theirs!r} in its column {level!r}, where this input has {ours!r}"
                 found.setdefault(int(rows[at]), f"{told}. Rename the column")
     return found
 

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar, cast, overload
 import polars as pl
 
 from scythe.errors import NotFoundError
+from scythe.names import ID_LEVELS
 from scythe.remote.fetch import fetch
 from scythe.remote.forks import check_fork
 
@@ -28,7 +29,7 @@ class FileRefs(Sequence[tuple[dict[str, Any], T]], Generic[T]):
         frame: What `scythe.files` gives, filtered and shuffled as you like.
         column: The file output to load.
         load: Called with the local path of the file; by default the path itself is the item.
-        features: The columns to give with each file, as a dict; all numbers and truth values by default.
+        features: The columns to give with each file, as a dict; all numbers and truth values but `sort_index` by default.
 
     Raises:
         NotFoundError: the frame has no such column; the message lists what it has. For an item: its row has no file.
@@ -69,7 +70,11 @@ class FileRefs(Sequence[tuple[dict[str, Any], T]], Generic[T]):
                 raise NotFoundError(f"the frame has no column {name!r}; it has {', '.join(frame.columns)}")
         self.frame, self.column = frame, column
         self._load: Callable[[Path], T] = load if load is not None else cast(Callable[[Path], T], _itself)
-        self.features = list(features) if features is not None else [c for c in frame.columns if _is_number(frame, c)]
+        self.features = (
+            list(features)
+            if features is not None
+            else [c for c in frame.columns if c not in ID_LEVELS and _is_number(frame, c)]
+        )
 
     def __len__(self) -> int:
         return self.frame.height

@@ -79,7 +79,7 @@ def _check_values(column: Column, values: pa.ChunkedArray, result: RunResult) ->
         RunError: it does not.
     """
     if values.null_count and not column.nullable:
-        raise _other_models(result, column.name, "became required, and is null in some rows")
+        raise _other_models(result, column.name, "may no longer be None, and is null in some rows")
     kind = column.kind
     choices = kind.values if isinstance(kind, k.Category) else kind.choices if isinstance(kind, k.Int) else None
     if choices is not None:

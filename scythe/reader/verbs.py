@@ -29,14 +29,17 @@ from scythe.reader.beside import beside_deletions
 from scythe.reader.distinct import NO_DISTINCT, newest_rows
 from scythe.reader.many_runs import finished_runs, is_all, scan_many, wanted_runs
 from scythe.reader.one_run import chosen, one_run, scan_run
-from scythe.record.find import name_of
+from scythe.record.find import experiment_names, name_of
 from scythe.record.generations import catalog_of
+from scythe.record.layout import RunKey
 from scythe.record.manifest import renames_now
+from scythe.record.plan import RunPlan
 from scythe.record.versions import SemVer
 from scythe.remote.forks import check_fork
 from scythe.runs.listing import list_experiments, list_runs
 from scythe.runs.run import ExperimentRun
 from scythe.settings import engine_settings, storage
+from scythe_catalog.storage.objects import Objects
 
 #: The version that a reader asks for: one, the latest (None), or all.
 AskedVersion = Literal["all"] | str | SemVer | None
@@ -264,7 +267,8 @@ def rows(
     dataframes are tables of their own.
 
     Args:
-        experiment: A name (with or without `scythe_experiment_`) or the function; either must be registered here.
+        experiment: A name (with or without `scythe_experiment_`), the function, or its `BaseExperiment`; it must be registered here. Runs that were
+            allocated with a `run_name` are read by that.
         version: `"v1.2.0"`, a SemVer, None for the latest, or `"all"`.
         run: None for the version's latest finished run, `"all"`, or one run that is finished, as `read` takes it.
 
@@ -287,19 +291,42 @@ def rows(
     from scythe.reader.pairs import pairs
     from scythe.registry import experiment_of
 
-    found = experiment_of(experiment)
     check_fork()
     objects, name = storage(), name_of(experiment)
+    try:
+        found = experiment_of(experiment)
+    except NotFoundError:
+        if not isinstance(experiment, str) or name not in experiment_names(objects):
+            raise
+        found = None  # the name of its runs, which they were given when they were allocated
     renamed = renames_now(objects, name).columns
     if is_all(version) or is_all(run):
         runs = finished_runs(objects, name, version, run)
-        return chain.from_iterable(pairs(objects, found, result, renamed) for _, result in runs)
-    key, result = one_run(objects, name, version, run)
-    if result is None:
-        raise RunError(
-            f"the run {key.path} is not finished: read its rows so far with scythe.read(..., run={key.folder!r})"
+    else:
+        key, result = one_run(objects, name, version, run)
+        if result is None:
+            raise RunError(
+                f"the run {key.path} is not finished: read its rows so far with scythe.read(..., run={key.folder!r})"
+            )
+        runs = [(key, result)]
+    of = found if found is not None else _registered(objects, runs[-1][0])
+    return chain.from_iterable(pairs(objects, of, result, renamed) for _, result in runs)
+
+
+def _registered(objects: Objects, key: RunKey) -> Experiment:
+    """The experiment of a run whose name is none that is registered.
+
+    Raises:
+        NotFoundError: it is not registered here either.
+    """
+    from scythe.source import registered
+
+    plan = RunPlan.load(objects, key)
+    if (found := registered(plan)) is None:
+        raise NotFoundError(
+            f"{key.path} is of the function {plan.qualname!r} of {plan.module}, which is not registered here: import it"
         )
-    return pairs(objects, found, result, renamed)
+    return found
 
 
 __all__ = ["files", "list_experiments", "list_runs", "read", "rows", "scan"]

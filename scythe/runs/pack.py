@@ -67,7 +67,7 @@ def pack(objects: Objects, key: RunKey, fields: Sequence[str], *, delete: bool =
             raise RunError(f"{key.path} is not finished, or not here whole: resume it, or pack it where it came from")
         if stored_parts(RunPlan.load(objects, key), after=result.attempt):  # a new end would supersede them unread
             raise RunError(
-                f"{key.path} was gone on with by a process that died: resume it first, to keep what that did"
+                f"{key.path} was gone on with by an attempt that came to no end: resume it first, to keep what that did"
             )
         if _PACKS in result.tables and not {*PACKS.names} <= {*result.tables[_PACKS].columns}:
             raise RunError(

@@ -50,20 +50,19 @@ def conform(given: Frame | pa.Table, compiled: CompiledModel, unnamed: Collectio
     raise_problems(compiled.model.__name__, [*_of_two_fields(frame, compiled)])
     frame = _by_field_name(frame, compiled)
     fields = compiled.model.model_fields
-    raise_problems(
-        compiled.model.__name__,
-        [*_unknown(frame, compiled, unnamed), *_by_path(frame, compiled), *_missing(frame, fields)],
-    )
+    misnamed = [*_unknown(frame, compiled, unnamed), *_by_path(frame, compiled), *_missing(frame, fields)]
+    if len({*frame.table.column_names}) < frame.table.num_columns:
+        raise_problems(compiled.model.__name__, misnamed)
     frame = _without_gaps(frame, compiled)
-    problems = list(_mistyped(frame, compiled))
+    problems = [*misnamed, *_mistyped(frame, compiled)]
     if frame.objects or not compiled.declarative or _needs_rows(frame, compiled):
         raise_problems(compiled.model.__name__, problems)
         return _through_pydantic(frame, compiled)
-    mistyped = {problem.column for problem in problems}
+    left_out = {problem.column for problem in problems}
     arrays: dict[str, pa.ChunkedArray | pa.Array] = {}
     given_columns = dict(zip(frame.table.column_names, frame.table.columns, strict=True))
     for column in compiled.schema:
-        if column.name in mistyped:
+        if column.name in left_out:
             continue
         try:
             if column.name in given_columns:

@@ -138,9 +138,9 @@ def _members(prefix: str, old: list[k.Member], new: list[k.Member]) -> Iterator[
 
 def _nullability(path: str, old: bool, new: bool) -> Iterator[Change]:
     if new and not old:
-        yield Change(path, "became optional", Severity.ADDITIVE, "null")
+        yield Change(path, "may be None by now", Severity.ADDITIVE, "null")
     if old and not new:
-        yield Change(path, "became required", Severity.BREAKING, "null")
+        yield Change(path, "may no longer be None", Severity.BREAKING, "null")
 
 
 def _kinds(path: str, old: k.Kind, new: k.Kind) -> Iterator[Change]:
