@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from scythe.errors import RunDamaged, RunError
 from scythe.names import CATALOG
 from scythe.record.format import dump, parse
@@ -19,6 +17,7 @@ from scythe.record.layout import RunKey, is_run_folder
 from scythe.record.manifest import renames_until
 from scythe.record.results import read_result
 from scythe.record.versions import SemVer, allowed_between, parse_folders
+from scythe_catalog.iceberg.datafile import stored_schema
 from scythe_catalog.names import folded
 from scythe_catalog.schema import Severity, TableSchema, compare, united
 from scythe_catalog.storage.objects import Objects
@@ -85,8 +84,7 @@ def _columns_of(objects: Objects, key: RunKey, name: str) -> TableSchema | None:
         result = read_result(objects, key)
         if result is None or name not in result.tables:
             return None
-        with objects.reader(result.tables[name].key) as stream:
-            return TableSchema.from_arrow(pq.read_schema(stream))
+        return TableSchema.from_arrow(stored_schema(objects, result.tables[name].key))
     except (RunDamaged, FileNotFoundError):
         return None
 

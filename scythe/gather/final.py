@@ -32,7 +32,6 @@ from scythe.gather.parts import (
     inputs_of,
     key_range,
     number_of,
-    schema_of,
     sort_indexes,
     source_of,
     stored_parts,
@@ -46,7 +45,7 @@ from scythe.record.generations import Generations, catalog_of
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult, TableResult, read_result
 from scythe_catalog.iceberg.catalog import Catalog
-from scythe_catalog.iceberg.datafile import ROW_GROUP_ROWS, DataFile, DataFileWriter, StoredFile
+from scythe_catalog.iceberg.datafile import ROW_GROUP_ROWS, DataFile, DataFileWriter, StoredFile, stored_schema
 from scythe_catalog.iceberg.tables import Table
 from scythe_catalog.schema import TableSchema
 from scythe_catalog.schema.kinds import known_part
@@ -92,7 +91,7 @@ class Gather:
         for number, part in enumerate(self.parts):
             for file in part.files:
                 source = source_of(self.objects, file)
-                schema = schema_of(self.objects, file)
+                schema = stored_schema(self.objects, file.key)
                 own = _OWN[file.table] if _is_own(file.table, schema) else self.schemas.tables.get(file.table)
                 if own is not None and file.table in ("tasks", "errors", "logs"):
                     attempt = number_of(part.name) if part.name != _EARLIER_END else 0

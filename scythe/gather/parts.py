@@ -235,12 +235,6 @@ def completed(source: Source, schema: TableSchema, number: int | None) -> Source
     return changed(source, complete)
 
 
-def schema_of(objects: Objects, file: PartFile) -> pa.Schema:
-    """The Arrow schema of a part's file, without field ids."""
-    with objects.reader(file.key) as stream:
-        return pq.read_schema(stream)
-
-
 def inputs_of(plan: RunPlan, part: Part) -> np.ndarray:
     """The `sort_index` of every input that a part covers."""
     found = [keys_of(source_of(plan.objects, f)) for f in part.files if f.table == "tasks" and f.last >= f.first]

@@ -7,6 +7,7 @@ and changes nothing then. Gathers nothing, runs nothing.
 from __future__ import annotations
 
 import contextlib
+import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ from scythe.names import file_names
 from scythe.record.attempts import latest_attempt
 from scythe.record.format import dump, parse
 from scythe.record.layout import RunKey, unpublished_folder
-from scythe.record.results import RunResult, read_result
+from scythe.record.results import RunResult, located, read_result
 from scythe_catalog.iceberg.catalog import Catalog
 from scythe_catalog.iceberg.datafile import DataFile, read_description
 from scythe_catalog.storage.objects import Objects
@@ -61,6 +62,12 @@ class Gathered:
         return (*self.same_rows, *([gather] if gather is not None else []))
 
 
+def new_gather(key: RunKey, attempt: int, tables: Iterable[str]) -> tuple[str, dict[str, str]]:
+    """The name of a gather that nobody else has, and where the files of a run's tables lie that it writes."""
+    gather = f"{attempt:06d}-{uuid.uuid4().hex[:8]}"
+    return gather, {name: key.gathered(gather, stem) for name, stem in file_names(tables).items()}
+
+
 def _is_as_recorded(objects: Objects, key: str, size: int) -> bool:
     """Whether a file has the size of its record: one that came from elsewhere, with other addresses in it, has not."""
     try:
@@ -82,7 +89,7 @@ def record(objects: Objects, key: RunKey, result: RunResult, gathered: Gathered)
     assert result.gather is not None
     objects.write(key.gathered_files(result.gather), gathered.to_json())
     objects.write(key.unpublished(result.gather), b"")
-    objects.write(key.result, result.model_dump_json(indent=1).encode())
+    objects.write(key.result, located(objects, result).model_dump_json(indent=1).encode())
 
 
 def publish(

@@ -16,6 +16,7 @@ import pyarrow as pa
 from scythe.errors import SchemaError
 from scythe.gather.merge import KEY, Source, keys_of, without
 from scythe.leaf.dataframes import INDEX_KEY
+from scythe_catalog.iceberg.datafile import pandas_index
 from scythe_catalog.schema import Column, TableSchema, joined, loses, refitted, same_names
 from scythe_catalog.schema.kinds import Kind
 
@@ -162,10 +163,8 @@ def _first(fragment: Fragment) -> int:
 
 def index_columns(schema: pa.Schema) -> list[str]:
     """The columns that pandas reads back as the index, of a part or of a run's earlier final file."""
-    metadata = schema.metadata or {}
-    if INDEX_KEY in metadata:
-        return json.loads(metadata[INDEX_KEY])
-    return json.loads(metadata.get(b"pandas", b"{}")).get("index_columns", [])
+    told = (schema.metadata or {}).get(INDEX_KEY)
+    return json.loads(told) if told is not None else pandas_index(schema)
 
 
 def promoted(table: pa.Table, kinds: Kinds) -> pa.Table:

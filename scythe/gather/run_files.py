@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 import polars as pl
-import pyarrow.parquet as pq
 
 from scythe.gather.final import coverage_of
 from scythe.gather.merge import KEY
 from scythe.gather.parts import failed, inputs_of, number_of, stored_parts
 from scythe.record.plan import RunPlan
 from scythe.record.results import TableResult
+from scythe_catalog.iceberg.datafile import stored_schema
 from scythe_catalog.iceberg.scan import scan_files
 from scythe_catalog.schema import TableSchema
 from scythe_catalog.storage.objects import Objects
@@ -31,8 +31,7 @@ def scan_result(objects: Objects, table: TableResult, renamed: Mapping[str, str]
 
 def schema_of_result(objects: Objects, table: TableResult) -> TableSchema:
     """The columns of a table of a finished run."""
-    with objects.reader(table.key) as stream:
-        return TableSchema.from_arrow(pq.read_schema(stream))
+    return TableSchema.from_arrow(stored_schema(objects, table.key))
 
 
 def scan_parts(plan: RunPlan, table: str, renamed: Mapping[str, str] = _NOTHING) -> pl.LazyFrame:

@@ -12,7 +12,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,17 +58,14 @@ _COLUMNS = pa.schema(
 def write_record(objects: Objects, key: RunKey, files: Sequence[InputFile]) -> None:
     """Stores what the input files of a run are, once their copies are there."""
     own, folder = objects.uri(key.path) + "/", objects.folder
-    rows: list[tuple[Any, ...]] = []
-    for file in files:
-        field, uri, *rest, _ = astuple(file)
-        mtime = None
-        if uri.startswith(own):
-            uri = uri.removeprefix(own)
-            mtime = (folder / key.path / uri).stat().st_mtime_ns if folder is not None else None
-        rows.append((field, uri, *rest, mtime))
-    columns = [pa.array([row[i] for row in rows], f.type) for i, f in enumerate(_COLUMNS)]
+
+    def recorded(file: InputFile) -> dict[str, Any]:
+        inner = file.uri.removeprefix(own)
+        copy = folder / key.path / inner if folder is not None and inner != file.uri else None
+        return vars(file) | {"uri": inner, "mtime_ns": copy.stat().st_mtime_ns if copy is not None else None}
+
     buffer = io.BytesIO()
-    pq.write_table(pa.table(columns, schema=_COLUMNS), buffer)
+    pq.write_table(pa.Table.from_pylist([recorded(file) for file in files], _COLUMNS), buffer)
     objects.write(key.artifact_record, buffer.getvalue())
 
 
@@ -79,9 +76,15 @@ def recorded_files(objects: Objects, key: RunKey) -> list[InputFile]:
     except FileNotFoundError:
         return []
     own = objects.uri(key.path)
-    rows = pq.read_table(io.BytesIO(raw)).to_pylist()
-    known = [InputFile(**{name: value for name, value in row.items() if name in _COLUMNS.names}) for row in rows]
+    known = _told(pq.read_table(io.BytesIO(raw)))
     return [f if "://" in f.uri else replace(f, uri=f"{own}/{f.uri}") for f in known]
+
+
+def _told(record: pa.Table) -> list[InputFile]:
+    """The files of a record, as they stand there."""
+    return [
+        InputFile(**row) for row in record.select([n for n in record.column_names if n in _COLUMNS.names]).to_pylist()
+    ]
 
 
 def contents_of(objects: Objects, key: RunKey) -> dict[str, str]:
@@ -115,8 +118,8 @@ class InputFiles:
         if not wanted:
             return
         table = self._record()
-        for row in table.filter(pc.is_in(table["uri"], pa.array(list(wanted), pa.string()))).to_pylist():
-            self._recorded[row["uri"]] = InputFile(**{k: v for k, v in row.items() if k in _COLUMNS.names})
+        for file in _told(table.filter(pc.is_in(table["uri"], pa.array(list(wanted), pa.string())))):
+            self._recorded[file.uri] = file
 
     def _record(self) -> pa.Table:
         if self._table is None:

@@ -20,6 +20,7 @@ from scythe.loaders.hashing import hash_of, hash_rows, shares, splitmix64
 from scythe.loaders.pinned.run import PinnedRun
 from scythe.loaders.rows import Rows
 from scythe.names import ID_LEVELS
+from scythe.record.layout import FOLDERS
 from scythe.remote.packed import is_packed, packed
 
 _FARTHEST = np.iinfo(np.int64).max
@@ -173,7 +174,7 @@ def _nested(runs: Sequence[PinnedRun]) -> list[str]:
 
 
 #: The address of an output file of a run, of which no other has the name.
-_OUTPUT = re.compile(r"/v[^/]+/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d[^/]*/results/[^/]+/[^/]+$")
+_OUTPUT = re.compile(rf"/{FOLDERS}[^/]*/results/[^/]+/[^/]+$")
 
 
 def _in_run(run: PinnedRun, uri: str) -> str:

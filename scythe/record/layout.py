@@ -29,6 +29,8 @@ CANCELLED = "scatter-gather/output/cancelled.json"
 DATETIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
 
 _MOMENT = re.compile(r"(\d{4})-(\d\d)-(\d\d)_(\d\d)-(\d\d)-(\d\d)", re.ASCII)
+#: How the folders of a run, that of its version and its own, look within an address.
+FOLDERS = r"v[^/]+/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d"
 #: Names in the folder of a version's reservations.
 RESERVATION = re.compile(r"(?P<folder>[\d_-]+)(?:\.n(?P<number>\d+)|(?P<deleted>\.deleted))?", re.ASCII)
 

@@ -210,10 +210,13 @@ def _raw(objects: Objects, key: RunKey) -> bytes | None:
 
 
 def _parsed(objects: Objects, key: RunKey, raw: bytes) -> RunResult:
-    result = parse_result(raw, objects.uri(key.result))
-    for name, table in result.tables.items():
-        table.uri = result.uris[name] = objects.uri(table.key)
-    return result
+    return located(objects, parse_result(raw, objects.uri(key.result)))
+
+
+def located(objects: Objects, result: RunResult) -> RunResult:
+    """The same result with the URIs of its files as they lie below a root."""
+    tables = {n: table.model_copy(update={"uri": objects.uri(table.key)}) for n, table in result.tables.items()}
+    return result.model_copy(update={"tables": tables, "uris": {n: table.uri for n, table in tables.items()}})
 
 
 def parse_result(raw: bytes, where: str) -> RunResult:

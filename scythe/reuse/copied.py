@@ -14,7 +14,7 @@ import pyarrow as pa
 from scythe.define.experiment import Experiment
 from scythe.errors import RunDamaged, RunError
 from scythe.gather.merge import KEY
-from scythe.gather.parts import REUSED, Part, PartFile, Rows, schema_of, source_of, write_files
+from scythe.gather.parts import REUSED, Part, PartFile, Rows, source_of, write_files
 from scythe.gather.reconcile import index_columns
 from scythe.leaf.dataframes import INDEX_KEY
 from scythe.leaf.rows import ChunkResult, run_ids, side_by_side
@@ -22,6 +22,7 @@ from scythe.names import ID_LEVELS
 from scythe.record.plan import RunPlan
 from scythe.reuse.known import KnownRun
 from scythe.reuse.matching import Matches
+from scythe_catalog.iceberg.datafile import stored_schema
 
 _HELD_BYTES = 64 * 1024 * 1024
 _TRIES = 3
@@ -88,7 +89,7 @@ class _Copy:
         rows, number = Rows(), 0
         for part_number, part in enumerate(self.run.parts):
             for file in part.files:
-                schema, own = schema_of(self.run.objects, file), file.table in self._schemas.tables
+                schema, own = stored_schema(self.run.objects, file.key), file.table in self._schemas.tables
                 if not own:
                     index = json.dumps(index_columns(schema))
                     schema = schema.with_metadata({**(schema.metadata or {}), INDEX_KEY: index})

@@ -15,7 +15,7 @@ from scythe.errors import FormatError, NotFoundError, RunDamaged, RunError
 from scythe.gather.parts import Part, source_of
 from scythe.gather.run_files import scan_parts, scan_result
 from scythe.record.find import run_keys
-from scythe.record.layout import RunKey
+from scythe.record.layout import FOLDERS, RunKey
 from scythe.record.manifest import manifest_told
 from scythe.record.plan import RunPlan
 from scythe.record.results import read_result
@@ -38,7 +38,7 @@ def owners_in(plan: RunPlan, part: Part, files: Iterable[str]) -> list[str]:
 
 def _runs(plan: RunPlan, uris: pl.Series) -> pl.DataFrame:
     """Those of some addresses that lie below a run of the experiment: which `run`, and the file (or the shard that holds it)."""
-    below = f"{pl.escape_regex(plan.objects.root)}/({pl.escape_regex(plan.key.experiment)}/v[^/]+/[0-9_-]+)/"
+    below = f"{pl.escape_regex(plan.objects.root)}/({pl.escape_regex(plan.key.experiment)}/{FOLDERS})/"
     known = uris.to_frame("uri").select(
         pl.col("uri").str.extract(f"^(?:{pl.escape_regex(PREFIX)})?{below}").alias("run"),
         pl.col("uri").str.strip_prefix(PREFIX).str.replace(r"\?offset=[^?]*$", "").alias("file"),

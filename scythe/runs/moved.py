@@ -7,7 +7,6 @@ other places are left alone, and so is the catalog.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,16 +15,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scythe.record.format import load_yaml
-from scythe.record.layout import RunKey
+from scythe.record.layout import FOLDERS, RunKey
 from scythe.record.manifest import dump_yaml, with_texts
 from scythe.record.plan import RunPlan
 from scythe.remote.packed import PREFIX
 from scythe_catalog.compute import pc
-from scythe_catalog.iceberg.datafile import ROW_GROUP_ROWS, DataFileWriter, FieldIds, stored_field_ids, stored_schema
+from scythe_catalog.iceberg.datafile import (
+    ROW_GROUP_ROWS,
+    DataFileWriter,
+    FieldIds,
+    pandas_index,
+    stored_field_ids,
+    stored_schema,
+)
 from scythe_catalog.schema import TableSchema
 from scythe_catalog.storage.objects import Objects
 
-_RUN = r"/[^/]+/v[^/]+/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d/"
+_RUN = rf"/[^/]+/{FOLDERS}/"
 
 
 @dataclass(frozen=True)
@@ -121,11 +127,6 @@ def _any_follows(objects: Objects, key: str, names: list[str], move: _Move) -> b
     return any(not move.column(column, name).equals(column) for name, column in zip(names, table.columns, strict=True))
 
 
-def stored_index(schema: pa.Schema) -> list[str]:
-    """The columns of a file that pandas reads back as a MultiIndex."""
-    return json.loads((schema.metadata or {}).get(b"pandas", b"{}")).get("index_columns", [])
-
-
 def rewrite(
     objects: Objects,
     source: str,
@@ -136,7 +137,7 @@ def rewrite(
     columns: dict[str, _Move] | None = None,
 ) -> None:
     """Writes a Parquet file once more: with other field ids, or with file references below another root."""
-    index = stored_index(schema)
+    index = pandas_index(schema)
     with objects.reader(source) as stream:
         batches = pq.ParquetFile(stream).iter_batches(ROW_GROUP_ROWS)
         with DataFileWriter(objects, target, schema, ids, index=index) as writer:

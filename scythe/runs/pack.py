@@ -5,7 +5,6 @@ The files by themselves stay, unless they are to go. Runs no function; can be re
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -18,9 +17,9 @@ from scythe.define.schemas import PACKS
 from scythe.errors import NotFoundError, RunError
 from scythe.gather.packs import packs_of
 from scythe.gather.parts import stored_parts
-from scythe.gather.publish import Gathered, is_unpublished, publish, record, settle
+from scythe.gather.publish import Gathered, is_unpublished, new_gather, publish, record, settle
 from scythe.leaf.shards import Shards
-from scythe.names import ID_LEVELS, file_names, meant
+from scythe.names import ID_LEVELS, meant
 from scythe.record.attempts import check_newest
 from scythe.record.generations import Generations, catalog_of
 from scythe.record.layout import RunKey
@@ -28,9 +27,8 @@ from scythe.record.lease import Lease
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult, TableResult, read_result
 from scythe.reuse.owners import dependants_of
-from scythe.runs.moved import stored_index
 from scythe.settings import engine_settings
-from scythe_catalog.iceberg.datafile import DataFile, DataFileWriter, stored_field_ids
+from scythe_catalog.iceberg.datafile import DataFile, DataFileWriter, pandas_index, stored_field_ids
 from scythe_catalog.storage.objects import Objects
 
 _REFS, _PACKS = "result_file_refs", "packs"
@@ -118,8 +116,7 @@ class _Packing:
             if refs is None or name not in known:
                 raise NotFoundError(f"{key.path} has no file output {name!r}{meant(name, known)}")
         assert refs is not None
-        gather, stems = f"{attempt:06d}-{uuid.uuid4().hex[:8]}", file_names({*before.tables, _PACKS})
-        keys = {name: key.gathered(gather, stem) for name, stem in stems.items()}
+        gather, keys = new_gather(key, attempt, {*before.tables, _PACKS})
         earlier = Gathered.of(objects, before, key)
         files = dict(earlier.files)
         files[_REFS] = self._refs(refs, keys[_REFS], fields)
@@ -130,14 +127,10 @@ class _Packing:
         for name in tables.keys() - {_REFS, _PACKS}:
             objects.link(tables[name].key, keys[name])
         named = {
-            n: t.model_copy(
-                update={"key": keys[n], "uri": objects.uri(keys[n]), "rows": files[n].rows, "bytes": files[n].bytes}
-            )
+            n: t.model_copy(update={"key": keys[n], "rows": files[n].rows, "bytes": files[n].bytes})
             for n, t in tables.items()
         }
-        result = before.model_copy(
-            update={"gather": gather, "attempt": attempt, "tables": named, "uris": {n: t.uri for n, t in named.items()}}
-        )
+        result = before.model_copy(update={"gather": gather, "attempt": attempt, "tables": named})
         named_files = {n: replace(f, uri=objects.uri(keys[n])) for n, f in files.items()}
         gathered = Gathered(named_files, same_rows=earlier.followed(before.gather))
         check_newest(objects, key, attempt)
@@ -157,7 +150,7 @@ class _Packing:
             file = pq.ParquetFile(stream)
             schema = file.schema_arrow
             with DataFileWriter(
-                objects, target, schema, stored_field_ids(schema), index=stored_index(schema)
+                objects, target, schema, stored_field_ids(schema), index=pandas_index(schema)
             ) as writer:
                 shards = Shards(self._plan)
                 for batch in file.iter_batches(_ROWS):

@@ -6,7 +6,6 @@ damaged run is named and passed over; what the catalog holds of it stays. Can be
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,9 +16,9 @@ from scythe.errors import RunDamaged, ScytheError, TableNotFound
 from scythe.gather.dataframe_rule import record_dataframe
 from scythe.gather.final import whole_parts
 from scythe.gather.parts import Part, record_shown, stored_parts
-from scythe.gather.publish import ON_ITS_WAY, Gathered, publish, record
+from scythe.gather.publish import ON_ITS_WAY, Gathered, new_gather, publish, record
 from scythe.gather.status import status_of
-from scythe.names import CATALOG, RESERVED_TABLES, file_names
+from scythe.names import CATALOG, RESERVED_TABLES
 from scythe.record import layout
 from scythe.record.find import experiment_names, run_keys
 from scythe.record.format import dump
@@ -202,17 +201,16 @@ class _Experiment:
         result, before = run.result, Gathered.of(self.objects, run.result, run.key)
         files = dict(before.files)
         tables: dict[str, TableResult] = {}
-        stems = file_names(result.tables)
-        gather = f"{result.attempt:06d}-{uuid.uuid4().hex[:8]}"
+        gather, targets = new_gather(run.key, result.attempt, result.tables)
         for name, found in result.tables.items():
             stored = stored_schema(self.objects, found.key)
             table = self._standing(generations, run.key, name, found.catalog_table, stored)
             target = found.key
             if not _has_ids(stored, table.ids):
-                target = run.key.gathered(gather, stems[name])
+                target = targets[name]
                 rewrite(self.objects, found.key, target, stored, table.ids)
             elif not _tells_all(files[name], table, stored):  # an early Scythe passed renamed columns over
-                target = run.key.gathered(gather, stems[name])
+                target = targets[name]
                 self.objects.link(found.key, target)
             if target != found.key or files[name].bytes != self.objects.size(target):
                 files[name] = read_description(self.objects, target, table.iceberg.schema())

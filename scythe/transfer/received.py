@@ -6,7 +6,6 @@ The manifest is put in its place last, so that half a run is none. Never changes
 from __future__ import annotations
 
 import io
-import uuid
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,8 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scythe.errors import NotFoundError, RunDamaged, ScytheError, StorageError, TransferError
-from scythe.gather.publish import Gathered, record
-from scythe.names import file_names
+from scythe.gather.publish import Gathered, new_gather, record
 from scythe.record.attempts import Attempt, check_free
 from scythe.record.format import parse_as
 from scythe.record.generations import catalog_of
@@ -229,8 +227,7 @@ class Receiving:
         if result is None:
             return
         known = Gathered.of(self.local, result, self.key)
-        gather, stems = f"{result.attempt:06d}-{uuid.uuid4().hex[:8]}", file_names(result.tables)
-        keys = {name: self.key.gathered(gather, stems[name]) for name in result.tables}
+        gather, keys = new_gather(self.key, result.attempt, result.tables)
         for name, table in result.tables.items():
             self.local.link(table.key, keys[name])
         tables = {name: table.model_copy(update={"key": keys[name]}) for name, table in result.tables.items()}

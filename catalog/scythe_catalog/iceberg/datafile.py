@@ -276,6 +276,11 @@ def stored_schema(objects: Objects, key: str) -> pa.Schema:
         return pq.read_schema(stream)
 
 
+def pandas_index(schema: pa.Schema) -> list[str]:
+    """The columns of a file that pandas reads back as its index."""
+    return json.loads((schema.metadata or {}).get(b"pandas", b"{}")).get("index_columns", [])
+
+
 def stored_field_ids(schema: pa.Schema) -> dict[str, int]:
     """Column path -> field id of a Parquet file's schema: what `with_field_ids` put there."""
     found: dict[str, int] = {}

@@ -8,21 +8,18 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 
-from obstore.exceptions import BaseError
-
 from scythe.engines.card import run_html
 from scythe.engines.slurm import commands
 from scythe.engines.slurm.folder import Folder
 from scythe.engines.slurm.opened import log_of, log_tail
 from scythe.engines.slurm.submission import taken_up
+from scythe.engines.waiting import waiting
 from scythe.errors import NotFoundError, RunCancelled, RunError, ScytheError, TooManyErrors
 from scythe.gather.error_limit import stopped
-from scythe.record.attempt_plan import Ended, last_attempt_planned, load_failure, progress_of
+from scythe.record.attempt_plan import last_attempt_planned, load_failure
 from scythe.record.attempts import ask_to_cancel, check_free, latest_attempt, store_time
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult, read_result
-from scythe.terminal.console import tell
-from scythe.terminal.progress import Progress
 
 _FIRST_LOOK, _LONGEST_LOOK = 0.2, 2.0
 #: Slurm's controller is asked so often at most, and less often where nothing changes [s].
@@ -100,30 +97,13 @@ class SlurmRef:
         return self.plan.workflow_run_id
 
     def result(self, timeout: float | None = None) -> RunResult:
-        path = self.plan.key.path
-        with Progress(
-            f"{self.plan.key.experiment} {self.plan.key.version}", self.plan.inputs, quiet=self._quiet
-        ) as progress:
-            try:
-                for pause, found in self._looks(timeout):
-                    if found is not None:
-                        progress.update(found.inputs, found.errors)
-                        progress.draw()
-                        if found.errors:
-                            progress.say(found.errors_told)
-                        return found
-                    began = time.monotonic()
-                    ended = self._progress()
-                    progress.say_once(ended.news)
-                    progress.update(ended.done, ended.failed, self._queue.look())
-                    progress.draw()
-                    time.sleep(max(pause, _SHARE * (time.monotonic() - began)))  # of many elements much is to be read
-            except KeyboardInterrupt:
-                tell(
-                    f'\nScythe: {path} goes on on the cluster; wait for it again with: scythe watch "{path}", '
-                    f'stop it with: scythe cancel "{path}"'
-                )
-                raise KeyboardInterrupt from None
+        with waiting(self.plan, quiet=self._quiet) as shown:
+            for pause, found in self._looks(timeout):
+                if found is not None:
+                    return shown.over(found)
+                began = time.monotonic()
+                shown.look(lambda _: self._queue.look())
+                time.sleep(max(pause, _SHARE * (time.monotonic() - began)))  # of many elements much is to be read
         raise AssertionError
 
     async def aio_result(self) -> RunResult:
@@ -194,12 +174,6 @@ class SlurmRef:
         if not self._folder.beats() and not lines and not log_tail(self._folder, 0):
             hint = f"; no job has written to {self._folder.logs}: do all nodes see this folder?"
         return f"its gather job {rounds[-1].gather} is {state}{said}{hint}"
-
-    def _progress(self) -> Ended:
-        try:
-            return progress_of(self.plan.objects, self.plan.key, self.plan.inputs)
-        except (OSError, BaseError):
-            return Ended(0, 0)
 
 
 def attached(plan: RunPlan) -> SlurmRef | None:

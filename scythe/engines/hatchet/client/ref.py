@@ -15,16 +15,14 @@ from scythe.engines.hatchet.client.outlook import Watch
 from scythe.engines.hatchet.connection import connect, on_loop
 from scythe.engines.hatchet.errors import is_of_the_network, told
 from scythe.engines.hatchet.fleet import cancel_all, cancel_runs, why_nothing
+from scythe.engines.waiting import waiting
 from scythe.errors import RunCancelled, RunError, ScytheError, TooManyErrors
 from scythe.gather.error_limit import stopped
 from scythe.gather.publish import is_unpublished, settle
-from scythe.record.attempt_plan import Ended, progress_of
 from scythe.record.attempts import ask_to_cancel, latest_attempt
 from scythe.record.generations import catalog_of
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult, read_result
-from scythe.terminal.console import tell
-from scythe.terminal.progress import Progress
 
 _LOOK_SECONDS = 2.0
 #: Who has published a result gives the run back within so long, unless he was killed.
@@ -64,33 +62,20 @@ class HatchetRef(_Ref):
 
     def result(self, timeout: float | None = None) -> RunResult:
         until = None if timeout is None else time.monotonic() + timeout
-        waiting, path, watch = self._waiting(), self.plan.key.path, Watch(self.plan)
-        with Progress(f"{self.plan.key.experiment} {self.plan.key.version}", self.plan.inputs) as progress:
+        answer, watch = self._waiting(), Watch(self.plan)
+        with waiting(self.plan) as shown:
             while True:
                 left = _LOOK_SECONDS if until is None else min(_LOOK_SECONDS, until - time.monotonic())
                 try:
-                    result = waiting.result(max(0.0, left))
+                    return shown.over(answer.result(max(0.0, left)))
                 except concurrent.futures.TimeoutError:
-                    if waiting.done():
+                    if answer.done():
                         raise
                     if until is not None and time.monotonic() >= until:
-                        raise TimeoutError(f"the run {path} is not finished after {timeout:g} seconds") from None
-                except KeyboardInterrupt:
-                    tell(
-                        f'\nScythe: {path} goes on on the cluster; wait for it again with: scythe resume "{path}", '
-                        f'stop it with: scythe cancel "{path}"'
-                    )
-                    raise KeyboardInterrupt from None
-                else:
-                    progress.update(result.inputs, result.errors)
-                    progress.draw()
-                    if result.errors:
-                        progress.say(result.errors_told)
-                    return result
-                told_of = self._progress()
-                progress.say_once(told_of.news)
-                progress.update(told_of.done, told_of.failed, watch.look(told_of.done))
-                progress.draw()
+                        raise TimeoutError(
+                            f"the run {self.plan.key.path} is not finished after {timeout:g} seconds; it goes on"
+                        ) from None
+                shown.look(watch.look)
 
     async def aio_result(self) -> RunResult:
         return await asyncio.shield(asyncio.wrap_future(self._waiting()))  # it is waited for elsewhere, too
@@ -175,13 +160,6 @@ class HatchetRef(_Ref):
                 f"the run {path} is finished, but its result is not in {plan.root}: do the workers have the same storage?"
             )
         return result
-
-    def _progress(self) -> Ended:
-        """Inputs that have come to an end, those of them that failed, and the kinds of their errors."""
-        try:
-            return progress_of(self.plan.objects, self.plan.key, self.plan.inputs)
-        except (OSError, BaseError):
-            return Ended(0, 0)
 
 
 def _cancelled(plan: RunPlan) -> RunCancelled:
