@@ -20,7 +20,7 @@ from scythe.engines.engine import FinishedRef, Launch
 from scythe.engines.hatchet.worker.scatter import WorkingNode
 from scythe.engines.inline import InlineEngine
 from scythe.gather.collect import Collector
-from scythe.gather.payload import INLINE_BYTES, Packing
+from scythe.gather.payload import INLINE_BYTES, Payloads
 from scythe.leaf.leaf import Leaf
 from scythe.record.generations import catalog_of
 from scythe.record.lease import Lease
@@ -55,9 +55,9 @@ def run_by(start: Callable[[Launch], FinishedRef], inputs: range) -> str:
     return name
 
 
-def take(node: Collector, packing: Packing, handed: list[Any], parts: list[str]) -> None:
+def take(node: Collector, payloads: Payloads, handed: list[Any], parts: list[str]) -> None:
     """What a node does with the answer of one below it."""
-    loaded = SimpleNamespace(prepared=SimpleNamespace(packing=packing))
+    loaded = SimpleNamespace(prepared=SimpleNamespace(payloads=payloads))
     working: Any = SimpleNamespace(loaded=loaded, collector=node, _measured=None)
     WorkingNode._take(working, [], handed, parts)
 
@@ -74,7 +74,7 @@ def test_rows_that_are_handed_up_are_counted_once_and_gathered_once(root: Path, 
     def start(work: Launch) -> FinishedRef:
         with Lease(work.plan.objects, work.plan.key, "inline") as lease, Leaf(work.plan, work.experiment) as leaf:
             answers, at = [], own
-            packing = Packing(work.plan, f"{lease.number:06d}-leaf")
+            payloads = Payloads(work.plan, f"{lease.number:06d}-leaf")
             for k, count in enumerate(nodes):
                 node = Collector(work.plan, work.experiment, lease.number, prefix=f"{lease.number:06d}-node-{k}-a")
                 for i in range(at, at + count):
@@ -84,7 +84,7 @@ def test_rows_that_are_handed_up_are_counted_once_and_gathered_once(root: Path, 
                 most = data.draw(st.sampled_from([0, INLINE_BYTES]), label="bytes that travel")
                 small, parts = node.hand_over(most)
                 assert node.rows + node.errors == count
-                answers.append(([packing.pack(small)] if small is not None else [], parts))
+                answers.append(([payloads.encode(small)] if small is not None else [], parts))
                 at += count
             for life in range(data.draw(st.integers(1, 3), label="how often the root begins")):
                 prefix = f"{lease.number:06d}-node-root-"
@@ -93,7 +93,7 @@ def test_rows_that_are_handed_up_are_counted_once_and_gathered_once(root: Path, 
                 for i in range(own):
                     node.add(leaf.run(range(i, i + 1)))
                 for handed, parts in data.draw(st.permutations(answers), label="order"):
-                    take(node, packing, handed, parts)
+                    take(node, payloads, handed, parts)
                     if data.draw(st.booleans(), label="flush"):
                         node.flush()
                 assert node.rows + node.errors == own
@@ -111,15 +111,15 @@ def test_rows_of_a_node_that_are_too_many_to_travel_are_shown_while_the_run_goes
 
     def start(work: Launch) -> FinishedRef:
         with Lease(work.plan.objects, work.plan.key, "inline") as lease, Leaf(work.plan, work.experiment) as leaf:
-            packing = Packing(work.plan, f"{lease.number:06d}-leaf")
+            payloads = Payloads(work.plan, f"{lease.number:06d}-leaf")
             below = Collector(work.plan, work.experiment, lease.number, prefix=f"{lease.number:06d}-node-0-a")
             below.add(leaf.run(range(2)))
             small, parts = below.hand_over(10 * INLINE_BYTES)
             assert small is not None
-            packed = packing.pack(small)
+            packed = payloads.encode(small)
             assert "part" in packed
             node = Collector(work.plan, work.experiment, lease.number, prefix=f"{lease.number:06d}-node-root-a")
-            take(node, packing, [packed], parts)
+            take(node, payloads, [packed], parts)
             node.flush()
             key = work.plan.key
             shown.append(scythe.read(key.experiment, key.version, run=key.folder)["sort_index"].to_list())

@@ -26,7 +26,7 @@ import scythe
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.gather.parts import Part
-from scythe.gather.payload import Packed, Packing
+from scythe.gather.payload import Payload, Payloads
 from scythe.leaf.leaf import Leaf
 from scythe.leaf.rows import ChunkResult
 from scythe.record.attempt_plan import AttemptPlan, load_attempt_plan, load_shape, store_attempt_plan, store_shape
@@ -315,7 +315,7 @@ def carried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Leaf, Ru
     """A run with one input of each kind, and its leaf."""
     before = dict(ExperimentRegistry._experiments)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SCYTHE_STORAGE_ROOT", str(tmp_path_factory.mktemp("packing") / "root"))
+        patch.setenv("SCYTHE_STORAGE_ROOT", str(tmp_path_factory.mktemp("payloads") / "root"))
         ExperimentRegistry.Register(retries=0)(carry)
         specs = [Load(experiment_id="", sort_index=i, **k) for i, k in enumerate(KINDS.values())]
         with contextlib.suppress(ValueError):
@@ -328,7 +328,7 @@ def carried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Leaf, Ru
     ExperimentRegistry._experiments.update(before)
 
 
-def sent(pieces: list[Packed]) -> list[Packed]:
+def sent(pieces: list[Payload]) -> list[Payload]:
     """What comes out of a task whose output this is; it is far below the limit."""
     text = json.dumps({"pieces": pieces})
     assert len(text) < FAR_BELOW < TASK_OUTPUT_BYTES
@@ -372,10 +372,10 @@ def same(left: dict[str, list[pl.DataFrame]], right: dict[str, list[pl.DataFrame
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_rows_of_an_input_come_out_of_a_task_as_they_went_in(carried: tuple[Leaf, RunPlan], kind: str) -> None:
     leaf, plan = carried
-    packing, result = Packing(plan, "000001-leaf"), run_leaf(leaf, kind)
+    payloads, result = Payloads(plan, "000001-leaf"), run_leaf(leaf, kind)
 
-    (packed,) = sent(packing.repack([packing.pack(result)]))
-    found = packing.unpack(packed)
+    (packed,) = sent(payloads.merged([payloads.encode(result)]))
+    found = payloads.decode(packed)
 
     assert (found.rows, found.errors) == (result.rows, result.errors)
     assert found.first == result.first == list(KINDS).index(kind)
@@ -402,10 +402,10 @@ def test_the_rows_of_a_few_inputs_travel_between_processes_without_those_of_othe
 
 def test_few_rows_travel_in_the_output_and_many_as_a_part_of_the_run(carried: tuple[Leaf, RunPlan]) -> None:
     leaf, plan = carried
-    packing = Packing(plan, "000001-leaf")
+    payloads = Payloads(plan, "000001-leaf")
 
-    inline = packing.pack(run_leaf(leaf, "small", "frame", "error"))
-    part = packing.pack(run_leaf(leaf, "small", "large frame", "error"))
+    inline = payloads.encode(run_leaf(leaf, "small", "frame", "error"))
+    part = payloads.encode(run_leaf(leaf, "small", "large frame", "error"))
 
     assert "part" not in inline
     assert part["part"].startswith("000001-leaf-")
@@ -413,18 +413,18 @@ def test_few_rows_travel_in_the_output_and_many_as_a_part_of_the_run(carried: tu
     assert len(json.dumps(part)) < 1000
 
 
-def test_the_same_rows_packed_twice_are_two_parts(carried: tuple[Leaf, RunPlan]) -> None:
+def test_the_same_rows_encoded_twice_are_two_parts(carried: tuple[Leaf, RunPlan]) -> None:
     leaf, plan = carried
-    packing, result = Packing(plan, "000001-leaf"), run_leaf(leaf, "large frame")
+    payloads, result = Payloads(plan, "000001-leaf"), run_leaf(leaf, "large frame")
 
-    assert packing.pack(result)["part"] != packing.pack(result)["part"]
+    assert payloads.encode(result)["part"] != payloads.encode(result)["part"]
 
 
 def test_a_schema_of_the_users_own_travels_with_its_rows(carried: tuple[Leaf, RunPlan]) -> None:
     leaf, plan = carried
-    packing, result = Packing(plan, "000001-leaf"), run_leaf(leaf, "frame", "nested", "empty frame")
+    payloads, result = Payloads(plan, "000001-leaf"), run_leaf(leaf, "frame", "nested", "empty frame")
 
-    found = packing.unpack(json.loads(json.dumps(packing.pack(result))))
+    found = payloads.decode(json.loads(json.dumps(payloads.encode(result))))
 
     assert isinstance(found, ChunkResult)
     before, after = ([t.schema for n, t in r.tables if n == "series"] for r in (result, found))
@@ -436,22 +436,22 @@ def test_a_schema_of_the_users_own_travels_with_its_rows(carried: tuple[Leaf, Ru
 @given(st.lists(st.sampled_from(["small", "frame", "error", "nested", "long error", "large frame"]), max_size=30))
 def test_the_pieces_of_a_task_are_far_below_the_limit_together(carried: tuple[Leaf, RunPlan], kinds: list[str]) -> None:
     leaf, plan = carried
-    packing = Packing(plan, "000001-leaf")
+    payloads = Payloads(plan, "000001-leaf")
     results = [run_leaf(leaf, kind) for kind in kinds]
 
-    pieces = sent(packing.repack([packing.pack(result) for result in results]))
-    found = [packing.unpack(piece) for piece in pieces]
+    pieces = sent(payloads.merged([payloads.encode(result) for result in results]))
+    found = [payloads.decode(piece) for piece in pieces]
 
     same(rows_of(plan, *found), rows_of(plan, *results))
     assert sum(f.rows for f in found) == sum(r.rows for r in results)
     assert sum(f.errors for f in found) == sum(r.errors for r in results)
 
 
-def test_hundreds_of_pieces_are_repacked_into_one(carried: tuple[Leaf, RunPlan]) -> None:
+def test_hundreds_of_pieces_are_merged_into_one(carried: tuple[Leaf, RunPlan]) -> None:
     leaf, plan = carried
-    packing = Packing(plan, "000001-leaf")
+    payloads = Payloads(plan, "000001-leaf")
     incompressible = random.Random(0)
-    pieces: list[Packed] = []
+    pieces: list[Payload] = []
     for _ in range(300):
         result = run_leaf(leaf, "error")
         noise = "".join(chr(incompressible.randrange(33, 127)) for _ in range(3000))
@@ -459,9 +459,9 @@ def test_hundreds_of_pieces_are_repacked_into_one(carried: tuple[Leaf, RunPlan])
         at = table.schema.get_field_index("exception_message")
         noisy = table.set_column(at, table.schema.field(at), pa.array([noise]))
         result.tables = [(n, noisy if n == name else t) for n, t in result.tables]
-        pieces.append(packing.pack(result))
+        pieces.append(payloads.encode(result))
 
-    (packed,) = sent(packing.repack(pieces))
+    (packed,) = sent(payloads.merged(pieces))
 
-    assert packing.unpack(packed).errors == 300
+    assert payloads.decode(packed).errors == 300
     assert packed["errors"] == 300

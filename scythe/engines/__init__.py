@@ -1,1 +1,1 @@
-"""The engines: who calls the leaf. `inline` this process, `local` a pool of processes, `hatchet` a cluster."""
+"""The engines: who calls the leaf. `inline` this process, `local` a pool of processes, `slurm` and `hatchet` a cluster."""

@@ -23,17 +23,17 @@ from scythe_catalog.compute import pc
 INLINE_BYTES = 128 * 1024
 
 #: JSON of one chunk: counts, seconds in the function, and either `tables` or `part`.
-Packed = dict[str, Any]
+Payload = dict[str, Any]
 
 
-class Packing:
-    """Packs and unpacks the rows of one run; parts that it writes are named by `prefix`."""
+class Payloads:
+    """Encodes and decodes the rows of one run; parts that it writes are named by `prefix`."""
 
     def __init__(self, plan: RunPlan, prefix: str) -> None:
         self._plan, self._prefix = plan, prefix
         self._schemas = {name: table.schema.arrow for name, table in plan.tables.items()}
 
-    def pack(self, result: ChunkResult) -> Packed:
+    def encode(self, result: ChunkResult) -> Payload:
         """The rows of a chunk as JSON; many rows become a part of the run."""
         counts = {"rows": result.rows, "errors": result.errors, "seconds": _seconds(result)}
         if sum(table.nbytes for _, table in result.tables) > INLINE_BYTES:
@@ -42,25 +42,25 @@ class Packing:
             return {**counts, "part": write_part(self._plan, f"{self._prefix}-{uuid.uuid4().hex}", rows).name}
         return {**counts, "tables": [[name, *self._dump(name, table)] for name, table in result.tables]}
 
-    def unpack(self, packed: Packed) -> ChunkResult | Part:
-        """What `pack` was given, or the part that it wrote."""
-        if "part" in packed:
-            return Part.from_json(self._plan.objects.read(f"{self._plan.key.parts}/{packed['part']}.json"))
-        tables = [(name, self._load(name, *data)) for name, *data in packed["tables"]]
-        return ChunkResult(packed["rows"], packed["errors"], tables)
+    def decode(self, payload: Payload) -> ChunkResult | Part:
+        """What `encode` was given, or the part that it wrote."""
+        if "part" in payload:
+            return Part.from_json(self._plan.objects.read(f"{self._plan.key.parts}/{payload['part']}.json"))
+        tables = [(name, self._load(name, *data)) for name, *data in payload["tables"]]
+        return ChunkResult(payload["rows"], payload["errors"], tables)
 
-    def repack(self, packed: list[Packed]) -> list[Packed]:
+    def merged(self, payloads: list[Payload]) -> list[Payload]:
         """The same results; those that are too large together for a task's output become one part."""
-        inline = [p for p in packed if "tables" in p]
+        inline = [p for p in payloads if "tables" in p]
         if sum(len(text) for p in inline for _, *texts in p["tables"] for text in texts) <= 2 * INLINE_BYTES:
-            return packed
+            return payloads
         whole = ChunkResult()
         for one in inline:
-            result = self.unpack(one)
+            result = self.decode(one)
             assert isinstance(result, ChunkResult)
             whole.rows, whole.errors = whole.rows + result.rows, whole.errors + result.errors
             whole.tables += result.tables
-        return [*(p for p in packed if "part" in p), self.pack(whole)]
+        return [*(p for p in payloads if "part" in p), self.encode(whole)]
 
     def _dump(self, name: str, table: pa.Table) -> tuple[str, ...]:
         batch = next(iter(table.combine_chunks().to_batches()), None)

@@ -117,7 +117,7 @@ class Surroundings:
         #: A timer that is running is the caller's: a profiler's, a test's limit.
         self._timers = tuple(timer for timer in _TIMERS if not any(signal.getitimer(timer)))
         self._noticed, _seen.dumps = _seen.count, False  # what was set before is the caller's
-        self._dice = _Dice()
+        self._random = _RandomState()
         #: Without being noticed an input could take back what another has seen.
         self._watching = trusting and _seen.count is not None
         self._seen = self._quick = 0
@@ -127,19 +127,19 @@ class Surroundings:
     @contextmanager
     def kept(self) -> Generator[None]:
         """Gives the caller's own random numbers back at the end."""
-        with self._dice.kept():
+        with self._random.kept():
             if self.trusted:
-                self._dice.throw_pairs(0)
+                self._random.throw_pairs(0)
             self._noticed = _seen.count
             yield
 
     def before(self, seed: Callable[[], int]) -> None:
         """Seeds the random numbers of an input that is not trusted."""
         if self._watching:
-            self._dice.throw_pairs(seed())
+            self._random.throw_pairs(seed())
             self._noticed = _seen.count
         else:
-            self._dice.throw(seed())
+            self._random.throw(seed())
 
     def after(self, seconds: float) -> None:
         """Brings everything back after an input that is not trusted, and took so long."""
@@ -168,7 +168,7 @@ class Surroundings:
                 or _set_umask(self._umask) != self._umask
                 or working_folder() != self._cwd
                 or (self._handlers is not None and tuple(map(getsignal, _SIGNALS)) != self._handlers)
-                or self._dice.drawn()
+                or self._random.drawn()
             )
         except KeyboardInterrupt:
             raise
@@ -205,7 +205,7 @@ class Surroundings:
                     _set_handler(number, handler)
 
 
-class _Dice:
+class _RandomState:
     """`random` and NumPy's legacy generator, seeded as `random.seed(n)` and `np.random.seed(n % 2**32)` do.
 
     A twin of each that is seeded with it tells whether numbers were drawn.

@@ -1,4 +1,4 @@
-"""Hashes that never change: of rows by the values of their inputs, and of positions. Pure; columns only.
+"""Hashes that never change: of rows by the values of their inputs, and of positions. Pure; by columns, of texts each different one.
 
 `splitmix64` is the finalizer of Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (OOPSLA 2014).
 """
@@ -83,10 +83,10 @@ def _bits(values: pl.Series) -> np.ndarray:
     is_bytes = dtype == pl.Binary
     texts = (values.bin.encode("hex") if is_bytes else values.cast(pl.String)).fill_null("")
     unique = texts.unique(maintain_order=True)
-    hashes = np.array([hash_of(_text_of(text) if is_bytes else text) for text in unique], np.uint64)
-    place = {text: i for i, text in enumerate(unique)}
-    at = texts.replace_strict(place, return_dtype=pl.UInt32).to_numpy()
-    return hashes[at] if len(hashes) else np.zeros(len(values), np.uint64)
+    if not len(unique):
+        return np.zeros(len(values), np.uint64)
+    hashes = pl.Series([hash_of(_text_of(text) if is_bytes else text) for text in unique], dtype=pl.UInt64)
+    return texts.replace_strict(unique, hashes).to_numpy()
 
 
 def _bits_of_lists(values: pl.Series, *, in_order: bool = True) -> np.ndarray:

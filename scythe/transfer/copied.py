@@ -1,7 +1,7 @@
 """Brings files of a root into a folder: small ones a few at a time, large ones in parts, each under its name once it is whole.
 
 A large file goes on where it was left, if its content is still the same. Sizes are always checked, and the sha256 where it
-is known. Knows nothing of runs.
+is known. Knows of runs only that these are what it brings files of.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from scythe.define.code import Code
 from scythe.engines.pool.job import pool_job
 from scythe.engines.pool.server import Prepared, Server
 from scythe.errors import RunError, Superseded
-from scythe.gather.payload import Packing
+from scythe.gather.payload import Payloads
 from scythe.record.plan import RunPlan
 from scythe.registry import ExperimentRegistry
 
@@ -131,7 +131,7 @@ def test_a_task_that_is_to_be_alone_has_nothing_beside_it_on_its_server(root: Pa
     specs = [Step(experiment_id="", sort_index=i, x=i, gate=str(gate)) for i, gate in enumerate(gates)]
     run, _ = BaseExperiment("waits_at_a_gate").allocate(specs, engine="inline")
     plan, experiment = RunPlan.load(run.objects, run.key), ExperimentRegistry._experiments["waits_at_a_gate"]
-    prepared = Prepared(plan, experiment, pool_job(plan, experiment, Code(None), "again"), Packing(plan, "again"))
+    prepared = Prepared(plan, experiment, pool_job(plan, experiment, Code(None), "again"), Payloads(plan, "again"))
     for gate in gates:
         gate.unlink()
     alone, server = threading.Event(), Server(2, on_failure=lambda: None)

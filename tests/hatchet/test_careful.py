@@ -24,7 +24,7 @@ from scythe.engines.hatchet.worker.loading import Loaded
 from scythe.engines.hatchet.worker.stopping import Stopping
 from scythe.engines.pool.job import pool_job
 from scythe.engines.pool.server import Prepared, Server
-from scythe.gather.payload import Packing
+from scythe.gather.payload import Payloads
 from scythe.leaf.rows import ChunkResult
 from scythe.record.attempt_plan import AttemptPlan
 from scythe.record.plan import RunPlan
@@ -63,10 +63,10 @@ class Place:
         specs = [Step(experiment_id="", sort_index=i, folder=str(folder)) for i in range(N)]
         run, _ = BaseExperiment("told_when_begun").allocate(specs, engine="inline")
         plan, experiment = RunPlan.load(run.objects, run.key), ExperimentRegistry._experiments["told_when_begun"]
-        self.packing = Packing(plan, "again")
+        self.payloads = Payloads(plan, "again")
         self.loaded = Loaded(
             AttemptPlan(7, [(0, N)]),
-            Prepared(plan, experiment, pool_job(plan, experiment, Code(None), "again"), self.packing),
+            Prepared(plan, experiment, pool_job(plan, experiment, Code(None), "again"), self.payloads),
         )
         self.notes, self.begun = (
             Path(run.uri.removeprefix("file://")) / f"scatter-gather/output/begun/000007/0-{N}-1",
@@ -89,7 +89,7 @@ class Place:
         """The rows that the leaf gives, by their table."""
         found: dict[str, list[dict[str, Any]]] = {}
         for one in asyncio.run(self.leaf(tries)):
-            result = self.packing.unpack(one)
+            result = self.payloads.decode(one)
             assert isinstance(result, ChunkResult)
             for name, table in result.tables:
                 found.setdefault(name, []).extend(table.to_pylist())

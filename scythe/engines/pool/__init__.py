@@ -1,1 +1,1 @@
-"""Worker processes of one machine: started, fed with chunks, watched, replaced. `child` and `job` alone know of runs."""
+"""Worker processes of one machine: started, fed with chunks, watched, replaced. `child`, `job` and `crashes` alone know of runs."""

@@ -267,7 +267,7 @@ def _find_in_main(*used: Any) -> None:
 def _runner(job: Job, tell: Callable[[int, int], None], life: Life, printed: Printed) -> Callable[..., Any]:
     """What runs chunks of a job; a job that cannot be loaded is told with the first of them."""
     from scythe.gather.parts import write_apart
-    from scythe.gather.payload import Packing
+    from scythe.gather.payload import Payloads
     from scythe.leaf.leaf import Leaf
     from scythe.leaf.rows import ChunkResult
     from scythe.record.plan import RunPlan
@@ -280,11 +280,11 @@ def _runner(job: Job, tell: Callable[[int, int], None], life: Life, printed: Pri
         _find_in_main(experiment.target, experiment.input_model, experiment.output_model)
         leaf = Leaf(RunPlan.from_json(job.plan), experiment, call)
         take_over(leaf.plan.root, job.reach)
-        packing = Packing(leaf.plan, job.parts) if job.parts is not None else None
+        payloads = Payloads(leaf.plan, job.parts) if job.parts is not None else None
 
         def packed(result: ChunkResult) -> Any:
-            if packing is not None:
-                return packing.pack(result)
+            if payloads is not None:
+                return payloads.encode(result)
             return write_apart(leaf.plan, f"{job.attempt:06d}-{uuid.uuid4().hex}", result)
 
     except BaseException as error:  # noqa: BLE001 - told to the user, as an error outside of the function

@@ -21,7 +21,7 @@ from scythe.engines.pool.crashes import after, error_row
 from scythe.engines.pool.logs import relay
 from scythe.engines.pool.pool import Broken, Chunk, Died, Done, Event, Logged, Pool, Renewed
 from scythe.errors import RunError, ScytheError
-from scythe.gather.payload import Packed, Packing
+from scythe.gather.payload import Payload, Payloads
 from scythe.leaf.leaf import Leaf
 from scythe.record.plan import Positions, RunPlan
 from scythe.terminal.console import tell
@@ -37,7 +37,7 @@ class Prepared:
     plan: RunPlan
     experiment: Experiment
     job: Job
-    packing: Packing
+    payloads: Payloads
 
 
 @dataclass(eq=False)
@@ -48,8 +48,8 @@ class Task:
     log: Callable[[logging.LogRecord], None]
     #: It runs with nothing beside it; called before a process gets any of it.
     alone: Callable[[], None] | None = None
-    future: Future[list[Packed]] = field(default_factory=Future[list[Packed]])
-    packed: list[Packed] = field(default_factory=list[Packed])
+    future: Future[list[Payload]] = field(default_factory=Future[list[Payload]])
+    packed: list[Payload] = field(default_factory=list[Payload])
     #: What is still to come.
     open: set[Chunk] = field(default_factory=set[Chunk])
 
@@ -209,11 +209,11 @@ class Server:
             return
         run = task.run
         what = after(event, run.experiment.options.retries)
-        packed: list[Packed] = []
+        packed: list[Payload] = []
         try:
             if what.lost is not None:
                 with Leaf(run.plan, run.experiment) as leaf:
-                    packed = [run.packing.pack(error_row(leaf, event, what))]
+                    packed = [run.payloads.encode(error_row(leaf, event, what))]
         except Exception as error:  # noqa: BLE001 - the bucket, say; the task is tried again as a whole
             _fail(task, error)
             self._drop(task)
@@ -222,13 +222,13 @@ class Server:
             self._enqueue(task, work, first=True)
         self._finished(task, event.chunk, packed)
 
-    def _finished(self, task: Task, work: Chunk, packed: list[Packed]) -> None:
+    def _finished(self, task: Task, work: Chunk, packed: list[Payload]) -> None:
         task.open.discard(work)
         task.packed += packed
         if task.open or task.future.done():
             return
         try:
-            task.future.set_result(task.run.packing.repack(task.packed))
+            task.future.set_result(task.run.payloads.merged(task.packed))
         except Exception as error:  # noqa: BLE001 - as above
             _fail(task, error)
 

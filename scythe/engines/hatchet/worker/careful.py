@@ -26,7 +26,7 @@ from scythe.engines.hatchet.worker.stopping import Stopping
 from scythe.engines.hatchet.worker.threads import in_thread
 from scythe.engines.pool.server import Server
 from scythe.errors import WorkerCrashed
-from scythe.gather.payload import Packed
+from scythe.gather.payload import Payload
 from scythe.leaf.failures import Failure
 from scythe.leaf.leaf import Leaf
 from scythe.record.format import dump, parse_as
@@ -92,10 +92,10 @@ class CarefulLeaf:
         self._rows = [int(row) for row in loaded.attempt.rows(range(*payload.inputs))]
         self._notes = f"{self._run.plan.key.begun(loaded.attempt.number)}/{'-'.join(map(str, payload.inputs))}"
 
-    async def run(self) -> list[Packed]:
+    async def run(self) -> list[Payload]:
         """What the leaf returns. Suspects come first: should their worker be lost again, nothing else is."""
         lost = await in_thread(self._lost)
-        packed: list[Packed] = []
+        packed: list[Payload] = []
         most = max(1, min(self._run.experiment.options.retries, _MOST_LOST))
         for row in sorted({begun.rows[0] for begun in lost if len(begun.rows) == 1}):
             own = [begun for begun in lost if row in begun.rows]
@@ -105,9 +105,9 @@ class CarefulLeaf:
                 packed += await self._step([row], alone=True)
         for rows in _steps(self._rows, lost):
             packed += await self._step(rows)
-        return await in_thread(lambda: self._run.packing.repack(packed))
+        return await in_thread(lambda: self._run.payloads.merged(packed))
 
-    async def _step(self, rows: Sequence[int], *, alone: bool = False) -> list[Packed]:
+    async def _step(self, rows: Sequence[int], *, alone: bool = False) -> list[Payload]:
         """Runs some inputs, one after the other."""
         note = _Note(self._objects, self._note(self._tries), rows, alone=alone)
         try:
@@ -136,7 +136,7 @@ class CarefulLeaf:
     def _note(self, number: int) -> str:
         return f"{self._notes}/{number:06d}.json"
 
-    def _error(self, row: int, lost: Sequence[Begun]) -> Packed:
+    def _error(self, row: int, lost: Sequence[Begun]) -> Payload:
         """The error row of an input that is not run again."""
         hosts, alone = ", ".join(dict.fromkeys(begun.host for begun in lost)), sum(begun.alone for begun in lost)
         error = WorkerCrashed(
@@ -145,7 +145,7 @@ class CarefulLeaf:
         )
         with Leaf(self._run.plan, self._run.experiment) as leaf:
             failed = leaf.failed(row, Failure.of(error, len(lost)), 0.0, lost[-1].since, lost[-1].host)
-            return self._run.packing.pack(failed)
+            return self._run.payloads.encode(failed)
 
 
 def _steps(rows: Sequence[int], lost: Sequence[Begun]) -> Iterator[Sequence[int]]:

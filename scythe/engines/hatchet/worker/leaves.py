@@ -21,7 +21,7 @@ from scythe.engines.hatchet.worker.threads import in_thread
 from scythe.engines.pool.server import Server
 from scythe.gather.collect import Collector
 from scythe.gather.parts import Part
-from scythe.gather.payload import Packed
+from scythe.gather.payload import Payload
 from scythe.record.lease import Lease
 
 
@@ -41,7 +41,7 @@ def leaf_function(
             await settle(error, context, partial(is_gone, payload))
             raise
 
-    async def _run(payload: LeafInput, context: Context, loaded: Loaded) -> list[Packed]:
+    async def _run(payload: LeafInput, context: Context, loaded: Loaded) -> list[Payload]:
         log = _log_to(context, experiment)
         if context.retry_count >= MOVES:
             return await CarefulLeaf(payload, loaded, server, stopping, log, context.retry_count).run()
@@ -62,11 +62,11 @@ def leaf_function(
     return leaf
 
 
-def _collected(loaded: Loaded, packed: list[Packed]) -> Collector:
+def _collected(loaded: Loaded, packed: list[Payload]) -> Collector:
     run = loaded.prepared
     collector = Collector(run.plan, run.experiment, loaded.attempt.number, show=False)
     for one in packed:
-        found = run.packing.unpack(one)
+        found = run.payloads.decode(one)
         if isinstance(found, Part):
             collector.add_part(found)
         else:

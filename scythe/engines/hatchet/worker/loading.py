@@ -25,7 +25,7 @@ from scythe.engines.pool.server import Prepared
 from scythe.errors import RunError, ScytheError, Superseded
 from scythe.gather.collect import Collector
 from scythe.gather.parts import Part
-from scythe.gather.payload import Packing
+from scythe.gather.payload import Payloads
 from scythe.gather.publish import settle
 from scythe.record.attempt_plan import AttemptPlan, load_attempt_plan
 from scythe.record.attempts import latest_attempt
@@ -89,7 +89,7 @@ class Loader:
         _check(plan, attempt, experiment, code.sha256)
         parts = f"{payload.turn:06d}-leaf"
         job = pool_job(plan, experiment, code, parts)
-        return Loaded(attempt, Prepared(plan, experiment, job, Packing(plan, parts)))
+        return Loaded(attempt, Prepared(plan, experiment, job, Payloads(plan, parts)))
 
 
 def find_plan(root: str, key: RunKey) -> RunPlan:

@@ -36,7 +36,7 @@ from scythe.engines.hatchet.worker.threads import in_thread
 from scythe.errors import RunCancelled, RunError
 from scythe.gather.error_limit import FIRST_INPUTS
 from scythe.gather.parts import Part
-from scythe.gather.payload import INLINE_BYTES, Packed
+from scythe.gather.payload import INLINE_BYTES, Payload
 from scythe.leaf.rows import ChunkResult
 from scythe.record.attempt_plan import accounts, load_given_up, load_shape, store_given_up, store_shape
 from scythe.record.layout import RunKey
@@ -154,8 +154,8 @@ class WorkingNode:
     def hand_over(self) -> dict[str, Any]:
         """What an inner node returns: its rows where they are few, and the parts that hold the others."""
         small, parts = self.collector.hand_over(INLINE_BYTES)
-        packing = self.loaded.prepared.packing
-        return {"pieces": [packing.pack(small)] if small is not None else [], "parts": parts}
+        payloads = self.loaded.prepared.payloads
+        return {"pieces": [payloads.encode(small)] if small is not None else [], "parts": parts}
 
     # --- planning -----------------------------------------------------------------------------------
 
@@ -297,8 +297,8 @@ class WorkingNode:
             await self._accept(arrived)
 
     async def _accept(self, arrived: list[tuple[Any, Outcome]]) -> None:
-        packed: list[Packed] = []
-        handed: list[Packed] = []
+        packed: list[Payload] = []
+        handed: list[Payload] = []
         parts: list[str] = []
         failed: RunError | None = None
         for tag, output in arrived:
@@ -314,14 +314,14 @@ class WorkingNode:
         if failed is not None:
             raise failed
 
-    def _take(self, packed: list[Packed], handed: list[Packed], parts: list[str]) -> None:
-        unpack = self.loaded.prepared.packing.unpack
-        found_below = [unpack(one) for one in handed]
+    def _take(self, packed: list[Payload], handed: list[Payload], parts: list[str]) -> None:
+        decode = self.loaded.prepared.payloads.decode
+        found_below = [decode(one) for one in handed]
         written = [found.name for found in found_below if isinstance(found, Part)]  # too many rows to travel, after all
         small = [found for found in found_below if isinstance(found, ChunkResult)]
         self.collector.take_over(small, [*parts, *written])
         for one in packed:
-            found = unpack(one)
+            found = decode(one)
             if isinstance(found, Part):
                 self.collector.add_part(found)
             else:
