@@ -1150,3 +1150,38 @@ def test_rules_that_would_change_a_value_again_are_not_asked_again(root: Path) -
     ExperimentRegistry.Register(retries=0)(turned)
     BaseExperiment(turned).allocate([Turned(angle=10)], engine="inline")[1].result()
     assert scythe.read("turned")["width"].item() == math.radians(10)
+
+
+class Told(ExperimentInputSpec):
+    share: float = 0.0
+    note: str = ""
+
+
+@pytest.mark.parametrize(
+    ("column", "field", "wanted"),
+    [
+        (pd.Series(pd.arrays.SparseArray([0.0, 0.5])), "share", [0.0, 0.5]),
+        (pd.Series(pd.period_range("2020", "2021", freq="Y")), "note", ["2020", "2021"]),
+        (pd.Series(pd.interval_range(0, 2)), "note", ["(0, 1]", "(1, 2]"]),
+        (pd.Series(pd.Categorical(["a", "b"])), "note", ["a", "b"]),
+    ],
+    ids=["sparse", "periods", "intervals", "categories"],
+)
+def test_columns_of_pandas_own_types_are_taken_as_those_of_dataframes_are(
+    root: Path, column: Any, field: str, wanted: list[Any]
+) -> None:
+    @ExperimentRegistry.Register()
+    def telling(spec: Told) -> Warmth:
+        return Warmth(kwh=spec.share)
+
+    BaseExperiment(telling).allocate(pd.DataFrame({field: column}), engine="inline")
+    assert scythe.read("telling")[field].to_list() == wanted
+
+
+def test_complex_numbers_of_a_frame_are_refused_with_the_way_out(root: Path) -> None:
+    @ExperimentRegistry.Register()
+    def telling(spec: Told) -> Warmth:
+        return Warmth(kwh=spec.share)
+
+    with pytest.raises(InputError, match=r"share: .*complex numbers.*real and imaginary parts in two columns"):
+        BaseExperiment(telling).allocate(pd.DataFrame({"share": [1j]}), engine="inline")

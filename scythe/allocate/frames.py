@@ -7,8 +7,9 @@ dict the keys of its neighbours, cuts instants among days, and takes numbers amo
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import time
+from functools import partial
 from pathlib import PurePath
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from pydantic import AliasChoices, AliasPath, BaseModel
 
 from scythe.errors import InputError, SchemaError
 from scythe.leaf.dataframes import within_64_bits
+from scythe.leaf.pandas_frames import typed_column
 from scythe.names import ID_LEVELS
 from scythe_catalog.schema import Frame, aliases, arrow_table, families, mixture
 
@@ -142,8 +144,8 @@ def _of_pandas(frame: Any, pandas: Any) -> Frame:
         if series.dtype == object:
             found, has_gaps = _of_objects(name, series.tolist(), pandas)
         else:
-            has_gaps = isinstance(series.dtype, np.dtype) and series.dtype.kind == "f"
-            found = _typed(name, series, from_pandas=not has_gaps)
+            has_gaps = isinstance(series.dtype, np.dtype | pandas.SparseDtype) and series.dtype.kind == "f"
+            found = _typed(name, partial(typed_column, series, nan=has_gaps))
         gaps |= {name} if has_gaps else set()
         if isinstance(found, list):
             objects[name] = found
@@ -165,7 +167,7 @@ def _of_objects(name: str, values: list[Any], pandas: Any) -> tuple[pa.Array | p
     if not found <= _PLAIN or zoned:  # Arrow would drop a zone without a word
         return values, False
     texts = [str(v) if isinstance(v, PurePath) else v for v in values] if found == {"text"} else values
-    return _typed(name, texts, from_pandas=False), has_gaps
+    return _typed(name, partial(pa.array, texts, from_pandas=False)), has_gaps
 
 
 def _refuse_mixture(name: str, values: Sequence[Any]) -> set[str]:
@@ -176,9 +178,9 @@ def _refuse_mixture(name: str, values: Sequence[Any]) -> set[str]:
     return families(values)
 
 
-def _typed(name: str, values: Any, *, from_pandas: bool) -> pa.Array | pa.ChunkedArray:
+def _typed(name: str, make: Callable[[], pa.Array | pa.ChunkedArray]) -> pa.Array | pa.ChunkedArray:
     try:
-        return pa.array(values, from_pandas=from_pandas)
+        return make()
     except OverflowError as error:
         raise InputError(f"{name}: the column holds whole numbers beyond 64 bits ({error})") from error
     except (pa.ArrowException, ValueError, TypeError) as error:

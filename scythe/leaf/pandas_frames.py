@@ -55,23 +55,31 @@ def _column(name: str, series: Any) -> pa.Array | pa.ChunkedArray:
 
 
 def _array(series: Any) -> pa.Array | pa.ChunkedArray:
+    is_objects = series.dtype.kind == "O" and isinstance(series.dtype, np.dtype)
+    return _objects(series) if is_objects else typed_column(series)
+
+
+def typed_column(series: Any, *, nan: bool = False) -> pa.Array | pa.ChunkedArray:
+    """A column of another type than objects; with `nan` its NaN stay what they are, else nothing is there.
+
+    Raises:
+        TypeError: it holds complex numbers.
+    """
     pandas: Any = sys.modules["pandas"]
     dtype = series.dtype
     if dtype.kind == "c":
         raise TypeError(
             "it holds complex numbers, which no table can hold: store real and imaginary parts in two columns"
         )
-    if dtype.kind == "O" and isinstance(dtype, np.dtype):
-        return _objects(series)
     if isinstance(dtype, pandas.PeriodDtype | pandas.IntervalDtype):
         return _objects(series.astype(object).map(str, na_action="ignore"))
     if isinstance(dtype, pandas.SparseDtype):
-        return _array(series.sparse.to_dense())
+        return pa.array(series.sparse.to_dense(), from_pandas=not nan)
     if isinstance(dtype, pandas.CategoricalDtype):
         categories = pandas.Series(dtype.categories)
         codes = pa.array(series.cat.codes.to_numpy(), mask=series.isna().to_numpy())
         return _plain(_array(categories)).take(codes)
-    return pa.array(series, from_pandas=True)
+    return pa.array(series, from_pandas=not nan)
 
 
 def _plain(array: pa.Array | pa.ChunkedArray) -> pa.Array:
