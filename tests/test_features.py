@@ -209,3 +209,28 @@ def test_those_that_depend_on_the_identifiers_of_the_run_see_them(root: Path) ->
     ref.result()
     assert scythe.read(named)["place"].to_list() == [f"{run.key.path}/0"]
     assert "place" not in pq.read_schema(root / run.key.specs).names
+
+
+def test_other_features_are_no_other_columns_of_a_dataframe(root: Path) -> None:
+    told: list[dict[str, Any]] = [{"volume": 2.0}, {"volume": "two", "height": 3}, {}, {"volume": 2.0}]
+    for features_of in told:
+
+        class Featured(ExperimentInputSpec):
+            area: int
+
+            @property
+            def computed_features(self) -> dict[str, Any]:
+                return features_of  # noqa: B023
+
+        def featured(spec: Any) -> Heat:
+            return Heat(dataframes={"hours": pl.DataFrame({"kwh": [1.0]})})
+
+        featured.__annotations__["spec"] = Featured
+        ExperimentRegistry._experiments.clear()
+        ExperimentRegistry.Register()(featured)
+        run, ref = BaseExperiment(featured).allocate(pl.DataFrame({"area": [1]}), version="auto", engine="inline")
+        ref.result()
+        found = scythe.read("featured", run=run, table="hours", ids=False)
+        assert found.rows(named=True) == [{"area": 1, **features_of, "kwh": 1.0}]
+    assert run.version.startswith("v1.0")
+    assert scythe.read("featured", "all", run="all", table="hours")["kwh"].to_list() == [1.0] * 4

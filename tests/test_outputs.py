@@ -293,3 +293,21 @@ def test_relative_paths_begin_in_the_folder_that_the_function_left(root: Path) -
 
     found = stored(wander, "a", "b")
     assert [found[k].read_text() for k in "ab"] == ["a", "b"]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="only root may take any group")
+@pytest.mark.parametrize("pack", [False, True])
+def test_files_in_a_folder_of_a_group_are_of_that_group(root: Path, pack: bool) -> None:
+    group = 54321
+    root.mkdir()
+    os.chown(root, -1, group)
+    root.chmod(0o2770)
+
+    def shared(spec: Case, tempdir: Path) -> Report:
+        (tempdir / "r.txt").write_text("shared")
+        return Report(report=tempdir / "r.txt")
+
+    ExperimentRegistry.Register(pack=pack)(shared)
+    BaseExperiment(shared).allocate([Case(kind="a")], engine="inline")
+    others = [str(path) for path in root.rglob("*") if path.stat().st_gid != group]
+    assert not others

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import BaseModel, Field, HttpUrl, create_model
+from pydantic import BaseModel, Field, HttpUrl, computed_field, create_model
 
 import scythe
 from scythe.allocate import BaseExperiment
@@ -141,3 +141,30 @@ def test_an_identifier_that_is_made_for_each_input_is_made_for_each_row_of_older
     assert [row.a for row in rows] == [0, 1, 2]
     assert len({row.w for row in rows}) == 3
     assert [row.some for row in rows] == [[], [], []]
+
+
+def test_what_a_model_computes_otherwise_by_now_is_not_said_of_a_run_of_before(root: Path) -> None:
+    tariff = 1.0
+
+    class Bill(ExperimentOutputSpec):
+        kwh: float
+
+        @computed_field
+        @property
+        def cost(self) -> float:
+            return self.kwh * tariff
+
+    class Asked(ExperimentInputSpec):
+        kwh: float
+
+    def billed(spec: Any) -> Any:
+        return Bill(kwh=spec.kwh)
+
+    billed.__annotations__ = {"spec": Asked, "return": Bill}
+    ExperimentRegistry.Register()(billed)
+    BaseExperiment(billed).allocate([{"kwh": 3.0}, {"kwh": float("nan")}], engine="inline")
+    assert next(bill.cost for _, bill in scythe.rows(billed)) == 3.0
+    tariff = 10.0
+    assert scythe.read("billed")["cost"][0] == 3.0
+    with pytest.raises(RunError, match=r"cost was computed as 3\.0, and is 30\.0 by now; use scythe\.read"):
+        list(scythe.rows(billed))

@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from scythe.errors import RunDamaged, RunError
+from scythe.errors import NotFoundError, RunDamaged, RunError
 from scythe.names import CATALOG
 from scythe.record.format import dump, parse
 from scythe.record.generations import old_records
 from scythe.record.layout import RunKey, is_run_folder
 from scythe.record.manifest import renames_until
+from scythe.record.plan import RunPlan
 from scythe.record.results import read_result
 from scythe.record.versions import SemVer, allowed_between, parse_folders
 from scythe_catalog.iceberg.datafile import stored_schema
@@ -23,14 +24,15 @@ from scythe_catalog.schema import Severity, TableSchema, compare, united
 from scythe_catalog.storage.objects import Objects
 
 
-def check_dataframe(objects: Objects, key: RunKey, name: str, schema: TableSchema) -> TableSchema | None:
-    """Holds a dataframe's columns against those that other runs gave it.
+def check_dataframe(objects: Objects, plan: RunPlan, name: str, schema: TableSchema) -> TableSchema | None:
+    """Holds a dataframe's columns against those that other runs gave it; computed features are none of its own.
 
     Gives what is to be recorded of its version (`record_dataframe`) once the run is; None where it is recorded already.
 
     Raises:
         RunError: the version is too small a step for what changed.
     """
+    key, schema = plan.key, _own(schema, plan)
     version, renames = SemVer.parse(key.version), renames_until(objects, key.experiment, key.version).of(name)
     for below in reversed(_recorded_versions(objects, key.experiment, name)):
         if below > version:
@@ -69,13 +71,26 @@ def _given(objects: Objects, key: RunKey, name: str, version: str) -> TableSchem
     if recorded is not None:
         other = RunKey(key.experiment, version, recorded["run"])
         if other != key and objects.exists(other.result):
-            return TableSchema.from_json(recorded["columns"])
+            return _own_of(objects, other, TableSchema.from_json(recorded["columns"]))
     folders = [f for f in objects.folders(f"{key.experiment}/{version}") if is_run_folder(f)]
     for folder in reversed(folders):
         other = RunKey(key.experiment, version, folder)
         if other != key and (found := _columns_of(objects, other, name)) is not None:
-            return found
+            return _own_of(objects, other, found)
     return None
+
+
+def _own(schema: TableSchema, plan: RunPlan) -> TableSchema:
+    """The columns without the computed features of their run, which may differ from run to run."""
+    features = {*TableSchema.from_json(plan.computed).names}
+    return schema.select([name for name in schema.names if name not in features]) if features else schema
+
+
+def _own_of(objects: Objects, key: RunKey, schema: TableSchema) -> TableSchema:
+    try:
+        return _own(schema, RunPlan.load(objects, key))
+    except (NotFoundError, RunDamaged):
+        return schema
 
 
 def _columns_of(objects: Objects, key: RunKey, name: str) -> TableSchema | None:

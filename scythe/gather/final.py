@@ -165,7 +165,7 @@ class Gather:
         }
         dropped = np.array(sorted(misfits), np.int64)
         typed = {name: frame.typed(self.schemas.levels) for name, frame in frames.items()}
-        news = {n: check_dataframe(self.objects, self.plan.key, n, schema) for n, schema in typed.items()}
+        news = {n: check_dataframe(self.objects, self.plan, n, schema) for n, schema in typed.items()}
         self._stems = file_names({*self.schemas.tables, *_OWN, *frames})
         generations = Generations(self._catalog, self.plan.key.experiment, self.objects)
         written: dict[str, _Written] = {}
@@ -197,8 +197,8 @@ class Gather:
         """The catalog's table that the run was allocated for, or another where that is gone."""
         try:
             table = self._catalog.table(self.plan.key.experiment, self.plan.tables[name].catalog_table)
-            if set(schema.names) <= set(table.schema.names):
-                return table
+            if set(schema.names) <= set(table.schema.names) and table.can_hold(schema):
+                return table.widened(schema)
         except TableNotFound:
             pass  # it was dropped since
         return generations.open(self.plan.key, name, schema)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from scythe.errors import FormatError, RunDamaged, TableNotFound
@@ -90,6 +90,21 @@ def record(objects: Objects, key: RunKey, result: RunResult, gathered: Gathered)
     objects.write(key.gathered_files(result.gather), gathered.to_json())
     objects.write(key.unpublished(result.gather), b"")
     objects.write(key.result, located(objects, result).model_dump_json(indent=1).encode())
+
+
+def name_anew(objects: Objects, key: RunKey) -> None:
+    """Gives the tables of a finished run new names before their references follow: a file that a snapshot names never changes."""
+    result = read_result(objects, key)
+    if result is None:
+        return
+    known = Gathered.of(objects, result, key)
+    gather, keys = new_gather(key, result.attempt, result.tables)
+    for name, table in result.tables.items():
+        objects.link(table.key, keys[name])
+    tables = {name: table.model_copy(update={"key": keys[name]}) for name, table in result.tables.items()}
+    files = {name: replace(file, uri=objects.uri(keys[name])) for name, file in known.files.items()}
+    named = result.model_copy(update={"tables": tables, "gather": gather})
+    record(objects, key, named, Gathered(files, known.left, known.followed(result.gather)))
 
 
 def publish(

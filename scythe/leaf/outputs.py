@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import stat
+import sys
 import uuid
 from collections import Counter
 from collections.abc import Collection
@@ -37,6 +38,8 @@ _LEASE: int | None = getattr(fcntl, "F_SETLEASE", None)
 #: A URI's scheme and what follows its slashes; pydantic and `Path` make one slash of two.
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+):/+(.*)", re.DOTALL)
 _SUFFIX_BYTES = 24
+#: Of a file: that of whoever makes it.
+_ANY_GROUP = -1
 _KINDS = (
     (stat.S_ISDIR, "is a folder: pack it into one file"),
     (stat.S_ISFIFO, "is a pipe, not a file: write what comes out of it to a file"),
@@ -212,15 +215,30 @@ def _moved(path: str, target: str) -> bool:
     found = os.stat(path)  # noqa: PTH116 - for each file, as what follows
     if found.st_nlink != 1 or found.st_uid != os.geteuid() or _is_written(path):
         return False
+    group = _group_of(os.path.dirname(target))  # noqa: PTH120
     try:
+        if group is None:
+            return False
+        if group not in (found.st_gid, _ANY_GROUP):
+            os.chown(path, -1, group)
         os.rename(path, target)  # noqa: PTH104
-    except OSError:  # another disk
+    except OSError:  # another disk, or a group that this user is not in
         return False
     mask = umask()
     if stat.S_IMODE(found.st_mode) != 0o666 & ~mask:
         os.chmod(target, 0o666 & ~mask)  # noqa: PTH101
     os.utime(target)
     return True
+
+
+@lru_cache(maxsize=256)
+def _group_of(folder: str) -> int | None:
+    """The group that a new file in a folder gets; None where it gets an access list of its own, as of what is copied alone."""
+    with suppress(OSError, AttributeError):  # there is none; or not on this system
+        os.getxattr(folder, "system.posix_acl_default")
+        return None
+    found = os.stat(folder)  # noqa: PTH116
+    return found.st_gid if found.st_mode & stat.S_ISGID or sys.platform != "linux" else _ANY_GROUP
 
 
 def _is_written(path: str) -> bool:

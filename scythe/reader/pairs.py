@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -47,9 +47,27 @@ def pairs(
         outputs: list[Any] = (
             arrow_to_models(made, schemas.output) if made.num_columns else [experiment.output_model() for _ in inputs]
         )
+        if computed := [name for name in schemas.output.computed if name in table.column_names]:
+            _check_computed(table.select(computed), outputs, schemas.output, result)
         for output in outputs:
             output.__dict__["dataframes"] = {}
         yield from zip(inputs, outputs, strict=True)
+
+
+def _check_computed(stored: pa.Table, outputs: Sequence[Any], compiled: CompiledModel, result: RunResult) -> None:
+    """Nothing where what the model computes by now is what was stored.
+
+    Raises:
+        RunError: it is something else.
+    """
+    for name in stored.column_names:
+        before = stored.column(name).to_pylist()
+        after = compiled.schema[name].kind.array([getattr(output, name) for output in outputs]).to_pylist()
+        if before == after:
+            continue
+        for was, now in zip(before, after, strict=True):
+            if was != now and not (was != was and now != now):  # noqa: PLR0124 - NaN
+                raise _other_models(result, name, f"was computed as {was!r}, and is {now!r} by now")
 
 
 def _check_models(held: TableSchema, schemas: ExperimentSchemas, result: RunResult) -> None:

@@ -88,6 +88,8 @@ class RunPlan:
     max_errors: MaxErrors = None
     #: The file outputs that go into shards.
     pack: list[str] = field(default_factory=list[str])
+    #: Where its root lay before, as far as references to there may be left.
+    roots: list[str] = field(default_factory=list[str])
     #: The runs, by their `experiment_id`, in whose folders output files lie that reused rows name.
     owners: list[str] = field(default_factory=list[str])
 

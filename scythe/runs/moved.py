@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -18,7 +19,8 @@ from scythe.record.format import load_yaml
 from scythe.record.layout import FOLDERS, RunKey
 from scythe.record.manifest import dump_yaml, with_texts
 from scythe.record.plan import RunPlan
-from scythe.remote.packed import PREFIX
+from scythe.record.results import read_result
+from scythe.remote.packed import PREFIX, taken_apart
 from scythe_catalog.compute import pc
 from scythe_catalog.iceberg.datafile import (
     ROW_GROUP_ROWS,
@@ -66,6 +68,7 @@ class _Move:
         followed = pc.if_else(packed, pc.binary_join_element_wise(PREFIX, followed, ""), followed)
         followed = pc.if_else(pc.and_(inside, pc.is_in(file, there)), followed, values)
         followed = self._taken_in(followed, pc.and_(pc.and_not(inside, packed), pc.equal(followed, values)))
+        followed = self._in_shards(followed, pc.and_(pc.and_not(inside, packed), pc.equal(followed, values)))
         left = pc.and_(packed, pc.equal(followed, values))
         if field is None or not pc.any(left).as_py():
             return followed
@@ -82,6 +85,30 @@ class _Move:
         came = pa.array([uri in self.here for uri in own.to_pylist()], pa.bool_())
         return pc.if_else(pc.and_(left, came), own, values)
 
+    def _in_shards(self, values: pa.ChunkedArray, left: pa.ChunkedArray) -> pa.ChunkedArray:
+        """The references; those among `left` to output files that here lie in shards of their run, to them there."""
+        if not pc.any(left).as_py():
+            return values
+        uris = pl.Series(values).cast(pl.String)
+        form = rf"^{re.escape(self.old)}/(?P<run>[^/]+/{FOLDERS})/results/(?P<field>[^/]+)/[^/]+$"
+        places: dict[str, str] = {}
+        for run, field in (
+            uris.filter(pl.Series(left)).str.extract_groups(form).struct.unnest().drop_nulls().unique().iter_rows()
+        ):
+            result = read_result(self.objects, RunKey(*run.split("/")))
+            refs = result.tables.get("result_file_refs") if result is not None else None
+            if refs is None or field not in refs.columns:
+                continue
+            with self.objects.reader(refs.key) as stream:
+                there = pl.Series(pq.read_table(stream, columns=[field]).column(field)).drop_nulls()
+            names = taken_apart(there)["name"]
+            places |= {
+                f"{self.old}/{run}/results/{field}/{n}": uri
+                for n, uri in zip(names, there, strict=True)
+                if n is not None
+            }
+        return pa.chunked_array([uris.replace(places).to_arrow().cast(values.type)]) if places else values
+
     def _look(self, uris: Iterable[str]) -> None:
         """Looks for files of other runs: those of the run itself were listed."""
         others = [self.objects.key(uri) for uri in uris if uri not in self.here]
@@ -94,14 +121,38 @@ def follow(objects: Objects, key: RunKey, files: Iterable[str]) -> None:
     Those whose file is not there stay as they are.
     """
     plan = RunPlan.from_json(objects.read(key.plan), objects.uri(key.plan))
-    if plan.root == objects.root:
-        return
-    move = _Move(plan.root, objects, key, {objects.uri(found.key) for found in objects.found(key.path)})
-    for name in (key.manifest, key.input_artifacts, key.workflow_spec):
-        _follow_yaml(objects, name, move)
-    for name in (key.specs, *files):
-        _follow_parquet(objects, name, move)
-    objects.write(key.plan, RunPlan.load(objects, key).to_json())  # last: it says that all of this is done
+    moves, files = _moves(objects, key, plan), [*files]
+    for move in moves:
+        for name in (key.manifest, key.input_artifacts, key.workflow_spec):
+            _follow_yaml(objects, name, move)
+        for name in (key.specs, *files):
+            _follow_parquet(objects, name, move)
+    done = replace(RunPlan.load(objects, key), roots=[move.old for move in moves])  # files may come along later
+    if done != plan:
+        objects.write(key.plan, done.to_json())  # last: it says that all of this is done
+
+
+def came_later(objects: Objects, key: RunKey, files: Iterable[str]) -> bool:
+    """Whether files have come along to which references in these Parquet files do not lead yet, though their root was followed before."""
+    plan = RunPlan.from_json(objects.read(key.plan), objects.uri(key.plan))
+    if plan.root != objects.root or not plan.roots:
+        return False
+    moves = _moves(objects, key, plan)
+    return any(
+        (names := _references(stored_schema(objects, name))) and _any_follows(objects, name, names, move)
+        for name in files
+        for move in moves
+    )
+
+
+def _moves(objects: Objects, key: RunKey, plan: RunPlan) -> list[_Move]:
+    roots = [root for root in dict.fromkeys((*plan.roots, plan.root)) if root != objects.root]
+    here = {objects.uri(found.key) for found in objects.found(key.path)} if roots else set[str]()
+    return [_Move(root, objects, key, here) for root in roots]
+
+
+def _references(schema: pa.Schema) -> list[str]:
+    return [c.name for c in TableSchema.from_arrow(schema) if c.kind.is_file]
 
 
 def _follow_yaml(objects: Objects, key: str, move: _Move) -> None:
@@ -116,7 +167,7 @@ def _follow_yaml(objects: Objects, key: str, move: _Move) -> None:
 
 def _follow_parquet(objects: Objects, key: str, move: _Move) -> None:
     stored = stored_schema(objects, key)
-    names = [c.name for c in TableSchema.from_arrow(stored) if c.kind.is_file]
+    names = _references(stored)
     if names and _any_follows(objects, key, names, move):
         rewrite(objects, key, key, stored, stored_field_ids(stored), columns=dict.fromkeys(names, move))
 

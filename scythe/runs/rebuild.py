@@ -16,7 +16,7 @@ from scythe.errors import RunDamaged, ScytheError, TableNotFound
 from scythe.gather.dataframe_rule import record_dataframe
 from scythe.gather.final import whole_parts
 from scythe.gather.parts import Part, record_shown, stored_parts
-from scythe.gather.publish import ON_ITS_WAY, Gathered, new_gather, publish, record
+from scythe.gather.publish import ON_ITS_WAY, Gathered, name_anew, new_gather, publish, record
 from scythe.gather.status import status_of
 from scythe.names import CATALOG, RESERVED_TABLES
 from scythe.record import layout
@@ -28,7 +28,7 @@ from scythe.record.manifest import read_manifest, schemas_of_version
 from scythe.record.plan import RunPlan, TablePlan
 from scythe.record.reserve import restore
 from scythe.record.results import RunResult, TableResult, check_not_lost, read_result
-from scythe.runs.moved import follow, rewrite
+from scythe.runs.moved import came_later, follow, rewrite
 from scythe.settings import engine_settings
 from scythe_catalog.iceberg.catalog import Catalog
 from scythe_catalog.iceberg.datafile import (
@@ -167,6 +167,9 @@ class _Experiment:
         run = _Run.of(objects, key)
         for file in run.files:
             stored_schema(objects, file)  # one that is gone or damaged is told here
+        if run.result is not None and came_later(objects, key, run.files):
+            name_anew(objects, key)
+            run = _Run.of(objects, key)
         follow(objects, key, run.files)
         if run.result is not None:
             objects.write(key.unpublished(ON_ITS_WAY), b"")
@@ -236,7 +239,7 @@ class _Experiment:
         try:
             table = self.catalog.table(self.name, recorded)
             if table.can_hold(schema) and {*schema.renamed(table.renamed).names} <= {*table.schema.names}:
-                return table
+                return table.widened(schema)  # what was taken in before may be of an earlier version
         except TableNotFound:
             pass  # the catalog was lost, wholly or in part
         return generations.open(key, name, schema)
@@ -247,11 +250,12 @@ class _Experiment:
         for name, planned in run.plan.tables.items():
             try:
                 table = self.catalog.table(self.name, planned.catalog_table)
-                same = planned.ids.items() <= table.ids.items()
+                same = planned.ids.items() <= table.ids.items() and table.can_hold(planned.schema)
             except TableNotFound:
                 table, same = None, False
             if table is None or not same:
                 table = generations.open(run.key, name, planned.schema)
+            table = table.widened(planned.schema)
             tables[name] = TablePlan(table.iceberg.name()[-1], planned.columns, table.ids)
         plan = replace(run.plan, tables=tables)
         if tables != run.plan.tables:

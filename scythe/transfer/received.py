@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scythe.errors import NotFoundError, RunDamaged, ScytheError, StorageError, TransferError
-from scythe.gather.publish import Gathered, new_gather, record
+from scythe.gather.publish import name_anew
 from scythe.record.attempts import Attempt, check_free
 from scythe.record.format import parse_as
 from scythe.record.generations import catalog_of
@@ -215,25 +215,11 @@ class Receiving:
             plan, state = RunPlan.load(self.local, self.key), self.before.state if self.before is not None else None
             self.local.write(self.key.plan, replace(plan, root=self.source.root).to_json())
         if not is_new:
-            self._name_anew()
+            name_anew(self.local, self.key)
         self.local.delete([self.key.tombstone])  # it may have been deleted here, and is wanted again
         own = catalog_of(self.local)  # a catalog of the environment is that of another root
         take_in(self.local, own, [self.key])
         self.arrivals.end(Ended(self.source.root, state or self._state(), tables))
-
-    def _name_anew(self) -> None:
-        """Gives the tables new names before their references follow: a file that a snapshot names never changes."""
-        result = read_result(self.local, self.key)
-        if result is None:
-            return
-        known = Gathered.of(self.local, result, self.key)
-        gather, keys = new_gather(self.key, result.attempt, result.tables)
-        for name, table in result.tables.items():
-            self.local.link(table.key, keys[name])
-        tables = {name: table.model_copy(update={"key": keys[name]}) for name, table in result.tables.items()}
-        files = {name: replace(file, uri=self.local.uri(keys[name])) for name, file in known.files.items()}
-        named = result.model_copy(update={"tables": tables, "gather": gather})
-        record(self.local, self.key, named, Gathered(files, known.left, known.followed(result.gather)))
 
     def _put_records(self, result: RunResult | None, tables: tuple[str, ...] | None) -> None:
         """The records of the run, as they came; its result without what was left out."""
