@@ -155,14 +155,14 @@ def test_what_a_model_computes_otherwise_by_now_is_not_said_of_a_run_of_before(r
             return self.kwh * tariff
 
     class Asked(ExperimentInputSpec):
-        kwh: float
+        used: float
 
     def billed(spec: Any) -> Any:
-        return Bill(kwh=spec.kwh)
+        return Bill(kwh=spec.used)
 
     billed.__annotations__ = {"spec": Asked, "return": Bill}
     ExperimentRegistry.Register()(billed)
-    BaseExperiment(billed).allocate([{"kwh": 3.0}, {"kwh": float("nan")}], engine="inline")
+    BaseExperiment(billed).allocate([{"used": 3.0}, {"used": float("nan")}], engine="inline")
     assert next(bill.cost for _, bill in scythe.rows(billed)) == 3.0
     tariff = 10.0
     assert scythe.read("billed")["cost"][0] == 3.0
