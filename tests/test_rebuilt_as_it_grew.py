@@ -13,8 +13,9 @@ from pydantic import BaseModel, Field
 import scythe
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.errors import ReadError
+from scythe.errors import ReadError, TransferError
 from scythe.registry import ExperimentRegistry
+from scythe.runs.pack import pack
 from scythe.runs.rebuild import rebuild
 from scythe.settings import storage
 from scythe.utils.filesys import FileReference
@@ -144,6 +145,10 @@ class Filed(ExperimentOutputSpec):
     file: FileReference
 
 
+class Load(ExperimentOutputSpec):
+    kw: float
+
+
 def filed(spec: First, tempdir: Path) -> Filed:
     (tempdir / "f.txt").write_text(f"f{spec.n}")
     return Filed(file=tempdir / "f.txt")
@@ -181,3 +186,39 @@ def test_references_of_a_grown_run_lead_to_the_shards_of_the_run_that_it_reuses(
     rmtree(mine)
     files = scythe.files("filed", run=larger)["file"]
     assert [scythe.fetch(uri).read_text() for uri in files] == ["f0", "f1", "f2", "f3", "f9"]
+
+
+def test_a_run_that_is_packed_where_it_was_moved_to_stays_packed(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ExperimentRegistry.Register()(filed)
+    run, _ = BaseExperiment(filed).allocate(pl.DataFrame({"n": [1, 2]}), engine="inline")
+    there = tmp_path / "there"
+    copytree(root, there)
+    monkeypatch.setenv("SCYTHE_STORAGE_ROOT", str(there))
+    rebuild(storage())
+    pack(storage(), run.key, ["file"])
+    rebuild(storage())
+    files = scythe.files("filed")["file"]
+    assert files.str.starts_with("scythe+file://").all()
+    assert [scythe.fetch(uri).read_text() for uri in files] == ["f1", "f2"]
+
+
+def test_an_upload_holds_dataframes_against_those_of_its_version(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values: list[Any] = []
+
+    def framed(spec: First) -> Load:
+        return Load(kw=1, dataframes={"series": pl.DataFrame({"value": values})})
+
+    ExperimentRegistry.Register()(framed)
+    told = {"v1.0.0": (root, [1]), "v1.0.1": (tmp_path / "same", [2]), "v1.0.2": (tmp_path / "other", ["text"])}
+    for version, (where, values) in told.items():  # noqa: B007 - the function has them
+        monkeypatch.setenv("SCYTHE_STORAGE_ROOT", str(where))
+        BaseExperiment(framed).allocate([First(n=1)], version, engine="inline")[1].result()
+    monkeypatch.setenv("SCYTHE_STORAGE_ROOT", str(root))
+    assert len(scythe.upload(tmp_path / "same").runs) == 1
+    with pytest.raises(TransferError, match=r"is not what it was in v1\.0\.1:\n  value: changed from int to str"):
+        scythe.upload(tmp_path / "other")
+    assert scythe.read("framed", "all", table="series")["value"].to_list() == [1, 2]

@@ -69,7 +69,7 @@ class _Move:
         followed = pc.if_else(pc.and_(inside, pc.is_in(file, there)), followed, values)
         followed = self._taken_in(followed, pc.and_(pc.and_not(inside, packed), pc.equal(followed, values)))
         followed = self._in_shards(followed, pc.and_(pc.and_not(inside, packed), pc.equal(followed, values)))
-        left = pc.and_(packed, pc.equal(followed, values))
+        left = pc.and_(pc.and_(inside, packed), pc.equal(followed, values))
         if field is None or not pc.any(left).as_py():
             return followed
         name = pc.replace_substring(pc.replace_substring_regex(values, r"^.*&name=", ""), "%2B", "+")

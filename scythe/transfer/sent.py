@@ -13,8 +13,10 @@ from typing import Any
 
 import polars as pl
 
-from scythe.errors import TransferError
+from scythe.errors import RunError, TransferError
+from scythe.gather.dataframe_rule import check_dataframe
 from scythe.gather.status import status_of
+from scythe.names import RESERVED_TABLES
 from scythe.record import layout
 from scythe.record.attempts import check_free
 from scythe.record.find import reserved
@@ -22,6 +24,7 @@ from scythe.record.format import dump, parse
 from scythe.record.generations import catalog_of
 from scythe.record.layout import RunKey
 from scythe.record.manifest import binding, read_manifest, schemas_of_version
+from scythe.record.plan import RunPlan
 from scythe.record.reserve import owner_of
 from scythe.record.results import RunResult, read_result
 from scythe.runs.rebuild import take_in
@@ -29,6 +32,7 @@ from scythe.settings import engine_settings
 from scythe.terminal.transfer import TransferProgress
 from scythe.transfer.chosen import Asked, frame_of, listed, records_and_tables
 from scythe.transfer.held import check_whole, lacking
+from scythe_catalog.iceberg.datafile import stored_schema
 from scythe_catalog.schema import TableSchema, mixed_units
 from scythe_catalog.storage.objects import Objects
 
@@ -144,6 +148,28 @@ class Sending:
                 f"{self.key.experiment} {self.key.version} has other columns in {self.target.root} than in "
                 f"{self.source.root}: nothing was sent. Allocate the run anew, under another version"
             )
+        self._check_dataframes()
+
+    def _check_dataframes(self) -> None:
+        """Nothing where the run's dataframes have the columns that they have there.
+
+        Raises:
+            TransferError: one has others.
+        """
+        result = read_result(self.source, self.key)
+        if result is None:
+            return
+        plan = RunPlan.load(self.source, self.key)
+        for name, table in result.tables.items():
+            if name in RESERVED_TABLES:
+                continue
+            try:
+                check_dataframe(self.target, plan, name, TableSchema.from_arrow(stored_schema(self.source, table.key)))
+            except RunError as error:
+                told = str(error).partition("\nNothing is lost")[0]
+                raise TransferError(
+                    f"{told}\nNothing was sent to {self.target.root}. Allocate the run anew, under another version"
+                ) from None
 
 
 def _units_differ(there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
