@@ -172,13 +172,16 @@ def test_references_follow_files_that_came_along_later(
         assert [scythe.fetch(uri).read_text() for uri in files["file"]] == ["f1", "f2"]
 
 
+@pytest.mark.parametrize("packed_since", [False, True])
 def test_references_of_a_grown_run_lead_to_the_shards_of_the_run_that_it_reuses(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed_since: bool
 ) -> None:
-    ExperimentRegistry.Register(pack=True)(filed)
+    ExperimentRegistry.Register(pack=not packed_since)(filed)
     run, _ = BaseExperiment(filed).allocate(pl.DataFrame({"n": range(4)}), engine="inline")
     mine = tmp_path / "mine"
-    scythe.download("filed", mine, where=pl.col("n") < 2)
+    scythe.download("filed", mine, where=pl.col("n") < (4 if packed_since else 2))
+    if packed_since:
+        pack(storage(), run.key, ["file"], delete=True)
     monkeypatch.setenv("SCYTHE_STORAGE_ROOT", str(mine))
     larger, _ = scythe.open_run(run.experiment_id).extend(pl.DataFrame({"n": [9]}), engine="inline")
     monkeypatch.setenv("SCYTHE_STORAGE_ROOT", str(root))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -12,6 +13,8 @@ import pyarrow as pa
 from scythe.names import ID_LEVELS
 from scythe.record.results import ErrorKind
 from scythe_catalog.compute import pc
+from scythe_catalog.schema import TableSchema
+from scythe_catalog.schema import kinds as k
 
 #: What differs between two messages of one kind: quoted texts, and numbers.
 _VALUES = r"'[^'\n]*'|\"[^\"\n]*\"|0x[0-9a-fA-F]+|[-+]?\d[\d_,.]*(?:[eE][-+]?\d+)?"
@@ -72,7 +75,7 @@ class ErrorKinds:
                 message = _cut(row["exception_message"])
                 kind = ErrorKind(exception_type=key[0], place=key[1], message=message, count=count, first=first)
                 self._put(key, kind)
-                news.append(News(" ".join(key), _told(row, kind)))
+                news.append(News(" ".join(key), _told(_as_given(row, errors.schema), kind)))
         return news
 
     def _counted_as(self, key: tuple[str, str, str]) -> tuple[str, str, str]:
@@ -141,8 +144,19 @@ def _told(row: dict[str, Any], kind: ErrorKind) -> str:
     return text
 
 
+def _as_given(row: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:
+    """The values of a row as its input has them: durations are stored as microseconds."""
+    kinds = {column.name: column.kind for column in TableSchema.from_arrow(schema)}
+    return {
+        name: dt.timedelta(microseconds=value) if value is not None and isinstance(kinds[name], k.Duration) else value
+        for name, value in row.items()
+    }
+
+
 def _named(value: Any) -> Any:
-    """A file by its name alone, which is what tells it from the others."""
+    """A moment as its text, and a file by its name alone, which is what tells it from the others."""
+    if isinstance(value, dt.date | dt.time | dt.timedelta):
+        return str(value)
     if not isinstance(value, str) or "://" not in value:
         return value
     return value.partition("?")[0].rpartition("/")[2] or value

@@ -188,7 +188,8 @@ def identity(objects: Objects, key: RunKey) -> dict[str, Any]:
 def _outcome(result: RunResult | None) -> dict[str, Any] | None:
     if result is None:
         return None
-    told = {"inputs": result.inputs, "rows": result.rows, "errors": result.errors, "attempt": result.attempt}
+    # Not by which attempt: to pack files is one, too.
+    told = {"inputs": result.inputs, "rows": result.rows, "errors": result.errors}
     return {**told, "finished": result.finished.isoformat()}
 
 
