@@ -12,6 +12,7 @@ from scythe.errors import InputError, NotFoundError, ReadError
 from scythe.loaders.groups import Columns, File, Frame, Group, option_like
 from scythe.loaders.pinned.run import ROW_TABLES, PinnedRun
 from scythe.names import RESERVED_TABLES, meant
+from scythe.reader.choices import merged
 from scythe.reader.many_runs import PARTITION_COLUMNS
 from scythe.reader.one_run import check_came
 from scythe_catalog.schema import Column, TableSchema, clashes, mixed_units
@@ -155,7 +156,7 @@ def categories(runs: Sequence[PinnedRun], column: str, group: str) -> tuple[str,
             continue
         dtype = pl.Series([], dtype=there.kind.polars()).dtype
         if isinstance(dtype, pl.Enum):
-            found += [value for value in dtype.categories if value not in found]
+            found = merged(found, dtype.categories)
         elif not (dtype.is_numeric() or isinstance(dtype, pl.Boolean | pl.Null)):
             way_out = f"it is a file: scythe.File({column!r})" if there.kind.is_file else _way_out(dtype)
             raise InputError(f"{group}: {column!r} is no number but {dtype}: {way_out}")

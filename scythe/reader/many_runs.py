@@ -19,12 +19,14 @@ from scythe.errors import NotFoundError, TableNotFound
 from scythe.gather.publish import unpublished
 from scythe.gather.run_files import scan_result, schema_of_result
 from scythe.gather.status import check_manifest, check_unfinished
+from scythe.names import RESERVED_TABLES
+from scythe.reader.choices import as_told, may_be_choices
 from scythe.reader.shown import check_gone, check_shown
 from scythe.reader.united import brought_together, check_units
 from scythe.record.find import find_run, listed, resolve_version, run_keys, versions_of
 from scythe.record.generations import Generations
 from scythe.record.layout import RunKey
-from scythe.record.manifest import renames_now
+from scythe.record.manifest import recorded_schemas, renames_now
 from scythe.record.results import RunResult, finished_result
 from scythe.record.versions import SemVer
 from scythe_catalog.iceberg.scan import scan as scan_table
@@ -153,7 +155,22 @@ def scan_many(
     schema, casts = brought_together([part.schema for part in parts], asked)
     frames = [part.scan(partition).with_columns(own) for part, own in zip(parts, casts, strict=True)]
     joined = pl.concat(frames, how="diagonal_relaxed") if len(frames) > 1 else frames[0]
+    if may_be_choices(schema):
+        joined = as_told(joined, schema, _told(objects, name, versions, table, renamed))
     return joined.select([*schema.names, *PARTITION_COLUMNS]), renamed
+
+
+def _told(
+    objects: Objects, name: str, versions: Collection[str], table: str, renamed: Mapping[str, str]
+) -> list[TableSchema]:
+    """The columns of a table by the models of some versions, as these were recorded; nothing where those of one are not."""
+    oldest_first = sorted(versions, key=SemVer.parse)
+    records = objects.each(lambda version: recorded_schemas(objects, name, version), oldest_first)
+    if any(record is None for record in records):
+        return []
+    sides = ("input", "output") if table in RESERVED_TABLES else ("input",)
+    found = [[c for side in sides for c in TableSchema.from_json(record[side])] for record in records if record]
+    return [TableSchema(tuple(columns)).renamed(renamed) for columns in found]
 
 
 def partition_of(key: RunKey) -> dict[str, pl.Expr]:

@@ -10,9 +10,10 @@ import polars as pl
 
 from scythe.errors import NotFoundError, ReadError, TableNotFound
 from scythe.gather.publish import is_unpublished
-from scythe.gather.run_files import scan_parts, scan_result
+from scythe.gather.run_files import scan_parts, scan_result, schema_of_result
 from scythe.gather.status import check_manifest, status_of
 from scythe.names import ID_LEVELS, meant
+from scythe.reader.choices import as_told, may_be_choices
 from scythe.reader.shown import check_passed_over, not_shown
 from scythe.record.find import Reserved, candidates, find_run, known_runs, listed
 from scythe.record.layout import RunKey, reservations
@@ -105,7 +106,10 @@ def scan_run(
         if check and (files := opened.files(key.partition)) != ([objects.uri(told.key)] if told.rows else []):
             raise not_shown(key, files)
         wanted = chosen(columns, names, table, ids, opened.renamed)
-        return scan_table(opened, key.partition, columns=wanted.stored).select(wanted.shown), told.rows
+        frame, schema = scan_table(opened, key.partition, columns=wanted.stored), opened.schema.select(wanted.stored)
+        if told.rows and may_be_choices(schema):
+            frame = as_told(frame, schema, [schema_of_result(objects, told).renamed(opened.renamed)])
+        return frame.select(wanted.shown), told.rows
     # The catalog does not show it, or not all of it.
     renamed = renames_now(objects, key.experiment).of(table)
     wanted = chosen(columns, names, table, ids, renamed)

@@ -18,6 +18,7 @@ from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.engines.hatchet.worker import loading
 from scythe.errors import RunCancelled, RunError
 from scythe.leaf.leaf import Leaf
+from scythe.record.attempt_plan import progress_of
 from scythe.record.plan import RunPlan
 from scythe.registry import experiment_of
 from tests.cluster import PATIENCE, wait_for
@@ -85,7 +86,7 @@ def test_errors_are_tried_again_on_request_and_nothing_else_is(main: Site) -> No
     result = again.result(timeout=PATIENCE)
 
     assert (result.rows, result.errors) == (4, 1)
-    told = again._progress()  # pyright: ignore[reportAttributeAccessIssue]
+    told = progress_of(run.objects, run.key, 5)
     assert (told.done, told.failed) == (5, 1)
     check(run, good=[0, 1, 2, 4], bad=[3])
     assert calls(scratch) == {0: 1, 1: 3, 2: 1, 3: 4, 4: 3}
