@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+import pyarrow as pa
 
 from scythe.errors import NotFoundError, ReadError, TableNotFound
 from scythe.gather.publish import is_unpublished
@@ -108,7 +110,10 @@ def scan_run(
         wanted = chosen(columns, names, table, ids, opened.renamed)
         frame, schema = scan_table(opened, key.partition, columns=wanted.stored), opened.schema.select(wanted.stored)
         if told.rows and may_be_choices(schema):
-            frame = as_told(frame, schema, [schema_of_result(objects, told).renamed(opened.renamed)])
+            with suppress(
+                FileNotFoundError, pa.ArrowException
+            ):  # who reads the rows is told that they are gone, or damaged
+                frame = as_told(frame, schema, [schema_of_result(objects, told).renamed(opened.renamed)])
         return frame.select(wanted.shown), told.rows
     # The catalog does not show it, or not all of it.
     renamed = renames_now(objects, key.experiment).of(table)
