@@ -43,7 +43,7 @@ class ErrorKinds:
         """None yet, or all that others have `told`, together."""
         self._found: dict[tuple[str, str, str], ErrorKind] = {}
         #: How many of them are told by how much.
-        self._told_by: Counter[int] = Counter()
+        self._at_depth: Counter[int] = Counter()
         for of_one in told:
             for key, plain in of_one:
                 self._add(self._counted_as(tuple(key)), ErrorKind.model_validate(plain))
@@ -82,20 +82,20 @@ class ErrorKinds:
         """The kind that one which is new is counted as: itself, and where there are too many one that is told by less."""
         kind, place, _ = key
         for wider in (key, (kind, place, _ANY), (kind, "", _ANY)):
-            if wider in self._found or self._told_by[_told_by(wider)] < _MOST_KINDS:
+            if wider in self._found or self._at_depth[_depth(wider)] < _MOST_KINDS:
                 return wider
         return _ANY, "", _ANY
 
     def _put(self, key: tuple[str, str, str], kind: ErrorKind) -> None:
         self._found[key] = kind
-        self._told_by[_told_by(key)] += 1
+        self._at_depth[_depth(key)] += 1
 
     def all(self) -> list[ErrorKind]:
         """The kinds, the most frequent first."""
         return sorted(self._found.values(), key=lambda kind: (-kind.count, kind.first))
 
 
-def _told_by(key: tuple[str, str, str]) -> int:
+def _depth(key: tuple[str, str, str]) -> int:
     """By how much a kind is told from others: its class, its place, its message."""
     _, place, message = key
     return 3 if message != _ANY else 2 if place else 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import polars as pl
 import pyarrow as pa
@@ -45,6 +45,8 @@ class _Move:
     key: RunKey
     #: The files that have come along, as far as they were looked for.
     here: set[str]
+    #: Of a run and a field of it, which output files lie in shards here, as far as that was looked for.
+    packed: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict[tuple[str, str], dict[str, str]])
 
     @property
     def pattern(self) -> str:
@@ -92,27 +94,31 @@ class _Move:
         uris = pl.Series(values).cast(pl.String)
         form = rf"^{re.escape(self.old)}/(?P<run>[^/]+/{FOLDERS})/results/(?P<field>[^/]+)/[^/]+$"
         places: dict[str, str] = {}
-        for run, field in (
+        for run, output in (
             uris.filter(pl.Series(left)).str.extract_groups(form).struct.unnest().drop_nulls().unique().iter_rows()
         ):
-            result = read_result(self.objects, RunKey(*run.split("/")))
-            refs = result.tables.get("result_file_refs") if result is not None else None
-            if refs is None or field not in refs.columns:
-                continue
-            with self.objects.reader(refs.key) as stream:
-                there = pl.Series(pq.read_table(stream, columns=[field]).column(field)).drop_nulls()
-            names = taken_apart(there)["name"]
-            places |= {
-                f"{self.old}/{run}/results/{field}/{n}": uri
-                for n, uri in zip(names, there, strict=True)
-                if n is not None
-            }
+            if (run, output) not in self.packed:  # once for all batches of all tables
+                self.packed[run, output] = _packed(self.objects, RunKey(*run.split("/")), output)
+            below = f"{self.old}/{run}/results/{output}/"
+            places |= {f"{below}{name}": uri for name, uri in self.packed[run, output].items()}
         return pa.chunked_array([uris.replace(places).to_arrow().cast(values.type)]) if places else values
 
     def _look(self, uris: Iterable[str]) -> None:
         """Looks for files of other runs: those of the run itself were listed."""
         others = [self.objects.key(uri) for uri in uris if uri not in self.here]
         self.here.update(self.objects.uri(found.key) for found in self.objects.described(others))
+
+
+def _packed(objects: Objects, key: RunKey, field: str) -> dict[str, str]:
+    """Name of an output file of a run -> its address, of those that lie in shards."""
+    result = read_result(objects, key)
+    refs = result.tables.get("result_file_refs") if result is not None else None
+    if refs is None or field not in refs.columns:
+        return {}
+    with objects.reader(refs.key) as stream:
+        there = pl.Series(pq.read_table(stream, columns=[field]).column(field)).drop_nulls()
+    names = taken_apart(there)["name"]
+    return {name: uri for name, uri in zip(names, there, strict=True) if name is not None}
 
 
 def follow(objects: Objects, key: RunKey, files: Iterable[str]) -> None:
