@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -690,6 +691,68 @@ def test_a_version_with_other_columns_and_a_name_that_was_deleted_are_refused(
     at(tmp_path / "there")
     with pytest.raises(TransferError, match=r"sim v1\.0\.0 has other columns in"):
         scythe.upload(here)
+
+
+class Cooling(ExperimentOutputSpec):
+    cooling: float
+
+
+def defined(made: Callable[[Wall], ExperimentOutputSpec], of: type[ExperimentOutputSpec]) -> Any:
+    """An experiment's function; all have one name, as one that is defined again in another notebook."""
+
+    def simulate(spec: Wall) -> ExperimentOutputSpec:
+        return made(spec)
+
+    simulate.__annotations__["return"] = of
+    return simulate
+
+
+def files_below(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+def framed(column: str) -> Any:
+    def made(spec: Wall) -> ExperimentOutputSpec:
+        return ExperimentOutputSpec(dataframes={"hourly": pl.DataFrame({column: [spec.r_value]})})
+
+    return defined(made, ExperimentOutputSpec)
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [(defined(lambda spec: Cooling(cooling=1), Cooling), r"sim v1\.0\.0 has other columns in"), (framed("kwh"), r"the dataframe 'hourly' .* is not what it was in v1\.0\.0")],
+    ids=["outputs", "dataframes"],
+)  # fmt: skip
+def test_runs_of_two_roots_whose_versions_differ_do_not_come_to_one_folder(
+    root: Path, tmp_path: Path, at: Any, other: Any, told: str
+) -> None:
+    Path("one.epw").write_text("weather")
+    specs = [{"r_value": 1.0, "weather": "one.epw"}]
+    came = ""
+    for place, function in ((tmp_path / "theirs", framed("hour")), (tmp_path / "ours", other)):
+        at(place)
+        ExperimentRegistry.Register(name="sim")(function)
+        allocate = partial(BaseExperiment(experiment="sim").allocate, specs, engine="inline")
+        runs = [allocate()[0], allocate(version="keep")[0]]
+        if place.name == "theirs":
+            scythe.download("sim", tmp_path / "here", run=runs[0].key.folder)
+            came = runs[0].key.folder
+    there = files_below(tmp_path / "here")
+    for dry in (True, False):
+        with pytest.raises(TransferError, match=f"(?s){told}.*nothing was fetched. Download to another folder"):
+            scythe.download("sim", tmp_path / "here", dry_run=dry)
+    assert files_below(tmp_path / "here") == there
+    at(tmp_path / "here")
+    assert scythe.list_runs("sim")["run"].to_list() == [came]
+
+
+def test_a_dry_run_is_refused_where_the_download_would_be(root: Path, tmp_path: Path, at: Any) -> None:
+    simulated((1.0,))
+    scythe.download("sim", tmp_path / "here")
+    at(tmp_path / "here")
+    for dry in (True, False):
+        with pytest.raises(TransferError, match="is there, and no download has put it there: name another folder"):
+            scythe.download("sim", root, dry_run=dry)
 
 
 # --- at the prompt ------------------------------------------------------------------------------------

@@ -25,10 +25,13 @@ from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult, check_not_lost, parse_result, read_result
 from scythe.runs.rebuild import take_in
 from scythe.terminal.transfer import TransferProgress
+from scythe.transfer.agreement import check_agrees
 from scythe.transfer.arrived import Arrivals, Ended
 from scythe.transfer.chosen import Asked, Places, check, files_of, listed, looked_up, records_and_tables, tables_of
 from scythe.transfer.copied import bring
 from scythe_catalog.storage.objects import Objects
+
+_ELSEWHERE = "nothing was fetched. Download to another folder"
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,12 @@ class Receiving:
         """What would be fetched; nothing is.
 
         Raises:
+            TransferError: it would be refused: other content is there.
+            RunError: somebody works on the run here.
             RunDamaged: a record or a table of the run is gone, or damaged.
         """
         with self._reading():
-            there = self._listed()
-            result = self._result(there)
-            base = records_and_tables(there, self.key, result, self.asked)
-            check(Places(self.source, self.local, self.key, result), self.asked)
+            base, result = self._begin()
             files = pl.concat([base, self._files(result)], how="diagonal")
             return _got(files, self.arrivals.missing(files))
 
@@ -78,13 +80,7 @@ class Receiving:
         """
         with self._reading(), self.arrivals.locked():
             self.before = self.arrivals.ended()
-            there = self._listed()
-            result = self._result(there)
-            self._begun = there.filter(pl.col("key").str.starts_with(f"{self.key.attempts}/")).height
-            self._came = _state_of(result, self._begun)
-            base = records_and_tables(there, self.key, result, self.asked)
-            self._check_here(fresh=self.arrivals.missing(base).height > 0)
-            check(Places(self.source, self.local, self.key, result), self.asked)
+            base, result = self._begin()
             tables = self._tables_here(result)
             got = self._bring(base, progress)
             got += self._bring(self._files(result), progress, self._digests())
@@ -113,6 +109,17 @@ class Receiving:
         return StorageError(f"{what}. What has arrived stays: do the same again")
 
     # --- what there is ------------------------------------------------------------------------------
+
+    def _begin(self) -> tuple[pl.DataFrame, RunResult | None]:
+        """The records and tables that are asked for, and the result, once all of it may come here."""
+        there = self._listed()
+        result = self._result(there)
+        self._begun = there.filter(pl.col("key").str.starts_with(f"{self.key.attempts}/")).height
+        self._came = _state_of(result, self._begun)
+        base = records_and_tables(there, self.key, result, self.asked)
+        self._check_may_come(base, result)
+        check(Places(self.source, self.local, self.key, result), self.asked)
+        return base, result
 
     def _listed(self) -> pl.DataFrame:
         there = listed(self.source, self.key)
@@ -188,6 +195,15 @@ class Receiving:
         if self.before is not None and self.before.state is None:  # no download of it has come to its end
             return len(self.local.files(self.key.attempts)) <= self._begun
         return self._state() in (None, self.before.state if self.before is not None else None, self._came)
+
+    def _check_may_come(self, base: pl.DataFrame, result: RunResult | None) -> None:
+        """Nothing where the run is as its last download left it here, and its version has the same columns here."""
+        coming = self.arrivals.missing(base)
+        self._check_here(fresh=coming.height > 0)
+        if coming.height:  # what has come was held against them then
+            keys = set(coming["key"])
+            tables = [name for name, table in result.tables.items() if table.key in keys] if result is not None else []
+            check_agrees(self.source, self.local, self.key, result, tables, way_out=_ELSEWHERE)
 
     def _check_here(self, *, fresh: bool) -> None:
         """Nothing where the run is not there yet, or is as its last download left it."""

@@ -8,37 +8,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
 
-from scythe.errors import RunError, TransferError
-from scythe.gather.dataframe_rule import check_dataframe
+from scythe.errors import TransferError
 from scythe.gather.status import status_of
-from scythe.names import RESERVED_TABLES
 from scythe.record import layout
 from scythe.record.attempts import check_free
 from scythe.record.find import reserved
-from scythe.record.format import dump, parse
+from scythe.record.format import dump
 from scythe.record.generations import catalog_of
 from scythe.record.layout import RunKey
-from scythe.record.manifest import binding, read_manifest, schemas_of_version
-from scythe.record.plan import RunPlan
+from scythe.record.manifest import read_manifest
 from scythe.record.reserve import owner_of
 from scythe.record.results import RunResult, read_result
 from scythe.runs.rebuild import take_in
 from scythe.settings import engine_settings
 from scythe.terminal.transfer import TransferProgress
+from scythe.transfer.agreement import check_agrees
 from scythe.transfer.chosen import Asked, frame_of, listed, records_and_tables
 from scythe.transfer.held import check_whole, lacking
-from scythe_catalog.iceberg.datafile import stored_schema
-from scythe_catalog.schema import TableSchema, mixed_units
 from scythe_catalog.storage.objects import Objects
 
 #: Files that are sent together.
 _BATCH = 64
 _UPLOAD = "upload"
+_ANEW = "nothing was sent. Allocate the run anew, under another version"
 #: What of a manifest is not of the run, but of the root that it lies in.
 _PLACES = ("input_artifacts", "io_spec", "specs_uri")
 
@@ -80,7 +76,9 @@ class Sending:
                 f"the name {self.key.path} is taken in {self.target.root} by an allocation or another upload: wait for "
                 "it, or delete what it left there"
             )
-        self._check_version()
+        result = read_result(self.source, self.key)
+        tables = result.tables if result is not None else ()
+        check_agrees(self.source, self.target, self.key, result, tables, way_out=_ANEW)
         check_whole(self.source, self.key)
         return True
 
@@ -130,51 +128,6 @@ class Sending:
     def _is_ours(self) -> bool:
         """Whether the name was taken by an upload of this very run, which came to no end."""
         return owner_of(self.target, self.key).get(_UPLOAD) == self._name()
-
-    def _check_version(self) -> None:
-        """Nothing where the version is free, or its models are those of this run.
-
-        Raises:
-            TransferError: they are others.
-        """
-        where = layout.version_record(self.key.experiment, self.key.version)
-        try:
-            there = parse(self.target.read(where), self.target.uri(where))
-        except FileNotFoundError:
-            there = schemas_of_version(self.target, self.key.experiment, self.key.version)
-        here = schemas_of_version(self.source, self.key.experiment, self.key.version)
-        if there is not None and here is not None and (binding(there) != binding(here) or _units_differ(there, here)):
-            raise TransferError(
-                f"{self.key.experiment} {self.key.version} has other columns in {self.target.root} than in "
-                f"{self.source.root}: nothing was sent. Allocate the run anew, under another version"
-            )
-        self._check_dataframes()
-
-    def _check_dataframes(self) -> None:
-        """Nothing where the run's dataframes have the columns that they have there.
-
-        Raises:
-            TransferError: one has others.
-        """
-        result = read_result(self.source, self.key)
-        if result is None:
-            return
-        plan = RunPlan.load(self.source, self.key)
-        for name, table in result.tables.items():
-            if name in RESERVED_TABLES:
-                continue
-            try:
-                check_dataframe(self.target, plan, name, TableSchema.from_arrow(stored_schema(self.source, table.key)))
-            except RunError as error:
-                told = str(error).partition("\nNothing is lost")[0]
-                raise TransferError(
-                    f"{told}\nNothing was sent to {self.target.root}. Allocate the run anew, under another version"
-                ) from None
-
-
-def _units_differ(there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
-    sides = ("input", "output")
-    return any(mixed_units([TableSchema.from_json(schemas[side]) for schemas in (there, here)]) for side in sides)
 
 
 def identity(objects: Objects, key: RunKey) -> dict[str, Any]:
