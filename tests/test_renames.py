@@ -23,6 +23,7 @@ from scythe.runs.rebuild import rebuild
 from scythe.runs.run import ExperimentRun
 from scythe.sampling import verb
 from scythe.settings import storage
+from scythe.transfer.sheets import write_sheet
 from scythe.utils.filesys import FileReference
 from scythe_catalog.iceberg import datafile
 from scythe_catalog.iceberg.catalog import Catalog
@@ -385,12 +386,20 @@ def test_a_sensitivity_analysis_of_an_earlier_version_has_the_new_names(root: Pa
     assert found.drop("input", "output").equals(then.drop("input", "output"))
 
 
-def test_rows_to_download_are_chosen_by_either_name(root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["r", "r_value", "wall_r"])
+@pytest.mark.parametrize("version", ["v1.0.0", "v1.1.0", "v1.2.0"])
+def test_rows_to_download_and_to_draw_are_chosen_by_each_name_that_a_field_has_had(
+    root: Path, tmp_path: Path, name: str, version: str
+) -> None:
     both()
+    run(experiment({"wall_r": (float, was("r_value"))}, {"heating": (float, was("heat"))}), "wall_r", [1.0, 5.0])
 
-    for i, where in enumerate((pl.col("r_value") < 2, pl.col("r") < 2)):
-        got = scythe.download(NAME, tmp_path / str(i), "v1.0.0", where=where)
-        assert got.files
+    few = pl.col(name) < 4
+    count = scythe.read(NAME, version).filter(pl.last() < 40).height
+    assert count
+    assert scythe.download(NAME, tmp_path / "here", version, where=few).files
+    assert write_sheet(NAME, "scalars", tmp_path, "csv", version, where=few).rows == count
+    assert len(scythe.dataset(NAME, version, x=name, where=few)) == count
 
 
 @pytest.mark.parametrize("names", ["rsr", "rstr", "rsrs", "rstsr"])

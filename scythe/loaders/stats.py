@@ -283,8 +283,8 @@ def _columns(name: str, source: Source, rows: np.ndarray) -> Iterator[tuple[str,
         source, rows = source.whole, source.positions[rows]
     assert isinstance(source, Array | Slices)
     width = len(source.names)
-    count, origin = 0, None
-    mean, squares = np.zeros(width), np.zeros(width)
+    count, origin, centre = 0, None, np.zeros(width)
+    mean, squares = np.zeros(width), np.zeros(width)  # the former from the centre on
     low, high = np.full(width, np.inf), np.full(width, -np.inf)
     for start in range(0, len(rows), _BLOCK):
         taken = source.take(rows[start : start + _BLOCK])
@@ -295,7 +295,7 @@ def _columns(name: str, source: Source, rows: np.ndarray) -> Iterator[tuple[str,
         n = len(block)
         if not n:
             continue
-        if origin is None:
+        if not count:
             origin = _origin(block)
         block = _from(block, origin)
         low, high = np.minimum(low, block.min(0)), np.maximum(high, block.max(0))
@@ -306,6 +306,9 @@ def _columns(name: str, source: Source, rows: np.ndarray) -> Iterator[tuple[str,
             )
         # Chan, Golub and LeVeque (1979): the mean and the sum of squares of two parts together
         with np.errstate(over="ignore", invalid="ignore"):  # it is told below
+            if not count:  # near which numbers that are far from 0 keep the digits by which they differ
+                centre = np.nan_to_num(block.mean(0), posinf=0.0, neginf=0.0)
+            block = block - centre
             own = block.mean(0)
             by = own - mean
             squares += ((block - own) ** 2).sum(0) + by**2 * (count * n / (count + n))
@@ -321,7 +324,7 @@ def _columns(name: str, source: Source, rows: np.ndarray) -> Iterator[tuple[str,
     fixed = source.fixed or (False,) * width
     for j, column in enumerate(source.names):
         constant = low[j] == high[j]  # the sums round
-        mean[j] = low[j] if constant else mean[j]
+        mean[j] = low[j] if constant else centre[j] + mean[j]
         std = float(np.sqrt(squares[j] / count)) if not constant else 0.0
         at = origin[j] if origin is not None else 0
         yield column, ColumnStats(float(mean[j] + at), std, float(low[j] + at), float(high[j] + at), count, fixed[j])

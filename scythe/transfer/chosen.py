@@ -15,13 +15,13 @@ import polars as pl
 from scythe.errors import NotFoundError, ReadError, TransferError
 from scythe.gather.parts import number_of
 from scythe.gather.run_files import scan_parts
-from scythe.names import meant
 from scythe.record.layout import RunKey
 from scythe.record.manifest import renames_now
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult
 from scythe.remote.packed import PREFIX, taken_apart
 from scythe.transfer.arrived import INSIDE, OBJECTS
+from scythe.transfer.conditions import filtered, missing
 from scythe_catalog.iceberg.datafile import stored_schema
 from scythe_catalog.iceberg.scan import scan_files
 from scythe_catalog.memo import cached_property
@@ -96,7 +96,7 @@ def tables_of(result: RunResult, asked: Asked) -> list[str]:
         return list(result.tables)
     for name in asked.tables:
         if name not in result.tables:
-            raise NotFoundError(_missing(f"{result.experiment_id} has no table", name, list(result.tables)))
+            raise NotFoundError(missing(f"{result.experiment_id} has no table", name, list(result.tables)))
     names = () if asked.fields == () or _REFS not in result.tables else (_REFS,)
     return list(dict.fromkeys([*asked.tables, *names]))
 
@@ -167,7 +167,7 @@ def check(places: Places, asked: Asked) -> None:
     names = {c.name: None for _, schema in _with_files(places) for c in schema if c.kind.is_file}
     for name in asked.fields or ():
         if name not in names:
-            raise NotFoundError(_missing(f"{places.key.path} has no files of a field", name, list(names)))
+            raise NotFoundError(missing(f"{places.key.path} has no files of a field", name, list(names)))
     _rows(places, asked)
 
 
@@ -262,44 +262,8 @@ def _rows(places: Places, asked: Asked) -> pl.LazyFrame | None:
     scalars = places.table("scalars")
     if scalars is None:
         raise NotFoundError(f"{places.key.path} has no table 'scalars', by which where= chooses rows")
-    try:
-        renamed = renames_now(places.source, places.key.experiment).of("scalars")
-        both = [pl.col(former).alias(name) for former, name in renamed.items() if former in scalars[1]]
-        return filtered(scalars[0].with_columns(both), asked.where, f"the rows of {places.key.path}").select(_KEY)
-    except pl.exceptions.ColumnNotFoundError as error:
-        raise NotFoundError(missing_column("scalars", error, scalars[1].names)) from error
-
-
-def missing_column(table: str, error: pl.exceptions.ColumnNotFoundError, there: Sequence[str]) -> str:
-    """That a condition names a column that a table has not."""
-    named = str(error).splitlines()[0].split('"')
-    name = named[1] if len(named) > 2 else named[0]
-    return _missing(f"where= names a column that {table} has not:", name, there)
-
-
-def first_sentence(error: BaseException) -> str:
-    """What is wrong, in one line: Polars shows its plan behind it."""
-    return " ".join(str(error).split("\n\n", maxsplit=1)[0].split())
-
-
-def filtered(frame: pl.LazyFrame, condition: pl.Expr, of: str) -> pl.LazyFrame:
-    """The rows of a table for which a condition is true.
-
-    Raises:
-        ColumnNotFoundError: of Polars, for a column that it has not.
-        ReadError: the condition cannot be asked of them, or is none.
-    """
-    try:
-        others = [dtype for dtype in frame.select(condition).collect_schema().dtypes() if dtype != pl.Boolean]
-        # Of no rows: what would be said of theirs is said of statistics of their files, which come before them.
-        pl.DataFrame(schema=frame.collect_schema()).lazy().filter(condition if not others else pl.lit(True)).collect()
-    except pl.exceptions.ColumnNotFoundError:
-        raise
-    except pl.exceptions.PolarsError as error:
-        raise ReadError(f"where= cannot be asked of {of}: {first_sentence(error)}") from error
-    if others:
-        raise ReadError(f"where= cannot be asked of {of}: it gives {others[0]}, neither true nor false")
-    return frame.filter(condition)
+    renamed = renames_now(places.source, places.key.experiment).of("scalars")
+    return filtered(scalars[0], asked.where, f"the rows of {places.key.path}", "scalars", renamed).select(_KEY)
 
 
 def keyed(places: Places, files: pl.DataFrame, folders: Sequence[str]) -> pl.DataFrame:
@@ -340,20 +304,14 @@ def looked_up(source: Objects, key: RunKey, files: pl.DataFrame, rows: int) -> p
     return pl.concat([found, inside.with_columns(pl.col("length").alias("size"), tag.alias("tag"))], how="diagonal")
 
 
-def _missing(what: str, name: str, there: Sequence[str]) -> str:
-    return f"{what} {name!r}{meant(name, there)}; there is {', '.join(there) or 'none'}"
-
-
 __all__ = [
     "Asked",
     "Places",
     "asked_of",
     "check",
     "files_of",
-    "first_sentence",
     "frame_of",
     "listed",
     "looked_up",
-    "missing_column",
     "records_and_tables",
 ]

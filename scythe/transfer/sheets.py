@@ -17,14 +17,16 @@ import polars as pl
 from polars import selectors
 
 from scythe.define.typed import Named
-from scythe.errors import NotFoundError, ReadError, TransferError
+from scythe.errors import ReadError, TransferError
 from scythe.names import ID_LEVELS
 from scythe.reader.one_run import one_run, scan_run
 from scythe.reader.verbs import AskedRun, AskedVersion
 from scythe.record.find import name_of
 from scythe.record.generations import catalog_of
+from scythe.record.manifest import renames_now
 from scythe.settings import engine_settings, storage
-from scythe.transfer.chosen import asked_of, filtered, first_sentence, missing_column
+from scythe.transfer.chosen import asked_of
+from scythe.transfer.conditions import filtered, first_sentence
 from scythe_catalog.iceberg.datafile import stored_schema
 from scythe_catalog.schema import TableSchema
 from scythe_catalog.storage.objects import Objects
@@ -82,12 +84,8 @@ def write_sheet(
     frame, _ = scan_run(catalog_of(objects, engine_settings().catalog), objects, key, result, table, None, ids=True)
     condition = asked_of("all", "all", where).where
     if condition is not None:
-        try:
-            frame = filtered(frame, condition, f"the rows of {table!r} of {key.path}")
-        except pl.exceptions.ColumnNotFoundError as error:
-            raise NotFoundError(
-                missing_column(f"{table!r} of {key.path}", error, frame.collect_schema().names())
-            ) from error
+        told, renamed = f"{table!r} of {key.path}", renames_now(objects, name).of(table)
+        frame = filtered(frame, condition, f"the rows of {told}", told, renamed)
     plain, left_out, zoned = _plain(frame.drop(ID_LEVELS, strict=False))
     if not plain.collect_schema().names():
         raise TransferError(

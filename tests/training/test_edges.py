@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import scythe
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import InputError, NotFoundError, ReadError, StateError
+from scythe.loaders import stats as statistics
 from scythe.registry import ExperimentRegistry
 from scythe.utils.filesys import FileReference
 from tests.web_server import web_server
@@ -404,6 +406,26 @@ def test_a_large_constant_has_no_deviation(root: Path, value: float) -> None:
     of_rows(case, x=range(3))
     told = scythe.dataset("case", y="y", dtype="float64").stats()["y"]["y"]
     assert (told.mean, told.std) == (value, 0)
+
+
+@pytest.mark.parametrize(("far", "spread"), [(1e9, 1.0), (1e9, 1e-5), (-1e12, 1.0), (1e15, 4.0), (0.0, 1e-150)])
+def test_a_deviation_keeps_its_digits_however_far_from_zero_a_column_lies(
+    root: Path, monkeypatch: pytest.MonkeyPatch, far: float, spread: float
+) -> None:
+    values = far + spread * np.random.default_rng(0).standard_normal(3000)
+
+    def case(spec: Case) -> Found:
+        return Found(y=values[spec.x])
+
+    of_rows(case, x=range(len(values)))
+    monkeypatch.setattr(statistics, "_BLOCK", 1000)  # of several blocks, too
+    told = scythe.dataset("case", y="y", dtype="float64").stats()["y"]["y"]
+    exact = [Fraction(value) for value in values.tolist()]
+    mean = sum(exact) / len(exact)
+    variance = sum((one - mean) ** 2 for one in exact) / len(exact)
+    assert told.std == pytest.approx(float(variance / Fraction(spread) ** 2) ** 0.5 * spread, rel=1e-12)
+    assert told.mean == pytest.approx(float(mean), rel=4e-16, abs=1e-15 * spread)
+    assert (told.min, told.max) == (values.min(), values.max())
 
 
 def test_rows_of_which_none_has_any_values_have_no_statistics(root: Path) -> None:
