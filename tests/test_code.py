@@ -271,7 +271,45 @@ def test_of_a_notebook_the_values_count_that_the_function_uses(notebook: None, b
     assert read_code(experiment_of("weigh")).sha256 != first
 
 
+@pytest.mark.parametrize(
+    "notes",
+    [
+        "out = {}; out['y'] = FACTOR",
+        "a = [0]; a[0] += FACTOR",
+        "d = {1: 2}; del d[1]; FACTOR",
+        "a = []; a.append(FACTOR)",
+    ],
+)
+def test_of_a_notebook_a_value_counts_whatever_the_function_notes_beside_it(notebook: None, notes: str) -> None:
+    uses = FUNCTION.partition("    # within")[0] + f"    {notes}\n    return Out(y=spec.x)\n"
+    run_cells(MODELS, "FACTOR = 2.0\n", uses)
+    first = read_code(experiment_of("weigh")).sha256
+    run_cells("FACTOR = 3.0\n")
+    assert read_code(experiment_of("weigh")).sha256 != first
+
+
+def test_of_a_notebook_each_of_two_lambda_functions_counts(notebook: None) -> None:
+    cells = ("f = lambda x: 2 * x\n", "g = lambda x: x + 1\n")
+    seen = set[str | None]()
+    for first, second in (cells, ("f = lambda x: 3 * x\n", cells[1]), (cells[0], "g = lambda x: x + 2\n")):
+        run_cells(MODELS, first, second, FUNCTION.replace("spec.x", "f(g(spec.x))"))
+        seen.add(read_code(experiment_of("weigh")).sha256)
+    assert len(seen) == 3
+    run_cells(MODELS, *reversed(cells), FUNCTION.replace("spec.x", "f(g(spec.x))"))
+    assert read_code(experiment_of("weigh")).sha256 in seen
+
+
 OBJECTS = {
+    "bound method": (
+        "class M:\n    def __init__(self, k): self.k = k\n    def p(self, x): return self.k * x\nOBJECT = M(2).p\n",
+        "OBJECT = M(3).p\n",
+    ),
+    "records": ("import numpy\nOBJECT = numpy.rec.array([1, 2])\n", "OBJECT = numpy.rec.array([1, 3])\n"),
+    "ordered": (
+        "import collections, numpy\nOBJECT = collections.OrderedDict(a=numpy.zeros(2))\n",
+        "OBJECT['a'] = numpy.ones(2)\n",
+    ),
+    "dict with attributes": ("class D(dict): pass\nOBJECT = D(a=1)\nOBJECT.k = 1\n", "OBJECT['a'] = 2\n"),
     "attribute": ("class Config:\n    def __init__(self): self.k = 3\nOBJECT = Config()\n", "OBJECT.k = 4\n"),
     "dataclass": (
         "import dataclasses\n@dataclasses.dataclass\nclass Config:\n    k: int = 3\nOBJECT = Config()\n",

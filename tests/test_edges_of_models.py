@@ -3,6 +3,7 @@
 import datetime as dt
 import enum
 import unicodedata
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +30,7 @@ from pydantic import (
 import scythe
 from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
 from scythe.allocate.inputs import prepare_inputs
+from scythe.cli import app
 from scythe.define.experiment import Experiment, ExperimentOptions, define
 from scythe.errors import DataError, InputError, OutputError, RegistrationError, SchemaError
 from scythe_catalog.schema import arrow_to_models, compile_model, models_to_arrow
@@ -377,3 +379,50 @@ def test_members_that_json_cannot_hold_are_stored_and_described_by_their_names(r
     assert [output.chosen for _, output in scythe.rows(solved)] == [*Solver]
     said = yaml.safe_load((root / run.key.io_spec).read_text())
     assert said["$defs"]["Solver"]["enum"] == ["DIRECT", "EXACT"]
+
+
+class Inner(BaseModel):
+    x: int = 0
+
+
+class Appends(ExperimentInputSpec):
+    """Adds to a list, an inner model and a dict of its own once it is made."""
+
+    xs: list[float]
+    inner: Inner = Inner()
+    told: dict[str, float] = {}  # noqa: RUF012 - pydantic copies it
+
+    def model_post_init(self, context: Any) -> None:
+        super().model_post_init(context)
+        self.xs.append(sum(self.xs))
+        self.inner.x += 1
+        self.told["sum"] = self.told.get("sum", 0.0) + 1
+
+
+def test_what_a_hook_changes_in_place_is_changed_once() -> None:
+    made = given(Appends, xs=[1.0, 2.0])
+    found = arrives(made)
+    assert (found.xs, found.inner.x, found.told) == ([1.0, 2.0, 3.0], 1, {"sum": 1.0})
+
+
+class Identified(ExperimentInputSpec):
+    uid: uuid.UUID
+    step: dt.timedelta
+
+
+def test_levels_of_uuids_are_texts_and_failing_inputs_with_durations_are_shown(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def identified(spec: Identified) -> Out:
+        if spec.step > dt.timedelta(hours=1):
+            raise ValueError("too long")
+        index = spec.make_multiindex(n_rows=2, additional_index_data={"month": [1, 2]})
+        return Out(dataframes={"monthly": pd.DataFrame({"kwh": [1.0, 2.0]}, index=index)})
+
+    ExperimentRegistry.Register(retries=0)(identified)
+    inputs = [Identified(uid=uuid.UUID(int=i), step=dt.timedelta(hours=i)) for i in range(3)]
+    BaseExperiment(identified).allocate(inputs, engine="local")[1].result()
+    uids = scythe.read("identified", table="monthly")["uid"]
+    assert uids.to_list() == [str(one.uid) for one in inputs[:2] for _ in range(2)]
+    app(["show", "identified"], standalone_mode=False)
+    assert "ValueError: too long" in capsys.readouterr().out

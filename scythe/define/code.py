@@ -32,7 +32,7 @@ from scythe.define.modules import (
     name_of,
 )
 from scythe.define.snapshot import Source
-from scythe.define.values import Changed, changed_values, constants, enclosed, is_plain, told_apart, written
+from scythe.define.values import Changed, changed_values, constants, enclosed, is_plain, noted_in, told_apart, written
 
 #: The modules whose functions are sent to worker processes as they are: of a script, and of one in a process of `multiprocessing`.
 _SENT = ("__main__", "__mp_main__")
@@ -151,8 +151,10 @@ def _cells(first: list[Any]) -> tuple[dict[str, str], dict[Module, str]]:
             if found is first[0]:
                 return {}, {}
             continue
-        sources[f"<cell>/{found.__qualname__}"] = source
+        own = f"<cell>/{found.__qualname__}"  # which two lambda functions may share
+        sources[own] = source if own not in sources else "\0".join(sorted({*sources[own].split("\0"), source}))
         modules |= {module.file: module for module in map(find, imported(code, "")) if module is not None}
+        kept = constants(code, noted_in(source))
         for name in {name for block in code for name in block.co_names}:
             used = where.get(name)
             if inspect.ismodule(used):
@@ -162,7 +164,7 @@ def _cells(first: list[Any]) -> tuple[dict[str, str], dict[Module, str]]:
             elif (inspect.isfunction(used) or inspect.isclass(used)) and id(used) not in known:
                 known.add(id(used))
                 waiting.append(used)
-            elif name in where and name in constants(code) and (told := told_apart(used)) is not None:
+            elif name in where and name in kept and (told := told_apart(used)) is not None:
                 sources[f"<value>/{name}"] = told
                 for more in (type(used), getattr(used, "func", None)):  # of an instance, and of a partial
                     if (inspect.isfunction(more) or inspect.isclass(more)) and id(more) not in known:

@@ -35,18 +35,44 @@ _PLAIN = (bool, int, float, complex, str, bytes, Decimal, dt.date, dt.time, dt.t
 NOTING = frozenset({"append", "extend", "insert", "add", "update", "setdefault", "pop", "remove", "discard", "clear"})
 
 
-def constants(code: Iterable[CodeType]) -> set[str]:
+@dataclass(frozen=True)
+class Noted:
+    """What some code changes in place: sets members or attributes of, or calls a method of that notes something in it."""
+
+    #: The names that lead there, as `log` of `log.rows[0] = 1`.
+    names: frozenset[str] = frozenset()
+    #: The attributes on the way, as `rows`.
+    attributes: frozenset[str] = frozenset()
+
+
+@lru_cache(maxsize=512)
+def noted_in(source: str) -> Noted:
+    """What a source changes in place; nothing where it is no source."""
+    names, attributes = set[str](), set[str]()
+    try:
+        tree = ast.parse(textwrap.dedent(source))
+    except (SyntaxError, ValueError):  # the line of a lambda function, say
+        return Noted()
+    for node in ast.walk(tree):
+        within: ast.expr | None = None
+        if isinstance(node, ast.Subscript | ast.Attribute) and not isinstance(node.ctx, ast.Load):
+            within = node if isinstance(node, ast.Attribute) else node.value
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in NOTING:
+            within = node.func.value
+        way = set[str]()
+        while isinstance(within, ast.Subscript | ast.Attribute):
+            way |= {within.attr} if isinstance(within, ast.Attribute) else set()
+            within = within.value
+        if isinstance(within, ast.Name):
+            names.add(within.id)
+            attributes |= way
+    return Noted(frozenset(names), frozenset(attributes))
+
+
+def constants(code: Iterable[CodeType], noted: Noted) -> set[str]:
     """The names of other cells that some code reads, and keeps as they are: not those of what it notes something in."""
-    read: set[str] = set()
-    changed: set[str] = set()
-    for block in code:
-        steps = [*dis.get_instructions(block)]
-        names = {s.argval for s in steps if s.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
-        read |= names
-        if any(s.opname in ("STORE_SUBSCR", "DELETE_SUBSCR") for s in steps):
-            changed |= names
-        changed |= {s.argval for s, then in itertools.pairwise(steps) if then.argval in NOTING}
-    return read - changed
+    steps = itertools.chain.from_iterable(map(dis.get_instructions, code))
+    return {step.argval for step in steps if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")} - noted.names
 
 
 def enclosed(target: Callable[..., Any]) -> dict[str, str]:
@@ -77,12 +103,20 @@ def told_apart(value: Any) -> str | None:
         parts = [told_apart(part) for part in (value.args, value.keywords)]
         return f"partial {getattr(value.func, '__qualname__', value.func)} {parts}" if None not in parts else None
     inner = getattr(value, "__dict__", None)
-    if isinstance(inner, dict) and not hasattr(type(value), "__slots__") and is_plain(inner):
+    if isinstance(inner, dict) and inner and _is_its_attributes(type(value)) and is_plain(inner):
         return f"{type(value).__qualname__} {written(inner)}"
     try:
         return f"{type(value).__qualname__} {hashlib.sha256(pickle.dumps(value, protocol=5)).hexdigest()}"
     except Exception:  # noqa: BLE001 - whatever a class of the user's does
         return None
+
+
+def _is_its_attributes(of: type) -> bool:
+    """Whether the instances of a class hold nothing beside their attributes: not those of a collection, an array, a method, a tensor."""
+    plain = of.__reduce_ex__ is object.__reduce_ex__ and of.__reduce__ is object.__reduce__
+    return (
+        plain and not hasattr(of, "__slots__") and not issubclass(of, (dict, list, tuple, set, frozenset, *_PLAIN[:-1]))
+    )
 
 
 def written(value: Any) -> str:
@@ -144,12 +178,8 @@ def _reach(first: Iterable[Any]) -> tuple[set[tuple[str, str]], set[tuple[str, s
         elif isinstance(found, FunctionType):
             own, code = found.__globals__, _blocks(found.__code__)
             module = str(own.get("__name__"))
-            kept = constants(code)
-            notes = any(
-                step.opname in ("STORE_SUBSCR", "DELETE_SUBSCR")
-                for block in code
-                for step in dis.get_instructions(block)
-            )
+            noted = noted_in(_source_of(found))
+            kept = constants(code, noted)
             used = {name for block in code for name in block.co_names}
             for block in code:
                 stored |= {(module, s.argval) for s in dis.get_instructions(block) if s.opname == "STORE_GLOBAL"}
@@ -161,12 +191,19 @@ def _reach(first: Iterable[Any]) -> tuple[set[tuple[str, str]], set[tuple[str, s
                         waiting.append(inner)
                     elif _is_own_module(inner) and inner not in modules:
                         modules.append(inner)
-                    elif not (notes or used & NOTING):
+                    elif attribute not in noted.attributes:
                         read.add((one.__name__, attribute))
             waiting += [value for name in used if _is_code(value := own.get(name))]
             if _is_own(module):
                 read |= {(module, name) for name in kept & own.keys()}
     return read, stored
+
+
+def _source_of(function: FunctionType) -> str:
+    try:
+        return inspect.getsource(function)
+    except (OSError, TypeError, IndexError, SyntaxError):  # its file is gone, or another
+        return ""
 
 
 def _blocks(code: CodeType) -> list[CodeType]:
@@ -282,4 +319,4 @@ def _bound(tree: ast.Module) -> Iterator[str]:
         waiting += ast.iter_child_nodes(node)
 
 
-__all__ = ["Changed", "changed_values", "constants", "enclosed", "is_plain", "told_apart", "written"]
+__all__ = ["Changed", "changed_values", "constants", "enclosed", "is_plain", "noted_in", "told_apart", "written"]

@@ -145,10 +145,12 @@ def _told(row: dict[str, Any], kind: ErrorKind) -> str:
 
 
 def _as_given(row: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:
-    """The values of a row as its input has them: durations are stored as microseconds."""
+    """The values of a row as its input has them: durations are stored as microseconds, and read as what they are."""
     kinds = {column.name: column.kind for column in TableSchema.from_arrow(schema)}
     return {
-        name: dt.timedelta(microseconds=value) if value is not None and isinstance(kinds[name], k.Duration) else value
+        name: dt.timedelta(microseconds=value)
+        if isinstance(value, int) and isinstance(kinds[name], k.Duration)
+        else value
         for name, value in row.items()
     }
 

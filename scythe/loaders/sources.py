@@ -17,6 +17,7 @@ from scythe.loaders.frames import complete, slices
 from scythe.loaders.groups import Columns, File, Frame, Group
 from scythe.loaders.pinned.run import PinnedRun
 from scythe.loaders.rows import Rows, Whole
+from scythe.reader.choices import as_told
 from scythe.reader.distinct import newest_rows
 from scythe.reader.many_runs import partition_of
 from scythe.reader.united import brought_together
@@ -244,10 +245,10 @@ def _taken(runs: Sequence[PinnedRun], where: pl.Expr, among: np.ndarray | None) 
         TableSchema(tuple(replace(found, name=name) for name in asked if (found := run.column_of(name)) is not None))
         for run in runs
     ]
-    _, casts = brought_together(schemas)
+    whole, casts = brought_together(schemas)
     frames = [_asked(run, asked).with_columns(own) for run, own in zip(runs, casts, strict=True)]
     try:
-        rows = pl.concat(frames, how="vertical_relaxed")
+        rows = as_told(pl.concat(frames, how="vertical_relaxed").lazy(), whole, schemas).collect()
         found = (rows if among is None else rows.filter(pl.Series(among))).with_columns(where.alias(_TAKEN))
     except pl.exceptions.PolarsError as error:
         what = str(error)

@@ -117,6 +117,26 @@ def test_categories_have_the_order_of_the_models_in_expressions_of_many_versions
     assert ds.frame.collect()["x"].dtype == read["x"].dtype
 
 
+@pytest.mark.parametrize(
+    "orders", [("la sm", "sm la"), ("sm la", "la sm"), ("b a", "b a c", "a b c"), ("a", "c a"), ("a c", "c b")]
+)
+def test_categories_of_many_versions_have_one_order_in_tables_expressions_and_arrays(
+    root: Path, orders: tuple[str, ...]
+) -> None:
+    for order in orders:
+        names = tuple(order.split())
+        finish(Literal[names], sorted(names), {"y": float}, y=1)
+    read = scythe.read("differing", "all", run="all", ids=False)
+    whole = scythe.dataset("differing", "all", run="all", x="x")
+    told = read["x"].dtype.categories.to_list()
+    assert whole.frame.collect()["x"].dtype == read["x"].dtype
+    assert [name.removeprefix("x=") for name in whole.names["x"]] == told
+    for name in told:
+        above = pl.col("x") > name
+        ds = scythe.dataset("differing", "all", run="all", x="x", where=above)
+        assert sorted(ds.frame.collect()["x"].cast(str)) == sorted(read.filter(above)["x"].cast(str))
+
+
 def test_a_frame_of_many_versions_rounds_nothing(root: Path) -> None:
     finish(float, [1], {"y": int}, y=2**53 + 1)
     finish(float, [1], {"y": float}, y=0.5)

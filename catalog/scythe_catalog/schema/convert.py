@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from operator import attrgetter, itemgetter
 from typing import Any, TypeVar
 
@@ -165,7 +166,7 @@ def builder(model: type[M], dropping: Sequence[str] = ()) -> Callable[[dict[str,
         put(instance, "__pydantic_extra__", {} if extra else None)
         put(instance, "__pydantic_private__", None)
         if finish is not None:
-            kept = values.copy()
+            kept = deepcopy(values)  # lists and nested models of it may be changed in place
             finish(instance)
             put(instance, "__dict__", kept)  # a hook that changes values did so before they were stored
         return instance

@@ -19,6 +19,7 @@ from scythe.define.renames import Renames
 from scythe.errors import CatalogError, NotFoundError, RunDamaged, StorageError
 from scythe.gather.run_files import schema_of_result
 from scythe.loaders.rows import Rows
+from scythe.reader.choices import as_told
 from scythe.reader.many_runs import PARTITION_COLUMNS, partition_of
 from scythe.reader.united import brought_together, check_units
 from scythe.record.layout import RunKey
@@ -314,7 +315,7 @@ def frame_of(runs: Sequence[PinnedRun], rows: Rows, *, many: bool) -> pl.LazyFra
     """
     schemas = [run.schemas["scalars"] for run in runs]
     check_units(schemas, None)
-    _, casts = brought_together(schemas)
+    whole, casts = brought_together(schemas)
     parts: list[pl.LazyFrame] = []
     for i, run in enumerate(runs):
         where, at = rows.of(i)
@@ -331,4 +332,5 @@ def frame_of(runs: Sequence[PinnedRun], rows: Rows, *, many: bool) -> pl.LazyFra
             .with_columns(casts[i], **(partition_of(run.key) if many else {}))
         )
     last = PARTITION_COLUMNS if many else ()
-    return pl.concat(parts, how="diagonal_relaxed").sort("_place").select(cs.exclude("_at", "_place", *last), *last)
+    found = as_told(pl.concat(parts, how="diagonal_relaxed"), whole, schemas)
+    return found.sort("_place").select(cs.exclude("_at", "_place", *last), *last)

@@ -99,6 +99,9 @@ class Uuid(Kind):
     def load(self, values: Values) -> Values:
         return [None if v is None else uuid.UUID(v) for v in values]
 
+    def level(self, value: Any) -> Any:
+        return None if value is None else str(value)
+
     def cast(self, values: pa.ChunkedArray) -> pa.ChunkedArray:
         return pa.chunked_array([self.array(self.load(values.to_pylist()))])
 
