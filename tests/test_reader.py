@@ -241,7 +241,7 @@ def test_rows_of_runs_with_a_name_of_their_own_are_read_by_that(root: Path) -> N
     for asked in ("winter", winter):
         assert [out.y for _, out in scythe.rows(asked)] == [0, 2, 4]
         assert [out.y for _, out in scythe.rows(asked, run=run)] == [0, 2, 4]
-    with pytest.raises(NotFoundError, match=r"no experiment 'wintr' is registered here; registered: doubled"):
+    with pytest.raises(NotFoundError, match=r"no experiment 'wintr' is registered here; registered: .*doubled"):
         scythe.rows("wintr")
     ExperimentRegistry._experiments.clear()
     with pytest.raises(NotFoundError, match=r"winter/.* is of the function .*doubled.*which is not registered here"):
