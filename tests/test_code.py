@@ -18,6 +18,7 @@ import pytest
 
 from scythe.define.code import read_code
 from scythe.define.experiment import Experiment, ExperimentOptions, define
+from scythe.define.values import noted_in
 from scythe.engines.inline import InlineEngine
 from scythe.engines.local import LocalEngine
 from scythe.registry import ExperimentRegistry, experiment_of
@@ -391,3 +392,11 @@ def test_many_threads_find_the_same_hash(alone: None, tmp_path: Path) -> None:
     experiment = loaded(write(tmp_path, {**PROJECT, **many, "study.py": source}))
     with ThreadPoolExecutor(8) as threads:
         assert len({code.sha256 for code in threads.map(read_code, [experiment] * 40)}) == 1
+
+
+def test_what_a_method_notes_something_in_is_seen_beside_a_text_of_any_indentation() -> None:
+    noted = noted_in(
+        '    def f(self, x):\n        """One\nline."""\n        LOG[x] = 1\n        study.rows[0].append(OTHER)\n'
+    )
+    assert noted.names == {"LOG", "study"}
+    assert noted.attributes == {"rows"}

@@ -50,7 +50,9 @@ def noted_in(source: str) -> Noted:
     """What a source changes in place; nothing where it is no source."""
     names, attributes = set[str](), set[str]()
     try:
-        tree = ast.parse(textwrap.dedent(source))
+        tree = ast.parse(
+            f"if True:\n{source}" if source[:1].isspace() else source
+        )  # a method's, texts within left alone
     except (SyntaxError, ValueError):  # the line of a lambda function, say
         return Noted()
     for node in ast.walk(tree):
@@ -178,7 +180,7 @@ def _reach(first: Iterable[Any]) -> tuple[set[tuple[str, str]], set[tuple[str, s
         elif isinstance(found, FunctionType):
             own, code = found.__globals__, _blocks(found.__code__)
             module = str(own.get("__name__"))
-            noted = noted_in(_source_of(found))
+            noted = noted_in(_source_of(found.__code__))
             kept = constants(code, noted)
             used = {name for block in code for name in block.co_names}
             for block in code:
@@ -199,9 +201,11 @@ def _reach(first: Iterable[Any]) -> tuple[set[tuple[str, str]], set[tuple[str, s
     return read, stored
 
 
-def _source_of(function: FunctionType) -> str:
+@lru_cache(maxsize=512)
+def _source_of(code: CodeType) -> str:
+    """The source of a function, as it was when it was first asked for; empty where there is none."""
     try:
-        return inspect.getsource(function)
+        return inspect.getsource(code)
     except (OSError, TypeError, IndexError, SyntaxError):  # its file is gone, or another
         return ""
 
