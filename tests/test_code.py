@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import linecache
 import os
 import shutil
@@ -18,7 +19,7 @@ import pytest
 
 from scythe.define.code import read_code
 from scythe.define.experiment import Experiment, ExperimentOptions, define
-from scythe.define.values import noted_in
+from scythe.define.sources.values import noted_in
 from scythe.engines.inline import InlineEngine
 from scythe.engines.local import LocalEngine
 from scythe.registry import ExperimentRegistry, experiment_of
@@ -328,6 +329,46 @@ OBJECTS = {
     "array": ("import numpy\nOBJECT = numpy.zeros(3)\n", "OBJECT[0] = 1\n"),
     "frame": ("import polars\nOBJECT = polars.DataFrame({'a': [1]})\n", "OBJECT = polars.DataFrame({'a': [2]})\n"),
     "partial": ("import functools\nOBJECT = functools.partial(pow, 2)\n", "OBJECT = functools.partial(pow, 3)\n"),
+    "function in a dict": ("def f(x): return x\nOBJECT = {'f': f}\n", "def f(x): return 2 * x\nOBJECT = {'f': f}\n"),
+    "lambda functions in a list": ("OBJECT = [lambda x: x, lambda x: 2 * x]\n", "OBJECT.reverse()\n"),
+    "cached function": (
+        "import functools\n@functools.lru_cache\ndef f(x): return x\nOBJECT = f\n",
+        "@functools.lru_cache\ndef f(x): return 2 * x\nOBJECT = f\n",
+    ),
+    "vectorized function": (
+        "import numpy\ndef f(x): return x\nOBJECT = numpy.vectorize(f)\n",
+        "def f(x): return 2 * x\nOBJECT = numpy.vectorize(f)\n",
+    ),
+    "function in an attribute": (
+        "class Config:\n    def __init__(self, f): self.f = f\ndef f(x): return x\nOBJECT = Config(f)\n",
+        "def f(x): return 2 * x\nOBJECT = Config(f)\n",
+    ),
+    "value beside a lock": (
+        "import threading\nclass Config:\n    def __init__(self, k): self.k, self.lock = k, threading.Lock()\nOBJECT = Config(1)\n",
+        "OBJECT = Config(2)\n",
+    ),
+    "array of a class": (
+        "import numpy\nclass Config:\n    k = numpy.zeros(2)\nOBJECT = Config\n",
+        "Config.k = numpy.ones(2)\n",
+    ),
+    "default of before": (
+        "K = 2\ndef OBJECT(x, k=K): return k * x\nK = 2\n",
+        "K = 3\ndef OBJECT(x, k=K): return k * x\nK = 2\n",
+    ),
+    "closure": ("def make(k):\n    return lambda x: k * x\nOBJECT = make(2)\n", "OBJECT = make(3)\n"),
+    "closures in a dict": (
+        "def make(k):\n    def f(x): return k * x\n    return f\nOBJECT = {'a': make(2), 'b': make(3)}\n",
+        "OBJECT = {'a': make(3), 'b': make(2)}\n",
+    ),
+    "argument of a decorator": (
+        "import functools\ndef scaled(k):\n    def deco(f):\n        @functools.wraps(f)\n        def g(x): return k * f(x)\n        return g\n"
+        "    return deco\nK = 2\n@scaled(K)\ndef OBJECT(x): return x\nK = 2\n",
+        "K = 3\n@scaled(K)\ndef OBJECT(x): return x\nK = 2\n",
+    ),
+    "set of texts beside an array": (
+        "import numpy\nOBJECT = {'a': {'x', 'y', 'z'}, 'b': numpy.zeros(2)}\n",
+        "OBJECT = {'a': {'x', 'y', 'w'}, 'b': numpy.zeros(2)}\n",
+    ),
     "function of a partial": (
         "import functools\ndef f(a, x): return a + x\nOBJECT = functools.partial(f, 2)\n",
         "def f(a, x): return a * x\nOBJECT = functools.partial(f, 2)\n",
@@ -349,6 +390,70 @@ def test_of_a_notebook_the_objects_count_that_the_function_uses(notebook: None, 
     assert read_code(experiment_of("weigh")).sha256 != first
 
 
+def test_of_a_notebook_a_class_counts_as_its_cell_was_run_last(notebook: None) -> None:
+    uses = FUNCTION.replace("spec.x", "Config().k")
+    for first, second in (
+        (
+            "class Config:\n    @property\n    def k(self): return 1\n",
+            "class Config:\n    @property\n    def k(self): return 2\n",
+        ),
+        ("class Config(BaseModel):\n    k: int = 1\n", "class Config(BaseModel):\n    k: int = 2\n"),
+    ):
+        cells = [MODELS, "from pydantic import BaseModel\n", first, uses]
+        again_in = "/tmp/ipykernel_1/again.py"
+        seen: list[str | None] = []
+        for cell in (first, second, first, second):
+            run_cells(*cells[:2], uses)
+            linecache.cache[f"{again_in}{cell}"] = entry = (
+                len(cell),
+                None,
+                cell.splitlines(keepends=True),
+                f"{again_in}{cell}",
+            )
+            exec(compile("".join(entry[2]), entry[3], "exec"), sys.modules["__main__"].__dict__)
+            seen.append(read_code(experiment_of("weigh")).sha256)
+        assert None not in seen
+        assert all(a != b for a, b in itertools.pairwise(seen)), seen
+        linecache.cache = {name: one for name, one in linecache.cache.items() if not name.startswith(again_in)}
+
+
+def test_of_a_notebook_a_model_counts_that_a_field_names_as_a_text(notebook: None) -> None:
+    inner = "from pydantic import BaseModel, field_validator\nclass Inner(BaseModel):\n    k: int = 1\n    def twice(self): return 2 * self.k\n"
+    late = "from __future__ import annotations\n" + MODELS.replace(
+        "    x: float", "    x: float\n    inner: Inner = None"
+    )
+    seen = set[str | None]()
+    for cell in (inner, inner.replace("2 *", "3 *")):
+        run_cells(cell, late, FUNCTION)
+        seen.add(read_code(experiment_of("weigh")).sha256)
+    assert len(seen - {None}) == 2
+
+
+def test_of_a_notebook_the_objects_have_one_hash_in_every_process(tmp_path: Path) -> None:
+    made = [cell for cell, _ in OBJECTS.values()]
+    program = f"""
+        import sys
+        from tests.test_code import MODELS, FUNCTION, run_cells
+        from scythe.define.code import read_code
+        from scythe.registry import experiment_of
+        for made in {made!r}:
+            run_cells(MODELS, made, FUNCTION.replace("spec.x", "OBJECT"))
+            print(read_code(experiment_of("weigh")).sha256)
+    """
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(program)],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            cwd=Path(__file__).parents[1],
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(told) == 1
+    assert len(set(told.pop().split())) == len(made)
+
+
 def test_of_a_notebook_no_attributes_count_nor_what_the_function_notes_its_calls_in(notebook: None) -> None:
     notes = "    seen.append(spec)\n    cache[spec.x] = 1\n    return Out(y=spec.x)\n"
     run_cells(MODELS, "seen = []\ncache = {}\nx = 1\n", FUNCTION.partition("    # within")[0] + notes)
@@ -358,9 +463,7 @@ def test_of_a_notebook_no_attributes_count_nor_what_the_function_notes_its_calls
 
 
 def test_sets_within_other_collections_are_written_alike_in_every_process(tmp_path: Path) -> None:
-    program = (
-        "from scythe.define.values import written; print(written({'a': [{'x', 'y', 'z'}], 'b': (frozenset('pqr'),)}))"
-    )
+    program = "from scythe.define.sources.values import written; print(written({'a': [{'x', 'y', 'z'}], 'b': (frozenset('pqr'),)}))"
     told = {
         subprocess.run(
             [sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True

@@ -21,6 +21,11 @@ K = 1.0
 LIMITS = {"low": 1}
 STATE = []
 COUNT = 0
+HALF, DAY = 1 / 2, 0
+HOUR = 60 * 60.0
+YEAR = HOUR * 24 * 365
+TABLE = {}
+CACHE = {}
 STARTED = time.time()
 
 
@@ -38,7 +43,19 @@ def set_k(value):
     K = value
 
 
+class Solver:
+    tolerance = 1e-6
+    calls = 0
+
+    def solve(self, x):
+        Solver.calls += 1
+        return x
+
+
 def scaled(x):
+    cache = CACHE
+    cache[x] = x
+    x = x * YEAR / YEAR + sum(TABLE.values()) + Solver().solve(0)
     return x * K * LIMITS["low"] * settings.SCALE * pack.inner.DEPTH * settings.LOADED
 
 
@@ -150,7 +167,13 @@ def test_a_script_that_is_edited_while_it_runs_is_not_recorded_as_what_it_is_by_
         ("sim.settings.SCALE = 5.0", "settings.SCALE is 5.0 here, and 1.0 in its file"),
         ("sim.settings.SCALE = 1", "settings.SCALE is 1 here, and 1.0 in its file"),
         ("sim.pack.inner.DEPTH = 2.5", "pack.inner.DEPTH is 2.5 here, and 1.0 in its file"),
-        ("sim.STATE.append(3); sim.COUNT = 8; sim.STARTED = 0; sim.settings.OTHER = 3", None),
+        ("sim.YEAR = 5.0", "sim.YEAR is 5.0 here, and 31536000.0 in its file"),
+        ("sim.TABLE['a'] = 5.0", "sim.TABLE is {'a': 5.0} here, and {} in its file"),
+        ("sim.Solver.tolerance = 5.0", "sim.Solver.tolerance is 5.0 here, and 1e-06 in its file"),
+        (
+            "sim.Solver.calls = 8; sim.HOUR = 2; sim.STATE.append(3); sim.COUNT = 8; sim.STARTED = 0; sim.settings.OTHER = 3",
+            None,
+        ),
     ],
 )
 def test_values_that_workers_would_not_have_are_refused_and_told_apart_where_they_hold(
@@ -184,6 +207,99 @@ def test_values_that_workers_would_not_have_are_refused_and_told_apart_where_the
         assert told in local
         assert "Make it an input field, or write it into the module" in local
         assert "are known from other code" in inline
+
+
+OWN = """
+import os, time
+import numpy as np
+from pydantic import BaseModel
+KNOWN, HOURS = {}, 24
+HOUR = 3600.0
+DAY = HOUR * 24
+STARTED = time.time()
+class In(ExperimentInputSpec):
+    x: int
+class Out(ExperimentOutputSpec):
+    y: float
+class Holder:
+    k = 1.0
+def scaled(x):
+    return x * FACTOR + DAY + len(KNOWN) + STARTED * 0 + PLAIN.sum() + np.sum(Holder.k)
+@ExperimentRegistry.Register(retries=0)
+def own(spec: In) -> Out:
+    return Out(y=scaled(spec.x))
+FACTOR = 1.0
+PLAIN = np.zeros(2)
+def set_hour():
+    global HOUR, DAY
+    DAY = 5.0
+"""
+
+
+@pytest.mark.parametrize("engine", ["inline", "local"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "FACTOR = 3.0",
+        "FACTOR = np.float64(3.0)",
+        "PLAIN = np.ones(2)",
+        "PLAIN[1] = 7",
+        "KNOWN['a'] = 1",
+        "KNOWN.update(a=1)",
+        "set_hour()",
+        "import __main__; __main__.DAY = 4.0",
+        "Holder.k = 2.0",
+        "Holder.k = np.ones(2)",
+    ],
+)
+def test_rows_of_before_a_script_set_a_value_are_not_those_of_after(project: Path, engine: str, change: str) -> None:
+    ran = script(
+        project,
+        OWN
+        + textwrap.dedent(
+            f"""
+            def rows():
+                run, ref = BaseExperiment(own).allocate(S[:2], reuse=True, any_code=False, engine={engine!r}, **more)
+                ref.result()
+                return scythe.read(own, run=run)["y"].to_list()
+            if __name__ == "__main__":
+                more = {{"workers": 1}} if {engine!r} == "local" else {{}}
+                first, again = rows(), rows()
+                assert first == again
+                {change}
+                from scythe.errors import AllocationError
+                try:
+                    print(rows() == [scaled(0), scaled(1)] != first)
+                except AllocationError as error:
+                    print("are known from other code" in str(error))
+            """
+        ),
+    )
+    assert ran.stdout == "True\n", ran.stderr
+
+
+def test_what_a_script_sets_is_refused_where_workers_load_the_script_without_it(project: Path) -> None:
+    ran = script(
+        project,
+        OWN
+        + textwrap.dedent(
+            """
+            from scythe.define.code import values_set
+            from scythe.errors import AllocationError
+            from scythe.registry import experiment_of
+            if __name__ == "__main__":
+                print(*values_set(experiment_of("own"), of_script=True), sep="; ")
+                FACTOR, KNOWN["a"], ENGINE = 3.0, 1, "slurm"
+                try:
+                    BaseExperiment(own).allocate(S, engine="slurm")
+                except AllocationError as error:
+                    print(error)
+            """
+        ),
+    )
+    before, after = ran.stdout.splitlines()
+    assert before == "", ran.stderr
+    assert "FACTOR is 3.0 here, as the script sets it; KNOWN is {'a': 1} here, as the script sets it" in after
 
 
 def test_the_function_of_before_is_refused_where_it_was_defined_anew(root: Path) -> None:

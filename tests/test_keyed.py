@@ -83,6 +83,18 @@ def allocated(piles: BaseExperiment, depths: list[float], **more: Any) -> tuple[
     return piles.allocate(pl.DataFrame({"depth": depths}), engine="inline", **more)
 
 
+def test_a_key_with_other_sort_indexes_is_refused(piles: BaseExperiment) -> None:
+    numbered = pl.DataFrame({"depth": [1.0, 2.0], "sort_index": [3, 9]})
+    given: dict[str, Any] = {"engine": "inline", "key": "night", "overwrite_sort_index": False}
+    run, ref = piles.allocate(numbered, **given)
+    ref.result()
+    assert piles.allocate(numbered, **given)[0].experiment_id == run.experiment_id
+    with pytest.raises(AllocationError, match=f"key='night' is that of {run.experiment_id}, which has other inputs"):
+        piles.allocate(numbered.with_columns(sort_index=pl.Series([3, 10])), **given)
+    with pytest.raises(AllocationError, match="other inputs"):
+        allocated(piles, [1.0, 2.0], key="night")
+
+
 def test_the_same_key_gives_the_same_run(piles: BaseExperiment) -> None:
     run, _ = allocated(piles, [1.0, 2.0], key="night 1")
     again, ref = allocated(piles, [1.0, 2.0], key="night 1")

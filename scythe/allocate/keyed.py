@@ -14,6 +14,7 @@ import numpy as np
 
 from scythe.allocate.store import Request
 from scythe.errors import AllocationError, NotFoundError, RunDamaged
+from scythe.gather.parts import sort_indexes
 from scythe.record import layout
 from scythe.record.attempts import store_time
 from scythe.record.format import parse
@@ -161,6 +162,11 @@ class Keyed:
         except RunDamaged:
             return True  # `resume` says so
         fields = asked.experiment.schemas.input.schema.names
+        keys = sort_indexes(plan)
+        if not np.array_equal(
+            np.arange(plan.inputs) if keys is None else keys, inputs.table.column("sort_index").to_numpy()
+        ):
+            return False
         mine = Specs.of(inputs.table, asked.files.identities, fields, (c.name for c in inputs.computed), addresses=True)
         every = np.arange(mine.rows)
         return mine.rows == stored.rows and bool(are_equal(mine, every, stored, every).all())

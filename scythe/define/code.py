@@ -7,35 +7,20 @@ does not count: that is what versions of packages are for.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import inspect
-import linecache
-import sys
-import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scythe.define.experiment import Experiment
-from scythe.define.fresh import set_since
-from scythe.define.loaded import is_edited
-from scythe.define.modules import (
-    NOT_THE_PROJECTS,
-    Module,
-    closure,
-    compiled,
-    file_of,
-    find,
-    imported,
-    is_installed,
-    name_of,
-)
-from scythe.define.snapshot import Source
-from scythe.define.values import Changed, changed_values, constants, enclosed, is_plain, noted_in, told_apart, written
-
-#: The modules whose functions are sent to worker processes as they are: of a script, and of one in a process of `multiprocessing`.
-_SENT = ("__main__", "__mp_main__")
+from scythe.define.sources.cells import cells
+from scythe.define.sources.changed import Changed, changed_values, script_values
+from scythe.define.sources.fresh import set_since
+from scythe.define.sources.loaded import is_edited
+from scythe.define.sources.modules import SCRIPTS, Module, closure, file_of, name_of
+from scythe.define.sources.snapshot import Source
+from scythe.define.sources.values import enclosed, told_apart, written
 
 
 @dataclass(frozen=True)
@@ -48,7 +33,7 @@ class Code:
     modules: tuple[Source, ...] = ()
 
 
-def read_code(experiment: Experiment, *, here: bool = False) -> Code:
+def read_code(experiment: Experiment, *, here: bool = False, sent: bool = False) -> Code:
     """The code that an experiment runs, as it lies on this machine now.
 
     Its hash covers the relative path and the source of the module that defines the function, and of every module of the
@@ -60,6 +45,7 @@ def read_code(experiment: Experiment, *, here: bool = False) -> Code:
         experiment: The experiment.
         here: It runs in this process, with what this has loaded, and the values that were set since; else other processes load the
             files, but for a script, whose functions they are sent.
+        sent: What a script sets as it goes on counts as well: its functions run here, or are sent to others with the values of now.
 
     Returns:
         The hash, and the modules that worker processes load.
@@ -73,6 +59,9 @@ def read_code(experiment: Experiment, *, here: bool = False) -> Code:
     sources |= {module.path: source for module, source in modules.items()} | enclosed(experiment.target)
     if here:
         sources |= {f"<value>/{one.module}.{one.name}": written(one.now) for one in values_set(experiment)}
+    if here or sent:
+        told = {name: told_apart(value).text for name, value in script_values(_read_by(experiment)).items()}
+        sources |= {f"<value>/{name}": text for name, text in told.items() if text is not None}
     return Code(_digest(sources) if sources else None, found)
 
 
@@ -83,12 +72,20 @@ def edited_files(experiment: Experiment, *, here: bool) -> list[Path]:
     ]
 
 
-def values_set(experiment: Experiment) -> list[Changed]:
-    """The plain values of the project's modules that the experiment reads, and that were set after the modules were loaded."""
+def values_set(experiment: Experiment, *, of_script: bool = False) -> list[Changed]:
+    """The plain values of the project's modules that the experiment reads, and that were set after the modules were loaded.
+
+    With `of_script` also those that the script which defines it sets as it goes on, for processes that load it.
+    """
     if experiment.included is not None:
         return []
-    found = changed_values([experiment.target, experiment.input_model, experiment.output_model])
-    return set_since(found, experiment.target.__module__)
+    found = changed_values(_read_by(experiment), of_script=of_script)
+    script = file_of(experiment.target) if experiment.target.__module__ in SCRIPTS else None
+    return set_since(found, experiment.target.__module__, script)
+
+
+def _read_by(experiment: Experiment) -> list[Callable[..., Any]]:
+    return [experiment.target, experiment.input_model, experiment.output_model]
 
 
 def _sources(experiment: Experiment) -> tuple[dict[str, str], dict[Module, str]]:
@@ -97,7 +94,7 @@ def _sources(experiment: Experiment) -> tuple[dict[str, str], dict[Module, str]]
     file = file_of(target)
     if file is not None:
         return {}, closure([Module(name_of(target.__module__, file), file)])
-    return _cells([target, experiment.input_model, experiment.output_model])
+    return cells(_read_by(experiment))
 
 
 def _edited(experiment: Experiment, modules: dict[Module, str], *, here: bool) -> list[Module]:
@@ -116,7 +113,7 @@ def _edited(experiment: Experiment, modules: dict[Module, str], *, here: bool) -
 
 def _is_sent(experiment: Experiment, module: Module) -> bool:
     """Whether a module is the script that defines the experiment: other processes are sent what this one has of it."""
-    return experiment.target.__module__ in _SENT and module.file == file_of(experiment.target)
+    return experiment.target.__module__ in SCRIPTS and module.file == file_of(experiment.target)
 
 
 def _digest(sources: dict[str, str]) -> str:
@@ -126,69 +123,6 @@ def _digest(sources: dict[str, str]) -> str:
             raw = text.replace("\r\n", "\n").encode(errors="surrogatepass")
             found.update(len(raw).to_bytes(8, "big") + raw)
     return found.hexdigest()
-
-
-# --- cells ------------------------------------------------------------------------------------------
-
-
-def _cells(first: list[Any]) -> tuple[dict[str, str], dict[Module, str]]:
-    """The sources of what was defined in cells, of what it uses of other cells, plain values too, and of the project's modules in it."""
-    sources: dict[str, str] = {}
-    modules: dict[Path, Module] = {}
-    waiting, known = list(first), {id(found) for found in first}
-    while waiting:
-        found = waiting.pop()
-        where = vars(sys.modules.get(found.__module__, object))
-        file = file_of(found)
-        if file is not None:
-            if not is_installed(file) and found.__module__.split(".")[0] not in NOT_THE_PROJECTS:
-                modules[file] = Module(name_of(found.__module__, file), file)
-            continue
-        try:
-            source = _class_cell(found) if isinstance(found, type) else textwrap.dedent(inspect.getsource(found))
-            code = compiled(source)
-        except (OSError, TypeError, SyntaxError):
-            if found is first[0]:
-                return {}, {}
-            continue
-        own = f"<cell>/{found.__qualname__}"  # which two lambda functions may share
-        sources[own] = source if own not in sources else "\0".join(sorted({*sources[own].split("\0"), source}))
-        modules |= {module.file: module for module in map(find, imported(code, "")) if module is not None}
-        kept = constants(code, noted_in(source))
-        for name in {name for block in code for name in block.co_names}:
-            used = where.get(name)
-            if inspect.ismodule(used):
-                module = find(used.__name__)
-                if module is not None:
-                    modules[module.file] = module
-            elif (inspect.isfunction(used) or inspect.isclass(used)) and id(used) not in known:
-                known.add(id(used))
-                waiting.append(used)
-            elif name in where and name in kept and (told := told_apart(used)) is not None:
-                sources[f"<value>/{name}"] = told
-                for more in (type(used), getattr(used, "func", None)):  # of an instance, and of a partial
-                    if (inspect.isfunction(more) or inspect.isclass(more)) and id(more) not in known:
-                        known.add(id(more))
-                        waiting.append(more)
-        if isinstance(found, type):
-            own = {name: value for name, value in vars(found).items() if not name.startswith("__") and is_plain(value)}
-            sources[f"<class>/{found.__qualname__}"] = written(own)
-    return sources, closure(list(modules.values()))
-
-
-def _class_cell(found: type) -> str:
-    """The cell that defines a class, the newest where several do; Python itself finds the sources of functions alone.
-
-    Raises:
-        OSError: no cell does.
-    """
-    for entry in reversed([entry for entry in list(linecache.cache.values()) if len(entry) == 4]):
-        source = "".join(entry[2])
-        if f"class {found.__name__}" in source:
-            with contextlib.suppress(SyntaxError):  # a cell with a magic command
-                if any(code.co_name == found.__qualname__ for code in compiled(source)):
-                    return source
-    raise OSError(f"no source of {found.__qualname__}")
 
 
 __all__ = ["Code", "edited_files", "read_code", "values_set"]

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.define.loaded import note_loaded
 from scythe.define.schemas import ExperimentSchemas, compile_experiment
+from scythe.define.sources.loaded import note_loaded
 from scythe.durations import seconds_of
 from scythe.errors import RegistrationError, ScytheError
 from scythe.names import TASK_PREFIX, check_experiment_name

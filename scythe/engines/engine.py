@@ -182,9 +182,13 @@ class Engine(ABC):
     #: Which code it runs: what this process has loaded, the files as processes of its own load them, or what workers elsewhere have.
     runs_code: ClassVar[Literal["loaded", "files", "theirs"]] = "files"
 
+    def sends_scripts(self) -> bool:
+        """Whether functions of a script go to its processes with the values that the script has set by then; else they load it, too."""
+        return False
+
     def read_code(self, experiment: Experiment) -> Code:
         """The code that it would run now."""
-        return read_code(experiment, here=self.runs_code == "loaded")
+        return read_code(experiment, here=self.runs_code == "loaded", sent=self.sends_scripts())
 
     def check_ready(self, experiment: Experiment, *, single: bool) -> None:  # noqa: B027 - most are always ready
         """Nothing, where a run of this experiment can be taken now; asked before anything is written.

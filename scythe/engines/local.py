@@ -220,6 +220,9 @@ class LocalEngine(Engine):
     name = "local"
     options = LocalOptions
 
+    def sends_scripts(self) -> bool:
+        return True
+
     def check_ready(self, experiment: Experiment, *, single: bool) -> None:
         check_travels(experiment)
 

@@ -29,7 +29,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from scythe.define.snapshot import Source, load_as_they_were
+from scythe.define.sources.snapshot import Source, load_as_they_were
 from scythe.engines.pool import logs
 from scythe.errors import StorageRefused
 from scythe.leaf.failures import remember_lines

@@ -20,6 +20,9 @@ class HatchetEngine(Engine):
     options = HatchetOptions
     names_runs = True
 
+    def sends_scripts(self) -> bool:
+        return "HATCHET_CLIENT_TOKEN" not in os.environ  # to the worker of the embedded engine
+
     def check_ready(self, experiment: Experiment, *, single: bool) -> None:
         check_cluster(experiment, single=single)
 

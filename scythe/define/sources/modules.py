@@ -22,6 +22,8 @@ from typing import Any, cast
 
 _INSTALLED = {"site-packages", "dist-packages"}
 NOT_THE_PROJECTS = frozenset({"scythe", "scythe_catalog", "__main__", *sys.stdlib_module_names})
+#: The modules of what runs as a program: a script or a notebook, and the same in a process of `multiprocessing`.
+SCRIPTS = ("__main__", "__mp_main__")
 _STANDARD = tuple(Path(sysconfig.get_path(p)).resolve() for p in ("stdlib", "platstdlib"))
 
 
@@ -134,6 +136,14 @@ def is_installed(file: Path) -> bool:
     return not _INSTALLED.isdisjoint(file.parts) or any(file.is_relative_to(folder) for folder in _STANDARD)
 
 
+def is_own(name: str) -> bool:
+    """Whether a module that is loaded is a source file of the project, other than the program itself."""
+    if name.split(".", maxsplit=1)[0] in NOT_THE_PROJECTS:
+        return False
+    file = getattr(sys.modules.get(name), "__file__", None)
+    return isinstance(file, str) and file.endswith(".py") and not is_installed(Path(file))
+
+
 def file_of(target: Callable[..., Any]) -> Path | None:
     """The source file that defines a function or a class, None for a notebook's cell."""
     module = sys.modules.get(target.__module__)
@@ -158,6 +168,7 @@ def name_of(module: str, file: Path) -> str:
 
 __all__ = [
     "NOT_THE_PROJECTS",
+    "SCRIPTS",
     "Module",
     "closure",
     "compiled",
@@ -165,5 +176,6 @@ __all__ = [
     "find",
     "imported",
     "is_installed",
+    "is_own",
     "name_of",
 ]
