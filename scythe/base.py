@@ -86,7 +86,8 @@ class ExperimentInputSpec(BaseModel):
         (2.5, 'Aalto', 0)
     """
 
-    model_config = ConfigDict(extra="allow")
+    # NaN and infinities survive on their way to a task of Hatchet's, which is of JSON
+    model_config = ConfigDict(extra="allow", ser_json_inf_nan="strings")
 
     #: Where `log` goes; a worker sets it to its own log.
     log_method: ClassVar[Callable[[str], None] | None] = None
@@ -294,6 +295,7 @@ class ExperimentOutputSpec(BaseModel):
         arbitrary_types_allowed=True,
         extra="forbid",
         json_schema_extra=_without_additional,
+        ser_json_inf_nan="strings",
     )
 
     dataframes: SkipJsonSchema[dict[str, Any]] = Field(default_factory=dict, repr=False)

@@ -169,7 +169,10 @@ class ExperimentRegistry:
                 f"{task!r} cannot be included: it is no task or workflow of Hatchet's. A function of yours becomes an "
                 "experiment by @ExperimentRegistry.Register()"
             )
-        name = check_name(task.name, "a task")
+        named = getattr(
+            getattr(task, "_config", None), "name", task.name
+        )  # the client puts its namespace before a task's name
+        name = check_name(named, "a task")
         is_workflow = not hasattr(task, "output_validator_type")
         inputs = getattr(task, "input_validator_type", None)
         outputs = ExperimentOutputSpec if is_workflow else task.output_validator_type

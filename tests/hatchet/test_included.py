@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.engines.engine import RunRef
+from scythe.engines.hatchet.connection import _client
 from scythe.errors import AllocationError, RunCancelled
 from scythe.record.attempts import latest_attempt
 from tests.cluster import (
@@ -37,6 +39,7 @@ N = 20
 
 INCLUDED = f"""
 import json
+import sys
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -60,11 +63,46 @@ class Order(ExperimentInputSpec):
 
 class Value(ExperimentOutputSpec):
     y: float
+    z: float | None = None
 
     @computed_field  # which is in what the task returns
     @property
     def twice(self) -> float:
         return 2 * self.y
+
+
+class Odd(ExperimentInputSpec):
+    x: float | None
+    how: str
+
+
+class Told(ExperimentOutputSpec):
+    y: float | None = None
+
+
+@ExperimentRegistry.Include
+@hatchet.task(name="odd_NAME", input_validator=Odd, execution_timeout=timedelta(minutes=5))
+def odd(spec: Odd, context: Context) -> Told:
+    match spec.how:
+        case "exits":
+            sys.exit("no licence")
+        case "nothing":
+            return None
+        case "empty":
+            return {{}}
+        case "more":
+            return {{"y": 1.0, "yy": 2.0}}
+        case "large":
+            return {{"y": 1.0, "text": "x" * 5_000_000}}
+    return Told(y=spec.x)
+
+
+@ExperimentRegistry.Include
+@hatchet.task(name="late_NAME", input_validator=Odd, execution_timeout=timedelta(minutes=5))
+async def late(spec: Odd, context: Context) -> Told:
+    if spec.how == "exits":
+        sys.exit(3)
+    return Told(y=spec.x)
 
 
 @ExperimentRegistry.Include
@@ -156,6 +194,41 @@ def test_an_included_task_runs_for_each_input_and_an_included_workflow_gives_its
     recorded, told = said["flow_id"]
     assert recorded
     assert recorded == told
+
+
+@pytest.mark.parametrize("namespace", ["", "lab"])
+def test_what_an_included_task_does_is_told_by_name_and_its_worker_goes_on(
+    place: Path, monkeypatch: pytest.MonkeyPatch, namespace: str
+) -> None:
+    name = unique("included")
+    (place / f"{name}.py").write_text(INCLUDED.replace("NAME", name))
+    monkeypatch.syspath_prepend(str(place))
+    hows = ["exits", "nothing", "empty", "more", "large", "nan", "inf", "none", "good"]
+    xs = {"nan": math.nan, "inf": math.inf, "none": None}
+    with engine_environment() as env:
+        for key, value in {**env, "HATCHET_CLIENT_NAMESPACE": namespace}.items():
+            monkeypatch.setenv(key, value)
+        _client.cache_clear()
+        with Worker(name, "--slots", "2", env={}, cwd=place) as worker:
+            wait_until_served(f"odd_{name}", f"late_{name}", f"scythe_scatter_gather_odd_{name}")
+            module = importlib.import_module(name)
+            specs = [module.Odd(x=xs.get(how, 1.0), how=how) for how in hows]
+            result = BaseExperiment(module.odd).allocate(specs, max_errors=None)[1].result(timeout=PATIENCE)
+            late = BaseExperiment(module.late).allocate(specs[:2], max_errors=None)[1].result(timeout=PATIENCE)
+            assert worker.process.poll() is None
+    _client.cache_clear()
+
+    assert (result.rows, result.errors, late.rows, late.errors) == (4, 5, 1, 1)
+    rows = scythe.read(f"odd_{name}")
+    assert repr(dict(rows.select("how", "y").rows())) == "{'nan': nan, 'inf': inf, 'none': None, 'good': 1.0}"
+    errors = scythe.read(f"odd_{name}", table="errors").sort("sort_index")
+    kinds = [kind.rpartition(".")[2] for kind in errors["exception_type"]]
+    assert kinds == ["SystemExit", "OutputError", "OutputError", "ValidationError", "OutputTooLarge"]
+    told = errors["exception_message"].to_list()
+    assert told[0] == "no licence"
+    assert told[1] == told[2] == f"odd_{name} returned nothing, where Told is due"
+    assert "yy\n  Extra inputs are not permitted" in told[3]
+    assert told[4].startswith(f"odd_{name} returned 4.8 MiB, and a task of Hatchet's can return 4.0")
 
 
 @dataclass

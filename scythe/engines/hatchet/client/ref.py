@@ -136,6 +136,15 @@ class HatchetRef(_Ref):
             return result, left, False
         return None, left, plan.objects.exists(plan.key.cancelled)
 
+    async def _left(self) -> tuple[RunResult | None, bool]:
+        """The result, and whether the run was cancelled, once nobody works on it: it can be resumed then. A root that is dead is not waited for."""
+        until = time.monotonic() + _ANSWER_SECONDS
+        while True:
+            result, left, cancelled = await asyncio.to_thread(self._look)
+            if left or time.monotonic() > until:
+                return result, cancelled
+            await asyncio.sleep(_CANCEL_LOOK_SECONDS)
+
     async def _answer(self) -> RunResult:
         plan, path = self.plan, self.plan.key.path
         try:
@@ -144,7 +153,7 @@ class HatchetRef(_Ref):
                 await _output_of(connect().runs.get_run_ref(output["superseded"]))
             taken_over = "superseded" in output and not output["superseded"]
         except Exception as error:
-            result, _, cancelled = await asyncio.to_thread(self._look)
+            result, cancelled = await self._left()
             if result is not None:  # the run's folder knows better
                 return result
             if cancelled:

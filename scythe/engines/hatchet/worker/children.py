@@ -7,6 +7,7 @@ gives it those that it has.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Iterable
@@ -30,12 +31,18 @@ class CameToNothing(RunError):
     """A child has neither returned nor raised anything."""
 
 
+class ReturnedNothing(RunError):
+    """A child has come to its end, and returned nothing, or an empty dict."""
+
+
 _BULK = 500
 #: When nothing has come for so long, a node makes sure that its children are there.
 _SILENCE_SECONDS = 10.0
 _LOOK_THREADS = 32
 #: After so long the engine is asked again for a run, where the stream over which it tells has failed.
 _AGAIN_SECONDS = 3.0
+#: After so long it is looked again whether the engine lists how a run ended.
+_LISTED_SECONDS = 0.2
 #: So many children are looked at, to see whether any has begun.
 _LOOKED_AT = 8
 
@@ -138,8 +145,23 @@ class Children:
                     await asyncio.sleep(_AGAIN_SECONDS)
                     continue
                 outcome = error
-            self._arrived.put_nowait((ref, outcome or CameToNothing(await self._why(ref.workflow_run_id))))
+            self._arrived.put_nowait((ref, outcome or await self._nothing(ref.workflow_run_id)))
             return
+
+    async def _nothing(self, run_id: str) -> RunError:
+        until = time.monotonic() + _SILENCE_SECONDS
+        state: Any = None
+        while time.monotonic() < until:  # what the engine lists lags behind what it tells
+            with contextlib.suppress(Exception):  # an engine that cannot be asked knows no better
+                state = await connect().runs.aio_get_status(run_id)
+            if state not in (None, V1TaskStatus.QUEUED, V1TaskStatus.RUNNING):
+                break
+            await asyncio.sleep(_LISTED_SECONDS)
+        return (
+            ReturnedNothing("it returned nothing")
+            if state is V1TaskStatus.COMPLETED
+            else CameToNothing(await self._why(run_id))
+        )
 
     async def _why(self, run_id: str) -> str:
         if self._asked_why is None:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel
 
 from scythe.base import ExperimentInputSpec
 from scythe.engines.hatchet.connection import connect
 from scythe.engines.hatchet.errors import told
-from scythe.engines.hatchet.worker.children import CameToNothing, Child, Outcome
+from scythe.engines.hatchet.worker.children import CameToNothing, Child, Outcome, ReturnedNothing
 from scythe.engines.hatchet.worker.scatter import WorkingNode
 from scythe.engines.hatchet.worker.threads import in_thread
 from scythe.errors import OutputError
 from scythe.leaf.leaf import Leaf
 from scythe.scatter_gather import Node
-from scythe_catalog.schema import aliases, arrow_to_models
+from scythe_catalog.schema import arrow_to_models
 
 _BLOCK = 500
 
@@ -66,7 +65,8 @@ class ForeignNode(WorkingNode):
 
     def _keep(self, outcomes: dict[int, Outcome]) -> None:
         """Makes rows of what the runs returned, by row of `specs.pq`, as if the function had run here."""
-        run, output = self.loaded.prepared, self.loaded.prepared.experiment.output_model
+        run, experiment = self.loaded.prepared, self.loaded.prepared.experiment
+        name, output = experiment.name, experiment.output_model
         rows = np.array(list(outcomes), np.int64)
         with Leaf(run.plan, run.experiment) as leaf:
             found = leaf.inputs(rows).column("sort_index").to_pylist()
@@ -75,9 +75,11 @@ class ForeignNode(WorkingNode):
 
         def returned(_: ExperimentInputSpec) -> Any:
             outcome = next(order)
+            if isinstance(outcome, ReturnedNothing):
+                raise OutputError(f"{name} returned nothing, where {output.__name__} is due")
             if isinstance(outcome, BaseException):
                 raise _raised(outcome)
-            return output.model_validate(_fields_of(output, outcome))
+            return output.model_validate(outcome)
 
         if any(new):
             with Leaf(run.plan, replace(run.experiment, target=returned)) as leaf:
@@ -94,11 +96,3 @@ def _raised(outcome: BaseException) -> OutputError:
     if trace:
         error.add_note(trace)
     return error
-
-
-def _fields_of(output: type[BaseModel], outcome: Mapping[str, Any]) -> dict[str, Any]:
-    """What a task returned, without what its output model has no field for: computed fields, and what is its own."""
-    known = {alias for name, info in output.model_fields.items() for alias in (name, *aliases(info))}
-    return {
-        name: value for name, value in outcome.items() if name in known or output.model_config.get("extra") == "allow"
-    }

@@ -24,6 +24,7 @@ from scythe.engines.hatchet.connection import check, connect, on_loop
 from scythe.engines.hatchet.fleet import active_workers
 from scythe.engines.hatchet.sdk import listens_lightly
 from scythe.engines.hatchet.tasks import NAME_LABEL, PROCESS_LABEL, SLOTS_LABEL, Tasks, declare
+from scythe.engines.hatchet.worker.foreign import guard
 from scythe.engines.hatchet.worker.included import ForeignNode
 from scythe.engines.hatchet.worker.leaves import leaf_function
 from scythe.engines.hatchet.worker.loading import Loader
@@ -57,6 +58,7 @@ def serve_leaves(
         for e in experiments
         if e.included is None
     ]
+    guard(workflows)
     labels = {**labels, NAME_LABEL: name, SLOTS_LABEL: slots}
     _say_when_listed(labels, f"{_listed(experiments)}; {slots} function{'s' if slots > 1 else ''} at once", stopping)
     try:
