@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import socket
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -311,3 +312,43 @@ def test_files_in_a_folder_of_a_group_are_of_that_group(root: Path, pack: bool) 
     BaseExperiment(shared).allocate([Case(kind="a")], engine="inline")
     others = [str(path) for path in root.rglob("*") if path.stat().st_gid != group]
     assert not others
+
+
+@pytest.fixture
+def small_disk(root: Path) -> Iterator[Path]:
+    """A disk of 3 MB on which the root lies."""
+    root.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "none", root], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("this user may mount no disk")
+    yield root
+    subprocess.run(["umount", "-l", root], check=True)
+
+
+class Sized(ExperimentInputSpec):
+    size: int
+
+
+class Noted(ExperimentOutputSpec):
+    note: FileReference
+
+
+def of_size(spec: Sized, tempdir: Path) -> Noted:
+    path = tempdir / "note.bin"
+    path.write_bytes(os.urandom(spec.size))
+    return Noted(note=path)
+
+
+@pytest.mark.parametrize("pack", [False, True])
+@pytest.mark.parametrize("engine", ["inline", "local"])
+def test_a_full_disk_stops_the_run_and_costs_no_input(small_disk: Path, engine: str, pack: bool) -> None:
+    base = BaseExperiment(ExperimentRegistry.Register(name="full", pack=pack, retries=0)(of_size))
+    more: dict[str, Any] = {"workers": 1} if engine == "local" else {}
+    with pytest.raises((OSError, scythe.errors.RunError), match="No space left on device"):
+        base.allocate([Sized(size=200_000) for _ in range(40)], engine=engine, chunk=8, **more)[1].result()
+    (run,) = base.list_runs()
+    assert run.status != "finished"
+    assert scythe.read("full", table="errors", run=run).is_empty()
+    subprocess.run(["mount", "-o", "remount,size=60m", small_disk], check=True)
+    result = run.resume(engine="local", workers=1).result()
+    assert (result.rows, result.errors) == (40, 0)

@@ -24,7 +24,7 @@ from scythe.errors import FetchError, InputFileChanged
 from scythe.leaf.failures import Failure, is_final
 from scythe.leaf.folders import Folders
 from scythe.leaf.input_files import WAY_OUT, InputFiles
-from scythe.leaf.outputs import Place
+from scythe.leaf.outputs import NotStored, Place
 from scythe.leaf.printed import Printed
 from scythe.leaf.renewal import Life
 from scythe.leaf.surroundings import GROUP, QUICK_SECONDS, Surroundings, working_folder
@@ -195,6 +195,8 @@ class Calls:
                 if self.life is not None:
                     self.life.worked = True
                 break
+            except NotStored:
+                raise
             except BaseException as error:  # noqa: BLE001 - whatever the function raises (SystemExit too) becomes a row
                 if self.life is not None:
                     self.life.failed(i, before + self.tries - 1, error)
@@ -213,7 +215,7 @@ class Calls:
         raised: BaseException | None = None
         try:
             self.once(i, spec, tell)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, NotStored):
             raise
         except BaseException as error:  # noqa: BLE001 - handed to the caller of `allocate` as it is
             failure, raised = self._told(i, error, before, tell), error

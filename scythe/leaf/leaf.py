@@ -22,6 +22,7 @@ from scythe.define.experiment import Experiment
 from scythe.leaf.call import Calls, Tell, Tried, Work
 from scythe.leaf.failures import Failure
 from scythe.leaf.input_files import InputFiles
+from scythe.leaf.outputs import NotStored
 from scythe.leaf.printed import Printed
 from scythe.leaf.renewal import Life, Spent
 from scythe.leaf.rows import ChunkBuilder, ChunkResult, run_ids
@@ -135,7 +136,13 @@ class Leaf:
         chunk = ChunkBuilder(self._work, self.inputs(rows))
         around = self.surroundings(trusting=not raise_errors)
         calls = Calls(self._work, chunk.rows, chunk.take, around, chunk.before, life, self._files, printed)
-        with calls, running_with(self.plan.draws_from), around.kept(), self._work.fetched.within():
+        with (
+            calls,
+            chunk.files.dropped_on(NotStored),
+            running_with(self.plan.draws_from),
+            around.kept(),
+            self._work.fetched.within(),
+        ):
             if not raise_errors:
                 try:
                     calls.run_all(tell, attempts_before, chunk.keep, chunk.forget)

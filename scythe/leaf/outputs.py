@@ -7,6 +7,7 @@ reach it; all else is copied. Never deletes or changes a file anywhere else.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -15,8 +16,8 @@ import stat
 import sys
 import uuid
 from collections import Counter
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Collection, Generator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -49,6 +50,14 @@ _KINDS = (
 )
 
 
+#: What a disk says that takes no more, or is gone: of the root, since the function has written the file that is copied.
+_OF_DISKS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTCONN))
+
+
+class NotStored(OSError):
+    """The root does not take an output file: no error of the input, and every other one would fail of it as well."""
+
+
 class Place(NamedTuple):
     """Where a function was called: the folder of its own, if it has one, and the working folder that it left."""
 
@@ -74,6 +83,7 @@ class OutputFiles:
 
         Raises:
             OutputError: a value that names no file, or a URI that is neither of a file nor of a store that Scythe reads.
+            NotStored: the root does not take the files.
         """
         self._drop(i)
         uris: dict[str, str] = {}
@@ -82,17 +92,22 @@ class OutputFiles:
         named = Counter(path for path, _ in paths.values())
         for name, (path, own) in paths.items():
             suffix = _suffix(os.path.basename(path))  # noqa: PTH119
-            if name in self._plan.pack:
-                uris[name] = self._shards.put(i, blocks_of(Path(path)), run_id + suffix)
-                if own and named[path] == 1:  # its folder goes next, and at once where it is empty
-                    with suppress(OSError):
-                        os.unlink(path)  # noqa: PTH108 - for each file
-                continue
-            key = self._plan.key.output_file(name, run_id + suffix)
-            waiting = self._waiting(suffix)
-            staged[key], uris[name] = waiting, self._objects.uri(key)
-            if not (own and named[path] == 1 and _moved(path, waiting)):
-                shutil.copyfile(path, waiting)
+            try:
+                if name in self._plan.pack:
+                    uris[name] = self._shards.put(i, blocks_of(Path(path)), run_id + suffix)
+                    if own and named[path] == 1:  # its folder goes next, and at once where it is empty
+                        with suppress(OSError):
+                            os.unlink(path)  # noqa: PTH108 - for each file
+                    continue
+                key = self._plan.key.output_file(name, run_id + suffix)
+                waiting = self._waiting(suffix)
+                staged[key], uris[name] = waiting, self._objects.uri(key)
+                if not (own and named[path] == 1 and _moved(path, waiting)):
+                    shutil.copyfile(path, waiting)
+            except OSError as error:
+                if error.errno in _OF_DISKS or error.filename not in (None, path, Path(path)):
+                    raise NotStored(error.errno, error.strerror, self._first or error.filename) from error
+                raise
         return output.model_copy(update=uris) if uris else output
 
     def flush(self, keep: Collection[int]) -> dict[str, str]:
@@ -110,14 +125,27 @@ class OutputFiles:
             self._objects.publish_all(self._shards.close())
             return self._apart(self._objects.publish_new(wanted))
         except BaseException:
-            for i in set(self._staged):
-                self._drop(i)
+            self._drop_all()
             raise
         finally:
             if self._first is not None:
                 self._objects.discard(Path(self._first))
             self._staged.clear()
             self._first = None
+
+    @contextmanager
+    def dropped_on(self, error: type[BaseException]) -> Generator[None]:
+        """Drops all files on this exception: they would take the room that there is."""
+        try:
+            yield
+        except error:
+            self._drop_all()
+            raise
+
+    def _drop_all(self) -> None:
+        self._shards.abandon()
+        for i in set(self._staged):
+            self._drop(i)
 
     def _apart(self, taken: list[tuple[Path, str]]) -> dict[str, str]:
         """Publishes files whose names something else has by others; the URIs of these, by those that they were to have."""

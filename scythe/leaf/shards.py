@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -71,6 +72,14 @@ class Shards:
         whole = [(shard.path, shard.key) for shard in self._open if shard.begins]
         self._open.clear()
         return whole
+
+    def abandon(self) -> None:
+        """Drops all, on a disk that may be full."""
+        for shard in self._open:
+            with suppress(OSError):
+                shard.file.close()
+            self._objects.discard(shard.path)
+        self._open.clear()
 
     def _begun(self, name: str) -> _Shard:
         path = self._objects.staging_file("shard.bin")
