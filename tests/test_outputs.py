@@ -16,6 +16,7 @@ import cloudpickle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import computed_field
 
 import scythe
 from scythe import FileReference, OptionalFileReference
@@ -323,6 +324,29 @@ def small_disk(root: Path) -> Iterator[Path]:
         pytest.skip("this user may mount no disk")
     yield root
     subprocess.run(["umount", "-l", root], check=True)
+
+
+class Measured(ExperimentOutputSpec):
+    note: FileReference
+
+    @computed_field
+    @property
+    def lines(self) -> int:
+        return len(Path(self.note).read_text().splitlines())
+
+
+def measured(spec: Case, tempdir: Path) -> Measured:
+    (tempdir / "note.txt").write_text(f"{spec.kind}\nthe end")
+    return Measured(note=tempdir / "note.txt")
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_a_computed_field_of_an_output_may_read_its_files(root: Path, pack: bool) -> None:
+    base = BaseExperiment(ExperimentRegistry.Register(retries=0, pack=pack)(measured))
+    result = base.allocate([Case(kind="short"), Case(kind="of\nthree")], engine="inline")[1].result()
+    assert (result.rows, result.errors) == (2, 0)
+    assert scythe.read("measured").sort("sort_index")["lines"].to_list() == [2, 3]
+    assert scythe.fetch(scythe.files("measured").sort("sort_index")["note"][0]).read_text() == "short\nthe end"
 
 
 class Sized(ExperimentInputSpec):

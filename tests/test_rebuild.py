@@ -143,6 +143,21 @@ def test_a_root_in_another_place_says_what_to_do_and_reads_again_after_a_rebuild
         assert (root / "sim").is_dir()
 
 
+def test_a_copied_root_changes_nothing_before_it_is_made_anew(root: Path, moved: Callable[[str], Path]) -> None:
+    simulated(["sun", "rain", "storm"])
+    moved("copied")
+    run = scythe.open_run("sim")
+    attempts = len(run.attempts)
+    for change in (run.delete, run.retry_errors):
+        with pytest.raises(ScytheError, match=r"has been moved to .*make the catalog anew with `scythe rebuild`"):
+            change()
+    assert run.status == "finished"
+    assert len(run.attempts) == attempts
+    rebuild(storage(), print)
+    run.delete()
+    assert scythe.list_experiments().is_empty()
+
+
 def test_a_moved_root_takes_new_runs_and_new_versions(root: Path, moved: Callable[[], Path]) -> None:
     first = simulated(["sun"])
     moved()

@@ -199,7 +199,7 @@ class Calls:
                 raise
             except BaseException as error:  # noqa: BLE001 - whatever the function raises (SystemExit too) becomes a row
                 if self.life is not None:
-                    self.life.failed(i, before + self.tries - 1, error)
+                    self.life.failed(i, self.tries - 1, error)
                 tries = self.work.experiment.options.retries + 1 - before
                 if self.tries >= tries or is_final(error, self.work.experiment.output_model):
                     failure = self._told(i, error, before, tell)

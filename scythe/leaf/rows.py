@@ -81,6 +81,7 @@ class ChunkBuilder:
         self.worker = work.worker
         self.printed: dict[int, LogRow] = {}
         self.files = OutputFiles(work.plan, work.schemas.file_outputs)
+        self._columns, self._files = work.schemas.output.schema.names, frozenset(self.files.names)
         #: What is done right before the function is called.
         self.before = self.features_of if unknown else None
 
@@ -107,9 +108,16 @@ class ChunkBuilder:
         frames = dataframes.prepare(output.dataframes) if output.dataframes else ()
         for name, frame in frames:
             dataframes.check_clashes(name, frame, self.work.schemas.levels.names)
+        values = self.pick(output)  # computed fields may open its files, which are gone afterwards
         if self.files.names:
-            output = self.files.take(i, output, self.run_ids[i], place)
-        self.values[i] = self.pick(output)
+            taken = vars(self.files.take(i, output, self.run_ids[i], place))
+            values = tuple(
+                [
+                    taken[name] if name in self._files else value
+                    for name, value in zip(self._columns, values, strict=True)
+                ]
+            )
+        self.values[i] = values
         for name, frame in frames:
             self.frames.append((i, name, frame))
 

@@ -42,6 +42,16 @@ def catalog_of(objects: Objects, name: str | None = None) -> Catalog:
     return Catalog(objects.uri(CATALOG), name)
 
 
+def check_place(catalog: Catalog, experiment: str) -> None:
+    """Nothing where the tables of an experiment are where they were made: else none takes or loses rows.
+
+    Raises:
+        CatalogError: the root was moved or copied, and its catalog has not been made anew.
+    """
+    for name in catalog.tables(experiment)[:1]:
+        catalog.table(experiment, name)
+
+
 class Generations:
     """The tables of one experiment in a catalog, by the table of a run that they hold."""
 

@@ -15,6 +15,7 @@ from scythe.engines.watched import WatchedRef
 from scythe.errors import RunError, SettingsError, VersionError
 from scythe.record.attempt_plan import is_planned
 from scythe.record.attempts import check_free
+from scythe.record.generations import catalog_of, check_place
 from scythe.record.layout import RunKey
 from scythe.record.manifest import schemas_of_run
 from scythe.record.plan import MaxErrors, RunPlan, Unset, check_max_errors
@@ -51,6 +52,7 @@ def go_on(
         NotFoundError: its function is not to be found.
         VersionError: its models have changed since.
         SettingsError: there is no such engine, or it cannot be reached.
+        CatalogError: the root was moved, and its catalog has not been made anew.
     """
     objects, experiment = plan.objects, find_experiment(plan, module)
     chosen = choose(engine or plan.engine, experiment, plan, workers=workers)
@@ -67,6 +69,8 @@ def go_on(
     if going is not None:
         return going
     _check_models(plan, experiment)
+    if plan.tables:
+        check_place(catalog_of(objects, plan.catalog), plan.key.experiment)
     objects.delete([plan.key.cancelled])
     objects.sweep_staging()
     return start(
