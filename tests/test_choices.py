@@ -103,6 +103,19 @@ def test_of_all_versions_the_newest_models_order_leads(root: Path) -> None:
     assert list(names) == [f"level={value}" for value in told]
 
 
+@pytest.mark.parametrize("asked", [{"run": "all"}, {"version": "all"}, {"version": "all", "run": "all"}], ids=str)
+def test_of_runs_of_one_version_the_newest_ones_order_leads(root: Path, asked: dict[str, str]) -> None:
+    run_of(["low", "mid", "high"], ["low", "mid", "high"])
+    newest = run_of(["high", "mid", "low"], ["low", "mid", "high"], "keep")
+    assert newest.version == "v1.0.0"
+    frame = scythe.read("graded", **asked)
+    assert frame.schema["level"] == pl.Enum(["high", "mid", "low"])
+    assert set(frame.filter(LEVEL > "high")["level"]) == {"mid", "low"}
+    assert list(scythe.dataset("graded", x=["level"], **asked).names["x"]) == [
+        f"level={v}" for v in ("high", "mid", "low")
+    ]
+
+
 CHOICES = st.lists(st.sampled_from("abcdefg"), unique=True)
 
 

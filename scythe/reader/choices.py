@@ -16,7 +16,12 @@ from scythe_catalog.schema import TableSchema
 
 def may_be_choices(schema: TableSchema) -> bool:
     """Whether a column may hold choices: as such, or as the text that a later model made of them."""
-    return any(_may_be(column.kind.polars()) for column in schema)
+    return any(_may_be(column.kind.polars(), texts=True) for column in schema)
+
+
+def has_choices(schema: TableSchema) -> bool:
+    """Whether a column holds choices."""
+    return any(_may_be(column.kind.polars(), texts=False) for column in schema)
 
 
 def as_told(frame: pl.LazyFrame, schema: TableSchema, told: Sequence[TableSchema]) -> pl.LazyFrame:
@@ -48,16 +53,16 @@ def merged(before: Iterable[str], after: Iterable[str]) -> list[str]:
     return found
 
 
-def _may_be(dtype: Any) -> bool:
+def _may_be(dtype: Any, *, texts: bool) -> bool:
     match dtype:
         case pl.List():
-            return _may_be(dtype.inner)
+            return _may_be(dtype.inner, texts=texts)
         case pl.Map():
-            return _may_be(dtype.key) or _may_be(dtype.value)
+            return _may_be(dtype.key, texts=texts) or _may_be(dtype.value, texts=texts)
         case pl.Struct():
-            return any(_may_be(field.dtype) for field in dtype.fields)
+            return any(_may_be(field.dtype, texts=texts) for field in dtype.fields)
         case _:
-            return isinstance(dtype, pl.Enum) or dtype == pl.String
+            return isinstance(dtype, pl.Enum) or (texts and dtype == pl.String)
 
 
 def _together(before: Any, after: Any) -> Any:
@@ -93,4 +98,4 @@ def _told(held: Any, own: Any) -> Any:
             return held
 
 
-__all__ = ["as_told", "may_be_choices", "merged"]
+__all__ = ["as_told", "has_choices", "may_be_choices", "merged"]

@@ -5,6 +5,7 @@ What is shown is what the runs hold that are there: a run that was deleted has n
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -14,19 +15,20 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+import pyarrow as pa
 
 from scythe.errors import NotFoundError, TableNotFound
 from scythe.gather.publish import unpublished
 from scythe.gather.run_files import scan_result, schema_of_result
 from scythe.gather.status import check_manifest, check_unfinished
 from scythe.names import RESERVED_TABLES
-from scythe.reader.choices import as_told, may_be_choices
+from scythe.reader.choices import as_told, has_choices, may_be_choices
 from scythe.reader.shown import check_gone, check_shown
 from scythe.reader.united import brought_together, check_units
 from scythe.record.find import find_run, listed, resolve_version, run_keys, versions_of
 from scythe.record.generations import Generations
 from scythe.record.layout import RunKey
-from scythe.record.manifest import recorded_schemas, renames_now
+from scythe.record.manifest import recorded_schemas, renames_now, schemas_of_run
 from scythe.record.results import RunResult, finished_result
 from scythe.record.versions import SemVer
 from scythe_catalog.iceberg.scan import scan as scan_table
@@ -156,21 +158,36 @@ def scan_many(
     frames = [part.scan(partition).with_columns(own) for part, own in zip(parts, casts, strict=True)]
     joined = pl.concat(frames, how="diagonal_relaxed") if len(frames) > 1 else frames[0]
     if may_be_choices(schema):
-        joined = as_told(joined, schema, _told(objects, name, versions, table, renamed))
+        joined = as_told(joined, schema, _told(objects, keys, table, renamed))
     return joined.select([*schema.names, *PARTITION_COLUMNS]), renamed
 
 
-def _told(
-    objects: Objects, name: str, versions: Collection[str], table: str, renamed: Mapping[str, str]
-) -> list[TableSchema]:
-    """The columns of a table by the models of some versions, as these were recorded; nothing where those of one are not."""
-    oldest_first = sorted(versions, key=SemVer.parse)
-    records = objects.each(lambda version: recorded_schemas(objects, name, version), oldest_first)
+def _told(objects: Objects, keys: Sequence[RunKey], table: str, renamed: Mapping[str, str]) -> list[TableSchema]:
+    """The columns of a table by the models of some runs, as these were recorded, oldest first; nothing where those of one are not.
+
+    Runs of one version may have choices in another order: where it has any, each run is asked, else its version.
+    """
+    sides = ("input", "output") if table in RESERVED_TABLES else ("input",)
+
+    def columns(record: Mapping[str, Any]) -> TableSchema:
+        return TableSchema(tuple(c for side in sides for c in TableSchema.from_json(record[side])))
+
+    def schemas(key: RunKey) -> Mapping[str, Any] | None:
+        with contextlib.suppress(OSError, pa.ArrowException):  # it is being allocated, or damaged
+            return schemas_of_run(objects, key)
+
+    versions = sorted({key.version for key in keys}, key=SemVer.parse)
+    records = objects.each(lambda version: recorded_schemas(objects, keys[0].experiment, version), versions)
     if any(record is None for record in records):
         return []
-    sides = ("input", "output") if table in RESERVED_TABLES else ("input",)
-    found = [[c for side in sides for c in TableSchema.from_json(record[side])] for record in records if record]
-    return [TableSchema(tuple(columns)).renamed(renamed) for columns in found]
+    of_version = dict(zip(versions, (columns(record) for record in records if record), strict=True))
+    if any(has_choices(schema) for schema in of_version.values()):
+        ordered = sorted(keys, key=lambda key: (SemVer.parse(key.version), key.folder))
+        found = objects.each(schemas, ordered)
+        told = [columns(one) if one else of_version[key.version] for key, one in zip(ordered, found, strict=True)]
+    else:
+        told = list(of_version.values())
+    return [one.renamed(renamed) for one in told]
 
 
 def partition_of(key: RunKey) -> dict[str, pl.Expr]:
