@@ -24,6 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     BeforeValidator,
     Field,
     StringConstraints,
@@ -1185,3 +1186,43 @@ def test_complex_numbers_of_a_frame_are_refused_with_the_way_out(root: Path) -> 
 
     with pytest.raises(InputError, match=r"share: .*complex numbers.*real and imaginary parts in two columns"):
         BaseExperiment(telling).allocate(pd.DataFrame({"share": [1j]}), engine="inline")
+
+
+UTC_DAY, DAY = dt.datetime(2020, 1, 1, tzinfo=dt.UTC), dt.datetime(2020, 1, 1)
+
+
+@pytest.mark.parametrize("library", ["polars", "pandas"])
+@pytest.mark.parametrize(
+    ("kind", "value", "becomes"),
+    [
+        (float, "1.5", 1.5),
+        (int, True, 1),
+        (str, 3, "3"),
+        (bool, 1, True),
+        (dt.date, "2020-01-01", DAY.date()),
+        (dt.datetime, "2020-01-01T00:00:00", DAY),
+        (dt.datetime, UTC_DAY, DAY),
+        (AwareDatetime, DAY, UTC_DAY),
+        (dt.timedelta, 90, dt.timedelta(seconds=90)),
+        (float, dt.timedelta(seconds=1.5), 1.5),
+    ],
+    ids=str,
+)
+def test_what_a_column_of_another_type_may_be_cast_by_works(
+    root: Path, kind: Any, value: Any, becomes: Any, library: str
+) -> None:
+    spec: Any = create_model("Spec", __base__=ExperimentInputSpec, v=(kind, ...))
+    out: Any = create_model("Out", __base__=ExperimentOutputSpec, y=(int, ...))
+
+    def cast(spec: Any) -> Any:
+        return out(y=1)
+
+    cast.__annotations__ = {"spec": spec, "return": out}
+    base = BaseExperiment(ExperimentRegistry.Register()(cast))
+    frame: Any = pl.DataFrame({"v": [value]}) if library == "polars" else pd.DataFrame({"v": [value]})
+    with pytest.raises(InputError) as refused:
+        base.allocate(frame, engine="inline")
+    way = eval(str(refused.value).rpartition(": ")[2], {"pl": pl, "pd": pd, "frame": frame})
+    mended = frame.with_columns(v=way) if library == "polars" else frame.assign(v=way)
+    base.allocate(mended, engine="inline")[1].result()
+    assert scythe.read("cast")["v"].to_list() == [becomes]

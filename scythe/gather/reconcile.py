@@ -140,10 +140,11 @@ class _Joining:
     def _costly(self, together: Kinds, before: int) -> str | None:
         """Why types would cost inputs below `before` their values, which come first; None where they keep them."""
         for schema, source in self.fragments:
-            if source.first < before and any(loses(k, together[name]) for name, k in self._kinds_of(schema).items()):
+            at_risk = [name for name, k in self._kinds_of(schema).items() if loses(k, together[name])]
+            if source.first < before and at_risk:
                 lost = next((i for i in _unpromotable(source, together, below=before)), None)
                 if lost is not None:
-                    return f"its types have no exact place for the values of input {lost}"
+                    return f"its types have no exact place for the values of input {lost} in {', '.join(map(repr, at_risk))}"
         return None
 
     def _complete(self, kinds: Kinds) -> None:

@@ -157,7 +157,7 @@ def converted(values: Any, to: Arrays) -> Any:
     """An array, or each of a list, as one of another library, with its memory where that can be.
 
     Raises:
-        ReadError: JAX would cut its digits.
+        ReadError: JAX would cut its digits, or PyTorch has no such numbers.
     """
     if to == "numpy":
         return values
@@ -166,8 +166,11 @@ def converted(values: Any, to: Arrays) -> Any:
     if to == "torch":
         import torch  # pyright: ignore[reportMissingImports]
 
-        # It would make a list of one of a single number.
-        return torch.from_numpy(np.ascontiguousarray(values) if values.ndim else values)
+        try:
+            # It would make a list of one of a single number.
+            return torch.from_numpy(np.ascontiguousarray(values) if values.ndim else values)
+        except TypeError:
+            raise ReadError(f"PyTorch has no {values.dtype}: take dtype='float64', or to='numpy'") from None
     import jax.numpy as jnp  # pyright: ignore[reportMissingImports]
 
     made = jnp.asarray(values)

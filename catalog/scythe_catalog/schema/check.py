@@ -231,24 +231,39 @@ def _first(values: pa.ChunkedArray) -> str | None:
 
 def _cast(name: str, dtype: pa.DataType, wanted: k.Kind, *, is_pandas: bool) -> str:
     """How a column of plain values is made one of another plain type."""
-    plain = pa.types.is_primitive(dtype) or pa.types.is_string(dtype) or pa.types.is_large_string(dtype)
-    plain = plain or pa.types.is_string_view(dtype)
-    text = plain and not pa.types.is_primitive(dtype)
-    number = not (pa.types.is_temporal(dtype) or pa.types.is_boolean(dtype))
+    text = pa.types.is_string(dtype) or pa.types.is_large_string(dtype) or pa.types.is_string_view(dtype)
+    number = pa.types.is_integer(dtype) or pa.types.is_floating(dtype)
+    frame, column = f"frame[{name!r}]", f"pl.col({name!r})"
+
+    def cast(polars: str, pandas: str) -> tuple[str, str, str]:
+        return "cast it", f"{column}.cast(pl.{polars})", f"{frame}.astype({pandas})"
+
     match wanted:
-        case k.Float() if plain and number:
-            polars, pandas = "Float64", "float"
-        case k.Int() if plain and number:
-            polars, pandas = "Int64", "int"
-        case k.Str() if plain:
-            polars, pandas = "String", "str"
-        case k.Date() | k.Time() | k.Timestamp() if text:
-            what = "date" if isinstance(wanted, k.Date) else "time" if isinstance(wanted, k.Time) else "datetime"
-            date = ".dt.date" if what == "date" else ".dt.time" if what == "time" else ""
-            return f"; parse it: {f'pd.to_datetime(frame[{name!r}]){date}' if is_pandas else f'pl.col({name!r}).str.to_{what}()'}"
+        case k.Float() if number or text:
+            how = cast("Float64", "float")
+        case k.Int() if number or text or pa.types.is_boolean(dtype):
+            how = cast("Int64", "int")
+        case k.Str() if text or pa.types.is_primitive(dtype):
+            how = cast("String", "str")
+        case k.Bool() if number:
+            how = cast("Boolean", "bool")
+        case k.Date() | k.Time() if text:
+            what = "date" if isinstance(wanted, k.Date) else "time"
+            how = "parse it", f"{column}.str.to_{what}()", f"pd.to_datetime({frame}).dt.{what}"
+        case k.Timestamp() if text:
+            how = "parse it", f"{column}.str.to_datetime()", f"pd.to_datetime({frame})"
+        case k.Timestamp() if pa.types.is_timestamp(dtype) and wanted.aware and not dtype.tz:
+            how = "say where it is", f"{column}.dt.replace_time_zone('UTC')", f"{frame}.dt.tz_localize('UTC')"
+        case k.Timestamp() if pa.types.is_timestamp(dtype) and dtype.tz and not wanted.aware:
+            polars = f"{column}.dt.convert_time_zone('UTC').dt.replace_time_zone(None)"
+            how = "drop its zone", polars, f"{frame}.dt.tz_convert('UTC').dt.tz_localize(None)"
+        case k.Duration() if number:
+            how = "say of what", f"pl.duration(seconds={name!r})", f"pd.to_timedelta({frame}, unit='s')"
+        case k.Float() if pa.types.is_duration(dtype):
+            how = "say in what", f"{column}.dt.total_seconds(fractional=True)", f"{frame}.dt.total_seconds()"
         case _:
             return ""
-    return f"; cast it: {f'frame[{name!r}].astype({pandas})' if is_pandas else f'pl.col({name!r}).cast(pl.{polars})'}"
+    return f"; {how[0]}: {how[2 if is_pandas else 1]}"
 
 
 def _in_words(dtype: pa.DataType, wanted: k.Kind) -> str:
