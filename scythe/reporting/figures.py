@@ -14,7 +14,7 @@ import numpy as np
 
 from scythe.errors import ReportError
 from scythe.reporting.facts import Band, Failing, FailureMap, Grid, Machine, Middle, Relation, Scale, Spread
-from scythe.reporting.spreads import cut, shown
+from scythe.reporting.spreads import GROUPED, cut, shown
 from scythe.reporting.svg import ACCENT, BAD, FONT, LINE, QUIET, STRONG, figure
 
 if TYPE_CHECKING:
@@ -61,7 +61,10 @@ def relation(one: Relation) -> str:
     with figure(SMALL, name, left=_label_room(one.output_scale)) as (axes, made):
         if one.points:
             xs, ys = zip(*one.points, strict=True)
-            axes.plot(xs, ys, linestyle="none", marker="o", markersize=2.6, color=ACCENT, alpha=0.55, markeredgewidth=0)
+            size = min(5.0, max(2.6, 35 / len(xs) ** 0.5))  # few are to be seen, many not to hide each other
+            axes.plot(
+                xs, ys, linestyle="none", marker="o", markersize=size, color=ACCENT, alpha=0.55, markeredgewidth=0
+            )
         else:
             _density(axes, one.grid, one.input_scale, one.output_scale, _DENSITY)
         _middle_lines(axes, one.middles, one.input_scale)
@@ -280,7 +283,8 @@ def _labels(values: Sequence[float]) -> list[str]:
     decimals = max(0, -int(np.floor(np.log10(step) + 1e-9)))
     if round(step * 10**decimals, 6) % 1:
         decimals += 1
-    return [f"{v + 0.0:,.{decimals}f}".replace("-", "−") for v in values]
+    comma = "," if largest >= GROUPED else ""
+    return [f"{v + 0.0:{comma}.{decimals}f}".replace("-", "−") for v in values]
 
 
 def _date_ticks(axis: Any) -> None:

@@ -19,6 +19,8 @@ _BINS_OF_FEW = ((300, 16), (2500, 24))
 _LOG_SPAN = 100.0
 _DAY_US = 86_400e6
 _MOST_LETTERS = 40
+#: From here on thousands are set apart: a year has four digits.
+GROUPED = 10_000
 
 
 @dataclass(frozen=True)
@@ -178,9 +180,9 @@ def shown(value: float, kind: str = "number") -> str:
         except OverflowError:
             return "…"
         return moment.strftime("%Y-%m-%d") if value == int(value) else moment.strftime("%Y-%m-%d %H:%M")
-    if value == int(value) and abs(value) < 1e6:
-        return f"{int(value):,}".replace("-", "−")
-    text = f"{value:,.4g}" if 1e-3 <= abs(value) < 1e6 else f"{value:.3g}"
+    if abs(value) < 1e6 and (value == int(value) or abs(value) >= GROUPED):
+        return f"{value + 0.0:{',' if abs(value) >= GROUPED else ''}.0f}".replace("-", "−")
+    text = f"{value:.4g}" if 1e-3 <= abs(value) < 1e6 else f"{value:.3g}"
     return text.replace("-", "−").replace("e−0", "e−").replace("e+0", "e").replace("e+", "e")
 
 
@@ -201,7 +203,7 @@ def _beside(one: Spread, other: Spread | None) -> Spread:
 
 def shortened(text: str) -> str:
     """A text in one line, cut where it is too long to be shown."""
-    return cut(" ".join(text.split()), _MOST_LETTERS)
+    return cut(" ".join(text.split()), _MOST_LETTERS) or ("(blank)" if text else "(empty)")
 
 
 def cut(text: str, most: int) -> str:

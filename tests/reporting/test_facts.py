@@ -13,7 +13,7 @@ from scythe.reporting.bands import bands
 from scythe.reporting.facts import Variable
 from scythe.reporting.failures import failures
 from scythe.reporting.relations import relations, strength
-from scythe.reporting.spreads import Axis, laid_out, shown
+from scythe.reporting.spreads import Axis, laid_out, shortened, shown
 from scythe.reporting.times import machine
 
 
@@ -83,7 +83,17 @@ def test_times_lie_on_an_axis_of_days() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0, "0"), (-2.0, "−2"), (1234.5678, "1,235"), (1e-7, "1e−7"), (2.5e12, "2.5e12"), (0.25, "0.25")],
+    [
+        (0.0, "0"),
+        (-2.0, "−2"),
+        (1234.5678, "1235"),
+        (2020.0, "2020"),
+        (11543.21, "11,543"),
+        (-0.0, "0"),
+        (1e-7, "1e−7"),
+        (2.5e12, "2.5e12"),
+        (0.25, "0.25"),
+    ],
 )
 def test_numbers_are_written_as_people_write_them(value: float, text: str) -> None:
     assert shown(value) == text
@@ -155,3 +165,10 @@ def test_a_band_is_median_and_5_to_95_percent_over_the_first_column() -> None:
     )
     (found,) = bands("hourly", frame, [Variable(n) for n in frame.columns])
     assert [(m.at, m.low, m.median, m.high) for m in found.middles] == [(0, 5, 50, 95), (1, 105, 150, 195)]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("", "(empty)"), (" \n", "(blank)"), ("a  b", "a b"), ("x" * 60, "x" * 39 + "…")]
+)
+def test_texts_are_shown_in_a_line_and_none_is_invisible(text: str, told: str) -> None:
+    assert shortened(text) == told
