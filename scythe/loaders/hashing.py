@@ -62,7 +62,7 @@ def _bits(values: pl.Series) -> np.ndarray:
     """64 bits for each value; those of a null do not count."""
     dtype = values.dtype
     if dtype.is_integer() or dtype == pl.Boolean:
-        whole = values.cast(pl.Int64, strict=False).fill_null(0).to_numpy()
+        whole = _without_nulls(values if dtype == pl.Int64 else values.cast(pl.Int64, strict=False), 0)
         bits = _float_bits(whole)
         if len(whole) and not -(1 << 53) <= whole.min() <= whole.max() <= 1 << 53:
             inexact = np.abs(whole) > 1 << 53
@@ -71,7 +71,7 @@ def _bits(values: pl.Series) -> np.ndarray:
     if dtype.is_decimal():  # by its text: that of a scale is divided, which rounds once more
         values, dtype = values.cast(pl.String).cast(pl.Float64), pl.Float64()
     if dtype.is_float():
-        return _float_bits(values.cast(pl.Float64).fill_null(0.0).to_numpy())
+        return _float_bits(_without_nulls(values if dtype == pl.Float64 else values.cast(pl.Float64), 0.0))
     if dtype.is_temporal():
         return splitmix64(values.to_physical().cast(pl.Int64).fill_null(0).to_numpy().view(np.uint64))
     if isinstance(dtype, pl.Struct):
@@ -106,6 +106,10 @@ def _text_of(digits: str) -> str:
         return bytes.fromhex(digits).decode()
     except UnicodeDecodeError:
         return f"\0{digits}"
+
+
+def _without_nulls(values: pl.Series, other: float) -> np.ndarray:
+    return (values.fill_null(other) if values.null_count() else values).to_numpy()
 
 
 def _float_bits(values: np.ndarray) -> np.ndarray:

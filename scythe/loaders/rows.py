@@ -53,9 +53,12 @@ class Whole:
 
     def places(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The runs of some rows, and their positions in these."""
+        if len(self.kept) == 1:
+            (kept,) = self.kept
+            return np.zeros(len(rows), np.int64), rows.copy() if isinstance(kept, int) else kept[rows]
         of = np.searchsorted(self._ends, rows, "right") - 1
         at = rows - self._ends[of]
-        for run in np.unique(of):
+        for run in np.flatnonzero(np.bincount(of)):
             kept = self.kept[run]
             if not isinstance(kept, int):
                 own = of == run

@@ -80,7 +80,7 @@ def shares_of(rows: Rows, runs: Sequence[PinnedRun], by: tuple[str, ...] | None)
         absent = [name for name, values in columns.items() if values is None]
         if by is not None and absent:
             raise ReadError(f"by={absent[0]!r}: {run.key.path} has no such column")
-        whole = len(at) == len(run.sort_index)
+        whole = len(at) == run.height
         found = {name: values if whole else values[at] for name, values in columns.items() if values is not None}
         found |= {name: _by_content(run, values) for name, values in found.items() if _is_file(run, name)}
         # By its first name: a field that is renamed moves no row.
@@ -119,13 +119,15 @@ def taken_of(taken: Taken, total: int, share_by: Callable[[tuple[str, ...] | Non
         IndexError: a position that is none.
     """
     positions, before = np.arange(total), list[np.ndarray]()
-    for step in taken:
+    for number, step in enumerate(taken):
         if isinstance(step, Split):
             share = _seeded(share_by(step.by), step.seed)
-            own = share[positions]  # rows that lack a field may have the number by which they were split before
-            depth = sum((own == other[positions] for other in before), np.zeros(len(own), np.int64))
+            own = share[positions] if number else share
+            if before:  # rows that lack a field may have the number by which they were split before
+                own = _again(own, sum((own == other[positions] for other in before), np.zeros(len(own), np.int64)))
             before.append(share)
-            positions = positions[_part_of(_again(own, depth), step)]
+            part = _part_of(own, step)
+            positions = positions[part] if number else part
         else:
             at = np.arange(step.start, step.stop, step.step) if isinstance(step, range) else step
             beyond = at[(at >= len(positions)) | (at < -len(positions))]

@@ -13,6 +13,7 @@ import pytest
 import scythe
 from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
 from scythe.errors import InputError, NotFoundError, ReadError, ScytheError, StateError
+from scythe.loaders.arrays import converted
 
 
 class Bar(ExperimentInputSpec):
@@ -122,3 +123,9 @@ def test_a_run_that_was_pinned_before_its_end_says_so(tones: BaseExperiment) -> 
     run.resume(engine="inline")
     with pytest.raises(ScytheError, match="was not finished when this dataset was made of it"):
         list(scythe.dataset("tone", x="k", run=run).batches(1).resume(then))
+
+
+def test_numbers_that_pytorch_lacks_are_refused_by_name() -> None:
+    pytest.importorskip("torch")
+    with pytest.raises(ReadError, match="PyTorch has no float128: take dtype='float64', or to='numpy'"):
+        converted(np.zeros(2, np.longdouble), "torch")
