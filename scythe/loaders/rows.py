@@ -58,7 +58,7 @@ class Whole:
             return np.zeros(len(rows), np.int64), rows.copy() if isinstance(kept, int) else kept[rows]
         of = np.searchsorted(self._ends, rows, "right") - 1
         at = rows - self._ends[of]
-        for run in np.flatnonzero(np.bincount(of)):
+        for run in np.flatnonzero(np.bincount(of)).tolist():
             kept = self.kept[run]
             if not isinstance(kept, int):
                 own = of == run
