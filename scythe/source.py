@@ -22,6 +22,7 @@ from typing import Any
 import cloudpickle
 
 from scythe.define.experiment import Experiment
+from scythe.define.sources.modules import LOADED_SCRIPT
 from scythe.errors import NotFoundError
 from scythe.record.plan import RunPlan
 from scythe.registry import ExperimentRegistry, experiment_of
@@ -166,7 +167,7 @@ def _run_file(plan: RunPlan, trusted: str | None) -> None:
     """Loads the defining script as a module of another name than `__main__`, so that its guarded part stays still."""
     if plan.source is None or not (plan.source == trusted or _is_at_home(plan)):
         return
-    name = f"__scythe_main_{hashlib.sha256(plan.source.encode()).hexdigest()[:12]}__"
+    name = f"{LOADED_SCRIPT}{hashlib.sha256(plan.source.encode()).hexdigest()[:12]}__"
     spec = importlib.util.spec_from_file_location(name, plan.source)
     if name in sys.modules or spec is None or spec.loader is None:
         return

@@ -5,28 +5,29 @@ Reads source files; changes nothing.
 
 from __future__ import annotations
 
-import ast
-import contextlib
 import dis
-import inspect
-import operator
+import itertools
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, TypeGuard
 
+from scythe.define.sources.bindings import Bindings, bindings_of
 from scythe.define.sources.loaded import is_edited
-from scythe.define.sources.modules import SCRIPTS, is_own
-from scythe.define.sources.values import constants, functions_of, is_plain, noted_in, source_of, written
+from scythe.define.sources.modules import LOADED_SCRIPT, SCRIPTS, is_own
+from scythe.define.sources.values import constants, functions_of, given, is_plain, noted_in, source_of, wrapped, written
 
 #: So many characters of a value are told of.
 _SHOWN = 80
 _ABSENT = object()
+_BARE = frozenset({type(None), bool, int, float, complex, str, bytes})
+#: So many members of a collection are looked at for functions.
+_MANY = 1000
 
 
 @dataclass(frozen=True)
@@ -55,14 +56,10 @@ def changed_values(first: Iterable[Any], *, of_script: bool = False) -> list[Cha
     """
     found: list[Changed] = []
     for module, name, now in _held(first):
-        if not is_plain(now):
-            continue
-        if module.__name__ in SCRIPTS:
-            if of_script and _is_set_on(module, name, now):
+        if _is_script(module.__name__):
+            if of_script and _is_set_on(module, name, now) and is_plain(now):
                 found.append(Changed(module.__name__, name, now, is_of_script=True))
-            continue
-        literals = _read(module).literals
-        if name in literals:
+        elif name in (literals := _read(module).literals) and is_plain(now):
             in_file = literals[name]
             if type(now) is not type(in_file) or written(now) != written(in_file):
                 found.append(Changed(module.__name__, name, now, in_file))
@@ -75,7 +72,7 @@ def script_values(first: Iterable[Any]) -> dict[str, Any]:
     That is: more than once, in a loop, below `if __name__ == "__main__":`, within a function, or in a part of the value.
     """
     return {
-        name: now for module, name, now in _held(first) if module.__name__ in SCRIPTS and _is_set_on(module, name, now)
+        name: now for module, name, now in _held(first) if _is_script(module.__name__) and _is_set_on(module, name, now)
     }
 
 
@@ -85,23 +82,19 @@ def _held(first: Iterable[Any]) -> Iterator[tuple[ModuleType, str, Any]]:
     for module, name in sorted(read - stored):
         held: Any = sys.modules[module]
         for part in name.split("."):
-            held = vars(held).get(part, _ABSENT)
-            if held is _ABSENT:
-                break
-        else:
+            held = vars(held).get(part, _ABSENT) if isinstance(held, ModuleType | type) else _ABSENT
+        if held is not _ABSENT:
             yield sys.modules[module], name, held
 
 
 def _is_set_on(script: ModuleType, name: str, value: Any) -> bool:
     """Whether a script sets a value as it goes on, which is not known from its source alone."""
-    if isinstance(value, ModuleType | FunctionType | type):
-        return False  # their sources count
     known = _read(script)
-    if "." in name and name not in known.literals:
-        return False
     if name in known.literals:
-        return written(known.literals[name]) != written(value)
-    return known.bound[name] != 1 or (is_plain(value) and known.touched[name] > 0)
+        return not is_plain(value) or written(known.literals[name]) != written(value)
+    if name.startswith("__") or isinstance(value, ModuleType | FunctionType | type):
+        return known.bound[name] > 1  # their sources count, and which one it is
+    return known.bound[name] > ("." not in name) or known.touched[name] > 0
 
 
 def _reach(first: Iterable[Any]) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
@@ -111,13 +104,19 @@ def _reach(first: Iterable[Any]) -> tuple[set[tuple[str, str]], set[tuple[str, s
     stored: set[tuple[str, str]] = set()
     attributes = set[str]()
     while waiting:
-        found = inspect.unwrap(waiting.pop())
+        found = waiting.pop()
         if id(found) in known:
             continue
         known.add(id(found))
+        waiting += [
+            inner
+            for value in (given(found) | dict(enumerate(wrapped(found)[1:]))).values()
+            for inner in _code_in(value)
+        ]
         if isinstance(found, type):
             waiting += functions_of(found)
             waiting += [base for base in found.__bases__ if _is_code(base)]
+            waiting += [member for member in vars(found).values() if _is_code(member)]
             if is_own(found.__module__) or _is_script(found.__module__):
                 read |= {(found.__module__, f"{found.__qualname__}.{name}") for name in vars(found)}
         elif isinstance(found, FunctionType):
@@ -139,7 +138,7 @@ def _reach(first: Iterable[Any]) -> tuple[set[tuple[str, str]], set[tuple[str, s
                         modules.append(inner)
                     elif attribute not in noted.attributes:
                         read.add((one.__name__, attribute))
-            waiting += [value for name in used if _is_code(value := own.get(name))]
+            waiting += [inner for name in used & own.keys() for inner in _code_in(own[name])]
             if is_own(module) or _is_script(module):
                 read |= {(module, name) for name in kept & own.keys()}
     return {
@@ -155,11 +154,42 @@ def _blocks(code: CodeType) -> list[CodeType]:
     return found
 
 
+def _code_in(value: Any, depth: int = 4) -> Iterator[Any]:
+    """The functions and classes of the project that a value is, or has: of an instance its class, of a dict its functions."""
+    if isinstance(value, ModuleType) or type(value) in _BARE:
+        return
+    if functions := wrapped(value):
+        yield from (one for one in functions if _is_code(one))
+    if isinstance(value, type):
+        if _is_code(value):
+            yield value
+        return
+    if _is_code(type(value)):
+        yield type(value)
+    if not depth:
+        return
+    inner: list[Any] = []
+    match value:
+        case dict():
+            inner += itertools.islice(value.values(), _MANY)
+        case list() | tuple() | set() | frozenset():
+            inner += itertools.islice(value, _MANY)
+        case partial():
+            inner += [value.func, *value.args, *value.keywords.values()]
+        case MethodType():
+            inner += [value.__func__, value.__self__]
+        case _:
+            inner += (getattr(value, "__dict__", None) or {}).values() if _is_code(type(value)) else ()
+            inner += [value.pyfunc] if type(value).__name__ == "vectorize" else ()
+    for one in inner:
+        yield from _code_in(one, depth - 1)
+
+
 def _is_code(value: Any) -> bool:
     """Whether it is a function or a class of the project."""
     if not isinstance(value, FunctionType | type):
         return False
-    return value.__module__ == "__main__" or is_own(value.__module__)
+    return _is_script(value.__module__) or is_own(value.__module__)
 
 
 def _is_own_module(value: Any) -> TypeGuard[ModuleType]:
@@ -167,162 +197,23 @@ def _is_own_module(value: Any) -> TypeGuard[ModuleType]:
 
 
 def _is_script(name: str) -> bool:
-    """Whether a module is a script that runs as a program, rather than a notebook."""
+    """Whether a module is a script that runs as a program, rather than a notebook, or one that was loaded to go on with its run."""
     file = getattr(sys.modules.get(name), "__file__", None)
-    return name in SCRIPTS and isinstance(file, str) and file.endswith(".py")
+    return (name in SCRIPTS or name.startswith(LOADED_SCRIPT)) and isinstance(file, str) and file.endswith(".py")
 
 
-@dataclass(frozen=True)
-class _Read:
-    """What the source of a module says of its names."""
-
-    #: What it writes out for those that it gives one value, at its top, and never another one while it is loaded.
-    literals: Mapping[str, Any]
-    #: How often it binds each, more than once in a loop, in the part that a program alone runs, and in functions.
-    bound: Counter[str]
-    #: How often it may change the value of each by a method.
-    touched: Counter[str]
+_NOTHING = Bindings({}, Counter(), Counter())
 
 
-_NOTHING = _Read({}, Counter(), Counter())
-
-
-def _read(module: ModuleType) -> _Read:
+def _read(module: ModuleType) -> Bindings:
     """What a module's file says; nothing where the file was changed since it was loaded."""
     file = Path(str(module.__file__))
     if is_edited(module.__name__, file):
         return _NOTHING
     try:
-        return _of_source(file.read_text())
+        return bindings_of(file.read_text(), is_script=_is_script(module.__name__))
     except (OSError, UnicodeDecodeError, SyntaxError, SystemError):
         return _NOTHING
-
-
-@lru_cache(maxsize=64)
-def _of_source(source: str) -> _Read:
-    """What a source says of the names of its module; raises SyntaxError."""
-    tree = ast.parse(source)
-    bound, touched = Counter[str](), Counter[str]()
-    for name, times, is_touched in _bindings(tree):
-        (touched if is_touched else bound)[name] += times
-    found: dict[str, Any] = {}
-    _add_literals(tree.body, found, "", lambda name: bound[name] == 1 and not touched[name])
-    for one in tree.body:
-        if isinstance(one, ast.ClassDef):
-            _add_literals(one.body, found, f"{one.name}.", lambda _: True)
-    return _Read(found, bound, touched)
-
-
-def _add_literals(body: list[ast.stmt], found: dict[str, Any], prefix: str, is_constant: Callable[[str], bool]) -> None:
-    for one in body:
-        targets = one.targets if isinstance(one, ast.Assign) else [one.target] if isinstance(one, ast.AnnAssign) else []
-        value = getattr(one, "value", None)
-        if len(targets) == 1 and isinstance(target := targets[0], ast.Name) and value is not None:
-            with contextlib.suppress(ValueError, TypeError, ArithmeticError, MemoryError, RecursionError):
-                if is_constant(target.id):
-                    found[prefix + target.id] = _constant(value, found)
-
-
-_OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
-    ast.Pow: operator.pow,
-    ast.USub: operator.neg,
-    ast.UAdd: operator.pos,
-    ast.Not: operator.not_,
-}
-#: Larger exponents are none that one writes.
-_LARGE = 1000
-
-
-def _constant(node: ast.expr, known: Mapping[str, Any]) -> Any:
-    """The value of an expression of literals and of names that are known, as `24 * 3600.0`.
-
-    Raises:
-        ValueError: it is none; TypeError and ArithmeticError: its values do not go together.
-    """
-    match node:
-        case ast.Constant(value):
-            return value
-        case ast.Name(name) if name in known:
-            return known[name]
-        case ast.UnaryOp(op, operand) if type(op) in _OPERATORS:
-            return _OPERATORS[type(op)](_constant(operand, known))
-        case ast.BinOp(left, op, right) if type(op) in _OPERATORS:
-            sides = [_constant(left, known), _constant(right, known)]
-            is_large = isinstance(op, ast.Pow) and not abs(sides[1]) < _LARGE
-            if all(isinstance(side, int | float | complex) for side in sides) and not is_large:
-                return _OPERATORS[type(op)](*sides)
-        case ast.Tuple(elts):
-            return tuple(_constant(one, known) for one in elts)
-        case ast.List(elts):
-            return [_constant(one, known) for one in elts]
-        case ast.Set(elts):
-            return {_constant(one, known) for one in elts}
-        case ast.Dict(keys, values) if None not in keys:
-            return {
-                _constant(key, known): _constant(value, known)
-                for key, value in zip(keys, values, strict=True)
-                if key is not None
-            }
-        case _:
-            pass
-    raise ValueError(ast.dump(node))
-
-
-_LOOPS = (ast.For, ast.AsyncFor, ast.While)
-_WITHIN = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-
-
-def _bindings(tree: ast.Module) -> Iterator[tuple[str, int, bool]]:
-    """The names that a module binds: each with how often, and whether it is but a method of its value that is called.
-
-    Twice stands for what is bound in a loop, below `if __name__ == "__main__":` and by a function that says `global`, if
-    that is called while the module is loaded.
-    """
-    called = {
-        node.id
-        for one in tree.body
-        if not isinstance(one, _WITHIN) and not (isinstance(one, ast.If) and _is_guard(one.test))
-        for node in ast.walk(one)
-        if isinstance(node, ast.Name)
-    }
-    waiting: list[tuple[ast.AST, int]] = [(one, 1) for one in tree.body]
-    while waiting:
-        node, times = waiting.pop()
-        if isinstance(node, _WITHIN):
-            yield node.name, times, False
-            if isinstance(node, ast.ClassDef) or node.name in called:
-                for inner in ast.walk(node):
-                    yield from ((name, 2, False) for name in (inner.names if isinstance(inner, ast.Global) else ()))
-            continue
-        if isinstance(node, _LOOPS) or (isinstance(node, ast.If) and _is_guard(node.test)):
-            times = 2
-        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-            yield node.id, times, False
-        elif isinstance(node, ast.alias):
-            yield (node.asname or node.name).split(".")[0], times, False
-        elif isinstance(node, ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load):
-            inner = node.value
-            while isinstance(inner, ast.Attribute | ast.Subscript):
-                inner = inner.value
-            if isinstance(inner, ast.Name):  # of a literal: it is changed
-                yield inner.id, times, False
-        elif (
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Attribute)
-            and isinstance(node.func.value, ast.Name)
-        ):
-            yield node.func.value.id, times, True  # a method may change it
-        waiting += [(inner, times) for inner in ast.iter_child_nodes(node)]
-
-
-def _is_guard(test: ast.expr) -> bool:
-    return any(isinstance(node, ast.Name) and node.id == "__name__" for node in ast.walk(test))
 
 
 __all__ = ["Changed", "changed_values", "script_values"]

@@ -24,6 +24,8 @@ _INSTALLED = {"site-packages", "dist-packages"}
 NOT_THE_PROJECTS = frozenset({"scythe", "scythe_catalog", "__main__", *sys.stdlib_module_names})
 #: The modules of what runs as a program: a script or a notebook, and the same in a process of `multiprocessing`.
 SCRIPTS = ("__main__", "__mp_main__")
+#: How the module of a script begins that was loaded to go on with its run.
+LOADED_SCRIPT = "__scythe_main_"
 _STANDARD = tuple(Path(sysconfig.get_path(p)).resolve() for p in ("stdlib", "platstdlib"))
 
 
@@ -167,6 +169,7 @@ def name_of(module: str, file: Path) -> str:
 
 
 __all__ = [
+    "LOADED_SCRIPT",
     "NOT_THE_PROJECTS",
     "SCRIPTS",
     "Module",

@@ -35,6 +35,10 @@ def _reduced_property(found: functools.cached_property[Any]) -> tuple[Any, ...]:
     return _rebuilt_property, (found.func, found.attrname)
 
 
+def _rebuilt_cache(function: Any, parameters: dict[str, Any]) -> Any:
+    return functools.lru_cache(**parameters)(function)
+
+
 def _placed(rebuild: Callable[..., CodeType], parts: tuple[Any, ...], file: str) -> CodeType:
     return rebuild(*parts).replace(co_filename=file)
 
@@ -52,6 +56,8 @@ def _parametrized(origin: Any, args: tuple[Any, ...]) -> Any:
 class _Pickler(cloudpickle.Pickler):
     """cloudpickle, for a `cached_property` as well (until Python 3.12 it holds a lock), and with the places of code.
 
+    A function of a script behind `functools.lru_cache` goes with what it wraps, and an empty cache: by its name no other process finds it.
+
     A generic model with its parameters, which has a name in no module, is made of the generic one again: its process has that by its name.
     """
 
@@ -59,12 +65,23 @@ class _Pickler(cloudpickle.Pickler):
         told = vars(obj).get("__pydantic_generic_metadata__") if isinstance(obj, type) else None
         if told and told["origin"] is not None and not told["parameters"]:
             return _parametrized, (told["origin"], told["args"])
+        if isinstance(obj, _CACHED) and _goes_by_value(obj.__wrapped__):
+            return _rebuilt_cache, (obj.__wrapped__, obj.cache_parameters())
         return super().reducer_override(obj)
 
     dispatch_table: ClassVar[Any] = ChainMap(
         {functools.cached_property: _reduced_property, CodeType: _reduced_code},
         cast("Any", cloudpickle.Pickler.dispatch_table),
     )
+
+
+_CACHED = functools._lru_cache_wrapper  # pyright: ignore[reportPrivateUsage]
+
+
+def _goes_by_value(function: Any) -> bool:
+    """Whether cloudpickle sends a function whole: no other process finds it by its name."""
+    module = getattr(function, "__module__", None)
+    return module in (None, "__main__", _MAIN_OF_CHILDREN) or module in cloudpickle.list_registry_pickle_by_value()
 
 
 class _Nowhere(io.RawIOBase):
