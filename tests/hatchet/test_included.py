@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import polars as pl
 import pytest
 
 import scythe
@@ -45,7 +46,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from hatchet_sdk import Context, Hatchet
-from pydantic import computed_field
+from pydantic import BaseModel, computed_field
 
 import scythe
 from scythe.allocate import BaseExperiment
@@ -71,13 +72,27 @@ class Value(ExperimentOutputSpec):
         return 2 * self.y
 
 
+class Wall(BaseModel):
+    u: float | None = 2.0
+
+
 class Odd(ExperimentInputSpec):
     x: float | None
     how: str
+    n: int = 0
+    wall: Wall = Wall()
+    data: bytes = b""
 
 
 class Told(ExperimentOutputSpec):
     y: float | None = None
+    seen: str = ""
+    m: int = 0
+    out: Wall = Wall()
+
+
+class Unheard(BaseException):
+    pass
 
 
 @ExperimentRegistry.Include
@@ -94,7 +109,15 @@ def odd(spec: Odd, context: Context) -> Told:
             return {{"y": 1.0, "yy": 2.0}}
         case "large":
             return {{"y": 1.0, "text": "x" * 5_000_000}}
-    return Told(y=spec.x)
+        case "interrupts":
+            raise KeyboardInterrupt
+        case "unheard":
+            raise Unheard("of\\0it")
+        case "stops":
+            raise StopIteration
+        case "asserts":
+            assert spec.x is None
+    return Told(y=spec.x, seen=repr((spec.n, spec.wall.u)), m=spec.n, out=spec.wall)
 
 
 @ExperimentRegistry.Include
@@ -102,6 +125,8 @@ def odd(spec: Odd, context: Context) -> Told:
 async def late(spec: Odd, context: Context) -> Told:
     if spec.how == "exits":
         sys.exit(3)
+    if spec.how == "nothing":
+        raise Unheard("of")
     return Told(y=spec.x)
 
 
@@ -203,8 +228,7 @@ def test_what_an_included_task_does_is_told_by_name_and_its_worker_goes_on(
     name = unique("included")
     (place / f"{name}.py").write_text(INCLUDED.replace("NAME", name))
     monkeypatch.syspath_prepend(str(place))
-    hows = ["exits", "nothing", "empty", "more", "large", "nan", "inf", "none", "good"]
-    xs = {"nan": math.nan, "inf": math.inf, "none": None}
+    hows = ["exits", "nothing", "empty", "more", "large", "interrupts", "unheard", "stops", "asserts", "good"]
     with engine_environment() as env:
         for key, value in {**env, "HATCHET_CLIENT_NAMESPACE": namespace}.items():
             monkeypatch.setenv(key, value)
@@ -212,23 +236,42 @@ def test_what_an_included_task_does_is_told_by_name_and_its_worker_goes_on(
         with Worker(name, "--slots", "2", env={}, cwd=place) as worker:
             wait_until_served(f"odd_{name}", f"late_{name}", f"scythe_scatter_gather_odd_{name}")
             module = importlib.import_module(name)
-            specs = [module.Odd(x=xs.get(how, 1.0), how=how) for how in hows]
-            result = BaseExperiment(module.odd).allocate(specs, max_errors=None)[1].result(timeout=PATIENCE)
+            wall, odd = module.Wall, module.Odd
+            specs = [odd(x=1.0, how=how) for how in hows]
+            numbers = [
+                odd(x=math.nan, how="", n=2**53 + 1, wall=wall(u=math.inf)),
+                odd(x=math.inf, how="", n=-(2**63), wall=wall(u=math.nan)),
+                odd(x=-0.0, how="", n=2**63 - 1, wall=wall(u=-math.inf)),
+                odd(x=None, how="", wall=wall(u=None)),
+            ]
+            unsent = [odd(x=1.0, how="a\0b"), odd(x=1.0, how="", data=b"\xff"), odd(x=1.0, how="x" * 5_000_000)]
+            asked = [*specs, *numbers, *unsent]
+            result = BaseExperiment(module.odd).allocate(asked, max_errors=None)[1].result(timeout=PATIENCE)
             late = BaseExperiment(module.late).allocate(specs[:2], max_errors=None)[1].result(timeout=PATIENCE)
             assert worker.process.poll() is None
     _client.cache_clear()
 
-    assert (result.rows, result.errors, late.rows, late.errors) == (4, 5, 1, 1)
-    rows = scythe.read(f"odd_{name}")
-    assert repr(dict(rows.select("how", "y").rows())) == "{'nan': nan, 'inf': inf, 'none': None, 'good': 1.0}"
+    assert (result.rows, result.errors, late.rows, late.errors) == (5, 12, 0, 2)
+    rows = scythe.read(f"odd_{name}").sort("sort_index")
+    assert rows["y"].cast(pl.String).to_list() == ["1.0", "NaN", "inf", "-0.0", None]
+    assert rows["m"].to_list() == [0, 2**53 + 1, -(2**63), 2**63 - 1, 0]
+    assert rows["seen"].to_list() == [repr((spec.n, spec.wall.u)) for spec in (specs[-1], *numbers)]
+    assert rows["out"].struct.field("u").cast(pl.String).to_list() == ["2.0", "inf", "NaN", "-inf", None]
     errors = scythe.read(f"odd_{name}", table="errors").sort("sort_index")
     kinds = [kind.rpartition(".")[2] for kind in errors["exception_type"]]
-    assert kinds == ["SystemExit", "OutputError", "OutputError", "ValidationError", "OutputTooLarge"]
+    assert kinds == [
+        "SystemExit", "OutputError", "OutputError", "ValidationError", "OutputTooLarge", "KeyboardInterrupt", "Unheard", "StopIteration",
+        "AssertionError", "Unsent", "Unsent", "Unsent",
+    ]  # fmt: skip
     told = errors["exception_message"].to_list()
     assert told[0] == "no licence"
     assert told[1] == told[2] == f"odd_{name} returned nothing, where Told is due"
     assert "yy\n  Extra inputs are not permitted" in told[3]
     assert told[4].startswith(f"odd_{name} returned 4.8 MiB, and a task of Hatchet's can return 4.0")
+    assert [told[i] for i in (6, 8)] == ["of\\0it", "(without a message)"]
+    assert "holds a text with a null character" in told[9]
+    assert "utf-8" in told[10]
+    assert "the input has 4.8 MiB, and a task of Hatchet's takes 4.0" in told[11]
 
 
 @dataclass

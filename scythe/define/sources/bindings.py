@@ -22,6 +22,8 @@ class Bindings:
     bound: Counter[str]
     #: How often it may change the value of each by a method.
     touched: Counter[str]
+    #: The same of what its functions and classes do when they are called, by their names.
+    within: Mapping[str, Counter[str]]
 
 
 @lru_cache(maxsize=64)
@@ -29,14 +31,17 @@ def bindings_of(source: str, *, is_script: bool) -> Bindings:
     """What a source says of the names of its module; raises SyntaxError."""
     tree = ast.parse(source)
     bound, touched = Counter[str](), Counter[str]()
-    for name, times, is_touched in _bindings(tree, is_script=is_script):
+    for name, times, is_touched in _bindings(tree):
         (touched if is_touched else bound)[name] += times
+    within = (
+        {one.name: Counter(_bound_within(one)) for one in tree.body if isinstance(one, _WITHIN)} if is_script else {}
+    )
     found: dict[str, Any] = {}
     _add_literals(tree.body, found, "", lambda name: bound[name] == 1 and not touched[name])
     for one in tree.body:
         if isinstance(one, ast.ClassDef):
             _add_literals(one.body, found, f"{one.name}.", lambda _: True)
-    return Bindings(found, bound, touched)
+    return Bindings(found, bound, touched, within)
 
 
 def _add_literals(body: list[ast.stmt], found: dict[str, Any], prefix: str, is_constant: Callable[[str], bool]) -> None:
@@ -110,11 +115,11 @@ _LOOPS = (ast.For, ast.AsyncFor, ast.While)
 _WITHIN = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
-def _bindings(tree: ast.Module, *, is_script: bool) -> Iterator[tuple[str, int, bool]]:
+def _bindings(tree: ast.Module) -> Iterator[tuple[str, int, bool]]:
     """The names that a module binds: each with how often, and whether it is but a method of its value that is called.
 
-    Twice stands for what is bound in a loop, below `if __name__ == "__main__":`, and by a function: one that says `global`, if
-    that is called while the module is loaded; any of a script.
+    Twice stands for what is bound in a loop, below `if __name__ == "__main__":`, and by a function that says `global`, if that is
+    called while the module is loaded.
     """
     called = {
         node.id
@@ -128,8 +133,9 @@ def _bindings(tree: ast.Module, *, is_script: bool) -> Iterator[tuple[str, int, 
         node, times = waiting.pop()
         if isinstance(node, _WITHIN):
             yield node.name, times, False
-            if is_script or isinstance(node, ast.ClassDef) or node.name in called:
-                yield from _bound_within(node)
+            if isinstance(node, ast.ClassDef) or node.name in called:
+                for inner in ast.walk(node):
+                    yield from ((name, 2, False) for name in (inner.names if isinstance(inner, ast.Global) else ()))
             continue
         if isinstance(node, _LOOPS) or (isinstance(node, ast.If) and _is_guard(node.test)):
             times = 2
@@ -170,16 +176,16 @@ def _path_of(node: ast.expr) -> tuple[str, str]:
     return node.id, ".".join([node.id, *parts]) if is_path and parts else ""
 
 
-def _bound_within(function: ast.AST) -> Iterator[tuple[str, int, bool]]:
-    """The names of the module that a function binds by `global`, or whose values it changes in part."""
+def _bound_within(function: ast.AST) -> Iterator[str]:
+    """The names of the module that a function binds by `global`, or whose values it may change in part."""
     nodes = list(ast.walk(function))
     shared = {name for node in nodes if isinstance(node, ast.Global) for name in node.names}
     own = {node.arg for node in nodes if isinstance(node, ast.arg)}
     own |= {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)} - shared
-    yield from ((name, 2, False) for name in shared)
+    yield from shared
     for node in nodes:
         if not isinstance(node, ast.Name | ast.alias):
-            yield from ((name, 2, is_touched) for name, is_touched in _bound_by(node) if name.split(".")[0] not in own)
+            yield from (name for name, _ in _bound_by(node) if name.split(".")[0] not in own)
 
 
 def _is_guard(test: ast.expr) -> bool:

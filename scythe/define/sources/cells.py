@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import inspect
 import linecache
@@ -15,6 +16,7 @@ from typing import Any, get_args
 
 from scythe.define.sources.modules import (
     NOT_THE_PROJECTS,
+    SCRIPTS,
     Module,
     closure,
     compiled,
@@ -50,6 +52,9 @@ def cells(first: Iterable[Any]) -> tuple[dict[str, str], dict[Module, str]]:
     return reading.sources, closure(list(reading.modules.values()))
 
 
+_DEFINING = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
 class _Reading:
     """What was read of cells, and what is to be read."""
 
@@ -81,6 +86,8 @@ class _Reading:
             sources = _class_cells(found) if isinstance(found, type) else _function_cells(found)
             code = [block for source in sources for block in compiled(source)]
         except (OSError, TypeError, SyntaxError):
+            if isinstance(found, type) and found.__module__ in SCRIPTS:  # one that `type` has made, say
+                self._put(f"<class>/{found.__qualname__}", self._members(found))
             return False
         for source in sources:
             self._put(f"<cell>/{found.__qualname__}", source)
@@ -97,6 +104,9 @@ class _Reading:
                 self._put_value(f"<value>/{name}", used)
         if isinstance(found, type):
             self.take([*found.__bases__, *_types_in_fields(found)])
+            for method in functions_of(found):
+                for name, value in given(method).items():
+                    self._put_value(f"<given>/{method.__qualname__}/{name}", value)
             self._put(f"<class>/{found.__qualname__}", self._members(found))
         return True
 
@@ -144,10 +154,9 @@ def _class_cells(found: type) -> list[str]:
     """
     defining: dict[str, str] = {}
     for entry in [entry for entry in list(linecache.cache.values()) if len(entry) == 4]:
-        source = "".join(entry[2])
-        if f"class {found.__name__}" in source:
+        if f"class {found.__name__}" in (text := "".join(entry[2])):
             with contextlib.suppress(SyntaxError):  # a cell with a magic command
-                if any(code.co_name == found.__qualname__ for code in compiled(source)):
+                if (source := _class_within(text, found.__qualname__)) is not None:
                     defining[entry[3]] = source
     if not defining:
         raise OSError(f"no source of {found.__qualname__}")
@@ -159,6 +168,24 @@ def _class_cells(found: type) -> list[str]:
         return [newest]
     fields = getattr(found, "model_fields", None) or vars(found).get("__annotations__", {})
     return [newest, f"# {re.sub(' at 0x[0-9a-fA-F]+', '', repr(fields))!r}"]
+
+
+def _class_within(cell: str, qualname: str) -> str | None:
+    """The source of a class in that of a cell, decorators and all; None where it defines none of this name. Raises SyntaxError."""
+    body: list[ast.stmt] = ast.parse(cell).body
+    found: ast.ClassDef | None = None
+    for part in qualname.split("."):
+        if part != "<locals>":
+            inner = [
+                node for one in body for node in ast.walk(one) if isinstance(node, _DEFINING) and node.name == part
+            ]
+            if not inner:
+                return None
+            body, found = inner[-1].body, inner[-1] if isinstance(inner[-1], ast.ClassDef) else None
+    if found is None:
+        return None
+    first = min([found.lineno, *(decorator.lineno for decorator in found.decorator_list)])
+    return textwrap.dedent("\n".join(cell.split("\n")[first - 1 : found.end_lineno]))
 
 
 def _types_in_fields(found: type) -> Iterator[type]:

@@ -11,7 +11,7 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
@@ -55,9 +55,10 @@ def changed_values(first: Iterable[Any], *, of_script: bool = False) -> list[Cha
     something in, does not count. With `of_script` also those which a script sets as it goes on.
     """
     found: list[Changed] = []
-    for module, name, now in _held(first):
+    reach = _reach(first)
+    for module, name, now in _held(reach):
         if _is_script(module.__name__):
-            if of_script and _is_set_on(module, name, now) and is_plain(now):
+            if of_script and _is_set_on(module, name, now, reach) and is_plain(now):
                 found.append(Changed(module.__name__, name, now, is_of_script=True))
         elif name in (literals := _read(module).literals) and is_plain(now):
             in_file = literals[name]
@@ -71,15 +72,17 @@ def script_values(first: Iterable[Any]) -> dict[str, Any]:
 
     That is: more than once, in a loop, below `if __name__ == "__main__":`, within a function, or in a part of the value.
     """
+    reach = _reach(first)
     return {
-        name: now for module, name, now in _held(first) if _is_script(module.__name__) and _is_set_on(module, name, now)
+        name: now
+        for module, name, now in _held(reach)
+        if _is_script(module.__name__) and _is_set_on(module, name, now, reach)
     }
 
 
-def _held(first: Iterable[Any]) -> Iterator[tuple[ModuleType, str, Any]]:
+def _held(reach: _Reach) -> Iterator[tuple[ModuleType, str, Any]]:
     """The values that some functions and classes, and those which they call, read and leave as they are, with module and name."""
-    read, stored = _reach(first)
-    for module, name in sorted(read - stored):
+    for module, name in sorted(reach.read - reach.stored):
         held: Any = sys.modules[module]
         for part in name.split("."):
             held = vars(held).get(part, _ABSENT) if isinstance(held, ModuleType | type) else _ABSENT
@@ -87,27 +90,40 @@ def _held(first: Iterable[Any]) -> Iterator[tuple[ModuleType, str, Any]]:
             yield sys.modules[module], name, held
 
 
-def _is_set_on(script: ModuleType, name: str, value: Any) -> bool:
-    """Whether a script sets a value as it goes on, which is not known from its source alone."""
+def _is_set_on(script: ModuleType, name: str, value: Any, reach: _Reach) -> bool:
+    """Whether a script sets a value as it goes on, which is not known from its source alone; not by the functions that are reached."""
     known = _read(script)
     if name in known.literals:
         return not is_plain(value) or written(known.literals[name]) != written(value)
+    others = (bound[name] for function, bound in known.within.items() if (script.__name__, function) not in reach.of)
+    often = known.bound[name] + sum(others)
     if name.startswith("__") or isinstance(value, ModuleType | FunctionType | type):
-        return known.bound[name] > 1  # their sources count, and which one it is
-    return known.bound[name] > ("." not in name) or known.touched[name] > 0
+        return often > 1  # their sources count, and which one it is
+    return often > ("." not in name and known.bound[name] > 0) or (known.touched[name] > 0 and often > 0)
 
 
-def _reach(first: Iterable[Any]) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
-    """The names, each with its module, that some functions and classes, and those which they call, read as they are; and that they set."""
+@dataclass
+class _Reach:
+    """What some functions and classes, and those which they call, read as they are, and set: names, each with its module."""
+
+    read: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
+    stored: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
+    #: Those functions and classes, by their names at the top of their modules.
+    of: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
+
+
+def _reach(first: Iterable[Any]) -> _Reach:
     waiting, known = list(first), set[int]()
-    read: set[tuple[str, str]] = set()
-    stored: set[tuple[str, str]] = set()
+    reach = _Reach()
+    read, stored = reach.read, reach.stored
     attributes = set[str]()
     while waiting:
         found = waiting.pop()
         if id(found) in known:
             continue
         known.add(id(found))
+        if isinstance(found, type | FunctionType):
+            reach.of.add((found.__module__, found.__qualname__.split(".")[0]))
         waiting += [
             inner
             for value in (given(found) | dict(enumerate(wrapped(found)[1:]))).values()
@@ -141,9 +157,8 @@ def _reach(first: Iterable[Any]) -> tuple[set[tuple[str, str]], set[tuple[str, s
             waiting += [inner for name in used & own.keys() for inner in _code_in(own[name])]
             if is_own(module) or _is_script(module):
                 read |= {(module, name) for name in kept & own.keys()}
-    return {
-        (module, name) for module, name in read if name.rpartition(".")[2] not in attributes or "." not in name
-    }, stored
+    reach.read = {(of, name) for of, name in read if "." not in name or name.rpartition(".")[2] not in attributes}
+    return reach
 
 
 def _blocks(code: CodeType) -> list[CodeType]:
@@ -202,7 +217,7 @@ def _is_script(name: str) -> bool:
     return (name in SCRIPTS or name.startswith(LOADED_SCRIPT)) and isinstance(file, str) and file.endswith(".py")
 
 
-_NOTHING = Bindings({}, Counter(), Counter())
+_NOTHING = Bindings({}, Counter(), Counter(), {})
 
 
 def _read(module: ModuleType) -> Bindings:

@@ -14,21 +14,24 @@ import io
 import itertools
 import pickle
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
-from functools import lru_cache, partial
-from types import CodeType, FunctionType, MethodType, ModuleType
-from typing import Any, cast
+from functools import cached_property, lru_cache, partial
+from types import CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
+from typing import Any
 
-from scythe.define.sources.modules import SCRIPTS, is_own
+from scythe.define.sources.modules import LOADED_SCRIPT, SCRIPTS, is_own
 
+_BARE = frozenset({type(None), bool, int, float, complex, str, bytes})
 _PLAIN = (bool, int, float, complex, str, bytes, Decimal, dt.date, dt.time, dt.timedelta, Enum)
 #: The methods by which a function notes something in a collection.
 NOTING = frozenset({"append", "extend", "insert", "add", "update", "setdefault", "pop", "remove", "discard", "clear"})
 #: So deep are objects within objects looked at.
 _DEEP = 20
+#: Of more members, no two are told apart by the sources of their functions.
+_MANY = 10_000
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,9 @@ def noted_in(source: str) -> Noted:
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in NOTING:
             within = node.func.value
         root, way = _root(within)
+        attributes |= way
         if root is not None:
             names |= {root, *also.get(root, ())}
-            attributes |= way
     return Noted(frozenset(names), frozenset(attributes))
 
 
@@ -101,18 +104,29 @@ def source_of(code: CodeType) -> str:
 
 
 def is_plain(value: Any, collections: tuple[type, ...] = (list, tuple, set, frozenset, dict), depth: int = 8) -> bool:
-    """Whether a value is one that is written alike in every process: numbers, texts, dates, and collections of them."""
-    if isinstance(value, collections) and depth:
-        members = [*value, *value.values()] if isinstance(value, dict) else value
-        return all(is_plain(member, collections, depth - 1) for member in members)
+    """Whether a value is one that is written alike in every process: numbers, texts, dates, and collections of them.
+
+    A subclass of a collection may hold more than its members: it is none.
+    """
+    if type(value) in collections and depth:
+        members = [*value, *value.values()] if type(value) is dict else value
+        kinds = set(map(type, members))
+        if kinds <= _BARE:
+            return True
+        return all(kind in _BARE or kind in collections or issubclass(kind, _PLAIN) for kind in kinds) and all(
+            is_plain(member, collections, depth - 1) for member in members if type(member) not in _BARE
+        )
+    if isinstance(value, Enum):
+        return is_plain(value.value, collections, depth - 1)
     return value is None or isinstance(value, _PLAIN)
 
 
 def written(value: Any) -> str:
+    """A plain value as a text that equal ones share in every process."""
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{written(k)}: {written(v)}' for k, v in value.items())}}}"
+        return f"{{{', '.join([f'{written(k)}: {written(v)}' for k, v in value.items()])}}}"
     if isinstance(value, list | tuple | set | frozenset):
-        texts = map(written, value)
+        texts = map(repr if set(map(type, value)) <= _BARE else written, value)
         return f"{type(value).__name__}({', '.join(texts if isinstance(value, list | tuple) else sorted(texts))})"
     return repr(value)
 
@@ -121,12 +135,9 @@ def written(value: Any) -> str:
 
 
 def enclosed(target: Callable[..., Any]) -> dict[str, str]:
-    """The plain values that a function has from the function that made it, and as defaults that its source does not write out."""
-    values = given(target)
-    # a list may be what it notes its calls in
-    return {
-        f"<enclosed>/{name}": written(value) for name, value in values.items() if is_plain(value, (tuple, frozenset))
-    }
+    """The values that a function has from the function that made it, and as defaults that its source does not write out."""
+    found = {f"<enclosed>/{name}": told_apart(value).text for name, value in given(target).items()}
+    return {name: text for name, text in found.items() if text is not None}
 
 
 def given(function: Any) -> dict[str, Any]:
@@ -145,7 +156,12 @@ def given(function: Any) -> dict[str, Any]:
             changed = noted_in(source).names | _literal_defaults(source)
             changed |= {step.argval for step in dis.get_instructions(code) if step.opname == "STORE_DEREF"}
             found = {name: value for name, value in held.items() if name not in changed} | found
+        found |= {f".{name}": value for name, value in vars(one).items() if name not in _OF_WRAPPERS}
     return found
+
+
+#: Attributes that say nothing of a function, or its wrapper's part in it; the last ones are of `Register`.
+_OF_WRAPPERS = frozenset({"__wrapped__", "__annotations__", "__doc__", "__isabstractmethod__"})
 
 
 def wrapped(function: Any) -> list[FunctionType]:
@@ -252,19 +268,32 @@ class _Telling:
     def _text(self, value: Any) -> str | None:
         if isinstance(value, ModuleType | type):
             self.code[id(value)] = value
-            return f"{getattr(value, '__module__', '')} {value.__name__}"
+            return f"{getattr(value, '__module__', '')} {getattr(value, '__qualname__', value.__name__)}"
+        self.code.setdefault(id(type(value)), type(value))
+        if isinstance(value, Enum):
+            return f"{type(value).__qualname__}.{value.name}"
+        if (parts := _attributes_of(value)) is not None:
+            return self._attributes(type(value), parts)
         if functions := wrapped(value):
             return self._function(functions)
         if isinstance(value, partial):
-            parts = [self.text(part) for part in (value.func, value.args, value.keywords)]
-            return f"partial {parts}" if None not in parts else None
+            return f"partial {self._all([value.func, value.args, value.keywords])}"
         if isinstance(value, MethodType):
-            parts = [self.text(part) for part in (value.__func__, value.__self__)]
-            return f"method {parts}" if None not in parts else None
-        inner = getattr(value, "__dict__", None)
-        if _is_its_attributes(type(value)) and isinstance(inner, dict):
-            return self._attributes(type(value), cast("dict[str, Any]", inner))
-        return self._pickled(value)
+            return f"method {self._all([value.__func__, value.__self__])}"
+        if type(value) in _COLLECTIONS and len(value) <= _MANY:
+            if isinstance(value, dict):
+                return f"{{{', '.join(f'{self._all([k])}: {self._all([v])}' for k, v in value.items())}}}"
+            texts = self._all(value)
+            return f"{type(value).__name__} {texts if isinstance(value, list | tuple) else sorted(texts)}"
+        if type(value) in _COLLECTIONS:
+            for kind in set(map(type, value.values() if isinstance(value, dict) else value)):
+                self.code.setdefault(id(kind), kind)
+            return _hashed(value, lambda target: pickle.dump(value, target, protocol=5))
+        return _hashed(value, lambda target: _Pickler(target, self).dump(value))
+
+    def _all(self, values: Iterable[Any]) -> list[str]:
+        """Of each its text; of what has none, such as a lock, what it is."""
+        return [self.text(value) or type(value).__qualname__ for value in values]
 
     def _function(self, functions: list[FunctionType]) -> str:
         self.code |= {id(one): one for one in functions}
@@ -275,19 +304,22 @@ class _Telling:
         which = written(inner) if "<lambda>" in last.__qualname__ else ""  # a line may define several
         return f"{last.__module__} {last.__qualname__} {written(told)} {which}"
 
-    def _attributes(self, of: type, values: dict[str, Any]) -> str:
+    def _attributes(self, of: type, values: Mapping[str, Any]) -> str:
         """Of an object that is its attributes: what no process shares, such as a lock, is left out."""
-        self.code[id(of)] = of
         told = {name: text for name, value in values.items() if (text := self.text(value)) is not None}
         return f"{of.__qualname__} {written(told)}"
 
-    def _pickled(self, value: Any) -> str | None:
-        target = io.BytesIO()
-        try:
-            _Pickler(target, self).dump(value)
-        except Exception:  # noqa: BLE001 - whatever a class of the user's does
-            return None
-        return f"{type(value).__qualname__} {hashlib.sha256(target.getbuffer()).hexdigest()}"
+
+def _hashed(value: Any, write: Callable[[io.BytesIO], None]) -> str | None:
+    target = io.BytesIO()
+    try:
+        write(target)
+    except Exception:  # noqa: BLE001 - whatever a class of the user's does
+        return None
+    return f"{type(value).__qualname__} {hashlib.sha256(target.getbuffer()).hexdigest()}"
+
+
+_COLLECTIONS = (list, tuple, set, frozenset, dict)
 
 
 class _Pickler(pickle.Pickler):
@@ -301,14 +333,12 @@ class _Pickler(pickle.Pickler):
         first, self._first = self._first, False
         if first:
             return None
-        if isinstance(obj, ModuleType | type | set | frozenset | partial | MethodType) or wrapped(obj):
+        if isinstance(obj, ModuleType | type | Enum | set | frozenset | partial | MethodType) or wrapped(obj):
             return self._told(obj)
         return None
 
     def reducer_override(self, obj: Any) -> Any:
-        if _is_its_attributes(type(obj)) and isinstance(getattr(obj, "__dict__", None), dict):
-            return str, (self._told(obj),)
-        return NotImplemented
+        return NotImplemented if _attributes_of(obj) is None else (str, (self._told(obj),))
 
     def _told(self, obj: Any) -> str:
         text = self._telling.text(obj)
@@ -317,13 +347,31 @@ class _Pickler(pickle.Pickler):
         return text
 
 
-def _is_its_attributes(of: type) -> bool:
-    """Whether it is a class of the project whose instances hold nothing beside their attributes: not those of a collection, an array."""
-    if not (of.__module__ in SCRIPTS or is_own(of.__module__)):
-        return False  # which may hold connections, caches and what not
+def _attributes_of(value: Any) -> dict[str, Any] | None:
+    """The attributes of an object that holds nothing beside them; None of a collection, an array, and what is not the project's.
+
+    What a `functools.cached_property` keeps is none.
+    """
+    of = type(value)
+    if of is SimpleNamespace:
+        return vars(value)
+    if not (of.__module__ in SCRIPTS or of.__module__.startswith(LOADED_SCRIPT) or is_own(of.__module__)):
+        return None  # which may hold connections, caches and what not
     plain = of.__reduce_ex__ is object.__reduce_ex__ and of.__reduce__ is object.__reduce__
-    plain = plain and not any({"__slots__", "__getstate__"} & vars(base).keys() for base in of.__mro__[:-1])
-    return plain and not issubclass(of, (dict, list, tuple, set, frozenset, *_PLAIN[:-1]))
+    bases = of.__mro__[:-1]
+    if not plain or issubclass(of, (*_COLLECTIONS, *_PLAIN)):
+        return None
+    if any("__getstate__" in vars(base) and "__slots__" not in vars(base) for base in bases):
+        return None
+    names = [name for base in bases for name in _slots(base)]
+    found = {name: getattr(value, name) for name in names if name != "__dict__" and hasattr(value, name)}
+    found |= getattr(value, "__dict__", None) or {}
+    return {name: held for name, held in found.items() if not isinstance(getattr(of, name, None), cached_property)}
+
+
+def _slots(of: type) -> Iterable[str]:
+    found = vars(of).get("__slots__", ())
+    return (found,) if isinstance(found, str) else found
 
 
 __all__ = [

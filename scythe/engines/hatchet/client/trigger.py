@@ -12,6 +12,7 @@ from scythe.engines.hatchet.client.embedded import ensure_worker
 from scythe.engines.hatchet.client.outlook import way_out
 from scythe.engines.hatchet.client.ref import HatchetRef, WorkflowRef, cancel
 from scythe.engines.hatchet.connection import check, connect, on_loop
+from scythe.engines.hatchet.exact import Unsent, message_bytes, payload_of
 from scythe.engines.hatchet.fleet import is_over, serves, unfinished_triggers, workers_for
 from scythe.engines.hatchet.tasks import LeafInput, ScatterInput, declare, metadata, required_labels, task_names
 from scythe.engines.options import HatchetOptions
@@ -28,6 +29,7 @@ from scythe.record.attempts import latest_attempt
 from scythe.record.manifest import read_manifest, record_trigger
 from scythe.record.plan import RunPlan
 from scythe.record.provenance import record
+from scythe.record.results import read_result
 from scythe.settings import engine_settings, hatchet_settings
 from scythe.terminal.console import tell
 from scythe_catalog.schema import arrow_to_models
@@ -68,6 +70,9 @@ def attached(plan: RunPlan) -> HatchetRef | WorkflowRef | None:
         known = manifest["workflow_run_id"]
         return WorkflowRef(plan, connect().runs.get_run_ref(known), known)
     going = on_loop(unfinished_triggers(plan.key, _triggered(plan))).result()
+    last, result = latest_attempt(plan.objects, plan.key), read_result(plan.objects, plan.key)
+    if last is not None and last.ended and result is not None and result.attempt >= last.number:
+        going = [run for run in going if run != last.run]  # it is over: what the engine lists lags behind
     if not going:
         return None
     recorded = record_trigger(plan.objects, plan.key, going[0])
@@ -90,15 +95,19 @@ def run_hatchet(work: Launch) -> HatchetRef | WorkflowRef:
     record(plan.objects, plan.key, experiment, "hatchet", attempt.number, attempt.code, work.stored)
     pointer: dict[str, Any] = {"root": plan.root, "run": plan.key.path, "turn": attempt.number}
     if experiment.included is not None and experiment.included.is_workflow:
-        workflow = connect().stubs.workflow(name=experiment.included.name, input_validator=experiment.input_model)
+        workflow = connect().stubs.workflow(name=experiment.included.name, input_validator=dict)
         with Leaf(plan, experiment) as leaf:
             spec = arrow_to_models(leaf.inputs(range(1)), experiment.schemas.input)[0]
-        ref = _trigger(workflow, spec, plan, attempt)
+        try:
+            payload = payload_of(spec, message_bytes())
+        except Unsent as error:
+            raise RunError(f"{plan.key.path}: {error}") from None
+        ref = _trigger(workflow, payload, plan, attempt)
         record_trigger(plan.objects, plan.key, ref.workflow_run_id)
         return WorkflowRef(plan, ref, ref.workflow_run_id)
     tasks = declare(connect(), experiment)
-    payload = LeafInput(**pointer, single=True) if plan.single else ScatterInput(**pointer)
-    ref = _trigger(tasks.leaf if plan.single else tasks.scatter, payload, plan, attempt)
+    asked = LeafInput(**pointer, single=True) if plan.single else ScatterInput(**pointer)
+    ref = _trigger(tasks.leaf if plan.single else tasks.scatter, asked, plan, attempt)
     store_trigger(plan.objects, plan.key, attempt.number, ref.workflow_run_id)
     return HatchetRef(plan, ref, record_trigger(plan.objects, plan.key, ref.workflow_run_id), attempt.number)
 
@@ -128,7 +137,7 @@ def _next_attempt(plan: RunPlan) -> int:
     return max(taken, stored) + 1
 
 
-def _trigger(task: Any, payload: BaseModel, plan: RunPlan, attempt: AttemptPlan) -> Any:
+def _trigger(task: Any, payload: BaseModel | dict[str, Any], plan: RunPlan, attempt: AttemptPlan) -> Any:
     carried = metadata(plan.key.path, attempt.number, root=True)
     try:
         return task.run(payload, wait_for_result=False, additional_metadata=carried)

@@ -52,7 +52,7 @@ class Child:
     """A child as it is asked for."""
 
     key: str
-    payload: BaseModel
+    payload: BaseModel | dict[str, Any]
     #: What its parent knows it by.
     tag: Any = None
 

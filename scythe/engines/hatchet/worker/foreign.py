@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Iterable
 from typing import Any
 
 from pydantic_core import to_json
 
-from scythe.engines.hatchet.connection import connect
-
-#: What a message holds beside the output.
-_ENVELOPE = 16 * 1024
+from scythe.engines.hatchet.exact import ExactOutput, message_bytes
 
 
 class OutputTooLarge(Exception):
@@ -27,7 +25,16 @@ def guard(workflows: Iterable[Any]) -> None:
                 setattr(task._fn, _GUARDED, True)
 
 
+def writes_exactly(standalone: Any) -> None:
+    """Has an included task write numbers that JSON would lose as texts: its rows are made of what it returns."""
+    validators = standalone._task._validators
+    if not isinstance(validators.step_output, ExactOutput):
+        validators.step_output = ExactOutput(validators.step_output)
+
+
 _GUARDED = "_scythe_guarded"
+#: So many characters of an exception's message travel.
+_MOST_CHARACTERS = 8000
 
 
 def _synchronous(task: Any) -> Any:
@@ -37,8 +44,8 @@ def _synchronous(task: Any) -> Any:
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
             return _checked(task.name, function(*args, **kwargs))
-        except SystemExit as error:  # which would end the event loop of the worker
-            raise _left(error) from error
+        except BaseException as error:  # noqa: BLE001 - whatever a function raises
+            raise _sendable(error) from None
 
     return call
 
@@ -50,15 +57,42 @@ def _asynchronous(task: Any) -> Any:
     async def call(*args: Any, **kwargs: Any) -> Any:
         try:
             return _checked(task.name, await function(*args, **kwargs))
-        except SystemExit as error:
-            raise _left(error) from error
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever a function raises
+            raise _sendable(error) from None
 
     return call
 
 
-def _left(error: SystemExit) -> Exception:
-    """The same as an exception, by the name of its class."""
-    return type("SystemExit", (Exception,), {"__module__": "builtins"})(str(error))
+def _sendable(error: BaseException) -> BaseException:
+    """An exception that the SDK tells of as it is; else one by the name of its class, with its message and traceback.
+
+    Such as `SystemExit` would end the event loop of the worker, `StopIteration` never arrives, an empty message costs the class.
+    """
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - whatever a class of the user's does
+        text = ""
+    told = text.replace("\0", "\\0")
+    if len(told) > _MOST_CHARACTERS:
+        told = f"{told[: _MOST_CHARACTERS // 2]} ... {told[-_MOST_CHARACTERS // 2 :]}"
+    if (
+        isinstance(error, Exception)
+        and not isinstance(error, StopIteration | StopAsyncIteration)
+        and told
+        and told == text
+    ):
+        return error
+    kind = type(type(error).__name__, (_superclass(error),), {"__module__": type(error).__module__})
+    return kind(told or "(without a message)").with_traceback(error.__traceback__)
+
+
+def _superclass(error: BaseException) -> type[Exception]:
+    """That by which the SDK knows that a task is not to be tried again."""
+    from hatchet_sdk import NonRetryableException
+
+    return NonRetryableException if isinstance(error, NonRetryableException) else Exception
 
 
 def _checked(name: str, output: Any) -> Any:
@@ -67,7 +101,7 @@ def _checked(name: str, output: Any) -> Any:
     Raises:
         OutputTooLarge: it is larger than a message may be.
     """
-    most = connect().config.grpc_max_send_message_length - _ENVELOPE
+    most = message_bytes()
     if output:
         size = len(to_json(output, fallback=str))
         if size > most:
@@ -78,4 +112,4 @@ def _checked(name: str, output: Any) -> Any:
     return output
 
 
-__all__ = ["OutputTooLarge", "guard"]
+__all__ = ["OutputTooLarge", "guard", "writes_exactly"]

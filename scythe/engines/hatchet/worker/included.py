@@ -12,6 +12,7 @@ import numpy as np
 from scythe.base import ExperimentInputSpec
 from scythe.engines.hatchet.connection import connect
 from scythe.engines.hatchet.errors import told
+from scythe.engines.hatchet.exact import Unsent, message_bytes, payload_of
 from scythe.engines.hatchet.worker.children import CameToNothing, Child, Outcome, ReturnedNothing
 from scythe.engines.hatchet.worker.scatter import WorkingNode
 from scythe.engines.hatchet.worker.threads import in_thread
@@ -32,7 +33,7 @@ class ForeignNode(WorkingNode):
         assert experiment.included is not None
         self._task = connect().stubs.task(
             name=experiment.included.name,
-            input_validator=experiment.input_model,
+            input_validator=dict,  # as it is sent: JSON has not all numbers
             output_validator=dict,  # as it comes: a run that was cancelled has none
         )
 
@@ -40,12 +41,32 @@ class ForeignNode(WorkingNode):
         wanted = [(key, int(self.loaded.attempt.rows(inputs)[0])) for key, inputs in leaves]
         for start in range(0, len(wanted), _BLOCK):
             block = wanted[start : start + _BLOCK]
-            specs = await asyncio.to_thread(self._specs, [row for _, row in block])
-            children = (Child(key, spec, tag=row) for (key, row), spec in zip(block, specs, strict=True))
+            payloads = await asyncio.to_thread(self._payloads, [row for _, row in block])
+            unsent: dict[int, Outcome] = {
+                row: payload for (_, row), payload in zip(block, payloads, strict=True) if isinstance(payload, Unsent)
+            }
+            if unsent:
+                await in_thread(lambda found=unsent: self._keep(found))
+            children = [
+                Child(key, payload, tag=row)
+                for (key, row), payload in zip(block, payloads, strict=True)
+                if not isinstance(payload, Unsent)
+            ]
             await self.children.trigger(self._task, children)
 
+    def _payloads(self, rows: list[int]) -> list[dict[str, Any] | Unsent]:
+        """What the task is sent for some rows, which may be in any order; why nothing of those that cannot be sent."""
+        most = message_bytes()
+
+        def payload(spec: ExperimentInputSpec) -> dict[str, Any] | Unsent:
+            try:
+                return payload_of(spec, most)
+            except Unsent as error:
+                return error
+
+        return [payload(spec) for spec in self._specs(rows)]
+
     def _specs(self, rows: list[int]) -> list[ExperimentInputSpec]:
-        """The inputs of some rows, which may be in any order."""
         run, order = self.loaded.prepared, sorted(rows)
         with Leaf(run.plan, run.experiment) as leaf:
             found = arrow_to_models(leaf.inputs(np.array(order, np.int64)), run.plan.schemas(run.experiment).input)
@@ -56,12 +77,19 @@ class ForeignNode(WorkingNode):
         nodes = [(tag, outcome) for tag, outcome in arrived if isinstance(tag, Node)]
         leaves = sorted((row, outcome) for row, outcome in arrived if not isinstance(row, Node))
         ended = {row: outcome for row, outcome in leaves if not isinstance(outcome, CameToNothing)}
+        if any(isinstance(outcome, ReturnedNothing) for outcome in ended.values()) and await self._is_cancelled():
+            ended = {row: outcome for row, outcome in ended.items() if not isinstance(outcome, ReturnedNothing)}
         if ended:
             await in_thread(lambda: self._keep(ended))
         if nodes:
             await super()._accept(nodes)
         if len(ended) < len(leaves):
             await super()._accept([(row, outcome) for row, outcome in leaves if row not in ended])
+
+    async def _is_cancelled(self) -> bool:
+        """Whether the run was cancelled: a child that was cancelled as it came to its end has returned nothing, too."""
+        plan = self.loaded.prepared.plan
+        return await asyncio.to_thread(plan.objects.exists, plan.key.cancelled)
 
     def _keep(self, outcomes: dict[int, Outcome]) -> None:
         """Makes rows of what the runs returned, by row of `specs.pq`, as if the function had run here."""
@@ -77,6 +105,8 @@ class ForeignNode(WorkingNode):
             outcome = next(order)
             if isinstance(outcome, ReturnedNothing):
                 raise OutputError(f"{name} returned nothing, where {output.__name__} is due")
+            if isinstance(outcome, Unsent):
+                raise outcome
             if isinstance(outcome, BaseException):
                 raise _raised(outcome)
             return output.model_validate(outcome)

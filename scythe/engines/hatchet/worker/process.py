@@ -24,13 +24,14 @@ from scythe.engines.hatchet.connection import check, connect, on_loop
 from scythe.engines.hatchet.fleet import active_workers
 from scythe.engines.hatchet.sdk import listens_lightly
 from scythe.engines.hatchet.tasks import NAME_LABEL, PROCESS_LABEL, SLOTS_LABEL, Tasks, declare
-from scythe.engines.hatchet.worker.foreign import guard
+from scythe.engines.hatchet.worker.foreign import guard, writes_exactly
 from scythe.engines.hatchet.worker.included import ForeignNode
 from scythe.engines.hatchet.worker.leaves import leaf_function
 from scythe.engines.hatchet.worker.loading import Loader
 from scythe.engines.hatchet.worker.scatter import WorkingNode, scatter_function
 from scythe.engines.hatchet.worker.stopping import Stopping
 from scythe.engines.pool.server import Server
+from scythe.registry import ExperimentRegistry
 from scythe.terminal.console import tell
 
 #: Tasks that a leaf worker is handed before a process is free for them: the next is there when one ends.
@@ -59,6 +60,9 @@ def serve_leaves(
         if e.included is None
     ]
     guard(workflows)
+    for task in ExperimentRegistry.included():
+        if hasattr(task, "_task"):
+            writes_exactly(task)
     labels = {**labels, NAME_LABEL: name, SLOTS_LABEL: slots}
     _say_when_listed(labels, f"{_listed(experiments)}; {slots} function{'s' if slots > 1 else ''} at once", stopping)
     try:
