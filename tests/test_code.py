@@ -10,8 +10,10 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import types
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -234,8 +236,6 @@ def run_cells(*cells: str) -> dict[str, Any]:
 
 @pytest.fixture
 def notebook(alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    import types
-
     monkeypatch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))
 
 
@@ -365,6 +365,47 @@ OBJECTS = {
         "    return deco\nK = 2\n@scaled(K)\ndef OBJECT(x): return x\nK = 2\n",
         "K = 3\n@scaled(K)\ndef OBJECT(x): return x\nK = 2\n",
     ),
+    "defaultdict": (
+        "import collections\nOBJECT = collections.defaultdict(lambda: 1.0)\n",
+        "OBJECT = collections.defaultdict(lambda: 2.0)\n",
+    ),
+    "attribute of a dict": ("class D(dict): pass\nOBJECT = D()\nOBJECT.k = 1.0\n", "OBJECT = D()\nOBJECT.k = 2.0\n"),
+    "method of a tuple in a list": (
+        "import typing\nclass P(typing.NamedTuple):\n    a: int = 1\n    def area(self): return self.a\nOBJECT = [P(1)]\n",
+        "class P(typing.NamedTuple):\n    a: int = 1\n    def area(self): return 2 * self.a\nOBJECT = [P(1)]\n",
+    ),
+    "method of a member in a list": (
+        "import enum\nclass M(enum.Enum):\n    A = 1\n    def f(self): return 1.0\nOBJECT = [M.A]\n",
+        "class M(enum.Enum):\n    A = 1\n    def f(self): return 2.0\nOBJECT = [M.A]\n",
+    ),
+    "number beside a lock in a list": (
+        "import threading\nOBJECT = [1.0, threading.Lock()]\n",
+        "OBJECT = [2.0, threading.Lock()]\n",
+    ),
+    "number beside a generator": (
+        "OBJECT = {'k': 1.0, 'g': (i for i in [1])}\n",
+        "OBJECT = {'k': 2.0, 'g': (i for i in [1])}\n",
+    ),
+    "namespace with a lock": (
+        "import threading, types\nOBJECT = types.SimpleNamespace(k=1.0, lock=threading.Lock())\n",
+        "OBJECT.k = 2.0\n",
+    ),
+    "slots with a lock": (
+        "import dataclasses, threading\n@dataclasses.dataclass(slots=True)\nclass C:\n    k: float = 1.0\n"
+        "    lock: object = dataclasses.field(default_factory=threading.Lock)\nOBJECT = C()\n",
+        "OBJECT = C(2.0)\n",
+    ),
+    "attribute of a function": ("def OBJECT(x): return x * OBJECT.k\nOBJECT.k = 1.0\n", "OBJECT.k = 2.0\n"),
+    "object that wraps": (
+        "import functools\nclass W:\n    def __init__(s, f, k): s.f = f; s.k = k; functools.update_wrapper(s, f)\n"
+        "    def __call__(s, x): return s.k * s.f(x)\ndef ff(x): return x\nOBJECT = W(ff, 1.0)\n",
+        "OBJECT = W(ff, 2.0)\n",
+    ),
+    "class of a function": (
+        "def make(k):\n    class L:\n        kk = k\n    return L\nOBJECT = make(1.0)\n",
+        "OBJECT = make(2.0)\n",
+    ),
+    "class without a source": ("OBJECT = type('R', (), {'k': 1.0})\n", "OBJECT = type('R', (), {'k': 2.0})\n"),
     "set of texts beside an array": (
         "import numpy\nOBJECT = {'a': {'x', 'y', 'z'}, 'b': numpy.zeros(2)}\n",
         "OBJECT = {'a': {'x', 'y', 'w'}, 'b': numpy.zeros(2)}\n",
@@ -454,6 +495,34 @@ def test_of_a_notebook_the_objects_have_one_hash_in_every_process(tmp_path: Path
     assert len(set(told.pop().split())) == len(made)
 
 
+ALIKE = {
+    "cached property": "import functools\nclass C:\n    @functools.cached_property\n    def a(self): return 1.0\nOBJECT = C()\n",
+    "member with an address": "import enum, functools\nclass M(enum.Enum):\n    A = functools.partial(print)\nOBJECT = M.A\n",
+    "itself": "class N: pass\nOBJECT = N()\nOBJECT.me = OBJECT\nOBJECT.kids = [OBJECT]\n",
+    "any attribute": "class C:\n    def __getattr__(self, n): return 1\nOBJECT = C()\n",
+    "connection": "import sqlite3\nOBJECT = sqlite3.connect(':memory:')\n",
+    "frame": "import pandas\nOBJECT = pandas.DataFrame({'a': [1.0]})\nOBJECT['b'] = 2.0\n",
+    "singleton": "class Z:\n    __slots__ = ()\nOBJECT = Z()\nZ = Z()\n",
+}
+
+
+@pytest.mark.parametrize("kind", ALIKE)
+def test_of_a_notebook_an_object_is_the_same_after_it_was_used(notebook: None, kind: str) -> None:
+    run_cells(MODELS, ALIKE[kind], FUNCTION.replace("spec.x", "OBJECT"))
+    first = read_code(experiment_of("weigh")).sha256
+    assert first is not None
+    run_cells("getattr(OBJECT, 'a', None)\n")
+    assert read_code(experiment_of("weigh")).sha256 == first
+
+
+def test_of_a_notebook_in_one_cell_what_comes_after_the_models_is_no_code(notebook: None) -> None:
+    seen = set[str | None]()
+    for result in range(2):
+        run_cells(f"{MODELS}{FUNCTION}\nresult = {result}\nprint(result)\n")
+        seen.add(read_code(experiment_of("weigh")).sha256)
+    assert len(seen - {None}) == 1
+
+
 def test_of_a_notebook_no_attributes_count_nor_what_the_function_notes_its_calls_in(notebook: None) -> None:
     notes = "    seen.append(spec)\n    cache[spec.x] = 1\n    return Out(y=spec.x)\n"
     run_cells(MODELS, "seen = []\ncache = {}\nx = 1\n", FUNCTION.partition("    # within")[0] + notes)
@@ -503,3 +572,100 @@ def test_what_a_method_notes_something_in_is_seen_beside_a_text_of_any_indentati
     )
     assert noted.names == {"LOG", "study"}
     assert noted.attributes == {"rows"}
+
+
+# --- scripts ----------------------------------------------------------------------------------------
+
+SCRIPT = "import dataclasses, enum, functools, logging, time\nfrom pathlib import Path\nimport numpy as np\n" + MODELS
+USES = """
+@ExperimentRegistry.Register(name="own")
+def own(spec: In) -> Out:
+    {before}
+    return Out(y=spec.x * ({uses}))
+"""
+LOOP = "if __name__ == '__main__':\n    for {name} in ({values}):\n        {then}told()\n"
+
+
+def own(uses: str, before: str = "pass") -> str:
+    return USES.format(uses=uses, before=before)
+
+
+def loop(name: str = "FACTOR", values: str = "1.0, 2.0", then: str = "") -> str:
+    return LOOP.format(name=name, values=values, then=f"{then}; " if then else "")
+
+
+TWO = "def a(x): return x\ndef b(x): return 2 * x\n"
+CFG = "class Cfg:\n    def __init__(self): self.k = 1.0\n    def set(self, k): self.k = k\nCFG = Cfg()\n"
+SET_ON = {
+    "loop": own("FACTOR") + loop(),
+    "global": "FACTOR = float('1')\n" + own("FACTOR") + "def main():\n    global FACTOR\n    for FACTOR in (1.0, 2.0):\n        told()\nif __name__ == '__main__':\n    main()\n",
+    "attribute in a function": CFG + own("CFG.k") + "def main():\n    for f in (1.0, 2.0):\n        CFG.k = f\n        told()\nif __name__ == '__main__':\n    main()\n",
+    "member in a function": "OPTIONS = dict(k=1.0)\n" + own("OPTIONS['k']") + "def main():\n    told()\n    OPTIONS['k'] = 2.0\n    told()\nif __name__ == '__main__':\n    main()\n",
+    "method of an array": "ARR = np.ones(2)\n" + own("ARR.sum()") + loop("f", then="ARR.fill(f)"),
+    "method of an object": CFG + own("CFG.k") + loop("f", then="CFG.set(f)"),
+    "setattr": CFG + own("CFG.k") + loop("f", then="setattr(CFG, 'k', f)"),
+    "function": TWO + own("METHOD(1)") + loop("METHOD", "a, b"),
+    "class": "class A:\n    k = 1.0\nclass B:\n    k = 2.0\nMODEL = A\n" + own("MODEL.k") + loop("MODEL", "A, B"),
+    "lambda function": own("METHOD(1)") + loop("k", then="METHOD = lambda x, k=k: k * x"),
+    "module": "import math, cmath\n" + own("LIBRARY.pi") + loop("LIBRARY", "math, cmath"),
+    "method that reads": "class Model:\n    def solve(self): return FACTOR\nmodel = Model()\n" + own("model.solve()") + loop(),
+    "attribute of a class, of an object": "class Model:\n    k = 1.0\nmodel = Model()\n" + own("model.k") + loop("Model.k"),
+    "array of a class": "class Model:\n    k = np.ones(2)\n" + own("Model.k.sum()") + loop("f", then="Model.k = np.ones(2) * f"),
+    "nested class": "class Cfg:\n    class Env:\n        k = 1.0\n" + own("Cfg.Env.k") + loop("Cfg.Env.k"),
+    "cached helper": "@functools.lru_cache\ndef helper(): return FACTOR\n" + own("helper()") + loop(),
+    "function in a dict": "def a(): return FACTOR\nMETHODS = {'a': a}\n" + own("METHODS['a']()") + loop(),
+    "decorator": "def timed(f):\n    def g(): return f()\n    return g\n@timed\ndef helper(): return FACTOR\n" + own("helper()") + loop(),
+    "wrapper": "def scaled(f):\n    @functools.wraps(f)\n    def g(): return FACTOR * f()\n    return g\n@scaled\ndef helper(): return 1\n" + own("helper()") + loop(),
+    "closure": "def make(k):\n    def h(): return k\n    return h\n" + own("h()") + loop("k", then="h = make(k)"),
+    **{
+        f"closure of {what}": TWO + "def make(held):\n" + textwrap.indent(own(uses), "    ") + "    return own\n" + loop("k", values, then="own = make(k)")
+        for what, uses, values in (
+            ("a dict", "held['k']", "{'k': 1.0}, {'k': 2.0}"), ("an array", "held.sum()", "np.ones(2), np.zeros(2)"), ("a function", "held(1)", "a, b")
+        )
+    },
+    "property": "class M:\n    @property\n    def k(self): return FACTOR\n    @functools.cached_property\n    def k2(self): return FACTOR\n" + own("M().k2") + loop(),
+}  # fmt: skip
+TWICE = "if __name__ == '__main__':\n    {first}\n    told(); own(In(x=1.0)); told()\n"
+STAYS = {
+    "what is made once": "log = logging.getLogger(__name__)\nNOW = time.time()\nrng = np.random.default_rng()\nHERE = Path(__file__).parent\n"
+    + own("rng.random()", "log.info(NOW); Path(__file__); __name__") + TWICE.format(first="pass"),
+    "branches": "if len(SCRIPT_ARGS) > 100:\n    MODE = 1\nelse:\n    MODE = 2\ntry:\n    import nothing_there as gpu\nexcept ImportError:\n    gpu = None\n"
+    .replace("SCRIPT_ARGS", "''") + own("MODE", "gpu") + TWICE.format(first="pass"),
+    "stars": "from os.path import *\nfrom random import *\n" + own("random()", "join") + TWICE.format(first="pass"),
+    "members": "class Mode(enum.Enum):\n    A = functools.partial(print)\n" + own("1", "MODE.value") + TWICE.format(first="MODE = Mode.A"),
+    "cached property": "class C:\n    @functools.cached_property\n    def a(self): return 1.0\n" + own("cfg.a") + TWICE.format(first="cfg = C()"),
+    "counter of a class": "class C:\n    calls = 0\n    def f(self):\n        type(self).calls += 1\n        return 1\n" + own("C().f()") + TWICE.format(first="pass"),
+    "other name of an instance": "class Z:\n    __slots__ = ()\n    def f(self): return 1\nZ = Z()\n" + own("Z.f()") + TWICE.format(first="pass"),
+    "generator of its own": "rng = np.random.default_rng(1)\n" + own("rng.random()") + TWICE.format(first="pass"),
+}  # fmt: skip
+
+
+def run_script(folder: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """Runs a source as a script; the hashes at each call of `told` in it."""
+    file, told = folder / "go.py", list[str | None]()
+    file.write_text(SCRIPT + source)
+    main = types.ModuleType("__main__")
+    main.__file__, main.__spec__ = str(file), ModuleSpec("__main__", None)
+    vars(main)["told"] = lambda: told.append(read_code(experiment_of("own"), sent=True).sha256)
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    exec(compile(file.read_text(), str(file), "exec"), vars(main))
+    return told
+
+
+@pytest.mark.parametrize("kind", SET_ON)
+def test_what_a_script_sets_as_it_goes_on_is_code(
+    alone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    first, second = run_script(tmp_path, SET_ON[kind], monkeypatch)
+    assert first is not None
+    assert first != second
+    assert run_script(tmp_path, SET_ON[kind], monkeypatch) == [first, second]
+
+
+@pytest.mark.parametrize("kind", STAYS)
+def test_what_a_script_makes_once_is_the_same_code_at_each_start(
+    alone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    first = run_script(tmp_path, STAYS[kind], monkeypatch)
+    assert None not in first
+    assert len({*first, *run_script(tmp_path, STAYS[kind], monkeypatch)}) == 1

@@ -17,6 +17,8 @@ from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, TypeGuard
 
+import cloudpickle
+
 from scythe.define.sources.bindings import Bindings, bindings_of
 from scythe.define.sources.loaded import is_edited
 from scythe.define.sources.modules import LOADED_SCRIPT, SCRIPTS, is_own
@@ -60,6 +62,8 @@ def changed_values(first: Iterable[Any], *, of_script: bool = False) -> list[Cha
         if _is_script(module.__name__):
             if of_script and _is_set_on(module, name, now, reach) and is_plain(now):
                 found.append(Changed(module.__name__, name, now, is_of_script=True))
+        elif module.__name__ in cloudpickle.list_registry_pickle_by_value():
+            continue  # it is sent as it is
         elif name in (literals := _read(module).literals) and is_plain(now):
             in_file = literals[name]
             if type(now) is not type(in_file) or written(now) != written(in_file):

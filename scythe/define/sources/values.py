@@ -113,9 +113,10 @@ def is_plain(value: Any, collections: tuple[type, ...] = (list, tuple, set, froz
         kinds = set(map(type, members))
         if kinds <= _BARE:
             return True
-        return all(kind in _BARE or kind in collections or issubclass(kind, _PLAIN) for kind in kinds) and all(
-            is_plain(member, collections, depth - 1) for member in members if type(member) not in _BARE
-        )
+        others = {kind for kind in kinds if kind not in _BARE and kind not in collections}
+        if not all(issubclass(kind, _PLAIN) and not issubclass(kind, Enum) for kind in others):
+            return False
+        return all(is_plain(member, collections, depth - 1) for member in members if type(member) in collections)
     if isinstance(value, Enum):
         return is_plain(value.value, collections, depth - 1)
     return value is None or isinstance(value, _PLAIN)
@@ -253,7 +254,7 @@ class _Telling:
 
     def text(self, value: Any) -> str | None:
         """A text that equal values share; None where there is none."""
-        if is_plain(value):
+        if is_plain(value) and not isinstance(value, Enum):
             return written(value)
         if self._deep > _DEEP or id(value) in self._within:
             return type(value).__qualname__
@@ -271,7 +272,7 @@ class _Telling:
             return f"{getattr(value, '__module__', '')} {getattr(value, '__qualname__', value.__name__)}"
         self.code.setdefault(id(type(value)), type(value))
         if isinstance(value, Enum):
-            return f"{type(value).__qualname__}.{value.name}"
+            return f"{type(value).__qualname__}.{value.name} {self.text(value.value)}"
         if (parts := _attributes_of(value)) is not None:
             return self._attributes(type(value), parts)
         if functions := wrapped(value):
