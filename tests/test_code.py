@@ -623,6 +623,7 @@ SET_ON = {
             ("a dict", "held['k']", "{'k': 1.0}, {'k': 2.0}"), ("an array", "held.sum()", "np.ones(2), np.zeros(2)"), ("a function", "held(1)", "a, b")
         )
     },
+    "within a branch": own("FACTOR") + "if len('x') == 1:\n    FACTOR = 1.0\n    told()\n    FACTOR = 2.0\n    told()\nelse:\n    FACTOR = 3.0\n",
     "property": "class M:\n    @property\n    def k(self): return FACTOR\n    @functools.cached_property\n    def k2(self): return FACTOR\n" + own("M().k2") + loop(),
 }  # fmt: skip
 TWICE = "if __name__ == '__main__':\n    {first}\n    told(); own(In(x=1.0)); told()\n"

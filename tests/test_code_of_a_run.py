@@ -302,6 +302,42 @@ def test_what_a_script_sets_is_refused_where_workers_load_the_script_without_it(
     assert "FACTOR is 3.0 here, as the script sets it; KNOWN is {'a': 1} here, as the script sets it" in after
 
 
+def test_a_script_is_not_gone_on_with_without_the_values_that_it_had_set(project: Path) -> None:
+    ran = script(
+        project,
+        OWN
+        + textwrap.dedent(
+            """
+            if __name__ == "__main__":
+                if len(sys.argv) > 1:
+                    FACTOR = 3.0
+                def stop(spec):
+                    raise KeyboardInterrupt
+                inner, scaled = scaled, lambda x: stop(x) if x == 2 else inner(x)
+                try:
+                    BaseExperiment(own).allocate(S[:3], engine="inline")
+                except KeyboardInterrupt:
+                    pass
+            """
+        ),
+    )
+    assert not ran.returncode, ran.stderr
+    again = subprocess.run(
+        [sys.executable, "-c", "from scythe.cli import main; main()", "resume", "own"],
+        cwd=project, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert again.returncode == 1
+    assert "own reads FACTOR, " in again.stderr
+    assert "sets as it goes on" in again.stderr
+    edited = project / "go.py"
+    edited.write_text(edited.read_text().replace("FACTOR = 3.0", "pass").replace("inner, scaled = ", "inner, other = "))
+    again = subprocess.run(
+        [sys.executable, "-c", "from scythe.cli import main; main()", "resume", "own"],
+        cwd=project, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert "goes on with other code of own" in again.stderr
+
+
 def test_the_function_of_before_is_refused_where_it_was_defined_anew(root: Path) -> None:
     from IPython.core.interactiveshell import InteractiveShell
 

@@ -18,7 +18,7 @@ from scythe.define.sources.cells import cells
 from scythe.define.sources.changed import Changed, changed_values, script_values
 from scythe.define.sources.fresh import set_since
 from scythe.define.sources.loaded import is_edited
-from scythe.define.sources.modules import SCRIPTS, Module, closure, file_of, name_of
+from scythe.define.sources.modules import LOADED_SCRIPT, SCRIPTS, Module, closure, file_of, name_of
 from scythe.define.sources.snapshot import Source
 from scythe.define.sources.values import enclosed, told_apart, written
 
@@ -84,6 +84,13 @@ def values_set(experiment: Experiment, *, of_script: bool = False) -> list[Chang
     return set_since(found, experiment.target.__module__, script)
 
 
+def values_of_loaded_script(experiment: Experiment) -> list[str]:
+    """The names of what a script sets as it goes on and the experiment reads, of one that was loaded, and has not gone on."""
+    if not experiment.target.__module__.startswith(LOADED_SCRIPT):
+        return []
+    return sorted(script_values(_read_by(experiment)))
+
+
 def _read_by(experiment: Experiment) -> list[Callable[..., Any]]:
     return [experiment.target, experiment.input_model, experiment.output_model]
 
@@ -125,4 +132,4 @@ def _digest(sources: dict[str, str]) -> str:
     return found.hexdigest()
 
 
-__all__ = ["Code", "edited_files", "read_code", "values_set"]
+__all__ = ["Code", "edited_files", "read_code", "values_of_loaded_script", "values_set"]

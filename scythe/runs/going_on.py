@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
+from scythe.define.code import Code, values_of_loaded_script
 from scythe.define.experiment import Experiment
 from scythe.engines.engine import Engine, FinishedRef, Launch, RunRef
 from scythe.engines.options import EngineOptions
@@ -14,13 +15,15 @@ from scythe.engines.start import choose, engine_of, start
 from scythe.engines.watched import WatchedRef
 from scythe.errors import RunError, SettingsError, VersionError
 from scythe.record.attempt_plan import is_planned
-from scythe.record.attempts import check_free
+from scythe.record.attempts import check_free, latest_attempt
 from scythe.record.generations import catalog_of, check_place
 from scythe.record.layout import RunKey
 from scythe.record.manifest import schemas_of_run
 from scythe.record.plan import MaxErrors, RunPlan, Unset, check_max_errors
+from scythe.record.provenance import recorded, short
 from scythe.record.results import finished_result
 from scythe.source import find_experiment
+from scythe.terminal.console import tell
 from scythe_catalog.schema import Change, Difference, Severity, TableSchema, compare
 from scythe_catalog.storage.objects import Objects
 
@@ -71,10 +74,32 @@ def go_on(
     _check_models(plan, experiment)
     if plan.tables:
         check_place(catalog_of(objects, plan.catalog), plan.key.experiment)
+    code = chosen.engine.read_code(experiment)
+    _tell_of_code(plan, experiment, code)
     objects.delete([plan.key.cancelled])
     objects.sweep_staging()
-    return start(
-        chosen, Launch(plan, experiment, open_ranges, chosen.engine.read_code(experiment), workers=workers, show=show)
+    return start(chosen, Launch(plan, experiment, open_ranges, code, workers=workers, show=show))
+
+
+def _tell_of_code(plan: RunPlan, experiment: Experiment, code: Code) -> None:
+    """Says so where what is open of a run is to be run by other code than what there is.
+
+    Raises:
+        RunError: it is a script that was loaded to go on with its run, and whose function reads what the script sets as it goes on.
+    """
+    last = latest_attempt(plan.objects, plan.key)
+    before = recorded(plan.objects, plan.key, last.number) if last is not None else None
+    if before is None or None in (before.code, code.sha256) or before.code == code.sha256:
+        return
+    if set_on := values_of_loaded_script(experiment):
+        raise RunError(
+            f"{plan.key.path} was run with other values: {experiment.name} reads {', '.join(set_on)}, which {experiment.source} sets as it "
+            'goes on, and of a script that is loaded the part below `if __name__ == "__main__":` does not run. Go on with it there, '
+            "by `scythe.open_run(...).resume()`, or make it an input field"
+        )
+    tell(
+        f"{plan.key.path} goes on with other code of {experiment.name} ({short(code.sha256)}, it was run with {short(before.code)} by now): "
+        "rows of both will stand in it"
     )
 
 

@@ -6,7 +6,7 @@ import ast
 import contextlib
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -128,19 +128,41 @@ def _bindings(tree: ast.Module) -> Iterator[tuple[str, int, bool]]:
         for node in ast.walk(one)
         if isinstance(node, ast.Name)
     }
-    waiting: list[tuple[ast.AST, int]] = [(one, 1) for one in tree.body]
-    while waiting:
-        node, times = waiting.pop()
+    yield from _bindings_of(tree.body, 1, called)
+
+
+def _bindings_of(nodes: Iterable[ast.AST], times: int, called: Set[str]) -> Iterator[tuple[str, int, bool]]:
+    for node in nodes:
+        inner, often = ast.iter_child_nodes(node), times
         if isinstance(node, _WITHIN):
             yield node.name, times, False
             if isinstance(node, ast.ClassDef) or node.name in called:
-                for inner in ast.walk(node):
-                    yield from ((name, 2, False) for name in (inner.names if isinstance(inner, ast.Global) else ()))
+                for one in ast.walk(node):
+                    yield from ((name, 2, False) for name in (one.names if isinstance(one, ast.Global) else ()))
             continue
         if isinstance(node, _LOOPS) or (isinstance(node, ast.If) and _is_guard(node.test)):
-            times = 2
-        yield from ((name, times, is_touched) for name, is_touched in _bound_by(node))
-        waiting += [(inner, times) for inner in ast.iter_child_nodes(node)]
+            often = 2
+        elif isinstance(node, ast.If | ast.Try):  # of its branches one is taken
+            most = Counter[tuple[str, bool]]()
+            for branch in _branches(node):
+                found = Counter[tuple[str, bool]]()
+                for name, more, is_touched in _bindings_of(branch, times, called):
+                    found[name, is_touched] += more
+                most |= found
+            yield from ((name, number, is_touched) for (name, is_touched), number in most.items())
+            continue
+        yield from ((name, often, is_touched) for name, is_touched in _bound_by(node))
+        yield from _bindings_of(inner, often, called)
+
+
+def _branches(node: ast.If | ast.Try) -> list[list[ast.stmt]]:
+    """The statements of each branch, of which one runs; the condition binds nothing as a rule."""
+    if isinstance(node, ast.If):
+        return [node.body, node.orelse]
+    return [
+        [*node.body, *node.orelse, *node.finalbody],
+        *([*handler.body, *node.finalbody] for handler in node.handlers),
+    ]
 
 
 def _bound_by(node: ast.AST) -> Iterator[tuple[str, bool]]:
