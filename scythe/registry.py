@@ -277,6 +277,10 @@ def experiment_of(runnable: Any) -> Experiment:
     runnable = getattr(runnable, "experiment", runnable)  # of a BaseExperiment
     if isinstance(runnable, Experiment):
         return runnable
+    if isinstance(runnable, str):
+        raise NotFoundError(
+            f"a run is given in place of its experiment: give the name, {runnable!r}, and the run as run="
+        )
     for experiment in ExperimentRegistry.experiments():
         if experiment.target is runnable or ExperimentRegistry.includes(experiment, runnable):
             return experiment

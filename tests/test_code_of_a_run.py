@@ -302,6 +302,35 @@ def test_what_a_script_sets_is_refused_where_workers_load_the_script_without_it(
     assert "FACTOR is 3.0 here, as the script sets it; KNOWN is {'a': 1} here, as the script sets it" in after
 
 
+def test_a_cached_function_of_a_script_goes_to_workers_with_what_it_reads(project: Path) -> None:
+    ran = script(
+        project,
+        """
+        import functools
+        class In(ExperimentInputSpec):
+            x: int
+        class Out(ExperimentOutputSpec):
+            y: float
+        @functools.lru_cache(maxsize=3)
+        def slow(x):
+            return x * FACTOR
+        class Held:
+            @staticmethod
+            @functools.cache
+            def twice(x):
+                return 2 * x
+        @ExperimentRegistry.Register(retries=0)
+        def own(spec: In) -> Out:
+            return Out(y=slow(spec.x) + Held.twice(spec.x) + slow.cache_parameters()["maxsize"])
+        if __name__ == "__main__":
+            FACTOR = 3.0
+            BaseExperiment(own).allocate(S[:3], engine="local", workers=1)[1].result()
+            print(scythe.read(own)["y"].to_list())
+        """,
+    )
+    assert ran.stdout == "[3.0, 8.0, 13.0]\n", ran.stderr
+
+
 def test_a_script_is_not_gone_on_with_without_the_values_that_it_had_set(project: Path) -> None:
     ran = script(
         project,

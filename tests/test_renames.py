@@ -17,12 +17,14 @@ import scythe
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import AllocationError, NotFoundError, RegistrationError, ScytheError, VersionError
+from scythe.record.results import read_result
 from scythe.registry import ExperimentRegistry
 from scythe.runs.compare import compare_runs
 from scythe.runs.rebuild import rebuild
 from scythe.runs.run import ExperimentRun
 from scythe.sampling import verb
 from scythe.settings import storage
+from scythe.transfer import sheets
 from scythe.transfer.sheets import write_sheet
 from scythe.utils.filesys import FileReference
 from scythe_catalog.iceberg import datafile
@@ -310,6 +312,39 @@ def test_work_in_a_root_that_has_lost_its_catalog_leaves_no_column_by_both_names
 
 
 # --- whoever reads ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["download", "upload"])
+def test_versions_of_before_and_since_come_to_another_root_one_after_the_other(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    run(before(frame=True), "r", [1.0, 2.0])
+    other, here = tmp_path / "other", lambda place: monkeypatch.setenv("SCYTHE_STORAGE_ROOT", str(place))
+    for step in range(2):
+        here(root)
+        if step:
+            run(since(frame=True), "r_value", [3.0])
+        if way == "download":
+            scythe.download(NAME, other, version=f"v1.{step}.0")
+        else:
+            here(other)
+            scythe.upload(root)
+    here(other)
+    rows = scythe.read(NAME, "all", table="monthly", columns=["version", "r_value"]).unique().sort("r_value")
+    assert rows.rows() == [("v1.0.0", 1), ("v1.0.0", 2), ("v1.1.0", 3)]
+    notes = sheets._notes(  # pyright: ignore[reportPrivateUsage]
+        storage(),
+        key := scythe.open_run(NAME, "v1.0.0").key,
+        "scalars",
+        read_result(storage(), key).tables["scalars"].key,  # pyright: ignore[reportOptionalMemberAccess]
+    )
+    assert {"r_value", "heating"} <= {*notes["column"]}
+
+
+def test_a_run_in_place_of_its_experiment_is_refused_by_what_to_give(root: Path) -> None:
+    made = run(before(), "r", [1.0])
+    with pytest.raises(NotFoundError, match="a run is given in place of its experiment: give the name, 'wall', and"):
+        scythe.read(made)
 
 
 def test_dataframes_and_files_are_read_by_the_new_name(root: Path) -> None:

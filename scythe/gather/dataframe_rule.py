@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from scythe.define.renames import Renames
 from scythe.errors import NotFoundError, RunDamaged, RunError
 from scythe.names import CATALOG
 from scythe.record.format import dump, parse
@@ -24,8 +25,12 @@ from scythe_catalog.schema import Severity, TableSchema, compare, united
 from scythe_catalog.storage.objects import Objects
 
 
-def check_dataframe(objects: Objects, plan: RunPlan, name: str, schema: TableSchema) -> TableSchema | None:
+def check_dataframe(
+    objects: Objects, plan: RunPlan, name: str, schema: TableSchema, renames: Renames | None = None
+) -> TableSchema | None:
     """Holds a dataframe's columns against those that other runs gave it; computed features are none of its own.
+
+    `renames` are those until the run's version, where it comes from another root; else they are read from this one.
 
     Gives what is to be recorded of its version (`record_dataframe`) once the run is; None where it is recorded already.
 
@@ -33,14 +38,15 @@ def check_dataframe(objects: Objects, plan: RunPlan, name: str, schema: TableSch
         RunError: the version is too small a step for what changed.
     """
     key, schema = plan.key, _own(schema, plan)
-    version, renames = SemVer.parse(key.version), renames_until(objects, key.experiment, key.version).of(name)
+    version = SemVer.parse(key.version)
+    own = (renames or renames_until(objects, key.experiment, key.version)).of(name)
     for below in reversed(_recorded_versions(objects, key.experiment, name)):
         if below > version:
             continue
         given = _given(objects, key, name, str(below))
         if given is None:
             continue
-        given = given.renamed(renames)
+        given = given.renamed(own)
         found = compare(given.relaxed(), schema.relaxed())
         if found.severity > (Severity.IDENTICAL if below == version else allowed_between(below, version)):
             raise RunError(

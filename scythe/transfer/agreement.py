@@ -14,7 +14,7 @@ from scythe.names import RESERVED_TABLES
 from scythe.record import layout
 from scythe.record.format import parse
 from scythe.record.layout import RunKey
-from scythe.record.manifest import binding, schemas_of_version
+from scythe.record.manifest import binding, renames_until, schemas_of_version
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult
 from scythe_catalog.iceberg.datafile import stored_schema
@@ -51,11 +51,11 @@ def check_agrees(
     frames = [name for name in tables if name not in RESERVED_TABLES] if result is not None else []
     if result is None or not frames:
         return
-    plan = RunPlan.load(source, key)
+    plan, renames = RunPlan.load(source, key), renames_until(source, key.experiment, key.version)
     for name in frames:
         schema = TableSchema.from_arrow(stored_schema(source, result.tables[name].key))
         try:
-            check_dataframe(target, plan, name, schema)
+            check_dataframe(target, plan, name, schema, renames)
         except RunError as error:
             told = str(error).partition("\nNothing is lost")[0]
             raise TransferError(f"{told}\nIn {target.root} it is so: {way_out}") from None

@@ -23,6 +23,7 @@ from scythe.reader.one_run import one_run, scan_run
 from scythe.reader.verbs import AskedRun, AskedVersion
 from scythe.record.find import name_of
 from scythe.record.generations import catalog_of
+from scythe.record.layout import RunKey
 from scythe.record.manifest import renames_now
 from scythe.settings import engine_settings, storage
 from scythe.transfer.chosen import asked_of
@@ -101,7 +102,7 @@ def write_sheet(
             else:
                 frame, cut = _milliseconds(plain.collect())
                 rows = frame.height
-                notes = _notes(objects, result.tables[table].key) if result is not None else None
+                notes = _notes(objects, key, table, result.tables[table].key) if result is not None else None
                 _workbook(frame, part, table, notes)
         except (pl.exceptions.PolarsError, ValueError) as error:  # of PyIceberg, of a time without a zone, say
             if condition is None:
@@ -191,9 +192,10 @@ def _cut(frame: pl.DataFrame) -> str | None:
     return next((column.name for column in found if column.any()), None)
 
 
-def _notes(objects: Objects, key: str) -> pl.DataFrame:
-    """Of each column its unit and its meaning, as the models tell them."""
-    schema = TableSchema.from_arrow(stored_schema(objects, key))
+def _notes(objects: Objects, run: RunKey, table: str, key: str) -> pl.DataFrame:
+    """Of each column its unit and its meaning, as the models tell them, by the name that it has now."""
+    renames = renames_now(objects, run.experiment).of(table)
+    schema = TableSchema.from_arrow(stored_schema(objects, key)).renamed(renames)
     rows = [(c.name, c.unit, c.doc) for c in schema if c.name not in ID_LEVELS]
     return pl.DataFrame(rows, {"column": pl.String, "unit": pl.String, "meaning": pl.String}, orient="row")
 

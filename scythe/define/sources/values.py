@@ -125,6 +125,8 @@ def is_plain(value: Any, collections: tuple[type, ...] = (list, tuple, set, froz
 def written(value: Any) -> str:
     """A plain value as a text that equal ones share in every process."""
     if isinstance(value, dict):
+        if set(map(type, value)) | set(map(type, value.values())) <= _BARE:
+            return f"{{{', '.join([f'{k!r}: {v!r}' for k, v in value.items()])}}}"
         return f"{{{', '.join([f'{written(k)}: {written(v)}' for k, v in value.items()])}}}"
     if isinstance(value, list | tuple | set | frozenset):
         texts = map(repr if set(map(type, value)) <= _BARE else written, value)
