@@ -47,15 +47,16 @@ def check_cluster(experiment: Experiment, *, single: bool) -> None:
     if hatchet_settings().embedded and experiment.included is None:
         ensure_worker(experiment)
     for name in task_names(experiment, single=single):
-        known = hatchet.workflows.list(workflow_name=hatchet.config.apply_namespace(name)).rows or []
+        called = hatchet.config.apply_namespace(name)
+        known = hatchet.workflows.list(workflow_name=called).rows or []
         workers = on_loop(workers_for(name, patient=bool(known))).result()
         if any(serves(worker, name) for worker in workers):
             continue
-        others = sorted({a.split(":")[0] for w in workers for a in w.actions or [] if a.startswith("scythe_")})
+        others = sorted({a.split(":")[0] for w in workers for a in w.actions or [] if "scythe_" in a})
         start = f"start a worker that has it: {way_out(experiment.module, experiment.source)}"
         if not known or others:
             listed = f"; those that are connected have {', '.join(others)}" if others else ""
-            raise AllocationError(f"no Hatchet worker has the task {name!r}{listed}: {start}")
+            raise AllocationError(f"no Hatchet worker has the task {called!r}{listed}: {start}")
         tell(f"Scythe: no worker for {name!r} is connected now; the run waits for one ({start})")
 
 
