@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -129,3 +131,18 @@ def test_numbers_that_pytorch_lacks_are_refused_by_name() -> None:
     pytest.importorskip("torch")
     with pytest.raises(ReadError, match="PyTorch has no float128: take dtype='float64', or to='numpy'"):
         converted(np.zeros(2, np.longdouble), "torch")
+
+
+def test_a_network_that_a_notebook_holds_is_told_apart_alike_in_every_process() -> None:
+    pytest.importorskip("torch")
+    program = (
+        "import torch; from scythe.define.sources.values import told_apart; torch.manual_seed(0); n = torch.nn.Linear(3, 2);"
+        "print(told_apart(n).text); n.weight.data[0] = 1; print(told_apart({'n': [n]}).text); print(told_apart(n).text)"
+    )
+    one, other = (
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    )
+    assert one == other
+    first, _, second = one.splitlines()
+    assert first != second != "None"

@@ -277,6 +277,8 @@ class _Telling:
             return f"{type(value).__qualname__}.{value.name} {self.text(value.value)}"
         if (parts := _attributes_of(value)) is not None:
             return self._attributes(type(value), parts)
+        if _is_tensor(value):
+            return _tensor(value)
         if functions := wrapped(value):
             return self._function(functions)
         if isinstance(value, partial):
@@ -313,6 +315,20 @@ class _Telling:
         return f"{of.__qualname__} {written(told)}"
 
 
+def _is_tensor(value: Any) -> bool:
+    """Whether it is one of PyTorch's, whose pickles name the address of its memory."""
+    return type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "untyped_storage")
+
+
+def _tensor(value: Any) -> str | None:
+    try:
+        held = value.detach().cpu()
+        array = (held.double() if str(held.dtype) == "torch.bfloat16" else held).numpy()
+    except Exception:  # noqa: BLE001 - of a type that NumPy has not, or without values
+        return None
+    return f"{type(value).__qualname__} {value.dtype} {array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}"
+
+
 def _hashed(value: Any, write: Callable[[io.BytesIO], None]) -> str | None:
     target = io.BytesIO()
     try:
@@ -336,7 +352,9 @@ class _Pickler(pickle.Pickler):
         first, self._first = self._first, False
         if first:
             return None
-        if isinstance(obj, ModuleType | type | Enum | set | frozenset | partial | MethodType) or wrapped(obj):
+        if isinstance(obj, ModuleType | type | Enum | set | frozenset | partial | MethodType):
+            return self._told(obj)
+        if _is_tensor(obj) or wrapped(obj):
             return self._told(obj)
         return None
 
