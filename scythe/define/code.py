@@ -19,8 +19,9 @@ from scythe.define.sources.changed import Changed, changed_values, script_values
 from scythe.define.sources.fresh import set_since
 from scythe.define.sources.loaded import is_edited
 from scythe.define.sources.modules import LOADED_SCRIPT, SCRIPTS, Module, closure, file_of, name_of
+from scythe.define.sources.objects import enclosed, told_apart
 from scythe.define.sources.snapshot import Source
-from scythe.define.sources.values import enclosed, told_apart, written
+from scythe.define.sources.values import written
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ def test_numbers_that_pytorch_lacks_are_refused_by_name() -> None:
 def test_a_network_that_a_notebook_holds_is_told_apart_alike_in_every_process() -> None:
     pytest.importorskip("torch")
     program = (
-        "import torch; from scythe.define.sources.values import told_apart; torch.manual_seed(0); n = torch.nn.Linear(3, 2);"
+        "import torch; from scythe.define.sources.objects import told_apart; torch.manual_seed(0); n = torch.nn.Linear(3, 2);"
         "print(told_apart(n).text); n.weight.data[0] = 1; print(told_apart({'n': [n]}).text); print(told_apart(n).text)"
     )
     one, other = (

@@ -26,13 +26,13 @@ from scythe.define.sources.modules import (
     is_installed,
     name_of,
 )
+from scythe.define.sources.objects import told_apart
 from scythe.define.sources.values import (
     constants,
     functions_of,
     given,
     is_plain,
     noted_in,
-    told_apart,
     wrapped,
     written,
 )
