@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from scythe.define.code import Code, values_of_loaded_script
+from scythe.define.code import Code, read_code, values_of_loaded_script
 from scythe.define.experiment import Experiment
 from scythe.engines.engine import Engine, FinishedRef, Launch, RunRef
 from scythe.engines.options import EngineOptions
@@ -89,7 +89,9 @@ def _tell_of_code(plan: RunPlan, experiment: Experiment, code: Code) -> None:
     """
     last = latest_attempt(plan.objects, plan.key)
     before = recorded(plan.objects, plan.key, last.number) if last is not None else None
-    if before is None or None in (before.code, code.sha256) or before.code == code.sha256:
+    if before is None or None in (before.code, code.sha256):
+        return
+    if before.code == code.sha256 or before.code == read_code(experiment).sha256:  # another engine counts other values
         return
     if set_on := values_of_loaded_script(experiment):
         raise RunError(

@@ -244,14 +244,19 @@ def test_what_an_included_task_does_is_told_by_name_and_its_worker_goes_on(
                 odd(x=-0.0, how="", n=2**63 - 1, wall=wall(u=-math.inf)),
                 odd(x=None, how="", wall=wall(u=None)),
             ]
-            unsent = [odd(x=1.0, how="a\0b"), odd(x=1.0, how="", data=b"\xff"), odd(x=1.0, how="x" * 5_000_000)]
+            unsent = [
+                odd(x=1.0, how="a\0b"),
+                odd(x=1.0, how="", data=b"\xff"),
+                odd(x=1.0, how="", more=2**60),
+                odd(x=1.0, how="x" * 5_000_000),
+            ]
             asked = [*specs, *numbers, *unsent]
             result = BaseExperiment(module.odd).allocate(asked, max_errors=None)[1].result(timeout=PATIENCE)
             late = BaseExperiment(module.late).allocate(specs[:2], max_errors=None)[1].result(timeout=PATIENCE)
             assert worker.process.poll() is None
     _client.cache_clear()
 
-    assert (result.rows, result.errors, late.rows, late.errors) == (5, 12, 0, 2)
+    assert (result.rows, result.errors, late.rows, late.errors) == (5, 13, 0, 2)
     rows = scythe.read(f"odd_{name}").sort("sort_index")
     assert rows["y"].cast(pl.String).to_list() == ["1.0", "NaN", "inf", "-0.0", None]
     assert rows["m"].to_list() == [0, 2**53 + 1, -(2**63), 2**63 - 1, 0]
@@ -261,7 +266,7 @@ def test_what_an_included_task_does_is_told_by_name_and_its_worker_goes_on(
     kinds = [kind.rpartition(".")[2] for kind in errors["exception_type"]]
     assert kinds == [
         "SystemExit", "OutputError", "OutputError", "ValidationError", "OutputTooLarge", "KeyboardInterrupt", "Unheard", "StopIteration",
-        "AssertionError", "Unsent", "Unsent", "Unsent",
+        "AssertionError", "Unsent", "Unsent", "Unsent", "Unsent",
     ]  # fmt: skip
     told = errors["exception_message"].to_list()
     assert told[0] == "no licence"
@@ -271,7 +276,8 @@ def test_what_an_included_task_does_is_told_by_name_and_its_worker_goes_on(
     assert [told[i] for i in (6, 8)] == ["of\\0it", "(without a message)"]
     assert "holds a text with a null character" in told[9]
     assert "utf-8" in told[10]
-    assert "the input has 4.8 MiB, and a task of Hatchet's takes 4.0" in told[11]
+    assert "more has a number that JSON has not" in told[11]
+    assert "the input has 4.8 MiB, and a task of Hatchet's takes 4.0" in told[12]
 
 
 @dataclass

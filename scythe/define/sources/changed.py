@@ -22,12 +22,21 @@ import cloudpickle
 from scythe.define.sources.bindings import Bindings, bindings_of
 from scythe.define.sources.loaded import is_edited
 from scythe.define.sources.modules import LOADED_SCRIPT, SCRIPTS, is_own
-from scythe.define.sources.values import constants, functions_of, given, is_plain, noted_in, source_of, wrapped, written
+from scythe.define.sources.values import (
+    BARE,
+    constants,
+    functions_of,
+    given,
+    is_plain,
+    noted_in,
+    source_of,
+    wrapped,
+    written,
+)
 
 #: So many characters of a value are told of.
 _SHOWN = 80
 _ABSENT = object()
-_BARE = frozenset({type(None), bool, int, float, complex, str, bytes})
 #: So many members of a collection are looked at for functions.
 _MANY = 1000
 
@@ -175,7 +184,7 @@ def _blocks(code: CodeType) -> list[CodeType]:
 
 def _code_in(value: Any, depth: int = 4) -> Iterator[Any]:
     """The functions and classes of the project that a value is, or has: of an instance its class, of a dict its functions."""
-    if isinstance(value, ModuleType) or type(value) in _BARE:
+    if isinstance(value, ModuleType) or type(value) in BARE:
         return
     if functions := wrapped(value):
         yield from (one for one in functions if _is_code(one))

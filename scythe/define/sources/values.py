@@ -19,7 +19,7 @@ from functools import lru_cache
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
-_BARE = frozenset({type(None), bool, int, float, complex, str, bytes})
+BARE = frozenset({type(None), bool, int, float, complex, str, bytes})
 PLAIN = (bool, int, float, complex, str, bytes, Decimal, dt.date, dt.time, dt.timedelta, Enum)
 #: The methods by which a function notes something in a collection.
 NOTING = frozenset({"append", "extend", "insert", "add", "update", "setdefault", "pop", "remove", "discard", "clear"})
@@ -102,9 +102,9 @@ def is_plain(value: Any, collections: tuple[type, ...] = (list, tuple, set, froz
     if type(value) in collections and depth:
         members = [*value, *value.values()] if type(value) is dict else value
         kinds = set(map(type, members))
-        if kinds <= _BARE:
+        if kinds <= BARE:
             return True
-        others = {kind for kind in kinds if kind not in _BARE and kind not in collections}
+        others = {kind for kind in kinds if kind not in BARE and kind not in collections}
         if not all(issubclass(kind, PLAIN) and not issubclass(kind, Enum) for kind in others):
             return False
         return all(is_plain(member, collections, depth - 1) for member in members if type(member) in collections)
@@ -116,11 +116,11 @@ def is_plain(value: Any, collections: tuple[type, ...] = (list, tuple, set, froz
 def written(value: Any) -> str:
     """A plain value as a text that equal ones share in every process."""
     if isinstance(value, dict):
-        if set(map(type, value)) | set(map(type, value.values())) <= _BARE:
+        if set(map(type, value)) | set(map(type, value.values())) <= BARE:
             return f"{{{', '.join([f'{k!r}: {v!r}' for k, v in value.items()])}}}"
         return f"{{{', '.join([f'{written(k)}: {written(v)}' for k, v in value.items()])}}}"
     if isinstance(value, list | tuple | set | frozenset):
-        texts = map(repr if set(map(type, value)) <= _BARE else written, value)
+        texts = map(repr if set(map(type, value)) <= BARE else written, value)
         return f"{type(value).__name__}({', '.join(texts if isinstance(value, list | tuple) else sorted(texts))})"
     return repr(value)
 
@@ -139,16 +139,18 @@ def given(function: Any) -> dict[str, Any]:
             zip(positional[len(positional) - len(one.__defaults__ or ()) :], one.__defaults__ or (), strict=True)
         )
         held = cells | defaults | (one.__kwdefaults__ or {})
-        if held:
+        attributes = vars(one).keys() - _OF_WRAPPERS
+        if held or attributes:
             source = source_of(code)
-            changed = noted_in(source).names | _literal_defaults(source)
+            noted = noted_in(source)
+            changed = noted.names | _literal_defaults(source)
             changed |= {step.argval for step in dis.get_instructions(code) if step.opname == "STORE_DEREF"}
             found = {name: value for name, value in held.items() if name not in changed} | found
-        found |= {f".{name}": value for name, value in vars(one).items() if name not in _OF_WRAPPERS}
+            found |= {f".{name}": vars(one)[name] for name in sorted(attributes - noted.attributes)}
     return found
 
 
-#: Attributes that say nothing of a function, or its wrapper's part in it; the last ones are of `Register`.
+#: Attributes that say nothing of a function beside its source.
 _OF_WRAPPERS = frozenset({"__wrapped__", "__annotations__", "__doc__", "__isabstractmethod__"})
 
 
@@ -210,6 +212,7 @@ def _is_literal(node: ast.expr) -> bool:
 
 
 __all__ = [
+    "BARE",
     "PLAIN",
     "Noted",
     "constants",

@@ -40,10 +40,16 @@ def payload_of(spec: BaseModel, most: int) -> dict[str, Any]:
         Unsent: it holds bytes that are no text, or a null character, or is too large.
     """
     try:
-        found = exact(spec.model_dump(mode="json"))
+        plain = spec.model_dump(mode="json")
+        found = exact(plain)
         text = json.dumps(found)
     except (ValueError, TypeError) as error:  # bytes that are no UTF-8
         raise Unsent(f"the input cannot be sent to a task of Hatchet's, which takes JSON: {error}") from None
+    for name in spec.model_extra or {}:
+        if name in found and repr(found[name]) != repr(plain[name]):
+            raise Unsent(
+                f"the input cannot be sent to a task of Hatchet's: {name} has a number that JSON has not, and is no field that says so"
+            )
     if "\\u0000" in text:
         raise Unsent("the input cannot be sent to a task of Hatchet's: it holds a text with a null character")
     if len(text) > most:
