@@ -1,4 +1,4 @@
-"""Settings from the environment (`SCYTHE_*`); those of a worker are in `worker`, AWS settings are boto3's own. Reads no file."""
+"""Settings from the environment (`SCYTHE_*`); those of a worker are in `worker`, AWS settings are boto3's own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from pydantic_settings.exceptions import SettingsError as UnparsedError
 
 from scythe.durations import seconds_of
 from scythe.errors import CatalogError, SettingsError
+from scythe.names import CATALOG
 from scythe.terminal.console import tell
+from scythe_catalog.iceberg.place import as_made
 from scythe_catalog.storage.objects import Objects
 
 _PREFIX = "SCYTHE_"
@@ -132,14 +134,14 @@ class TimeoutSettings(BaseSettings):
 
 
 def storage() -> Objects:
-    """The root of all experiments, as the environment says now.
+    """The root of all experiments, as the environment says now; a folder by the name that its tables were made by.
 
     Raises:
         SettingsError: a setting that makes no sense, or no working folder.
     """
     _check_working_folder()
     first_process()
-    return read(StorageSettings).objects()
+    return as_made(read(StorageSettings).objects(), CATALOG)
 
 
 @cache

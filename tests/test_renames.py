@@ -19,7 +19,9 @@ from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import AllocationError, NotFoundError, RegistrationError, ScytheError, VersionError
 from scythe.record.results import read_result
 from scythe.registry import ExperimentRegistry
+from scythe.reporting.collect import facts_of
 from scythe.runs.compare import compare_runs
+from scythe.runs.pack import pack
 from scythe.runs.rebuild import rebuild
 from scythe.runs.run import ExperimentRun
 from scythe.sampling import verb
@@ -366,6 +368,53 @@ def test_dataframes_and_files_are_read_by_the_new_name(root: Path) -> None:
     texts = [Path(uri.removeprefix("file://")).read_text() for uri in scythe.files(NAME, "all")["summary"]]
     assert texts == ["1.0", "2.0"]
     assert scythe.files(NAME, "v1.0.0").columns[-2:] == ["r_value", "summary"]
+
+
+@pytest.mark.parametrize("name", ["report", "summary"])
+@pytest.mark.parametrize("version", ["v1.0.0", "v1.1.0", "all"])
+def test_files_are_downloaded_and_packed_by_each_name_that_their_field_has_had(
+    root: Path, tmp_path: Path, name: str, version: str
+) -> None:
+    def of(file: str, more: Any) -> BaseExperiment:
+        return experiment({"r": (float, ...)}, {file: (FileReference, more), "heat": (float, ...)})
+
+    run(of("report", ...), "r", [1.0, 2.0])
+    run(of("summary", was("report")), "r", [3.0, 4.0])
+
+    few = {"where": pl.col("r").is_in([1.0, 3.0])}
+    scythe.download(NAME, tmp_path / "here", version, files=[name], **few)
+    texts = sorted(path.read_text() for path in (tmp_path / "here").rglob("results/*/*"))
+    assert texts == {"v1.0.0": ["1.0"], "v1.1.0": ["3.0"], "all": ["1.0", "3.0"]}[version]
+    with pytest.raises(NotFoundError, match="has no files of a field 'reports'"):
+        scythe.download(NAME, tmp_path / "here", version, files=["reports"])
+
+    for step in (0, 1):
+        one = scythe.open_run(NAME, f"v1.{step}.0")
+        assert pack(storage(), one.key, [name], delete=True).files == 2
+        assert pack(storage(), one.key, [name]).files == 0
+        with pytest.raises(NotFoundError, match="has no file output 'heat'"):
+            pack(storage(), one.key, [name, "heat"])
+    assert not [*root.glob("wall/*/*/results/*/*.txt")]
+    assert [scythe.fetch(uri).read_text() for uri in scythe.files(NAME, "all")["summary"]] == [
+        "1.0",
+        "2.0",
+        "3.0",
+        "4.0",
+    ]
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_two_runs_of_before_and_since_are_drawn_side_by_side(root: Path, finished: bool) -> None:
+    old, new = both()
+    if not finished:
+        for one in (old, new):
+            (root / one.key.result).unlink()
+
+    one, other = facts_of(old), facts_of(new)
+
+    assert [v.variable.name for v in one.inputs] == [v.variable.name for v in other.inputs] == ["r_value"]
+    assert [v.variable.name for v in one.outputs] == [v.variable.name for v in other.outputs] == ["heating"]
+    assert (one.notes, other.notes) == ((), ())
 
 
 def test_runs_that_the_catalog_does_not_show_yet_are_read_by_the_new_name(root: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self, get_args
 
@@ -49,6 +49,19 @@ class Renames:
         # Records of before tell the names in the order in which they were had.
         first = told.get("first", {name: former for former, name in reversed(columns.items())})
         return cls(columns, frozenset(told["levels"]), dict(first))
+
+
+def name_among(there: Collection[str], name: str, renamed: Mapping[str, str]) -> str | None:
+    """What a column that has a name, or ever had it, is called among others; None where it is not among them.
+
+    Args:
+        there: Names of one table, or run, of any time.
+        name: What is asked for.
+        renamed: Former name -> name.
+    """
+    now = renamed.get(name, name)
+    names = (name, now, *(former for former, other in renamed.items() if other == now))
+    return next((known for known in names if known in there), None)
 
 
 def declared(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
@@ -209,4 +222,4 @@ def _side_of(sides: Mapping[str, TableSchema], name: str) -> str | None:
     return next((side for side, schema in sides.items() if name in schema), None)
 
 
-__all__ = ["RENAMED", "Renames", "check_declared", "renamed_since"]
+__all__ = ["RENAMED", "Renames", "check_declared", "name_among", "renamed_since"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -10,13 +10,16 @@ import numpy as np
 import polars as pl
 
 from scythe.define.bookkeeping import ErrorRow
+from scythe.define.renames import Renames
 from scythe.errors import NotFoundError, ScytheError
 from scythe.gather.run_files import scan_parts, scan_result, schema_of_result
 from scythe.names import ID_LEVELS, RESERVED_TABLES
+from scythe.record.manifest import renames_now
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult
 from scythe.reporting.facts import Variable
 from scythe.runs.run import ExperimentRun
+from scythe_catalog.memo import cached_property
 from scythe_catalog.schema import Column, TableSchema
 
 MOST_ROWS, MOST_CELLS = 1_000_000, 50_000_000
@@ -26,7 +29,7 @@ _SEED = 17
 
 @dataclass
 class Tables:
-    """What can be read of a run, and what cannot: `notes` tells."""
+    """What can be read of a run, and what cannot: `notes` tells. Columns have the names that they have now."""
 
     run: ExperimentRun
     result: RunResult | None
@@ -34,14 +37,14 @@ class Tables:
 
     def frame(self, table: str, columns: Sequence[str]) -> pl.LazyFrame:
         """Columns of a table, ordered by `sort_index`: of the run's own files, wherever the catalog may be."""
-        run, result = self.run, self.result
+        run, result, renamed = self.run, self.result, self._renames.of(table)
         if result is None:
-            return scan_parts(RunPlan.load(run.objects, run.key), table).select(columns)
+            return _named(scan_parts(RunPlan.load(run.objects, run.key), table), renamed).select(columns)
         if table not in result.tables:
             raise NotFoundError(
                 f"{run.experiment_id} has no table {table!r}; it has {', '.join(sorted(result.tables))}"
             )
-        return scan_result(run.objects, result.tables[table]).select(columns)
+        return _named(scan_result(run.objects, result.tables[table]), renamed).select(columns)
 
     def collected(
         self, table: str, columns: Sequence[str], section: str, most: int | None = None
@@ -68,7 +71,7 @@ class Tables:
         """The schemas of the tables that the models determine; none where the run's plan is gone or damaged."""
         with self.noting("head", "The plan of the run"):
             plan = RunPlan.load(self.run.objects, self.run.key)
-            return {name: planned.schema for name, planned in plan.tables.items()}
+            return {name: planned.schema.renamed(self._renames.of(name)) for name, planned in plan.tables.items()}
         return {}
 
     def dataframes(self) -> dict[str, TableSchema]:
@@ -77,8 +80,14 @@ class Tables:
         for name, table in (self.result.tables if self.result is not None else {}).items():
             if name not in RESERVED_TABLES:
                 with self.noting("dataframes", f"The dataframe {name}"):
-                    found[name] = schema_of_result(self.run.objects, table)
+                    found[name] = schema_of_result(self.run.objects, table).renamed(self._renames.of(name))
         return found
+
+    @cached_property
+    def _renames(self) -> Renames:
+        with self.noting("head", "What fields were called before"):
+            return renames_now(self.run.objects, self.run.key.experiment)
+        return Renames()
 
     @contextmanager
     def noting(self, section: str, what: str) -> Generator[None]:
@@ -91,6 +100,10 @@ class Tables:
     def note(self, section: str, text: str) -> None:
         """Something that a reader of the report must know."""
         self.notes.append((section, text))
+
+
+def _named(frame: pl.LazyFrame, renamed: Mapping[str, str]) -> pl.LazyFrame:
+    return frame.rename({**renamed}, strict=False) if renamed else frame
 
 
 #: What reading may raise of a run that is damaged, changed or deleted meanwhile.

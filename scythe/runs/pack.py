@@ -13,6 +13,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from scythe.define.renames import name_among
 from scythe.define.schemas import PACKS
 from scythe.errors import NotFoundError, RunError
 from scythe.gather.packs import packs_of
@@ -24,11 +25,13 @@ from scythe.record.attempts import check_newest
 from scythe.record.generations import Generations, catalog_of
 from scythe.record.layout import RunKey
 from scythe.record.lease import Lease
+from scythe.record.manifest import renames_now
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult, TableResult, read_result
 from scythe.reuse.owners import dependants_of
 from scythe.settings import engine_settings
 from scythe_catalog.iceberg.datafile import DataFile, DataFileWriter, pandas_index, stored_field_ids
+from scythe_catalog.memo import cached_property
 from scythe_catalog.storage.objects import Objects
 
 _REFS, _PACKS = "result_file_refs", "packs"
@@ -79,7 +82,9 @@ def pack(objects: Objects, key: RunKey, fields: Sequence[str], *, delete: bool =
                 )
         if delete:
             _check_unnamed(objects, key, "pack it without deleting the files by themselves")
-        done = _Packing(objects, key, result).to_shards(fields, lease.number)
+        packing = _Packing(objects, key, result)
+        fields = packing.fields(fields)
+        done = packing.to_shards(fields, lease.number)
         if delete:  # of an earlier call, too
             # Who reuses rows of it looks for another end of the run, once its own manifest is there.
             _check_unnamed(objects, key, "it is packed, and the files by themselves stay")
@@ -108,21 +113,36 @@ class _Packing:
         self._plan = RunPlan.load(objects, key)
         self._done = Packed()
 
+    def fields(self, asked: Sequence[str]) -> list[str]:
+        """The file outputs that are asked for, by any name of theirs, as the run calls them.
+
+        Raises:
+            NotFoundError: it has no such file output.
+        """
+        renamed = renames_now(self._objects, self._key.experiment).columns
+        found = {name: name_among(self._known, name, renamed) for name in asked}
+        for name, own in found.items():
+            if own is None:
+                raise NotFoundError(f"{self._key.path} has no file output {name!r}{meant(name, self._known)}")
+        return [own for own in dict.fromkeys(found.values()) if own is not None]
+
+    @cached_property
+    def _known(self) -> list[str]:
+        refs = self._before.tables.get(_REFS)
+        return [name for name in refs.columns if name not in self._levels] if refs is not None else []
+
     def to_shards(self, fields: Sequence[str], attempt: int) -> Packed:
         objects, key, before = self._objects, self._key, self._before
-        refs = before.tables.get(_REFS)
-        known = [name for name in refs.columns if name not in self._levels] if refs is not None else []
-        for name in fields:
-            if refs is None or name not in known:
-                raise NotFoundError(f"{key.path} has no file output {name!r}{meant(name, known)}")
-        assert refs is not None
+        if not fields:
+            return self._done
+        refs = before.tables[_REFS]
         gather, keys = new_gather(key, attempt, {*before.tables, _PACKS})
         earlier = Gathered.of(objects, before, key)
         files = dict(earlier.files)
         files[_REFS] = self._refs(refs, keys[_REFS], fields)
         if not self._done.files:
             return self._done
-        packs, files[_PACKS] = self._packs(keys[_REFS], keys[_PACKS], known)
+        packs, files[_PACKS] = self._packs(keys[_REFS], keys[_PACKS], self._known)
         tables = {**before.tables, _PACKS: packs}
         for name in tables.keys() - {_REFS, _PACKS}:
             objects.link(tables[name].key, keys[name])

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
+from scythe.define.renames import name_among
 from scythe.errors import NotFoundError, ReadError, TransferError
 from scythe.gather.parts import number_of
 from scythe.gather.run_files import scan_parts
@@ -164,11 +165,27 @@ def check(places: Places, asked: Asked) -> None:
     """
     if asked.fields == ():
         return
-    names = {c.name: None for _, schema in _with_files(places) for c in schema if c.kind.is_file}
-    for name in asked.fields or ():
-        if name not in names:
-            raise NotFoundError(missing(f"{places.key.path} has no files of a field", name, list(names)))
+    _fields(places, asked)
     _rows(places, asked)
+
+
+def _fields(places: Places, asked: Asked) -> list[str]:
+    """The fields of files that are asked for, by any name of theirs, as the run calls them.
+
+    Raises:
+        NotFoundError: it has no such field.
+    """
+    names = list({c.name: None for _, schema in _with_files(places) for c in schema if c.kind.is_file})
+    if asked.fields is None:
+        return names
+    renamed = renames_now(places.source, places.key.experiment).columns
+    found: list[str] = []
+    for name in asked.fields:
+        own = name_among(names, name, renamed)
+        if own is None:
+            raise NotFoundError(missing(f"{places.key.path} has no files of a field", name, names))
+        found.append(own)
+    return found
 
 
 def files_of(places: Places, asked: Asked) -> pl.DataFrame:
@@ -180,12 +197,12 @@ def files_of(places: Places, asked: Asked) -> pl.DataFrame:
     """
     if asked.fields == ():
         return pl.DataFrame(schema=INSIDE)
-    rows, known = _rows(places, asked), set[str]()
+    rows, wanted, known = _rows(places, asked), _fields(places, asked), set[str]()
     found: list[pl.DataFrame] = [pl.DataFrame(schema={"uri": pl.String, "field": pl.String})]
     for frame, schema in _with_files(places):
         files = [c.name for c in schema if c.kind.is_file and c.name not in known]
         known.update(files)
-        fields = [name for name in files if asked.fields is None or name in asked.fields]
+        fields = [name for name in files if name in wanted]
         if fields:
             kept = frame if rows is None else frame.join(rows, on=_KEY, how="semi")
             uris = [

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from scythe.define.typed import Named
 from scythe.errors import NotFoundError, TransferError
 from scythe.gather.status import check_manifest, check_unfinished
+from scythe.names import CATALOG
 from scythe.reader.many_runs import is_all, wanted_runs
 from scythe.reader.shown import check_passed_over
 from scythe.reader.verbs import AskedRun, AskedVersion
@@ -18,6 +19,7 @@ from scythe.record.layout import RunKey, reservations
 from scythe.remote.forks import check_fork
 from scythe.settings import storage
 from scythe.terminal.transfer import TransferProgress
+from scythe_catalog.iceberg.place import as_made
 from scythe_catalog.storage.objects import Objects
 
 if TYPE_CHECKING:
@@ -115,7 +117,7 @@ def download(
 
     check_fork()
     source, folder, name = storage(), folder_at(to), name_of(experiment)
-    local = Objects.at(folder)
+    local = as_made(Objects.at(folder), CATALOG)
     if source.folder is not None and source.folder.resolve() == folder.resolve():
         raise TransferError(f"{folder} is the root itself: name another folder")
     asked = asked_of(tables, files, where)
@@ -201,7 +203,7 @@ def upload(here: str | Path) -> Uploaded:
     check_fork()
     if not str(here).strip():
         raise TransferError("an empty text is no folder to upload: name one, '.' for the working folder")
-    source, target = Objects.at(here), storage()
+    source, target = as_made(Objects.at(here), CATALOG), storage()
     if source.folder is None:
         raise TransferError(f"{source.root} is no folder: upload takes one")
     if target.folder is not None and target.folder.resolve() == source.folder.resolve():
