@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import enum
 import re
@@ -17,6 +18,8 @@ import pandas as pd
 import polars as pl
 import pytest
 import typer
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import BeforeValidator, Field
 from typer.testing import CliRunner
 
@@ -217,6 +220,25 @@ class Exact(ExperimentInputSpec):
     d: Decimal | None = Field(None, max_digits=20, decimal_places=3)
     code: str | None = Field(None, alias="CODE")
     took: dt.timedelta | None = None
+    on: bool | None = None
+
+
+MOST = dt.timedelta(days=10**8)  # in millionths of a second they are 64 bits
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.timedeltas(-MOST, MOST) | st.none(), min_size=1, max_size=4).filter(any))
+def test_any_duration_is_read_as_iso_clocks_pandas_and_python_write_it(tmp_path_factory: Any, took: list[Any]) -> None:
+    path = tmp_path_factory.mktemp("durations") / "a.csv"
+    written = [
+        pl.DataFrame({"took": pl.Series(took, dtype=pl.Duration("us")).dt.to_string("iso")}).write_csv(),
+        pl.DataFrame({"took": [None if one is None else str(one) for one in took]}).write_csv(),
+    ]
+    with contextlib.suppress(pd.errors.OutOfBoundsTimedelta, OverflowError):
+        written.append(pd.DataFrame({"took": pd.to_timedelta(took)}).to_csv(index=False))
+    for text in written:
+        path.write_text(text)
+        assert table_of(str(path), compile_model(Exact))["took"].to_list() == took
 
 
 @pytest.mark.parametrize(
@@ -241,6 +263,27 @@ class Exact(ExperimentInputSpec):
         ("a.json", '[{"s": "\\u00e9"}]', {"s": ["é"]}),
         ("a.csv", "lit\n1\n", {"lit": ["1"]}),
         ("a.csv", "CODE\n007\n", {"CODE": ["007"]}),
+        ("a.jsonl", '{"i": 9007199254740993}\n{"i": 2}\n', {"i": [9007199254740993, 2]}),
+        ("a.csv", "took\nPT1H30M\n1:30:00\n", {"took": [dt.timedelta(hours=1.5)] * 2}),
+        ("a.csv", "took,i\n-PT0.000001S,1\n,2\n", {"took": [dt.timedelta(microseconds=-1), None], "i": [1, 2]}),
+        ("a.csv", "took\nP1W2DT3H4M5.6S\n", {"took": [dt.timedelta(9, 3 * 3600 + 4 * 60 + 5.6)]}),
+        ("a.csv", 'took\n"-1 day, 23:00:00"\n-1 days +23:00:00\n-1:00:00\n', {"took": [-dt.timedelta(hours=1)] * 3}),
+        ("a.json", '[{"took": "P2D"}, {"took": null}]', {"took": [dt.timedelta(2), None]}),
+        ("a.csv", "took\n90\n", "took: '90' is no duration; write it as PT1H30M"),
+        ("a.csv", "took\n1:30\n", "took: '1:30' is no duration"),
+        ("a.csv", "took\nP\n", "took: 'P' is no duration"),
+        ("a.csv", "took\nPT\n", "took: 'PT' is no duration"),
+        ("a.csv", "took\nP1M\n", "took: 'P1M' is no duration"),
+        ("a.csv", "took\nPT0.0000015S\n", r"took: 'PT0\.0000015S' is no duration"),
+        ("a.csv", "took\nP999999999999D\n", "took: 'P999999999999D' is no duration"),
+        ("a.json", '[{"took": 90}]', "took: 90 is no duration; write it as PT1H30M"),
+        ("a.csv", "on\n1\n0\nTRUE\nfalse\n", {"on": [True, False, True, False]}),
+        ("a.csv", "on,i\n,1\nFalse,2\n", {"on": [None, False], "i": [1, 2]}),
+        ("a.csv", 'on\n1\n""\n', {"on": [True, None]}),
+        ("a.csv", 'i\n""\n1\n', {"i": [None, 1]}),
+        ("a.csv", 's\n""\n', {"s": [""]}),
+        ("a.csv", "on\n2\n", "on: '2' is no bool; write it as true or false"),
+        ("a.csv", "on\nyes\n", "on: 'yes' is no bool; write it as true or false"),
     ],
 )
 def test_values_of_a_file_are_kept_exactly_or_refused(root: Path, name: str, text: str, told: Any) -> None:

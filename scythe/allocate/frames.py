@@ -43,7 +43,13 @@ def frame_of(frame: Any) -> Frame | None:
 
 
 #: What Polars reads a file by, by how its name ends.
-_READERS = {".csv": "read_csv", ".json": "read_json", ".ndjson": "read_ndjson", ".xlsx": "read_excel"}
+_READERS = {
+    ".csv": "read_csv",
+    ".json": "read_json",
+    ".ndjson": "read_ndjson",
+    ".jsonl": "read_ndjson",
+    ".xlsx": "read_excel",
+}
 
 
 def written_as_table(specs: Any, model: type[BaseModel]) -> str | None:

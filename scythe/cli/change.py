@@ -29,7 +29,7 @@ def _max_errors(text: str) -> Any:
 @app.command("try")
 def try_out(
     function: Annotated[str, typer.Argument(help="module:function (or file.py:function) of a registered experiment.")],
-    specs: Annotated[Path, typer.Argument(help="A table of inputs: .parquet, .csv, .json or .ndjson.")],
+    specs: Annotated[Path, typer.Argument(help="A table of inputs: .parquet, .csv, .json, .ndjson or .jsonl.")],
     n: Annotated[int, typer.Option("-n", help="How many of the inputs to run.")] = 3,
 ) -> None:
     """Runs a few of the inputs and shows what comes out and what all would cost; writes nothing below the root."""

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
+    import datetime as dt
+
     import polars as pl
     import pyarrow as pa
 
@@ -20,7 +22,21 @@ if TYPE_CHECKING:
 #: Digits of a second beyond its millionths.
 _FINER = re.compile(r"\.\d{6}\d*[1-9]")
 
-SUFFIXES = (".parquet", ".pq", ".csv", ".json", ".ndjson")
+#: Durations as ISO 8601 has them (years and months have no length), and as clocks, pandas and Python write them.
+_ISO = re.compile(
+    r"(?P<sign>[+-]?)P(?=.)(?:(?P<weeks>\d+)W)?(?:(?P<days>\d+)D)?"
+    r"(?:T(?=\d)(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+)(?:\.(?P<microseconds>\d{1,6})0*)?S)?)?"
+)
+_CLOCK = re.compile(
+    r"(?=.*\d)(?:(?P<days>[+-]?\d+) days?(?:,? (?=[+-]?\d)|$))?(?P<sign>[+-]?)"
+    r"(?:(?P<hours>\d+):(?P<minutes>[0-5]\d):(?P<seconds>[0-5]\d)(?:\.(?P<microseconds>\d{1,6})0*)?)?"
+)
+
+#: How a CSV file may write a truth value, in any case.
+_TRUTH = {"true": True, "1": True, "false": False, "0": False}
+
+_LINES = (".ndjson", ".jsonl")
+SUFFIXES = (".parquet", ".pq", ".csv", ".json", *_LINES)
 
 
 def read_inputs(path: Path, compiled: CompiledModel) -> pl.DataFrame | list[dict[str, Any]]:
@@ -32,6 +48,8 @@ def read_inputs(path: Path, compiled: CompiledModel) -> pl.DataFrame | list[dict
         typer.BadParameter: there is no such file, or it holds something else.
     """
     import polars as pl
+
+    from scythe_catalog.schema import kinds as k
 
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
@@ -51,7 +69,11 @@ def read_inputs(path: Path, compiled: CompiledModel) -> pl.DataFrame | list[dict
         if column.name not in compiled.loose
         for name in _names(compiled, column)
     }
-    exact = {name: column for name, column in columns.items() if _is_text(column) or _parsed(column)}
+    exact = {
+        name: column
+        for name, column in columns.items()
+        if _is_text(column) or _parsed(column) or (suffix == ".csv" and isinstance(column.kind, k.Bool))
+    }
     rows: list[dict[str, Any]] = []
     try:  # the types of columns, and which there are, are those of all rows
         if suffix in (".parquet", ".pq"):
@@ -104,7 +126,7 @@ def _rows_of_json(path: Path) -> list[dict[str, Any]]:
         ValueError: it holds something else, a key twice, or half of a character.
     """
     text = path.read_text("utf-8-sig")
-    lines = text.split("\n") if path.suffix.lower() == ".ndjson" else [text]
+    lines = text.split("\n") if path.suffix.lower() in _LINES else [text]
     found = [json.loads(line, parse_float=Decimal, object_pairs_hook=_once) for line in lines if line.strip()]
     if path.suffix.lower() == ".json" and found and not isinstance(found[0], dict):
         (found,) = found
@@ -142,7 +164,7 @@ def _parsed(column: Column) -> bool:
 
     t, storage = pa.types, column.kind.storage
     of_time = t.is_date(storage) or t.is_timestamp(storage) or t.is_time(storage)
-    return of_time or t.is_decimal(storage) or isinstance(column.kind, k.Int)
+    return of_time or t.is_decimal(storage) or isinstance(column.kind, k.Int | k.Duration)
 
 
 def _of_texts(texts: pl.Series, column: Column) -> pl.Series:
@@ -153,10 +175,17 @@ def _of_texts(texts: pl.Series, column: Column) -> pl.Series:
 
     if _is_text(column):
         return texts
+    texts = texts.replace("", None)  # in quotes, as pandas writes the gaps of a single column
     if isinstance(column.kind, k.Int):
         whole = texts.cast(pl.Int64, strict=False)
         if whole.null_count() == texts.null_count():
             return whole
+    if isinstance(column.kind, k.Bool):
+        told = texts.str.strip_chars().str.to_lowercase().replace_strict(_TRUTH, default=None, return_dtype=pl.Boolean)
+        if told.null_count() == texts.null_count():
+            return told
+        wrong = texts.filter(told.is_null() & texts.is_not_null())[0]
+        raise typer.BadParameter(f"{texts.name}: {wrong!r} is no bool; write it as true or false", param_hint="specs")
     return _as_told(texts.name, texts.to_list(), column)
 
 
@@ -179,9 +208,13 @@ def _as_told(name: str, values: list[Any], column: Column) -> pl.Series:
 def _form(column: Column) -> str:
     import pyarrow as pa
 
+    from scythe_catalog.schema import kinds as k
+
     t, storage = pa.types, column.kind.storage
     if _is_text(column):
         return "text, in quotes"
+    if isinstance(column.kind, k.Duration):
+        return "PT1H30M, or as 1:30:00"
     if t.is_integer(storage):
         return f"digits alone, within {storage.bit_width} bits"
     if t.is_decimal(storage):
@@ -220,11 +253,31 @@ def _values(given: list[Any], column: Column) -> pa.Array:
         if any(text is not None and _FINER.search(text) for text in texts):
             raise ValueError("nanoseconds")
         return pa.array(times, storage)
+    if isinstance(column.kind, k.Duration):
+        return pa.array([None if text is None else _duration(text) for text in texts], pa.duration("us"))
     if pa.types.is_decimal(storage):
         return pa.array(
             [None if text is None else _decimal(text) for text in texts], pa.decimal128(38, storage.scale)
         ).cast(storage)
     return pa.array(texts, pa.string()).cast(storage)
+
+
+def _duration(text: str) -> dt.timedelta:
+    """Raises ValueError for what is none, has parts of a millionth of a second, or is too long for one."""
+    import datetime as dt
+
+    iso = _ISO.fullmatch(text.strip())
+    found = iso or _CLOCK.fullmatch(text.strip())
+    if found is None:
+        raise ValueError("no duration")
+    told = {unit: number or "0" for unit, number in found.groupdict().items()}
+    sign = -1 if told.pop("sign") == "-" else 1
+    parts = {unit: int(f"{number:0<6}" if unit == "microseconds" else number) for unit, number in told.items()}
+    days = parts.pop("days")
+    try:  # a clock's own sign is not that of the days before it: `-1 day, 23:00:00` is an hour back
+        return dt.timedelta(days=sign * days if iso else days) + sign * dt.timedelta(**parts)
+    except OverflowError as error:
+        raise ValueError("too long") from error
 
 
 def _decimal(value: Any) -> Decimal:

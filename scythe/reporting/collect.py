@@ -22,7 +22,7 @@ from scythe.reporting.failures import failures
 from scythe.reporting.gallery import image_columns, pictures
 from scythe.reporting.origin import numbers_of, origin_of
 from scythe.reporting.relations import relations
-from scythe.reporting.spreads import Axis, aligned, laid_out, shortened, shown
+from scythe.reporting.spreads import NOTHING, SAME, Axis, aligned, laid_out, shortened, shown
 from scythe.reporting.tables import MOST_CELLS, MOST_ROWS, READ_FAILURES, Tables, variables, variables_of
 from scythe.reporting.times import machine, seconds_spread
 from scythe.runs.failing import in_common
@@ -36,6 +36,7 @@ _MOST_ERRORS, _MOST_KINDS = 20_000, 12
 _OF_A_KIND = ("exception_type", "exception_message", "traceback")
 _SLOWEST, _SLOWEST_INPUTS = 8, 4
 _MOST_FILES = 2_000
+_MOST_NAMED = 20
 _PLAIN = (pl.Boolean, pl.String, pl.Date, pl.Datetime, pl.Duration, pl.Time, pl.Enum, pl.Categorical)
 
 Schemas = Mapping[str, TableSchema]
@@ -143,6 +144,9 @@ def _values(tables: Tables, inputs: Sequence[Variable], outputs: Sequence[Variab
     axes = tuple(axis for _, axis in laid_in if axis is not None)
     of_good = [replace(a, places=a.places[: good.height], values=a.values[: good.height]) for a in axes]
     failed = np.arange(both.height) >= good.height
+    undrawn = [s.variable.name for s, axis in (*laid_in, *laid_out_) if axis is None and s.told not in (SAME, NOTHING)]
+    if undrawn and axes:
+        tables.note("relations", f"Not among them, as above: {_listed(undrawn)}.")
     found = relations(of_good, [axis for _, axis in laid_out_ if axis is not None])
     return _Values(tuple(s for s, _ in laid_in), tuple(s for s, _ in laid_out_), found, axes, failed)
 
@@ -158,9 +162,12 @@ def _drawn(tables: Tables, spreads: tuple[Spread, ...], section: str) -> tuple[S
     """As many histograms as are shown."""
     if len(spreads) > MOST_SPREADS:
         left = [s.variable.name for s in spreads[MOST_SPREADS:]]
-        named = ", ".join(left[:20]) + (", …" if len(left) > 20 else "")
-        tables.note(section, f"{len(left)} more are left out: {named}.")
+        tables.note(section, f"{len(left)} more are left out: {_listed(left)}.")
     return spreads[:MOST_SPREADS]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_MOST_NAMED]) + (", …" if len(names) > _MOST_NAMED else "")
 
 
 # --- failures ---------------------------------------------------------------------------------------------

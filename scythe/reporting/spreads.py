@@ -14,6 +14,8 @@ from scythe.reporting.facts import Middle, Scale, Spread, Variable
 
 BINS, MOST_CATEGORIES = 40, 12
 OTHERS = "others"
+#: Why a column has no histogram, where there is nothing to see in it.
+SAME, NOTHING = "always the same value", "no value"
 #: Where there are fewer rows than this, so many bins.
 _BINS_OF_FEW = ((300, 16), (2500, 24))
 _LOG_SPAN = 100.0
@@ -80,7 +82,7 @@ def laid_out(variable: Variable, column: pl.Series) -> tuple[Spread, Axis | None
         return _numbers(variable, values, column.null_count(), is_time, column, bins)
     if isinstance(column.dtype, pl.Boolean | pl.String | pl.Enum | pl.Categorical):
         return _categories(variable, column)
-    told = f"{_typed(column.dtype)}: not drawn" if column.null_count() < len(column) else "no value"
+    told = f"{_typed(column.dtype)}: not drawn" if column.null_count() < len(column) else NOTHING
     return Spread(variable, None, missing=column.null_count(), told=told), None
 
 
@@ -90,13 +92,15 @@ def _numbers(
     finite = values[np.isfinite(values)]
     infinite = len(values) - len(finite) - missing
     if not len(finite):
-        return Spread(variable, None, missing=missing, infinite=infinite, told="no value"), None
+        return Spread(variable, None, missing=missing, infinite=infinite, told=NOTHING), None
     is_integer = column.dtype.is_integer()
     low, median, high = (float(v) for v in (finite.min(), _median(finite), finite.max()))
     edges, log = edges_of(low, median, high, is_integer, bins)
     if not edges:
-        same = low == high and column.n_unique() - (missing > 0) == 1  # whole numbers of many digits are one float
-        told = "always the same value" if same else "too wide a range, or too narrow a one, to be drawn"
+        same = (
+            low == high and column.filter(np.isfinite(values)).n_unique() == 1
+        )  # whole numbers of many digits are one float
+        told = SAME if same else "too wide a range, or too narrow a one, to be drawn"
         scale = Scale("time") if is_time else None
         return Spread(variable, scale, (), low, median, high, missing, infinite, told), None
     scale = Scale("time" if is_time else "number", edges, log=log, whole=is_integer)
@@ -139,7 +143,7 @@ def _categories(variable: Variable, column: pl.Series) -> tuple[Spread, Axis | N
     texts = column.cast(pl.String).alias("value")
     counted = texts.drop_nulls().value_counts().sort("count", "value", descending=[True, False])
     if not counted.height:
-        return Spread(variable, None, missing=missing, told="no value"), None
+        return Spread(variable, None, missing=missing, told=NOTHING), None
     if counted.height > MOST_CATEGORIES and counted["count"][0] * 100 < len(column):
         told = f"{counted.height:,} different texts, {shortened(counted['value'][0])!r} among them"
         return Spread(variable, None, missing=missing, told=told), None
@@ -159,7 +163,7 @@ def _categories(variable: Variable, column: pl.Series) -> tuple[Spread, Axis | N
         else None
     )
     axis = Axis(variable, Scale("category", labels=tuple(labels)), codes, codes.astype(float), own)
-    told = "always the same value" if len(labels) == 1 else ""
+    told = SAME if len(labels) == 1 else ""
     return Spread(variable, axis.scale, axis.counts(), missing=missing, told=told), None if told else axis
 
 

@@ -40,9 +40,9 @@ _MOST_CHARACTERS, _MOST_NUMBER, _MOST_FLOAT = 32_767, 2**53, 9.99999999999999e30
 #: The first day that a cell holds, and the first on which it holds a time of the day, too.
 _FIRST_DAY, _FIRST_TIME = dt.date(1900, 1, 1), dt.datetime(1900, 1, 2)  # noqa: DTZ001 - of a cell, which has none
 
-#: How cells show what they hold. Excel counts times in days; of numbers its own way shows small ones, too.
+#: How cells show what they hold. Excel counts times in days, and has no clock for those below 0; of numbers its own way shows small ones, too.
 _FORMATS: dict[Any, str] = {
-    pl.Duration: "[h]:mm:ss.000", pl.Time: "hh:mm:ss.000", pl.Float32: "General", pl.Float64: "General",
+    pl.Duration: '[h]:mm:ss.000;-0.0########" days"', pl.Time: "hh:mm:ss.000", pl.Float32: "General", pl.Float64: "General",
 }  # fmt: skip
 
 

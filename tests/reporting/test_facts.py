@@ -45,6 +45,9 @@ def test_whole_numbers_have_a_bin_each_and_wide_positive_ranges_are_logarithmic(
     [
         ([3.0, 3.0, 3.0], "always the same value"),
         (["a", "a"], "always the same value"),
+        ([3.0, math.nan, 3.0], "always the same value"),
+        ([3.0, None, -math.inf], "always the same value"),
+        ([2**54, None, 2**54], "always the same value"),
         ([None, None], "no value"),
         ([math.nan, math.inf], "no value"),
         ([-1.7e308, 1.7e308], "too wide a range, or too narrow a one, to be drawn"),

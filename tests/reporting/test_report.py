@@ -456,6 +456,15 @@ def follow(spec: Site) -> Followed:
     return Followed(number=float((i * 7) % 20), letter="xy"[i % 2])  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 
 
+def test_what_cannot_be_related_is_named(run: scythe.allocate.ExperimentRun) -> None:
+    facts = facts_of(run)
+    undrawn = [
+        s.variable.name for s in (*facts.inputs, *facts.outputs) if not s.counts and s.told != "always the same value"
+    ]
+    assert "layers" in undrawn
+    assert facts.notes_of("relations") == (f"Not among them, as above: {', '.join(undrawn)}.",)
+
+
 def test_relations_are_those_of_all_categories_not_of_those_that_are_drawn(root: Path) -> None:
     run = run_inline(follow, [Site(site=f"s{i % 20}") for i in range(2000)])
     found = {relation.output.name: (relation.measure, relation.strength) for relation in facts_of(run).relations.drawn}
