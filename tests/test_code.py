@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from scythe.define.code import read_code
+from scythe.define.code import differing, read_code
 from scythe.define.experiment import Experiment, ExperimentOptions, define
 from scythe.define.sources.values import noted_in
 from scythe.engines.inline import InlineEngine
@@ -671,3 +671,20 @@ def test_what_a_script_makes_once_is_the_same_code_at_each_start(
     first = run_script(tmp_path, STAYS[kind], monkeypatch)
     assert None not in first
     assert len({*first, *run_script(tmp_path, STAYS[kind], monkeypatch)}) == 1
+
+
+def test_parts_in_which_two_codes_differ_are_named_for_people() -> None:
+    one = {
+        "sim.py": "1",
+        "pack/__init__.py": "1",
+        "<value>/sim.K": "1",
+        "<enclosed>/scale": "1",
+        "<cell>/yield_of": "1",
+    }
+    assert differing(one, one) == ""
+    assert differing(one, {}) == differing({}, one) == "", "early versions have recorded none"
+    assert differing(one, {**one, "sim.py": "2"}) == "sim.py"
+    assert differing(one, {**one, "<value>/__main__.K": "1", "<value>/sim.K": "2"}) == "the value sim.K, the value K"
+    told = differing(one, {"<given>/f": "1", "<class>/Wall": "1"})
+    assert told == "yield_of, the class Wall, the value scale, what f was made with, the value sim.K and 2 more"
+    assert differing({"a.py": "1", "<value>/K": "1"}, {"a.py": "2"}) == "a.py, the value K"

@@ -207,6 +207,7 @@ def test_values_that_workers_would_not_have_are_refused_and_told_apart_where_the
         assert told in local
         assert "Make it an input field, or write it into the module" in local
         assert "are known from other code" in inline
+        assert f"; they differ in the value {told.split()[0]}. " in inline
 
 
 OWN = """
@@ -271,7 +272,7 @@ def test_rows_of_before_a_script_set_a_value_are_not_those_of_after(project: Pat
                 try:
                     print(rows() == [scaled(0), scaled(1)] != first)
                 except AllocationError as error:
-                    print("are known from other code" in str(error))
+                    print("are known from other code" in str(error) and "; they differ in " in str(error))
             """
         ),
     )
@@ -365,6 +366,7 @@ def test_a_script_is_not_gone_on_with_without_the_values_that_it_had_set(project
         cwd=project, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert "goes on with other code of own" in again.stderr
+    assert "; they differ in go.py, the value FACTOR" in again.stderr
 
 
 def test_the_function_of_before_is_refused_where_it_was_defined_anew(root: Path) -> None:

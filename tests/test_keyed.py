@@ -192,6 +192,7 @@ def test_a_key_belongs_to_its_models_and_other_code_is_told(
     assert ref.result().rows == 1
     told = capsys.readouterr().err
     assert f"key='night' is that of {run.experiment_id}, which was begun with other code of held" in told
+    assert "; they differ in keyed_piles.py): its rows are those of that code" in told
     for other in (
         MODULE.replace("load: float", "load: str"),
         MODULE.replace("load: float", "load: float\n    more: int = 1"),

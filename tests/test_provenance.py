@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from scythe.define.code import Code
 from scythe.define.experiment import Experiment
 from scythe.errors import FormatError, RunDamaged
 from scythe.record import provenance as recorded
@@ -128,7 +129,7 @@ def test_a_patch_that_is_too_large_or_takes_too_long_is_left_out_with_the_reason
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (project / "src" / "helper.py").write_text("x = 1\n" * 300_000)
-    found = provenance(experiment_in(project), "local", None)
+    found = provenance(experiment_in(project), "local", Code(None))
     assert (found.dirty, found.patch, found.no_patch) == (True, None, "it is larger than 1,048,576 bytes")
 
     (project / "src" / "helper.py").write_text("x = 1\n")
@@ -143,7 +144,7 @@ def test_a_patch_that_is_too_large_or_takes_too_long_is_left_out_with_the_reason
     monkeypatch.setenv("PATH", f"{bin_folder}:{os.environ['PATH']}")
     monkeypatch.setattr(recorded, "_GIT_SECONDS", 0.5)
     began = time.monotonic()
-    found = provenance(experiment_in(project), "local", None)
+    found = provenance(experiment_in(project), "local", Code(None))
     assert time.monotonic() - began < 20
     assert found.described == "0123456789-dirty"
     assert found.no_patch == "git took longer than 0.5 s, or failed"
@@ -154,9 +155,9 @@ def test_without_a_repository_or_without_git_there_is_no_commit(
 ) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     (tmp_path / "bare" / "src").mkdir(parents=True)
-    assert provenance(experiment_in(tmp_path / "bare"), "local", None).described is None
+    assert provenance(experiment_in(tmp_path / "bare"), "local", Code(None)).described is None
     monkeypatch.setenv("PATH", "")
-    assert provenance(experiment_in(project), "local", None).described is None
+    assert provenance(experiment_in(project), "local", Code(None)).described is None
 
 
 def test_what_goes_wrong_while_looking_is_raised_where_it_is_waited_for(
@@ -164,7 +165,7 @@ def test_what_goes_wrong_while_looking_is_raised_where_it_is_waited_for(
 ) -> None:
     monkeypatch.setattr(recorded, "_packages", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        begin(experiment_in(project), "local", None)()
+        begin(experiment_in(project), "local", Code(None))()
 
 
 def test_a_record_passes_over_what_it_does_not_know_and_refuses_what_it_cannot_read() -> None:

@@ -765,6 +765,7 @@ def test_rows_of_other_code_are_refused_with_both_commits_unless_they_are_asked_
     assert "2 of the inputs are known from other code" in refused.stderr
     assert one in refused.stderr
     assert commit() in refused.stderr
+    assert "; they differ in factor.py. If what they come to is the same" in refused.stderr
     assert run(3, reuse=True, any_code=True).stdout.strip() == "[2.0, 4.0]"
     assert run(3, version="keep").stdout.strip() == "[3.0, 6.0]"
     assert run(3, reuse=True).stdout.strip() == "[3.0, 6.0]", "rows of this code come first"

@@ -60,7 +60,7 @@ class Growing:
                 objects,
                 asked.name,
                 asked.seed,
-                code=asked.code.sha256,
+                code=asked.code,
             )
 
     def begun(self) -> ExperimentRun | None:

@@ -21,7 +21,7 @@ from scythe.record.format import parse
 from scythe.record.layout import RunKey
 from scythe.record.manifest import schema_hash
 from scythe.record.plan import RunPlan
-from scythe.record.provenance import recorded, short
+from scythe.record.provenance import difference, recorded, short
 from scythe.record.reserve import allocating, record_key, undo
 from scythe.record.versions import STRATEGIES, SemVer, VersioningStrategy
 from scythe.reuse.identity import Specs
@@ -151,7 +151,7 @@ class Keyed:
         if begun_with is not None and None not in (begun_with.code, mine) and begun_with.code != mine:
             tell(
                 f"key={self._key!r} is that of {run.path}, which was begun with other code of "
-                f"{asked.experiment.name} ({short(begun_with.code)}, this is {short(mine)}): its rows are those of that code; "
+                f"{asked.experiment.name} ({short(begun_with.code)}, this is {short(mine)}{difference(self._objects, run, 1, asked.code)}): its rows are those of that code; "
                 "give another key to run all inputs with this one"
             )
 

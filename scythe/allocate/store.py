@@ -86,7 +86,7 @@ def store_run(
     experiment, inputs = asked.experiment, asked.inputs
     engine, included = asked.engine.engine, experiment.included
     run_id = None if engine.names_runs else str(uuid.uuid4())
-    looked_at = begin(experiment, engine.name, asked.code.sha256)
+    looked_at = begin(experiment, engine.name, asked.code)
     table, artifacts = store_artifacts(inputs, asked.files, objects, key)
     if asked.overwrite_experiment_id:
         at = table.schema.get_field_index("experiment_id")

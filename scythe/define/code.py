@@ -8,8 +8,8 @@ does not count: that is what versions of packages are for.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ class Code:
     sha256: str | None
     #: The modules of the project.
     modules: tuple[Source, ...] = ()
+    #: The first digits of the hash of each source and value that it covers, by its name.
+    parts: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def read_code(experiment: Experiment, *, here: bool = False, sent: bool = False) -> Code:
@@ -63,7 +65,33 @@ def read_code(experiment: Experiment, *, here: bool = False, sent: bool = False)
     if here or sent:
         told = {name: told_apart(value).text for name, value in script_values(_read_by(experiment)).items()}
         sources |= {f"<value>/{name}": text for name, text in told.items() if text is not None}
-    return Code(_digest(sources) if sources else None, found)
+    if not sources:
+        return Code(None, found)
+    return Code(
+        _digest(sources), found, {name: _digest({"": text})[:_DIGITS] for name, text in sorted(sources.items())}
+    )
+
+
+#: How a part of the code is named for people, by how its name begins; a file of the project is named by its path.
+_KINDS = {
+    "<value>": "the value {}", "<enclosed>": "the value {}", "<given>": "what {} was made with", "<class>": "the class {}", "<cell>": "{}",
+}  # fmt: skip
+_DIGITS, _MOST_NAMED = 12, 5
+
+
+def differing(one: Mapping[str, str], other: Mapping[str, str]) -> str:
+    """In which parts two codes differ, for people, as `Code.parts` tells of each; empty where nothing is known of one of them."""
+    if not (one and other):
+        return ""
+    names = sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
+    names.sort(key=lambda name: name not in one or name not in other)  # what was not looked at need not be another
+    told = list(dict.fromkeys(_for_people(name) for name in names))
+    return ", ".join(told[:_MOST_NAMED]) + (f" and {len(told) - _MOST_NAMED} more" if len(told) > _MOST_NAMED else "")
+
+
+def _for_people(name: str) -> str:
+    kind, separator, rest = name.partition("/")
+    return _KINDS[kind].format(rest.removeprefix("__main__.")) if separator and kind in _KINDS else name
 
 
 def edited_files(experiment: Experiment, *, here: bool) -> list[Path]:
@@ -133,4 +161,4 @@ def _digest(sources: dict[str, str]) -> str:
     return found.hexdigest()
 
 
-__all__ = ["Code", "edited_files", "read_code", "values_of_loaded_script", "values_set"]
+__all__ = ["Code", "differing", "edited_files", "read_code", "values_of_loaded_script", "values_set"]

@@ -39,7 +39,7 @@ class InlineEngine(Engine):
         plan, experiment = work.plan, work.experiment
 
         def taken(number: int) -> None:
-            record(plan.objects, plan.key, experiment, InlineEngine.name, number, work.code.sha256, work.stored)
+            record(plan.objects, plan.key, experiment, InlineEngine.name, number, work.code, work.stored)
 
         with Lease(plan.objects, plan.key, InlineEngine.name, taken=taken) as lease, Leaf(plan, experiment) as leaf:
             collector = Collector(plan, experiment, lease.number, show=work.show)

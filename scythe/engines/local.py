@@ -88,9 +88,7 @@ class LocalJob:
 
     def _record(self, attempt: int) -> None:
         work = self._launch
-        record(
-            self.plan.objects, self.plan.key, work.experiment, LocalEngine.name, attempt, work.code.sha256, work.stored
-        )
+        record(self.plan.objects, self.plan.key, work.experiment, LocalEngine.name, attempt, work.code, work.stored)
 
     # --- the reference ------------------------------------------------------------------------------
 

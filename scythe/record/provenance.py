@@ -6,6 +6,7 @@ writes its files meanwhile.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
@@ -21,7 +22,9 @@ from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from types import ModuleType
 
+from scythe.define.code import Code, differing
 from scythe.define.experiment import Experiment
+from scythe.errors import ScytheError
 from scythe.record.format import dump, parse_as
 from scythe.record.layout import RunKey
 from scythe.settings import engine_settings
@@ -53,6 +56,8 @@ class Provenance:
     no_patch: str | None = None
     #: The hash of the code that makes the rows (`scythe.define.code.Code`); None where there is no source, and where any code may.
     code: str | None = None
+    #: The first digits of the hash of each source and value that it covers, by its name: by these it is told in what two codes differ.
+    code_parts: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def described(self) -> str | None:
@@ -61,7 +66,7 @@ class Provenance:
 
     def to_json(self) -> bytes:
         """The record as JSON."""
-        return dump({**asdict(self), "packages": dict(self.packages)}, indent=1)
+        return dump({**asdict(self), "packages": dict(self.packages), "code_parts": dict(self.code_parts)}, indent=1)
 
     @classmethod
     def from_json(cls, raw: bytes, where: str = "a run's provenance") -> Provenance:
@@ -74,8 +79,8 @@ class Provenance:
         return parse_as(cls, raw, where)
 
 
-def provenance(experiment: Experiment, engine: str, code: str | None) -> Provenance:
-    """What is true of this process, its files and its machine now; `code` is the hash of what has been read to be run."""
+def provenance(experiment: Experiment, engine: str, code: Code) -> Provenance:
+    """What is true of this process, its files and its machine now; `code` is what has been read to be run."""
     commit, dirty = _commit(experiment.source)
     patch, no_patch = _patch(experiment.source) if dirty else (None, None)
     return Provenance(
@@ -87,11 +92,12 @@ def provenance(experiment: Experiment, engine: str, code: str | None) -> Provena
         dirty=dirty,
         patch=patch,
         no_patch=no_patch,
-        code=code,
+        code=code.sha256,
+        code_parts=code.parts,
     )
 
 
-def begin(experiment: Experiment, engine: str, code: str | None) -> Callable[[], Provenance]:
+def begin(experiment: Experiment, engine: str, code: Code) -> Callable[[], Provenance]:
     """Begins to look, and gives what waits for the end: git takes a while, of which nobody should notice."""
     found = Future[Provenance]()
 
@@ -111,7 +117,7 @@ def record(
     experiment: Experiment,
     engine: str,
     attempt: int,
-    code: str | None,
+    code: Code,
     stored: Provenance | None,
 ) -> None:
     """Records what an attempt on a run is made by.
@@ -122,14 +128,17 @@ def record(
         experiment: Its function.
         engine: Which engine works on it.
         attempt: The number of the attempt.
-        code: The hash of the code that its rows are made by; None where nobody knows.
+        code: The code that its rows are made by; one without a hash where nobody knows.
         stored: What the run's allocation has recorded, if that is what starts the attempt: it holds for the first one, if the code is the same.
     """
     if stored is None:
         stored = provenance(experiment, engine, code)
-    elif attempt == 1 and stored.code == code:
+    elif attempt == 1 and stored.code == code.sha256:
         return
-    objects.write(key.provenance(0 if attempt == 1 else attempt), replace(stored, code=code).to_json())
+    objects.write(
+        key.provenance(0 if attempt == 1 else attempt),
+        replace(stored, code=code.sha256, code_parts=code.parts).to_json(),
+    )
 
 
 def recorded(objects: Objects, key: RunKey, attempt: int) -> Provenance | None:
@@ -139,6 +148,15 @@ def recorded(objects: Objects, key: RunKey, attempt: int) -> Provenance | None:
         return Provenance.from_json(objects.read(where), objects.uri(where))
     except FileNotFoundError:
         return None
+
+
+def difference(objects: Objects, key: RunKey, attempt: int, code: Code) -> str:
+    """In what the code of an attempt differs from this: the end of a sentence; empty where nobody knows."""
+    with contextlib.suppress(ScytheError):  # what is damaged is told by who needs it
+        made_by = recorded(objects, key, attempt)
+        parts = differing(made_by.code_parts, code.parts) if made_by is not None else ""
+        return f"; they differ in {parts}" if parts else ""
+    return ""
 
 
 def commit_of(experiment: Experiment) -> str | None:
@@ -234,4 +252,4 @@ def _git(source: str, most: int, *words: str) -> tuple[str | None, str | None]:
     return raw.decode(errors="replace"), None
 
 
-__all__ = ["Provenance", "begin", "commit_of", "provenance", "record", "recorded", "short"]
+__all__ = ["Provenance", "begin", "commit_of", "difference", "provenance", "record", "recorded", "short"]

@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from scythe.define.code import Code
 from scythe.define.experiment import Experiment
 from scythe.gather.coverage import Coverage
 from scythe.record.attempts import attempts
+from scythe.record.layout import RunKey
 from scythe.record.plan import RunPlan
-from scythe.record.provenance import commit_of, recorded
+from scythe.record.provenance import commit_of, difference, recorded
 from scythe.record.results import read_result
 from scythe.reuse.copied import copy_rows
 from scythe.reuse.identity import FileIdentities, Specs
-from scythe.reuse.known import KnownRows, KnownRun, known_runs
+from scythe.reuse.known import KnownRows, KnownRun, Origin, known_runs
 from scythe.reuse.matching import Matches, are_equal, check_code, matched
 from scythe.reuse.owners import owners_in
 from scythe_catalog.storage.objects import Objects
@@ -46,7 +48,7 @@ class NewInputs:
         name: str,
         seed: int,
         *,
-        code: str | None,
+        code: Code,
     ) -> None:
         self._experiment, self._objects, self._name, self._seed = experiment, objects, name, seed
         self._sort_indexes = inputs.column("sort_index").to_numpy()
@@ -68,16 +70,19 @@ class NewInputs:
         qualname = self._experiment.target.__qualname__
         runs = known_runs(self._objects, self._name, version, qualname, self._seed)
         known = KnownRows.of(runs, errors=errors)
-        found = matched(self.specs, self.identities, known, self.code)
+        found = matched(self.specs, self.identities, known, self.code.sha256)
         for run in runs:
             run.forget()
         if not any_code:
             commit = commit_of(self._experiment) if self._has_others(found) else None
-            check_code(found, self.code, commit)
+            check_code(found, self.code.sha256, commit, self._differing)
         return Answers(found, self._experiment)
 
     def _has_others(self, found: Matches) -> bool:
-        return any(one.code is None or one.code != self.code for one, _ in found.counted)
+        return any(one.code is None or one.code != self.code.sha256 for one, _ in found.counted)
+
+    def _differing(self, origin: Origin) -> str:
+        return difference(self._objects, RunKey(*origin.run.split("/")), origin.attempt or 1, self.code)
 
     def is_begun(self, run: KnownRun, *, any_code: bool) -> bool:
         """Whether this unfinished run has just these inputs, in this order, and all that worked on it had this code."""
@@ -93,7 +98,7 @@ class NewInputs:
         last = max((attempt.number for attempt in attempts(self._objects, run.key)), default=1)
         made_by = recorded(self._objects, run.key, last)
         codes = {made_by.code if made_by is not None else None, *(one.code for one in run.origins)}
-        if not any_code and (self.code is None or codes != {self.code}):
+        if not any_code and (self.code.sha256 is None or codes != {self.code.sha256}):
             return False
         every = np.arange(len(self._sort_indexes))
         return bool(are_equal(self.specs, every, run.specs, every).all())

@@ -6,7 +6,7 @@ Inputs are found by a number that tells them apart, then held against each other
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -135,8 +135,8 @@ def are_equal(one: Specs, at: np.ndarray, other: Specs, there: np.ndarray) -> np
     return equal
 
 
-def check_code(matches: Matches, code: str | None, commit: str | None) -> None:
-    """Nothing where all that is reused was made by this code.
+def check_code(matches: Matches, code: str | None, commit: str | None, differing: Callable[[Origin], str]) -> None:
+    """Nothing where all that is reused was made by this code; `differing` tells in what it differs from that of an origin.
 
     Raises:
         AllocationError: some was not, or nobody recorded by which.
@@ -152,7 +152,7 @@ def check_code(matches: Matches, code: str | None, commit: str | None) -> None:
         raise AllocationError(f"{n:,} of the inputs are known, but the code {which} is not: {way_out}")
     raise AllocationError(
         f"{n:,} of the inputs are known from other code: {one.run} ran them at {_named(one.code, one.commit)}, this is "
-        f"{_named(code, commit)}. If what they come to is the same, {way_out}"
+        f"{_named(code, commit)}{differing(one)}. If what they come to is the same, {way_out}"
     )
 
 

@@ -20,7 +20,7 @@ from scythe.record.generations import catalog_of, check_place
 from scythe.record.layout import RunKey
 from scythe.record.manifest import schemas_of_run
 from scythe.record.plan import MaxErrors, RunPlan, Unset, check_max_errors
-from scythe.record.provenance import recorded, short
+from scythe.record.provenance import difference, recorded, short
 from scythe.record.results import finished_result
 from scythe.source import find_experiment
 from scythe.terminal.console import tell
@@ -89,7 +89,7 @@ def _tell_of_code(plan: RunPlan, experiment: Experiment, code: Code) -> None:
     """
     last = latest_attempt(plan.objects, plan.key)
     before = recorded(plan.objects, plan.key, last.number) if last is not None else None
-    if before is None or None in (before.code, code.sha256):
+    if last is None or before is None or None in (before.code, code.sha256):
         return
     if before.code == code.sha256 or before.code == read_code(experiment).sha256:  # another engine counts other values
         return
@@ -100,7 +100,7 @@ def _tell_of_code(plan: RunPlan, experiment: Experiment, code: Code) -> None:
             "by `scythe.open_run(...).resume()`, or make it an input field"
         )
     tell(
-        f"{plan.key.path} goes on with other code of {experiment.name} ({short(code.sha256)}, it was run with {short(before.code)} by now): "
+        f"{plan.key.path} goes on with other code of {experiment.name} ({short(code.sha256)}, it was run with {short(before.code)} by now{difference(plan.objects, plan.key, last.number, code)}): "
         "rows of both will stand in it"
     )
 

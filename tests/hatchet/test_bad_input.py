@@ -327,6 +327,7 @@ def test_a_worker_with_other_code_of_the_same_models_refuses_the_run_and_the_run
     hashes = set(re.findall(r"[0-9a-f]{12}", str(raised.value).replace(run.key.path, "")))
     assert mine[:12] in hashes
     assert len(hashes) == 2, "both are named"
+    assert "; they differ in " in str(raised.value)
     assert "start the workers again" in str(raised.value)
     assert run.status == "incomplete"
     assert "has other code of" in shown(run)

@@ -15,6 +15,7 @@ from scythe.record.attempt_plan import AttemptPlan, last_attempt_planned, load_a
 from scythe.record.layout import RunKey
 from scythe.record.manifest import schema_hash
 from scythe.record.plan import RunPlan
+from scythe.record.provenance import difference
 from scythe.source import find_experiment
 from scythe.terminal.console import tell
 from scythe_catalog.storage.objects import Objects
@@ -59,7 +60,7 @@ def _check(plan: RunPlan, attempt: AttemptPlan, experiment: Experiment, code: Co
     """
     if schema_hash(experiment) != plan.schema_sha256 or attempt.code not in (None, code.sha256):
         raise RunError(
-            f"the code of {experiment.name!r} has changed since the run {plan.key.path} was submitted: put it back, or resume "
+            f"the code of {experiment.name!r} has changed since the run {plan.key.path} was submitted{difference(plan.objects, plan.key, attempt.number, code)}: put it back, or resume "
             "the run with the code that you have now; SCYTHE_ANY_CODE=true allows any"
         )
 

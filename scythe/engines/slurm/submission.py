@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from scythe.define.code import Code
 from scythe.define.experiment import Experiment
 from scythe.engines.engine import Launch
 from scythe.engines.options import SlurmOptions
@@ -41,8 +42,10 @@ def submit_attempt(work: Launch, options: SlurmOptions, number: int) -> Folder:
         RunError: Slurm refuses, or another process has just taken up the run.
     """
     plan, experiment = work.plan, work.experiment
-    code = None if engine_settings().any_code else work.code.sha256
-    attempt = AttemptPlan(number, list(work.open_ranges), work.show, code, max_errors=plan.max_errors, engine="slurm")
+    code = Code(None) if engine_settings().any_code else work.code
+    attempt = AttemptPlan(
+        number, list(work.open_ranges), work.show, code.sha256, max_errors=plan.max_errors, engine="slurm"
+    )
     if not plan.objects.create(plan.key.attempt_plan(number), dump(asdict(attempt))):
         raise taken_up(plan)
     record(plan.objects, plan.key, experiment, "slurm", number, code, work.stored)

@@ -34,7 +34,7 @@ class ToyEngine(Engine):
         plan, experiment = work.plan, work.experiment
         told = work.options if isinstance(work.options, ToyOptions) else ToyOptions()
         with (
-            Lease(plan.objects, plan.key, self.name, taken=lambda n: record(plan.objects, plan.key, experiment, self.name, n, work.code.sha256, work.stored)) as lease,
+            Lease(plan.objects, plan.key, self.name, taken=lambda n: record(plan.objects, plan.key, experiment, self.name, n, work.code, work.stored)) as lease,
             Leaf(plan, experiment) as leaf,
             ThreadPoolExecutor(1) as thread,
         ):  # fmt: skip

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from scythe.define.code import Code
 from scythe.define.experiment import Experiment
 from scythe.engines.engine import Launch
 from scythe.engines.hatchet.client.embedded import ensure_worker
@@ -88,12 +89,13 @@ def run_hatchet(work: Launch) -> HatchetRef | WorkflowRef:
         RunError: the engine refuses.
     """
     plan, experiment = work.plan, work.experiment
+    code = _code(work)
     labels, names = required_labels(experiment.options), task_names(experiment, single=plan.single)
     attempt = AttemptPlan(
-        _next_attempt(plan), list(work.open_ranges), work.show, _code(work), labels, names, plan.max_errors
+        _next_attempt(plan), list(work.open_ranges), work.show, code.sha256, labels, names, plan.max_errors
     )
     store_attempt_plan(plan.objects, plan.key, attempt)
-    record(plan.objects, plan.key, experiment, "hatchet", attempt.number, attempt.code, work.stored)
+    record(plan.objects, plan.key, experiment, "hatchet", attempt.number, code, work.stored)
     pointer: dict[str, Any] = {"root": plan.root, "run": plan.key.path, "turn": attempt.number}
     if experiment.included is not None and experiment.included.is_workflow:
         workflow = connect().stubs.workflow(name=experiment.included.name, input_validator=dict)
@@ -113,12 +115,12 @@ def run_hatchet(work: Launch) -> HatchetRef | WorkflowRef:
     return HatchetRef(plan, ref, record_trigger(plan.objects, plan.key, ref.workflow_run_id), attempt.number)
 
 
-def _code(work: Launch) -> str | None:
-    """The code that workers must have; what was typed into a notebook is no file that they could have."""
+def _code(work: Launch) -> Code:
+    """The code that workers must have, without a hash where any will do; what was typed into a notebook is no file that they could have."""
     any_code = work.options.any_code if isinstance(work.options, HatchetOptions) else None
     if work.experiment.source is None or (engine_settings().any_code if any_code is None else any_code):
-        return None
-    return work.code.sha256
+        return Code(None)
+    return work.code
 
 
 def _next_attempt(plan: RunPlan) -> int:

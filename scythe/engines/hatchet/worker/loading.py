@@ -34,7 +34,7 @@ from scythe.record.layout import RunKey, version_record
 from scythe.record.lease import Lease
 from scythe.record.manifest import record_trigger, schema_hash
 from scythe.record.plan import RunPlan
-from scythe.record.provenance import short
+from scythe.record.provenance import difference, short
 from scythe.record.results import read_result
 from scythe_catalog.storage.objects import Objects
 
@@ -86,7 +86,7 @@ class Loader:
         attempt = load_attempt_plan(plan.objects, payload.key, payload.turn)
         plan = replace(plan, max_errors=attempt.max_errors)
         code = self._codes[experiment.name]
-        _check(plan, attempt, experiment, code.sha256)
+        _check(plan, attempt, experiment, code)
         parts = f"{payload.turn:06d}-leaf"
         job = pool_job(plan, experiment, code, parts)
         return Loaded(attempt, Prepared(plan, experiment, job, Payloads(plan, parts)))
@@ -108,7 +108,7 @@ def find_plan(root: str, key: RunKey) -> RunPlan:
         ) from None
 
 
-def _check(plan: RunPlan, attempt: AttemptPlan, experiment: Experiment, code: str | None) -> None:
+def _check(plan: RunPlan, attempt: AttemptPlan, experiment: Experiment, code: Code) -> None:
     """Nothing where a worker's code is that of the attempt.
 
     Raises:
@@ -122,14 +122,14 @@ def _check(plan: RunPlan, attempt: AttemptPlan, experiment: Experiment, code: st
             "start the workers again with the code of the allocation, or allocate a new version"
         )
     was_sent = (
-        code is None and experiment.target.__module__ == "__main__"
+        code.sha256 is None and experiment.target.__module__ == "__main__"
     )  # by the caller itself, to its embedded engine
-    if attempt.code not in (None, code) and not was_sent:
+    if attempt.code not in (None, code.sha256) and not was_sent:
         started = f"the run {plan.key.path} was started with"
         raise RunError(
             (
-                f"{worker} has other code of {name!r} than {started} (code {short(code)}, started with {short(attempt.code)})"
-                if code is not None
+                f"{worker} has other code of {name!r} than {started} (code {short(code.sha256)}, started with {short(attempt.code)}{difference(plan.objects, plan.key, attempt.number, code)})"
+                if code.sha256 is not None
                 else f"{worker} has no source of {name!r}: whether that is what {started} cannot be told"
             )
             + ": start the workers again with the code that you have, and resume the run; or allow any code with SCYTHE_ANY_CODE=true where you start it"
