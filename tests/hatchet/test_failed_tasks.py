@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.engines.hatchet.errors import settle, told, told_in
+from scythe.engines.hatchet.errors import CameToNothing, settle, told, told_in
 from scythe.engines.hatchet.tasks import Pointer
 from scythe.engines.hatchet.worker import children
 from scythe.engines.hatchet.worker.children import Children
 from scythe.engines.hatchet.worker.loading import is_gone
+from scythe.errors import WorkerCrashed
 from scythe.record.layout import RunKey
 from scythe.registry import ExperimentRegistry
 from scythe_catalog.storage.objects import Objects
@@ -77,13 +78,16 @@ def test_a_failure_that_is_no_exception_is_told_as_it_is() -> None:
     assert told_in("Task reached its maximum reassignment count") == "Task reached its maximum reassignment count"
 
 
-def test_of_children_that_come_to_nothing_together_each_tells_why(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("kind", "times"), [(CameToNothing, 1), (WorkerCrashed, 4)], ids=["cancelled", "worker lost"])
+def test_of_children_that_come_to_nothing_together_each_tells_why(
+    monkeypatch: pytest.MonkeyPatch, kind: type[CameToNothing] | type[WorkerCrashed], times: int
+) -> None:
     asked: list[str] = []
 
-    async def why(run_id: str) -> str:
+    async def why(run_id: str) -> CameToNothing | WorkerCrashed:
         asked.append(run_id)
         await asyncio.sleep(0.01)
-        return "the queue was full"
+        return kind("the queue was full")
 
     class Empty:
         workflow_run_id = "run"
@@ -100,7 +104,7 @@ def test_of_children_that_come_to_nothing_together_each_tells_why(monkeypatch: p
 
     monkeypatch.setattr(children, "why_nothing", why)
     assert list(map(str, asyncio.run(outcomes()))) == ["the queue was full"] * 3
-    assert asked == ["run"]
+    assert asked == ["run"] * times, "which worker was lost says nothing of another child"
 
 
 def double(spec: In) -> Out:

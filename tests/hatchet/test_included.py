@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import math
@@ -17,12 +18,13 @@ from typing import Any
 
 import polars as pl
 import pytest
+from hatchet_sdk import BulkCancelReplayOpts
 
 import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.engines.engine import RunRef
-from scythe.engines.hatchet.connection import _client
-from scythe.errors import AllocationError, RunCancelled
+from scythe.engines.hatchet.connection import _client, connect
+from scythe.errors import AllocationError, RunCancelled, RunError
 from scythe.record.attempts import latest_attempt
 from tests.cluster import (
     PATIENCE,
@@ -40,6 +42,7 @@ N = 20
 
 INCLUDED = f"""
 import json
+import os
 import sys
 import time
 from datetime import timedelta
@@ -135,8 +138,12 @@ async def late(spec: Odd, context: Context) -> Told:
 def double(order: Order, context: Context) -> Value:
     if order.x == 3:
         raise ValueError("three is too many")
+    if order.x == -1:
+        os._exit(9)
     if order.scratch:
-        (Path(order.scratch) / f"{{order.sort_index}}.called").touch()
+        called = Path(order.scratch) / f"{{order.sort_index}}.called"
+        called.with_suffix(".writing").write_text(context.workflow_run_id)
+        called.with_suffix(".writing").rename(called)
         while order.x >= {N // 2} and not (Path(order.scratch) / "gate").exists():
             time.sleep(0.05)
     return Value(y=2 * order.x)
@@ -338,6 +345,55 @@ def test_an_included_task_outlives_its_scatter_node_and_is_cancelled_and_resumed
         run.resume(engine="local")
     run.resume().result(timeout=PATIENCE)
     check(run)
+
+
+def test_inputs_that_hatchet_cancels_keep_no_other_from_its_end_and_are_run_by_a_resume(included: Included) -> None:
+    scratch, run, ref = included.allocate()
+    connect().runs.bulk_cancel(BulkCancelReplayOpts(ids=[(scratch / f"{N // 2}.called").read_text()]))
+    (scratch / "gate").touch()
+
+    with pytest.raises(
+        RunError, match=r"1 of the inputs of double_.* came to nothing, the first because .*scythe resume"
+    ):
+        ref.result(timeout=PATIENCE)
+
+    assert scythe.read(run.experiment, run=run.key.folder)["x"].to_list() == [
+        i for i in range(N) if i not in (3, N // 2)
+    ]
+    assert run.resume().result(timeout=PATIENCE).rows == N - 1
+
+
+@pytest.mark.skipif(REAL, reason="a real engine moves a task ten times before it gives it up")
+def test_an_input_that_takes_down_each_worker_of_an_included_task_costs_itself_alone(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = unique("included")
+    (place / f"{name}.py").write_text(INCLUDED.replace("NAME", name))
+    monkeypatch.syspath_prepend(str(place))
+    with engine_environment(moves=1) as env, contextlib.ExitStack() as workers:
+        for key, value in env.items():
+            monkeypatch.setenv(key, value)
+
+        def start() -> Worker:
+            return workers.enter_context(Worker(name, "--leaf-only", "--slots", "1", env={}, cwd=place))
+
+        workers.enter_context(Worker(name, "--fan-only", env={}, cwd=place))
+        leaves = [start()]
+        wait_until_served(f"double_{name}", f"scythe_scatter_gather_double_{name}")
+        module = importlib.import_module(name)
+        run, _ = BaseExperiment(module.double).allocate([module.Order(x=x) for x in (-1, 1, 2)], max_errors=None)
+
+        def over() -> bool:
+            if leaves[-1].process.poll() is not None:
+                leaves.append(start())
+            return run.result is not None
+
+        wait_for(over)
+
+    assert scythe.read(f"double_{name}")["y"].to_list() == [2.0, 4.0]
+    (error,) = scythe.read(f"double_{name}", table="errors").to_dicts()
+    assert error["exception_type"] == "scythe.errors.WorkerCrashed"
+    assert error["exception_message"].startswith("each worker that had it was lost")
 
 
 EMBEDDED = """

@@ -27,6 +27,7 @@ class StandinEngine:
         *,
         verify_names: bool = False,
         cut_bulks: int = 0,
+        moves: int | None = None,
     ) -> None:
         self.env: dict[str, str] = {}
         self._command = [sys.executable, str(PACKAGE)]
@@ -38,6 +39,8 @@ class StandinEngine:
             self._command.append("--verify-names")
         if cut_bulks:
             self._command += ["--cut-bulks", str(cut_bulks)]
+        if moves is not None:
+            self._command += ["--moves", str(moves)]
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:

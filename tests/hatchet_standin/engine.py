@@ -55,7 +55,13 @@ class Engine:
     """One tenant of an engine."""
 
     def __init__(
-        self, later: Later, worker_loss_seconds: float, *, verify_names: bool = False, cut_bulks: int = 0
+        self,
+        later: Later,
+        worker_loss_seconds: float,
+        *,
+        verify_names: bool = False,
+        cut_bulks: int = 0,
+        moves: int = MAX_INTERNAL_RETRIES,
     ) -> None:
         self.workflows: dict[str, Workflow] = {}
         self.runs: dict[str, Run] = {}
@@ -64,6 +70,7 @@ class Engine:
         self.durable = DurableTasks(self)
         self.later = later
         self._worker_loss_seconds = worker_loss_seconds
+        self._moves = moves
         self._verify_names = verify_names
         self._cut_bulks = cut_bulks
         self._waiting = Waiting()
@@ -339,7 +346,7 @@ class Engine:
 
     def _fail_internally(self, task: TaskRun, shown: str) -> None:
         """A failure that is not the user's; past its limit a subscriber hears of it without a reason."""
-        if task.internal_retries >= MAX_INTERNAL_RETRIES:
+        if task.internal_retries >= self._moves:
             task.error_shown = shown
             self._finish(task, Status.FAILED)
             return

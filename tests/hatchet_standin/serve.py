@@ -13,7 +13,7 @@ from hatchet_sdk.contracts import dispatcher_pb2_grpc, events_pb2_grpc, workflow
 from hatchet_sdk.contracts.v1 import dispatcher_pb2_grpc as durable_pb2_grpc
 from hatchet_sdk.contracts.v1 import workflows_pb2_grpc as admin_pb2_grpc
 
-from .engine import Engine
+from .engine import MAX_INTERNAL_RETRIES, Engine
 from .grpc_durable import DurableDispatcher
 from .grpc_services import Admin, Authentication, Dispatcher, Events, StatusOfErrors, Triggers
 from .model import MESSAGE_LIMIT
@@ -25,10 +25,17 @@ DEFAULT_VERSION = "v0.112.0"
 DEFAULT_WORKER_LOSS_SECONDS = 8.0
 
 
-async def serve(version: str, worker_loss_seconds: float, verify_names: bool, cut_bulks: int) -> None:
+async def serve(options: argparse.Namespace) -> None:
     """Serve until stdin is closed."""
     loop = asyncio.get_running_loop()
-    engine = Engine(loop.call_later, worker_loss_seconds, verify_names=verify_names, cut_bulks=cut_bulks)
+    worker_loss_seconds: float = options.worker_loss_seconds
+    engine = Engine(
+        loop.call_later,
+        worker_loss_seconds,
+        verify_names=options.verify_names,
+        cut_bulks=options.cut_bulks,
+        moves=options.moves,
+    )
 
     server = grpc.aio.server(
         interceptors=(Authentication(engine), StatusOfErrors()),
@@ -43,7 +50,7 @@ async def serve(version: str, worker_loss_seconds: float, verify_names: bool, cu
         ],
     )
     # The SDK's type stub forgets this one.
-    dispatcher_pb2_grpc.add_DispatcherServicer_to_server(Dispatcher(engine, version), server)  # pyright: ignore[reportAttributeAccessIssue]
+    dispatcher_pb2_grpc.add_DispatcherServicer_to_server(Dispatcher(engine, options.version), server)  # pyright: ignore[reportAttributeAccessIssue]
     durable_pb2_grpc.add_V1DispatcherServicer_to_server(DurableDispatcher(engine), server)
     admin_pb2_grpc.add_AdminServiceServicer_to_server(Admin(engine), server)
     workflows_pb2_grpc.add_WorkflowServiceServicer_to_server(Triggers(engine), server)
@@ -88,5 +95,10 @@ def main() -> None:
         default=0,
         help="so many bulks of children end between the keys and the runs, as where the parent is killed meanwhile",
     )
-    options = parser.parse_args()
-    asyncio.run(serve(options.version, options.worker_loss_seconds, options.verify_names, options.cut_bulks))
+    parser.add_argument(
+        "--moves",
+        type=int,
+        default=MAX_INTERNAL_RETRIES,
+        help="how often a task is given to another worker, where the one that had it was lost",
+    )
+    asyncio.run(serve(parser.parse_args()))

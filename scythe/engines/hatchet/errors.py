@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from scythe.errors import ScytheError, StorageRefused
+from scythe.errors import RunError, ScytheError, StorageRefused
 
 #: A task that storage fails is tried again so often, after 1, 2, 4, 4, ... seconds. Where a task was moved from one
 #: worker to another, that counts, too.
@@ -16,6 +16,14 @@ _LONGEST_PAUSE = 4.0
 _TRIES = 20
 _MESSAGE_LENGTH = 8000
 _MORE, _TRACEBACK = "\\", "Traceback (most recent call last)"
+
+
+class CameToNothing(RunError):
+    """A child has neither returned nor raised anything."""
+
+
+class ReturnedNothing(RunError):
+    """A child has come to its end, and returned nothing, or an empty dict."""
 
 
 class HandedBack(Exception):

@@ -10,8 +10,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from scythe.engines.hatchet.connection import connect
-from scythe.engines.hatchet.errors import told_in
+from scythe.engines.hatchet.errors import CameToNothing, told_in
 from scythe.engines.hatchet.tasks import ROOT_KEY, RUN_KEY, SLOTS_LABEL, Tasks
+from scythe.errors import WorkerCrashed
 from scythe.record.layout import RunKey
 
 if TYPE_CHECKING:
@@ -121,19 +122,19 @@ async def is_over(run_id: str) -> bool:
         return False
 
 
-async def why_nothing(run_id: str) -> str:
-    """What is said of a run of the engine that came to nothing, without an exception of its own."""
+async def why_nothing(run_id: str) -> CameToNothing | WorkerCrashed:
+    """What is said of a run of the engine that came to nothing, without an exception of its own; whether each worker that had it was lost."""
     said: str | None = None
     with suppress(Exception):  # an engine that cannot be asked knows no better
         found = await asyncio.wait_for(connect().runs.aio_get(run_id), _ANSWER_SECONDS)
         said = next((task.error_message for task in found.tasks if task.error_message), None)
     if said is None:
-        return "it was cancelled in Hatchet, or waited too long for a worker"
+        return CameToNothing("it was cancelled in Hatchet, or waited too long for a worker")
     if "maximum reassignment count" in said:
-        return (
-            f"each worker that had it was lost ({said}): does an input take the whole worker down, by its memory say?"
+        return WorkerCrashed(
+            f"each worker that had it was lost ({said}): does it take the whole worker down, by its memory say?"
         )
-    return told_in(said)
+    return CameToNothing(told_in(said))
 
 
 def exists(run_id: str) -> bool | None:

@@ -194,7 +194,7 @@ async def _output_of(hatchet: Any) -> dict[str, Any]:
         if isinstance(hatchet, WorkflowRunRef):  # by the name of the task
             output = next(iter(output.values()), {})
         if not output:
-            raise RunError(await why_nothing(hatchet.workflow_run_id))
+            raise RunError(str(await why_nothing(hatchet.workflow_run_id)))
         return output
 
 

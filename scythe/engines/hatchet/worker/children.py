@@ -19,20 +19,12 @@ from hatchet_sdk.clients.rest.models.v1_task_status import V1TaskStatus
 from pydantic import BaseModel
 
 from scythe.engines.hatchet.connection import connect
-from scythe.engines.hatchet.errors import is_of_the_network
+from scythe.engines.hatchet.errors import CameToNothing, ReturnedNothing, is_of_the_network
 from scythe.engines.hatchet.fleet import cancel_runs, exists, why_nothing
-from scythe.errors import RunError
+from scythe.errors import ScytheError, WorkerCrashed
 
 #: What a child came to: what it returned, or the exception that it failed with.
 Outcome = dict[str, Any] | BaseException
-
-
-class CameToNothing(RunError):
-    """A child has neither returned nor raised anything."""
-
-
-class ReturnedNothing(RunError):
-    """A child has come to its end, and returned nothing, or an empty dict."""
 
 
 _BULK = 500
@@ -70,7 +62,7 @@ class Children:
         self._heard = time.monotonic()
         self._arrived_at = time.monotonic()
         #: Why the first that came to nothing has: many do together, and one is asked for.
-        self._asked_why: asyncio.Task[str] | None = None
+        self._asked_why: asyncio.Task[CameToNothing | WorkerCrashed] | None = None
 
     def __len__(self) -> int:
         """How many have not come in."""
@@ -148,7 +140,7 @@ class Children:
             self._arrived.put_nowait((ref, outcome or await self._nothing(ref.workflow_run_id)))
             return
 
-    async def _nothing(self, run_id: str) -> RunError:
+    async def _nothing(self, run_id: str) -> ScytheError:
         until = time.monotonic() + _SILENCE_SECONDS
         state: Any = None
         while time.monotonic() < until:  # what the engine lists lags behind what it tells
@@ -157,16 +149,13 @@ class Children:
             if state not in (None, V1TaskStatus.QUEUED, V1TaskStatus.RUNNING):
                 break
             await asyncio.sleep(_LISTED_SECONDS)
-        return (
-            ReturnedNothing("it returned nothing")
-            if state is V1TaskStatus.COMPLETED
-            else CameToNothing(await self._why(run_id))
-        )
+        return ReturnedNothing("it returned nothing") if state is V1TaskStatus.COMPLETED else await self._why(run_id)
 
-    async def _why(self, run_id: str) -> str:
+    async def _why(self, run_id: str) -> CameToNothing | WorkerCrashed:
         if self._asked_why is None:
             self._asked_why = asyncio.ensure_future(why_nothing(run_id))
-        return await asyncio.shield(self._asked_why)
+        why = await asyncio.shield(self._asked_why)
+        return await why_nothing(run_id) if isinstance(why, WorkerCrashed) else why  # that says nothing of another one
 
     def _drop(self, ref: Any) -> Any:
         """Forgets a child; gives its tag."""

@@ -11,12 +11,12 @@ import numpy as np
 
 from scythe.base import ExperimentInputSpec
 from scythe.engines.hatchet.connection import connect
-from scythe.engines.hatchet.errors import told
+from scythe.engines.hatchet.errors import CameToNothing, ReturnedNothing, told
 from scythe.engines.hatchet.exact import Unsent, message_bytes, payload_of
-from scythe.engines.hatchet.worker.children import CameToNothing, Child, Outcome, ReturnedNothing
+from scythe.engines.hatchet.worker.children import Child, Outcome
 from scythe.engines.hatchet.worker.scatter import WorkingNode
 from scythe.engines.hatchet.worker.threads import in_thread
-from scythe.errors import OutputError
+from scythe.errors import OutputError, RunCancelled, RunError, WorkerCrashed
 from scythe.leaf.leaf import Leaf
 from scythe.scatter_gather import Node
 from scythe_catalog.schema import arrow_to_models
@@ -25,7 +25,7 @@ _BLOCK = 500
 
 
 class ForeignNode(WorkingNode):
-    """A node whose leaves are runs of a task that is not Scythe's."""
+    """A node whose leaves are runs of a task that is not Scythe's; those that Hatchet cancels or gives up keep no other from its end."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -36,6 +36,36 @@ class ForeignNode(WorkingNode):
             input_validator=dict,  # as it is sent: JSON has not all numbers
             output_validator=dict,  # as it comes: a run that was cancelled has none
         )
+        #: Of the inputs of which Hatchet has cancelled the run, or given it up: they have no row.
+        self._without_row: list[BaseException] = []
+        #: Those whose workers were lost, beside others: each is run once more, with no other of this node beside it.
+        self._suspects: list[int] | None = []
+
+    async def run(self) -> None:
+        await super().run()
+        await self._run_suspects()
+        if not self._without_row:
+            return
+        await self._give_up()
+        run, count = self.payload.run, len(self._without_row)
+        if await self._is_cancelled():
+            raise RunCancelled(f"the run {run} was cancelled; what was finished is kept")
+        raise RunError(
+            f"{count:,} of the inputs of {run} came to nothing, the first because {told(self._without_row[0])}. What is finished is "
+            "kept: `scythe resume` runs the others"
+        )
+
+    async def _run_suspects(self) -> None:
+        """Runs each input whose workers were lost on its own: which of those that they had has taken them down, nobody knows."""
+        suspects, self._suspects = self._suspects or [], None
+        for row in suspects:
+            (payload,) = await asyncio.to_thread(self._payloads, [row])
+            assert not isinstance(payload, Unsent), "it was sent before"
+            await self.children.trigger(self._task, [Child(f"alone-{row}", payload, tag=row)])
+            while self.children:
+                await self._collect()
+        if suspects:
+            await self._tell(last=True)
 
     async def _trigger(self, leaves: Iterable[tuple[str, range]]) -> None:
         wanted = [(key, int(self.loaded.attempt.rows(inputs)[0])) for key, inputs in leaves]
@@ -76,6 +106,9 @@ class ForeignNode(WorkingNode):
     async def _accept(self, arrived: list[tuple[Any, Outcome]]) -> None:
         nodes = [(tag, outcome) for tag, outcome in arrived if isinstance(tag, Node)]
         leaves = sorted((row, outcome) for row, outcome in arrived if not isinstance(row, Node))
+        if self._suspects is not None:
+            self._suspects += [row for row, outcome in leaves if isinstance(outcome, WorkerCrashed)]
+            leaves = [(row, outcome) for row, outcome in leaves if not isinstance(outcome, WorkerCrashed)]
         ended = {row: outcome for row, outcome in leaves if not isinstance(outcome, CameToNothing)}
         if any(isinstance(outcome, ReturnedNothing) for outcome in ended.values()) and await self._is_cancelled():
             ended = {row: outcome for row, outcome in ended.items() if not isinstance(outcome, ReturnedNothing)}
@@ -83,8 +116,7 @@ class ForeignNode(WorkingNode):
             await in_thread(lambda: self._keep(ended))
         if nodes:
             await super()._accept(nodes)
-        if len(ended) < len(leaves):
-            await super()._accept([(row, outcome) for row, outcome in leaves if row not in ended])
+        self._without_row += [why for row, why in leaves if row not in ended and isinstance(why, BaseException)]
 
     async def _is_cancelled(self) -> bool:
         """Whether the run was cancelled: a child that was cancelled as it came to its end has returned nothing, too."""
@@ -105,7 +137,7 @@ class ForeignNode(WorkingNode):
             outcome = next(order)
             if isinstance(outcome, ReturnedNothing):
                 raise OutputError(f"{name} returned nothing, where {output.__name__} is due")
-            if isinstance(outcome, Unsent):
+            if isinstance(outcome, Unsent | WorkerCrashed):
                 raise outcome
             if isinstance(outcome, BaseException):
                 raise _raised(outcome)
