@@ -19,6 +19,7 @@ from typing import Any
 import polars as pl
 import pytest
 from hatchet_sdk import BulkCancelReplayOpts
+from hatchet_sdk.clients.rest.models.v1_task_status import V1TaskStatus
 
 import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
@@ -349,7 +350,9 @@ def test_an_included_task_outlives_its_scatter_node_and_is_cancelled_and_resumed
 
 def test_inputs_that_hatchet_cancels_keep_no_other_from_its_end_and_are_run_by_a_resume(included: Included) -> None:
     scratch, run, ref = included.allocate()
-    connect().runs.bulk_cancel(BulkCancelReplayOpts(ids=[(scratch / f"{N // 2}.called").read_text()]))
+    child = (scratch / f"{N // 2}.called").read_text()
+    connect().runs.bulk_cancel(BulkCancelReplayOpts(ids=[child]))
+    wait_for(lambda: connect().runs.get_status(child) == V1TaskStatus.CANCELLED)
     (scratch / "gate").touch()
 
     with pytest.raises(
