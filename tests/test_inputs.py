@@ -191,8 +191,9 @@ def test_dicts_that_do_not_fit_are_refused_as_frames_are(
     ("specs", "told"),
     [
         (pl.DataFrame({"area": [None, "12.5"]}), "area: must be float, the column holds str, such as '12.5'; cast it: pl.col('area').cast(pl.Float64)"),
-        (pd.DataFrame({"area": ["12.5"]}, dtype="string"), "such as '12.5'; cast it: frame['area'].astype(float)"),
-        (pl.DataFrame({"area": [1.0], "note": [3]}), "such as 3; cast it: pl.col('note').cast(pl.String)"),
+        (pd.DataFrame({"area": ["12.5"]}, dtype="string"), "such as '12.5'; cast it: frame['area'].astype('float')"),
+        (pl.DataFrame({"area": ["2,5"]}), "where its commas are decimal ones: pl.col('area').str.replace(',', '.').cast(pl.Float64)"),
+        (pl.DataFrame({"area": [1.0], "note": [3]}), "such as 3; if it comes from a file, read it as text, or zeros in front are lost (schema_overrides={'note': pl.String}); else cast it: pl.col('note').cast(pl.String)"),
         (pl.DataFrame({"area": [1.0, np.nan, -1.0, np.nan]}), "area: must be >= 0, got -1.0 (1 row: 2)"),
         (pl.DataFrame({"area": [1.0, np.nan, -1.0, np.nan]}), "area: must be >= 0, got NaN (2 rows: 1, 3)"),
         (pl.DataFrame({"area": [1.0], "zzzzzz": [3]}), "its fields are area, storeys, fuel, glazing, note, built"),

@@ -195,7 +195,7 @@ def test_a_grid_is_all_combinations_of_levels() -> None:
     assert grid["a"].unique().sort().to_list() == pytest.approx([-math.pi, 0, math.pi])
     assert grid["c"].unique().to_list() == [0]
     assert grid.height == grid.n_unique() == 6
-    chosen = scythe.sample(Wide, 2, "grid", day=dt.date(2024, 3, 1), moment=dt.datetime(2024, 5, 5))
+    chosen = scythe.sample(Wide, 2, "grid", share=(0.1, 0.9), day=dt.date(2024, 3, 1), moment=dt.datetime(2024, 5, 5))
     assert chosen.height == 2**8
     assert chosen["storeys"].unique().sort().to_list() == [1, 5]
 
@@ -263,6 +263,18 @@ def test_ends_and_multiples_are_kept_as_the_model_has_them(method: Any, n: int, 
     assert sorted(set(grid["wide"])) == [-1.7e308, 0, 1.7e308]
 
 
+class Ajar(ExperimentInputSpec):
+    r: float = Field(gt=0, le=15)
+    t: float = Field(ge=-5, lt=0)
+
+
+def test_open_ends_are_no_hindrance_to_who_draws_none_of_them() -> None:
+    """1 / r is finite: no float next to 0 is drawn."""
+    assert (1 / scythe.sample(Ajar, 1000)["r"]).is_finite().all()
+    assert scythe.sample(Ajar, 1, "grid").rows() == [(7.5, -2.5)]
+    assert scythe.sample(Ajar, {"r": 3}, "grid", r=(0.5, 1.5), t=-1.0)["r"].to_list() == [0.5, 1.0, 1.5]
+
+
 @pytest.mark.parametrize(
     ("draw", "said"),
     [
@@ -287,6 +299,11 @@ def test_ends_and_multiples_are_kept_as_the_model_has_them(method: Any, n: int, 
         ),
         (lambda: scythe.sample(Angles, 9, constraint="a > 3"), "constraint='a > 3': give a Polars expression"),  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
         (lambda: scythe.sample(Value, 9), "Value is an output model"),
+        (
+            lambda: scythe.sample(Ajar, 9, "grid"),
+            r"Ajar\.r has no lowest value, as 0 is left out, .*say r=\(low, high\)",
+        ),
+        (lambda: scythe.sample(Ajar, 9, "morris", r=2.0), r"Ajar\.t has no highest value, as 0 is left out, .*morris"),
         (lambda: scythe.sample(Priced, 9, price=0.001), "Priced.price: "),
         (lambda: scythe.sample(Priced, 9, step=Decimal("0.01")), "is no multiple of 0.05"),
         (lambda: scythe.sample(Priced, 9, step=scipy.stats.norm()), "multiples of a number alone"),

@@ -329,6 +329,41 @@ def test_a_frame_of_texts_is_told_how_they_are_parsed(root: Path, pandas: bool) 
     assert BaseExperiment(dated).try_out(frame).errors.height == 0
 
 
+class Gaps(ExperimentInputSpec):
+    heated: bool | None = None
+    zip: str | None = None
+    storeys: int | None = None
+    built: dt.date | None = None
+
+
+@pytest.mark.parametrize("pandas", [False, True])
+def test_what_is_missing_stays_missing_by_the_casts_that_are_told_and_no_day_becomes_a_month(
+    root: Path, pandas: bool
+) -> None:
+    @ExperimentRegistry.Register()
+    def gaps(spec: Gaps) -> ExperimentOutputSpec:
+        return ExperimentOutputSpec()
+
+    frame: Any = pd.DataFrame(
+        {"heated": [1, 0, np.nan], "zip": [1234, np.nan, 5], "built": ["01.02.2024", None, "24.12.2024"]}
+    )
+    frame = frame.assign(storeys=["1", "2", "3"])
+    frame = frame if pandas else pl.from_pandas(frame).with_columns(pl.col("zip").cast(pl.Int64))
+    with pytest.raises(InputError) as told:
+        BaseExperiment(gaps).try_out(frame)
+    ways = re.findall(
+        r"  (\w+): must be .*(?:cast|parse) it: (.*?)(?:, where that is its form)?$", str(told.value), re.MULTILINE
+    )
+    assert [name for name, _ in ways] == ["heated", "zip", "built", "storeys"]
+    for name, way in ways:
+        made = eval(way, {"pl": pl, "pd": pd, "frame": frame})
+        frame = frame.assign(**{name: made}) if pandas else frame.with_columns(made)
+    rows = BaseExperiment(gaps).try_out(frame, 3).inputs
+    assert rows["heated"].to_list() == [True, False, None]
+    assert rows["zip"].to_list() == ["1234", None, "5"]
+    assert rows["built"].to_list() == [dt.date(2024, 2, 1), None, dt.date(2024, 12, 24)]
+
+
 class Fuel(enum.Enum):
     GAS = "gas"
     OIL = "oil"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
@@ -82,6 +83,8 @@ def sample(
     n = {name: int(count) for name, count in n.items()} if isinstance(n, Mapping) else int(n)
     domains = domains_of(model, given)
     vary = [name for name, domain in domains.items() if domain.varies]
+    if method in ("grid", "morris"):
+        _check_ends(model, domains, method, n)
     if method == "morris":
         plans.check_choices({name: d for name, d in domains.items() if isinstance(d, Choice)})
     how: dict[str, Any] = {
@@ -140,6 +143,23 @@ def _check(method: str, n: object, skip: int, constraint: object) -> None:
         )
     if constraint is not None and method in plans.PLANS:
         raise InputError(f"{method!r} is a plan of which no row may be left out: narrow the fields instead")
+
+
+def _check_ends(model: type[BaseModel], domains: Mapping[str, Domain], method: str, n: int | Mapping[str, int]) -> None:
+    """Nothing where each field has ends, which some methods draw.
+
+    Raises:
+        InputError: the next number to a bound that is left out, 0, is one by which nothing can be divided.
+    """
+    for name, domain in domains.items():
+        levels = n.get(name, 1) if isinstance(n, Mapping) else n
+        if not isinstance(domain, Range) or (method == "grid" and levels == 1):
+            continue
+        if any(0 < abs(end) < sys.float_info.min for end in (domain.low, domain.high)):
+            end = "lowest" if domain.low > 0 else "highest"
+            raise InputError(
+                f"{model.__name__}.{name} has no {end} value, as 0 is left out, and method={method!r} draws both ends: say {name}=(low, high)"
+            )
 
 
 class _Frames:

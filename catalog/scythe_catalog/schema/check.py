@@ -20,20 +20,19 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from scythe_catalog.compute import pc
-from scythe_catalog.errors import DataError, SchemaError
+from scythe_catalog.errors import DataError
 from scythe_catalog.schema import kinds as k
 from scythe_catalog.schema.bounds import check_bounds
 from scythe_catalog.schema.compile import CompiledModel
 from scythe_catalog.schema.convert import MISFIT, column_to_arrow, models_to_arrow
 from scythe_catalog.schema.lift import Frame, alias_paths, aliases, holds, lifted, lifted_objects, misfit
-from scythe_catalog.schema.problems import Problem, raise_problems
+from scythe_catalog.schema.problems import Problem, of_another_type, raise_problems
 from scythe_catalog.schema.stored import check_digits
 from scythe_catalog.schema.strangers import paths_into, strangers_of_type, strangers_of_values
 from scythe_catalog.schema.table_schema import Column
 
 _BATCH = 10_000
 _NAMED_ROWS = 1000
-_SHOWN_CHARACTERS = 40
 #: Bounds that NaN does not keep.
 _REFUSE_NAN = {"ge", "gt", "le", "lt", "finite"}
 
@@ -196,11 +195,7 @@ def _mistyped(frame: Frame, compiled: CompiledModel) -> Iterator[Problem]:
             continue
         kind = compiled.schema[name].kind
         if not holds(kind, values.type):
-            first = _first(values)
-            such = f", such as {first}" if first is not None else ""
-            way = _cast(name, values.type, kind, is_pandas=frame.is_pandas)
-            words = _in_words(values.type, kind)
-            yield Problem(name, f"must be {kind.describe()}, the column holds {words}{such}{way}")
+            yield of_another_type(name, values, kind, is_pandas=frame.is_pandas)
             continue
         yield from strangers_of_type(name, kind, values.type, paths_into(compiled.model, name))
     for name, values in frame.objects.items():
@@ -215,64 +210,6 @@ def _mistyped(frame: Frame, compiled: CompiledModel) -> Iterator[Problem]:
             )
             continue
         yield from strangers_of_values(name, kind, values, paths_into(compiled.model, name))
-
-
-def _first(values: pa.ChunkedArray) -> str | None:
-    """The first value that is there, as Python writes it."""
-    for value in values:
-        if value.is_valid:
-            try:
-                shown = repr(value.as_py())
-            except ValueError:  # nanoseconds, say
-                shown = str(value)
-            return shown if len(shown) <= _SHOWN_CHARACTERS else f"{shown[: _SHOWN_CHARACTERS - 1]}…"
-    return None
-
-
-def _cast(name: str, dtype: pa.DataType, wanted: k.Kind, *, is_pandas: bool) -> str:
-    """How a column of plain values is made one of another plain type."""
-    text = pa.types.is_string(dtype) or pa.types.is_large_string(dtype) or pa.types.is_string_view(dtype)
-    number = pa.types.is_integer(dtype) or pa.types.is_floating(dtype)
-    frame, column = f"frame[{name!r}]", f"pl.col({name!r})"
-
-    def cast(polars: str, pandas: str) -> tuple[str, str, str]:
-        return "cast it", f"{column}.cast(pl.{polars})", f"{frame}.astype({pandas})"
-
-    match wanted:
-        case k.Float() if number or text:
-            how = cast("Float64", "float")
-        case k.Int() if number or text or pa.types.is_boolean(dtype):
-            how = cast("Int64", "int")
-        case k.Str() if text or pa.types.is_primitive(dtype):
-            how = cast("String", "str")
-        case k.Bool() if number:
-            how = cast("Boolean", "bool")
-        case k.Date() | k.Time() if text:
-            what = "date" if isinstance(wanted, k.Date) else "time"
-            how = "parse it", f"{column}.str.to_{what}()", f"pd.to_datetime({frame}).dt.{what}"
-        case k.Timestamp() if text:
-            how = "parse it", f"{column}.str.to_datetime()", f"pd.to_datetime({frame})"
-        case k.Timestamp() if pa.types.is_timestamp(dtype) and wanted.aware and not dtype.tz:
-            how = "say where it is", f"{column}.dt.replace_time_zone('UTC')", f"{frame}.dt.tz_localize('UTC')"
-        case k.Timestamp() if pa.types.is_timestamp(dtype) and dtype.tz and not wanted.aware:
-            polars = f"{column}.dt.convert_time_zone('UTC').dt.replace_time_zone(None)"
-            how = "drop its zone", polars, f"{frame}.dt.tz_convert('UTC').dt.tz_localize(None)"
-        case k.Duration() if number:
-            how = "say of what", f"pl.duration(seconds={name!r})", f"pd.to_timedelta({frame}, unit='s')"
-        case k.Float() if pa.types.is_duration(dtype):
-            how = "say in what", f"{column}.dt.total_seconds(fractional=True)", f"{frame}.dt.total_seconds()"
-        case _:
-            return ""
-    return f"; {how[0]}: {how[2 if is_pandas else 1]}"
-
-
-def _in_words(dtype: pa.DataType, wanted: k.Kind) -> str:
-    """A column's type in the words of models; in Arrow's where these would not tell it from what is wanted."""
-    try:
-        words = k.kind_of_arrow(dtype).describe()
-    except (SchemaError, ValueError, TypeError):
-        return str(dtype)
-    return words if words != wanted.describe() else str(dtype)
 
 
 def _defaults(column: Column, info: FieldInfo, rows: int) -> pa.Array:
