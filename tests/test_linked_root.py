@@ -1,6 +1,8 @@
 """A root that links lead to: it has several names, and is one root by each of them."""
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,15 @@ from polars.testing import assert_frame_equal
 import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.errors import ScytheError
+from scythe.errors import CatalogError, ScytheError
+from scythe.record.generations import catalog_of
 from scythe.registry import ExperimentRegistry
 from scythe.runs.rebuild import rebuild
 from scythe.settings import storage
 from scythe.utils.filesys import FileReference
+from scythe_catalog.schema import Column, compile_model
+from scythe_catalog.schema.kinds import Str
+from scythe_catalog.storage.objects import Objects
 
 
 class Beam(ExperimentInputSpec):
@@ -136,3 +142,48 @@ def test_what_was_downloaded_through_a_link_is_added_to_without_it(
         assert scythe.read("bend", "all", run="all")["moment"].to_list() == [0.0, 1.0, 0.0, 1.0, 4.0]
     with pytest.raises(ScytheError, match="is the root itself"):
         scythe.download("bend", names["folder"])
+
+
+def test_a_name_is_learnt_anew_where_another_process_has_made_the_catalog_anew(
+    names: dict[str, Path], as_root: Callable[[Path], None], tmp_path: Path
+) -> None:
+    as_root(names["link"])
+    allocate(2)
+    as_root(names["folder"])
+    assert scythe.read("bend").height == 2  # by the name of the link
+    names["link"].parent.unlink()
+    command = [sys.executable, "-c", "from scythe.cli import main; main()", "rebuild"]
+    subprocess.run(command, check=True, timeout=120, capture_output=True)
+    (tmp_path / "scratch").symlink_to(tmp_path / "disk 7")
+    assert scythe.read("bend").height == 2
+    allocate(3, reuse=True)
+    assert {uri.partition("/bend/")[0] for uri in scythe.files("bend")["plot"]} == {
+        names["folder"].as_uri().replace("%20", " ")
+    }
+
+
+def test_a_link_that_was_turned_to_another_root_leads_there_at_once(
+    names: dict[str, Path], as_root: Callable[[Path], None], tmp_path: Path
+) -> None:
+    link, other = tmp_path / "now", tmp_path / "other"
+    as_root(other)
+    allocate(4)
+    link.symlink_to(names["folder"].parent)
+    as_root(link)
+    allocate(2)
+    link.unlink()
+    link.symlink_to(other)
+    allocate(5, reuse=True)
+    assert scythe.list_runs("bend").height == 2
+    assert scythe.read("bend").height == 5
+
+
+def test_two_processes_that_name_an_empty_root_otherwise_are_told_to_call_again(names: dict[str, Path]) -> None:
+    one, other = (catalog_of(Objects.at(name)) for name in names.values())
+    names["folder"].mkdir()
+    schema, partition = compile_model(Beam).schema, (Column("version", Str()),)
+    one.ensure("bend", "scalars", schema, partition)
+    with pytest.raises(
+        CatalogError, match=r"by another name, by which another process has just used it .*: call again"
+    ):
+        other.table("bend", "scalars")

@@ -7,6 +7,7 @@ and changes nothing then. Gathers nothing, runs nothing.
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,8 @@ from scythe.gather.parts import SHOWN, number_of, shown_files
 from scythe.names import file_names
 from scythe.record.attempts import latest_attempt
 from scythe.record.format import dump, parse
-from scythe.record.layout import RunKey, unpublished_folder
+from scythe.record.generations import Generations
+from scythe.record.layout import RunKey, folder_of, unpublished_folder
 from scythe.record.results import RunResult, located, read_result
 from scythe_catalog.iceberg.catalog import Catalog
 from scythe_catalog.iceberg.datafile import DataFile, read_description
@@ -192,6 +194,19 @@ def withdraw(objects: Objects, catalog: Catalog, key: RunKey) -> None:
     objects.delete_folder(key.path)
     objects.delete_empty_folders(key.path)
     objects.delete(_pending(objects, key))
+
+
+def deleted_of(objects: Objects, experiment: str, runs: Iterable[tuple[str, dt.datetime]]) -> list[RunKey]:
+    """Those of some runs without a folder, by version and moment, that were deleted."""
+    keys = [RunKey(experiment, version, folder_of(moment)) for version, moment in runs]
+    return [key for key in keys if objects.exists(key.tombstone) and not objects.exists(key.manifest)]
+
+
+def withdraw_deleted(objects: Objects, catalog: Catalog, experiment: str) -> None:
+    """Takes rows of deleted runs out of the catalog: whoever published one as it was deleted may have died before he could."""
+    held = {run for _, one in Generations(catalog, experiment, objects).all() for run in one.held()}
+    for key in deleted_of(objects, experiment, sorted(held)):
+        withdraw(objects, catalog, key)
 
 
 def settle(objects: Objects, catalog: Catalog, key: RunKey) -> None:

@@ -18,7 +18,7 @@ import polars as pl
 import pyarrow as pa
 
 from scythe.errors import NotFoundError, TableNotFound
-from scythe.gather.publish import unpublished
+from scythe.gather.publish import deleted_of, unpublished
 from scythe.gather.run_files import scan_result, schema_of_result
 from scythe.gather.status import check_manifest, check_unfinished
 from scythe.names import RESERVED_TABLES
@@ -133,11 +133,15 @@ def scan_many(
     partition = {} if is_all(version) else {"version": resolve_version(objects, name, version)}
     there = {(key.version, key.moment) for key in run_keys(objects, name)}
     holds = [one.held() for one in opened]
+    deleted: list[RunKey] = []
     if run is None or is_all(run):
         folders = there | {(key.version, key.moment) for key in hidden}
         gone = {of: one.files for holding in holds for of, one in holding.items() if of not in folders}
+        # Rows of theirs came into the catalog after the deletion, by one who died before he could take them out again.
+        deleted = deleted_of(objects, name, gone)
+        gone = {of: files for of, files in gone.items() if of not in {(key.version, key.moment) for key in deleted}}
         check_gone(objects, name, gone, None if is_all(run) else keys)
-    asked_of = None if is_all(run) else tuple(keys)
+    asked_of = None if is_all(run) and not deleted else tuple(keys)  # files of a deleted run cannot be opened
     versions = {key.version for key in keys}
     of_versions = {of for of in there if of[0] in versions}  # others do not change what these are read as
     has_rows = any(of_versions & holding.keys() for holding in holds)

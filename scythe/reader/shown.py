@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from scythe.errors import RunDamaged
-from scythe.gather.publish import is_unpublished, unpublished
+from scythe.gather.publish import deleted_of, is_unpublished, unpublished
 from scythe.record.find import Reserved, reserved_above, run_keys
 from scythe.record.generations import Generations, catalog_of
 from scythe.record.layout import RunKey, folder_of
@@ -30,10 +30,12 @@ Files = Mapping[tuple[str, dt.datetime], Collection[str]]
 
 
 def gone_runs(catalog: Catalog, objects: Objects, name: str) -> Files:
-    """What the catalog has of runs whose folders were removed."""
+    """What the catalog has of runs whose folders were removed, by other hands than `scythe delete`."""
     opened = Generations(catalog, name, objects).of("scalars")
     there = {(key.version, key.moment) for key in (*run_keys(objects, name), *unpublished(objects, name))}
-    return {run: held.files for one in opened for run, held in one.held().items() if run not in there}
+    gone = {run: held.files for one in opened for run, held in one.held().items() if run not in there}
+    deleted = {(key.version, key.moment) for key in deleted_of(objects, name, gone)}
+    return {run: files for run, files in gone.items() if run not in deleted}
 
 
 def check_gone(objects: Objects, name: str, gone: Files, chosen: Iterable[RunKey] | None = None) -> None:

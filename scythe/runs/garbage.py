@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from scythe.errors import FormatError, RunDamaged
 from scythe.gather.parts import SHOWN, number_of
-from scythe.gather.publish import settle_all
+from scythe.gather.publish import settle_all, withdraw_deleted
 from scythe.record.attempts import latest_attempt, store_time
 from scythe.record.find import experiment_names, run_keys
 from scythe.record.generations import catalog_of
@@ -59,6 +59,7 @@ def collect(objects: Objects, said: Callable[[str], None] = lambda _: None, *, d
     for experiment in experiment_names(objects):
         if not dry_run:  # what a process that was killed has begun is brought to its end
             settle_all(objects, catalog, experiment)
+            withdraw_deleted(objects, catalog, experiment)
         named: set[str] = set()
         for name in catalog.tables(experiment):
             table = catalog.table(experiment, name)

@@ -15,8 +15,10 @@ import scythe
 from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry, FileReference
 from scythe.allocate import ExperimentRun
 from scythe.errors import RunDamaged, RunError, TableNotFound
+from scythe.gather import publish
 from scythe.gather.publish import Gathered, unpublished
 from scythe.rebuild import rebuild
+from scythe.record.generations import catalog_of
 from scythe.record.results import read_result
 from scythe.runs.garbage import collect
 from scythe.runs.pack import pack
@@ -182,3 +184,24 @@ def test_what_is_published_of_a_file_that_was_written_anew_is_its_own_size(
 
     assert Gathered.of(storage(), result, run.key).files["scalars"].bytes == storage().size(key)
     assert scythe.read("weigh", run=run)["y"].to_list() == [0, 1, 2]
+
+
+def test_rows_that_came_after_their_run_was_deleted_are_passed_over_and_go_with_the_next_gc(
+    allocated: Callable[[int], ExperimentRun],
+) -> None:
+    """A rebuild has published the run while it was deleted, and was killed before it saw so."""
+    run, other, objects = allocated(2), allocated(1), storage()
+    result = read_result(objects, run.key)
+    assert result is not None
+    gathered, catalog = Gathered.of(objects, result, run.key), catalog_of(objects)
+    run.delete()
+    publish._publish_once(objects, catalog, run.key, result, gathered)  # pyright: ignore[reportPrivateUsage]
+
+    for table in ("scalars", "tasks", "f"):
+        assert scythe.read("weigh", "all", table=table, run="all").height == 1
+        assert scythe.read("weigh", table=table).height == 1
+    assert scythe.dataset("weigh", "all", run="all", x="x").frame.collect().height == 1
+    collect(objects)
+    tables = [catalog.table("weigh", name) for name in catalog.tables("weigh")]
+    assert not any(table.files(run.key.partition) for table in tables)
+    assert scythe.read("weigh", run=other).height == 1

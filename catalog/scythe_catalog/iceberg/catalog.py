@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from scythe_catalog.errors import CatalogAway, CatalogError, TableNotFound
+from scythe_catalog.iceberg.place import are_one
 from scythe_catalog.iceberg.reached import asked_again, is_away
 from scythe_catalog.iceberg.tables import Table, called
 from scythe_catalog.loading import uncollected
@@ -59,6 +60,11 @@ class Catalog:
         except (NoSuchTableError, NoSuchNamespaceError) as error:
             raise TableNotFound(f"there is no table {namespace}.{name} in {self.warehouse}") from error
         if self.name is None and not table.location().startswith(f"{self.warehouse}/"):
+            made = table.location().removesuffix(f"/{namespace}/{name}")
+            if are_one(made, self.warehouse):
+                raise CatalogError(
+                    f"{self.warehouse} is {made} by another name, by which another process has just used it for the first time: call again"
+                )
             raise CatalogError(
                 f"the table {namespace}.{name} was made in {table.location()} and has been moved to {self.warehouse}: "
                 "make the catalog anew with `scythe rebuild`"

@@ -6,13 +6,29 @@ import contextlib
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
 
 from scythe_catalog.storage.objects import Objects
 
 _VERSION = re.compile(r"v(\d+)\.metadata\.json")
+
+
+@dataclass(frozen=True)
+class _Made:
+    """How the tables below a root name it, as one of them told."""
+
+    named: Objects
+    #: That table's hint, which each commit writes, and its tag then.
+    hint: str
+    tag: str | None
+
+    def holds(self, objects: Objects) -> bool:
+        """Whether it is so still: nothing was committed to the table since, and both names lead to one folder."""
+        return _tag(objects, self.hint) == self.tag and _is_same(self.named, objects)
+
+
 #: The root as it was given -> as its tables name it.
-_found: dict[str, Objects] = {}
+_found: dict[str, _Made] = {}
 
 
 def as_made(objects: Objects, warehouse: str) -> Objects:
@@ -23,20 +39,31 @@ def as_made(objects: Objects, warehouse: str) -> Objects:
     """
     if objects.folder is None:
         return objects
-    known = _found.get(objects.root) or _made(objects, warehouse)
-    if known is None or not _is_same(known, objects):
-        _found.pop(objects.root, None)
-        return objects
-    return _found.setdefault(objects.root, known)
+    made = _found.get(objects.root)
+    if made is None or not made.holds(objects):
+        made = _made(objects, warehouse)
+        if made is None:
+            return objects
+        _found[objects.root] = made
+    return made.named
 
 
-def _made(objects: Objects, warehouse: str) -> Objects | None:
+def _made(objects: Objects, warehouse: str) -> _Made | None:
+    """How the first table names the root; None where there is none, or where it names another folder: the root was moved."""
     with contextlib.suppress(OSError):  # whoever opens the root says what is wrong with it
         for table in _tables(objects, warehouse):
-            location = _location(objects, table)
+            hint = f"{table}/metadata/version-hint.text"
+            tag, newest = _tag(objects, hint), _newest(objects, table)
+            location = _location(objects, newest) if newest is not None else None
             if location is not None and location.startswith("file://") and location.endswith(f"/{table}"):
-                return Objects.at(location.removesuffix(f"/{table}"))
+                named = Objects.at(location.removesuffix(f"/{table}"))
+                return _Made(named, hint, tag) if _is_same(named, objects) else None
     return None
+
+
+def _tag(objects: Objects, key: str) -> str | None:
+    found = objects.described([key])
+    return found[0].tag if found else None
 
 
 def _tables(objects: Objects, warehouse: str) -> Iterator[str]:
@@ -45,27 +72,30 @@ def _tables(objects: Objects, warehouse: str) -> Iterator[str]:
             yield f"{warehouse}/{namespace}/{table}"
 
 
-def _location(objects: Objects, table: str) -> str | None:
-    """Where a table says that it lies; None for a folder that is no table, or cannot be read as one."""
+def _newest(objects: Objects, table: str) -> str | None:
+    """The newest metadata of a table; None for a folder that is none."""
     files = objects.files(f"{table}/metadata")
     newest = max((int(m[1]) for f in files if (m := _VERSION.fullmatch(f))), default=None)
-    if newest is None:
-        return None
+    return None if newest is None else f"{table}/metadata/v{newest}.metadata.json"
+
+
+def _location(objects: Objects, metadata: str) -> str | None:
+    """Where a table says that it lies, by its metadata; None where that is damaged."""
     try:
-        location = json.loads(objects.read(f"{table}/metadata/v{newest}.metadata.json"))["location"]
+        location = json.loads(objects.read(metadata))["location"]
     except (ValueError, KeyError, TypeError):
         return None
     return location if isinstance(location, str) else None
 
 
 def _is_same(one: Objects, other: Objects) -> bool:
-    assert one.folder is not None
-    assert other.folder is not None
-    return one.root == other.root or _same_file(one.folder, other.folder)
-
-
-def _same_file(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except OSError:
+    if one.folder is None or other.folder is None:
         return False
+    with contextlib.suppress(OSError):
+        return one.root == other.root or one.folder.samefile(other.folder)
+    return False
+
+
+def are_one(one: str, other: str) -> bool:
+    """Whether two addresses are those of one folder."""
+    return _is_same(Objects.at(one), Objects.at(other))
