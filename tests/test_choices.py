@@ -12,6 +12,7 @@ from pydantic import BaseModel, create_model
 import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.errors import InputError, StateError
 from scythe.reader.choices import merged
 from scythe.registry import ExperimentRegistry
 from scythe.transfer.sheets import write_sheet
@@ -127,3 +128,22 @@ def test_merged_choices_are_all_of_both_in_the_newer_ones_order(before: list[str
     assert merged(before, found) == found
     if not {*before} & {*after}:
         assert found == [*before, *after]
+
+
+def test_a_dataset_is_not_refreshed_where_its_columns_would_stand_for_other_choices(root: Path) -> None:
+    """What was trained on the columns would take one choice for another, and nothing else would tell."""
+    run_of(["low", "high"], ["low", "high"])
+    ds = scythe.dataset("graded", x="level", y=["i", "level"])
+    run_of(["low", "high"], ["high", "low"], "keep")
+    assert ds.refresh().names["x"] == ds.names["x"]
+    run_of(["high", "low"], ["low", "high"], "keep")
+    with pytest.raises(
+        InputError, match="x: the choices of 'level' were low, high, and are high, low now, in this order"
+    ):
+        ds.refresh()
+    run_of(["low", "high", "top"], ["low", "top"])
+    assert ds.refresh().shapes["x"] == (3,)
+    of_other_columns = scythe.dataset("graded", y=["i", "level"]).stats()
+    batches = scythe.dataset("graded", y=["level", "i"]).batches(1, normalize=of_other_columns)
+    with pytest.raises(StateError, match="in this order: what was trained on those would take one for the other"):
+        _ = batches.at(0)[0]

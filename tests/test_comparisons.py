@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import cloudpickle
+import polars as pl
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 from typer.testing import CliRunner
@@ -17,6 +18,8 @@ from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.cli import app
 from scythe.registry import ExperimentRegistry
+from scythe.reporting.facts import Variable
+from scythe.reporting.spreads import aligned, laid_out
 from scythe.runs.compare import compare_runs
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -56,6 +59,27 @@ def test_outputs_whose_type_changed_are_compared(root: Path, to: type[Any], resu
 def test_inputs_whose_type_changed_are_compared(root: Path, of: type[Any], values: list[Any]) -> None:
     found = compare_runs(run_of(float, int, [1.0, 2.0], [1, 2]), run_of(of, int, values, [1, 2]))
     assert (found.both, found.only_one, found.only_other) == (1, 1, 1)
+
+
+def test_values_in_another_unit_are_not_compared(root: Path) -> None:
+    """2 kWh are not 2 MWh."""
+    kwh, mwh = Annotated[float, Field(description="heat [kWh]")], Annotated[float, Field(description="heat [MWh]")]
+    one, other = run_of(float, kwh, [1.0, 2.0], [2.0, 3.0]), run_of(float, mwh, [1.0, 2.0], [2.0, 0.003])
+    found = compare_runs(one, other)
+    assert (found.both, found.values.height, found.units) == (2, 0, ("y ([kWh], [MWh])",))
+    said = CliRunner().invoke(app, ["diff", one.experiment_id, other.experiment_id]).output
+    assert "not compared: y ([kWh], [MWh]), which are in another unit" in said
+    found = compare_runs(run_of(kwh, float, [1.0], [2.0]), run_of(mwh, float, [1.0], [2.0]))
+    assert (found.both, found.only_one, found.only_other, found.units) == (0, 1, 1, ("x ([kWh], [MWh])",))
+
+
+def test_axes_of_two_runs_reach_alike_only_in_one_unit(root: Path) -> None:
+    values = pl.Series([1.0, 2.0, 3.0])
+    kwh, more, mwh = (
+        laid_out(Variable("y", unit), values * by)[0] for unit, by in (("kWh", 1), ("kWh", 9), ("MWh", 9))
+    )
+    assert aligned((kwh,), (more,))[0].span == (1.0, 27.0)
+    assert aligned((kwh,), (mwh,)) == (kwh,)
 
 
 def test_a_run_that_is_compared_with_itself_is_said_to_be_the_same(root: Path) -> None:

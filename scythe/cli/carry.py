@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -60,7 +61,7 @@ def download(
         say(one)
     say(f"{said} {counted(got.files, 'file')}, {bytes_of(got.bytes)}{present}")
     if not dry_run:
-        say(f"{got.to} is a root: scythe --root {got.to} ls")
+        say(f"{got.to} is a root: scythe --root {shlex.quote(str(got.to))} ls")
 
 
 def _told(sheet: Sheet) -> None:

@@ -246,8 +246,10 @@ def diff(one: Name, other: Name) -> None:
     found = compare_runs(scythe.open_run(one), scythe.open_run(other))
     for line in told(found):
         say(line)
-    say("\nOutputs of equal inputs (numbers that differ by less than a billionth count as equal)")
+    say("\nOutputs of equal inputs (floats that differ by less than a billionth count as equal)")
     show_table(found.values, "  none that both have")
+    if found.units:
+        say(f"not compared: {', '.join(found.units)}, which are in another unit")
     if found.left_out:
         say(f"not compared: {', '.join(found.left_out)} (files and dataframes)")
 

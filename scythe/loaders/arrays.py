@@ -15,6 +15,8 @@ Arrays = Literal["numpy", "torch", "jax"]
 
 #: A narrower type may round by so much of a column's range.
 ROUNDED = 1e-3
+#: Floats differ by their last digits alone, which computing leaves, where their range is no more than so many of these.
+_NOISE = 8
 
 
 def numbers(values: pl.Series, dtype: np.dtype) -> np.ndarray:
@@ -85,11 +87,14 @@ class Rounding:
         self._low, self._high, self._lost = np.inf, -np.inf, 0.0
         #: What comes yet can only make their range larger.
         self._fine = dtype.kind != "f"
+        #: By how much the type that they come in rounds, as a share; 0 of whole numbers.
+        self._own = 0.0
 
     def add(self, values: np.ndarray) -> None:
         """Looks at numbers, none of which is missing."""
         if self._fine or not len(values):
             return
+        self._own = max(self._own, float(np.finfo(values.dtype).eps)) if values.dtype.kind == "f" else 0.0
         # Whole numbers are told exactly, also where no float is.
         self._low, self._high = min(self._low, values.min().item()), max(self._high, values.max().item())
         most = max(max(abs(self._low), abs(self._high)) * self._share, self._least)
@@ -99,12 +104,19 @@ class Rounding:
             with np.errstate(over="ignore", invalid="ignore"):
                 self._lost = max(self._lost, float(_lost(values, values.astype(self.dtype)).max()))
 
+    @property
+    def is_open(self) -> bool:
+        """Whether more numbers may tell: those that have come lie near one another, or are one."""
+        return not self._fine
+
     def told(self, what: str) -> None:
-        """Nothing where they do.
+        """Nothing where they do, or are one number but for what computing has left.
 
         Raises:
             InputError: they do not.
         """
+        if self._high - self._low <= _NOISE * self._own * max(abs(self._low), abs(self._high)):
+            return
         if not self._fine and self._lost > ROUNDED * (self._high - self._low) > 0:
             whole = isinstance(self._low, int) and max(abs(self._low), abs(self._high)) > 2**53
             wider = "int64" if whole else "float64" if self.dtype.itemsize < 8 else ""
@@ -151,6 +163,15 @@ def any_missing(values: pl.Series) -> bool:
     if values.null_count() or not len(values):
         return values.null_count() > 0
     return values.dtype.is_float() and bool(np.isnan(values.to_numpy().min()))  # the least of what holds a NaN is one
+
+
+def as_array(values: Any) -> np.ndarray:
+    """An array of what NumPy takes, and of any tensor of PyTorch: one that a model gave, too, or of bfloat16, which comes as float32."""
+    if callable(getattr(values, "detach", None)):
+        values = values.detach().cpu()
+        if str(values.dtype) == "torch.bfloat16":
+            values = values.float()
+    return np.asarray(values)
 
 
 def converted(values: Any, to: Arrays) -> Any:

@@ -169,6 +169,22 @@ def categories(runs: Sequence[PinnedRun], column: str, group: str) -> tuple[str,
     return tuple(found) or None
 
 
+def check_same_choices(groups: Mapping[str, Group], before: Sequence[PinnedRun], now: Sequence[PinnedRun]) -> None:
+    """Nothing where columns that are one-hot stand for the same choices in some runs as in others, or are of another number, which shapes tell.
+
+    Raises:
+        InputError: as many stand for others, or in another order: who has trained on them would take one for the other.
+    """
+    for name, group in groups.items():
+        for column in group.names if isinstance(group, Columns) else ():
+            were, are = categories(before, column, name), categories(now, column, name)
+            if were is not None and are is not None and were != are and len(were) == len(are):
+                raise InputError(
+                    f"{name}: the choices of {column!r} were {', '.join(were)}, and are {', '.join(are)} now, in this order: what was trained "
+                    f"on {name!r} would take one for the other. Put the model's choices back in their order, or make a new dataset and train anew"
+                )
+
+
 def are_truths(runs: Sequence[PinnedRun], column: str) -> bool:
     """Whether a column has truth values in all runs that have it."""
     found = {pl.Series([], dtype=there.kind.polars()).dtype for run in runs if (there := run.column_of(column)) is not None}  # fmt: skip
@@ -242,6 +258,7 @@ __all__ = [
     "check_file",
     "check_frame",
     "check_groups",
+    "check_same_choices",
     "columns_there",
     "frame_columns",
     "near",

@@ -10,8 +10,9 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from scythe.errors import ScytheError
+from scythe.errors import NotFoundError, ScytheError
 from scythe.loaders.batches import Arrays, Batches
+from scythe.loaders.checks import check_same_choices
 from scythe.loaders.groups import Columns, Group
 from scythe.loaders.pinned.find import at_pins, pinned
 from scythe.loaders.pinned.run import Pin, PinnedRun, frame_of, is_gone
@@ -283,6 +284,7 @@ class Dataset:
 
         Raises:
             NotFoundError: there is none any more.
+            InputError: a one-hot group would have as many columns, which stand for other choices, or in another order.
 
         Examples:
             >>> import scythe
@@ -290,6 +292,8 @@ class Dataset:
             3
         """
         runs = pinned(self.objects, self.name, *self.asked)
+        with contextlib.suppress(NotFoundError):  # of those that were deleted nothing is known
+            check_same_choices(self.groups, self._runs, runs)
         return replace(self, pins=[run.pin for run in runs], _pinned=runs, _whole=None)
 
     def pinned_to(self, pins: Sequence[Pin]) -> Dataset:

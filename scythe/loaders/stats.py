@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from scythe.errors import InputError, ReadError, StateError
-from scythe.loaders.arrays import ROUNDED
+from scythe.loaders.arrays import ROUNDED, as_array
 from scythe.loaders.frames import Slices
 from scythe.loaders.groups import File, Group
 from scythe.loaders.sources import Array, Part, Source
@@ -135,7 +135,12 @@ class Stats:
         of = self.groups[group]
         if (*of,) != source.names:
             same = {*of} == {*source.names}
-            order = ", in this order: ask for them in that one, or make stats() anew" if same else ""
+            order = (
+                ", in this order: what was trained on those would take one for the other; ask for the columns in their order. If the model's "
+                "choices have another order since, put them back, or make stats() and train anew"
+                if same
+                else ""
+            )
             raise StateError(
                 f"normalize= has the columns {', '.join(of)} of {group!r}, the dataset has {', '.join(source.names) or 'files'}{order}"
             )
@@ -155,7 +160,7 @@ class Stats:
         Args:
             group: Its name.
             values: An array whose last axis has the group's columns, in the order of `self[group]`; of a group of one column, of any shape.
-                A tensor counts as one where NumPy takes it. A list of frames, as `collate="list"` gives it, is taken one by one.
+                A tensor of PyTorch counts as one, of bfloat16 as one of float32. A list of frames, as `collate="list"` gives it, is taken one by one.
 
         Returns:
             An array of the same shape, and of the same type; of float64 where that would round by more than a thousandth of a column's
@@ -179,7 +184,7 @@ class Stats:
             raise StateError(f"there are no statistics of {group!r}, but of {', '.join(self.groups)}")
         if isinstance(values, list | tuple) and values and all(getattr(one, "ndim", 0) > 1 for one in values):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
             return [self.denormalized(group, one) for one in values]  # pyright: ignore[reportUnknownVariableType]
-        found, stats = np.asarray(values), [*self.groups[group].values()]
+        found, stats = as_array(values), [*self.groups[group].values()]
         if len(stats) > 1 and (not found.ndim or found.shape[-1] != len(stats)):
             raise StateError(
                 f"{group!r} has the columns {', '.join(self.groups[group])}: an array of {len(stats)} columns is wanted, got the shape {found.shape}"

@@ -199,6 +199,8 @@ def aligned(one: Sequence[Spread], other: Sequence[Spread]) -> tuple[Spread, ...
 def _beside(one: Spread, other: Spread | None) -> Spread:
     if other is None or one.scale is None or other.scale is None or not (one.counts and other.counts):
         return one
+    if one.variable.unit != other.variable.unit:
+        return one
     if one.scale.kind != other.scale.kind or one.scale.kind == "category" or one.scale.log != other.scale.log:
         return one
     edges = (*one.scale.edges, *other.scale.edges)

@@ -26,6 +26,7 @@ from scythe.record.plan import RunPlan
 from scythe.record.provenance import recorded
 from scythe.record.results import read_result
 from scythe.reuse.identity import Identities, Specs, file_identity
+from scythe.terminal.console import tell
 from scythe_catalog.iceberg.datafile import stored_schema
 from scythe_catalog.memo import cached_property
 from scythe_catalog.schema import TableSchema
@@ -205,22 +206,32 @@ def reused_of(manifest: Mapping[str, Any]) -> list[Origin]:
 def known_runs(objects: Objects, experiment: str, version: str, qualname: str, seed: int) -> list[KnownRun]:
     """The runs of a version that were allocated for this function and with this seed, the newest first.
 
-    Runs that are damaged, half deleted, or not here whole have no say: their inputs are run again. So has an unfinished
+    Runs that are damaged or not here whole have no say: their inputs are run again, which is told. So it is of an unfinished
     one that packs its output files, which lie elsewhere once it ends.
     """
+    passed_over: dict[str, str] = {}
 
     def known(key: RunKey) -> KnownRun | None:
-        with contextlib.suppress(*UNREADABLE):
+        try:
             run = KnownRun(objects, key)
-            packs = run.plan.pack and read_result(objects, key) is None
-            if (run.plan.seed, run.plan.qualname) == (seed, qualname) and not packs:
+            if (run.plan.seed, run.plan.qualname) != (seed, qualname):
+                return None
+            if not (run.plan.pack and read_result(objects, key) is None):
                 return run.identified()
+            if run.parts:
+                passed_over[key.path] = "it packs its output files, and is not finished: resume it first"
+        except (NotFoundError, FileNotFoundError):  # it is being deleted
+            pass
+        except UNREADABLE as error:
+            passed_over[key.path] = str(error).splitlines()[0]
         return None
 
     # One whose deletion was begun has its manifest still, where who deletes it was killed.
     deleted = reserved(objects, experiment, version).deleted
     keys = [key for key in run_keys(objects, experiment, [version]) if key not in deleted]
     found = objects.each(known, reversed(keys))
+    for path, why in sorted(passed_over.items()):
+        tell(f"{path} is passed over, and what it has is run again: {why}")
     return [run for run in found if run is not None]
 
 

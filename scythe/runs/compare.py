@@ -20,7 +20,7 @@ from scythe.remote.forks import check_fork
 from scythe.reuse.identity import with_sorted_json, without_maps
 from scythe.runs.run import ExperimentRun
 from scythe.runs.sameness import as_keys, exact, same
-from scythe_catalog.schema import Change, Difference, Severity, TableSchema, compare
+from scythe_catalog.schema import Change, Difference, Severity, TableSchema, compare, mixed_units
 from scythe_catalog.schema.kinds import Json
 
 #: What inputs hold beyond the fields of their model, in a form that equal ones share; and which one an input is among its equals.
@@ -48,6 +48,8 @@ class Comparison:
     values: pl.DataFrame
     #: Outputs that are not compared: fields with files, and dataframes.
     left_out: tuple[str, ...] = ()
+    #: Fields that are in one unit here and in another there, and both: by values alone nothing can be said of them.
+    units: tuple[str, ...] = ()
 
 
 def compare_runs(one: ExperimentRun, other: ExperimentRun) -> Comparison:
@@ -68,8 +70,11 @@ def compare_runs(one: ExperimentRun, other: ExperimentRun) -> Comparison:
         a, b = a.with_columns(left.alias(name)), b.with_columns(right.alias(name))
     keys.append(_EXTRAS)
     a, b = (rows.with_columns(pl.int_range(pl.len()).over(keys).alias(_NTH)) for rows in (a, b))
-    joined = a.join(b, on=[*keys, _NTH], how="inner", nulls_equal=True, suffix="_other")
-    outputs = first.shared("output", second)
+    units = {side: mixed_units((first.schemas[side], second.schemas[side])) for side in ("input", "output")}
+    unlike = {path.partition(".")[0] for own in units.values() for path in own}
+    others = b.head(0) if unlike & {*keys} else b  # inputs of another unit are no equal ones
+    joined = a.join(others, on=[*keys, _NTH], how="inner", nulls_equal=True, suffix="_other")
+    outputs = [name for name in first.shared("output", second) if name not in unlike]
     good = joined.filter(~pl.col("_failed") & ~pl.col("_failed_other"))
     rows = [_changed(good, name) for name in outputs]
     schema = {
@@ -96,6 +101,7 @@ def compare_runs(one: ExperimentRun, other: ExperimentRun) -> Comparison:
         joined.filter(~pl.col("_failed") & pl.col("_failed_other")).height,
         pl.DataFrame(rows, schema=schema, orient="row"),
         tuple(sorted({*first.others(), *second.others()})),
+        tuple(f"{name} ([{'], ['.join(both)}])" for own in units.values() for name, both in own.items()),
     )
 
 

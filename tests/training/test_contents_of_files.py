@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import scythe
 from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry, FileReference
 from scythe.errors import InputError, NotFoundError, ReadError
-from scythe.loaders.files.decoding import check_digits
+from scythe.loaders.files.decoding import Digits
 from scythe.loaders.files.tables import columns_of, table_array
 
 BIG = 2**53 + 1
@@ -45,11 +45,15 @@ def of(root: Path) -> Callable[..., scythe.Dataset]:
     ExperimentRegistry.Register(name="keep")(keep)
 
     def made(
-        *files: tuple[str, bytes], dtype: str = "float32", where: pl.Expr | None = None, **more: Any
+        *files: tuple[str, bytes],
+        dtype: str = "float32",
+        where: pl.Expr | None = None,
+        collate: Any = "stack",
+        **more: Any,
     ) -> scythe.Dataset:
         CONTENT[:] = files
         BaseExperiment(keep).allocate(pl.DataFrame({"k": range(len(files))}), engine="inline")
-        return scythe.dataset("keep", f=scythe.File("file", **more), dtype=dtype, where=where)
+        return scythe.dataset("keep", f=scythe.File("file", **more), dtype=dtype, where=where, collate=collate)
 
     return made
 
@@ -277,12 +281,54 @@ def test_numbers_that_a_narrower_type_makes_alike_are_refused(
     assert of(made(np.full(4, 1.7e9 + 1)))[0]["f"].size, "one number alone loses nothing that it could be told by"
 
 
+@pytest.mark.parametrize(
+    "made",
+    [lambda v: npy(np.full(3, v)), lambda v: npy(np.array(v)), lambda v: parquet(t0=np.full(2, v), load=[1.5, v])],
+)
+@pytest.mark.parametrize("first", ["one number", "nearly one"])
+def test_numbers_that_differ_between_files_alone_are_refused_where_the_type_makes_them_alike(
+    of: Callable[..., scythe.Dataset], made: Callable[[float], tuple[str, bytes]], first: str
+) -> None:
+    """Each file has the second at which its year begins, say, in all of its lines."""
+    begins = [1.7e9 + 10 * i for i in range(12)]
+    if first == "nearly one":
+        begins[0] = 1.7e9 + 2**-21
+    for collate in ("stack", "list"):
+        with pytest.raises(
+            InputError, match=r"with others (holds what|has a column 't0' that) lies between .*float32 rounds"
+        ):
+            _ = of(*map(made, begins), collate=collate)[[7, 5]].batches(2).at(0)[0]
+        apart = of(*map(made, begins), dtype="float64", collate=collate).batches(12, shuffle=False).at(0)[0]["f"]
+        assert [np.ravel(one)[0] for one in apart] == begins
+    assert len(of(*map(made, [1.7e9 + 1] * 12)).batches(12).at(0)[0]["f"]) == 12, "all are one number"
+    wide = [1e9 * i for i in range(12)]
+    assert len(of(*map(made, wide)).batches(12).at(0)[0]["f"]) == 12
+
+
+def test_a_column_that_is_one_number_but_for_what_computing_has_left_is_taken(
+    of: Callable[..., scythe.Dataset],
+) -> None:
+    noise = [0.1 + 0.2 * (i % 2) - 0.2 * (i % 2) for i in range(8)]
+    assert len(set(noise)) == 2
+    ds = of(*(npy(np.array(v)) for v in noise))
+    assert len(ds.batches(8).at(0)[0]["f"]) == 8
+
+
 def test_what_computing_has_left_in_the_last_digits_is_no_difference() -> None:
-    check_digits(np.array([0.1 + 0.2, 0.3, 0.1 * 3]), np.dtype("float32"))
-    check_digits(np.array([293.15, np.nan, np.inf, 293.15]), np.dtype("float32"))
-    check_digits(np.empty((0, 3)), np.dtype("float32"), ("a", "b", "c"))
-    with pytest.raises(InputError, match="a column 'b' that lies between"):
-        check_digits(np.array([[0.0, 1e9], [1.0, 1e9 + 1]]), np.dtype("float32"), ("a", "b"))
+    def check(*files: np.ndarray, columns: tuple[str, ...] = ()) -> None:
+        digits = Digits(np.dtype("float32"), columns)
+        for found in files:
+            digits.add(found)
+        digits.check()
+
+    check(np.array([0.1 + 0.2, 0.3, 0.1 * 3]))
+    check(np.array([0.1 + 0.2]), np.array([0.3]))
+    check(np.array([293.15, np.nan, np.inf, 293.15]))
+    check(np.empty((0, 3)), columns=("a", "b", "c"))
+    with pytest.raises(InputError, match=r"^has a column 'b' that lies between"):
+        check(np.array([[0.0, 1e9], [1.0, 1e9 + 1]]), columns=("a", "b"))
+    with pytest.raises(InputError, match=r"^with others has a column 'b' that lies between"):
+        check(np.array([[0.0, 1e9]]), np.array([[1.0, 1e9 + 1]]), columns=("a", "b"))
 
 
 @pytest.mark.parametrize("data", [npy(np.array([{}], object)), ("a.npy", b"x"), npz(a=np.array([{}], object))])
@@ -380,6 +426,13 @@ def test_a_report_calls_numbers_alike_only_where_they_are(root: Path, tmp_path: 
 
 
 # --- how things are named, and what is shown ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("times", [2, 3, 4])
+def test_a_name_that_stands_several_times_is_told_apart(of: Callable[..., scythe.Dataset], times: int) -> None:
+    ds = of(csv(",".join(["v"] * times) + "\n" + ",".join(map(str, range(times)))))
+    assert ds[0]["f"].ravel().tolist() == [*range(times)]
+    assert ds.names["f"] == ("v", *(f"v_duplicated_{i}" for i in range(times - 1)))
 
 
 def test_names_of_columns_are_told_without_the_rows() -> None:

@@ -14,7 +14,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from scythe.errors import InputError
-from scythe.loaders.arrays import Rounding, rounded
+from scythe.loaders.arrays import Rounding, as_array, rounded
 from scythe.loaders.files.images import Pixels, image_array, is_image, pixels_of
 from scythe.loaders.files.tables import columns_of, is_table, table_array
 from scythe_catalog.memo import ForkedLock
@@ -24,8 +24,6 @@ from scythe_catalog.memo import ForkedLock
 Form = tuple[str, ...] | str | Pixels
 #: What the types of NumPy are that are no numbers.
 _WORDS = {"S": "bytes", "U": "text", "O": "objects", "V": "records", "M": "dates", "m": "durations"}
-#: Numbers differ by their last digits alone where their range is no more than so many of these.
-_NOISE = 8
 #: NumPy has Python parse the header of an array, which Python 3.11 before 3.11.8 cannot do in two threads at once: it counts the depth of
 #: both together (https://github.com/python/cpython/issues/106905).
 _HEADERS = ForkedLock() if sys.version_info < (3, 11, 8) else contextlib.nullcontext()
@@ -146,28 +144,43 @@ def loaded(load: Callable[[Any], Any], given: Any) -> np.ndarray:
         raise InputError("was given to load=, which raised StopIteration") from error
     if np.ma.is_masked(found):
         raise InputError("was made an array with a mask by load=: fill it, with .filled(value)")
-    return np.asarray(found)
+    return as_array(found)
 
 
-def check_digits(found: np.ndarray, dtype: np.dtype, columns: Sequence[str] = ()) -> None:
-    """Nothing where a narrower type of floats still tells the numbers of a file apart; those of a table column by column.
+class Digits:
+    """Whether a narrower type of floats still tells the numbers of files apart; those of tables column by column."""
 
-    Raises:
-        InputError: it does not.
-    """
-    if found.dtype.kind != "f" or np.can_cast(found.dtype, dtype, "safe"):
-        return
-    if columns and found.ndim == 2:
-        parts = [(f"has a column {name!r} that", values) for name, values in zip(columns, found.T, strict=True)]
-    else:
-        parts = [("holds what", found)]
-    for what, values in parts:
-        finite = values[np.isfinite(values)]
-        if not finite.size or np.ptp(finite) <= _NOISE * np.finfo(found.dtype).eps * np.abs(finite).max():
-            continue  # the same number, but for what computing it has left
-        rounding = Rounding(dtype)
-        rounding.add(finite)
-        rounding.told(what)
+    def __init__(self, dtype: np.dtype, columns: Sequence[str] = ()) -> None:
+        self._dtype, self._columns = dtype, columns
+        self._parts: dict[str, Rounding] = {}
+        self._files = 0
+
+    def add(self, found: np.ndarray) -> None:
+        """Looks at the array of a file."""
+        if found.dtype.kind != "f" or np.can_cast(found.dtype, self._dtype, "safe"):
+            return
+        self._files += 1
+        parts: list[tuple[str, np.ndarray]] = [("holds what", found)]
+        if self._columns and found.ndim == 2 and found.shape[1] == len(self._columns):
+            parts = [
+                (f"has a column {name!r} that", values) for name, values in zip(self._columns, found.T, strict=True)
+            ]
+        for what, values in parts:
+            self._parts.setdefault(what, Rounding(self._dtype)).add(values[np.isfinite(values)])
+
+    @property
+    def is_open(self) -> bool:
+        """Whether more files may tell: their numbers lie near one another, or are one."""
+        return any(rounding.is_open for rounding in self._parts.values())
+
+    def check(self) -> None:
+        """Nothing where it does.
+
+        Raises:
+            InputError: it does not.
+        """
+        for what, rounding in self._parts.items():
+            rounding.told(f"with others {what}" if self._files > 1 else what)
 
 
 def put(found: np.ndarray, out: np.ndarray) -> tuple[int, str] | None:
@@ -191,4 +204,4 @@ def put(found: np.ndarray, out: np.ndarray) -> tuple[int, str] | None:
     return int(at[0]), f"holds {found[at]!s}, which {out.dtype} does not hold: take a wider dtype="
 
 
-__all__ = ["Form", "Npy", "check_digits", "decoded", "form_of", "loaded", "put"]
+__all__ = ["Digits", "Form", "Npy", "decoded", "form_of", "loaded", "put"]

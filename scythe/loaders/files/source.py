@@ -17,7 +17,7 @@ import polars as pl
 from scythe.errors import FetchError, InputError, NotFoundError
 from scythe.loaders.arrays import Kept
 from scythe.loaders.checks import no_file
-from scythe.loaders.files.decoding import Form, Npy, check_digits, decoded, form_of, loaded, put
+from scythe.loaders.files.decoding import Digits, Form, Npy, decoded, form_of, loaded, put
 from scythe.loaders.files.shards import Blocks, Held, InBucket, OnDisk, Packs, Shard, opened
 from scythe.loaders.files.straight import copied, filled
 from scythe.loaders.files.tables import is_table
@@ -40,6 +40,8 @@ _REMOTE_THREADS = 64
 _GIVEN = {True: " by its path", False: " as its bytes: path=True gives its path"}
 #: The arrays of all files stay in memory where they are no more than this.
 _KEPT_BYTES = 256 * 1024 * 1024
+#: So many files beside the first are looked at, where its numbers alone do not tell whether a narrower type is enough.
+_LOOKED_AT = 8
 
 
 @dataclass
@@ -56,6 +58,7 @@ class Files:
     #: The address of each row's file.
     uris: pl.Series = field(init=False, repr=False)
     _lock: ForkedLock = field(init=False, default_factory=ForkedLock, repr=False)
+    _are_apart: bool = field(init=False, default=False, repr=False)
     _shards: dict[int, Shard] = field(init=False, default_factory=dict[int, Shard], repr=False)
 
     def __post_init__(self) -> None:
@@ -156,6 +159,8 @@ class Files:
             check_fork()
         held = self.ready(at)  # before the first file of all is waited for
         if self.as_list:
+            with suppress(FetchError), self._lock:  # whoever asks for the first file is told what is wrong with it
+                _ = self._first
             return self._at_once(self._alike, at.tolist())
         if not len(at):
             return np.empty((0, *(self.shape or ())), self.dtype)
@@ -295,7 +300,7 @@ class Files:
         try:
             found = decoded(self._named(row), given, self.dtype, like, chosen) if load is None else loaded(load, given)
             if row == 0:  # early, and the same whichever rows a batch has
-                check_digits(found, self.dtype, self.columns)
+                self._check_digits(found)
             return found
         except InputError as error:
             raise self._refused(row, str(error)) from error
@@ -304,6 +309,19 @@ class Files:
                 raise self._refused(row, f"cannot be read: {type(error).__name__}: {error}") from error
             error.add_note(str(self._refused(row, f"was given to load={_GIVEN[self.group.path]}")))
             raise
+
+    def _check_digits(self, first: np.ndarray) -> None:
+        """Nothing where the type of all tells the numbers of files apart: of the first, and, where these are nearly one, of some others."""
+        digits = Digits(self.dtype, self.columns)
+        digits.add(first)
+        digits.check()
+        if not digits.is_open or self._are_apart:
+            return
+        for row in np.unique(np.linspace(0, len(self.rows) - 1, 1 + _LOOKED_AT).astype(int))[1:].tolist():
+            with suppress(Exception):  # whoever reads it says what is wrong with it
+                digits.add(self._read(row))
+        digits.check()
+        self._are_apart = True
 
     @made_alone
     def _meant(self) -> Form | None:

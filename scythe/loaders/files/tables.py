@@ -101,9 +101,9 @@ def _csv(data: bytes) -> pl.DataFrame:
     columns = [
         _exact(data, table.column_names, i, pl.Series(_values(column))) for i, column in enumerate(table.columns)
     ]
-    names = list[str]()
-    for name in table.column_names:  # as Polars calls one that comes again
-        names.append(name if name not in names else f"{name}_duplicated_{sum(n == name for n in names) - 1}")
+    names, told = list[str](), table.column_names
+    for i, name in enumerate(told):  # as Polars calls one that comes again
+        names.append(name if name not in told[:i] else f"{name}_duplicated_{told[:i].count(name) - 1}")
     return pl.DataFrame([column.alias(name) for name, column in zip(names, columns, strict=True)])
 
 
