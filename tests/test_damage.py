@@ -5,6 +5,8 @@ import os
 import pkgutil
 import re
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any, get_args
@@ -525,3 +527,23 @@ def test_a_deletion_that_was_killed_hides_no_other_run_wherever_it_was(root: Pat
         assert scythe.dataset("pipes", x=["length"], y=["pressure"], **which)[0]["y"].tolist() == [10.0]
         to = root.parent / f"copy-{len(which)}-{'run' in which}"
         assert len(scythe.download("pipes", to, **which).runs) == 1
+
+
+@pytest.mark.parametrize("what", ["v*.metadata.json", "*-m0.avro", "snap-*.avro"])
+@pytest.mark.parametrize("left", [0.0, 0.5])
+def test_damaged_metadata_of_a_table_are_named_with_the_way_out(root: Path, what: str, left: float) -> None:
+    run = allocated(1.0, 2.0, version="auto")
+    table = root / "_catalog" / run.experiment / "scalars"
+    for file in (table / "metadata").glob(what):
+        file.write_bytes(file.read_bytes()[: int(left * file.stat().st_size)])
+    main = "from scythe.cli import main; main()"
+    read = "import scythe; scythe.read('pipes', 'all', run='all')"
+    for words in ([main, "rebuild"], [main, "gc"], [main, "delete", run.experiment_id, "--yes"], [read]):
+        done = subprocess.run([sys.executable, "-c", *words], capture_output=True, text=True, check=False, timeout=120)
+        told = " ".join(done.stderr.split())
+        assert f"{table} are damaged" in told, words
+        assert "remove that folder, which holds no rows, and make the table anew with `scythe rebuild`" in told
+        assert ("Traceback" in told) == (words == [read])
+    shutil.rmtree(table)
+    rebuild(storage())
+    assert scythe.read(run.experiment, "all", run="all").height

@@ -780,6 +780,35 @@ def test_rows_of_code_that_nobody_recorded_are_refused(walls: BaseExperiment) ->
     assert CALLS == [2.0]
 
 
+def test_what_cannot_answer_is_told_by_name(walls: BaseExperiment, capsys: pytest.CaptureFixture[str]) -> None:
+    run, _ = grown(walls, [1.0, 2.0], reuse=False)
+    run.objects.write(run.key.provenance(0), b"{")
+    grown(walls, [1.0])
+    assert CALLS == [1.0]
+    told = capsys.readouterr().err
+    assert f"{run.experiment_id} is passed over, and what it has is run again: " in told
+    assert "provenance/000000.json" in told
+
+
+def test_an_unfinished_run_that_packs_is_told_to_be_passed_over(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    @ExperimentRegistry.Register(name="filed", pack=True, retries=0)
+    def filed(spec: Wall, tempdir: Path) -> Loss:
+        (tempdir / "report.txt").write_text("x")
+        if spec.r_value == 3 and not Path("on").exists():
+            raise KeyboardInterrupt
+        return Loss(loss=1.0, report=tempdir / "report.txt")
+
+    specs = pl.DataFrame({"r_value": [1.0, 2.0, 3.0]})
+    with pytest.raises(KeyboardInterrupt):
+        BaseExperiment(filed).allocate(specs, engine="inline", chunk=1)
+    Path("on").touch()
+    BaseExperiment(filed).allocate(specs.head(2), reuse=True, engine="inline")
+    assert (
+        "is passed over, and what it has is run again: it packs its output files, and is not finished: resume it first"
+        in capsys.readouterr().err
+    )
+
+
 def test_a_run_whose_deletion_was_begun_answers_no_input(walls: BaseExperiment) -> None:
     run, _ = grown(walls, [1.0], reuse=False)
     run.objects.write(run.key.tombstone, b"{}")  # as if who deletes it had been killed then

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import enum
+import math
 import re
 import subprocess
 import sys
@@ -221,6 +222,7 @@ class Exact(ExperimentInputSpec):
     code: str | None = Field(None, alias="CODE")
     took: dt.timedelta | None = None
     on: bool | None = None
+    r: float | None = None
 
 
 MOST = dt.timedelta(days=10**8)  # in millionths of a second they are 64 bits
@@ -282,6 +284,14 @@ def test_any_duration_is_read_as_iso_clocks_pandas_and_python_write_it(tmp_path_
         ("a.csv", 'on\n1\n""\n', {"on": [True, None]}),
         ("a.csv", 'i\n""\n1\n', {"i": [None, 1]}),
         ("a.csv", 's\n""\n', {"s": [""]}),
+        (
+            "a.csv",
+            "r\nnan\n inf\n-Infinity\n1e3\n",
+            {"r": [pytest.approx(math.nan, nan_ok=True), math.inf, -math.inf, 1000.0]},
+        ),
+        ("a.csv", "r,i\n,1\n1.5,2\n", {"r": [None, 1.5], "i": [1, 2]}),
+        ("a.csv", "r\n1.5\nNA\n", "r: 'NA' is no float; write it as 1.5, and what is missing as nothing"),
+        ("a.csv", 'r\n1.5\n"2,5"\n', "r: '2,5' is no float; write it as 1.5"),
         ("a.csv", "on\n2\n", "on: '2' is no bool; write it as true or false"),
         ("a.csv", "on\nyes\n", "on: 'yes' is no bool; write it as true or false"),
     ],

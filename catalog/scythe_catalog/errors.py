@@ -95,3 +95,11 @@ class StorageRefused(StorageError):
 
     Correct the bucket's name or the credentials.
     """
+
+
+def damaged(table: str, error: BaseException) -> CatalogError:
+    """That metadata of the table at some address cannot be read."""
+    return CatalogError(
+        f"metadata of the table {table} are damaged ({type(error).__name__}: {str(error)[:80]}): remove that folder, which holds no "
+        "rows, and make the table anew with `scythe rebuild`"
+    )

@@ -84,7 +84,13 @@ def read_inputs(path: Path, compiled: CompiledModel) -> pl.DataFrame | list[dict
                     f"its values are parted by {other!r}: save it with commas between them, and points in its numbers"
                 )
             frame = pl.read_csv(path, infer_schema_length=None, schema_overrides=dict.fromkeys(exact, pl.String))
-            values = {name: frame[name] for name in exact if name in frame.columns}
+            # Those of numbers are texts where Polars has not taken one: it knows NaN, but no nan.
+            told = {
+                name
+                for name, c in columns.items()
+                if isinstance(c.kind, k.Float) and frame.schema.get(name) == pl.String
+            }
+            values = {name: frame[name] for name in frame.columns if name in exact or name in told}
         else:
             rows = _rows_of_json(path)
             read = pl.read_json if suffix == ".json" else pl.read_ndjson
@@ -93,7 +99,7 @@ def read_inputs(path: Path, compiled: CompiledModel) -> pl.DataFrame | list[dict
     except (pl.exceptions.PolarsError, OSError, ValueError) as error:
         raise typer.BadParameter(f"{path} cannot be read: {str(error).splitlines()[0]}", param_hint="specs") from error
     found = frame.with_columns(
-        _of_texts(found, exact[name]) if isinstance(found, pl.Series) else _as_told(name, found, exact[name])
+        _of_texts(found, columns[name]) if isinstance(found, pl.Series) else _as_told(name, found, exact[name])
         for name, found in values.items()
     )
     if all(row.keys() == rows[0].keys() for row in rows):
@@ -180,6 +186,14 @@ def _of_texts(texts: pl.Series, column: Column) -> pl.Series:
         whole = texts.cast(pl.Int64, strict=False)
         if whole.null_count() == texts.null_count():
             return whole
+    if isinstance(column.kind, k.Float):
+        numbers = texts.str.strip_chars().cast(pl.Float64, strict=False)
+        if numbers.null_count() == texts.null_count():
+            return numbers
+        wrong = texts.filter(numbers.is_null() & texts.is_not_null())[0]
+        raise typer.BadParameter(
+            f"{texts.name}: {wrong!r} is no float; write it as 1.5, and what is missing as nothing", param_hint="specs"
+        )
     if isinstance(column.kind, k.Bool):
         told = texts.str.strip_chars().str.to_lowercase().replace_strict(_TRUTH, default=None, return_dtype=pl.Boolean)
         if told.null_count() == texts.null_count():

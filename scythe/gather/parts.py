@@ -21,7 +21,7 @@ from scythe.leaf.rows import ChunkResult, side_by_side
 from scythe.record.format import dump, parse, parse_as
 from scythe.record.layout import RunKey
 from scythe.record.plan import RunPlan
-from scythe_catalog.iceberg.datafile import DataFile, DataFileWriter, StoredFile
+from scythe_catalog.iceberg.datafile import DataFile, DataFileWriter, StoredFile, naming
 from scythe_catalog.names import folded
 from scythe_catalog.schema import TableSchema
 from scythe_catalog.storage.objects import Objects
@@ -251,7 +251,7 @@ def sort_indexes(plan: RunPlan) -> np.ndarray | None:
 
 def key_range(objects: Objects, key: str) -> tuple[int, int]:
     """The lowest and the highest `sort_index` in a file, by its statistics; 0 and -1 of one without rows."""
-    with objects.reader(key) as stream:
+    with naming(objects, key), objects.reader(key) as stream:
         metadata = pq.read_metadata(stream)
     at = metadata.schema.to_arrow_schema().get_field_index(KEY)
     found = [metadata.row_group(g).column(at).statistics for g in range(metadata.num_row_groups)]

@@ -47,6 +47,8 @@ class Gathered:
         if result.gather is not None:
             where = key.gathered_files(result.gather)
             record = parse(objects.read(where), objects.uri(where))
+            if not {"files", "left"} <= {*record}:
+                raise RunDamaged(f"{objects.uri(where)} is damaged: it does not tell of the run's files; restore it")
         files = {
             name: DataFile.from_json(record["files"][name])
             if name in record["files"] and _is_as_recorded(objects, table.key, record["files"][name]["bytes"])

@@ -140,10 +140,15 @@ def check_newest(objects: Objects, key: RunKey, number: int) -> None:
     """Nothing while no later process has taken up a run than that of attempt `number`.
 
     Raises:
-        Superseded: one has, or the run was deleted.
+        Superseded: one has, or the run was deleted, or is not there any more.
     """
     names = sorted(objects.files(key.attempts))
     if not names or not objects.exists(key.manifest):
+        if not objects.exists(key.tombstone) and not objects.exists(key.reservation):
+            raise Superseded(
+                f"the run {key.path} is not in {objects.root} any more: was the root moved, or a link to it turned? It ends here; "
+                "`scythe resume` goes on with it where it is"
+            )
         raise Superseded(f"the run {key.path} was deleted while this process stood still: it ends here")
     if int(names[-1].split(".")[0]) > number:
         raise Superseded(

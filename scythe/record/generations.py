@@ -48,7 +48,7 @@ def check_place(catalog: Catalog, experiment: str) -> None:
     Raises:
         CatalogError: the root was moved or copied, and its catalog has not been made anew.
     """
-    for name in catalog.tables(experiment)[:1]:
+    for name in catalog.tables(experiment):
         catalog.table(experiment, name)
 
 

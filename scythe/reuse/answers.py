@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pyarrow as pa
 
 from scythe.define.code import Code
 from scythe.define.experiment import Experiment
+from scythe.define.sources.modules import SCRIPTS
 from scythe.gather.coverage import Coverage
 from scythe.record.attempts import attempts
 from scythe.record.layout import RunKey
@@ -82,7 +84,11 @@ class NewInputs:
         return any(one.code is None or one.code != self.code.sha256 for one, _ in found.counted)
 
     def _differing(self, origin: Origin) -> str:
-        return difference(self._objects, RunKey(*origin.run.split("/")), origin.attempt or 1, self.code)
+        parts = difference(self._objects, RunKey(*origin.run.split("/")), origin.attempt or 1, self.code)
+        script = self._experiment.source if self._experiment.target.__module__ in SCRIPTS else None
+        if script is not None and parts.endswith(f" in {Path(script).name}"):
+            parts += " (all of a script counts: in a module of its own a function stays itself when what allocates it changes)"
+        return parts
 
     def is_begun(self, run: KnownRun, *, any_code: bool) -> bool:
         """Whether this unfinished run has just these inputs, in this order, and all that worked on it had this code."""

@@ -7,7 +7,7 @@ from scythe.gather.publish import withdraw
 from scythe.gather.status import status_of
 from scythe.record.attempts import check_free
 from scythe.record.format import dump
-from scythe.record.generations import catalog_of, check_place
+from scythe.record.generations import catalog_of
 from scythe.record.layout import RunKey
 from scythe.record.reserve import bury, check_dead, undo
 from scythe.record.results import read_result
@@ -24,7 +24,7 @@ def delete_run(objects: Objects, key: RunKey, *, dependants: bool) -> None:
         RunError: somebody works on it, or other runs name its output files.
         NotFoundError: it was deleted already.
         StorageError: the root cannot be reached.
-        CatalogError: it was moved, and its catalog has not been made anew.
+        CatalogError: it was moved, and its catalog has not been made anew; or this is damaged.
     """
     status = status_of(objects, key)
     if status == "allocating":
@@ -35,7 +35,8 @@ def delete_run(objects: Objects, key: RunKey, *, dependants: bool) -> None:
     if status == "deleted" and not objects.found(key.path):
         withdraw(objects, catalog, key)
         raise NotFoundError(f"there is no run {key.path} any more: it was deleted")
-    check_place(catalog, key.experiment)
+    for name in catalog.tables(key.experiment):  # what cannot be read now could not be cleared up later
+        catalog.table(key.experiment, name).files(key.partition)
     if status != "damaged":  # whether somebody works on it is seen first of all: nobody does, or its record is lost
         _check_idle(objects, key)
     if dependants:

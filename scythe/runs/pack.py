@@ -78,7 +78,7 @@ def pack(objects: Objects, key: RunKey, fields: Sequence[str], *, delete: bool =
             settle(objects, catalog_of(objects, engine_settings().catalog), key)
             if is_unpublished(objects, key):
                 raise RunError(
-                    f"{key.path} is not wholly of this root yet: call its download again, or `scythe rebuild`"
+                    f"{key.path} is not wholly of this root yet: a download or a `scythe rebuild` goes on, or was cut short; wait for it, or call it again"
                 )
         if delete:
             _check_unnamed(objects, key, "pack it without deleting the files by themselves")

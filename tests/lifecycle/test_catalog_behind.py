@@ -162,7 +162,9 @@ def test_a_run_on_its_way_here_is_not_packed(root: Path) -> None:
     run, _ = BaseExperiment("filed").allocate(pl.DataFrame({"x": [1, 2]}), engine="inline")
     storage().write(run.key.unpublished("rebuild"), b"")
 
-    with pytest.raises(RunError, match="is not wholly of this root yet: call its download again, or `scythe rebuild`"):
+    with pytest.raises(
+        RunError, match="is not wholly of this root yet: a download or a `scythe rebuild` goes on, or was cut short"
+    ):
         pack(storage(), run.key, ["f"])
     rebuild(storage())
     assert pack(storage(), run.key, ["f"]).files == 2

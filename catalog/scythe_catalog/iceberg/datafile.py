@@ -10,7 +10,7 @@ import base64
 import contextlib
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -271,9 +271,22 @@ def _identified(f: pa.Field, path: str, ids: FieldIds) -> pa.Field:
 
 
 def stored_schema(objects: Objects, key: str) -> pa.Schema:
-    """The Arrow schema of a Parquet file, from its footer."""
-    with objects.reader(key) as stream:
+    """The Arrow schema of a Parquet file, from its footer.
+
+    Raises:
+        pyarrow.ArrowInvalid: it is damaged; the message names it.
+    """
+    with naming(objects, key), objects.reader(key) as stream:
         return pq.read_schema(stream)
+
+
+@contextlib.contextmanager
+def naming(objects: Objects, key: str) -> Generator[None]:
+    """What Arrow says of a damaged file, with the file's address."""
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        raise pa.ArrowInvalid(f"{objects.uri(key)} is damaged: {error}") from error
 
 
 def pandas_index(schema: pa.Schema) -> list[str]:

@@ -26,6 +26,7 @@ from pyiceberg.exceptions import (
     NoSuchNamespaceError,
     NoSuchTableError,
     TableAlreadyExistsError,
+    ValidationError,
 )
 from pyiceberg.io import load_file_io
 from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC, PartitionSpec
@@ -37,6 +38,7 @@ from pyiceberg.table.sorting import UNSORTED_SORT_ORDER, SortOrder
 from pyiceberg.table.update import AssertCreate, TableRequirement, TableUpdate
 from pyiceberg.typedef import EMPTY_DICT, Identifier, Properties
 
+from scythe_catalog.errors import damaged
 from scythe_catalog.iceberg.fileio import IMPLEMENTATION
 from scythe_catalog.storage.objects import Objects
 
@@ -96,7 +98,10 @@ class FolderCatalog(MetastoreCatalog, NoopCatalog):
         return self._opened(namespace, name, *(self._as_hinted(namespace, name) or self._latest(namespace, name)))
 
     def _opened(self, namespace: str, name: str, version: int, raw: bytes) -> Table:
-        metadata = FromByteStream.table_metadata(cast(Any, io.BytesIO(raw)))
+        try:
+            metadata = FromByteStream.table_metadata(cast(Any, io.BytesIO(raw)))
+        except (ValueError, ValidationError) as error:
+            raise damaged(self._location(namespace, name), error) from error
         location = self.objects.uri(self._key(namespace, name, f"v{version}.metadata.json"))
         file_io = load_file_io({**self.properties, **metadata.properties}, location)
         return Table((namespace, name), metadata, location, file_io, self)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import struct
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from scythe_catalog.errors import damaged
 from scythe_catalog.iceberg.datafile import DataFile, iceberg_statistics
 
 if TYPE_CHECKING:
@@ -64,8 +67,16 @@ def partition_filter(partition: Partition) -> BooleanExpression:
 
 
 def files_of(table: pyiceberg.table.Table, partition: Partition) -> dict[str, Any]:
-    """The data files of a partition as PyIceberg has them, by URI; all that the table has where no values are given."""
-    return {task.file.file_path: task.file for task in table.scan(row_filter=partition_filter(partition)).plan_files()}
+    """The data files of a partition as PyIceberg has them, by URI; all that the table has where no values are given.
+
+    Raises:
+        CatalogError: a manifest is damaged.
+    """
+    try:
+        planned = table.scan(row_filter=partition_filter(partition)).plan_files()
+        return {task.file.file_path: task.file for task in planned}
+    except (ValueError, EOFError, LookupError, struct.error, zlib.error) as error:
+        raise damaged(table.location(), error) from error
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from scythe_catalog.compute import pc
 from scythe_catalog.errors import DataError, SchemaError
 from scythe_catalog.schema import kinds as k
 
