@@ -35,8 +35,8 @@ def delete_run(objects: Objects, key: RunKey, *, dependants: bool) -> None:
     if status == "deleted" and not objects.found(key.path):
         withdraw(objects, catalog, key)
         raise NotFoundError(f"there is no run {key.path} any more: it was deleted")
-    for name in catalog.tables(key.experiment):  # what cannot be read now could not be cleared up later
-        catalog.table(key.experiment, name).files(key.partition)
+    # What cannot be read now could not be cleared up later.
+    objects.each(lambda name: catalog.table(key.experiment, name).files(key.partition), catalog.tables(key.experiment))
     if status != "damaged":  # whether somebody works on it is seen first of all: nobody does, or its record is lost
         _check_idle(objects, key)
     if dependants:

@@ -16,6 +16,7 @@ import scythe
 from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
 from scythe.errors import InputError, NotFoundError, ReadError, ScytheError, StateError
 from scythe.loaders.arrays import converted
+from scythe.loaders.stats import ColumnStats
 
 
 class Bar(ExperimentInputSpec):
@@ -146,3 +147,11 @@ def test_a_network_that_a_notebook_holds_is_told_apart_alike_in_every_process() 
     assert one == other
     first, _, second = one.splitlines()
     assert first != second != "None"
+
+
+def test_what_a_network_predicts_is_brought_back_to_its_units() -> None:
+    torch = pytest.importorskip("torch")
+    stats = scythe.Stats({"y": {"heat": ColumnStats(mean=10.0, std=2.0, min=0.0, max=20.0, count=9)}})
+    for dtype in (torch.float32, torch.bfloat16, torch.float64):
+        predicted = torch.tensor([0.0, 1.0, -2.0], dtype=dtype, requires_grad=True) * 1
+        assert stats.denormalized("y", predicted).tolist() == [10.0, 12.0, 6.0]

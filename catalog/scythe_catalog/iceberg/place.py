@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from scythe_catalog.storage.objects import Objects
 
+#: A catalog of thousands of namespaces, none of which has a table here, is one that lies elsewhere.
+_LOOKED_AT = 50
 _VERSION = re.compile(r"v(\d+)\.metadata\.json")
 
 
@@ -67,9 +69,10 @@ def _tag(objects: Objects, key: str) -> str | None:
 
 
 def _tables(objects: Objects, warehouse: str) -> Iterator[str]:
-    for namespace in objects.folders(warehouse):
+    for namespace in objects.folders(warehouse)[:_LOOKED_AT]:
         for table in objects.folders(f"{warehouse}/{namespace}"):
-            yield f"{warehouse}/{namespace}/{table}"
+            if not table.startswith("_"):  # records, that are no table's
+                yield f"{warehouse}/{namespace}/{table}"
 
 
 def _newest(objects: Objects, table: str) -> str | None:
