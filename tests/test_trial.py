@@ -265,6 +265,9 @@ def test_any_duration_is_read_as_iso_clocks_pandas_and_python_write_it(tmp_path_
         ("a.json", '[{"s": "\\u00e9"}]', {"s": ["é"]}),
         ("a.csv", "lit\n1\n", {"lit": ["1"]}),
         ("a.csv", "CODE\n007\n", {"CODE": ["007"]}),
+        ("a.jsonl", '\ufeff{"i": 1}\n{"i": 2}\n', {"i": [1, 2]}),
+        ("a.jsonl", '{"i": 1}\n\n{"i": x}\n', "a.jsonl cannot be read: line 3, character 7: Expecting value"),
+        ("a.json", '[{"i": 1},\n {"i": x}]', "a.json cannot be read: line 2, character 8: Expecting value"),
         ("a.jsonl", '{"i": 9007199254740993}\n{"i": 2}\n', {"i": [9007199254740993, 2]}),
         ("a.csv", "took\nPT1H30M\n1:30:00\n", {"took": [dt.timedelta(hours=1.5)] * 2}),
         ("a.csv", "took,i\n-PT0.000001S,1\n,2\n", {"took": [dt.timedelta(microseconds=-1), None], "i": [1, 2]}),
@@ -303,6 +306,12 @@ def test_values_of_a_file_are_kept_exactly_or_refused(root: Path, name: str, tex
     else:
         with pytest.raises(typer.BadParameter, match=told):
             read_inputs(Path(name), compile_model(Exact))
+
+
+def test_a_file_that_is_no_utf_8_is_told_how_it_is_saved(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("s\nBüro\n".encode("latin-1"))
+    with pytest.raises(typer.BadParameter, match="save it as UTF-8"):
+        read_inputs(tmp_path / "a.csv", compile_model(Exact))
 
 
 class Loose(ExperimentInputSpec):

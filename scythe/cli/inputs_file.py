@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import re
 import stat
@@ -94,10 +96,14 @@ def read_inputs(path: Path, compiled: CompiledModel) -> pl.DataFrame | list[dict
         else:
             rows = _rows_of_json(path)
             read = pl.read_json if suffix == ".json" else pl.read_ndjson
-            frame = read(path, infer_schema_length=None)
+            text = io.BytesIO(path.read_bytes().removeprefix(codecs.BOM_UTF8))
+            frame = read(text, infer_schema_length=None)
             values = {name: [row.get(name) for row in rows] for name in exact if name in frame.columns}
     except (pl.exceptions.PolarsError, OSError, ValueError) as error:
-        raise typer.BadParameter(f"{path} cannot be read: {str(error).splitlines()[0]}", param_hint="specs") from error
+        why = str(error).splitlines()[0]
+        if "utf-8" in why.lower():
+            why += ": save it as UTF-8 (of Excel's kinds `CSV UTF-8`)"
+        raise typer.BadParameter(f"{path} cannot be read: {why}", param_hint="specs") from error
     found = frame.with_columns(
         _of_texts(found, columns[name]) if isinstance(found, pl.Series) else _as_told(name, found, exact[name])
         for name, found in values.items()
@@ -133,7 +139,13 @@ def _rows_of_json(path: Path) -> list[dict[str, Any]]:
     """
     text = path.read_text("utf-8-sig")
     lines = text.split("\n") if path.suffix.lower() in _LINES else [text]
-    found = [json.loads(line, parse_float=Decimal, object_pairs_hook=_once) for line in lines if line.strip()]
+    found = list[Any]()
+    for number, line in enumerate(lines, 1):
+        try:
+            found += [json.loads(line, parse_float=Decimal, object_pairs_hook=_once)] if line.strip() else []
+        except json.JSONDecodeError as error:
+            where = error.lineno if len(lines) == 1 else number
+            raise ValueError(f"line {where:,}, character {error.colno:,}: {error.msg}") from error
     if path.suffix.lower() == ".json" and found and not isinstance(found[0], dict):
         (found,) = found
     rows = found
