@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 
 import scythe
 from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry, FileReference
-from scythe.errors import InputError, NotFoundError, ReadError
+from scythe.errors import FetchError, InputError, NotFoundError, ReadError
+from scythe.loaders.files import source
 from scythe.loaders.files.decoding import Digits
+from scythe.loaders.files.source import Files
 from scythe.loaders.files.tables import columns_of, table_array
 
 BIG = 2**53 + 1
@@ -303,6 +305,27 @@ def test_numbers_that_differ_between_files_alone_are_refused_where_the_type_make
     assert len(of(*map(made, [1.7e9 + 1] * 12)).batches(12).at(0)[0]["f"]) == 12, "all are one number"
     wide = [1e9 * i for i in range(12)]
     assert len(of(*map(made, wide)).batches(12).at(0)[0]["f"]) == 12
+
+
+def test_a_first_file_that_cannot_be_had_is_waited_for_once_by_all_threads(
+    of: Callable[..., scythe.Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bucket that is away is asked for half a minute: each thread would ask for as long, one behind the other."""
+    ds, asked = of(*[npy(np.zeros(2))] * 8), []
+
+    def away(_: Any, row: int) -> bytes:
+        asked.append(row)
+        raise FetchError("the bucket cannot be reached")
+
+    monkeypatch.setattr(Files, "_content", away)
+    files = ds.sources["f"]
+    for row in (3, 5, 3):
+        with pytest.raises(FetchError, match="the bucket cannot be reached"):
+            files.take(np.array([row]))
+    assert asked == [0]
+    monkeypatch.undo()
+    monkeypatch.setattr(source, "_AGAIN_SECONDS", 0.0)
+    assert files.take(np.array([3])).tolist() == [[0, 0]]
 
 
 def test_a_column_that_is_one_number_but_for_what_computing_has_left_is_taken(

@@ -24,6 +24,8 @@ from scythe_catalog.memo import ForkedLock
 Form = tuple[str, ...] | str | Pixels
 #: What the types of NumPy are that are no numbers.
 _WORDS = {"S": "bytes", "U": "text", "O": "objects", "V": "records", "M": "dates", "m": "durations"}
+#: So many files beside the first are enough to see whether they differ.
+_LOOKED_AT = 8
 #: NumPy has Python parse the header of an array, which Python 3.11 before 3.11.8 cannot do in two threads at once: it counts the depth of
 #: both together (https://github.com/python/cpython/issues/106905).
 _HEADERS = ForkedLock() if sys.version_info < (3, 11, 8) else contextlib.nullcontext()
@@ -183,6 +185,11 @@ class Digits:
             rounding.told(f"with others {what}" if self._files > 1 else what)
 
 
+def spread_over(rows: int) -> list[int]:
+    """Some rows beside the first, whose files are looked at where its numbers alone do not tell whether a narrower type is enough."""
+    return np.unique(np.linspace(0, rows - 1, 1 + _LOOKED_AT).astype(int))[1:].tolist()
+
+
 def put(found: np.ndarray, out: np.ndarray) -> tuple[int, str] | None:
     """Copies arrays, one a row, into others; the first row whose numbers the type would change, and why, where there is one."""
     whole = found.dtype.kind in "biu" and out.dtype.kind in "biu"
@@ -204,4 +211,4 @@ def put(found: np.ndarray, out: np.ndarray) -> tuple[int, str] | None:
     return int(at[0]), f"holds {found[at]!s}, which {out.dtype} does not hold: take a wider dtype="
 
 
-__all__ = ["Digits", "Form", "Npy", "decoded", "form_of", "loaded", "put"]
+__all__ = ["Digits", "Form", "Npy", "decoded", "form_of", "loaded", "put", "spread_over"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -17,9 +18,9 @@ import polars as pl
 from scythe.errors import FetchError, InputError, NotFoundError
 from scythe.loaders.arrays import Kept
 from scythe.loaders.checks import no_file
-from scythe.loaders.files.decoding import Digits, Form, Npy, decoded, form_of, loaded, put
+from scythe.loaders.files.decoding import Digits, Form, Npy, decoded, form_of, loaded, put, spread_over
 from scythe.loaders.files.shards import Blocks, Held, InBucket, OnDisk, Packs, Shard, opened
-from scythe.loaders.files.straight import copied, filled
+from scythe.loaders.files.straight import copied, filled, parted
 from scythe.loaders.files.tables import is_table
 from scythe.loaders.groups import File
 from scythe.loaders.pinned.find import since_pinned
@@ -40,8 +41,8 @@ _REMOTE_THREADS = 64
 _GIVEN = {True: " by its path", False: " as its bytes: path=True gives its path"}
 #: The arrays of all files stay in memory where they are no more than this.
 _KEPT_BYTES = 256 * 1024 * 1024
-#: So many files beside the first are looked at, where its numbers alone do not tell whether a narrower type is enough.
-_LOOKED_AT = 8
+#: After so long the first file is asked for again, where it could not be had.
+_AGAIN_SECONDS = 5.0
 
 
 @dataclass
@@ -58,6 +59,7 @@ class Files:
     #: The address of each row's file.
     uris: pl.Series = field(init=False, repr=False)
     _lock: ForkedLock = field(init=False, default_factory=ForkedLock, repr=False)
+    _failed: tuple[float, FetchError] | None = field(init=False, default=None, repr=False)
     _are_apart: bool = field(init=False, default=False, repr=False)
     _shards: dict[int, Shard] = field(init=False, default_factory=dict[int, Shard], repr=False)
 
@@ -113,10 +115,15 @@ class Files:
     @cached_property
     def _first(self) -> tuple[np.ndarray, Npy | None]:
         """The array of the first row, and how `.npy` files like it begin."""
-        array = self._read(0)
-        if self.group.load is not None or not self._named(0).endswith(".npy"):
-            return array, None
-        return array, Npy.of(self._content(0))
+        if self._failed is not None and time.monotonic() - self._failed[0] < _AGAIN_SECONDS:
+            raise self._failed[1]  # each thread that waits would try for as long again
+        try:
+            array = self._read(0)
+        except FetchError as error:
+            self._failed = time.monotonic(), error
+            raise
+        is_npy = self.group.load is None and self._named(0).endswith(".npy")
+        return array, Npy.of(self._content(0)) if is_npy else None
 
     @property
     def _form(self) -> Npy | None:
@@ -177,7 +184,7 @@ class Files:
         on_disk = [shard for shard in shards if isinstance(shard, OnDisk)]
         others: list[int] = []  # the places of those that are not alike
         if form is None:
-            self._at_once(self._decoded(out, at), _parts(len(at)))
+            self._at_once(self._decoded(out, at), parted(len(at), _REMOTE_THREADS))
         elif len(on_disk) == len(at):
             copied(form, out, self.packs, at, on_disk, others)
         elif len(paths := [path for row in at.tolist() if (path := self._paths[row]) is not None]) == len(at):
@@ -185,7 +192,7 @@ class Files:
         elif None not in shards:  # they are fetched by threads of their own
             self._straight(form, out, at, shards, held, others)(range(len(at)))
         else:
-            self._at_once(self._straight(form, out, at, shards, held, others), _parts(len(at)))
+            self._at_once(self._straight(form, out, at, shards, held, others), parted(len(at), _REMOTE_THREADS))
         if out.dtype != self.dtype:
             out[others] = 0
             raw, out = out, np.empty(out.shape, self.dtype)
@@ -256,8 +263,7 @@ class Files:
         """Copies a file that lies in no shard into buffers; how many bytes there were."""
         data = memoryview(self._content(row))
         if len(data) == whole:
-            cut = len(buffers[0])
-            buffers[0][:], buffers[1][:] = data[:cut], data[cut:]
+            buffers[0][:], buffers[1][:] = data[: len(buffers[0])], data[len(buffers[0]) :]
         return len(data)
 
     def _decoded(self, out: np.ndarray, at: np.ndarray) -> Callable[[Iterable[int]], None]:
@@ -317,7 +323,7 @@ class Files:
         digits.check()
         if not digits.is_open or self._are_apart:
             return
-        for row in np.unique(np.linspace(0, len(self.rows) - 1, 1 + _LOOKED_AT).astype(int))[1:].tolist():
+        for row in spread_over(len(self.rows)):
             with suppress(Exception):  # whoever reads it says what is wrong with it
                 digits.add(self._read(row))
         digits.check()
@@ -349,9 +355,8 @@ class Files:
             if got != len(data):
                 raise self._refused(row, f"is cut short in {packs.addresses[number]}")
             return bytes(data)
-        if is_in_bucket(uri) and uri.startswith(self._own):
-            return bytes(published(uri))
-        return fetch(uri).read_bytes()
+        is_published = is_in_bucket(uri) and uri.startswith(self._own)
+        return bytes(published(uri)) if is_published else fetch(uri).read_bytes()
 
     def ready(self, rows: np.ndarray) -> dict[int, Held]:
         """Begins to fetch the blocks that these rows lie in, if any do; by shard those that whoever reads is to hold."""
@@ -390,11 +395,6 @@ class Files:
 
     def _called(self, row: int) -> str:
         return called(self.runs, self.rows, row)
-
-
-def _parts(count: int) -> list[np.ndarray]:
-    """Places, parted among many threads."""
-    return np.array_split(np.arange(count), min(count, _REMOTE_THREADS))
 
 
 __all__ = ["Files"]

@@ -64,4 +64,9 @@ def filled(form: Npy, out: np.ndarray, paths: Sequence[str], others: list[int]) 
         place += size
 
 
-__all__ = ["copied", "filled"]
+def parted(count: int, most: int) -> list[np.ndarray]:
+    """Places, parted among so many threads at most."""
+    return np.array_split(np.arange(count), min(count, most))
+
+
+__all__ = ["copied", "filled", "parted"]

@@ -43,7 +43,13 @@ class ForeignNode(WorkingNode):
 
     async def run(self) -> None:
         await super().run()
-        await self._run_suspects()
+        try:
+            await self._run_suspects()
+        except BaseException:
+            await self._give_up()
+            if not self.stopping.is_set:  # else the next try of this node finds its children by their keys
+                await self.children.cancel()
+            raise
         if not self._without_row:
             return
         await self._give_up()
