@@ -315,7 +315,8 @@ def test_code_that_changes_while_a_run_is_queued_is_not_run(slurm: Slurm, statio
     slurm.ask("scontrol", "release", *jobs)
 
     with pytest.raises(
-        RunError, match=r"the code of 'station' has changed since the run .* was submitted: put it back"
+        RunError,
+        match=r"the code of 'station' has changed since the run .* was submitted; they differ in station\.py: put it back",
     ):
         ref.result(timeout=120)
     Path("station.py").write_text(source)

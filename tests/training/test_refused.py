@@ -254,7 +254,7 @@ def test_statistics_keep_the_order_of_their_columns_whatever_json_does_and_no_ot
     one, other = (ds.batches(4, normalize=told).at(0)[0]["x"] for told in (stats, sorted_by_json))
     assert (one == other).all()
     assert (stats.denormalized("x", one) == sorted_by_json.denormalized("x", one)).all()
-    for columns, told in ((["y"], "y"), (["x", "y"], r"x, y, in this order: .*make stats\(\) anew")):
+    for columns, told in ((["y"], "y"), (["x", "y"], r"x, y, in this order: .*make stats\(\) and train anew")):
         with pytest.raises(StateError, match=f"normalize= has the columns y, x of 'x', the dataset has {told}$"):
             scythe.dataset("walls", x=columns).batches(4, normalize=stats).at(0)[0]
 
