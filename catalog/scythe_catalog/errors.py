@@ -101,5 +101,5 @@ def damaged(table: str, error: BaseException) -> CatalogError:
     """That metadata of the table at some address cannot be read."""
     return CatalogError(
         f"metadata of the table {table} are damaged ({type(error).__name__}: {str(error)[:80]}): remove that folder, which holds no "
-        "rows, and make the table anew with `scythe rebuild`"
+        "rows (in a catalog that you have configured yourself, drop the table), and make the table anew with `scythe rebuild`"
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,7 +11,6 @@ from scythe_catalog.storage.objects import Objects
 
 #: A catalog of thousands of namespaces, none of which has a table here, is one that lies elsewhere.
 _LOOKED_AT = 50
-_VERSION = re.compile(r"v(\d+)\.metadata\.json")
 
 
 @dataclass(frozen=True)
@@ -55,8 +53,7 @@ def _made(objects: Objects, warehouse: str) -> _Made | None:
     with contextlib.suppress(OSError):  # whoever opens the root says what is wrong with it
         for table in _tables(objects, warehouse):
             hint = f"{table}/metadata/version-hint.text"
-            tag, newest = _tag(objects, hint), _newest(objects, table)
-            location = _location(objects, newest) if newest is not None else None
+            tag, location = _tag(objects, hint), _location(objects, table, hint)
             if location is not None and location.startswith("file://") and location.endswith(f"/{table}"):
                 named = Objects.at(location.removesuffix(f"/{table}"))
                 return _Made(named, hint, tag) if _is_same(named, objects) else None
@@ -75,18 +72,11 @@ def _tables(objects: Objects, warehouse: str) -> Iterator[str]:
                 yield f"{warehouse}/{namespace}/{table}"
 
 
-def _newest(objects: Objects, table: str) -> str | None:
-    """The newest metadata of a table; None for a folder that is none."""
-    files = objects.files(f"{table}/metadata")
-    newest = max((int(m[1]) for f in files if (m := _VERSION.fullmatch(f))), default=None)
-    return None if newest is None else f"{table}/metadata/v{newest}.metadata.json"
-
-
-def _location(objects: Objects, metadata: str) -> str | None:
-    """Where a table says that it lies, by its metadata; None where that is damaged."""
+def _location(objects: Objects, table: str, hint: str) -> str | None:
+    """Where a table says that it lies, by the metadata that are hinted at; None of a folder that is no table, or is damaged."""
     try:
-        location = json.loads(objects.read(metadata))["location"]
-    except (ValueError, KeyError, TypeError):
+        location = json.loads(objects.read(f"{table}/metadata/v{int(objects.read(hint))}.metadata.json"))["location"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
     return location if isinstance(location, str) else None
 

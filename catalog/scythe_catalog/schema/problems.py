@@ -58,12 +58,14 @@ def _way(name: str, values: pa.ChunkedArray, wanted: k.Kind, first: pa.Scalar | 
     text = pa.types.is_string(dtype) or pa.types.is_large_string(dtype) or pa.types.is_string_view(dtype)
     number = pa.types.is_integer(dtype) or pa.types.is_floating(dtype)
     frame, column = f"frame[{name!r}]", f"pl.col({name!r})"
+    # NaN would be true, and a text.
+    there = f"{column}.fill_nan(None)" if pa.types.is_floating(dtype) else column
 
     def said(what: str, polars: str, pandas: str) -> str:
         return f"{what}: {pandas if is_pandas else polars}"
 
     def cast(polars: str, pandas: str) -> str:
-        return said("cast it", f"{column}.cast(pl.{polars})", f"{frame}.astype({pandas!r})")
+        return said("cast it", f"{there}.cast(pl.{polars})", f"{frame}.astype({pandas!r})")
 
     def parsed(what: str, form: str, after: str = "") -> str:
         """A text that begins with the year can be read in one way alone."""
@@ -83,7 +85,7 @@ def _way(name: str, values: pa.ChunkedArray, wanted: k.Kind, first: pa.Scalar | 
         case k.Str() if number:  # who writes 01234 into a file has read it as 1234
             whole = ".astype('Int64')" if pa.types.is_integer(dtype) else ""
             as_text = f"dtype={{{name!r}: 'string'}}" if is_pandas else f"schema_overrides={{{name!r}: pl.String}}"
-            told = said("else cast it", f"{column}.cast(pl.String)", f"{frame}{whole}.astype('string')")
+            told = said("else cast it", f"{there}.cast(pl.String)", f"{frame}{whole}.astype('string')")
             return f"if it comes from a file, read it as text, or zeros in front are lost ({as_text}); {told}"
         case k.Str() if text or pa.types.is_primitive(dtype):
             return cast("String", "string")
