@@ -769,6 +769,8 @@ def test_rows_of_other_code_are_refused_with_both_commits_unless_they_are_asked_
     assert run(3, reuse=True, any_code=True).stdout.strip() == "[2.0, 4.0]"
     assert run(3, version="keep").stdout.strip() == "[3.0, 6.0]"
     assert run(3, reuse=True).stdout.strip() == "[3.0, 6.0]", "rows of this code come first"
+    (tmp_path / "scale.py").write_text(SCRIPT + "# what allocates it, say\n")
+    assert "; they differ in scale.py (all of a script counts: in a module of its own" in run(3, reuse=True).stderr
 
 
 def test_rows_of_code_that_nobody_recorded_are_refused(walls: BaseExperiment) -> None:

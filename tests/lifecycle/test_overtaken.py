@@ -13,12 +13,16 @@ import pytest
 
 import scythe
 from scythe.allocate import BaseExperiment
+from scythe.errors import Superseded
 from scythe.record import attempts
+from scythe.record.layout import RunKey
+from scythe_catalog.storage.objects import Objects
 from tests.cluster import wait_for
 
 SCRIPT = """
 import sys, time
 from pathlib import Path
+from scythe.errors import Superseded
 from scythe.record import attempts
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
@@ -88,3 +92,14 @@ def _loaded() -> object:
         sys.path.pop(0)
     sys.modules.pop("steps")
     return steps.slow
+
+
+def test_a_process_whose_root_is_elsewhere_by_now_is_told_so_and_not_that_its_run_was_deleted(tmp_path: Path) -> None:
+    """As where a link to the root was turned meanwhile."""
+    key = RunKey("slow", "v1.0.0", "2026-01-01_00-00-00")
+    with pytest.raises(Superseded, match=r"is not in file://.* any more: was the root moved, or a link to it turned"):
+        attempts.check_newest(Objects.at(tmp_path / "empty"), key, 1)
+    (tmp_path / "empty" / key.tombstone).parent.mkdir(parents=True)
+    (tmp_path / "empty" / key.tombstone).write_text("{}")
+    with pytest.raises(Superseded, match="was deleted while this process stood still"):
+        attempts.check_newest(Objects.at(tmp_path / "empty"), key, 1)
