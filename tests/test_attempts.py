@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from scythe.allocate import BaseExperiment
 from scythe.cli import app
 from scythe.define.schemas import ExperimentSchemas
 from scythe.errors import NotFoundError, RunDamaged, VersionError
+from scythe.record import lease
 from scythe.record.attempt_plan import load_attempt_plan
 from scythe.record.attempts import latest_attempt
 from scythe.record.history import attempts_on
@@ -316,3 +318,69 @@ def test_an_attempt_that_is_moved_to_another_process_counts_what_was_worked_on_i
     ended = latest_attempt(objects, key)
     assert ended is not None
     assert 100 <= ended.worked < 160
+
+
+@pytest.mark.parametrize("ends_first", ["the later", "the earlier"])
+def test_a_try_that_a_later_one_has_replaced_leaves_the_record_to_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch, ends_first: str
+) -> None:
+    """The engine tries a task again whose worker it takes for lost, and which works on all the same."""
+    monkeypatch.setattr(lease, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(lease, "_BEAT_SECONDS", 0.0)
+    objects, key = Objects.at(root), RunKey("e", "v1.0.0", "2026-01-01_00-00-00")
+
+    def status() -> tuple[bool, str]:
+        found = latest_attempt(objects, key)
+        assert found is not None
+        return found.ended, found.heart
+
+    with Beaten(objects, key, "hatchet", run="a", number=1) as earlier:
+        first = status()
+        with Beaten(objects, key, "hatchet", run="a", number=1) as later:
+            mine = (False, status()[1])
+            assert mine != first
+            earlier.beats(2)
+            assert status() == mine
+            if ends_first == "the earlier":
+                earlier.end()
+                later.beats(2)
+                assert status() == mine
+        if ends_first == "the later":
+            earlier.beats(2)
+    assert status() == (True, mine[1])
+
+
+class Beaten(Lease):
+    """A lease whose beats can be waited for."""
+
+    def __init__(self, objects: Objects, key: RunKey, engine: str, **how: Any) -> None:
+        self._beaten = threading.Event()
+        super().__init__(objects, key, engine, **how)
+
+    def beats(self, n: int) -> None:
+        for _ in range(n + 1):  # the first may have been under way
+            self._beaten.clear()
+            assert self._beaten.wait(30.0)
+
+    def _is_ours(self) -> bool:
+        self._beaten.set()
+        return super()._is_ours()
+
+
+def test_a_record_that_is_damaged_is_mended_by_the_next_beat_and_one_that_is_gone_stays_so(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(lease, "_BEAT_SECONDS", 0.0)
+    objects, key = Objects.at(root), RunKey("e", "v1.0.0", "2026-01-01_00-00-00")
+    record = f"{key.attempts}/000001.json"
+    with Beaten(objects, key, "local") as held:
+        objects.write(record, b"")
+        held.beats(2)
+        last = latest_attempt(objects, key)
+        assert last is not None
+        assert last.alive
+        objects.delete([record])
+        held.beats(2)
+        assert not objects.exists(record)
+    assert not objects.exists(record)

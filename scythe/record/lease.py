@@ -14,7 +14,7 @@ from typing import Self
 
 from obstore.exceptions import BaseError
 
-from scythe.errors import RunCancelled, RunError, ScytheError, Superseded
+from scythe.errors import FormatError, RunCancelled, RunDamaged, RunError, ScytheError, Superseded
 from scythe.record.attempts import Attempt, check_free, check_newest
 from scythe.record.format import parse_as
 from scythe.record.layout import RunKey
@@ -122,8 +122,26 @@ class Lease:
                     if self._objects.exists(self._record_key(self.number + 1)):
                         self.superseded.set()
                         return  # its last beat is long ago, and stays so
-                    self._objects.write(self._record_key(self.number), self._record(self.number))
+                    if self._is_ours():
+                        self._objects.write(self._record_key(self.number), self._record(self.number))
                     beaten = time.monotonic()
+
+    def _is_ours(self) -> bool:
+        """Whether the record is still this process's: a later try of a cluster's run may have taken it up, or ended it.
+
+        Raises:
+            FileNotFoundError: it is gone; the run was deleted.
+        """
+        if self._is_shared:
+            return True
+        there = self._record_key(self.number)
+        raw = self._objects.read(there)
+        try:
+            return parse_as(Attempt, raw, self._objects.uri(there)).heart == self._attempt.heart
+        except FormatError:
+            return False
+        except RunDamaged:  # what nobody can read is written anew
+            return True
 
     @property
     def began(self) -> float:
@@ -160,7 +178,7 @@ class Lease:
         self._over.set()
         self._thread.join()
         with contextlib.suppress(OSError, BaseError):  # a record without a heart is as good as an ended one
-            if self.number and self.is_last:
+            if self.number and self.is_last and self._is_ours():
                 self._objects.write(self._record_key(self.number), self._record(self.number, True, _reason(error)))
 
     def __enter__(self) -> Self:
