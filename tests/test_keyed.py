@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ import pytest
 import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun, RunRef, allocation
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.errors import AllocationError
+from scythe.errors import AllocationError, RunError
 from scythe.registry import ExperimentRegistry
+from scythe.runs import going_on
 from scythe_catalog.processes import Process
+from tests.cluster import wait_for
 
 SCRIPT = """
 import os, signal, sys
@@ -260,6 +263,73 @@ def test_processes_at_once_get_one_run_and_all_wait_for_its_result(tmp_path: Pat
     assert len({out for out, _ in told}) == 1
 
 
+AT_WORK = SCRIPT.replace(
+    "    return Held(load=2 * spec.depth)",
+    """    import time
+    from pathlib import Path
+    with Path("calls").open("a") as calls:
+        calls.write(f"{spec.depth} {os.getpid()}\\n")
+    while spec.depth == 2.0 and not Path("gate").exists():
+        time.sleep(0.01)
+    if Path("gate").exists() and Path("gate").read_text() == f"raise {os.getpid()}":
+        raise RuntimeError("the crane fell over")
+    return Held(load=2 * spec.depth)""",
+).replace("    ref.result()\n", "    print(run.status, flush=True)\n    ref.result()\n")
+
+
+@pytest.fixture
+def at_work(tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+    """Starts a caller of the key, and waits until it works on the run, or waits for who does."""
+    (tmp_path / "hold.py").write_text(AT_WORK)
+    env = {**os.environ, "SCYTHE_STORAGE_ROOT": str(tmp_path / "root")}
+    with contextlib.ExitStack() as stack:
+
+        def start() -> subprocess.Popen[str]:
+            words = [sys.executable, "hold.py", "lives"]
+            pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+            started = stack.enter_context(subprocess.Popen(words, cwd=tmp_path, env=env, **pipes))
+            stack.callback(started.kill)
+            if (tmp_path / "calls").exists():
+                assert started.stdout is not None
+                assert started.stdout.readline() == "running\n", started.communicate()
+            else:
+                wait_for(lambda: (tmp_path / "calls").exists() and "2.0" in (tmp_path / "calls").read_text())
+            return started
+
+        yield start
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_callers_that_wait_go_on_themselves_where_the_one_at_work_dies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_work: Callable[[], subprocess.Popen[str]], number: int
+) -> None:
+    first = at_work()
+    waiting = [at_work(), at_work()]
+    first.send_signal(number)
+    first.wait(60)
+    calls = tmp_path / "calls"
+    wait_for(lambda: len({line.split()[1] for line in calls.read_text().splitlines()}) == 2)
+    (tmp_path / "gate").touch()
+    told = [one.communicate(timeout=120) for one in waiting]
+    assert [one.returncode for one in waiting] == [0, 0], told
+    assert len({out for out, _ in told}) == 1
+    monkeypatch.setenv("SCYTHE_STORAGE_ROOT", str(tmp_path / "root"))
+    assert scythe.read("hold").sort("sort_index")["load"].to_list() == [2.0, 4.0]
+    assert [line.split()[0] for line in calls.read_text().splitlines()].count("2.0") == 2
+
+
+def test_callers_that_wait_are_told_why_the_one_at_work_has_stopped(
+    tmp_path: Path, at_work: Callable[[], subprocess.Popen[str]]
+) -> None:
+    first, waiting = at_work(), at_work()
+    (tmp_path / "raises").write_text(f"raise {first.pid}")
+    (tmp_path / "raises").rename(tmp_path / "gate")
+    out, told = waiting.communicate(timeout=120)
+    assert waiting.returncode != 0, out
+    assert "who worked on it has stopped (RuntimeError: the crane fell over). Resume it" in told
+    assert "the crane fell over" in first.communicate(timeout=60)[1]
+
+
 def test_callers_at_once_get_one_run(piles: BaseExperiment, monkeypatch: pytest.MonkeyPatch) -> None:
     both, store = threading.Barrier(2, timeout=60), allocation.reserve_folder
 
@@ -287,3 +357,27 @@ def test_callers_at_once_get_one_run(piles: BaseExperiment, monkeypatch: pytest.
     assert all(runs[0] in told for told in found), found
     assert scythe.read(hold)["load"].to_list() == [2.0, 4.0]
     assert CALLS == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("again", ["resume", "retry_errors"])
+@pytest.mark.parametrize("engine", ["inline", "local"])
+def test_what_another_process_has_finished_since_it_was_looked_at_is_not_run_again(
+    piles: BaseExperiment, monkeypatch: pytest.MonkeyPatch, again: str, engine: str
+) -> None:
+    BROKEN.add(2.0)
+    with pytest.raises(ValueError, match="breaks"):
+        allocated(piles, [1.0, 2.0, 3.0], chunk=1)
+    BROKEN.clear()
+    run = scythe.open_run("hold")
+    look_at_code = going_on._tell_of_code
+
+    def slowly(*told: Any) -> None:
+        with monkeypatch.context() as quick:
+            quick.setattr(going_on, "_tell_of_code", look_at_code)
+            run.resume(engine="inline").result()
+
+    monkeypatch.setattr(going_on, "_tell_of_code", slowly)
+    with pytest.raises(RunError, match=r"another process has worked on the run .* while this one began"):
+        getattr(run, again)(engine=engine).result()
+    assert CALLS == [1.0, 3.0]
+    assert run.status == "finished"

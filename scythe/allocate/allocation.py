@@ -69,7 +69,7 @@ def allocated(
     elif latest_attempt(objects, plan.key) is not None:  # another caller found it before it was started
         return _gone_on_with(run, asked, workers)
     else:
-        ref = _shared(run, lambda: start(asked.engine, work))
+        ref = _shared(run, asked, workers, lambda: start(asked.engine, work))
     run.workflow_run_id = ref.workflow_run_id
     return run, ref
 
@@ -81,12 +81,18 @@ def _gone_on_with(run: ExperimentRun, asked: Request, workers: int | None) -> tu
         tell(
             f"{run.key.path} is there already, and goes on with the note and tags it has, not with {' and '.join(lost)}"
         )
+    return run, _shared(run, asked, workers)
+
+
+def _shared(
+    run: ExperimentRun, asked: Request, workers: int | None, begin: Callable[[], RunRef] | None = None
+) -> RunRef:
+    """The reference to what is begun; where another process works on the run, or has just ended it, to that.
+
+    That one goes on with the run here where the other process dies.
+    """
     options = asked.engine.options or asked.engine.engine.name
-    return run, _shared(run, lambda: run.resume(engine=options, workers=workers, max_errors=asked.max_errors))
-
-
-def _shared(run: ExperimentRun, begin: Callable[[], RunRef]) -> RunRef:
-    """The reference to what is begun; where another process works on the run, or has just ended it, to that."""
+    begin = begin or (lambda: run.resume(engine=options, workers=workers, max_errors=asked.max_errors))
     try:
         return begin()
     except Superseded:
@@ -94,7 +100,7 @@ def _shared(run: ExperimentRun, begin: Callable[[], RunRef]) -> RunRef:
     except RunError:
         if not _goes_on_elsewhere(run):
             raise
-        return WatchedRef(RunPlan.load(run.objects, run.key))
+        return WatchedRef(RunPlan.load(run.objects, run.key), lambda: _shared(run, asked, workers))
 
 
 def _goes_on_elsewhere(run: ExperimentRun) -> bool:

@@ -153,6 +153,8 @@ class Launch:
         workers: How many processes, as `allocate(workers=...)` was told.
         show: Whether finished rows are shown to readers while the run goes on.
         quiet: Whether nothing is told of how it goes: no bar, no errors, no summary.
+        after: The number of the newest attempt when the open rows were looked for (0: there was none): what one since then
+            has done is not known here. None where nobody else can have worked on the run.
     """
 
     plan: RunPlan
@@ -164,6 +166,7 @@ class Launch:
     workers: int | None = None
     show: bool = True
     quiet: bool = False
+    after: int | None = None
 
 
 class Engine(ABC):

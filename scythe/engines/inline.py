@@ -41,7 +41,10 @@ class InlineEngine(Engine):
         def taken(number: int) -> None:
             record(plan.objects, plan.key, experiment, InlineEngine.name, number, work.code, work.stored)
 
-        with Lease(plan.objects, plan.key, InlineEngine.name, taken=taken) as lease, Leaf(plan, experiment) as leaf:
+        with (
+            Lease(plan.objects, plan.key, InlineEngine.name, taken=taken, after=work.after) as lease,
+            Leaf(plan, experiment) as leaf,
+        ):
             collector = Collector(plan, experiment, lease.number, show=work.show)
             chunks = ChunkQueue(work.open_ranges, 1, plan.chunk)
             stopped: ChunkError | None = None

@@ -53,7 +53,7 @@ class LocalJob:
 
     def __init__(self, launch: Launch, workers: int | None) -> None:
         self.plan, self._launch = launch.plan, launch
-        self._lease = Lease(self.plan.objects, self.plan.key, LocalEngine.name, taken=self._record)
+        self._lease = Lease(self.plan.objects, self.plan.key, LocalEngine.name, taken=self._record, after=launch.after)
         self._open = sum(b - a for a, b in launch.open_ranges)
         self._workers = min(workers or cpus(), max(1, self._open))
         self._progress: Progress | None = None

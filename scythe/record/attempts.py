@@ -21,6 +21,8 @@ from scythe_catalog.processes import Process, place_of, this_place, this_system
 from scythe_catalog.storage.objects import Objects
 
 _DEAD_SECONDS = 45.0
+#: The reason of an attempt that Ctrl-C, or a signal that asks a process to end, has stopped.
+INTERRUPTED = "interrupted"
 #: Written now and then, for the store's own time of it.
 _CLOCK = f"{CATALOG}/.clock"
 

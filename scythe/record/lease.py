@@ -15,7 +15,7 @@ from typing import Self
 from obstore.exceptions import BaseError
 
 from scythe.errors import FormatError, RunCancelled, RunDamaged, RunError, ScytheError, Superseded
-from scythe.record.attempts import Attempt, check_free, check_newest
+from scythe.record.attempts import INTERRUPTED, Attempt, check_free, check_newest
 from scythe.record.format import parse_as
 from scythe.record.layout import RunKey
 from scythe_catalog.processes import start_of, this_system
@@ -35,9 +35,10 @@ class Lease:
 
     With `shared_by`, a host and a number for people to find them by, many processes have the attempt of `run` and `number`
     together: whoever finds it quiet beats for all, and only the one that says `is_last` ends it. With `packs` it runs no inputs.
+    With `after`, the newest attempt that the caller knew of when it looked at the run (0: none), a later one is not followed.
 
     Raises:
-        RunError: another process works on the run.
+        RunError: another process works on the run, or has worked on it since the attempt `after`.
         RunCancelled: the run of a cluster's engine was cancelled before it began.
         Superseded: another run of the engine has this attempt.
     """
@@ -53,6 +54,7 @@ class Lease:
         taken: Callable[[int], None] | None = None,
         shared_by: tuple[str, int] | None = None,
         packs: bool = False,
+        after: int | None = None,
     ) -> None:
         self._objects, self._key = objects, key
         self._over = threading.Event()
@@ -75,16 +77,20 @@ class Lease:
         self._thread = threading.Thread(target=self._beat, daemon=True, name=self._attempt.heart)
         self._thread.start()  # before there is a record: one without a heart counts for nothing
         try:
-            self._take() if number is None else self._take_up(number)
+            self._take(after) if number is None else self._take_up(number)
             if taken is not None:
                 taken(self.number)
         except BaseException:
             self.end()
             raise
 
-    def _take(self) -> None:
+    def _take(self, after: int | None) -> None:
         last = check_free(self._objects, self._key)
         number = last.number + 1 if last is not None else 1
+        if after is not None and number > after + 1:
+            raise RunError(
+                f"another process has worked on the run {self._key.path} while this one began: look at it once more"
+            )
         if not self._objects.create(self._record_key(number), self._record(number)):
             raise RunError(f"the run {self._key.path} has just been taken up by another process: wait for it")
         self.number = number
@@ -193,7 +199,7 @@ def _reason(error: BaseException | None) -> str:
     if error is None:
         return ""
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
+        return INTERRUPTED
     try:
         first, *others = str(error).strip().splitlines() or [""]
     except Exception:  # noqa: BLE001 - a user's own class may do anything

@@ -15,7 +15,7 @@ from scythe.engines.start import choose, engine_of, start
 from scythe.engines.watched import WatchedRef
 from scythe.errors import RunError, SettingsError, VersionError
 from scythe.record.attempt_plan import is_planned
-from scythe.record.attempts import check_free, latest_attempt
+from scythe.record.attempts import Attempt, check_free, latest_attempt
 from scythe.record.generations import catalog_of, check_place
 from scythe.record.layout import RunKey
 from scythe.record.manifest import schemas_of_run
@@ -47,8 +47,11 @@ def go_on(
     module: str | None,
     *,
     show: bool,
+    after: Attempt | None,
 ) -> RunRef:
     """A reference to what goes on: with the engine that was asked for, or else the one that the run was allocated with.
+
+    `after` is the newest attempt when it was looked for what is open.
 
     Raises:
         RunError: somebody works on it whom its engine cannot join.
@@ -78,7 +81,8 @@ def go_on(
     _tell_of_code(plan, experiment, code)
     objects.delete([plan.key.cancelled])
     objects.sweep_staging()
-    return start(chosen, Launch(plan, experiment, open_ranges, code, workers=workers, show=show))
+    number = after.number if after is not None else 0
+    return start(chosen, Launch(plan, experiment, open_ranges, code, workers=workers, show=show, after=number))
 
 
 def _tell_of_code(plan: RunPlan, experiment: Experiment, code: Code) -> None:

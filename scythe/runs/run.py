@@ -240,7 +240,7 @@ class ExperimentRun(BaseModel):
             return queued(self._objects, self.key, finished.attempt) or FinishedRef(finished)
         plan = RunPlan.load(self._objects, self.key)
         still_open = coverage_of(plan, all_parts(plan)).open_ranges()
-        return go_on(limited(plan, max_errors), still_open, engine, workers, module, show=True)
+        return go_on(limited(plan, max_errors), still_open, engine, workers, module, show=True, after=last)
 
     def retry_errors(
         self,
@@ -275,11 +275,11 @@ class ExperimentRun(BaseModel):
             0
         """
         self._is_there()
-        plan = RunPlan.load(self._objects, self.key)
+        last, plan = latest_attempt(self._objects, self.key), RunPlan.load(self._objects, self.key)
         coverage = coverage_of(plan, parts := all_parts(plan))
         for number, rows in enumerate(failed(self._objects, parts).values()):
             coverage.release(rows[coverage.owned(number, rows)])
-        return go_on(limited(plan, max_errors), coverage.open_ranges(), engine, workers, module, show=False)
+        return go_on(limited(plan, max_errors), coverage.open_ranges(), engine, workers, module, show=False, after=last)
 
     def wait(self, timeout: float | None = None) -> RunResult:
         """Waits for the run, wherever it is worked on, and gives its result; starts nothing.
