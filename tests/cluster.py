@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 REAL = "HATCHET_CLIENT_TOKEN" in os.environ
 #: A real engine gives a silent worker up after 30 seconds.
-PATIENCE = 180.0 if REAL else 120.0
+PATIENCE = 240.0
 
 _SCYTHE = [sys.executable, "-c", "from scythe.cli import main; main()"]
 

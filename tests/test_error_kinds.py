@@ -156,6 +156,8 @@ def test_errors_in_parts_count_for_a_number_and_never_for_alike() -> None:
     three.check_part(5, 3, ErrorKinds())
     with pytest.raises(TooManyErrors, match="4 inputs have failed, more than 3"):
         three.check_part(0, 1, ErrorKinds())
+    with pytest.raises(TooManyErrors, match="1 input has failed, more than 0, with errors that `scythe errors` shows"):
+        ErrorLimit(0, 100, "r").check_part(0, 1, ErrorKinds())
 
 
 def test_a_result_that_is_printed_commands_no_terminal(root: Any) -> None:

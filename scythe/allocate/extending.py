@@ -19,6 +19,7 @@ from scythe.engines.engine import RunRef
 from scythe.engines.options import EngineOptions
 from scythe.engines.start import choose
 from scythe.errors import VersionError
+from scythe.record.format import reading
 from scythe.record.manifest import schema_hash
 from scythe.record.plan import RunPlan
 from scythe.reuse.identity import Specs
@@ -72,7 +73,7 @@ def _together(plan: RunPlan, experiment: Experiment, inputs: Inputs) -> Inputs:
     known, _ = paired(new.identities(), specs_of(plan).identities(), new, specs_of(plan))
     is_new = np.ones(new.rows, bool)
     is_new[known] = False
-    with plan.objects.reader(plan.key.specs) as stream:
+    with reading(plan.objects, plan.key.specs, stays=True), plan.objects.reader(plan.key.specs) as stream:
         old = pq.read_table(stream)
     return joined_inputs(old, inputs.table.filter(pa.array(is_new)), experiment)
 

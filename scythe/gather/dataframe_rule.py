@@ -12,7 +12,7 @@ from typing import Any
 from scythe.define.renames import Renames
 from scythe.errors import NotFoundError, RunDamaged, RunError
 from scythe.names import CATALOG
-from scythe.record.format import dump, parse
+from scythe.record.format import dump, parse, reading
 from scythe.record.generations import old_records
 from scythe.record.layout import RunKey, is_run_folder
 from scythe.record.manifest import renames_until
@@ -105,7 +105,8 @@ def _columns_of(objects: Objects, key: RunKey, name: str) -> TableSchema | None:
         result = read_result(objects, key)
         if result is None or name not in result.tables:
             return None
-        return TableSchema.from_arrow(stored_schema(objects, result.tables[name].key))
+        with reading(objects, result.tables[name].key):
+            return TableSchema.from_arrow(stored_schema(objects, result.tables[name].key))
     except (RunDamaged, FileNotFoundError):
         return None
 

@@ -40,7 +40,9 @@ class ErrorLimit:
         if self._passed:
             return
         found = kinds.all()
+        failed = f"{errors:,} inputs have failed" if errors != 1 else "1 input has failed"
         what = f"{found[0].name}: {found[0].message}" if found else "errors that `scythe errors` shows"
+        by = f", most of them with {what}" if errors != 1 else f", with {what}"
         if self._most == "alike":
             if rows or len(found) > 1:
                 self._passed = True
@@ -49,15 +51,9 @@ class ErrorLimit:
                     self._told(f"the first {errors:,} inputs that finished have all failed alike: {what}")
                 )
         elif isinstance(self._most, float) and errors > self._most * self._inputs:
-            raise TooManyErrors(
-                self._told(
-                    f"{errors:,} inputs have failed, more than {self._most:.3g} of all, most of them with {what}"
-                )
-            )
+            raise TooManyErrors(self._told(f"{failed}, more than {self._most:.3g} of all{by}"))
         elif isinstance(self._most, int) and errors > self._most:
-            raise TooManyErrors(
-                self._told(f"{errors:,} inputs have failed, more than {self._most:,}, most of them with {what}")
-            )
+            raise TooManyErrors(self._told(f"{failed}, more than {self._most:,}{by}"))
 
     def check_part(self, rows: int, errors: int, kinds: ErrorKinds) -> None:
         """The same for inputs whose errors are not among `kinds`: whether these are alike cannot be told, and stops nothing."""

@@ -41,6 +41,7 @@ from scythe.gather.reconcile import Dataframe, Fragment
 from scythe.leaf.rows import Failure, side_by_side
 from scythe.names import file_names
 from scythe.record.attempts import attempts, check_newest
+from scythe.record.format import reading
 from scythe.record.generations import Generations, catalog_of
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult, TableResult, read_result
@@ -91,7 +92,8 @@ class Gather:
         for number, part in enumerate(self.parts):
             for file in part.files:
                 source = source_of(self.objects, file)
-                schema = stored_schema(self.objects, file.key)
+                with reading(self.objects, file.key):
+                    schema = stored_schema(self.objects, file.key)
                 own = _OWN[file.table] if _is_own(file.table, schema) else self.schemas.tables.get(file.table)
                 if own is not None and file.table in ("tasks", "errors", "logs"):
                     attempt = number_of(part.name) if part.name != _EARLIER_END else 0

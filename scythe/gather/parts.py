@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 
 from scythe.gather.merge import KEY, Source, changed, keys_of, sorted_rows
 from scythe.leaf.rows import ChunkResult, side_by_side
-from scythe.record.format import dump, parse, parse_as
+from scythe.record.format import dump, parse, parse_as, reading
 from scythe.record.layout import RunKey
 from scythe.record.plan import RunPlan
-from scythe_catalog.iceberg.datafile import DataFile, DataFileWriter, StoredFile, naming
+from scythe_catalog.iceberg.datafile import DataFile, DataFileWriter, StoredFile
 from scythe_catalog.names import folded
 from scythe_catalog.schema import TableSchema
 from scythe_catalog.storage.objects import Objects
@@ -211,7 +211,7 @@ def source_of(objects: Objects, file: PartFile) -> Source:
     """A part's file as a source for merging."""
 
     def batches() -> Iterator[pa.Table]:
-        with objects.reader(file.key) as stream:
+        with reading(objects, file.key), objects.reader(file.key) as stream:
             for batch in pq.ParquetFile(stream).iter_batches(_READ_ROWS):
                 yield pa.Table.from_batches([batch])
 
@@ -245,13 +245,13 @@ def sort_indexes(plan: RunPlan) -> np.ndarray | None:
     """The run's sort indexes, None where they are simply 0 to n - 1."""
     if plan.dense:
         return None
-    with plan.objects.reader(plan.key.specs) as stream:
+    with reading(plan.objects, plan.key.specs, stays=True), plan.objects.reader(plan.key.specs) as stream:
         return pq.read_table(stream, columns=[KEY]).column(KEY).to_numpy()
 
 
 def key_range(objects: Objects, key: str) -> tuple[int, int]:
     """The lowest and the highest `sort_index` in a file, by its statistics; 0 and -1 of one without rows."""
-    with naming(objects, key), objects.reader(key) as stream:
+    with reading(objects, key), objects.reader(key) as stream:
         metadata = pq.read_metadata(stream)
     at = metadata.schema.to_arrow_schema().get_field_index(KEY)
     found = [metadata.row_group(g).column(at).statistics for g in range(metadata.num_row_groups)]
@@ -268,6 +268,6 @@ def _column(objects: Objects, part: Part, table: str) -> np.ndarray:
     found = [np.empty(0, np.int64)]
     for file in part.files:
         if file.table == table:
-            with objects.reader(file.key) as stream:
+            with reading(objects, file.key), objects.reader(file.key) as stream:
                 found.append(pq.read_table(stream, columns=[KEY]).column(KEY).to_numpy())
     return np.concatenate(found)

@@ -14,6 +14,7 @@ import polars as pl
 from scythe.gather.final import coverage_of
 from scythe.gather.merge import KEY
 from scythe.gather.parts import failed, inputs_of, number_of, stored_parts
+from scythe.record.format import reading
 from scythe.record.plan import RunPlan
 from scythe.record.results import TableResult
 from scythe_catalog.iceberg.datafile import stored_schema
@@ -30,8 +31,19 @@ def scan_result(objects: Objects, table: TableResult, renamed: Mapping[str, str]
 
 
 def schema_of_result(objects: Objects, table: TableResult) -> TableSchema:
-    """The columns of a table of a finished run."""
-    return TableSchema.from_arrow(stored_schema(objects, table.key))
+    """The columns of a table of a finished run; raises RunDamaged where its file is none any more."""
+    return schema_of_file(objects, table.key)
+
+
+def schema_of_file(objects: Objects, key: str) -> TableSchema:
+    """The columns of a Parquet file of a run.
+
+    Raises:
+        RunDamaged: it is none any more.
+        FileNotFoundError: it is gone.
+    """
+    with reading(objects, key):
+        return TableSchema.from_arrow(stored_schema(objects, key))
 
 
 def scan_parts(plan: RunPlan, table: str, renamed: Mapping[str, str] = _NOTHING) -> pl.LazyFrame:

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scythe.errors import FetchError
+from scythe.record.format import reading
 from scythe.record.layout import RunKey
 from scythe.record.plan import RunPlan
 from scythe.remote.fetch import fetch
@@ -76,7 +77,8 @@ def recorded_files(objects: Objects, key: RunKey) -> list[InputFile]:
     except FileNotFoundError:
         return []
     own = objects.uri(key.path)
-    known = _told(pq.read_table(io.BytesIO(raw)))
+    with reading(objects, key.artifact_record):
+        known = _told(pq.read_table(io.BytesIO(raw)))
     return [f if "://" in f.uri else replace(f, uri=f"{own}/{f.uri}") for f in known]
 
 
@@ -123,8 +125,10 @@ class InputFiles:
 
     def _record(self) -> pa.Table:
         if self._table is None:
+            objects, where = self._plan.objects, self._plan.key.artifact_record
             try:
-                self._table = pq.read_table(io.BytesIO(self._plan.objects.read(self._plan.key.artifact_record)))
+                with reading(objects, where):
+                    self._table = pq.read_table(io.BytesIO(objects.read(where)))
             except FileNotFoundError:  # the run is older than the record
                 self._table = _COLUMNS.empty_table()
         return self._table

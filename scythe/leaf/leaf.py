@@ -27,6 +27,7 @@ from scythe.leaf.printed import Printed
 from scythe.leaf.renewal import Life, Spent
 from scythe.leaf.rows import ChunkBuilder, ChunkResult, run_ids
 from scythe.leaf.surroundings import Surroundings
+from scythe.record.format import reading
 from scythe.record.plan import Positions, RunPlan
 from scythe.seeds import running_with
 from scythe_catalog.memo import cached_property
@@ -56,8 +57,9 @@ class Leaf:
     @cached_property
     def specs_file(self) -> pq.ParquetFile:
         """The run's `specs.pq`, open until the leaf's context ends."""
-        self._stream = self.plan.objects.reader(self.plan.key.specs)
-        return pq.ParquetFile(self._stream)
+        with reading(self.plan.objects, self.plan.key.specs, stays=True):
+            self._stream = self.plan.objects.reader(self.plan.key.specs)
+            return pq.ParquetFile(self._stream)
 
     @cached_property
     def row_groups(self) -> list[int]:
@@ -91,7 +93,8 @@ class Leaf:
 
     def _group(self, group: int) -> pa.Table:
         if self._specs is None or self._specs[0] != group:
-            self._specs = (group, self.specs_file.read_row_group(group))
+            with reading(self.plan.objects, self.plan.key.specs, stays=True):
+                self._specs = (group, self.specs_file.read_row_group(group))
         return self._specs[1]
 
     def _identified(self, rows: pa.Table) -> pa.Table:

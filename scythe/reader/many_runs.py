@@ -15,9 +15,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
-import pyarrow as pa
 
-from scythe.errors import NotFoundError, TableNotFound
+from scythe.errors import NotFoundError, RunDamaged, TableNotFound
 from scythe.gather.publish import deleted_of, unpublished
 from scythe.gather.run_files import scan_result, schema_of_result
 from scythe.gather.status import check_manifest, check_unfinished
@@ -177,7 +176,7 @@ def _told(objects: Objects, keys: Sequence[RunKey], table: str, renamed: Mapping
         return TableSchema(tuple(c for side in sides for c in TableSchema.from_json(record[side])))
 
     def schemas(key: RunKey) -> Mapping[str, Any] | None:
-        with contextlib.suppress(OSError, pa.ArrowException):  # it is being allocated, or damaged
+        with contextlib.suppress(OSError, RunDamaged):  # it is being allocated, or damaged
             return schemas_of_run(objects, key)
 
     versions = sorted({key.version for key in keys}, key=SemVer.parse)

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
-import pyarrow as pa
 
-from scythe.errors import NotFoundError, ReadError, TableNotFound
+from scythe.errors import NotFoundError, ReadError, RunDamaged, TableNotFound
 from scythe.gather.publish import is_unpublished
 from scythe.gather.run_files import scan_parts, scan_result, schema_of_result
 from scythe.gather.status import check_manifest, status_of
@@ -110,9 +109,7 @@ def scan_run(
         wanted = chosen(columns, names, table, ids, opened.renamed)
         frame, schema = scan_table(opened, key.partition, columns=wanted.stored), opened.schema.select(wanted.stored)
         if told.rows and may_be_choices(schema):
-            with suppress(
-                FileNotFoundError, pa.ArrowException
-            ):  # who reads the rows is told that they are gone, or damaged
+            with suppress(FileNotFoundError, RunDamaged):  # who reads the rows is told that they are gone, or damaged
                 frame = as_told(frame, schema, [schema_of_result(objects, told).renamed(opened.renamed)])
         return frame.select(wanted.shown), told.rows
     # The catalog does not show it, or not all of it.

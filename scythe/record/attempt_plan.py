@@ -15,7 +15,7 @@ import numpy as np
 
 from scythe.errors import RunDamaged
 from scythe.record.format import dump, parse, parse_as
-from scythe.record.layout import RunKey
+from scythe.record.layout import RunKey, gathers
 from scythe.record.plan import MaxErrors, Positions
 from scythe.scatter_gather import Shape
 from scythe_catalog.memo import cached_property
@@ -68,6 +68,15 @@ def last_attempt_planned(objects: Objects, key: RunKey) -> int:
     """The number of the last attempt that has a plan, 0 where none has."""
     names = objects.files(key.attempt_plan(0).rsplit("/", 1)[0])
     return max((int(name[:6]) for name in names), default=0)
+
+
+def last_attempt_left(objects: Objects, key: RunKey) -> int:
+    """The highest number of an attempt whose rows are there, 0 where there are none: its record may have been lost.
+
+    A new attempt with a number of before would write over its rows, and take its result for its own.
+    """
+    names = [*objects.files(key.parts), *(folder.rsplit("/", 1)[-1] for folder in objects.folders(gathers(key)))]
+    return max((int(name[:6]) for name in names if name[:6].isdecimal()), default=0)
 
 
 def is_planned(objects: Objects, key: RunKey, ended: int) -> bool:

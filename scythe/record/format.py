@@ -1,20 +1,24 @@
 """The records of a run and of an experiment: each says which format it is in, and is read only where that is understood.
 
 A record is a JSON object of a few values (a plan, an attempt, a part's descriptor, a result), or the YAML of a manifest. Records of
-Scythe before formats were written have none. Knows no record's meaning.
+Scythe before formats were written have none. What is long is a Parquet file beside them. Knows no record's meaning.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
+import pyarrow as pa
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from scythe.errors import FormatError, RunDamaged
+from scythe_catalog.storage.objects import Objects
 
 #: The format that is written, and the newest that is understood. It grows where an older Scythe would read wrongly;
 #: a key that it may pass over needs no new format.
@@ -48,6 +52,25 @@ def parse(raw: bytes, where: str) -> dict[str, Any]:
             f"{where} holds no JSON object: it was damaged after it was written; restore it, or delete the run"
         )
     return check_format(record, where)
+
+
+@contextlib.contextmanager
+def reading(objects: Objects, key: str, *, stays: bool = False) -> Generator[None]:
+    """Around whatever reads a Parquet file of a run.
+
+    Raises:
+        RunDamaged: Arrow cannot read it; or it is gone, and is one that `stays` as long as the run does.
+        FileNotFoundError: another is gone; its `filename` is the file's address.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        if not stays:
+            raise FileNotFoundError(errno.ENOENT, "it is gone", objects.uri(key)) from error
+        raise RunDamaged(f"{objects.uri(key)} is gone: restore it, or delete the run") from error
+    except pa.ArrowException as error:
+        told = str(error).splitlines()[0]
+        raise RunDamaged(f"{objects.uri(key)} is damaged ({told}): restore it, or delete the run") from error
 
 
 def load_yaml(raw: bytes) -> Any:

@@ -15,6 +15,7 @@ from typing import Self
 from obstore.exceptions import BaseError
 
 from scythe.errors import FormatError, RunCancelled, RunDamaged, RunError, ScytheError, Superseded
+from scythe.record.attempt_plan import last_attempt_left
 from scythe.record.attempts import INTERRUPTED, Attempt, check_free, check_newest
 from scythe.record.format import parse_as
 from scythe.record.layout import RunKey
@@ -87,10 +88,12 @@ class Lease:
     def _take(self, after: int | None) -> None:
         last = check_free(self._objects, self._key)
         number = last.number + 1 if last is not None else 1
-        if after is not None and number > after + 1:
-            raise RunError(
-                f"another process has worked on the run {self._key.path} while this one began: look at it once more"
-            )
+        if after is not None:
+            if number > after + 1:
+                raise RunError(
+                    f"another process has worked on the run {self._key.path} while this one began: look at it once more"
+                )
+            number = max(number, last_attempt_left(self._objects, self._key) + 1)
         if not self._objects.create(self._record_key(number), self._record(number)):
             raise RunError(f"the run {self._key.path} has just been taken up by another process: wait for it")
         self.number = number

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import pyarrow as pa
 import yaml
 from pydantic import Field, create_model
 from pydantic.json_schema import GenerateJsonSchema
@@ -17,7 +16,7 @@ from scythe.define.experiment import Experiment
 from scythe.define.renames import Renames
 from scythe.errors import FormatError, RunDamaged
 from scythe.record.find import run_keys
-from scythe.record.format import FORMAT, FORMAT_KEY, check_format, load_yaml, parse
+from scythe.record.format import FORMAT, FORMAT_KEY, check_format, load_yaml, parse, reading
 from scythe.record.layout import RunKey, version_record, version_records
 from scythe.record.provenance import Provenance
 from scythe.record.versions import parse_folders
@@ -193,15 +192,20 @@ def binding(schemas: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def schemas_of_run(objects: Objects, key: RunKey) -> dict[str, Any] | None:
-    """Both schemas of a run, from its `specs.pq`; None of one of before they were written there."""
-    told = (stored_schema(objects, key.specs).metadata or {}).get(IO_SCHEMAS.encode())
+    """Both schemas of a run, from its `specs.pq`; None of one of before they were written there.
+
+    Raises:
+        RunDamaged: it is gone, or damaged.
+    """
+    with reading(objects, key.specs, stays=True):
+        told = (stored_schema(objects, key.specs).metadata or {}).get(IO_SCHEMAS.encode())
     return json.loads(told) if told is not None else None
 
 
 def schemas_of_version(objects: Objects, experiment: str, version: str) -> dict[str, Any] | None:
     """Both schemas of a version, from a run's `specs.pq`: for a root that came without its catalog."""
     for key in run_keys(objects, experiment, [version]):
-        with contextlib.suppress(OSError, pa.ArrowException):  # gone or damaged: another run of it tells the same
+        with contextlib.suppress(OSError, RunDamaged):  # gone or damaged: another run of it tells the same
             if (schemas := schemas_of_run(objects, key)) is not None:
                 return schemas
     return None

@@ -20,6 +20,7 @@ from scythe.gather.final import all_parts, coverage_of
 from scythe.gather.parts import Part, failed, number_of, sort_indexes
 from scythe.leaf.input_files import recorded_files
 from scythe.record.find import reserved, run_keys
+from scythe.record.format import reading
 from scythe.record.layout import RunKey
 from scythe.record.manifest import IO_SCHEMAS, read_manifest
 from scythe.record.plan import RunPlan
@@ -121,7 +122,7 @@ class KnownRun:
         for file in part.files:
             if file.table != "tasks" or file.last < file.first:
                 continue
-            with self.objects.reader(file.key) as stream:
+            with reading(self.objects, file.key), self.objects.reader(file.key) as stream:
                 stored = pq.ParquetFile(stream)
                 names = [n for n in _TASKS if n in stored.schema_arrow.names]
                 rows = stored.read(names)

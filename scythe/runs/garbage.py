@@ -18,6 +18,7 @@ from scythe.gather.parts import SHOWN, number_of
 from scythe.gather.publish import settle_all, withdraw_deleted
 from scythe.record.attempts import latest_attempt, store_time
 from scythe.record.find import experiment_names, run_keys
+from scythe.record.format import reading
 from scythe.record.generations import catalog_of
 from scythe.record.layout import RunKey, gathers
 from scythe.record.results import read_result
@@ -121,7 +122,7 @@ def _unnamed_shards(
     named = set[str]()
     for file in gathered:
         if file.endswith("/packs.pq"):
-            with objects.reader(file) as stream:
+            with reading(objects, file), objects.reader(file) as stream:
                 named.update(pc.unique(pq.read_table(stream, columns=["shard"]).column("shard")).to_pylist())
     gone = [found for found in shards if objects.uri(found.key) not in named]
     for other in dependants_of(objects, key) if gone else ():

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 
 from scythe.define.code import Code, read_code, values_of_loaded_script
 from scythe.define.experiment import Experiment
@@ -13,15 +13,19 @@ from scythe.engines.engine import Engine, FinishedRef, Launch, RunRef
 from scythe.engines.options import EngineOptions
 from scythe.engines.start import choose, engine_of, start
 from scythe.engines.watched import WatchedRef
-from scythe.errors import RunError, SettingsError, VersionError
+from scythe.errors import RunDamaged, RunError, SettingsError, VersionError
+from scythe.gather.final import all_parts, coverage_of
+from scythe.gather.parts import failed
+from scythe.gather.publish import is_unpublished, settle
 from scythe.record.attempt_plan import is_planned
 from scythe.record.attempts import Attempt, check_free, latest_attempt
 from scythe.record.generations import catalog_of, check_place
 from scythe.record.layout import RunKey
 from scythe.record.manifest import schemas_of_run
-from scythe.record.plan import MaxErrors, RunPlan, Unset, check_max_errors
+from scythe.record.plan import UNSET, MaxErrors, RunPlan, Unset, check_max_errors
 from scythe.record.provenance import difference, recorded, short
-from scythe.record.results import finished_result
+from scythe.record.results import finished_result, read_result
+from scythe.settings import engine_settings
 from scythe.source import find_experiment
 from scythe.terminal.console import tell
 from scythe_catalog.schema import Change, Difference, Severity, TableSchema, compare
@@ -31,23 +35,69 @@ from scythe_catalog.storage.objects import Objects
 _CANCELLED_SECONDS, _LOOK_SECONDS = 60.0, 1.0
 
 
-def limited(plan: RunPlan, max_errors: MaxErrors | Unset) -> RunPlan:
-    """The plan with another limit of how many inputs may fail, where one is given; raises AllocationError where it is none."""
-    if isinstance(max_errors, Unset):
-        return plan
-    check_max_errors(max_errors)
-    return replace(plan, max_errors=max_errors)
+@dataclass(frozen=True)
+class GoOn:
+    """How to go on, as `ExperimentRun.resume` is told it."""
+
+    engine: str | EngineOptions | None = None
+    workers: int | None = None
+    module: str | None = None
+    max_errors: MaxErrors | Unset = UNSET
+
+    def __post_init__(self) -> None:
+        """Raises AllocationError: `max_errors` is none."""
+        if not isinstance(self.max_errors, Unset):
+            check_max_errors(self.max_errors)
+
+    def plan_of(self, objects: Objects, key: RunKey) -> RunPlan:
+        """The plan of a run, with another limit of how many inputs may fail, where one is given."""
+        plan = RunPlan.load(objects, key)
+        return plan if isinstance(self.max_errors, Unset) else replace(plan, max_errors=self.max_errors)
 
 
-def go_on(
-    plan: RunPlan,
-    open_ranges: Sequence[tuple[int, int]],
-    engine: str | EngineOptions | None,
-    workers: int | None,
-    module: str | None,
-    *,
-    show: bool,
-    after: Attempt | None,
+def resumed(objects: Objects, key: RunKey, how: GoOn) -> RunRef:
+    """A reference to what is run of what has neither row nor error, or to the end that there is."""
+    finished, last = read_result(objects, key), latest_attempt(objects, key)
+    if finished is not None and (last is None or last.number <= finished.attempt):  # else it is being redone
+        if is_unpublished(objects, key):
+            check_free(objects, key)
+            settle(objects, catalog_of(objects, engine_settings().catalog), key)
+        return queued(objects, key, finished.attempt) or FinishedRef(finished)
+    plan = how.plan_of(objects, key)
+    with _unchanged(objects, key, last):
+        still_open = coverage_of(plan, all_parts(plan)).open_ranges()
+    return _go_on(plan, still_open, how, show=True, after=last)
+
+
+def retried(objects: Objects, key: RunKey, how: GoOn) -> RunRef:
+    """A reference to what is run of what failed, and of what is open."""
+    last, plan = latest_attempt(objects, key), how.plan_of(objects, key)
+    with _unchanged(objects, key, last):
+        coverage = coverage_of(plan, parts := all_parts(plan))
+        for number, rows in enumerate(failed(objects, parts).values()):
+            coverage.release(rows[coverage.owned(number, rows)])
+    return _go_on(plan, coverage.open_ranges(), how, show=False, after=last)
+
+
+@contextmanager
+def _unchanged(objects: Objects, key: RunKey, last: Attempt | None) -> Generator[None]:
+    """Around a look at the rows that are there; `last` is the newest attempt before it.
+
+    Raises:
+        RunDamaged: a file of them is gone.
+        RunError: another process has brought them to their end meanwhile.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        now = latest_attempt(objects, key)
+        if now is not None and (last is None or (now.number, now.ended) != (last.number, last.ended)):
+            raise RunError(f"another process works on the run {key.path}: look at it once more") from error
+        raise RunDamaged(f"{error.filename or error} is gone: restore it, or delete the run") from error
+
+
+def _go_on(
+    plan: RunPlan, open_ranges: Sequence[tuple[int, int]], how: GoOn, *, show: bool, after: Attempt | None
 ) -> RunRef:
     """A reference to what goes on: with the engine that was asked for, or else the one that the run was allocated with.
 
@@ -60,8 +110,8 @@ def go_on(
         SettingsError: there is no such engine, or it cannot be reached.
         CatalogError: the root was moved, and its catalog has not been made anew.
     """
-    objects, experiment = plan.objects, find_experiment(plan, module)
-    chosen = choose(engine or plan.engine, experiment, plan, workers=workers)
+    objects, experiment = plan.objects, find_experiment(plan, how.module)
+    chosen = choose(how.engine or plan.engine, experiment, plan, workers=how.workers)
     going = chosen.engine.attach(plan)
     if going is None:
         try:
@@ -82,7 +132,7 @@ def go_on(
     objects.delete([plan.key.cancelled])
     objects.sweep_staging()
     number = after.number if after is not None else 0
-    return start(chosen, Launch(plan, experiment, open_ranges, code, workers=workers, show=show, after=number))
+    return start(chosen, Launch(plan, experiment, open_ranges, code, workers=how.workers, show=show, after=number))
 
 
 def _tell_of_code(plan: RunPlan, experiment: Experiment, code: Code) -> None:
@@ -178,4 +228,4 @@ def _check_models(plan: RunPlan, experiment: Experiment) -> None:
         )
 
 
-__all__ = ["go_on", "joined", "limited"]
+__all__ = ["GoOn", "joined", "queued", "resumed", "retried"]

@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scythe.record.format import load_yaml
+from scythe.record.format import load_yaml, reading
 from scythe.record.layout import FOLDERS, RunKey
 from scythe.record.manifest import dump_yaml, with_texts
 from scythe.record.plan import RunPlan
@@ -115,7 +115,7 @@ def _packed(objects: Objects, key: RunKey, field: str) -> dict[str, str]:
     refs = result.tables.get("result_file_refs") if result is not None else None
     if refs is None or field not in refs.columns:
         return {}
-    with objects.reader(refs.key) as stream:
+    with reading(objects, refs.key), objects.reader(refs.key) as stream:
         there = pl.Series(pq.read_table(stream, columns=[field]).column(field)).drop_nulls()
     names = taken_apart(there)["name"]
     return {name: uri for name, uri in zip(names, there, strict=True) if name is not None}
@@ -179,7 +179,7 @@ def _follow_parquet(objects: Objects, key: str, move: _Move) -> None:
 
 
 def _any_follows(objects: Objects, key: str, names: list[str], move: _Move) -> bool:
-    with objects.reader(key) as stream:
+    with reading(objects, key), objects.reader(key) as stream:
         table = pq.read_table(stream, columns=names)
     return any(not move.column(column, name).equals(column) for name, column in zip(names, table.columns, strict=True))
 
@@ -195,7 +195,7 @@ def rewrite(
 ) -> None:
     """Writes a Parquet file once more: with other field ids, or with file references below another root."""
     index = pandas_index(schema)
-    with objects.reader(source) as stream:
+    with reading(objects, source), objects.reader(source) as stream:
         batches = pq.ParquetFile(stream).iter_batches(ROW_GROUP_ROWS)
         with DataFileWriter(objects, target, schema, ids, index=index) as writer:
             for batch in batches:

@@ -22,6 +22,7 @@ from scythe.gather.publish import Gathered, is_unpublished, new_gather, publish,
 from scythe.leaf.shards import Shards
 from scythe.names import ID_LEVELS, meant
 from scythe.record.attempts import check_newest
+from scythe.record.format import reading
 from scythe.record.generations import Generations, catalog_of
 from scythe.record.layout import RunKey
 from scythe.record.lease import Lease
@@ -166,7 +167,7 @@ class _Packing:
     def _refs(self, table: TableResult, target: str, fields: Sequence[str]) -> DataFile:
         """The table of files once more, with the addresses of files in shards."""
         objects = self._objects
-        with objects.reader(table.key) as stream:
+        with reading(objects, table.key), objects.reader(table.key) as stream:
             file = pq.ParquetFile(stream)
             schema = file.schema_arrow
             with DataFileWriter(
@@ -218,7 +219,7 @@ class _Packing:
         """The table that tells where the files lie, from that of files."""
         objects = self._objects
         table = Generations(self._catalog, self._key.experiment, objects).open(self._key, _PACKS, PACKS)
-        with objects.reader(refs) as stream:
+        with reading(objects, refs), objects.reader(refs) as stream:
             rows = (pa.Table.from_batches([batch]) for batch in pq.ParquetFile(stream).iter_batches(_ROWS))
             with DataFileWriter(objects, target, PACKS.arrow, table.ids, index=ID_LEVELS) as writer:
                 for packs in packs_of(rows, columns):

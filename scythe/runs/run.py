@@ -10,24 +10,19 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import BaseModel, PrivateAttr
 
 from scythe.engines.card import run_html
-from scythe.engines.engine import FinishedRef, RunRef
+from scythe.engines.engine import RunRef
 from scythe.engines.options import EngineName, EngineOptions
 from scythe.engines.start import engine_of
 from scythe.errors import NotFoundError, RunError
-from scythe.gather.final import all_parts, coverage_of
-from scythe.gather.parts import failed
-from scythe.gather.publish import is_unpublished, settle
 from scythe.gather.status import look_at
 from scythe.record import layout
-from scythe.record.attempts import ask_to_cancel, check_free, latest_attempt
-from scythe.record.generations import catalog_of
+from scythe.record.attempts import ask_to_cancel
 from scythe.record.history import RunAttempt, attempts_on
 from scythe.record.layout import RunKey
 from scythe.record.plan import UNSET, MaxErrors, RunPlan, Unset
 from scythe.record.results import RunResult, read_result
 from scythe.runs.deletion import delete_run
-from scythe.runs.going_on import go_on, joined, limited, queued
-from scythe.settings import engine_settings
+from scythe.runs.going_on import GoOn, joined, queued, resumed, retried
 from scythe.terminal.cards import own_names
 from scythe_catalog.storage.objects import Objects
 
@@ -232,15 +227,7 @@ class ExperimentRun(BaseModel):
             3
         """
         self._is_there()
-        finished, last = self.result, latest_attempt(self._objects, self.key)
-        if finished is not None and (last is None or last.number <= finished.attempt):  # else it is being redone
-            if is_unpublished(self._objects, self.key):
-                check_free(self._objects, self.key)
-                settle(self._objects, catalog_of(self._objects, engine_settings().catalog), self.key)
-            return queued(self._objects, self.key, finished.attempt) or FinishedRef(finished)
-        plan = RunPlan.load(self._objects, self.key)
-        still_open = coverage_of(plan, all_parts(plan)).open_ranges()
-        return go_on(limited(plan, max_errors), still_open, engine, workers, module, show=True, after=last)
+        return resumed(self._objects, self.key, GoOn(engine, workers, module, max_errors))
 
     def retry_errors(
         self,
@@ -275,11 +262,7 @@ class ExperimentRun(BaseModel):
             0
         """
         self._is_there()
-        last, plan = latest_attempt(self._objects, self.key), RunPlan.load(self._objects, self.key)
-        coverage = coverage_of(plan, parts := all_parts(plan))
-        for number, rows in enumerate(failed(self._objects, parts).values()):
-            coverage.release(rows[coverage.owned(number, rows)])
-        return go_on(limited(plan, max_errors), coverage.open_ranges(), engine, workers, module, show=False, after=last)
+        return retried(self._objects, self.key, GoOn(engine, workers, module, max_errors))
 
     def wait(self, timeout: float | None = None) -> RunResult:
         """Waits for the run, wherever it is worked on, and gives its result; starts nothing.

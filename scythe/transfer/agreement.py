@@ -10,6 +10,7 @@ from typing import Any
 
 from scythe.errors import RunError, TransferError
 from scythe.gather.dataframe_rule import check_dataframe
+from scythe.gather.run_files import schema_of_file
 from scythe.names import RESERVED_TABLES
 from scythe.record import layout
 from scythe.record.format import parse
@@ -17,7 +18,6 @@ from scythe.record.layout import RunKey
 from scythe.record.manifest import binding, renames_until, schemas_of_version
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult
-from scythe_catalog.iceberg.datafile import stored_schema
 from scythe_catalog.schema import TableSchema, mixed_units
 from scythe_catalog.storage.objects import Objects
 
@@ -53,7 +53,7 @@ def check_agrees(
         return
     plan, renames = RunPlan.load(source, key), renames_until(source, key.experiment, key.version)
     for name in frames:
-        schema = TableSchema.from_arrow(stored_schema(source, result.tables[name].key))
+        schema = schema_of_file(source, result.tables[name].key)
         try:
             check_dataframe(target, plan, name, schema, renames)
         except RunError as error:

@@ -15,7 +15,7 @@ import polars as pl
 from scythe.define.renames import name_among
 from scythe.errors import NotFoundError, ReadError, TransferError
 from scythe.gather.parts import number_of
-from scythe.gather.run_files import scan_parts
+from scythe.gather.run_files import scan_parts, schema_of_file
 from scythe.record.layout import RunKey
 from scythe.record.manifest import renames_now
 from scythe.record.plan import RunPlan
@@ -23,7 +23,6 @@ from scythe.record.results import RunResult
 from scythe.remote.packed import PREFIX, taken_apart
 from scythe.transfer.arrived import INSIDE, OBJECTS
 from scythe.transfer.conditions import filtered, missing
-from scythe_catalog.iceberg.datafile import stored_schema
 from scythe_catalog.iceberg.scan import scan_files
 from scythe_catalog.memo import cached_property
 from scythe_catalog.schema import TableSchema
@@ -140,7 +139,7 @@ class Places:
 
     def scan(self, key: str) -> tuple[pl.LazyFrame, TableSchema]:
         objects = self.local if self.local.exists(key) else self.source
-        schema = TableSchema.from_arrow(stored_schema(objects, key))
+        schema = schema_of_file(objects, key)
         return scan_files(objects, [key], schema), schema
 
     def table(self, name: str) -> tuple[pl.LazyFrame, TableSchema] | None:

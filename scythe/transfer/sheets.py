@@ -18,6 +18,7 @@ from polars import selectors
 
 from scythe.define.typed import Named
 from scythe.errors import ReadError, TransferError
+from scythe.gather.run_files import schema_of_file
 from scythe.names import ID_LEVELS
 from scythe.reader.one_run import one_run, scan_run
 from scythe.reader.verbs import AskedRun, AskedVersion
@@ -28,8 +29,6 @@ from scythe.record.manifest import renames_now
 from scythe.settings import engine_settings, storage
 from scythe.transfer.chosen import asked_of
 from scythe.transfer.conditions import filtered, first_sentence
-from scythe_catalog.iceberg.datafile import stored_schema
-from scythe_catalog.schema import TableSchema
 from scythe_catalog.storage.objects import Objects
 from scythe_catalog.whole_files import whole
 
@@ -195,7 +194,7 @@ def _cut(frame: pl.DataFrame) -> str | None:
 def _notes(objects: Objects, run: RunKey, table: str, key: str) -> pl.DataFrame:
     """Of each column its unit and its meaning, as the models tell them, by the name that it has now."""
     renames = renames_now(objects, run.experiment).of(table)
-    schema = TableSchema.from_arrow(stored_schema(objects, key)).renamed(renames)
+    schema = schema_of_file(objects, key).renamed(renames)
     rows = [(c.name, c.unit, c.doc) for c in schema if c.name not in ID_LEVELS]
     return pl.DataFrame(rows, {"column": pl.String, "unit": pl.String, "meaning": pl.String}, orient="row")
 

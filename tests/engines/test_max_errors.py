@@ -107,3 +107,8 @@ def test_what_makes_no_sense_is_refused(root: Path, wrong: Any) -> None:
     with pytest.raises(AllocationError, match="max_errors must be a number, a share"):
         allocate(picky, 3, max_errors=wrong)
     assert not root.exists()
+    run, ref = allocate(picky, 3)
+    ref.result()
+    for go_on in (run.resume, run.retry_errors):
+        with pytest.raises(AllocationError, match="max_errors must be a number, a share"):
+            go_on(max_errors=wrong)

@@ -50,7 +50,7 @@ class SlurmEngine(Engine):
         return before.told() if before is not None else None
 
     def start(self, work: Launch) -> RunRef:
-        number, before = next_attempt(work.plan), last_folder(work.plan.objects, work.plan.key)
+        number, before = next_attempt(work), last_folder(work.plan.objects, work.plan.key)
         if work.workers is None and before is not None:
             work = replace(work, workers=before.options()[1])
         return SlurmRef(work.plan, submit_attempt(work, merged(work.options), number), quiet=work.quiet)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from scythe.engines.card import run_html
+from scythe.engines.engine import Launch
 from scythe.engines.slurm import commands
 from scythe.engines.slurm.folder import Folder
 from scythe.engines.slurm.opened import log_of, log_tail
@@ -16,7 +17,7 @@ from scythe.engines.slurm.submission import taken_up
 from scythe.engines.waiting import waiting
 from scythe.errors import NotFoundError, RunCancelled, RunError, ScytheError, TooManyErrors
 from scythe.gather.error_limit import stopped
-from scythe.record.attempt_plan import last_attempt_planned, load_failure
+from scythe.record.attempt_plan import last_attempt_left, last_attempt_planned, load_failure
 from scythe.record.attempts import ask_to_cancel, check_free, latest_attempt, store_time
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult, read_result
@@ -202,12 +203,13 @@ def attached(plan: RunPlan) -> SlurmRef | None:
     return None
 
 
-def next_attempt(plan: RunPlan) -> int:
+def next_attempt(work: Launch) -> int:
     """The number of the next attempt, of which one process alone can make a plan.
 
     Raises:
         RunError: another process has taken up the run since this one looked, or Slurm does not answer.
     """
+    plan = work.plan
     planned, last = last_attempt_planned(plan.objects, plan.key), check_free(plan.objects, plan.key)
     if planned > (last.number if last is not None else 0) and load_failure(plan.objects, plan.key) is None:
         folder = Folder(plan.objects, plan.key, planned)
@@ -215,7 +217,8 @@ def next_attempt(plan: RunPlan) -> int:
         about_to = not folder.rounds() and store_time(plan.objects) - written < _SUBMIT_SECONDS
         if about_to or _in_queue(folder):
             raise taken_up(plan)
-    return max(planned, last.number if last is not None else 0) + 1
+    left = last_attempt_left(plan.objects, plan.key) if work.after is not None else 0
+    return max(planned, last.number if last is not None else 0, left) + 1
 
 
 def _end_record(plan: RunPlan, folder: Folder) -> None:

@@ -100,8 +100,8 @@ class PinnedRun:
             return TableSchema.from_arrow(pq.read_schema(pa.BufferReader(content)))
         except FileNotFoundError:
             raise self._gone() from None
-        except pa.ArrowInvalid as error:
-            raise self._damaged(table, str(error)) from error
+        except (pa.ArrowInvalid, RunDamaged) as error:
+            raise self._damaged(table, str(error.__cause__ or error)) from error
 
     def _content(self, table: str) -> bytes | None:
         """All of a small table in a bucket, fetched once: each look into a file there asks three times, one after the other."""

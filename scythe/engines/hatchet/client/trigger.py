@@ -21,6 +21,7 @@ from scythe.errors import AllocationError, RunError, SettingsError
 from scythe.leaf.leaf import Leaf
 from scythe.record.attempt_plan import (
     AttemptPlan,
+    last_attempt_left,
     last_attempt_planned,
     load_trigger,
     store_attempt_plan,
@@ -92,7 +93,7 @@ def run_hatchet(work: Launch) -> HatchetRef | WorkflowRef:
     code = _code(work)
     labels, names = required_labels(experiment.options), task_names(experiment, single=plan.single)
     attempt = AttemptPlan(
-        _next_attempt(plan), list(work.open_ranges), work.show, code.sha256, labels, names, plan.max_errors
+        _next_attempt(work), list(work.open_ranges), work.show, code.sha256, labels, names, plan.max_errors
     )
     store_attempt_plan(plan.objects, plan.key, attempt)
     record(plan.objects, plan.key, experiment, "hatchet", attempt.number, code, work.stored)
@@ -123,12 +124,13 @@ def _code(work: Launch) -> Code:
     return work.code
 
 
-def _next_attempt(plan: RunPlan) -> int:
+def _next_attempt(work: Launch) -> int:
     """The number of the next attempt: new, unless somebody may just be about to begin the last one.
 
     Two triggers of one attempt run once: the second finds that the first has it. An attempt whose trigger is known
     to be over (cancelled, say, before its root began) is not used again.
     """
+    plan = work.plan
     last = latest_attempt(plan.objects, plan.key)
     if last is not None and last.alive:
         return last.number
@@ -137,7 +139,7 @@ def _next_attempt(plan: RunPlan) -> int:
         triggered = load_trigger(plan.objects, plan.key, stored)
         if triggered is None or not on_loop(is_over(triggered)).result():
             return stored
-    return max(taken, stored) + 1
+    return max(taken, stored, last_attempt_left(plan.objects, plan.key) if work.after is not None else 0) + 1
 
 
 def _trigger(task: Any, payload: BaseModel | dict[str, Any], plan: RunPlan, attempt: AttemptPlan) -> Any:
