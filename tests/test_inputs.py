@@ -1,6 +1,7 @@
 """What an allocation takes and what it refuses: bad input is named with column, rows and rule, and leaves no trace."""
 
 import datetime as dt
+import io
 import math
 import os
 import re
@@ -203,6 +204,27 @@ def test_what_is_refused_comes_with_a_value_and_a_way_out(
     heat: BaseExperiment, root: Path, specs: Any, told: str
 ) -> None:
     assert told in refused(heat, specs, root)
+
+
+NO_NAME = "is a column that has no name in its file: pandas writes its index so, and a comma at the end of each line makes one; drop it"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("area,storeys,\n1.5,2,\n", {"": f"'': {NO_NAME}", "pandas": f"Unnamed: 2: {NO_NAME}"}),
+        (",area\n0,1.5\n", {"": f"'': {NO_NAME}", "pandas": f"Unnamed: 0: {NO_NAME}"}),
+        ("area,,\n1.5,,\n", {"": f"_duplicated_0: {NO_NAME}", "pandas": f"Unnamed: 2: {NO_NAME}"}),
+        ("area,area\n1.5,2.5\n", {"": "area: stands twice in the file: Polars calls the second 'area_duplicated_0'"}),
+        ("area,x_duplicated_0\n1.5,2.5\n", {"": "x_duplicated_0: is not a field of Room"}),
+    ],
+)
+def test_what_a_reader_of_csv_calls_a_column_without_a_name_or_a_second_one_is_told_as_that(
+    heat: BaseExperiment, root: Path, text: str, told: dict[str, str]
+) -> None:
+    assert told[""] in refused(heat, pl.read_csv(io.StringIO(text)), root)
+    if "pandas" in told:
+        assert told["pandas"] in refused(heat, pd.read_csv(io.StringIO(text)), root)
 
 
 @pytest.mark.parametrize("kind", ["polars", "pandas", "arrow"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import re
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Collection, Iterator
@@ -135,10 +136,24 @@ def _unknown(frame: Frame, compiled: CompiledModel, unnamed: Collection[str]) ->
         yield Problem(name, "stands twice in the frame")
     paths, fields = _paths(compiled), [name for name in compiled.schema.names if name not in unnamed]
     for name in seen - twice - paths - set(compiled.schema.names):
+        if (by_reader := _by_reader(name, seen)) is not None:
+            yield by_reader
+            continue
         near = difflib.get_close_matches(name, compiled.schema.names, 1, 0.5)
         hint = f"; did you mean {near[0]!r}?" if near else f"; its fields are {', '.join(fields)}"
         way = " (to carry values beyond the fields, pass models instead of a frame)" if compiled.allows_extra else ""
         yield Problem(name, f"is not a field of {compiled.model.__name__}{hint}{way}")
+
+
+def _by_reader(name: str, names: Collection[str]) -> Problem | None:
+    """What is told of a column that the file had under no name, or twice: libraries that read tables name it by themselves."""
+    of, is_second, number = name.rpartition("_duplicated_")
+    if is_second and number.isdecimal() and of in names and of:
+        return Problem(of, f"stands twice in the file: Polars calls the second {name!r}")
+    if not name or (is_second and not of and number.isdecimal()) or re.fullmatch(r"Unnamed: \d+", name):
+        why = "pandas writes its index so, and a comma at the end of each line makes one"
+        return Problem(name or "''", f"is a column that has no name in its file: {why}; drop it")
+    return None
 
 
 def _by_path(frame: Frame, compiled: CompiledModel) -> Iterator[Problem]:
