@@ -42,7 +42,7 @@ class Heat(ExperimentOutputSpec):
 def test_yaml_gives_back_what_was_written_with_either_of_its_readers(data: Any) -> None:
     raw = dump_yaml(data, sort_keys=False)
 
-    assert repr(load_yaml(raw)) == repr(data)
+    assert repr(load_yaml(raw, "a file")) == repr(data)
     assert repr(yaml.safe_load(raw)) == repr(data)
 
 

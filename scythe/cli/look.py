@@ -129,7 +129,7 @@ def show(
     errors = _read(run, "errors")
     if errors is not None and errors.height:
         say("\nErrors")
-        _errors(run, errors, counts.inputs or errors.height, traceback)
+        _errors(run, errors, counts.inputs or 0, traceback)
 
 
 @app.command("errors")
@@ -310,7 +310,8 @@ def _errors(
     rows, kinds = errors.to_arrow(), ErrorKinds()
     kinds.add(rows)
     for kind in kinds.all()[:most]:
-        say(f"  {kind.count:,} ({kind.count / inputs:.0%}), input {kind.first} the first: {kind.name}: {kind.message}")
+        share = f" ({kind.count / inputs:.0%})" if inputs else ""  # of a run without its manifest it is not known
+        say(f"  {kind.count:,}{share}, input {kind.first} the first: {kind.name}: {kind.message}")
         if kind.place:
             say(f"    {kind.place}")
         same = pl.DataFrame(alike(rows, kind.first))

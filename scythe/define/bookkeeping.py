@@ -58,7 +58,14 @@ class LogRow(NamedTuple):
     attempt: Annotated[int | None, _As(k.Int(), "Which attempt on the run ran it, as in `tasks`.", nullable=True)]
     stdout: Annotated[str | None, _As(k.Str(), "What was printed on standard output.", nullable=True)]
     stderr: Annotated[str | None, _As(k.Str(), "What was printed on standard error.", nullable=True)]
-    log: Annotated[str | None, _As(k.Str(), "What `input_spec.log` was given, a line each.", nullable=True)]
+    log: Annotated[
+        str | None,
+        _As(
+            k.Str(),
+            "What `input_spec.log` was given, and what Python's `logging` was told, a line each.",
+            nullable=True,
+        ),
+    ]
 
 
 class PackRow(NamedTuple):

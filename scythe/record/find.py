@@ -14,10 +14,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from yaml import YAMLError
-
 from scythe.define.experiment import Experiment
-from scythe.errors import NotFoundError, VersionError
+from scythe.errors import NotFoundError, RunDamaged, VersionError
 from scythe.names import TASK_PREFIX, is_name, meant
 from scythe.record import layout
 from scythe.record.format import load_yaml
@@ -152,8 +150,8 @@ def _with_lost_numbers(objects: Objects, known: Reserved, keys: Iterable[RunKey]
 
 def _number_told(objects: Objects, key: RunKey) -> int:
     """The number of a run as its manifest tells it; 0 where it tells none: who reads the run says what is wrong."""
-    with suppress(FileNotFoundError, YAMLError, ValueError):
-        told = load_yaml(objects.read(key.manifest))
+    with suppress(FileNotFoundError, RunDamaged):
+        told = load_yaml(objects.read(key.manifest), objects.uri(key.manifest))
         if isinstance(told, dict) and isinstance(number := told.get("number"), int):  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
             return number
     return 0

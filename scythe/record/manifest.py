@@ -89,11 +89,7 @@ def read_manifest(objects: Objects, key: RunKey) -> Mapping[str, Any]:
         FormatError: it was written by a later Scythe.
     """
     raw, where = objects.read(key.manifest), objects.uri(key.manifest)
-    try:
-        found = load_yaml(raw)
-    except (yaml.YAMLError, ValueError) as error:
-        what = str(error).splitlines()[0]
-        raise RunDamaged(f"{where} is no YAML ({what}): it was damaged after it was written") from error
+    found = load_yaml(raw, where)
     if not isinstance(found, dict) or "experiment_id" not in found:
         raise RunDamaged(
             f"{where} is {'empty' if not raw.strip() else 'no manifest'}: it was damaged after it was written"

@@ -204,7 +204,8 @@ def _whole(run: ExperimentRun) -> Generator[None]:
 
 
 def _made_by(run: ExperimentRun) -> dict[str, str]:
-    manifest = read_manifest(run.objects, run.key)
+    with _whole(run):
+        manifest = read_manifest(run.objects, run.key)
     packages = manifest.get("packages") or {}
     last = run.attempts[-1].provenance if run.attempts else None
     found = {"python": manifest.get("python"), "engine": manifest.get("engine"), "seed": manifest.get("seed")}

@@ -163,7 +163,7 @@ def _references(schema: pa.Schema) -> list[str]:
 
 def _follow_yaml(objects: Objects, key: str, move: _Move) -> None:
     try:
-        content = load_yaml(objects.read(key))
+        content = load_yaml(objects.read(key), objects.uri(key))
     except FileNotFoundError:
         return
     followed = with_texts(content, move.text)

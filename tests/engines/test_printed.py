@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
@@ -93,6 +94,50 @@ def test_each_input_has_what_it_printed_and_the_silent_have_no_row(
     assert "before it fails" in out
     assert out.count("x") == 3 * KEPT_BYTES
     assert err.count("last words") == 1
+
+
+def test_what_a_function_tells_the_logging_of_python_is_kept_with_its_input(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    @ExperimentRegistry.Register(name="talk", retries=0)
+    def logging_(spec: Talk) -> Heard:
+        log = logging.getLogger("solver")
+        match spec.n:
+            case 0:
+                log.warning("no convergence after %d steps, see https://me:hunter2@host/x", 7)
+                spec.log("goes on")
+            case 1:
+                log.info("below the level of the script")
+            case 2:
+                logging.getLogger("solver.mesh").info("its own level")
+                try:
+                    raise ValueError("a bad cell")
+                except ValueError:
+                    log.exception("caught")
+            case 3:
+                log.error("the last words")
+                os.kill(os.getpid(), signal.SIGKILL)
+            case _:
+                log.warning("%s", object.__new__(Unshowable))
+        return Heard(y=spec.n)
+
+    class Unshowable:
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    caplog.set_level(logging.INFO, "solver.mesh")
+    run, ref = BaseExperiment(logging_).allocate(pl.DataFrame({"n": range(5)}), engine="local", workers=1, chunk=5)
+    assert ref.result().rows == 4
+    found = {i: log for i, (*_, log) in logs(run).items()}
+    assert list(found) == [0, 2, 3, 4]
+    assert found[0] == "WARNING solver: no convergence after 7 steps, see https://me:***@host/x\ngoes on\n"
+    assert str(found[2]).startswith(
+        "INFO solver.mesh: its own level\nERROR solver: caught\nTraceback (most recent call last):"
+    )
+    assert str(found[2]).endswith("ValueError: a bad cell\n")
+    assert found[3] == "ERROR solver: the last words\n"
+    assert found[4] == "WARNING solver: %s (its values cannot be shown: RuntimeError)\n"
+    assert "no convergence" in caplog.text
 
 
 def test_what_a_quick_function_prints_after_many_silent_inputs_is_its_own_and_is_passed_on_once(

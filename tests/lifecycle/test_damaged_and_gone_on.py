@@ -10,10 +10,12 @@ from typing import Any
 
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
 import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.cli import app
 from scythe.errors import ScytheError, TooManyErrors
 from scythe.record.attempts import attempts
 from scythe.registry import ExperimentRegistry
@@ -116,3 +118,31 @@ def test_an_attempt_after_those_whose_records_are_lost_takes_no_number_of_theirs
     assert getattr(run, verb)(engine="inline").result().attempt == 2
     assert [one.number for one in attempts(run.objects, run.key)] == [2]
     assert len(rows(run)) == (4 if verb == "retry_errors" else 3)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("damage", ["gone", "other bytes"])
+def test_who_looks_at_a_run_of_which_a_file_is_damaged_is_shown_it_or_told(
+    beams: BaseExperiment, root: Path, tmp_path: Path, damage: str
+) -> None:
+    run, other, to = allocated(beams, tmp_path, 3), allocated(beams, tmp_path, 2), tmp_path / "there"
+    words = [
+        ["show", run.experiment_id], ["errors", run.experiment_id], ["logs", run.experiment_id], ["runs", "bent"], ["du", "bent"],
+        ["diff", run.experiment_id, other.experiment_id], ["diff", other.experiment_id, run.experiment_id],
+        ["download", run.experiment_id, str(to)], ["gc"],
+    ]  # fmt: skip
+    wrong = list[tuple[str, str, object]]()
+    for path in sorted(path for path in (root / run.key.path).rglob("*") if path.is_file()):
+        raw = path.read_bytes()
+        for command in words:
+            path.unlink()
+            if (left := DAMAGES[damage](raw)) is not None:
+                path.write_bytes(left)
+            found = CliRunner().invoke(app, command).exception
+            if found is not None and not isinstance(found, ScytheError | SystemExit):
+                wrong.append((path.name, command[0], found))
+            path.unlink(missing_ok=True)
+            path.write_bytes(raw)
+            shutil.rmtree(to, ignore_errors=True)
+    assert wrong == []
+    assert rows(run) == [(0.0, 0.0), (2.0, 4.0)]

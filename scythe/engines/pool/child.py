@@ -161,6 +161,7 @@ def _printed(path: str) -> Printed:
 
     printed = Printed(path)
     ExperimentInputSpec.log_keeper = printed.log
+    _handled(logs.Keep(printed.log))
     threading.Thread(target=_pass_on, args=(printed,), daemon=True).start()
     return printed
 
@@ -359,10 +360,14 @@ def _end_of_fork() -> None:
 
 def _forward_logs(connection: Connection, levels: dict[str, int]) -> None:
     """Sends log records of Scythe and of the user's code to the parent's logging."""
-    handler = logs.Forward(lambda record: _send(connection, "log", record))
+    _handled(logs.Forward(lambda record: _send(connection, "log", record)))
+    logs.take_levels(levels)
+
+
+def _handled(handler: logging.Handler) -> None:
+    """Has a handler hear of the records of this process, and of no fork of it."""
     logging.getLogger().addHandler(handler)
     os.register_at_fork(after_in_child=lambda: logging.getLogger().removeHandler(handler))
-    logs.take_levels(levels)
 
 
 def _end_with_parent(parent: int) -> None:

@@ -1,4 +1,4 @@
-"""Log records on their way from a worker process to the logging of the process that started it.
+"""Log records on their way from a worker process to the logging of the process that started it, and to what is kept of an input.
 
 A record travels as plain values: whatever it holds, neither the input that logs it nor the run fails of it. Values of
 `extra` that one side cannot pickle, or the other cannot rebuild, are dropped; the message always arrives.
@@ -17,6 +17,8 @@ from scythe.terminal.console import tell
 from scythe_catalog.redaction import redacted
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+#: The first names of our loggers: what `input_spec.log` is given is kept by itself.
+_OWN = ("scythe", "scythe_catalog")
 _PLAIN = (str, int, float, bool, type(None))
 
 #: The standard values of a record, and those of `extra`, each pickled for itself.
@@ -33,6 +35,21 @@ class Forward(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         with contextlib.suppress(OSError):  # the parent is gone, and soon this process
             self._send(portable(record))
+
+
+class Keep(logging.Handler):
+    """Gives `keep` what each record tells, with its level and its logger, but those of Scythe's own."""
+
+    def __init__(self, keep: Callable[[str], None]) -> None:
+        super().__init__()
+        self._keep = keep
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name.partition(".")[0] in _OWN:
+            return
+        told = [f"{record.levelname} {record.name}: {_message(record)}", _traceback(record)]
+        with contextlib.suppress(OSError):  # a full disk: what it is told does not fail an input
+            self._keep("\n".join(text for text in told if text))
 
 
 def portable(record: logging.LogRecord) -> Portable:
