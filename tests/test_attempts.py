@@ -374,7 +374,7 @@ def test_a_record_that_is_damaged_is_mended_by_the_next_beat_and_one_that_is_gon
     monkeypatch.setattr(lease, "_BEAT_SECONDS", 0.0)
     objects, key = Objects.at(root), RunKey("e", "v1.0.0", "2026-01-01_00-00-00")
     record = f"{key.attempts}/000001.json"
-    with Beaten(objects, key, "local") as held:
+    with Beaten(objects, key, "hatchet", run="a", number=1) as held:
         objects.write(record, b"")
         held.beats(2)
         last = latest_attempt(objects, key)

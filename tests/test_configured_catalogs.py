@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -185,6 +186,31 @@ def test_a_disks_tables_can_be_kept_in_sqlite(tmp_path: Path) -> None:
     assert computer.runs_rebuilds_and_reads().startswith(f"file://{tmp_path}/scythe-data/double/v1.1.0/")
 
     assert not list(tmp_path.rglob("version-hint.text")), "the folder catalog is not used"
+
+
+def test_a_catalog_serves_one_root_and_a_second_one_is_refused_by_name(tmp_path: Path) -> None:
+    """Rows of both would lie in one table, and each root take the other's for rows of runs that were removed."""
+    first = Computer(tmp_path, type="sql", uri=f"sqlite:///{tmp_path / 'catalog.db'}")
+    assert first.run("job.py", "4", "2").returncode == 0
+    read = ("-c", "import scythe; print(scythe.read('double', 'all', run='all').height)")
+
+    def second(*command: str) -> str:
+        other = Computer(tmp_path)
+        other.env = {**first.env, "SCYTHE_STORAGE_ROOT": str(tmp_path / "other")}
+        return other.run(*command).stderr
+
+    rebuild = ("-c", "from scythe.cli import main; main()", "rebuild")
+    refused = f"of the catalog 'lab' is that of the root file://{tmp_path}/scythe-data, and this root is file://{tmp_path}/other: a catalog serves one root"
+    assert refused in second("job.py", "4")
+    assert not list((tmp_path / "other").glob("double/v*/*"))
+    shutil.copytree(tmp_path / "scythe-data", tmp_path / "other", dirs_exist_ok=True)
+    assert refused in second(*rebuild)
+    assert refused in second(*read)
+    assert first.run(*read).stdout == "6\n"
+
+    (tmp_path / "scythe-data").rename(tmp_path / "away")  # the copy takes its place
+    assert second(*rebuild) == ""
+    assert second(*read) == ""
 
 
 @pytest.mark.parametrize("sort", ["folder", "sqlite", "postgres"])

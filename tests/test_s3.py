@@ -27,6 +27,7 @@ from pyiceberg.table import StaticTable
 import scythe
 from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
 from scythe.errors import AllocationError, FetchError, InputError, RunError, ScytheError, StorageError
+from scythe.record import lease
 from scythe.remote.fetch import fetch, fetch_all
 from scythe.runs.rebuild import rebuild
 from scythe.settings import storage
@@ -672,7 +673,9 @@ def test_a_run_asks_a_bucket_for_no_more_than_it_has_to_know(
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("SCYTHE_STORAGE_BUCKET", "bucket")
-        monkeypatch.setattr(tables, "_FRESH_SECONDS", 1e9)  # of a slow machine tables would be loaded anew
+        # On a slow machine tables would be loaded anew, and a heart would beat.
+        monkeypatch.setattr(tables, "_FRESH_SECONDS", 1e9)
+        monkeypatch.setattr(lease, "_LOOK_SECONDS", 1e9)
         experiment = BaseExperiment(ExperimentRegistry.Register(name="asks")(halve))
         asked: list[int] = []
         for _ in range(4):

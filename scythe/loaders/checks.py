@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import polars as pl
 
@@ -24,25 +25,35 @@ _WAYS_OUT = {
 }
 
 
-def check_groups(groups: Mapping[str, Group], runs: Sequence[PinnedRun], where: pl.Expr | None) -> None:
-    """Nothing where the runs have what is asked for.
+def check_groups(
+    groups: Mapping[str, Group], runs: Sequence[PinnedRun], where: pl.Expr | None
+) -> dict[str, tuple[Stands, ...]]:
+    """What the columns of each group stand for, where the runs have what is asked for; of files nothing.
 
     Raises:
         NotFoundError: a column or dataframe that none of them has; the message names the nearest.
         InputError: a column that is no number, no file, or not the same in all of them.
         ReadError: `where` asks for one that holds other values in one run than in another.
     """
+    found = dict[str, tuple[Stands, ...]]()
     for name, group in groups.items():
         match group:
             case Columns(names):
-                for column in names:
-                    categories(runs, column, name)
+                choices = {column: categories(runs, column, name) for column in names}
+                there = {c: [one for run in runs if (one := run.column_of(c)) is not None] for c in names}
             case File(column):
                 check_file(runs, column, name)
+                choices, there = {}, {}
             case Frame():
                 check_frame(runs, group, name)
+                choices, tables = dict.fromkeys(group.columns), [columns_there(run, group) for run in runs]
+                there = {c: [table[c] for table in tables if c in table] for c in choices}
+        found[name] = tuple(
+            Stands(c, choices[c], next((one.unit for one in there[c] if one.unit), None)) for c in choices
+        )
     if where is not None:
         asked_by(where, runs)
+    return found
 
 
 def check_file(runs: Sequence[PinnedRun], column: str, group: str) -> None:
@@ -169,20 +180,46 @@ def categories(runs: Sequence[PinnedRun], column: str, group: str) -> tuple[str,
     return tuple(found) or None
 
 
-def check_same_choices(groups: Mapping[str, Group], before: Sequence[PinnedRun], now: Sequence[PinnedRun]) -> None:
-    """Nothing where columns that are one-hot stand for the same choices in some runs as in others, or are of another number, which shapes tell.
+class Stands(NamedTuple):
+    """What a column of a group stands for: its name, the choices of one that is one-hot, its unit."""
+
+    column: str
+    choices: tuple[str, ...] | None
+    unit: str | None
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """What its columns of the array are called."""
+        return (self.column,) if self.choices is None else tuple(f"{self.column}={c}" for c in self.choices)
+
+
+def check_same_meaning(before: Mapping[str, Sequence[Stands]], now: Mapping[str, Sequence[Stands]]) -> None:
+    """Nothing where the columns of each group stand for the same as before, or are of another number, which shapes tell.
 
     Raises:
-        InputError: as many stand for others, or in another order: who has trained on them would take one for the other.
+        InputError: as many stand for others, or one is in another unit: who has trained on them would take one for the other.
     """
-    for name, group in groups.items():
-        for column in group.names if isinstance(group, Columns) else ():
-            were, are = categories(before, column, name), categories(now, column, name)
-            if were is not None and are is not None and were != are and len(were) == len(are):
+    for name, were in before.items():
+        are = now[name]
+        for one, other in zip(were, are, strict=True):
+            if one.unit != other.unit and None not in (one.unit, other.unit):
                 raise InputError(
-                    f"{name}: the choices of {column!r} were {', '.join(were)}, and are {', '.join(are)} now, in this order: what was trained "
-                    f"on {name!r} would take one for the other. Put the model's choices back in their order, or make a new dataset and train anew"
+                    f"{name}: {one.column!r} was in [{one.unit}], and is in [{other.unit}] now: what was trained on {name!r} would take one for "
+                    "the other. Give it its unit back, or make a new dataset and train anew"
                 )
+        shown = [[text for one in side for text in one.shown] for side in (were, are)]
+        if len(shown[0]) != len(shown[1]) or shown[0] == shown[1]:
+            continue
+        first = next((p for p in zip(were, are, strict=True) if p[0].choices and p[1].choices and p[0] != p[1]), None)
+        if first is not None and len(first[0].choices or ()) == len(first[1].choices or ()):
+            what = f"the choices of {first[0].column!r}"
+            shown = [[*(one.choices or ())] for one in first]
+        else:
+            what = "its columns"
+        raise InputError(
+            f"{name}: {what} were {', '.join(shown[0])}, and are {', '.join(shown[1])} now, in this order: what was trained "
+            f"on {name!r} would take one for the other. Put the model's choices back in their order, or make a new dataset and train anew"
+        )
 
 
 def are_truths(runs: Sequence[PinnedRun], column: str) -> bool:
@@ -251,6 +288,7 @@ def near(name: str, known: Sequence[str]) -> str:
 
 
 __all__ = [
+    "Stands",
     "are_truths",
     "asked_by",
     "categories",
@@ -258,7 +296,7 @@ __all__ = [
     "check_file",
     "check_frame",
     "check_groups",
-    "check_same_choices",
+    "check_same_meaning",
     "columns_there",
     "frame_columns",
     "near",

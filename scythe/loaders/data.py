@@ -10,9 +10,9 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from scythe.errors import NotFoundError, ScytheError
+from scythe.errors import ScytheError
 from scythe.loaders.batches import Arrays, Batches
-from scythe.loaders.checks import check_same_choices
+from scythe.loaders.checks import Stands, check_groups, check_same_meaning
 from scythe.loaders.groups import Columns, Group
 from scythe.loaders.pinned.find import at_pins, pinned
 from scythe.loaders.pinned.run import Pin, PinnedRun, frame_of, is_gone
@@ -66,6 +66,8 @@ class Dataset:
     distinct: bool = False
     #: Parts of splits, and rows by their positions, in the order in which they were taken.
     taken: Taken = ()
+    #: What columns stood for when it was made; None of one that an earlier Scythe has pickled.
+    _stands_for: Mapping[str, Sequence[Stands]] | None = field(default=None, repr=False)
     _pinned: list[PinnedRun] | None = field(default=None, repr=False)
     #: The same of all rows, in this process.
     _whole: Dataset | None = field(default=None, repr=False)
@@ -88,7 +90,7 @@ class Dataset:
 
     def __repr__(self) -> str:
         try:
-            shown = ", ".join(f"{group}: {_told(shape)}" for group, shape in self.shapes.items())
+            shown = ", ".join(f"{g}: {'of any shape' if s is None else s}" for g, s in self.shapes.items())
         except ScytheError as error:  # a debugger, or a notebook, shows it all the same
             return f"<Dataset of {self.name}, of which no batch can be made: {error}>"
         return f"<Dataset of {self.name}: {len(self):,} rows, {shown}>"
@@ -284,7 +286,8 @@ class Dataset:
 
         Raises:
             NotFoundError: there is none any more.
-            InputError: a one-hot group would have as many columns, which stand for other choices, or in another order.
+            InputError: a group would have as many columns, which stand for other choices, in another order or in other units.
+            ReadError: runs differ in what `where` asks for.
 
         Examples:
             >>> import scythe
@@ -292,9 +295,9 @@ class Dataset:
             3
         """
         runs = pinned(self.objects, self.name, *self.asked)
-        with contextlib.suppress(NotFoundError):  # of those that were deleted nothing is known
-            check_same_choices(self.groups, self._runs, runs)
-        return replace(self, pins=[run.pin for run in runs], _pinned=runs, _whole=None)
+        stands_for = check_groups(self.groups, runs, self.where)
+        check_same_meaning(self._stands_for or {}, stands_for)
+        return replace(self, pins=[run.pin for run in runs], _stands_for=stands_for, _pinned=runs, _whole=None)
 
     def pinned_to(self, pins: Sequence[Pin]) -> Dataset:
         """The same of runs as they were once.
@@ -391,10 +394,6 @@ class Dataset:
         if by not in self._shares:
             self._shares[by] = shares_of(self._rows, self._runs, by)
         return self._shares[by]
-
-
-def _told(shape: tuple[int, ...] | None) -> str:
-    return "of any shape" if shape is None else str(shape)
 
 
 __all__ = ["Dataset"]

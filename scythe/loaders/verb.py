@@ -84,9 +84,9 @@ def dataset(
     objects, name = storage(), name_of(experiment)
     runs = pinned(objects, name, version, run)
     chosen = {group: group_of(group, given) for group, given in groups.items()}
-    check_groups(chosen, runs, where)
+    stands_for = check_groups(chosen, runs, where)
     return Dataset(
-        name, objects, (version, run), [one.pin for one in runs], chosen, where, numbers, missing, collate, distinct, (), runs
+        name, objects, (version, run), [one.pin for one in runs], chosen, where, numbers, missing, collate, distinct, (), stands_for, runs
     )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from scythe.gather.run_files import scan_result, schema_of_result
 from scythe.gather.status import check_manifest, check_unfinished
 from scythe.names import RESERVED_TABLES
 from scythe.reader.choices import as_told, has_choices, may_be_choices
-from scythe.reader.shown import check_gone, check_shown
+from scythe.reader.shown import check_gone, check_shown, finished_elsewhere
 from scythe.reader.united import brought_together, check_units
 from scythe.record.find import find_run, listed, resolve_version, run_keys, versions_of
 from scythe.record.generations import Generations
@@ -92,7 +92,10 @@ def finished_runs(objects: Objects, name: str, version: Any, run: Any) -> list[t
     results = objects.each(result_of, keys)
     found = [(key, result) for key, result in zip(keys, results, strict=True) if result is not None]
     if not found:
-        raise NotFoundError(f"{name!r} has no finished run; its runs: {listed([key.path for key in keys])}")
+        looked_at = {key.version for key in keys}
+        which = f"{name} {keys[0].version}" if len(looked_at) == 1 else name
+        elsewhere = finished_elsewhere(objects, name, looked_at)
+        raise NotFoundError(f"{which} has no finished run; its runs: {listed([key.path for key in keys])}{elsewhere}")
     return found
 
 

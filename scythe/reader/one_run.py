@@ -15,7 +15,7 @@ from scythe.gather.run_files import scan_parts, scan_result, schema_of_result
 from scythe.gather.status import check_manifest, status_of
 from scythe.names import ID_LEVELS, meant
 from scythe.reader.choices import as_told, may_be_choices
-from scythe.reader.shown import check_passed_over, not_shown
+from scythe.reader.shown import check_passed_over, finished_elsewhere, not_shown
 from scythe.record.find import Reserved, candidates, find_run, known_runs, listed
 from scythe.record.layout import RunKey, reservations
 from scythe.record.manifest import renames_now
@@ -71,7 +71,7 @@ def _none_finished(objects: Objects, name: str, version: str, keys: Sequence[Run
     states = [f"{key.folder} ({status_of(objects, key)})" for key in there]
     return NotFoundError(
         f"{name} {version} has no finished run; its runs: {listed(states) if states else 'none'}. "
-        "Name one with run= to read what it has so far"
+        f"Name one with run= to read what it has so far{finished_elsewhere(objects, name, [version])}"
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from scythe.errors import RunDamaged
 from scythe.gather.publish import deleted_of, is_unpublished, unpublished
-from scythe.record.find import Reserved, reserved_above, run_keys
+from scythe.record.find import Reserved, reserved_above, run_keys, versions_of
 from scythe.record.generations import Generations, catalog_of
 from scythe.record.layout import RunKey, folder_of
 from scythe.record.results import RunResult, check_not_lost, finished_result, read_result
@@ -131,3 +131,11 @@ def _as_told(objects: Objects, result: RunResult, table: str, files: Sequence[st
     if told is not None and told.untold:
         return True
     return [*files] == ([objects.uri(told.key)] if told is not None and told.rows else [])
+
+
+def finished_elsewhere(objects: Objects, name: str, looked_at: Collection[str]) -> str:
+    """For a message: the latest version beside those that were looked at which has a finished run; empty where none has."""
+    for version in map(str, reversed(versions_of(objects, name))):
+        if version not in looked_at and any(objects.exists(k.result) for k in run_keys(objects, name, [version])):
+            return f"; {version} has a finished one: version={version!r}"
+    return ""

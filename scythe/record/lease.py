@@ -141,7 +141,9 @@ class Lease:
         Raises:
             FileNotFoundError: it is gone; the run was deleted.
         """
-        if self._is_shared:
+        if (
+            self._is_shared or self._attempt.run is None
+        ):  # of the number of another engine's attempt there is one process
             return True
         there = self._record_key(self.number)
         raw = self._objects.read(there)

@@ -51,7 +51,7 @@ class Catalog:
 
         Raises:
             TableNotFound: there is none of this name.
-            CatalogError: its folder has been moved.
+            CatalogError: its folder has been moved; or, in a configured catalog, it is that of another root.
         """
         from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
 
@@ -69,7 +69,26 @@ class Catalog:
                 f"the table {namespace}.{name} was made in {table.location()} and has been moved to {self.warehouse}: "
                 "make the catalog anew with `scythe rebuild`"
             )
+        self.check_own(table.location(), namespace, name)
         return Table(called(table, namespace, name))
+
+    def check_own(self, location: str, namespace: str, name: str) -> None:
+        """Nothing where a table that is there lies below this warehouse, or where a server of its own has put it.
+
+        Raises:
+            CatalogError: it is that of another root, whose rows would be taken for this one's, or dropped.
+        """
+        made = location.removesuffix(f"/{namespace}/{name}")
+        folder = self.warehouse.rpartition("/")[2]
+        if made == location or made.rpartition("/")[2] != folder or are_one(made, self.warehouse):
+            return
+        other, this = (place.removesuffix(f"/{folder}") for place in (made, self.warehouse))
+        if other != this:
+            raise CatalogError(
+                f"the table {namespace}.{name} of the catalog {self.name!r} is that of the root {other}, and this root is {this}: a catalog serves "
+                f"one root. Give this one a catalog of its own (SCYTHE_CATALOG). Where {this} has taken the other's place, remove {made} first, "
+                "then `scythe rebuild`"
+            )
 
     def namespaces(self) -> list[str]:
         """Names of the namespaces, sorted."""

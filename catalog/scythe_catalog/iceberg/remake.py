@@ -41,6 +41,7 @@ def remake(catalog: Catalog, namespace: str, name: str, decide: Decide) -> None:
 
     Raises:
         TableNotFound: there is no such table, or none that could be read.
+        CatalogError: it is that of another root.
         CommitConflict: other committers were always faster.
     """
     from pyiceberg.exceptions import CommitFailedException
@@ -73,6 +74,8 @@ def _here(catalog: Catalog, namespace: str, name: str) -> IcebergTable:
         raise TableNotFound(f"there is no table {namespace}.{name} in {catalog.warehouse}") from error
     except FileNotFoundError:
         table = None  # the catalog's server names metadata that are gone: with them went all that it knew
+    if table is not None:  # its metadata are there, and so is the root that it is of
+        catalog.check_own(table.location(), namespace, name)
     if table is None or not table.location().startswith(f"{catalog.warehouse}/"):
         iceberg.drop_table((namespace, name))
         raise TableNotFound(f"the table {namespace}.{name} is not in {catalog.warehouse} any more")

@@ -132,6 +132,6 @@ def _earlier(objects: Objects, key: RunKey, now: RunResult, gather: str) -> RunR
         del tables[name]
     if missing.intersection(ROW_TABLES):
         raise RunDamaged(
-            f"{key.path} has ended anew, and the end that was pinned ({gather}) is gone: refresh the dataset"
+            f"{key.path} has ended anew, and the end that was pinned ({gather}) is gone: refresh() the dataset, and train anew; a state of that end cannot be gone on with"
         )
     return now.model_copy(update={"gather": gather, "tables": tables})

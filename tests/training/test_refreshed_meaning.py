@@ -1,0 +1,124 @@
+"""What `refresh` gives stands for what it stood for before, or it is refused: also of a pickled dataset whose runs are gone."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+import pytest
+from pydantic import Field, create_model
+
+import scythe
+from scythe.allocate import BaseExperiment, ExperimentRun
+from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.errors import InputError, NotFoundError, RunDamaged
+from scythe.registry import ExperimentRegistry
+from scythe.runs import garbage
+
+ALL: dict[str, Any] = {"run": "all", "version": "all"}
+
+
+def run_of(
+    choices: Mapping[str, tuple[str, ...] | None] | None = None, unit: str | None = None, version: str = "auto"
+) -> ExperimentRun:
+    """A run whose inputs are one of these choices each, or numbers (None), and whose output `y` is in this unit."""
+    fields: dict[str, Any] = {n: (Literal[c] if c else float, ...) for n, c in (choices or {"a": None}).items()}
+    of_input: Any = create_model("In", __base__=ExperimentInputSpec, **fields)
+    told = Field(description="Energy" + (f" [{unit}]" if unit else ""))
+    of_output: Any = create_model("Out", __base__=ExperimentOutputSpec, y=(float, told))
+
+    def told_so(spec: Any) -> Any:
+        if Path("breaks").exists():
+            raise ValueError("broken")
+        return of_output(y=1.0, dataframes={"hours": pl.DataFrame({"load": [1.0]})})
+
+    told_so.__annotations__ = {"spec": of_input, "return": of_output}
+    ExperimentRegistry._experiments.clear()
+    ExperimentRegistry.Register(retries=0)(told_so)
+    given = [of_input(**{n: c[0] if c else 1.0 for n, c in (choices or {"a": None}).items()})]
+    run, ref = BaseExperiment(told_so).allocate(given, version, engine="local", workers=1)
+    ref.result()
+    return run
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "told"),
+    [
+        (
+            {"c": ("p", "q"), "d": ("k", "l", "m")},
+            {"c": ("p", "q", "s"), "d": ("k", "l")},
+            "x: its columns were c=p, c=q, d=k, d=l, d=m, and are c=p, c=q, c=s, d=k, d=l now",
+        ),
+        ({"c": ("p",), "d": None}, {"c": None, "d": ("k",)}, "x: its columns were c=p, d, and are c, d=k now"),
+        (
+            {"c": ("p", "q"), "d": None},
+            {"c": ("q", "p"), "d": None},
+            "x: the choices of 'c' were p, q, and are q, p now",
+        ),
+        ({"c": ("p", "q"), "d": None}, {"c": ("p", "q", "r"), "d": None}, None),  # which the shapes tell
+    ],
+)
+@pytest.mark.parametrize("kept", ["in this process", "pickled", "pickled, and its run was deleted"])
+def test_columns_of_a_group_do_not_come_to_stand_for_others(
+    root: Path, before: Any, now: Any, told: str | None, kept: str
+) -> None:
+    first = run_of(before)
+    ds = scythe.dataset("told_so", x=["c", "d"], y="y")
+    if kept != "in this process":
+        ds = pickle.loads(pickle.dumps(ds[:]))
+    run_of(now, version="bumpmajor")
+    if "deleted" in kept:
+        first.delete()
+    if told is None:
+        assert len(ds.refresh()) == 1
+    else:
+        with pytest.raises(InputError, match=f"{told}, in this order"):
+            ds.refresh()
+
+
+def test_a_column_does_not_come_to_be_in_another_unit(root: Path) -> None:
+    run_of(unit="kWh")
+    ds = scythe.dataset("told_so", x=["a"], y="y")
+    run_of(unit="MWh", version="bumpmajor")
+    with pytest.raises(InputError, match=r"y: 'y' was in \[kWh\], and is in \[MWh\] now"):
+        pickle.loads(pickle.dumps(ds)).refresh()
+    run_of(version="bumpmajor")
+    assert len(ds.refresh()) == 1  # nothing is told of its unit
+
+
+def test_a_pickled_dataset_whose_end_was_collected_is_refreshed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("breaks").touch()
+    run = run_of(version="bumpminor")
+    assert run.result is not None
+    pickled = pickle.dumps(scythe.dataset("told_so", y="y", x="a"))
+    Path("breaks").unlink()
+    run.retry_errors().result()
+    now = time.time()
+    monkeypatch.setattr(garbage, "store_time", lambda _: now + 1e6)
+    garbage.collect(run.objects)
+    ds = pickle.loads(pickled)
+    with pytest.raises(
+        RunDamaged, match=r"is gone: refresh\(\) the dataset, and train anew; a state of that end cannot"
+    ):
+        len(ds)
+    assert len(ds.refresh()) == 1
+
+
+def test_where_a_version_has_no_finished_run_the_way_to_the_one_that_has_is_named(root: Path) -> None:
+    run_of()
+    Path("breaks").touch()
+    experiment = BaseExperiment("told_so")
+    with pytest.raises(ValueError, match="broken"):
+        experiment.allocate(pl.DataFrame({"a": [1.0]}), "bumpminor", engine="inline")
+    all_runs: list[dict[str, Any]] = [{}, {"run": "all"}, {"version": "v1.1.0"}, {"version": "v1.1.0", "run": "all"}]
+    asked = [lambda of=of: scythe.dataset("told_so", x="a", **of) for of in all_runs]
+    asked += [lambda of=of: scythe.read("told_so", **of) for of in all_runs if "run" not in of]
+    for ask in asked:
+        with pytest.raises(
+            NotFoundError, match=r"told_so v1.1.0 has no finished run; .*; v1.0.0 has a finished one: version='v1.0.0'"
+        ):
+            ask()
