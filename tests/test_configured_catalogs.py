@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 from pyiceberg.table import StaticTable
 
-from scythe_catalog.iceberg import reached
+from scythe_catalog.iceberg import catalog, reached
 
 JOB = """
 import sys
@@ -105,7 +105,7 @@ import scythe
 from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
 from scythe.errors import AllocationError, StorageError
 from scythe.gather import collect
-from scythe_catalog.iceberg import reached
+from scythe_catalog.iceberg import catalog, reached
 
 collect._FIRST_FLUSH_SECONDS, collect._FLUSH_SHARE, reached.PATIENCE_SECONDS = 0.0, 1e9, 0.2
 base = sqlite3.connect("catalog.db", isolation_level=None)
@@ -186,6 +186,19 @@ def test_a_disks_tables_can_be_kept_in_sqlite(tmp_path: Path) -> None:
     assert computer.runs_rebuilds_and_reads().startswith(f"file://{tmp_path}/scythe-data/double/v1.1.0/")
 
     assert not list(tmp_path.rglob("version-hint.text")), "the folder catalog is not used"
+
+
+@pytest.mark.parametrize("own", ["", "&connect_timeout=77&application_name=lab"])
+def test_a_connection_to_postgres_that_stands_still_is_given_up_and_a_users_own_times_stay(
+    postgres: str, own: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYICEBERG_CATALOG__LAB__TYPE", "sql")
+    monkeypatch.setenv("PYICEBERG_CATALOG__LAB__URI", postgres + own)
+    engine = catalog._configured_catalog("lab").engine  # pyright: ignore[reportAttributeAccessIssue]
+    with engine.connect() as connection:
+        told = connection.connection.dbapi_connection.get_dsn_parameters()
+    assert {**catalog._ENDS, **told} == told if not own else told["connect_timeout"] == "77"
+    assert told["tcp_user_timeout"] == "30000"
 
 
 def test_a_catalog_serves_one_root_and_a_second_one_is_refused_by_name(tmp_path: Path) -> None:

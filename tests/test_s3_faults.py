@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -214,6 +215,41 @@ def test_a_network_that_never_works_again_is_an_error_when_patience_ends(
     for ask in (lambda: objects.read("a"), lambda: objects.create("a", b""), lambda: objects.delete(["a"])):
         with pytest.raises(StorageError, match=f"the bucket '{bucket}' at http://127"):
             ask()
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_request_that_stood_still_for_longer_than_all_patience_is_made_once_more_where_the_bucket_answers(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    root, now, asked = f"s3://{bucket}/root", [0.0], list[float]()
+    if answers:
+        assert not Objects.at(root).exists("a")
+    else:
+        s3_errors._ANSWERED.clear()
+    monkeypatch.setattr(s3_errors, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def stands_still(times: int) -> str:
+        asked.append(now[0])
+        if len(asked) <= times:
+            now[0] += 60.0
+            raise GenericError("Generic S3 error: HTTP error: request or response body error: operation timed out")
+        return "there"
+
+    if answers:
+        assert s3_errors.attempted(root, lambda: stands_still(1)) == "there"
+        assert asked == [0.0, 60.0]
+        asked.clear()
+    with pytest.raises(StorageError, match="cannot be reached"):
+        s3_errors.attempted(root, lambda: stands_still(9))
+    assert len(asked) == (2 if answers else 1)
+
+
+def test_objects_that_a_bucket_does_not_delete_among_others_are_told_by_the_code(bucket: str) -> None:
+    answer = '<?xml version="1.0"?><DeleteResult><Error><Key>a</Key><Code>InternalError</Code></Error></DeleteResult>'
+    failed = GenericError(
+        f"Generic S3 error: Error performing POST http://h/b?delete in 1s - Server returned error response: {answer}"
+    )
+    assert s3_errors.explained(failed, f"s3://{bucket}/p").endswith(" answered InternalError: try again later")
 
 
 @pytest.mark.parametrize("name", ["plain", "redirect_flow", "SlowDown"])

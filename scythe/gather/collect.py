@@ -26,6 +26,7 @@ from scythe.record.generations import catalog_of
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult, read_result
 from scythe.terminal.console import tell
+from scythe_catalog.errors import CatalogAway
 from scythe_catalog.storage.objects import reason
 
 _FIRST_FLUSH_SECONDS = 10.0
@@ -224,12 +225,15 @@ class Collector:
             self.flush(show=False)
             return self._ended() or Gather(self.plan, self.experiment).finish(self.attempt, self.began)
         except (OSError, BaseError) as error:
-            raise RunError(self._stopped_by(reason(error))) from error
+            raise RunError(self._stopped_by(error)) from error
 
-    def _stopped_by(self, what: str) -> str:
+    def _stopped_by(self, error: BaseException) -> str:
         """What a run that storage has failed at its end is told to be, and the way out."""
-        objects, key = self.plan.objects, self.plan.key
-        way_out = "Make room, or mend the folder" if objects.folder else "Mend what is wrong with the bucket"
+        objects, key, what = self.plan.objects, self.plan.key, reason(error)
+        if isinstance(error, CatalogAway):
+            way_out = "See to it that its server runs, and that its settings are right"
+        else:
+            way_out = "Make room, or mend the folder" if objects.folder else "Mend what is wrong with the bucket"
         try:
             recorded = read_result(objects, key)
         except (OSError, BaseError, ScytheError):

@@ -189,11 +189,15 @@ def _configured_catalog(name: str) -> pyiceberg.catalog.Catalog:
     with uncollected():
         from pyiceberg.catalog import load_catalog
         from pyiceberg.io import PY_IO_IMPL
+        from pyiceberg.utils.config import Config
 
         from scythe_catalog.iceberg.fileio import IMPLEMENTATION
 
     try:
-        catalog = load_catalog(name, **{PY_IO_IMPL: IMPLEMENTATION, "pool_pre_ping": "true"})
+        settings = {PY_IO_IMPL: IMPLEMENTATION, "pool_pre_ping": "true"}
+        if (uri := (Config().get_catalog_config(name) or {}).get("uri")) is not None:
+            settings["uri"] = _with_an_end(str(uri))
+        catalog = load_catalog(name, **settings)
         engine = getattr(catalog, "engine", None)
         if engine is not None:  # a database's connections are closed with the catalog, but never by a forked process
             weakref.finalize(catalog, engine.dispose).atexit = False
@@ -207,6 +211,26 @@ def _configured_catalog(name: str) -> pyiceberg.catalog.Catalog:
             f"the catalog {name!r} cannot be opened: {why}. Its settings are those of PyIceberg: "
             f"`.pyiceberg.yaml`, or PYICEBERG_CATALOG__{variable}__TYPE, __URI and so on"
         ) from error
+
+
+#: By these libpq gives a connection up whose other end is gone without a word [s; the last one ms].
+_ENDS = {
+    "connect_timeout": "10",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+}
+
+
+def _with_an_end(uri: str) -> str:
+    """The address of a Postgres with the times after which a connection that stands still is given up, where it has none of its own."""
+    if not uri.startswith(("postgresql:", "postgresql+psycopg2:", "postgresql+psycopg:")):
+        return uri
+    from sqlalchemy import make_url
+
+    url = make_url(uri)
+    return url.update_query_dict({**_ENDS, **url.query}).render_as_string(hide_password=False)
 
 
 def start_threads() -> None:

@@ -22,7 +22,7 @@ _FIRST_SECONDS = 5.0
 
 def attempted(root: str, call: Callable[[], T]) -> T:
     """What `call` gives; tried again for about half a minute where the network or the server fails, and for two and a
-    half where the server asks to be asked less often. `call` must be safe to repeat as a whole.
+    half where the server asks to be asked less often; once at least where the bucket answers. `call` must be safe to repeat as a whole.
 
     Raises:
         FileNotFoundError: there is no such object.
@@ -33,8 +33,14 @@ def attempted(root: str, call: Callable[[], T]) -> T:
 
     began, found = time.monotonic(), reach(bucket_of(root))
 
+    first: list[Exception] = []
+
     def again(error: Exception) -> bool:
-        return time.monotonic() - began < _patience(error, found in _ANSWERED)
+        first.extend([] if first else [error])
+        answers = found in _ANSWERED
+        patience = _patience(error, answers)
+        # A connection that stands still takes longer to fail than all patience, and a bucket that answers others has another one.
+        return time.monotonic() - began < patience or (error is first[0] and answers and patience > 0)
 
     try:
         try:
@@ -119,6 +125,8 @@ def explained(error: BaseException, root: str) -> str:
         passes = status[1] in _WAIT or not status[1].startswith("4")
         way = "try again later" if passes else "check the bucket, and the endpoint (AWS_ENDPOINT_URL)"
         return f"{named} answered {status[1]}{f' ({code[1]})' if code is not None else ''}: {way}"
+    if code is not None:  # of one object of many, whose answer was 200
+        return f"{named} answered {code[1]}: try again later"
     if "HTTP error" in text or "error sending" in text:
         return f"{named} cannot be reached: check the network, and the endpoint (AWS_ENDPOINT_URL)"
     return f"{named} failed: {_first(error)}"
