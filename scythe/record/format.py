@@ -69,7 +69,7 @@ def reading(objects: Objects, key: str, *, stays: bool = False) -> Generator[Non
             raise FileNotFoundError(errno.ENOENT, "it is gone", objects.uri(key)) from error
         raise RunDamaged(f"{objects.uri(key)} is gone: restore it, or delete the run") from error
     except pa.ArrowException as error:
-        told = str(error).splitlines()[0]
+        told = str(error.__cause__ or error).splitlines()[0]  # what has named the file has the error below it
         raise RunDamaged(f"{objects.uri(key)} is damaged ({told}): restore it, or delete the run") from error
 
 

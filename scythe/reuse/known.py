@@ -5,9 +5,8 @@ Reads records, inputs and the bookkeeping of rows; no results. Writes nothing.
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -173,29 +172,20 @@ def specs_of(plan: RunPlan, *, addresses: bool = False) -> Specs:
         RunDamaged: they are gone or damaged, found now or when a column is read.
     """
     objects, key = plan.objects, plan.key
-    with _read(plan):
+    with reading(objects, key.specs, stays=True):
         schema = stored_schema(objects, key.specs)
     files: dict[str, dict[str, str | None]] = {c.name: {} for c in TableSchema.from_arrow(schema) if c.kind.is_file}
     for file in recorded_files(objects, key) if files else ():
         files[file.field][file.uri] = file_identity(file, file.uri.rsplit("/", 1)[-1])
 
     def read(names: Sequence[str]) -> pa.Table:
-        with _read(plan), objects.reader(key.specs) as stream:
+        with reading(objects, key.specs, stays=True), objects.reader(key.specs) as stream:
             return pq.read_table(stream, columns=list(names))
 
     told = (schema.metadata or {}).get(IO_SCHEMAS.encode())
     fields = [column["name"] for column in json.loads(told)["input"]] if told is not None else schema.names
     computed = [column["name"] for column in plan.computed]
     return Specs(schema, plan.inputs, read, files, fields, computed, addresses=addresses)
-
-
-@contextlib.contextmanager
-def _read(plan: RunPlan) -> Generator[None]:
-    try:
-        yield
-    except (FileNotFoundError, pa.ArrowException) as error:
-        where = plan.objects.uri(plan.key.specs)
-        raise RunDamaged(f"{where} is gone or damaged ({str(error).splitlines()[0]}): restore it") from error
 
 
 def reused_of(manifest: Mapping[str, Any]) -> list[Origin]:

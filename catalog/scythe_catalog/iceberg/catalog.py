@@ -80,15 +80,14 @@ class Catalog:
         """
         made = location.removesuffix(f"/{namespace}/{name}")
         folder = self.warehouse.rpartition("/")[2]
-        if made == location or made.rpartition("/")[2] != folder or are_one(made, self.warehouse):
+        if made in (self.warehouse, location) or made.rpartition("/")[2] != folder or are_one(made, self.warehouse):
             return
         other, this = (place.removesuffix(f"/{folder}") for place in (made, self.warehouse))
-        if other != this:
-            raise CatalogError(
-                f"the table {namespace}.{name} of the catalog {self.name!r} is that of the root {other}, and this root is {this}: a catalog serves "
-                f"one root. Give this one a catalog of its own (SCYTHE_CATALOG). Where {this} has taken the other's place, remove {made} first, "
-                "then `scythe rebuild`"
-            )
+        raise CatalogError(
+            f"the table {namespace}.{name} of the catalog {self.name!r} is that of the root {other}, and this root is {this}: a catalog serves "
+            f"one root. Give this one a catalog of its own (SCYTHE_CATALOG). Where {this} has taken the other's place, remove {made} first, "
+            "then `scythe rebuild`"
+        )
 
     def namespaces(self) -> list[str]:
         """Names of the namespaces, sorted."""
