@@ -19,12 +19,14 @@ from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.engines.engine import FinishedRef, Launch
 from scythe.engines.hatchet.worker.scatter import WorkingNode
 from scythe.engines.inline import InlineEngine
+from scythe.errors import RunError
 from scythe.gather.collect import Collector
 from scythe.gather.payload import INLINE_BYTES, Payloads
 from scythe.leaf.leaf import Leaf
 from scythe.record.generations import catalog_of
 from scythe.record.lease import Lease
 from scythe.registry import ExperimentRegistry
+from scythe_catalog.errors import CatalogAway
 
 
 class Wall(ExperimentInputSpec):
@@ -131,3 +133,22 @@ def test_rows_of_a_node_that_are_too_many_to_travel_are_shown_while_the_run_goes
     name = run_by(start, range(1000, 1002))
     assert shown == [[0, 1]]
     assert scythe.read(name)["y"].to_list() == [2000, 2002]
+
+
+@pytest.mark.parametrize(
+    ("error", "way_out"),
+    [
+        (CatalogAway("the catalog 'lab' cannot be reached"), "See to it that its server runs"),
+        (OSError(28, "No space left on device"), "Make room, or mend the folder"),
+    ],
+)
+def test_what_keeps_a_run_from_its_end_is_told_with_what_mends_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, way_out: str
+) -> None:
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("scythe.gather.collect.Gather.finish", fails)
+    ExperimentRegistry.Register(retries=0)(heat)
+    with pytest.raises(RunError, match=f"cannot be gathered: .*{way_out}"):
+        BaseExperiment(heat).allocate(pl.DataFrame({"x": [1]}), engine="inline")

@@ -100,7 +100,8 @@ def test_who_goes_on_with_a_run_of_which_a_file_is_damaged_gets_its_rows_or_is_t
                 wrong.append((path.name, found))
         except ScytheError as error:
             told += 1
-            assert str(error).count(" is damaged") <= 1, error
+            if str(error).count(" is damaged") > 1:
+                wrong.append((path.name, error))
         except Exception as error:
             wrong.append((path.name, error))
         shutil.rmtree(root)
