@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,8 @@ from scythe.define.schemas import ExperimentSchemas
 from scythe.errors import NotFoundError, RunDamaged, VersionError
 from scythe.record import lease
 from scythe.record.attempt_plan import load_attempt_plan
-from scythe.record.attempts import latest_attempt
+from scythe.record.attempts import Attempt, latest_attempt
+from scythe.record.format import parse_as
 from scythe.record.history import attempts_on
 from scythe.record.layout import RunKey
 from scythe.record.lease import Lease
@@ -336,7 +339,9 @@ def test_a_try_that_a_later_one_has_replaced_leaves_the_record_to_it(
 
     with Beaten(objects, key, "hatchet", run="a", number=1) as earlier:
         first = status()
-        with Beaten(objects, key, "hatchet", run="a", number=1) as later:
+        with earlier.between_beats():
+            later = Beaten(objects, key, "hatchet", run="a", number=1)
+        with later:
             mine = (False, status()[1])
             assert mine != first
             earlier.beats(2)
@@ -350,11 +355,36 @@ def test_a_try_that_a_later_one_has_replaced_leaves_the_record_to_it(
     assert status() == (True, mine[1])
 
 
+def test_a_try_that_was_replaced_while_it_wrote_its_record_loses_it_to_the_later_at_the_next_beat(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(lease, "_BEAT_SECONDS", 0.0)
+    objects, key = Objects.at(root), RunKey("e", "v1.0.0", "2026-01-01_00-00-00")
+    record = f"{key.attempts}/000001.json"
+    with Beaten(objects, key, "hatchet", run="a", number=1) as earlier:
+        with earlier.between_beats():
+            of_the_earlier = objects.read(record)
+            later = Beaten(objects, key, "hatchet", run="a", number=1)
+            with later.between_beats():
+                of_the_later = objects.read(record)
+                objects.write(record, of_the_earlier)
+            later.beats(2)
+        with later:
+            earlier.beats(2)
+            assert _heart(objects.read(record)) == _heart(of_the_later) != _heart(of_the_earlier)
+    assert _heart(objects.read(record)) == _heart(of_the_later)
+
+
+def _heart(record: bytes) -> str:
+    return parse_as(Attempt, record, "the record").heart
+
+
 class Beaten(Lease):
-    """A lease whose beats can be waited for."""
+    """A lease whose beats can be waited for, and held back while a test changes what they look at."""
 
     def __init__(self, objects: Objects, key: RunKey, engine: str, **how: Any) -> None:
-        self._beaten = threading.Event()
+        self._beaten, self._beating = threading.Event(), threading.RLock()
         super().__init__(objects, key, engine, **how)
 
     def beats(self, n: int) -> None:
@@ -362,9 +392,17 @@ class Beaten(Lease):
             self._beaten.clear()
             assert self._beaten.wait(30.0)
 
-    def _is_ours(self) -> bool:
-        self._beaten.set()
-        return super()._is_ours()
+    @contextlib.contextmanager
+    def between_beats(self) -> Iterator[None]:
+        with self._beating:
+            yield
+
+    def _keep(self, ended: bool = False, reason: str = "") -> None:
+        with self._beating:
+            try:
+                super()._keep(ended, reason)
+            finally:
+                self._beaten.set()
 
 
 def test_a_record_that_is_damaged_is_mended_by_the_next_beat_and_one_that_is_gone_stays_so(
@@ -375,12 +413,14 @@ def test_a_record_that_is_damaged_is_mended_by_the_next_beat_and_one_that_is_gon
     objects, key = Objects.at(root), RunKey("e", "v1.0.0", "2026-01-01_00-00-00")
     record = f"{key.attempts}/000001.json"
     with Beaten(objects, key, "hatchet", run="a", number=1) as held:
-        objects.write(record, b"")
+        with held.between_beats():
+            objects.write(record, b"")
         held.beats(2)
         last = latest_attempt(objects, key)
         assert last is not None
         assert last.alive
-        objects.delete([record])
+        with held.between_beats():
+            objects.delete([record])
         held.beats(2)
         assert not objects.exists(record)
     assert not objects.exists(record)

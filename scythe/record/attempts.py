@@ -49,6 +49,8 @@ class Attempt:
     began: float = 0.0
     #: For how long it had worked on the run at its last heartbeat [s].
     worked: float = 0.0
+    #: How many processes have taken it up, this one counted: a cluster moves a run whose worker it has lost.
+    tries: int = 1
     #: Whether it runs no inputs, but packs the files of a finished run.
     packs: bool = False
     #: Why it stopped before the run was finished; empty where it came to its end, or nobody could say.

@@ -109,7 +109,7 @@ class Lease:
             if self._is_shared:
                 self._attempt = replace(self._attempt, began=known.began)
             else:
-                self.before = known.worked
+                self._attempt, self.before = replace(self._attempt, tries=known.tries + 1), known.worked
             self._objects.write(self._record_key(number), self._record(number))
         self.number = number
 
@@ -131,24 +131,29 @@ class Lease:
                     if self._objects.exists(self._record_key(self.number + 1)):
                         self.superseded.set()
                         return  # its last beat is long ago, and stays so
-                    if self._is_ours():
-                        self._objects.write(self._record_key(self.number), self._record(self.number))
+                    self._keep()
                     beaten = time.monotonic()
+
+    def _keep(self, ended: bool = False, reason: str = "") -> None:
+        """Writes the record while it is this process's; raises as `_is_ours` does."""
+        if self._is_ours():
+            self._objects.write(self._record_key(self.number), self._record(self.number, ended, reason))
 
     def _is_ours(self) -> bool:
         """Whether the record is still this process's: a later try of a cluster's run may have taken it up, or ended it.
 
+        Between this look and the writing there is a moment in which a later try may come: it writes its own again.
+
         Raises:
             FileNotFoundError: it is gone; the run was deleted.
         """
-        if (
-            self._is_shared or self._attempt.run is None
-        ):  # of the number of another engine's attempt there is one process
+        if self._is_shared or self._attempt.run is None:  # one process has the number of another engine's attempt
             return True
         there = self._record_key(self.number)
         raw = self._objects.read(there)
         try:
-            return parse_as(Attempt, raw, self._objects.uri(there)).heart == self._attempt.heart
+            found = parse_as(Attempt, raw, self._objects.uri(there))
+            return found.heart == self._attempt.heart or found.tries < self._attempt.tries
         except FormatError:
             return False
         except RunDamaged:  # what nobody can read is written anew
@@ -189,8 +194,8 @@ class Lease:
         self._over.set()
         self._thread.join()
         with contextlib.suppress(OSError, BaseError):  # a record without a heart is as good as an ended one
-            if self.number and self.is_last and self._is_ours():
-                self._objects.write(self._record_key(self.number), self._record(self.number, True, _reason(error)))
+            if self.number and self.is_last:
+                self._keep(True, _reason(error))
 
     def __enter__(self) -> Self:
         return self
