@@ -387,7 +387,7 @@ def test_arrays_of_a_list_are_of_the_dtype_and_belong_to_the_batch(ten: Experime
     raw = scythe.File("hourly", load=lambda raw: np.frombuffer(raw[-32:], np.float32))
     (batch,) = scythe.dataset("heat", y=raw, collate="list").batches(10, shuffle=False).at(0)
     assert all(one.flags.writeable for one in batch["y"])
-    uneven = Slices(("v",), np.arange(3.0)[:, None], np.array([0, 1]), np.array([1, 2]), None)
+    uneven = Slices(("v",), np.arange(3.0)[:, None], np.array([0, 1]), np.array([1, 2]), None, (False,), (None,))
     for one in uneven.take(np.array([1, 0])):
         one += 100
     assert uneven.take(np.array([1]))[0].tolist() == [[1.0], [2.0]]
@@ -675,7 +675,7 @@ class _Numbers:
     def sources(self) -> dict[str, Any]:
         from scythe.loaders.sources import Array
 
-        return {"x": Array(("n",), np.arange(self._rows))}
+        return {"x": Array(("n",), np.arange(self._rows), (False,), (None,))}
 
 
 def test_a_state_outlives_the_growth_of_the_experiment(house: BaseExperiment) -> None:

@@ -40,7 +40,7 @@ def check_groups(
         match group:
             case Columns(names):
                 choices = {column: categories(runs, column, name) for column in names}
-                there = {c: [one for run in runs if (one := run.column_of(c)) is not None] for c in names}
+                there = {c: columns_of(runs, c) for c in names}
             case File(column):
                 check_file(runs, column, name)
                 choices, there = {}, {}
@@ -48,9 +48,7 @@ def check_groups(
                 check_frame(runs, group, name)
                 choices, tables = dict.fromkeys(group.columns), [columns_there(run, group) for run in runs]
                 there = {c: [table[c] for table in tables if c in table] for c in choices}
-        found[name] = tuple(
-            Stands(c, choices[c], next((one.unit for one in there[c] if one.unit), None)) for c in choices
-        )
+        found[name] = tuple(Stands(c, choices[c], unit_of(there[c])) for c in choices)
     if where is not None:
         asked_by(where, runs)
     return found
@@ -220,6 +218,16 @@ def check_same_meaning(before: Mapping[str, Sequence[Stands]], now: Mapping[str,
             f"{name}: {what} were {', '.join(shown[0])}, and are {', '.join(shown[1])} now, in this order: what was trained "
             f"on {name!r} would take one for the other. Put the model's choices back in their order, or make a new dataset and train anew"
         )
+
+
+def columns_of(runs: Sequence[PinnedRun], column: str) -> list[Column]:
+    """What a column is in the runs that have it."""
+    return [found for run in runs if (found := run.column_of(column)) is not None]
+
+
+def unit_of(columns: Iterable[Column]) -> str | None:
+    """The unit of a column, as some runs have it; None where none tells any."""
+    return next((column.unit for column in columns if column.unit), None)
 
 
 def are_truths(runs: Sequence[PinnedRun], column: str) -> bool:

@@ -11,7 +11,7 @@ import polars as pl
 
 from scythe.errors import InputError
 from scythe.loaders.arrays import Rounding, assign, is_missing, numbers
-from scythe.loaders.checks import check_frame, columns_there, frame_columns
+from scythe.loaders.checks import check_frame, columns_there, frame_columns, unit_of
 from scythe.loaders.groups import Frame
 from scythe.loaders.pinned.run import PinnedRun, called
 from scythe.loaders.rows import Rows
@@ -30,7 +30,8 @@ class Slices:
     lengths: np.ndarray
     shape: tuple[int, ...] | None
     #: Columns that are not to be normalized: truth values.
-    fixed: tuple[bool, ...] = ()
+    fixed: tuple[bool, ...]
+    units: tuple[str | None, ...]
 
     def take(self, rows: np.ndarray) -> Any:
         """What belongs to these rows: one array, or a list where they have other numbers of rows."""
@@ -52,6 +53,7 @@ def slices(name: str, group: Frame, runs: Sequence[PinnedRun], rows: Rows, dtype
     first, lengths = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
     base, rounding = 0, {column: Rounding(dtype) for column in group.columns}
     check_frame(runs, group, name)  # also where no row is drawn
+    found = [columns_there(run, group) for run in runs]
     numeric = set[str]()
     for i, run in enumerate(runs):
         where, at = rows.of(i)
@@ -83,8 +85,8 @@ def slices(name: str, group: Frame, runs: Sequence[PinnedRun], rows: Rows, dtype
         first[where], lengths[where] = base + start, np.searchsorted(keys, wanted, "right") - start
         parts.append(values)
         base += table.height
-    for column, found in rounding.items():
-        found.told(f"{name}: {column!r} of {group.table!r}")
+    for column, of in rounding.items():
+        of.told(f"{name}: {column!r} of {group.table!r}")
     shape = _even(name, group, lengths, rows, runs, as_list=as_list)
     return Slices(
         tuple(group.columns),
@@ -93,6 +95,7 @@ def slices(name: str, group: Frame, runs: Sequence[PinnedRun], rows: Rows, dtype
         lengths,
         shape,
         tuple(column not in numeric for column in group.columns),
+        tuple(unit_of(there[c] for there in found if c in there) for c in group.columns),
     )
 
 

@@ -11,7 +11,7 @@ import polars as pl
 
 from scythe.errors import InputError, ReadError
 from scythe.loaders.arrays import Rounding, any_missing, assign, is_missing, numbers, one_hot
-from scythe.loaders.checks import are_truths, asked_by, categories, check_file
+from scythe.loaders.checks import are_truths, asked_by, categories, check_file, columns_of, unit_of
 from scythe.loaders.files.source import Files
 from scythe.loaders.frames import complete, slices
 from scythe.loaders.groups import Columns, File, Frame, Group
@@ -34,6 +34,11 @@ class Source(Protocol):
     @property
     def names(self) -> tuple[str, ...]:
         """Of each column of the array; empty where it has none."""
+        ...
+
+    @property
+    def units(self) -> tuple[str | None, ...]:
+        """Of each column of the array, where one is known."""
         ...
 
     @property
@@ -68,7 +73,8 @@ class Array:
     names: tuple[str, ...]
     values: np.ndarray
     #: Columns that are not to be normalized: one-hot ones, truth values.
-    fixed: tuple[bool, ...] = ()
+    fixed: tuple[bool, ...]
+    units: tuple[str | None, ...]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -88,6 +94,10 @@ class Part:
     @property
     def names(self) -> tuple[str, ...]:
         return self.whole.names
+
+    @property
+    def units(self) -> tuple[str | None, ...]:
+        return self.whole.units
 
     @property
     def shape(self) -> tuple[int, ...] | None:
@@ -124,6 +134,7 @@ class _Filling:
     hot: Mapping[str, tuple[str, ...] | None]
     #: Columns of truth values.
     truths: frozenset[str]
+    units: Mapping[str, str | None]
     out: np.ndarray
     rounding: Mapping[str, Rounding]
 
@@ -133,7 +144,8 @@ class _Filling:
         width = sum(1 if values is None else len(values) for values in hot.values())
         rounding = {column: Rounding(dtype) for column, values in hot.items() if values is None}
         truths = frozenset(column for column in hot if are_truths(runs, column))
-        return cls(group, hot, truths, np.empty((rows, width), dtype), rounding)
+        units = {column: unit_of(columns_of(runs, column)) for column in hot}
+        return cls(group, hot, truths, units, np.empty((rows, width), dtype), rounding)
 
     def fill(self, start: int, frame: pl.DataFrame) -> None:
         parts = [
@@ -164,9 +176,10 @@ class _Filling:
         for column, values in self.hot.items():
             names += [column] if values is None else [f"{column}={value}" for value in values]
         fixed = [f for c, v in self.hot.items() for f in ([c in self.truths] if v is None else [True] * len(v))]
+        units = [self.units[c] for c, v in self.hot.items() for _ in v or (c,)]
         values = self.out[:rows]
         alone = self.group.alone and [*self.hot.values()] == [None]  # a choice of one is a choice
-        return Array(tuple(names), values[:, 0] if alone else values, tuple(fixed))
+        return Array(tuple(names), values[:, 0] if alone else values, tuple(fixed), tuple(units))
 
 
 def load(

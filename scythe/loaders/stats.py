@@ -25,7 +25,10 @@ _POSITION = "position"
 
 @dataclass(frozen=True)
 class ColumnStats:
-    """One column: `mean`, `std` (of all values, not of a sample), `min`, `max`, `count`; `fixed` where it is not normalized: one-hot columns, truth values."""
+    """One column: `mean`, `std` (of all values, not of a sample), `min`, `max`, `count`; `fixed` where it is not normalized: one-hot columns, truth values.
+
+    `unit` is the one that the model gives; None where it gives none, or where an earlier Scythe made the statistics.
+    """
 
     mean: float
     std: float
@@ -33,6 +36,7 @@ class ColumnStats:
     max: float
     count: int
     fixed: bool = False
+    unit: str | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -40,7 +44,7 @@ class Stats:
     """Of each group of a dataset that lies in columns, each column's mean, standard deviation, range and count.
 
     Attributes:
-        groups: Group -> column -> `ColumnStats` (`mean`, `std` of all values, `min`, `max`, `count`, `fixed`: not normalized).
+        groups: Group -> column -> `ColumnStats` (`mean`, `std` of all values, `min`, `max`, `count`, `fixed`: not normalized, `unit`).
 
     Examples:
         >>> import scythe
@@ -63,6 +67,7 @@ class Stats:
             for column, of in columns.items()
         ]
         table = pl.DataFrame(rows, schema=["column", *ColumnStats.__dataclass_fields__], orient="row").drop("fixed")
+        table = table.with_columns(pl.col("unit").fill_null("")) if table["unit"].count() else table.drop("unit")
         with pl.Config(
             tbl_rows=len(rows), tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True, tbl_formatting="NOTHING"
         ):
@@ -102,7 +107,7 @@ class Stats:
                 raise TypeError
             plain = {g: {c: {k: v for k, v in of.items() if k != _POSITION} for c, of in columns} for g, columns in ordered.items()}  # fmt: skip
             read = {g: {c: ColumnStats(**stats) for c, stats in columns.items()} for g, columns in plain.items()}
-            if not all(isinstance(v, Real) for own in read.values() for s in own.values() for v in vars(s).values()):
+            if not all(_are_plain(stats) for own in read.values() for stats in own.values()):
                 raise TypeError
             return cls(read)
         except (TypeError, AttributeError):
@@ -117,7 +122,7 @@ class Stats:
             values: What it gave for some rows.
 
         Raises:
-            StateError: the statistics are of other columns, or of these in another order.
+            StateError: the statistics are of other columns, or of these in another order or another unit.
             InputError: the values are whole numbers, which hold no fractions; or their type does not reach as far.
 
         Examples:
@@ -144,6 +149,12 @@ class Stats:
             raise StateError(
                 f"normalize= has the columns {', '.join(of)} of {group!r}, the dataset has {', '.join(source.names) or 'files'}{order}"
             )
+        for (column, stats), unit in zip(of.items(), source.units, strict=True):
+            if unit != stats.unit and None not in (unit, stats.unit):
+                raise StateError(
+                    f"normalize= has {column!r} of {group!r} in [{stats.unit}], the dataset has it in [{unit}]: what was trained on those would "
+                    "take one for the other. Give it its unit back, or make stats() and train anew"
+                )
         if all(s.fixed for s in of.values()):
             return values
         if values.dtype.kind != "f":
@@ -232,6 +243,13 @@ def _within(dtype: np.dtype, group: str) -> Generator[None]:
     except FloatingPointError:
         wider = 'take a wider one, as dtype="float64"' if dtype.itemsize < 8 else "scale it in the function"
         raise InputError(f"{group}: it cannot be normalized within what {dtype} reaches: {wider}") from None
+
+
+def _are_plain(stats: ColumnStats) -> bool:
+    """Whether they are numbers, and a unit that is text."""
+    numbers = {**vars(stats)}
+    unit = numbers.pop("unit")
+    return (unit is None or isinstance(unit, str)) and all(isinstance(v, Real) for v in numbers.values())
 
 
 def _holds(dtype: np.dtype, column: ColumnStats) -> bool:
@@ -326,13 +344,23 @@ def _columns(name: str, source: Source, rows: np.ndarray) -> Iterator[tuple[str,
             f"{name}: {source.names[j]!r} lies between {low[j]:.3g} and {high[j]:.3g}: no float64 holds the squares of its deviations, so "
             "scale it in the function, or take its logarithm"
         )
-    fixed = source.fixed or (False,) * width
     for j, column in enumerate(source.names):
         constant = low[j] == high[j]  # the sums round
         mean[j] = low[j] if constant else centre[j] + mean[j]
         std = float(np.sqrt(squares[j] / count)) if not constant else 0.0
         at = origin[j] if origin is not None else 0
-        yield column, ColumnStats(float(mean[j] + at), std, float(low[j] + at), float(high[j] + at), count, fixed[j])
+        yield (
+            column,
+            ColumnStats(
+                float(mean[j] + at),
+                std,
+                float(low[j] + at),
+                float(high[j] + at),
+                count,
+                source.fixed[j],
+                source.units[j],
+            ),
+        )
 
 
 def _origin(block: np.ndarray) -> np.ndarray | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import time
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from pydantic import Field, create_model
 import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.errors import InputError, NotFoundError, RunDamaged
+from scythe.errors import InputError, NotFoundError, RunDamaged, StateError
 from scythe.registry import ExperimentRegistry
 from scythe.runs import garbage
 
@@ -88,6 +89,41 @@ def test_a_column_does_not_come_to_be_in_another_unit(root: Path) -> None:
         pickle.loads(pickle.dumps(ds)).refresh()
     run_of(version="bumpmajor")
     assert len(ds.refresh()) == 1  # nothing is told of its unit
+
+
+@pytest.mark.parametrize("of", ["an output", "an input"])
+def test_statistics_that_were_kept_are_not_taken_for_a_column_in_another_unit(root: Path, of: str) -> None:
+    group, column = (["y"], "y") if of == "an output" else (["b", "a"], "a")
+
+    def dataset_in(unit: str | None) -> scythe.Dataset:
+        told: Any = Field(1.0, description="Energy" + (f" [{unit}]" if unit else ""))
+        of_input: Any = create_model("In", __base__=ExperimentInputSpec, a=(float, told), b=(Literal["p", "q"], "p"))
+        of_output: Any = create_model("Out", __base__=ExperimentOutputSpec, y=(float, told))
+
+        def metered(spec: Any) -> Any:
+            return of_output(y=spec.a)
+
+        metered.__annotations__ = {"spec": of_input, "return": of_output}
+        ExperimentRegistry._experiments.clear()
+        ExperimentRegistry.Register()(metered)
+        BaseExperiment(metered).allocate([of_input(a=n) for n in range(3)], "bumpmajor", engine="local")[1].result()
+        return scythe.dataset("metered", x=group)
+
+    kept = json.dumps(dataset_in("kWh").stats().to_dict())
+    norm = scythe.Stats.from_dict(json.loads(kept))
+    assert norm["x"][column].unit == "kWh"
+    assert "kWh" in repr(norm)
+    for fine in ("kWh", None):  # where a model tells none, nothing is known to differ
+        assert dataset_in(fine).batches(2, normalize=norm).at(0)[0]["x"].dtype == "float32"
+    with pytest.raises(StateError, match=r"'x' in \[kWh\], the dataset has it in \[J\]"):
+        dataset_in("J").batches(2, normalize=norm).at(0)[0]
+    of_before = json.loads(kept)
+    for told in of_before["x"].values():
+        del told["unit"]
+    assert dataset_in("J").batches(2, normalize=scythe.Stats.from_dict(of_before)).at(0)[0]["x"].dtype == "float32"
+    of_before["x"][column]["unit"] = 3
+    with pytest.raises(StateError, match="these are no statistics"):
+        scythe.Stats.from_dict(of_before)
 
 
 def test_a_pickled_dataset_whose_end_was_collected_is_refreshed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,7 @@ class Files:
     rows: Rows
     dtype: np.dtype
     as_list: bool
-    names: tuple[str, ...] = ()
+    names = units = ()
     #: The address of each row's file.
     uris: pl.Series = field(init=False, repr=False)
     _lock: ForkedLock = field(init=False, default_factory=ForkedLock, repr=False)
