@@ -61,8 +61,9 @@ def sweep(root: Path | None) -> None:
             if _is_left(path, path.name):
                 with contextlib.suppress(OSError):
                     path.unlink()
-    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        if _is_left(path, path.name.removeprefix(_PREFIX)):
+    temporary = tempfile.gettempdir()
+    for name in os.listdir(temporary):  # it may hold tens of thousands of others' files
+        if name.startswith(_PREFIX) and _is_left(path := Path(temporary, name), name.removeprefix(_PREFIX)):
             shutil.rmtree(path, ignore_errors=True)
 
 
