@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,12 +27,15 @@ from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.cli import app
 from scythe.errors import NotFoundError, ReadError, RunDamaged, RunError, StorageError, TransferError
+from scythe.record.lease import Lease
 from scythe.registry import ExperimentRegistry
+from scythe.runs.pack import pack
 from scythe.settings import storage
 from scythe.transfer import copied
 from scythe.transfer.sheets import write_sheet
 from scythe.utils.filesys import FileReference
 from tests.fault_proxy import FaultProxy, fault_proxy
+from tests.lifecycle.dying import Dead, dying
 from tests.s3_server import S3Server
 
 TABLES = ("scalars", "errors", "tasks", "hourly", "result_file_refs")
@@ -586,6 +590,48 @@ def test_an_upload_that_goes_on_after_more_has_come_shows_all_of_it(
     at(there)
     scythe.upload(here)
     assert all(uri.startswith(f"file://{there}/") for column in ("report", "picture", "weather") for uri in scythe.files("sim")[column])  # fmt: skip
+
+
+@pytest.mark.parametrize("worked", ["retried", "packed", "at work"])
+def test_an_upload_that_goes_on_replaces_nothing_that_has_become_of_the_run_there(
+    root: Path, tmp_path: Path, at: Any, worked: str
+) -> None:
+    simulated()
+    there = tmp_path / "there"
+    at(there)
+    with dying(10**6) as changes:
+        scythe.upload(root)
+    total = changes()
+    for before in range(1, 4):  # it is the last changes that make it a run of the other root
+        shutil.rmtree(there)
+        with pytest.raises(Dead), dying(total - before):
+            scythe.upload(root)
+        run = scythe.open_run("sim")
+        before_it = scythe.read("sim")
+        match worked:
+            case "retried":
+                Path("mended").touch()
+                run.retry_errors(engine="inline").result()
+                assert scythe.read("sim").height > before_it.height
+            case "packed":
+                pack(storage(), run.key, ["report"])
+            case _:
+                with (
+                    Lease(storage(), run.key, "local"),
+                    pytest.raises(RunError, match="is being worked on by process"),
+                ):
+                    scythe.upload(root)
+        rows, files = scythe.read("sim"), scythe.files("sim")
+        if worked == "retried":
+            with pytest.raises(TransferError, match="is there with another content"):
+                scythe.upload(root)
+            Path("mended").unlink()
+        else:
+            assert scythe.upload(root).runs == (run.experiment_id,)
+            assert scythe.upload(root).skipped == (run.experiment_id,)
+        assert_frame_equal(scythe.read("sim"), rows)
+        assert_frame_equal(scythe.files("sim"), files)
+        assert [scythe.fetch(uri).stat().st_size > 0 for uri in files["report"]] == [True] * files.height
 
 
 def test_a_run_that_is_not_finished_is_skipped_where_it_is_and_hinders_no_other(

@@ -56,12 +56,15 @@ class Sending:
         if status_of(self.source, self.key) == "damaged":
             raise TransferError(f"{self.source.uri(self.key.path)} is damaged: restore it, or delete it, then upload")
         ours = self._is_ours()
-        if self.target.exists(self.key.manifest) and not ours:
+        if self.target.exists(self.key.manifest):
             if identity(self.source, self.key) != identity(self.target, self.key):
                 raise TransferError(
                     f"{self.target.uri(self.key.path)} is there with another content: nothing was sent. What is there "
                     "stays: delete the run here, or allocate it anew, which gives it a name of its own"
                 )
+            if ours:  # it came to no end, by which it is one of the other root
+                check_free(self.target, self.key)
+                return True
             if (less := lacking(self.source, self.target, self.key)) is not None:
                 raise TransferError(
                     f"{self.target.uri(self.key.path)} is there without {less} of what is here: nothing was sent. What is "
@@ -91,6 +94,13 @@ class Sending:
         """
         if not self.target.create(self.key.reservation, dump({_UPLOAD: self._name()})) and not self._is_ours():
             raise TransferError(f"the name {self.key.path} was taken in {self.target.root} meanwhile")
+        count, size = (0, 0) if self._was_worked_on() else self._send_files(progress)
+        take_in(self.target, catalog_of(self.target, engine_settings().catalog), [self.key])
+        self.target.write(self.key.reservation, dump({}))  # no upload has to go on with it
+        return count, size
+
+    def _send_files(self, progress: TransferProgress) -> tuple[int, int]:
+        """Sends what is not there of the run, its manifest last."""
         wanted = self._files()
         there = frame_of(self.target.found(self.key.path)).select("key", "size")
         same = wanted.join(there, on=["key", "size"], how="semi")
@@ -105,9 +115,15 @@ class Sending:
             pairs = [(self.source.folder / key, key) for key in batch]
             self.target.take_in(pairs)
             progress.came(sum(path.stat().st_size for path, _ in pairs))
-        take_in(self.target, catalog_of(self.target, engine_settings().catalog), [self.key])
-        self.target.write(self.key.reservation, dump({}))  # no upload has to go on with it
         return count, size
+
+    def _was_worked_on(self) -> bool:
+        """Whether the run, sent by an earlier try, was gone on with, or packed, at the other root: what it is there stays."""
+        own = self.source.files(self.key.attempts)
+        return self.target.exists(self.key.manifest) and any(
+            name not in own or not self._is_same(f"{self.key.attempts}/{name}")
+            for name in self.target.files(self.key.attempts)
+        )
 
     def _files(self) -> pl.DataFrame:
         result = read_result(self.source, self.key)

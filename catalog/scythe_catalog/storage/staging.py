@@ -61,10 +61,10 @@ def sweep(root: Path | None) -> None:
             if _is_left(path, path.name):
                 with contextlib.suppress(OSError):
                     path.unlink()
-    temporary = tempfile.gettempdir()
-    for name in os.listdir(temporary):  # it may hold tens of thousands of others' files
-        if name.startswith(_PREFIX) and _is_left(path := Path(temporary, name), name.removeprefix(_PREFIX)):
-            shutil.rmtree(path, ignore_errors=True)
+    with os.scandir(tempfile.gettempdir()) as others:  # it may hold tens of thousands of files
+        for path in [Path(one.path) for one in others if one.name.startswith(_PREFIX)]:
+            if _is_left(path, path.name.removeprefix(_PREFIX)):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _is_left(path: Path, name: str) -> bool:
