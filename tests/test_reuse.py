@@ -870,6 +870,29 @@ def test_each_input_of_many_runs_is_read_once_by_its_newest_row(walls: BaseExper
             scythe.read(lose, distinct=True, **more)  # type: ignore[arg-type]
 
 
+class Shaken(ExperimentOutputSpec):
+    shakes: int
+
+
+def test_what_the_newest_row_of_an_input_has_not_is_read_of_no_earlier_one(root: Path) -> None:
+    told = [3]
+
+    def shake(spec: Wall) -> Shaken:
+        for _ in range(told[0]):
+            print("shaken")
+        events = pl.DataFrame({"event": range(told[0])}, schema={"event": pl.Int64})
+        return Shaken(shakes=told[0], dataframes={"events": events})
+
+    ExperimentRegistry.Register()(shake)
+    for told[0] in (3, 0, 2, 0):
+        specs = [Wall(r_value=1.0)] + [Wall(r_value=2.0)] * (told[0] == 2)
+        BaseExperiment(shake).allocate(specs, "keep", engine="local", workers=1)[1].result()
+    assert scythe.read("shake", run="all", distinct=True)["shakes"].sort().to_list() == [0, 2]
+    for table in ("events", "logs"):
+        rows = scythe.read("shake", run="all", table=table, distinct=True)
+        assert rows["sort_index"].unique().to_list() == [1], table  # of the only run that has two inputs
+
+
 def test_an_input_that_has_a_row_by_now_is_no_error_any_more(walls: BaseExperiment) -> None:
     BROKEN.update({2.0, 3.0})
     grown(walls, [1.0, 2.0, 3.0], reuse=False, max_errors=None)

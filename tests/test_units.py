@@ -65,6 +65,19 @@ def test_a_lower_version_is_held_against_the_units_of_those_above_it(place: str,
     assert scythe.read("f", "all").height == 3
 
 
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("then", ["keep", "bumpminor"])
+def test_a_unit_that_a_later_run_of_a_version_has_told_binds_those_that_follow(
+    place: str, then: str, root: Path
+) -> None:
+    assert {allocated(unit, place, "keep").version for unit in (None, "W")} == {"v1.0.0"}
+    allocated(None, place, then)
+    with pytest.raises(VersionError, match=r"changed its unit from \[W\] in v1\.0\.0 to \[kW\] \(breaking\)"):
+        allocated("kW", place, "keep")
+    assert allocated("W", place, "keep").version in ("v1.0.0", "v1.1.0")
+    assert allocated("kW", place).version == "v2.0.0"
+
+
 def test_a_table_takes_no_other_unit_whatever_the_versions_say(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         version._Choice, "_units_before", lambda *_: Difference(())

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from scythe.define.renames import Renames, renamed_since
 from scythe.define.schemas import ExperimentSchemas
 from scythe.errors import AllocationError, RunDamaged, VersionError
 from scythe.record import layout
+from scythe.record.find import run_keys
 from scythe.record.format import dump
-from scythe.record.manifest import recorded_schemas
+from scythe.record.layout import RunKey
+from scythe.record.manifest import recorded_schemas, schemas_of_run
 from scythe.record.versions import (
     STRATEGIES,
     SemVer,
@@ -27,6 +30,8 @@ from scythe_catalog.storage.objects import Objects
 _RESERVE_TRIES = 1000
 #: So many versions are asked for a unit that the one before does not tell; a table takes no other unit in any case.
 _LOOKED_AT = 50
+#: Runs whose schemas are read together.
+_AT_ONCE = 32
 
 
 def reserve_version(
@@ -142,16 +147,30 @@ class _Choice:
             untold |= {(side, p): unit for p, unit in new.items() if p.replace("[", ".").partition(".")[0] in there}
         changes: list[Change] = []
         known = [v for v in _known_versions(self._objects, self._name) if v.major == version.major and v != version]
-        for other in reversed(known[-_LOOKED_AT:]) if untold else ():
-            if (record := self._recorded(other)) is None:
-                continue
-            for side, _ in self._sides():
-                was = units_of(TableSchema.from_json(record[side]))
-                for path in [path for of, path in untold if of == side and path in was]:
-                    if was[path] != (unit := untold.pop((side, path))):
-                        what = f"changed its unit from [{was[path]}] in {other} to [{unit}]"
-                        changes.append(Change(f"{side}.{path}", what, Severity.BREAKING))
+        for other in [version, *reversed(known[-_LOOKED_AT:])]:
+            for told in self._told_in(other) if untold else ():
+                for side, _ in self._sides():
+                    was = units_of(TableSchema.from_json(told[side]))
+                    for path in [path for of, path in untold if of == side and path in was]:
+                        if was[path] != (unit := untold.pop((side, path))):
+                            what = f"changed its unit from [{was[path]}] in {other} to [{unit}]"
+                            changes.append(Change(f"{side}.{path}", what, Severity.BREAKING))
+                if not untold:
+                    break
         return Difference(tuple(changes))
+
+    def _told_in(self, version: SemVer) -> Iterator[Mapping[str, Any]]:
+        """The schemas of a version, as its record and then its runs tell them, the newest first: a later one may have told a unit."""
+        if (record := self._recorded(version)) is not None:
+            yield record
+        keys = run_keys(self._objects, self._name, [str(version)])[::-1]
+        for some in (keys[i : i + _AT_ONCE] for i in range(0, len(keys), _AT_ONCE)):
+            yield from filter(None, self._objects.each(self._of_run, some))
+
+    def _of_run(self, key: RunKey) -> Mapping[str, Any] | None:
+        with contextlib.suppress(OSError, RunDamaged):  # gone or damaged: it tells nothing any more
+            return schemas_of_run(self._objects, key)
+        return None
 
     def _sides(self) -> tuple[tuple[str, TableSchema], ...]:
         return ("input", self._schemas.input.schema), ("output", self._schemas.output.schema)

@@ -103,12 +103,16 @@ def name_anew(objects: Objects, key: RunKey) -> None:
         return
     known = Gathered.of(objects, result, key)
     gather, keys = new_gather(key, result.attempt, result.tables)
-    for name, table in result.tables.items():
-        objects.link(table.key, keys[name])
     tables = {name: table.model_copy(update={"key": keys[name]}) for name, table in result.tables.items()}
     files = {name: replace(file, uri=objects.uri(keys[name])) for name, file in known.files.items()}
     named = result.model_copy(update={"tables": tables, "gather": gather})
-    record(objects, key, named, Gathered(files, known.left, known.followed(result.gather)))
+    gathered = Gathered(files, known.left, known.followed(result.gather))
+    objects.write(
+        key.gathered_files(gather), gathered.to_json()
+    )  # first: it is new, other names are as old as their files
+    for name, table in result.tables.items():
+        objects.link(table.key, keys[name])
+    record(objects, key, named, gathered)
 
 
 def publish(

@@ -28,7 +28,7 @@ def newest_rows(
         objects: The root.
         keys: The runs that the rows are of.
         rows: Of any table, with `run_datetime` and `sort_index`.
-        among: The rows that decide which are the newest, if not these: of errors all that ended since.
+        among: The rows that decide which are the newest, if not these: one for each input, though it has none in the other table.
     """
     there = (rows if among is None else among).select(_PLACE).unique().collect()
     moments = set(there["run_datetime"].unique())

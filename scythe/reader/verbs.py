@@ -195,8 +195,10 @@ def _scan(
     frame, renamed = scan_many(catalog, objects, name, version, table, run, columns)
     wanted = chosen(columns, frame.collect_schema().names(), table, ids, renamed).shown
     if distinct:
-        among = scan_many(catalog, objects, name, version, "tasks", run)[0] if table == "errors" else None
-        frame = newest_rows(objects, wanted_runs(objects, name, version, run), frame, among)
+        # An input may have no row in a table at all: which is the newest is told by those that have one of each.
+        among = "tasks" if table in ("errors", "logs", "tasks") else "scalars"
+        ended = None if table == among else scan_many(catalog, objects, name, version, among, run)[0]
+        frame = newest_rows(objects, wanted_runs(objects, name, version, run), frame, ended)
     if in_order:  # by all of a row's place, whether or not it is selected; `version` parts runs of the same second
         frame = frame.sort("run_datetime", "sort_index", "version", maintain_order=True)
     return frame.select(wanted), None

@@ -82,6 +82,8 @@ def collect(objects: Objects, said: Callable[[str], None] = lambda _: None, *, d
 
 
 def _collect(objects: Objects, key: RunKey, named: set[str], limit: float, *, dry_run: bool) -> Collected:
+    # Before it is looked who works on the run, and which end it has: of a later one nothing is removed.
+    there = objects.found(gathers(key))
     last = latest_attempt(objects, key, exact=True)
     result = read_result(objects, key)
     if result is None or (last is not None and last.alive):
@@ -89,11 +91,13 @@ def _collect(objects: Objects, key: RunKey, named: set[str], limit: float, *, dr
     kept = {table.key for table in result.tables.values()}
     kept |= {key.gathered_files(result.gather)} if result.gather is not None else set()
     parts = [found for found in objects.found(key.parts) if number_of(found.key.rsplit("/", 1)[-1]) <= result.attempt]
-    there = objects.found(gathers(key))
+    # A table that is another name of an earlier gather's is as old as that: a gather is as old as the newest of its files.
+    young = {_folder(found) for found in there if found.modified.timestamp() >= limit}
     gone = [
         found
         for found in [*there, *parts]
         if found.key not in kept
+        and _folder(found) not in young
         and not found.key.endswith(SHOWN)
         and objects.uri(found.key) not in named
         and found.modified.timestamp() < limit
@@ -110,6 +114,10 @@ def _collect(objects: Objects, key: RunKey, named: set[str], limit: float, *, dr
         if not {found.key for found in parts if not found.key.endswith(SHOWN)} - {found.key for found in gone}:
             objects.delete([found.key for found in parts])
     return Collected.of(gone)
+
+
+def _folder(found: Found) -> str:
+    return found.key.rpartition("/")[0]
 
 
 def _unnamed_shards(

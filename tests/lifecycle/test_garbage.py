@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -13,10 +15,12 @@ from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.engines.hatchet.client.ref import HatchetRef
 from scythe.gather import collect as gathering
+from scythe.gather.publish import name_anew
 from scythe.record.generations import catalog_of
 from scythe.record.layout import gathers
 from scythe.record.plan import RunPlan
 from scythe.registry import ExperimentRegistry
+from scythe.runs import garbage
 from scythe.runs.garbage import collect
 from scythe.settings import storage
 from scythe_catalog.iceberg import tables
@@ -72,6 +76,39 @@ def test_an_earlier_end_that_a_snapshot_names_is_kept_and_can_be_read(retried: E
     seen = [table.iceberg.scan(snapshot_id=s.snapshot_id).to_arrow()["sort_index"].to_pylist() for s in (before, now)]
     assert seen == [[0], [0, 1]]
     assert scythe.read("weigh", run=retried)["y"].to_list() == [0, 1]
+
+
+def test_what_another_process_packs_while_files_are_collected_is_not_collected(
+    retried: ExperimentRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tables are further names of files that are old."""
+    for look in (garbage.latest_attempt, garbage.read_result):
+        for is_before in (True, False):
+            aged(retried)
+            with monkeypatch.context() as patch:
+                patch.setattr(garbage, look.__name__, beside(look, retried, patch, is_before=is_before))
+                collect(storage())
+            assert scythe.read("weigh", run=retried)["y"].to_list() == [0, 1]
+
+
+def beside(look: Callable[..., Any], run: ExperimentRun, patch: pytest.MonkeyPatch, *, is_before: bool) -> Any:
+    """The same look, with a new end of the run right before it, or behind it."""
+
+    def looked(*args: Any, **options: Any) -> Any:
+        patch.undo()
+        if is_before:
+            new_end(run)
+        found = look(*args, **options)
+        if not is_before:
+            new_end(run)
+        return found
+
+    return looked
+
+
+def new_end(run: ExperimentRun) -> None:
+    """What `scythe pack` does to a run's end: a gather whose tables are other names of those of before."""
+    name_anew(run.objects, run.key)
 
 
 def test_what_a_gather_that_died_has_left_is_removed_after_an_hour(retried: ExperimentRun) -> None:
