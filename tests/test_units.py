@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import enum
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ import scythe
 from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
 from scythe.allocate import version
 from scythe.define.renames import check_declared
-from scythe.errors import ReadError, SchemaError, VersionError
+from scythe.errors import InputError, ReadError, SchemaError, VersionError
+from scythe.runs.compare import compare_runs
 from scythe_catalog.schema import Difference, TableSchema, compile_model, mixed_units
 
 PLACES = ("input", "output", "in a model", "in a list", "in a map", "in an output's model")
@@ -176,3 +179,59 @@ def test_types_that_no_column_holds_together_are_named(kinds: Any, values: Any, 
     ):
         scythe.read("h", "all")
     assert scythe.read("h", "all", columns=["z"])["z"].to_list() == [1, 1]
+
+
+def graded(values: dict[str, int], place: str) -> Any:
+    """A run of an experiment of which one field is of an Enum with these members, stored by their names."""
+    grade: Any = enum.Enum("Grade", values)
+    inner = create_model("Inner", grade=(grade, grade.low))
+    field: Any = {
+        "in a model": (inner, inner()), "in a list": (list[inner], [inner()]), "in a map": (dict[str, inner], {"a": inner()}),
+        "in an output's model": (inner, inner()),
+    }.get(place, (grade, grade.low))  # fmt: skip
+    given, made = ({}, {"g": field}) if "output" in place else ({"g": field}, {})
+    spec: Any = create_model("Spec", __base__=ExperimentInputSpec, x=(int, 1), **given)
+    result: Any = create_model("Result", __base__=ExperimentOutputSpec, y=(float, 1.0), **made)
+
+    def f(spec: Any) -> Any:
+        return result()
+
+    f.__annotations__ = {"spec": spec, "return": result}
+    ExperimentRegistry._experiments.pop("f", None)
+    return BaseExperiment(ExperimentRegistry.Register(retries=0)(f)).allocate([spec()], engine="inline")[0]  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+
+LOW, HIGH = {"low": 10, "high": 20}, {"low": 20, "high": 30}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_categories_that_mean_something_else_never_stand_in_one_column(place: str, root: Path) -> None:
+    one, other = graded(LOW, place), graded(HIGH, place)
+    assert (one.version, other.version) == ("v1.0.0", "v2.0.0")
+    for ask in (lambda: scythe.read("f", "all"), lambda: scythe.scan("f", "all").collect()):
+        with pytest.raises(ReadError, match=r"'g.*' has categories that mean something else: 'low' is 10, 20, by"):
+            ask()
+    assert scythe.read("f", "all", columns=["y"]).height == 2
+    assert scythe.read("f", "v1.0.0").height == 1
+    compared = compare_runs(one, other)
+    assert [told.partition(" (")[2] for told in compared.units] == ["'low' is 10, 20)"]
+    assert "g" not in compared.values["output"].to_list()
+
+
+@pytest.mark.parametrize("place", ["input", "output"])
+def test_a_dataset_takes_no_two_meanings_of_a_category_for_one(place: str, root: Path) -> None:
+    graded(LOW, place)
+    ds = scythe.dataset("f", run="all", g=["g"])
+    graded(LOW | {"top": 90}, place)
+    every: Any = {"version": "all", "run": "all"}
+    assert scythe.dataset("f", **every, g=["g"]).names == {"g": ("g=low", "g=high", "g=top")}
+    graded(HIGH, place)
+    told = r"'g' has categories that mean something else, by version \('low' is 10, 20\): take runs of one version"
+    with pytest.raises(InputError, match=f"g: {told}"):
+        scythe.dataset("f", **every, g=["g"])
+    with pytest.raises(InputError, match=f"where: {told}"):
+        scythe.dataset("f", **every, y=["y"], where=pl.col("g") == "low")
+    with pytest.raises(ReadError, match="has categories that mean something else"):
+        _ = scythe.dataset("f", **every, y=["y"]).frame
+    with pytest.raises(InputError, match="g: 'low' of 'g' was 10, and is 20 now"):
+        pickle.loads(pickle.dumps(ds)).refresh()

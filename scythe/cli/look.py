@@ -249,7 +249,7 @@ def diff(one: Name, other: Name) -> None:
     say("\nOutputs of equal inputs (floats that differ by less than a billionth count as equal)")
     show_table(found.values, "  none that both have")
     if found.units:
-        say(f"not compared: {', '.join(found.units)}, which are in another unit")
+        say(f"not compared: {', '.join(found.units)}, which are in another unit, or mean something else")
     if found.left_out:
         say(f"not compared: {', '.join(found.left_out)} (files and dataframes)")
 

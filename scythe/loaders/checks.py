@@ -16,7 +16,8 @@ from scythe.names import RESERVED_TABLES, meant
 from scythe.reader.choices import merged
 from scythe.reader.many_runs import PARTITION_COLUMNS
 from scythe.reader.one_run import check_came
-from scythe_catalog.schema import Column, TableSchema, clashes, mixed_units
+from scythe_catalog.schema import Column, TableSchema, clashes, mixed_meanings, mixed_units
+from scythe_catalog.schema import kinds as k
 
 _WAYS_OUT = {
     "text": "give it as a field of an Enum or Literal, or leave it out",
@@ -48,7 +49,7 @@ def check_groups(
                 check_frame(runs, group, name)
                 choices, tables = dict.fromkeys(group.columns), [columns_there(run, group) for run in runs]
                 there = {c: [table[c] for table in tables if c in table] for c in choices}
-        found[name] = tuple(Stands(c, choices[c], unit_of(there[c])) for c in choices)
+        found[name] = tuple(Stands(c, choices[c], unit_of(there[c]), _means_of(there[c])) for c in choices)
     if where is not None:
         asked_by(where, runs)
     return found
@@ -82,7 +83,7 @@ def check_frame(runs: Sequence[PinnedRun], group: Frame, name: str) -> None:
     found = [columns_there(run, group) for run in runs]
     if runs and not any(len(there) == len(group.columns) for there in found):
         frame_columns(runs[-1], group)
-    _check_units([TableSchema(tuple(there.values())) for there in found], name)
+    _check_alike([TableSchema(tuple(there.values())) for there in found], name)
 
 
 def frame_columns(run: PinnedRun, group: Frame, runs: Sequence[PinnedRun] = ()) -> list[pl.Expr]:
@@ -114,12 +115,17 @@ def columns_there(run: PinnedRun, group: Frame) -> dict[str, Column]:
     return {c: replace(schema[now], name=c) for c, now in names.items() if now in schema} if schema is not None else {}
 
 
-def _check_units(schemas: Iterable[TableSchema], group: str) -> None:
-    """Nothing where each column has one unit.
+def _check_alike(schemas: Iterable[TableSchema], group: str) -> None:
+    """Nothing where each column has one unit, and categories that mean the same in all.
 
     Raises:
-        InputError: one has several.
+        InputError: one has not.
     """
+    schemas = [*schemas]
+    for name, told in mixed_meanings(schemas).items():
+        raise InputError(
+            f"{group}: {name!r} has categories that mean something else, by version ({told}): take runs of one version"
+        )
     for name, units in mixed_units(schemas).items():
         raise InputError(
             f"{group}: {name!r} is in [{'], ['.join(units)}], by version: take runs of one version, or bring them to one unit first"
@@ -184,6 +190,8 @@ class Stands(NamedTuple):
     column: str
     choices: tuple[str, ...] | None
     unit: str | None
+    #: What its choices mean, each by its name, where they tell.
+    means: Mapping[str, str] = {}
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -195,7 +203,7 @@ def check_same_meaning(before: Mapping[str, Sequence[Stands]], now: Mapping[str,
     """Nothing where the columns of each group stand for the same as before, or are of another number, which shapes tell.
 
     Raises:
-        InputError: as many stand for others, or one is in another unit: who has trained on them would take one for the other.
+        InputError: as many stand for others, or one is in another unit, or has a choice that means something else: who has trained on them would take one for the other.
     """
     for name, were in before.items():
         are = now[name]
@@ -205,6 +213,12 @@ def check_same_meaning(before: Mapping[str, Sequence[Stands]], now: Mapping[str,
                     f"{name}: {one.column!r} was in [{one.unit}], and is in [{other.unit}] now: what was trained on {name!r} would take one for "
                     "the other. Give it its unit back, or make a new dataset and train anew"
                 )
+            for choice, meaning in other.means.items():
+                if one.means.get(choice, meaning) != meaning:
+                    raise InputError(
+                        f"{name}: {choice!r} of {one.column!r} was {one.means[choice]}, and is {meaning} now: what was trained on {name!r} would "
+                        "take one for the other. Give it its value back, or make a new dataset and train anew"
+                    )
         shown = [[text for one in side for text in one.shown] for side in (were, are)]
         if len(shown[0]) != len(shown[1]) or shown[0] == shown[1]:
             continue
@@ -230,6 +244,11 @@ def unit_of(columns: Iterable[Column]) -> str | None:
     return next((column.unit for column in columns if column.unit), None)
 
 
+def _means_of(columns: Iterable[Column]) -> dict[str, str]:
+    """What the choices of a column mean, as its runs tell, which all tell the same."""
+    return {name: means for c in columns if isinstance(c.kind, k.Category) for name, means in c.kind.means.items()}
+
+
 def are_truths(runs: Sequence[PinnedRun], column: str) -> bool:
     """Whether a column has truth values in all runs that have it."""
     found = {pl.Series([], dtype=there.kind.polars()).dtype for run in runs if (there := run.column_of(column)) is not None}  # fmt: skip
@@ -237,7 +256,7 @@ def are_truths(runs: Sequence[PinnedRun], column: str) -> bool:
 
 
 def check_column(runs: Sequence[PinnedRun], column: str, group: str) -> None:
-    """Nothing where a run at least has such a column, and it has one unit in all.
+    """Nothing where a run at least has such a column, and it has one unit in all, and one meaning.
 
     Raises:
         NotFoundError: none has; the message names the nearest.
@@ -268,7 +287,7 @@ def check_column(runs: Sequence[PinnedRun], column: str, group: str) -> None:
             f"{group}: {column!r} is a file output of {files[0].key.path}, and a value of {others[0].key.path}: take runs of one version"
         )
     there = [found for run in runs if (found := run.column_of(column)) is not None]
-    _check_units((TableSchema((replace(found, name=column),)) for found in there), group)
+    _check_alike((TableSchema((replace(found, name=column),)) for found in there), group)
 
 
 def _elsewhere(run: PinnedRun) -> str:

@@ -23,7 +23,7 @@ from scythe.gather.status import check_manifest, check_unfinished
 from scythe.names import RESERVED_TABLES
 from scythe.reader.choices import as_told, has_choices, may_be_choices
 from scythe.reader.shown import check_gone, check_shown, finished_elsewhere
-from scythe.reader.united import brought_together, check_units
+from scythe.reader.united import brought_together, check_alike
 from scythe.record.find import find_run, listed, resolve_version, run_keys, versions_of
 from scythe.record.generations import Generations
 from scythe.record.layout import RunKey
@@ -159,7 +159,7 @@ def scan_many(
         latest = own or _latest(objects, keys, table, renames_now(objects, name).of(table))
         parts = [*(latest or held)]
     asked = [renamed.get(column, column) for column in columns] if columns is not None else None
-    check_units([part.schema for part in parts if isinstance(part, _Own) or part.versions & versions], asked)
+    check_alike([part.schema for part in parts if isinstance(part, _Own) or part.versions & versions], asked)
     schema, casts = brought_together([part.schema for part in parts], asked)
     frames = [part.scan(partition).with_columns(own) for part, own in zip(parts, casts, strict=True)]
     joined = pl.concat(frames, how="diagonal_relaxed") if len(frames) > 1 else frames[0]

@@ -1,4 +1,4 @@
-"""Columns of several versions as one: of one unit, and of a type that holds the values of all exactly, or refused by name."""
+"""Columns of several versions as one: of one unit and meaning, and of a type that holds the values of all exactly, or refused by name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from scythe.errors import ReadError
-from scythe_catalog.schema import TableSchema, clashes, mixed_units, united
+from scythe_catalog.schema import TableSchema, clashes, mixed_meanings, mixed_units, united
 
 #: Numbers of so many digits are told apart by floats.
 _FLOAT_DIGITS = 15
@@ -39,19 +39,21 @@ def brought_together(
     return schema, [_casts(own, schema, unlike, floats) for own in schemas]
 
 
-def check_units(schemas: Sequence[TableSchema], columns: Sequence[str] | None) -> None:
-    """Nothing where each of these columns (all of them, without any) has one unit in all of the schemas.
+def check_alike(schemas: Sequence[TableSchema], columns: Sequence[str] | None) -> None:
+    """Nothing where each of these columns (all of them, without any) has one unit in all of the schemas, and categories that mean the same.
 
     Raises:
-        ReadError: one has several.
+        ReadError: one has not.
     """
-    for name, units in mixed_units(schemas).items():
+    units = {name: f"is in [{'], ['.join(told)}]" for name, told in mixed_units(schemas).items()}
+    meanings = {
+        name: f"has categories that mean something else: {told}" for name, told in mixed_meanings(schemas).items()
+    }
+    for name, told in (*units.items(), *meanings.items()):
         if columns is None or any(
             name == column or name.startswith((f"{column}.", f"{column}[")) for column in columns
         ):
-            raise ReadError(
-                f"{name!r} is in [{'], ['.join(units)}], by version: read the versions one by one, or leave it out with columns="
-            )
+            raise ReadError(f"{name!r} {told}, by version: read the versions one by one, or leave it out with columns=")
 
 
 def _unlike(schemas: Sequence[TableSchema]) -> set[str]:
@@ -146,4 +148,4 @@ def _as_floats(values: pl.Series) -> pl.Series:
     return floats
 
 
-__all__ = ["brought_together", "check_units"]
+__all__ = ["brought_together", "check_alike"]

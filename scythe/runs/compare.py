@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from scythe.remote.forks import check_fork
 from scythe.reuse.identity import with_sorted_json, without_maps
 from scythe.runs.run import ExperimentRun
 from scythe.runs.sameness import as_keys, exact, same
-from scythe_catalog.schema import Change, Difference, Severity, TableSchema, compare, mixed_units
+from scythe_catalog.schema import Change, Difference, Severity, TableSchema, compare, mixed_meanings, mixed_units
 from scythe_catalog.schema.kinds import Json
 
 #: What inputs hold beyond the fields of their model, in a form that equal ones share; and which one an input is among its equals.
@@ -70,8 +71,10 @@ def compare_runs(one: ExperimentRun, other: ExperimentRun) -> Comparison:
         a, b = a.with_columns(left.alias(name)), b.with_columns(right.alias(name))
     keys.append(_EXTRAS)
     a, b = (rows.with_columns(pl.int_range(pl.len()).over(keys).alias(_NTH)) for rows in (a, b))
-    units = {side: mixed_units((first.schemas[side], second.schemas[side])) for side in ("input", "output")}
-    unlike = {path.partition(".")[0] for own in units.values() for path in own}
+    told: dict[str, str] = {}
+    for both in [(first.schemas[side], second.schemas[side]) for side in ("input", "output")]:
+        told |= {name: f"[{'], ['.join(units)}]" for name, units in mixed_units(both).items()} | mixed_meanings(both)
+    unlike = {re.split(r"[.\[]", path)[0] for path in told}
     others = b.head(0) if unlike & {*keys} else b  # inputs of another unit are no equal ones
     joined = a.join(others, on=[*keys, _NTH], how="inner", nulls_equal=True, suffix="_other")
     outputs = [name for name in first.shared("output", second) if name not in unlike]
@@ -101,7 +104,7 @@ def compare_runs(one: ExperimentRun, other: ExperimentRun) -> Comparison:
         joined.filter(~pl.col("_failed") & pl.col("_failed_other")).height,
         pl.DataFrame(rows, schema=schema, orient="row"),
         tuple(sorted({*first.others(), *second.others()})),
-        tuple(f"{name} ([{'], ['.join(both)}])" for own in units.values() for name, both in own.items()),
+        tuple(f"{name} ({how})" for name, how in told.items()),
     )
 
 

@@ -18,7 +18,7 @@ from scythe.record.layout import RunKey
 from scythe.record.manifest import binding, renames_until, schemas_of_version
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult
-from scythe_catalog.schema import TableSchema, mixed_units
+from scythe_catalog.schema import TableSchema, mixed_meanings, mixed_units
 from scythe_catalog.storage.objects import Objects
 
 
@@ -44,7 +44,7 @@ def check_agrees(
     except FileNotFoundError:
         there = schemas_of_version(target, key.experiment, key.version)
     here = schemas_of_version(source, key.experiment, key.version)
-    if there is not None and here is not None and (binding(there) != binding(here) or _units_differ(there, here)):
+    if there is not None and here is not None and (binding(there) != binding(here) or _stand_for_others(there, here)):
         raise TransferError(
             f"{key.experiment} {key.version} has other columns in {target.root} than in {source.root}: {way_out}"
         )
@@ -61,9 +61,13 @@ def check_agrees(
             raise TransferError(f"{told}\nIn {target.root} it is so: {way_out}") from None
 
 
-def _units_differ(there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
-    sides = ("input", "output")
-    return any(mixed_units([TableSchema.from_json(schemas[side]) for schemas in (there, here)]) for side in sides)
+def _stand_for_others(there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
+    """Whether a column is in another unit, or a category of it means something else."""
+    for side in ("input", "output"):
+        both = [TableSchema.from_json(schemas[side]) for schemas in (there, here)]
+        if mixed_units(both) or mixed_meanings(both):
+            return True
+    return False
 
 
 __all__ = ["check_agrees"]

@@ -20,7 +20,7 @@ from scythe_catalog.errors import CatalogError, CommitConflict, SchemaError
 from scythe_catalog.iceberg.datafile import DataFile, field_ids
 from scythe_catalog.iceberg.partition import Held, Partition, data_file, files_of, held, swap
 from scythe_catalog.iceberg.upkeep import OLD_SECONDS, unneeded
-from scythe_catalog.schema.compare import Difference, clashes, compare, mixed_units, united
+from scythe_catalog.schema.compare import Difference, clashes, compare, mixed_meanings, mixed_units, united
 from scythe_catalog.schema.table_schema import SCHEMA_KEY, TableSchema
 from scythe_catalog.storage.objects import Found, Objects
 
@@ -74,10 +74,11 @@ class Table:
         return {**former, **ids}
 
     def can_hold(self, schema: TableSchema) -> bool:
-        """Whether the table can be widened so that it holds rows of `schema`, under whichever names its columns had, in its units."""
+        """Whether the table can be widened so that it holds rows of `schema`, under whichever names its columns had, of its units and meanings."""
         try:
             named = schema.renamed(self.renamed)
-            return not clashes(self.schema, named) and not mixed_units((self.schema, named))
+            both = (self.schema, named)
+            return not (clashes(*both) or mixed_units(both) or mixed_meanings(both))
         except SchemaError:
             return False
 

@@ -100,6 +100,21 @@ def mixed_units(schemas: Iterable[TableSchema]) -> dict[str, list[str]]:
     return {name: units for name, units in found.items() if len(units) > 1}
 
 
+def mixed_meanings(schemas: Iterable[TableSchema]) -> dict[str, str]:
+    """The columns, and what is within them, whose categories of one name mean something else in one of the schemas than in another.
+
+    Of each the first such category, and all that it is: `'low' is 10, 20`. Where a schema does not tell, nothing.
+    """
+    found: dict[str, dict[str, list[str]]] = {}
+    for path, means in (told for schema in schemas for c in schema for told in _meanings_of(c.name, c.kind)):
+        for name, meaning in means.items():
+            known = found.setdefault(path, {}).setdefault(name, [])
+            if meaning not in known:
+                known.append(meaning)
+    unlike = {path: {name: told for name, told in of.items() if len(told) > 1} for path, of in found.items()}
+    return {path: f"{(first := next(iter(of)))!r} is {', '.join(of[first])}" for path, of in unlike.items() if of}
+
+
 def units_of(schema: TableSchema) -> dict[str, str]:
     """The units of the columns, and of the fields within them, each by its path."""
     return dict(told for column in schema for told in _units_of(column.name, column.unit, column.kind))

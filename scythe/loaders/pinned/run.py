@@ -21,7 +21,7 @@ from scythe.gather.run_files import schema_of_result
 from scythe.loaders.rows import Rows
 from scythe.reader.choices import as_told
 from scythe.reader.many_runs import PARTITION_COLUMNS, partition_of
-from scythe.reader.united import brought_together, check_units
+from scythe.reader.united import brought_together, check_alike
 from scythe.record.layout import RunKey
 from scythe.record.manifest import schemas_of_run
 from scythe.record.plan import RunPlan
@@ -314,7 +314,7 @@ def frame_of(runs: Sequence[PinnedRun], rows: Rows, *, many: bool) -> pl.LazyFra
         ReadError: a column has another unit in one run than in another, or types that no column holds together.
     """
     schemas = [run.schemas["scalars"] for run in runs]
-    check_units(schemas, None)
+    check_alike(schemas, None)
     whole, casts = brought_together(schemas)
     parts: list[pl.LazyFrame] = []
     for i, run in enumerate(runs):
