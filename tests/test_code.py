@@ -13,7 +13,7 @@ import textwrap
 import types
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from importlib.machinery import ModuleSpec
+from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,67 @@ def test_each_module_that_is_imported_counts(alone: None, tmp_path: Path, change
     before = read_code(experiment).sha256
     write(tmp_path, {changed: PROJECT[changed] + "\nCHANGED = True\n"})
     assert read_code(experiment).sha256 != before
+
+
+@pytest.mark.parametrize(
+    ("study", "changed"),
+    [
+        ("import profile", "profile.py"),
+        ("import test.laws", "test/laws.py"),
+        ("import importlib; importlib.import_module('laws.air')", "laws/air.py"),
+        ("import importlib; importlib.import_module('.air', 'laws')", "laws/air.py"),
+        ("__import__('laws').air", "laws/__init__.py"),
+        ("import laws.fast", f"laws/fast{EXTENSION_SUFFIXES[0]}"),
+    ],
+)
+def test_a_module_of_the_project_counts_however_it_is_called_made_and_imported(
+    alone: None, tmp_path: Path, study: str, changed: str
+) -> None:
+    files = {"study.py": MODELS + FUNCTION.replace("# within", study), changed: "RHO = 1.2\n"}
+    if "/" in changed:
+        files.setdefault(f"{changed.split('/', maxsplit=1)[0]}/__init__.py", "")
+    hashes = [hash_in(write(tmp_path, files | {changed: f"RHO = {rho}\n"})) for rho in (1.2, 1.3, 1.2)]
+    assert hashes[0] is not None
+    assert hashes[0] == hashes[2] != hashes[1]
+
+
+WRAPPED = {
+    "laws.py": "import functools\ndef scaled(f, by=None):\n    @functools.wraps(f)\n    def inner(spec):\n        return f(spec)\n    return inner\n"
+    "class Scaled:\n    def __init__(self, f): functools.update_wrapper(self, f)\n",
+    "base.py": MODELS + "def weigh(spec: In) -> Out:\n    return Out(y=spec.x)\n",
+    "factors.py": "def double(x): return 2 * x\n",
+    "study.py": "import base, factors, laws\nfrom scythe.registry import ExperimentRegistry\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("study", "changed"),
+    [
+        ("laws.scaled(base.weigh)", ("laws.py", "base.py")),
+        ("laws.scaled(laws.scaled(base.weigh))", ("laws.py", "base.py")),
+        ("given(base.weigh, by=factors.double)", ("base.py", "factors.py", "given.py")),
+        ("given(base.weigh, by=[factors])", ("base.py", "factors.py", "given.py")),
+    ],
+)
+def test_the_module_of_a_decorator_counts_and_what_it_was_given(
+    alone: None, tmp_path: Path, study: str, changed: tuple[str, ...]
+) -> None:
+    """`functools.wraps` says of the outer function that it is of the inner one's module."""
+    given = (
+        WRAPPED["laws.py"]
+        .replace("def scaled(f, by=None)", "def given(f, by)")
+        .replace("return f(spec)", "return f(spec) if by else None")
+    )
+    files = WRAPPED | {
+        "given.py": given,
+        "study.py": WRAPPED["study.py"]
+        + f"from given import given\nExperimentRegistry.Register(name='weigh')({study})\n",
+    }
+    before = hash_in(write(tmp_path, files))
+    assert before is not None
+    for file in changed:
+        assert hash_in(write(tmp_path, files | {file: files[file] + "\nCHANGED = True\n"})) != before, file
+    assert hash_in(write(tmp_path, files)) == before
 
 
 def test_a_module_of_packages_without_an_init_counts_before_it_is_imported(alone: None, tmp_path: Path) -> None:
@@ -577,7 +638,9 @@ def test_what_a_method_notes_something_in_is_seen_beside_a_text_of_any_indentati
 
 # --- scripts ----------------------------------------------------------------------------------------
 
-SCRIPT = "import dataclasses, enum, functools, logging, time\nfrom pathlib import Path\nimport numpy as np\n" + MODELS
+SCRIPT = (
+    "import dataclasses, enum, functools, logging, time, types\nfrom pathlib import Path\nimport numpy as np\n" + MODELS
+)
 USES = """
 @ExperimentRegistry.Register(name="own")
 def own(spec: In) -> Out:
@@ -625,6 +688,12 @@ SET_ON = {
         )
     },
     "within a branch": own("FACTOR") + "if len('x') == 1:\n    FACTOR = 1.0\n    told()\n    FACTOR = 2.0\n    told()\nelse:\n    FACTOR = 3.0\n",
+    "copy that it changes": "X0 = np.ones(2)\n" + own("state[0]", "state = X0; state = state.copy(); state[0] = 2.0") + loop("f", then="X0 = np.ones(2) * f"),
+    "attribute that it sets of another object": "class Params:\n    k = 1.0\n" + own("cfg.k", "cfg = types.SimpleNamespace(); cfg.k = Params.k") + loop("Params.k"),
+    "attribute that its object sets": "class Params:\n    k = 1.0\nclass M:\n    def __init__(self): self.k = Params.k\n" + own("M().k") + loop("Params.k"),
+    "list of another class": "class Params:\n    rows = [1]\nclass M:\n    rows = []\n" + own("len(m.rows)", "m = M(); m.rows.append(Params.rows)") + loop("Params.rows", "[1], [2]"),
+    "text": own("globals()['FACTOR']") + loop(),
+    "attribute by a text": "class Cfg:\n    k = 1.0\n" + own("getattr(Cfg, 'k')") + loop("Cfg.k"),
     "property": "class M:\n    @property\n    def k(self): return FACTOR\n    @functools.cached_property\n    def k2(self): return FACTOR\n" + own("M().k2") + loop(),
 }  # fmt: skip
 TWICE = "if __name__ == '__main__':\n    {first}\n    told(); own(In(x=1.0)); told()\n"
@@ -637,6 +706,11 @@ STAYS = {
     "members": "class Mode(enum.Enum):\n    A = functools.partial(print)\n" + own("1", "MODE.value") + TWICE.format(first="MODE = Mode.A"),
     "cached property": "class C:\n    @functools.cached_property\n    def a(self): return 1.0\n" + own("cfg.a") + TWICE.format(first="cfg = C()"),
     "counter of a class": "class C:\n    calls = 0\n    def f(self):\n        type(self).calls += 1\n        return 1\n" + own("C().f()") + TWICE.format(first="pass"),
+    "counter of a class by its name": "class C:\n    calls = 0\n    def f(self):\n        C.calls += 1\n        return 1\n" + own("C().f()") + TWICE.format(first="pass"),
+    "counter of a class by cls": "class C:\n    calls = 0\n    @classmethod\n    def f(cls):\n        cls.calls += 1\n        return 1\n" + own("C.f()") + TWICE.format(first="pass"),
+    "list of a class": "class B:\n    rows = []\nclass C(B):\n    def f(self):\n        self.rows.append(1)\n        return len(self.rows)\n" + own("C().f()") + TWICE.format(first="pass"),
+    "list of the class of what it makes": "class C:\n    rows = []\n" + own("len(c.rows)", "c = C(); c.rows.append(1)") + TWICE.format(first="pass"),
+    "cache by another name": "CACHE = {}\n" + own("len(CACHE)", "cache = CACHE; cache[len(cache)] = 1") + TWICE.format(first="pass"),
     "other name of an instance": "class Z:\n    __slots__ = ()\n    def f(self): return 1\nZ = Z()\n" + own("Z.f()") + TWICE.format(first="pass"),
     "generator of its own": "rng = np.random.default_rng(1)\n" + own("rng.random()") + TWICE.format(first="pass"),
 }  # fmt: skip

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 MODULE = """
-import os, time
+import math, os, time
 from pathlib import Path
+import numpy as np
 import pack.inner
 import settings
 from scythe import ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
@@ -27,6 +28,13 @@ YEAR = HOUR * 24 * 365
 TABLE = {}
 CACHE = {}
 STARTED = time.time()
+ROOT = math.sqrt(1.0)
+PARTS = dict(k=1.0)
+ARRAY = np.ones(1)
+TABLE_OF_ALL = {}
+for name in ("a", "b"):
+    TABLE_OF_ALL[name] = 1.0
+random = np.random.default_rng()
 
 
 class In(ExperimentInputSpec):
@@ -55,7 +63,8 @@ class Solver:
 def scaled(x):
     cache = CACHE
     cache[x] = x
-    x = x * YEAR / YEAR + sum(TABLE.values()) + Solver().solve(0)
+    x = x * YEAR / YEAR + sum(TABLE.values()) + Solver().solve(0) + 0 * random.random()
+    x = x * ROOT * PARTS["k"] * ARRAY.sum() * TABLE_OF_ALL["a"] * settings.MODEL.k * settings.law(1.0)
     return x * K * LIMITS["low"] * settings.SCALE * pack.inner.DEPTH * settings.LOADED
 
 
@@ -76,12 +85,30 @@ def model(spec: In) -> Out:
 """
 
 
+SETTINGS = """
+SCALE = 1.0
+LOADED = 0.5
+
+class Model:
+    def __init__(self, k):
+        self.k = k
+
+MODEL = Model(1.0)
+
+def law(x):
+    return x
+
+def other(x):
+    return 2 * x
+"""
+
+
 @pytest.fixture
 def project(root: Path) -> Path:
     folder = root.parent / "project"
     folder.mkdir()
     (folder / "sim.py").write_text(MODULE)
-    (folder / "settings.py").write_text("SCALE = 1.0\nLOADED = 0.5\n")
+    (folder / "settings.py").write_text(SETTINGS)
     (folder / "pack").mkdir()
     (folder / "pack" / "__init__.py").touch()
     (folder / "pack" / "inner.py").write_text("DEPTH = 1.0\n")
@@ -112,7 +139,7 @@ def test_files_that_are_edited_while_a_run_goes_on_change_none_of_its_rows(proje
             run, ref = BaseExperiment(sim.model).allocate(S, workers=2, chunk=1)
             while not Path("begun").exists():
                 time.sleep(0.01)
-            for name, old, new in (("sim", "K = 1.0", "K = 7.0"), ("settings", "1.0", "7.0"), ("late", "1.0", "7.0")):
+            for name, old, new in (("sim", "K = 1.0", "K = 7.0"), ("settings", "SCALE = 1.0", "SCALE = 7.0"), ("late", "1.0", "7.0")):
                 Path(name + ".py").write_text(Path(name + ".py").read_text().replace(old, new))
             Path("edited").touch()
             told(ref)
@@ -120,6 +147,7 @@ def test_files_that_are_edited_while_a_run_goes_on_change_none_of_its_rows(proje
             told(ref)
         """,
     )
+    assert ran.returncode == 0, ran.stderr
     first, second = ran.stdout.splitlines()
     assert first == "{'y': [1.0], 'late': [1.0]}", ran.stderr
     assert second == "{'y': [49.0], 'late': [7.0]}", ran.stderr
@@ -169,11 +197,23 @@ def test_a_script_that_is_edited_while_it_runs_is_not_recorded_as_what_it_is_by_
         ("sim.pack.inner.DEPTH = 2.5", "pack.inner.DEPTH is 2.5 here, and 1.0 in its file"),
         ("sim.YEAR = 5.0", "sim.YEAR is 5.0 here, and 31536000.0 in its file"),
         ("sim.TABLE['a'] = 5.0", "sim.TABLE is {'a': 5.0} here, and {} in its file"),
+        ("sim.ROOT = 5.0", "sim.ROOT is 5.0 here, and another where its file is loaded"),
+        ("setattr(sim, 'ROOT', 5.0)", "sim.ROOT is 5.0 here, and another where its file is loaded"),
+        ("vars(sim)['ROOT'] = 5.0", "sim.ROOT is 5.0 here, and another where its file is loaded"),
+        ("sim.PARTS['k'] = 5.0", "sim.PARTS is {'k': 5.0} here"),
+        ("from sim import PARTS; PARTS.update(k=5.0)", "sim.PARTS is {'k': 5.0} here"),
+        ("sim.ARRAY[0] = 5.0", "sim.ARRAY is array([5.]) here"),
+        ("sim.LIMITS = sim.ARRAY", "sim.LIMITS is array([1.]) here"),
+        ("sim.TABLE_OF_ALL['a'] = 5.0", "sim.TABLE_OF_ALL is {'a': 5.0, 'b': 1.0} here"),
+        ("sim.settings.MODEL = sim.settings.Model(5.0)", "settings.MODEL is <settings.Model"),
+        ("sim.settings.MODEL.k = 5.0", "settings.MODEL is <settings.Model"),
+        ("sim.settings.law = sim.settings.other", "settings.law is <function other"),
         ("sim.Solver.tolerance = 5.0", "sim.Solver.tolerance is 5.0 here, and 1e-06 in its file"),
         (
             "sim.Solver.calls = 8; sim.HOUR = 2; sim.STATE.append(3); sim.COUNT = 8; sim.STARTED = 0; sim.settings.OTHER = 3",
             None,
         ),
+        ("sim.ROOT = 1.0; sim.PARTS = {'k': 1.0}; sim.settings.MODEL = sim.settings.Model(1.0)", None),
     ],
 )
 def test_values_that_workers_would_not_have_are_refused_and_told_apart_where_they_hold(
@@ -447,7 +487,7 @@ def test_a_run_that_is_begun_later_than_it_was_stored_is_recorded_with_the_code_
         """,
     )
     assert died.returncode == 9, died.stderr
-    (project / "settings.py").write_text("SCALE = 3.0\nLOADED = 0.5\n")
+    (project / "settings.py").write_text(SETTINGS.replace("SCALE = 1.0", "SCALE = 3.0"))
     (project / "edited").touch()
     ran = script(
         project,

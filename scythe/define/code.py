@@ -19,9 +19,8 @@ from scythe.define.sources.changed import Changed, changed_values, script_values
 from scythe.define.sources.fresh import set_since
 from scythe.define.sources.loaded import is_edited
 from scythe.define.sources.modules import LOADED_SCRIPT, SCRIPTS, Module, closure, file_of, name_of
-from scythe.define.sources.objects import enclosed, told_apart
+from scythe.define.sources.objects import enclosed, modules_around, told_apart
 from scythe.define.sources.snapshot import Source
-from scythe.define.sources.values import written
 
 
 @dataclass(frozen=True)
@@ -56,12 +55,12 @@ def read_code(experiment: Experiment, *, here: bool = False, sent: bool = False)
     if experiment.included is not None:
         return Code(None)
     sources, modules = _sources(experiment)
-    found = tuple(Source(m.name, str(m.file), m.is_package, source) for m, source in modules.items())
+    found = tuple(Source(m.name, str(m.file), m.is_package, source) for m, source in modules.items() if m.is_source)
     if _edited(experiment, modules, here=here):
         return Code(None, found)
     sources |= {module.path: source for module, source in modules.items()} | enclosed(experiment.target)
     if here:
-        sources |= {f"<value>/{one.module}.{one.name}": written(one.now) for one in values_set(experiment)}
+        sources |= {f"<value>/{one.module}.{one.name}": str(one.text) for one in values_set(experiment)}
     if here or sent:
         told = {name: told_apart(value).text for name, value in script_values(_read_by(experiment)).items()}
         sources |= {f"<value>/{name}": text for name, text in told.items() if text is not None}
@@ -128,9 +127,12 @@ def _sources(experiment: Experiment) -> tuple[dict[str, str], dict[Module, str]]
     """The sources of cells, by their names, and those of modules."""
     target = experiment.target
     file = file_of(target)
-    if file is not None:
-        return {}, closure([Module(name_of(target.__module__, file), file)])
-    return cells(_read_by(experiment))
+    if file is None:
+        return cells(_read_by(experiment))
+    first = {file: Module(name_of(target.__module__, file), file)}
+    for module in modules_around(target):  # of decorators, and of what they were given
+        first.setdefault(module.file, module)
+    return {}, closure([*first.values()])
 
 
 def _edited(experiment: Experiment, modules: dict[Module, str], *, here: bool) -> list[Module]:

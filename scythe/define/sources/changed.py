@@ -1,4 +1,4 @@
-"""Plain values of modules that are others than their files say: set since the module was loaded, or by a script as it goes on.
+"""Values of modules that are others than their files say: set since the module was loaded, or by a script as it goes on.
 
 Reads source files; changes nothing.
 """
@@ -12,7 +12,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, TypeGuard
@@ -22,12 +22,16 @@ import cloudpickle
 from scythe.define.sources.bindings import Bindings, bindings_of
 from scythe.define.sources.loaded import is_edited
 from scythe.define.sources.modules import LOADED_SCRIPT, SCRIPTS, is_own
+from scythe.define.sources.objects import told_apart
+from scythe.define.sources.outside import set_somewhere
 from scythe.define.sources.values import (
     BARE,
+    Noted,
     constants,
     functions_of,
     given,
     is_plain,
+    named_by_text,
     noted_in,
     source_of,
     wrapped,
@@ -43,7 +47,7 @@ _MANY = 1000
 
 @dataclass(frozen=True)
 class Changed:
-    """A plain value of a module that is another than the module's file says: it was set after the module was loaded."""
+    """A value of a module that may be another than the module's file says: it was set after the module was loaded."""
 
     module: str
     name: str
@@ -51,21 +55,32 @@ class Changed:
     #: What the file writes out; None where it is a script that sets it as it goes on.
     in_file: Any = None
     is_of_script: bool = False
+    #: Whether its file makes it, in a way that is not written out.
+    is_made: bool = False
+
+    @cached_property
+    def text(self) -> str | None:
+        """What tells the value from others; None where nothing does."""
+        return told_apart(self.now).text
 
     def __str__(self) -> str:
         now, in_file = (textwrap.shorten(repr(value), _SHOWN, placeholder=" …") for value in (self.now, self.in_file))
         if self.is_of_script:
             return f"{self.name} is {now} here, as the script sets it"
+        if self.is_made:
+            return f"{self.module}.{self.name} is {now} here, and another where its file is loaded"
         return f"{self.module}.{self.name} is {now} here, and {in_file} in its file"
 
 
 def changed_values(first: Iterable[Any], *, of_script: bool = False) -> list[Changed]:
     """The values of the project's modules that some functions and classes read, and that were set after the modules were loaded.
 
-    Those alone that their files write out, once; of a file that was changed since, none. What the functions themselves set, or note
-    something in, does not count. With `of_script` also those which a script sets as it goes on.
+    Those that their files write out, once, and are another; and those that these make, where some source may set them: whether it did,
+    `fresh` tells. Of a file that was changed since, none. What the functions themselves set, or note something in, does not count. With
+    `of_script` also those which a script sets as it goes on.
     """
     found: list[Changed] = []
+    made: list[Changed] = []
     reach = _reach(first)
     for module, name, now in _held(reach):
         if _is_script(module.__name__):
@@ -73,11 +88,16 @@ def changed_values(first: Iterable[Any], *, of_script: bool = False) -> list[Cha
                 found.append(Changed(module.__name__, name, now, is_of_script=True))
         elif module.__name__ in cloudpickle.list_registry_pickle_by_value():
             continue  # it is sent as it is
-        elif name in (literals := _read(module).literals) and is_plain(now):
-            in_file = literals[name]
-            if type(now) is not type(in_file) or written(now) != written(in_file):
-                found.append(Changed(module.__name__, name, now, in_file))
-    return found
+        elif (said := _read(module)) is _NOTHING:
+            continue
+        elif name not in (literals := said.literals):
+            made.append(Changed(module.__name__, name, now, is_made=True))
+        elif type(now) is not type(in_file := literals[name]) or (is_plain(now) and written(now) != written(in_file)):
+            found.append(Changed(module.__name__, name, now, in_file))
+    if made:
+        somewhere = set_somewhere({one.name.rpartition(".")[2] for one in made})
+        found += [one for one in made if one.name.rpartition(".")[2] in somewhere]
+    return [one for one in found if one.text is not None]
 
 
 def script_values(first: Iterable[Any]) -> dict[str, Any]:
@@ -129,7 +149,7 @@ def _reach(first: Iterable[Any]) -> _Reach:
     waiting, known = list(first), set[int]()
     reach = _Reach()
     read, stored = reach.read, reach.stored
-    attributes = set[str]()
+    unknown = set[str]()
     while waiting:
         found = waiting.pop()
         if id(found) in known:
@@ -152,9 +172,10 @@ def _reach(first: Iterable[Any]) -> _Reach:
             own, code = found.__globals__, _blocks(found.__code__)
             module = str(own.get("__name__"))
             noted = noted_in(source_of(found.__code__))
-            attributes |= noted.attributes
+            of_objects = _stored_by(found, noted, stored)
+            unknown |= of_objects
             kept = constants(code, noted)
-            used = {name for block in code for name in block.co_names}
+            used = {name for block in code for name in {*block.co_names, *named_by_text(block)}}
             for block in code:
                 stored |= {(module, s.argval) for s in dis.get_instructions(block) if s.opname == "STORE_GLOBAL"}
             modules = [value for name in used if _is_own_module(value := own.get(name))]
@@ -163,15 +184,57 @@ def _reach(first: Iterable[Any]) -> _Reach:
                     inner = vars(one)[attribute]
                     if _is_code(inner):
                         waiting.append(inner)
-                    elif _is_own_module(inner) and inner not in modules:
-                        modules.append(inner)
-                    elif attribute not in noted.attributes:
+                    if _is_own_module(inner):
+                        modules += [inner] if inner not in modules else []
+                    elif attribute not in of_objects:
                         read.add((one.__name__, attribute))
             waiting += [inner for name in used & own.keys() for inner in _code_in(own[name])]
             if is_own(module) or _is_script(module):
                 read |= {(module, name) for name in kept & own.keys()}
-    reach.read = {(of, name) for of, name in read if "." not in name or name.rpartition(".")[2] not in attributes}
+    reach.read = {(of, name) for of, name in read if "." not in name or name.rpartition(".")[2] not in unknown}
     return reach
+
+
+def _stored_by(function: FunctionType, noted: Noted, stored: set[tuple[str, str]]) -> set[str]:
+    """Adds what a function changes of modules and classes to what is stored; gives the attributes of unknown objects that it may change.
+
+    Of what it has made itself, and of `self`, the class is known: to set an attribute of an object leaves that of its class as it is.
+    """
+    own, code = function.__globals__, function.__code__
+    unknown = set[str]()
+    for (root, *way), is_set in noted.ways:
+        is_object = root == "self" or root.endswith("()")
+        if root in ("self", "cls") and root in code.co_varnames[:1]:
+            held: Any = own.get(function.__qualname__.split(".")[0], _ABSENT)
+        else:
+            held = own.get(root.removesuffix("()"), _ABSENT) if root not in code.co_varnames else _ABSENT
+        while way:
+            if not isinstance(held, ModuleType | type) and held is not _ABSENT and not is_object:
+                held, is_object = type(held), True
+            if not isinstance(held, ModuleType | type):
+                unknown |= {*(way[:-1] if is_set and "__class__" not in way else way)}
+                break
+            attribute = way.pop(0)
+            if attribute == "__class__" and is_object:
+                is_object = False
+                continue
+            if is_object and is_set and not way:
+                break
+            where = _where(held, name := attribute.removesuffix("()"))
+            held = vars(where).get(name, _ABSENT)
+            if way and (name != attribute or isinstance(held, ModuleType | type)):
+                is_object = name != attribute
+                continue
+            of_class = f"{where.__qualname__}." if isinstance(where, type) else ""
+            stored.add((where.__module__ if isinstance(where, type) else where.__name__, of_class + name))
+            held, is_object = _ABSENT, False
+    return unknown
+
+
+def _where(held: ModuleType | type, attribute: str) -> ModuleType | type:
+    """The module or class that has an attribute: of a class it may be a base."""
+    bases = held.__mro__ if isinstance(held, type) else ()
+    return next((base for base in bases if attribute in vars(base)), held)
 
 
 def _blocks(code: CodeType) -> list[CodeType]:

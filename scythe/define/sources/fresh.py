@@ -11,7 +11,6 @@ from pathlib import Path
 
 from scythe.define.sources.changed import Changed
 from scythe.define.sources.modules import SCRIPTS
-from scythe.define.sources.values import written
 
 _SECONDS = 120.0
 _MARK = "scythe-values:"
@@ -19,7 +18,7 @@ _PROGRAM = """
 import sys
 sys.path[:] = {path!r}
 import functools, importlib, importlib.util, json
-from scythe.define.sources.values import written
+from scythe.define.sources.objects import told_apart
 from scythe.source import loading
 loading.set("a module")
 script = {script!r}
@@ -32,7 +31,7 @@ if script:
 for name in {modules!r}:
     loaded[name] = importlib.import_module(name)
 print({mark!r} + json.dumps([
-    written(functools.reduce(lambda held, part: getattr(held, part, None), name.split("."), loaded[module]))
+    told_apart(functools.reduce(lambda held, part: getattr(held, part, None), name.split("."), loaded[module])).text
     for module, name in {names!r}
 ]))
 """
@@ -54,7 +53,7 @@ def set_since(found: Sequence[Changed], module: str, script: Path | None = None)
     first = () if module in SCRIPTS else (module,)
     names = tuple((one.module, one.name) for one in found)
     values = _values(first, names, str(script) if of_script else None)
-    return [one for one, value in zip(found, values, strict=True) if value != written(one.now)] if values else []
+    return [one for one, value in zip(found, values, strict=True) if value != one.text] if values else []
 
 
 @lru_cache(maxsize=64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import sysconfig
-from importlib.machinery import ModuleSpec
+from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
 from pathlib import Path
 
 _INSTALLED = ("site-packages", "dist-packages", *(sysconfig.get_path(p) for p in ("stdlib", "platstdlib")))
@@ -20,7 +20,11 @@ def note_loaded() -> None:
     _known.update(new)
     for name in new:
         file = getattr(sys.modules.get(name), "__file__", None)
-        if isinstance(file, str) and file.endswith(".py") and not any(part in file for part in _INSTALLED):
+        if (
+            isinstance(file, str)
+            and file.endswith((".py", *EXTENSION_SUFFIXES))
+            and not any(part in file for part in _INSTALLED)
+        ):
             is_edited(name, Path(file))
 
 

@@ -6,6 +6,7 @@ What is installed (the standard library, site-packages, Scythe itself) is none o
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.util
 import inspect
 import itertools
@@ -14,36 +15,48 @@ import sysconfig
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec, PathFinder
 from modulefinder import ModuleFinder
 from pathlib import Path
 from types import CodeType
 from typing import Any, cast
 
 _INSTALLED = {"site-packages", "dist-packages"}
-NOT_THE_PROJECTS = frozenset({"scythe", "scythe_catalog", "__main__", *sys.stdlib_module_names})
+NOT_THE_PROJECTS = frozenset({"scythe", "scythe_catalog", "__main__"})
+_LOADED = (".py", ".pyc", *EXTENSION_SUFFIXES)
 #: The modules of what runs as a program: a script or a notebook, and the same in a process of `multiprocessing`.
 SCRIPTS = ("__main__", "__mp_main__")
 #: How the module of a script begins that was loaded to go on with its run.
 LOADED_SCRIPT = "__scythe_main_"
-_STANDARD = tuple(Path(sysconfig.get_path(p)).resolve() for p in ("stdlib", "platstdlib"))
+_FOLDERS = tuple(Path(sysconfig.get_path(p)) for p in ("stdlib", "platstdlib"))
+_STANDARD = frozenset({*_FOLDERS, *(folder.resolve() for folder in _FOLDERS)})
+#: What loads a module by a name that is written out.
+_BY_NAME = frozenset({"import_module", "__import__", "run_module"})
 
 
 @dataclass(frozen=True)
 class Module:
-    """A module of the project, by its name and the file that it was or would be loaded from."""
+    """A module of the project, by its name and the file that it was or would be loaded from: of Python, or compiled."""
 
     name: str
     file: Path
 
     @property
     def is_package(self) -> bool:
-        return self.file.name == "__init__.py"
+        return self.file.stem == "__init__"
+
+    @property
+    def is_source(self) -> bool:
+        return self.file.suffix == ".py"
+
+    @property
+    def _suffix(self) -> str:
+        return ".py" if self.is_source else "".join(self.file.suffixes)
 
     @property
     def path(self) -> str:
         """Its file, relative to the folder that Python would find it in."""
-        return "/".join(self.name.split(".")) + ("/__init__.py" if self.is_package else ".py")
+        return "/".join(self.name.split(".")) + ("/__init__" if self.is_package else "") + self._suffix
 
     @property
     def package(self) -> str:
@@ -52,15 +65,19 @@ class Module:
 
 
 def closure(first: list[Module]) -> dict[Module, str]:
-    """The sources of some modules and of what they import of the project."""
+    """The sources of some modules and of what they import of the project; of one that is compiled the hash of its file."""
     sources: dict[Module, str] = {}
-    waiting, known = list(first), {module.file for module in first}
+    waiting, known, asked = list(first), {module.file for module in first}, set[str]()
     while waiting:
         module = waiting.pop()
         with contextlib.suppress(OSError, UnicodeDecodeError, SyntaxError):  # a damaged neighbour is nobody's code
+            if not module.is_source:
+                sources[module] = hashlib.sha256(module.file.read_bytes()).hexdigest()
+                continue
             sources[module] = source = module.file.read_text()
             for name in _imports(source, module.package):
-                found = find(name)
+                found = find(name) if name not in asked else None
+                asked.add(name)
                 if found is not None and found.file not in known:
                     known.add(found.file)
                     waiting.append(found)
@@ -83,6 +100,8 @@ def compiled(source: str) -> list[CodeType]:
 
 def imported(code: Iterable[CodeType], package: str) -> Iterator[str]:
     """The names of the modules that a source may import, their packages included; some are no modules."""
+    code = [*code]
+    yield from itertools.chain.from_iterable(_by_name(one, package) for one in code)
     for kind, what in itertools.chain.from_iterable(map(ModuleFinder().scan_opcodes, code)):
         if kind == "absolute_import":
             members, base = what
@@ -97,8 +116,24 @@ def imported(code: Iterable[CodeType], package: str) -> Iterator[str]:
             yield from (".".join(parts[:i]) for i in range(1, len(parts) + 1) if parts[0])
 
 
+def _by_name(code: CodeType, package: str) -> Iterator[str]:
+    """The modules that code may load by `importlib.import_module("sim.laws")`; more than it does."""
+    if _BY_NAME.isdisjoint(code.co_names):
+        return
+    texts = [text for text in code.co_consts if isinstance(text, str) and text.strip(".")]
+    texts = [text for text in texts if all(part.isidentifier() for part in text.lstrip(".").split("."))]
+    whole = [text for text in texts if not text.startswith(".")]
+    for text in texts:
+        name = text.lstrip(".")
+        level = len(text) - len(name)
+        for base in [package, *whole] if level else [""]:
+            above = base.split(".")
+            parts = [*filter(None, above[: len(above) - level + 1]), *name.split(".")]
+            yield from (".".join(parts[:i]) for i in range(1, len(parts) + 1))
+
+
 def find(name: str) -> Module | None:
-    """The module of a name, where it is a source file of the project's; imports nothing."""
+    """The module of a name, where it is a file of the project's, of Python or compiled; imports nothing."""
     top, *below = name.split(".")
     if top in NOT_THE_PROJECTS:
         return None
@@ -116,7 +151,7 @@ def find(name: str) -> Module | None:
             where = [str(folder) for one in where if (folder := Path(one) / part).is_dir()]
         else:
             where = _folders(spec)
-    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+    if spec is None or spec.origin is None or not spec.origin.endswith(_LOADED):
         return None
     file = Path(spec.origin).resolve()
     return None if is_installed(file) else Module(name, file)
@@ -134,8 +169,12 @@ def _spec_of_top(name: str) -> ModuleSpec | None:
         return PathFinder.find_spec(name)
 
 
+@lru_cache(maxsize=8192)
 def is_installed(file: Path) -> bool:
-    return not _INSTALLED.isdisjoint(file.parts) or any(file.is_relative_to(folder) for folder in _STANDARD)
+    return any(
+        not _INSTALLED.isdisjoint(path.parts) or any(path.is_relative_to(folder) for folder in _STANDARD)
+        for path in (file, file.resolve())
+    )
 
 
 def is_own(name: str) -> bool:

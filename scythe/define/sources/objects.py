@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property, partial
 from types import FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
-from scythe.define.sources.modules import LOADED_SCRIPT, SCRIPTS, is_own
+from scythe.define.sources.modules import LOADED_SCRIPT, SCRIPTS, Module, find, is_own
 from scythe.define.sources.values import PLAIN, given, is_plain, wrapped, written
 
 #: So deep are objects within objects looked at.
@@ -195,4 +195,17 @@ def enclosed(target: Callable[..., Any]) -> dict[str, str]:
     return {name: text for name, text in found.items() if text is not None}
 
 
-__all__ = ["Told", "enclosed", "told_apart"]
+def modules_around(target: Callable[..., Any]) -> Iterator[Module]:
+    """The modules of the project that define what wraps a function, and what that was given: `functools.wraps` names that of the inner alone."""
+    given_to = [one for value in given(target).values() for one in told_apart(value).code]
+    for one in [*wrapped(target), *([] if isinstance(target, type | FunctionType) else [type(target)]), *given_to]:
+        if isinstance(one, ModuleType):
+            found = find(one.__name__)
+        else:
+            name = str(one.__globals__.get("__name__")) if isinstance(one, FunctionType) else str(one.__module__)
+            found = find(name) if is_own(name) else None
+        if found is not None:
+            yield found
+
+
+__all__ = ["Told", "enclosed", "modules_around", "told_apart"]

@@ -11,6 +11,7 @@ import dis
 import inspect
 import itertools
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -22,7 +23,22 @@ from typing import Any
 BARE = frozenset({type(None), bool, int, float, complex, str, bytes})
 PLAIN = (bool, int, float, complex, str, bytes, Decimal, dt.date, dt.time, dt.timedelta, Enum)
 #: The methods by which a function notes something in a collection.
-NOTING = frozenset({"append", "extend", "insert", "add", "update", "setdefault", "pop", "remove", "discard", "clear"})
+NOTING = frozenset(
+    {
+        "append",
+        "extend",
+        "insert",
+        "add",
+        "update",
+        "setdefault",
+        "pop",
+        "remove",
+        "discard",
+        "clear",
+        "__setitem__",
+        "__delitem__",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -31,20 +47,31 @@ class Noted:
 
     #: The names that lead there, as `log` of `log.rows[0] = 1`.
     names: frozenset[str] = frozenset()
-    #: The attributes on the way, as `rows`.
-    attributes: frozenset[str] = frozenset()
+    #: The names and attributes on the way, as `log, rows`, the first empty where it is no name, and `Log()` where it was made by that;
+    #: and whether the last one is set, rather than something in what it is.
+    ways: frozenset[tuple[tuple[str, ...], bool]] = frozenset()
+
+    @property
+    def attributes(self) -> frozenset[str]:
+        """All attributes on the ways."""
+        return frozenset(attribute for way, _ in self.ways for attribute in way[1:])
 
 
 @lru_cache(maxsize=512)
 def noted_in(source: str) -> Noted:
     """What a source changes in place; nothing where it is no source."""
-    names, attributes = set[str](), set[str]()
     try:
         tree = ast.parse(
             f"if True:\n{source}" if source[:1].isspace() else source
         )  # a method's, texts within left alone
     except (SyntaxError, ValueError):  # the line of a lambda function, say
         return Noted()
+    return noted_within(tree)
+
+
+def noted_within(tree: ast.AST) -> Noted:
+    """What the code of a tree changes in place."""
+    names, ways = set[str](), set[tuple[tuple[str, ...], bool]]()
     also = _other_names(tree)
     for node in ast.walk(tree):
         within: ast.expr | None = None
@@ -52,37 +79,86 @@ def noted_in(source: str) -> Noted:
             within = node if isinstance(node, ast.Attribute) else node.value
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in NOTING:
             within = node.func.value
-        root, way = _root(within)
-        attributes |= way
-        if root is not None:
-            names |= {root, *also.get(root, ())}
-    return Noted(frozenset(names), frozenset(attributes))
+        if within is not None:
+            way = _way(within)
+            names.add(way[0])
+            if way[0] in also:
+                other, is_made = also[way[0]]
+                names |= set() if is_made else {other[0]}
+                way = (*other[:-1], f"{other[-1]}()" if is_made else other[-1], *way[1:])
+            ways.add((way, within is node))
+    return Noted(frozenset(names - {""}), frozenset(ways))
 
 
-def _root(node: ast.expr | None) -> tuple[str | None, set[str]]:
-    """The name at which an expression begins, as `log` of `log.rows[0]`, and the attributes on the way."""
-    way = set[str]()
-    while isinstance(node, ast.Subscript | ast.Attribute):
-        way |= {node.attr} if isinstance(node, ast.Attribute) else set()
-        node = node.value
-    return (node.id if isinstance(node, ast.Name) else None), way
+def _way(node: ast.expr) -> tuple[str, ...]:
+    """The name at which an expression begins, empty where it is none, and the attributes on the way: `log, rows` of `log.rows[0]`."""
+    way: list[str] = []
+    while True:
+        match node:
+            case ast.Attribute(value=inner, attr=attribute):
+                way.append(attribute)
+            case ast.Subscript(value=inner):
+                pass
+            case ast.Call(func=ast.Name(id="type"), args=[inner]):
+                way.append("__class__")
+            case _:
+                break
+        node = inner
+    return (node.id if isinstance(node, ast.Name) else "", *reversed(way))
 
 
-def _other_names(tree: ast.AST) -> dict[str, set[str]]:
-    """The names by which a name is known besides: `cache` is one of `_CACHE` after `cache = _CACHE`."""
-    found: dict[str, set[str]] = {}
+def _other_names(tree: ast.AST) -> dict[str, tuple[tuple[str, ...], bool]]:
+    """The way to what a name is besides: of `cache` to `_CACHE` after `cache = _CACHE`; and whether it was made by that, as by a class.
+
+    Those alone that are bound to nothing else anywhere: after `state = X0; state = state.copy()` it may be another thing.
+    """
+    bound: dict[str, list[tuple[tuple[str, ...], bool]]] = {}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Assign) and (root := _root(node.value)[0]) is not None:
-            for target in node.targets:
-                if isinstance(target, ast.Name):
-                    found.setdefault(target.id, set()).add(root)
-    return found
+        match node:
+            case ast.Assign(targets=targets, value=ast.expr() as value):
+                pass
+            case ast.AnnAssign(target=target, value=ast.expr() as value):
+                targets = [target]
+            case ast.arg(arg=name):
+                bound.setdefault(name, []).append((("",), False))
+                continue
+            case _:
+                continue
+        is_made = isinstance(value, ast.Call)
+        way = _way(value.func if isinstance(value, ast.Call) else value)
+        for target in targets:
+            if isinstance(target, ast.Name):
+                bound.setdefault(target.id, []).append((way, is_made))
+    stores = Counter(
+        node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    )
+    return {
+        name: ways[0]
+        for name, ways in bound.items()
+        if {*ways} == {ways[0]} and stores[name] == len(ways) and ways[0][0][0] not in ("", name)
+    }
 
 
 def constants(code: Iterable[CodeType], noted: Noted) -> set[str]:
     """The names of other cells that some code reads, and keeps as they are: not those of what it notes something in."""
-    steps = itertools.chain.from_iterable(map(dis.get_instructions, code))
-    return {step.argval for step in steps if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")} - noted.names
+    blocks = [*code]
+    steps = itertools.chain.from_iterable(map(dis.get_instructions, blocks))
+    loaded = {step.argval for step in steps if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    return (loaded | set[str]().union(*map(named_by_text, blocks))) - noted.names
+
+
+#: What gives a name that is written out as a text.
+_BY_TEXT = frozenset({"globals", "vars", "getattr", "attrgetter", "__dict__"})
+
+
+def named_by_text(code: CodeType) -> set[str]:
+    """The names that code may ask for by a text: `globals()["K"]`, `getattr(sim, "K")`; more than it does."""
+    if _BY_TEXT.isdisjoint(code.co_names):
+        return set()
+    texts = (
+        text for one in code.co_consts for text in (one if isinstance(one, tuple) else (one,)) if isinstance(text, str)
+    )
+    return {part for text in texts for part in text.split(".") if part.isidentifier()}
 
 
 @lru_cache(maxsize=512)
@@ -146,7 +222,8 @@ def given(function: Any) -> dict[str, Any]:
             changed = noted.names | _literal_defaults(source)
             changed |= {step.argval for step in dis.get_instructions(code) if step.opname == "STORE_DEREF"}
             found = {name: value for name, value in held.items() if name not in changed} | found
-            found |= {f".{name}": vars(one)[name] for name in sorted(attributes - noted.attributes)}
+            own = {way[1] for way, _ in noted.ways if len(way) > 1 and way[0] in (one.__name__, code.co_name)}
+            found |= {f".{name}": vars(one)[name] for name in sorted(attributes - own)}
     return found
 
 
@@ -219,7 +296,9 @@ __all__ = [
     "functions_of",
     "given",
     "is_plain",
+    "named_by_text",
     "noted_in",
+    "noted_within",
     "source_of",
     "wrapped",
     "written",
