@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import concurrent.futures
-import datetime as dt
 import json
 import os
+import pickle
 import re
 import subprocess
 import sys
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,15 @@ from pyiceberg.table import StaticTable
 
 import scythe
 from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
-from scythe.errors import AllocationError, FetchError, InputError, RunError, ScytheError, StorageError
+from scythe.errors import AllocationError, FetchError, InputError, RunError, ScytheError, StorageError, StorageRefused
 from scythe.record import lease
 from scythe.remote.fetch import fetch, fetch_all
 from scythe.runs.rebuild import rebuild
 from scythe.settings import storage
 from scythe.utils.filesys import FileReference
 from scythe_catalog.iceberg import tables
+from scythe_catalog.storage import reach
+from scythe_catalog.storage.credentials import Keys
 from scythe_catalog.storage.objects import Objects
 from scythe_catalog.storage.s3 import S3
 from scythe_catalog.storage.s3_errors import attempted
@@ -326,27 +329,138 @@ def test_what_boto3_does_not_read_is_not_read(bucket: str, monkeypatch: pytest.M
     works(bucket)
 
 
-def test_credentials_that_expire_are_renewed_in_the_middle_of_things(
-    bare: Path, bucket: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from scythe_catalog.storage import reach as reached
-
-    monkeypatch.setattr(reached, "_ASK_AGAIN", dt.timedelta(0))
-    log = bare / "asked"
-    process = bare / "process.py"
+def asked_for_credentials(folder: Path, s3: S3Server, seconds: int) -> Path:
+    """Has boto3 run a program for credentials that live for so long; each run of it writes a letter into this file."""
+    log, process = folder / "asked", folder / "process.py"
     process.write_text(
         f"import datetime, json\nopen({str(log)!r}, 'a').write('x')\n"
-        "end = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=2)\n"
+        f"end = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds={seconds})\n"
         f"print(json.dumps(dict(Version=1, AccessKeyId={KEY!r}, SecretAccessKey={SECRET!r}, SessionToken='t',"
         " Expiration=end.isoformat())))"
     )
-    (bare / "config").write_text(
+    (folder / "config").write_text(
         f"[default]\nregion={REGION}\nendpoint_url={s3.endpoint}\ncredential_process={sys.executable} {process}\n"
     )
+    return log
+
+
+def test_credentials_that_expire_are_renewed_in_the_middle_of_things(bare: Path, bucket: str, s3: S3Server) -> None:
+    log = asked_for_credentials(bare, s3, 2)
     works(bucket)
-    before = len(log.read_text())
-    works(bucket)
-    assert len(log.read_text()) > before
+    before, began = len(log.read_text()), time.monotonic()
+    while len(log.read_text()) == before:
+        works(bucket)
+        assert time.monotonic() - began < 60
+
+
+@pytest.mark.parametrize("seconds", [600, 900, 3600])
+def test_a_program_that_gives_credentials_is_run_when_they_are_about_to_end_and_not_with_each_request(
+    seconds: int, bare: Path, bucket: str, s3: S3Server
+) -> None:
+    log = asked_for_credentials(bare, s3, seconds)
+    for _ in range(10):
+        works(bucket)
+    Objects.at(f"s3://{bucket}").write("large", os.urandom(PART + 1))
+    fetch(f"s3://{bucket}/large")
+    assert log.read_text() == "x"
+
+
+class Issuer:
+    """A server that knows one pair of keys at a time, and how a user writes them down."""
+
+    def __init__(self, server: S3Server, folder: Path) -> None:
+        self.bucket = server.new_bucket()
+        self._server, self._folder = server, folder
+        users = self._users(KEY, SECRET)
+        users.create_user(UserName="user")
+        allowed = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
+        users.put_user_policy(UserName="user", PolicyName="all", PolicyDocument=policy)
+        self.keys = users.create_access_key(UserName="user")["AccessKey"]
+
+    def _users(self, key: str, secret: str) -> Any:
+        session = boto3.Session(key, secret, region_name=REGION)
+        return session.client("iam", endpoint_url=self._server.endpoint)
+
+    def renew(self) -> None:
+        """Other keys in place of those that there are, which the server knows no more."""
+        users = self._users(self.keys["AccessKeyId"], self.keys["SecretAccessKey"])
+        before, self.keys = self.keys, users.create_access_key(UserName="user")["AccessKey"]
+        users.delete_access_key(UserName="user", AccessKeyId=before["AccessKeyId"])
+
+    def write_down(self, how: str) -> None:
+        """Where boto3 finds them: in a file, or from a program, which tells an end of theirs or none."""
+        key, secret = self.keys["AccessKeyId"], self.keys["SecretAccessKey"]
+        config, process = f"[default]\nregion={REGION}\nendpoint_url={self._server.endpoint}\n", self._folder / "p.py"
+        if how == "file":
+            text = f"[default]\naws_access_key_id={key}\naws_secret_access_key={secret}\n"
+            (self._folder / "credentials").write_text(text)
+        else:
+            told = {"Version": 1, "AccessKeyId": key, "SecretAccessKey": secret}
+            end = {"Expiration": "2100-01-01T00:00:00+00:00"} if how == "ending" else {}
+            process.write_text(f"print({json.dumps(told | end)!r})")
+            config += f"credential_process={sys.executable} {process}\n"
+        (self._folder / "config").write_text(config)
+
+
+@pytest.fixture
+def issuer(bare: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Issuer]:
+    """A server that looks at keys, with a bucket that is the root."""
+    with s3_server(INITIAL_NO_AUTH_ACTION_COUNT="4") as strict:
+        made = Issuer(strict, bare)
+        monkeypatch.setenv("SCYTHE_STORAGE_BUCKET", made.bucket)
+        yield made
+
+
+@pytest.mark.parametrize("how", ["file", "program", "ending"])
+def test_credentials_that_are_renewed_after_the_server_refused_them_are_taken_up_without_a_restart(
+    how: str, issuer: Issuer, house: BaseExperiment, specs: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reach, "_ASKED_EVERY_SECONDS", 0.0)
+    issuer.write_down(how)
+    run = finish(house, specs, engine="inline")
+    objects = storage()
+    objects.write("large", content := os.urandom(PART + 1))
+    objects.write("other", b"")
+    opened = objects.reader("large")
+    reach.reach(issuer.bucket).client().put_object(Bucket=issuer.bucket, Key="a//odd", Body=b"odd")
+
+    for ask in (
+        lambda: scythe.list_runs("simulate")["run"].to_list() == [run.key.folder],
+        lambda: scythe.read("simulate")["y"].to_list() == [2.0, 4.0, 8.0],
+        lambda: opened.read() == content,
+        lambda: objects.exists("large"),  # an answer without a code
+        lambda: objects.delete(["large", "other"]) is None,
+        lambda: fetch(f"s3://{issuer.bucket}/a//odd").read_bytes() == b"odd",
+        lambda: [objects.read(key) for key in objects.keys("simulate")] == objects.read_all(objects.keys("simulate")),
+    ):
+        issuer.renew()
+        issuer.write_down(how)
+        assert ask()
+
+
+def test_threads_that_are_refused_at_once_go_on_together(issuer: Issuer) -> None:
+    issuer.write_down("file")
+    objects = storage()
+    keys = [f"some/{i}" for i in range(40)]
+    for key in keys:
+        objects.write(key, key.encode())
+    issuer.renew()
+    issuer.write_down("file")
+    assert objects.read_all(keys) == [key.encode() for key in keys]
+
+
+def test_boto3_is_asked_for_other_credentials_once_for_many_refusals(issuer: Issuer, bare: Path) -> None:
+    issuer.write_down("program")
+    program, log = bare / "p.py", bare / "asked"
+    program.write_text(f"open({str(log)!r}, 'a').write('x')\n{program.read_text()}")
+    objects = storage()
+    assert objects.create("a", b"")
+    issuer.renew()
+    for _ in range(3):
+        with pytest.raises(StorageRefused, match=r"refuses the credentials in use \(InvalidAccessKeyId\): check them$"):
+            objects.read("a")
+    assert log.read_text() == "xx"
 
 
 def test_a_changed_environment_is_seen_without_a_restart(
@@ -385,8 +499,6 @@ def test_a_client_reaches_the_bucket_where_the_environment_would_not(
 def test_what_is_handed_to_other_processes_follows_a_client_whose_credentials_are_renewed(
     bare: Path, bucket: str, s3: S3Server
 ) -> None:
-    from scythe_catalog.storage.reach import hand_over, renewed, use_client
-
     program = (
         "import datetime, json, time; now = datetime.datetime.now(datetime.timezone.utc); "
         "print(json.dumps(dict(Version=1, AccessKeyId=str(time.time_ns()), SecretAccessKey='hidden', SessionToken='t', "
@@ -397,14 +509,54 @@ def test_what_is_handed_to_other_processes_follows_a_client_whose_credentials_ar
         f"[profile mine]\nregion={REGION}\ncredential_process={sys.executable} {bare / 'process.py'}\n"
     )
     root = f"s3://{bucket}/scythe"
-    use_client(root, boto3.Session(profile_name="mine").client("s3", endpoint_url=s3.endpoint))
-    first = hand_over(root)
+    reach.use_client(root, boto3.Session(profile_name="mine").client("s3", endpoint_url=s3.endpoint))
+    first, began = reach.hand_over(root), time.monotonic()
     assert first is not None
-    second = renewed(root, first)
+    while (second := reach.renewed(root, first)) is first:
+        assert time.monotonic() - began < 60
     assert second is not None
+    assert isinstance(first.credentials, Keys)
+    assert isinstance(second.credentials, Keys)
     assert second.endpoint == first.endpoint == s3.endpoint
     assert second.credentials.access_key > first.credentials.access_key
     assert "hidden" not in repr(second) + repr(second.credentials)
+
+
+def test_a_client_whose_credentials_are_refused_is_asked_for_others(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reach, "_ASKED_EVERY_SECONDS", 0.0)
+    issuer.write_down("ending")
+    objects = storage()
+    reach.use_client(objects.root, boto3.client("s3"))
+    assert objects.create("a", b"1")
+    issuer.renew()
+    issuer.write_down("ending")
+    assert objects.read("a") == b"1"
+
+    issuer.write_down("file")
+    reach.use_client(objects.root, boto3.Session().client("s3"))
+    assert objects.read("a") == b"1"
+    issuer.renew()
+    issuer.write_down("file")
+    with pytest.raises(StorageRefused, match=r"that was given: give one that has others \(s3_client=\)$"):
+        objects.read("a")
+    reach.use_client(objects.root, boto3.Session().client("s3"))
+    assert objects.read("a") == b"1"
+
+
+def test_a_process_that_was_handed_credentials_of_boto3_asks_for_others_itself(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issuer.write_down("file")
+    objects = storage()
+    handed = pickle.loads(pickle.dumps(reach.hand_over(objects.root)))
+    monkeypatch.setattr(reach, "_GIVEN", {})
+    reach.take_over(objects.root, handed)
+    assert objects.create("a", b"1")
+    issuer.renew()
+    issuer.write_down("file")
+    assert objects.read("a") == b"1"
 
 
 @pytest.mark.parametrize(
@@ -437,11 +589,9 @@ def read_remote(spec: Remote) -> Text:
 def test_a_client_beside_a_folder_reaches_the_inputs_in_buckets(
     engine: str, bucket: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from scythe_catalog.storage import reach as reached
-
     for name in [n for n in os.environ if n.startswith(("AWS_", "SCYTHE_STORAGE_BUCKET"))]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(reached, "_GIVEN", {})
+    monkeypatch.setattr(reach, "_GIVEN", {})
     s3.client().put_object(Bucket=bucket, Key="a.csv", Body=b"content")
     experiment = BaseExperiment(ExperimentRegistry.Register(name="remote", retries=0)(read_remote))
     inputs = pl.DataFrame({"file": [f"s3://{bucket}/a.csv"]})

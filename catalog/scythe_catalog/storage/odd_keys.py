@@ -12,7 +12,7 @@ from typing import Any
 from scythe_catalog.errors import StorageError, StorageRefused
 from scythe_catalog.storage import s3_errors
 from scythe_catalog.storage.ranged import Unchanged
-from scythe_catalog.storage.reach import reach
+from scythe_catalog.storage.reach import Reach, is_renewed, reach
 from scythe_catalog.storage.repeated import repeated
 
 _BLOCK = 1 << 20
@@ -32,10 +32,20 @@ def save(bucket: str, key: str, path: Path, unless: str | None = None) -> str:
         StorageRefused: the bucket is not there, or not for these credentials.
         StorageError: it cannot be reached, or was cut short.
     """
+    while True:
+        found = reach(bucket)
+        try:
+            return _tried(found, bucket, key, path, unless)
+        except StorageRefused:
+            if not is_renewed(bucket, found):
+                raise
+
+
+def _tried(found: Reach, bucket: str, key: str, path: Path, unless: str | None) -> str:
     from botocore.exceptions import BotoCoreError, ClientError
     from urllib3.exceptions import HTTPError
 
-    client, began = reach(bucket).client(), time.monotonic()
+    began = time.monotonic()
 
     def again(error: Exception) -> bool:
         patience = 0.0
@@ -53,6 +63,7 @@ def save(bucket: str, key: str, path: Path, unless: str | None = None) -> str:
         return time.monotonic() - began < patience
 
     try:
+        client = found.client()
         for attempt in repeated(f"the bucket {bucket!r}", again):
             with attempt:
                 return _once(client, bucket, key, path, unless)
@@ -62,7 +73,8 @@ def save(bucket: str, key: str, path: Path, unless: str | None = None) -> str:
             raise Unchanged from None
         if status == 404:
             raise FileNotFoundError(f"s3://{bucket}/{key}") from error
-        kind = StorageRefused if status in (301, 401, 403) else StorageError
+        is_refused = status in (301, 401, 403) or error.response["Error"]["Code"] in s3_errors.WHO
+        kind = StorageRefused if is_refused else StorageError
         raise kind(f"the bucket {bucket!r} answered {status}: {error}") from error
     except (BotoCoreError, HTTPError, ConnectionError) as error:
         raise StorageError(f"the bucket {bucket!r} cannot be reached: {error}") from error

@@ -1,7 +1,8 @@
 """Buckets of S3: how one is reached, with the settings and credentials of boto3 and no others.
 
 A `Reach` is all that obstore and Polars are told of a bucket of S3. It comes from boto3's session, or from a boto3
-client that the user gave. Secrets stay in memory: none is ever written, logged or shown.
+client that the user gave. Both are asked anew once a bucket has refused the credentials: users renew them while a process
+lives. Secrets stay in memory: none is ever written, logged or shown.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import datetime as dt
 import os
 import threading
+import time
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scythe_catalog.errors import StorageError
+from scythe_catalog.storage.credentials import Keys, Renewing, of_botocore, renew
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
@@ -33,41 +35,48 @@ _PATIENT: dict[str, Any] = {
 }
 #: A part of 8 MiB has minutes, so that slow lines upload too.
 _TIMEOUTS: dict[str, Any] = {"connect_timeout": "5s", "read_timeout": "60s", "timeout": "300s"}
-#: obstore asks for credentials this often; boto3 renews them ten minutes before they expire.
-_ASK_AGAIN = dt.timedelta(seconds=15)
+#: Who refuses credentials may do so for each of many requests: boto3 is asked for others this often at most.
+_ASKED_EVERY_SECONDS = 3.0
 
 
-@dataclass(frozen=True)
-class Keys:
-    """Credentials that do not expire, as botocore's look from outside."""
+class Origin:
+    """Who is asked for other credentials once some were refused: a client that the user gave, or boto3's environment and files."""
 
-    access_key: str
-    secret_key: str = field(repr=False)
-    token: str | None = field(default=None, repr=False)
+    def __init__(self, client: Any = None) -> None:
+        self.client = client
+        self._asked = float("-inf")
 
-    def get_frozen_credentials(self) -> Keys:
-        return self
+    def asked(self, refused: Reach) -> Reach | None:
+        """How a bucket is reached by now; None where that was asked a moment ago. Raises whatever boto3 raises."""
+        now = time.monotonic()
+        if now - self._asked < _ASKED_EVERY_SECONDS:
+            return None
+        self._asked = now
+        if self.client is None:
+            return _asked_of_boto3()
+        renew(self.client._request_signer._credentials, refused.given())
+        return Reach.of(self.client)
 
 
 @dataclass(frozen=True, eq=False)
 class Reach:
     """How a bucket is reached.
 
-    `credentials` are botocore's (which renew themselves), None for requests without a signature; `verify` is
-    boto3's: True, False, or a file of certificates.
+    `credentials` are None for requests without a signature; `verify` is boto3's: True, False, or a file of certificates.
+    Nobody is asked for other credentials where there is no `origin`.
     """
 
     endpoint: str
     region: str
     path_style: bool
     verify: bool | str
-    credentials: Any = field(repr=False)
+    credentials: Keys | Renewing | None = field(repr=False)
+    origin: Origin | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, client: Any) -> Reach:
         """What a boto3 S3 client would do; raises ValueError where it has no credentials."""
         from botocore import UNSIGNED
-        from botocore.credentials import RefreshableCredentials
 
         config = client.meta.config
         credentials = None
@@ -75,8 +84,7 @@ class Reach:
             credentials = client._request_signer._credentials
             if credentials is None:
                 raise ValueError("there are no AWS credentials: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret")
-            if not isinstance(credentials, RefreshableCredentials):  # these may go to other processes as they are
-                credentials = _frozen(credentials)
+            credentials = of_botocore(credentials)
         return cls(
             endpoint=client.meta.endpoint_url,
             region=client.meta.region_name,
@@ -86,8 +94,13 @@ class Reach:
         )
 
     def frozen(self) -> Keys:
-        """The credentials of now."""
-        return _frozen(self.credentials)
+        """The credentials of now, of those that have some; raises what botocore raises where they cannot be renewed."""
+        assert self.credentials is not None
+        return self.credentials.now() if isinstance(self.credentials, Renewing) else self.credentials
+
+    def given(self) -> Keys | None:
+        """The credentials that the last requests were made with; nobody is asked for them."""
+        return self.credentials.given if isinstance(self.credentials, Renewing) else self.credentials
 
     def endpoint_of(self, bucket: str) -> str:
         """Where requests for a bucket go, with its name where that is part of the host."""
@@ -96,11 +109,6 @@ class Reach:
         scheme, _, host = self.endpoint.partition("://")
         return f"{scheme}://{bucket}.{host}"
 
-    def _credential(self) -> dict[str, Any]:
-        keys = self.frozen()
-        found = {"access_key_id": keys.access_key, "secret_access_key": keys.secret_key, "token": keys.token}
-        return {**found, "expires_at": dt.datetime.now(dt.UTC) + _ASK_AGAIN}
-
     def client(self) -> Any:
         """A boto3 client that reaches what this does, for what obstore cannot ask for."""
         import boto3
@@ -108,11 +116,9 @@ class Reach:
         from botocore.config import Config
 
         session, more = boto3.Session(), dict[str, Any]()
-        if isinstance(self.credentials, Keys):
-            keys = self.credentials
+        if self.credentials is not None:
+            keys = self.frozen()
             session = boto3.Session(keys.access_key, keys.secret_key, keys.token)
-        elif self.credentials is not None:
-            session._session._credentials = self.credentials  # pyright: ignore[reportPrivateUsage] - these renew themselves
         else:
             more["signature_version"] = UNSIGNED
         config = Config(
@@ -145,17 +151,27 @@ class Reach:
             "unsigned_payload": False,
         }
         if self.credentials is not None:
-            options["credential_provider"] = self._credential
+            options["credential_provider"] = _Given(self)
         retry: Any = _PATIENT if patient else _BRIEF
         return S3Store(bucket, prefix=prefix or None, client_options=client, retry_config=retry, **options)  # pyright: ignore[reportArgumentType]
 
 
-def _frozen(credentials: Any) -> Keys:
-    now = credentials.get_frozen_credentials()
-    return Keys(now.access_key, now.secret_key, now.token)
+class _Given:
+    """Gives obstore the credentials of a reach, and tells it how long they are to be kept."""
+
+    #: obstore would ask five minutes before the time that it is told.
+    refresh_threshold = dt.timedelta(0)
+
+    def __init__(self, found: Reach) -> None:
+        self._found = found
+
+    def __call__(self) -> dict[str, Any]:
+        keys, kept = self._found.frozen(), self._found.credentials
+        named = {"access_key_id": keys.access_key, "secret_access_key": keys.secret_key, "token": keys.token}
+        return {**named, "expires_at": kept.until if isinstance(kept, Renewing) else None}
 
 
-_ASKING = threading.Lock()
+_ASKING = threading.RLock()
 #: Buckets that are reached with a client that the user gave, or with what a parent process handed over; empty: any other.
 _GIVEN: dict[str, Reach] = {}
 
@@ -177,7 +193,7 @@ def use_client(root: str, client: Any) -> None:
         raise TypeError(f"it is {type(client).__module__}.{type(client).__name__}")
     bucket = bucket_of(root)
     try:
-        _GIVEN[bucket] = Reach.of(client)
+        _GIVEN[bucket] = replace(Reach.of(client), origin=Origin(client))
     except ValueError as error:
         what = f"the bucket {bucket!r}" if bucket else "a bucket"
         raise StorageError(f"{what} cannot be reached with this client: {error}") from error
@@ -193,7 +209,9 @@ def hand_over(root: str) -> Reach | None:
     if not bucket and bucket not in _GIVEN:
         return None
     found = reach(bucket)
-    if found.credentials is None or isinstance(found.credentials, Keys):
+    if found.origin is not None and found.origin.client is not None:
+        found = replace(found, origin=None)
+    if not isinstance(found.credentials, Renewing):
         return found
     return replace(found, credentials=found.frozen()) if bucket in _GIVEN or "" in _GIVEN else None
 
@@ -226,8 +244,7 @@ def reach(bucket: str) -> Reach:
     if given is not None:
         return given
     try:
-        with _ASKING:  # threads that want the same bucket at once wait for the first of them
-            return _of_session(_ENVIRONMENT.settings())
+        return _of_session(_ENVIRONMENT.settings())
     except ValueError as error:
         raise StorageError(f"the bucket {bucket!r} cannot be reached: {error}") from error
 
@@ -253,9 +270,26 @@ class _Environment:
 _ENVIRONMENT = _Environment()
 
 
-@lru_cache(maxsize=64)
+#: What boto3 made of its environment and its files, by what tells one environment from another.
+_OF_SESSION: dict[tuple[tuple[str, str], ...], Reach] = {}
+_MOST = 64
+
+
 def _of_session(settings: tuple[tuple[str, str], ...]) -> Reach:
-    """What boto3 makes of its environment and its files; `settings` tell one environment from another."""
+    found = _OF_SESSION.get(settings)
+    if found is None:
+        with _ASKING:  # threads that want the same bucket at once wait for the first of them
+            found = _OF_SESSION.get(settings)
+            if found is None:
+                found = replace(_asked_of_boto3(), origin=Origin())
+                while len(_OF_SESSION) >= _MOST:
+                    del _OF_SESSION[next(iter(_OF_SESSION))]
+                _OF_SESSION[settings] = found
+    return found
+
+
+def _asked_of_boto3() -> Reach:
+    """What boto3 makes of its environment and its files; raises ValueError where that makes no sense."""
     import boto3
     from botocore.exceptions import BotoCoreError
 
@@ -266,7 +300,27 @@ def _of_session(settings: tuple[tuple[str, str], ...]) -> Reach:
         raise ValueError(" ".join(str(error).split())) from error
 
 
-def of_environment() -> Keys | None:
-    """The credentials that the environment names, None where it names none."""
-    key, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
-    return Keys(key, secret, os.environ.get("AWS_SESSION_TOKEN") or None) if key and secret else None
+def is_renewed(bucket: str, refused: Reach) -> bool:
+    """Whether this process has other credentials for a bucket by now than those that it refused: whoever they come from is asked,
+    unless that was done a moment ago. What is made from `reach` after it has them.
+    """
+    with _ASKING:  # of threads that are refused at once, the first one asks
+        now = reach(bucket)
+        if now is not refused:
+            return True
+        if now.origin is None or now.credentials is None:
+            return False
+        try:
+            found = now.origin.asked(now)
+            if found is None or found.credentials is None or found.frozen() == now.given():
+                return False
+        except Exception:  # noqa: BLE001 - boto3's, or of the user's own program: the answer of the bucket is told
+            return False
+        given = next((name for name in (bucket, "") if name in _GIVEN), None)
+        if given is None:
+            _OF_SESSION[_ENVIRONMENT.settings()] = replace(found, origin=now.origin)
+            return True
+        if found.endpoint != now.endpoint:  # of a process that was handed more than its own environment says
+            return False
+        _GIVEN[given] = replace(now, credentials=found.credentials)
+        return True

@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 from obstore.store import S3Store
 
 from scythe_catalog.errors import StorageError
+from scythe_catalog.storage.credentials import of_environment
 from scythe_catalog.storage.provider import Provider
-from scythe_catalog.storage.reach import Reach, bucket_of, of_environment, reach
+from scythe_catalog.storage.reach import Reach, bucket_of, reach
 from scythe_catalog.storage.s3_errors import THROTTLED_SECONDS, attempted
 
 T = TypeVar("T")

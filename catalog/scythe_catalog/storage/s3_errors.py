@@ -9,7 +9,7 @@ from typing import TypeVar
 from weakref import WeakSet
 
 from scythe_catalog.errors import StorageError, StorageRefused
-from scythe_catalog.storage.reach import Reach, bucket_of, reach
+from scythe_catalog.storage.reach import Reach, bucket_of, is_renewed, reach
 from scythe_catalog.storage.repeated import tried_again
 
 T = TypeVar("T")
@@ -22,16 +22,28 @@ _FIRST_SECONDS = 5.0
 
 def attempted(root: str, call: Callable[[], T]) -> T:
     """What `call` gives; tried again for about half a minute where the network or the server fails, and for two and a
-    half where the server asks to be asked less often; once at least where the bucket answers. `call` must be safe to repeat as a whole.
+    half where the server asks to be asked less often; once at least where the bucket answers. Where credentials are refused, boto3
+    is asked for others. `call` must be safe to repeat as a whole.
 
     Raises:
         FileNotFoundError: there is no such object.
         StorageRefused: the bucket is not there, or not for these credentials.
         StorageError: it cannot be reached.
     """
+    bucket = bucket_of(root)
+    while True:
+        found = reach(bucket)
+        try:
+            return _attempted(root, call, found)
+        except StorageRefused as error:
+            if not _is_about_credentials(error.__cause__) or not is_renewed(bucket, found):
+                raise
+
+
+def _attempted(root: str, call: Callable[[], T], found: Reach) -> T:
     from obstore.exceptions import BaseError
 
-    began, found = time.monotonic(), reach(bucket_of(root))
+    began = time.monotonic()
 
     first: list[Exception] = []
 
@@ -88,7 +100,7 @@ _THROTTLED = re.compile(r"status code: (429|503)|SlowDown|RequestLimitExceeded|T
 _STATUS = re.compile(r"status code: (\d+)")
 _REFUSED = re.compile(r"status code: (3\d\d|400|401|403|405)|<Code>NoSuchBucket<|credential provider|redirect")
 #: Codes of S3 that are about who asks, and what mends them.
-_WHO = {
+WHO = {
     "ExpiredToken": "they have expired: renew them (aws sso login, say)",
     "ExpiredTokenException": "they have expired: renew them (aws sso login, say)",
     "TokenRefreshRequired": "they have expired: renew them (aws sso login, say)",
@@ -102,6 +114,20 @@ _ELSEWHERE = ("AuthorizationHeaderMalformed", "IllegalLocationConstraintExceptio
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 
 
+def _is_about_credentials(error: BaseException | None) -> bool:
+    """Whether other credentials may mend it. The answer to a request for the head of an object has a status alone, that of S3 for expired ones is 400."""
+    if error is None:
+        return False
+    text = _said(error)
+    status, code = _STATUS.search(text), _CODE.search(text)
+    told = status[1] if status is not None else ""
+    return (
+        told in ("401", "403")
+        or (code[1] in WHO if code is not None else told == "400")
+        or "credential provider" in text
+    )
+
+
 def explained(error: BaseException, root: str) -> str:
     """What is wrong with a bucket, and the way out, in one sentence."""
     bucket = bucket_of(root)
@@ -111,9 +137,11 @@ def explained(error: BaseException, root: str) -> str:
     named = f"the bucket {bucket!r} at {found.endpoint}"
     if code is not None and code[1] == "NoSuchBucket":
         return f"there is no bucket {bucket!r} at {found.endpoint}: create it, or correct its name"
-    if (status is not None and status[1] in ("401", "403")) or (code is not None and code[1] in _WHO):
+    if (status is not None and status[1] in ("401", "403")) or (code is not None and code[1] in WHO):
         reason = code[1] if code is not None else "Forbidden"
-        way = _WHO.get(reason, "check them, and that they may read and write there")
+        way = WHO.get(reason, "check them, and that they may read and write there")
+        if found.origin is not None and found.origin.client is not None:
+            way += "; they are those of the client that was given: give one that has others (s3_client=)"
         return f"{named} refuses the credentials in use ({reason}): {way}"
     if "credential provider" in text:
         why = _first(error).rpartition("credential provider: ")[2]
