@@ -147,6 +147,20 @@ def test_a_file_that_cannot_be_brought_back_is_refused_from_then_on(root: Path) 
         assert str(source) in found[i]
 
 
+def test_a_file_that_has_no_place_to_be_brought_back_to_leaves_nothing_staged(root: Path) -> None:
+    source = Path("sun.epw").resolve()
+    source.write_text("sun")
+
+    def block(input_spec: Site) -> Seen:
+        stored = Path(str(input_spec.weather)).parent
+        shutil.rmtree(stored)
+        stored.write_text("a file in place of the folder")
+        return Seen(text="", name="")
+
+    assert set(run([site(source, 0, "reads")], block)) == {0}
+    assert list((root / ".staging").iterdir()) == []
+
+
 def test_copies_of_their_own_may_be_changed(root: Path) -> None:
     Path("sun.epw").write_text("sun")
     Path("sun.epw").chmod(0o444)

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -80,6 +81,8 @@ def simulate(spec: Wall, tempdir: Path) -> Heat:
     match broken().get(spec.x):
         case "raises":
             raise ValueError("broken")
+        case "interrupted":
+            raise KeyboardInterrupt
         case "breaks its model":
             return Heat.model_construct(y="no number", hourly=tempdir / "hourly.npy", note=note, dataframes={})
         case _:
@@ -305,6 +308,37 @@ def test_a_run_of_which_a_file_is_gone_is_not_packed(root: Path) -> None:
     check(table=False)
     assert CliRunner().invoke(app, ["pack", "walls", "hourly"]).exit_code == 0
     check(table=False)
+
+
+@pytest.mark.parametrize("where", ["folder", "bucket"])
+def test_packing_that_fails_in_the_middle_leaves_nothing_staged(
+    where: str, root: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if where == "bucket":
+        request.getfixturevalue("bucket")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    run = allocated(BaseExperiment(ExperimentRegistry.Register(name="walls")(simulate)))
+    storage().delete([storage().key(scythe.files("walls")["hourly"][-1])])
+    with pytest.raises(RunError, match="is not there, though"):
+        pack(storage(), run.key, ["hourly"])
+    assert staged_files(root, tmp_path) == []
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_a_chunk_that_is_interrupted_leaves_nothing_staged(
+    pack: bool, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("BROKEN", "7:interrupted")
+    walls = BaseExperiment(ExperimentRegistry.Register(name="walls", pack=pack)(simulate))
+    with pytest.raises(KeyboardInterrupt):
+        allocated(walls)
+    assert staged_files(root, tmp_path) == []
+
+
+def staged_files(root: Path, temporary: Path) -> list[Path]:
+    """What waits to be stored: beside a folder, or in folders of this machine for a bucket."""
+    return [*(root / ".staging").glob("*"), *temporary.glob("scythe-staging-*")]
 
 
 def test_a_packed_run_is_mended_after_it_was_packed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -389,6 +389,19 @@ def test_what_a_process_staged_is_swept_an_hour_after_its_death_and_not_before(b
     assert not staged[1].parent.exists()
 
 
+def test_what_cannot_be_published_leaves_nothing_staged(
+    objects: Objects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    staged = [(objects.staging_file("x"), f"many/{i}") for i in range(200)]
+    for path, _ in staged:
+        path.write_bytes(b"x")
+    staged[3][0].unlink()
+    with pytest.raises(FileNotFoundError):
+        objects.publish_all(staged)
+    assert [p.name for p in tmp_path.rglob("*") if "-x" in p.name or "scythe-staging" in p.name] == []
+
+
 def test_what_is_published_or_dropped_leaves_nothing_staged(objects: Objects, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     for keep in (True, False):

@@ -195,11 +195,14 @@ def _check(path: Path, now: _State | None, recorded: InputFile, objects: Objects
             f"{source} is not what it was at allocation. Allocate the run again; {WAY_OUT}"
         )
     staged = objects.staging_file("input")
-    shutil.copyfile(source, staged)
-    if recorded.mtime_ns is not None:
-        os.utime(staged, ns=(recorded.mtime_ns, recorded.mtime_ns))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staged.replace(path)
+    try:
+        shutil.copyfile(source, staged)
+        if recorded.mtime_ns is not None:
+            os.utime(staged, ns=(recorded.mtime_ns, recorded.mtime_ns))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staged.replace(path)
+    finally:
+        objects.discard(staged)
 
 
 def _sha256(path: Path) -> str | None:

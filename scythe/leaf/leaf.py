@@ -22,7 +22,6 @@ from scythe.define.experiment import Experiment
 from scythe.leaf.call import Calls, Tell, Tried, Work
 from scythe.leaf.failures import Failure
 from scythe.leaf.input_files import InputFiles
-from scythe.leaf.outputs import NotStored
 from scythe.leaf.printed import Printed
 from scythe.leaf.renewal import Life, Spent
 from scythe.leaf.rows import ChunkBuilder, ChunkResult, run_ids
@@ -141,7 +140,7 @@ class Leaf:
         calls = Calls(self._work, chunk.rows, chunk.take, around, chunk.before, life, self._files, printed)
         with (
             calls,
-            chunk.files.dropped_on(NotStored),
+            chunk.files.dropped_on_errors(),
             running_with(self.plan.draws_from),
             around.kept(),
             self._work.fetched.within(),

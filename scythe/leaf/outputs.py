@@ -117,6 +117,7 @@ class OutputFiles:
         Gives the URIs of those that came to have a name of their own for that, by what `take` gave.
         """
         if not self._staged:
+            self._drop_all()  # the shards of inputs whose files were all taken back
             return {}
         wanted = [(Path(path), key) for i in keep for key, path in self._staged.get(i, {}).items()]
         for i in set(self._staged) - set(keep):
@@ -128,17 +129,15 @@ class OutputFiles:
             self._drop_all()
             raise
         finally:
-            if self._first is not None:
-                self._objects.discard(Path(self._first))
             self._staged.clear()
-            self._first = None
+            self._drop_first()
 
     @contextmanager
-    def dropped_on(self, error: type[BaseException]) -> Generator[None]:
-        """Drops all files on this exception: they would take the room that there is."""
+    def dropped_on_errors(self) -> Generator[None]:
+        """Drops all files that are not published on an exception: they would take the room that there is for as long as this process lives."""
         try:
             yield
-        except error:
+        except BaseException:
             self._drop_all()
             raise
 
@@ -146,6 +145,12 @@ class OutputFiles:
         self._shards.abandon()
         for i in set(self._staged):
             self._drop(i)
+        self._drop_first()
+
+    def _drop_first(self) -> None:
+        if self._first is not None:
+            self._objects.discard(Path(self._first))
+        self._first = None
 
     def _apart(self, taken: list[tuple[Path, str]]) -> dict[str, str]:
         """Publishes files whose names something else has by others; the URIs of these, by those that they were to have."""

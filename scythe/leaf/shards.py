@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from scythe.record.plan import RunPlan
 from scythe.remote.packed import Packed
@@ -72,6 +72,13 @@ class Shards:
         whole = [(shard.path, shard.key) for shard in self._open if shard.begins]
         self._open.clear()
         return whole
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Drops what was not closed: the block has failed."""
+        self.abandon()
 
     def abandon(self) -> None:
         """Drops all, on a disk that may be full."""

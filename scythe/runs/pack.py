@@ -170,10 +170,11 @@ class _Packing:
         with reading(objects, table.key), objects.reader(table.key) as stream:
             file = pq.ParquetFile(stream)
             schema = file.schema_arrow
-            with DataFileWriter(
-                objects, target, schema, stored_field_ids(schema), index=pandas_index(schema)
-            ) as writer:
-                shards = Shards(self._plan)
+            columns, index = stored_field_ids(schema), pandas_index(schema)
+            with (
+                DataFileWriter(objects, target, schema, columns, index=index) as writer,
+                Shards(self._plan) as shards,
+            ):
                 for batch in file.iter_batches(_ROWS):
                     rows = pa.Table.from_batches([batch])
                     for name in fields:

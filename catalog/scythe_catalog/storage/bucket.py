@@ -205,12 +205,15 @@ class Bucket(Objects):
 
     def publish_all(self, files: Iterable[tuple[Path, str]]) -> None:
         def upload(pair: tuple[Path, str]) -> None:
-            try:
-                self.upload(*pair)
-            finally:
-                staging.drop(pair[0])
+            self.upload(*pair)
+            staging.drop(pair[0])
 
-        _at_once(upload, files)
+        given = list(files)
+        try:
+            _at_once(upload, given)
+        finally:
+            for path, _ in given:
+                staging.drop(path)
 
     def publish_new(self, files: Iterable[tuple[Path, str]]) -> list[tuple[Path, str]]:
         """Of what is sent in parts no store takes a condition that all of them know: an empty object keeps its place before."""

@@ -123,9 +123,14 @@ class Folder(Objects):
             return staging.below(self.folder, name)
 
     def publish_all(self, files: Iterable[tuple[Path, str]]) -> None:
-        prefix = self._prefix
-        with disk.spoken(self.folder, "written"):
-            disk.show_all((staged, f"{prefix}{key}") for staged, key in files)
+        prefix, given = self._prefix, list(files)
+        try:
+            with disk.spoken(self.folder, "written"):
+                disk.show_all((staged, f"{prefix}{key}") for staged, key in given)
+        except BaseException:
+            for staged, _ in given:
+                staging.drop(staged)
+            raise
 
     def publish_new(self, files: Iterable[tuple[Path, str]]) -> list[tuple[Path, str]]:
         prefix = self._prefix

@@ -219,7 +219,7 @@ class Objects(ABC):
 
     @abstractmethod
     def publish_all(self, files: Iterable[tuple[Path, str]]) -> None:
-        """`publish` for many (staged path, key) pairs, which costs less than one by one."""
+        """`publish` for many (staged path, key) pairs, which costs less than one by one; where it fails, what is staged is removed."""
 
     @abstractmethod
     def publish_new(self, files: Iterable[tuple[Path, str]]) -> list[tuple[Path, str]]:
