@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import polars as pl
 
@@ -10,6 +10,7 @@ from scythe.errors import TransferError
 from scythe.record.layout import RunKey
 from scythe.record.results import RunResult, read_result
 from scythe.remote.packed import PREFIX, taken_apart
+from scythe.reuse.owners import dependants_of, files_elsewhere
 from scythe.transfer.chosen import Places, frame_of, keyed
 from scythe_catalog.storage.objects import Objects
 
@@ -53,6 +54,16 @@ def lacking(source: Objects, target: Objects, key: RunKey) -> str | None:
     return " and ".join(told) or None
 
 
+def unnamed(objects: Objects, key: RunKey, keys: Iterable[str]) -> list[str]:
+    """Those of a finished run's output files that neither its tables name, nor those of runs that have reused rows of it."""
+    given, result = list(keys), read_result(objects, key)
+    if not given or result is None or result.left_out:  # the table that names them may be what did not come along
+        return []
+    named = {*_named(objects, key, result)["key"]}
+    named.update(objects.key(uri) for other in dependants_of(objects, key) for uri in files_elsewhere(objects, other))
+    return [one for one in given if one not in named]
+
+
 def _present(objects: Objects, key: RunKey, result: RunResult | None) -> pl.DataFrame:
     """The output files that lie where the tables say: `sort_index, field`."""
     owners = Places(
@@ -90,4 +101,4 @@ def _named(objects: Objects, key: RunKey, result: RunResult | None, owners: Sequ
     return pl.concat(parts, how="vertical_relaxed")
 
 
-__all__ = ["check_whole", "lacking"]
+__all__ = ["check_whole", "lacking", "unnamed"]

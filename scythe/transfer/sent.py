@@ -1,7 +1,7 @@
 """One run, uploaded: its name is taken at the other root, its files follow, then it is made a run there.
 
 The manifest goes last, so that half a run is none. What an earlier try of the same run has sent is not sent again.
-Never replaces what is there, and never changes the source.
+Never replaces what is there, and never changes the source; what an earlier try has sent, and was packed or is gone here since, is removed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from scythe.settings import engine_settings
 from scythe.terminal.transfer import TransferProgress
 from scythe.transfer.agreement import check_agrees
 from scythe.transfer.chosen import Asked, frame_of, listed, records_and_tables
-from scythe.transfer.held import check_whole, lacking
+from scythe.transfer.held import check_whole, lacking, unnamed
 from scythe_catalog.storage.objects import Objects
 
 #: Files that are sent together.
@@ -94,13 +94,17 @@ class Sending:
         """
         if not self.target.create(self.key.reservation, dump({_UPLOAD: self._name()})) and not self._is_ours():
             raise TransferError(f"the name {self.key.path} was taken in {self.target.root} meanwhile")
-        count, size = (0, 0) if self._was_worked_on() else self._send_files(progress)
+        count, size, left = (0, 0, list[str]()) if self._was_worked_on() else self._send_files(progress)
         take_in(self.target, catalog_of(self.target, engine_settings().catalog), [self.key])
+        left = unnamed(self.target, self.key, left)
+        self.target.delete(left)
+        for file in {key.rpartition("/")[0]: key for key in left}.values():
+            self.target.delete_empty_folders(file)
         self.target.write(self.key.reservation, dump({}))  # no upload has to go on with it
         return count, size
 
-    def _send_files(self, progress: TransferProgress) -> tuple[int, int]:
-        """Sends what is not there of the run, its manifest last."""
+    def _send_files(self, progress: TransferProgress) -> tuple[int, int, list[str]]:
+        """Sends what is not there of the run, its manifest last; gives as well the output files there that only an earlier try can have sent."""
         wanted = self._files()
         there = frame_of(self.target.found(self.key.path)).select("key", "size")
         same = wanted.join(there, on=["key", "size"], how="semi")
@@ -115,7 +119,8 @@ class Sending:
             pairs = [(self.source.folder / key, key) for key in batch]
             self.target.take_in(pairs)
             progress.came(sum(path.stat().st_size for path, _ in pairs))
-        return count, size
+        left = there.join(wanted, on="key", how="anti")["key"]
+        return count, size, left.filter(left.str.starts_with(f"{self.key.path}/results/")).to_list()
 
     def _was_worked_on(self) -> bool:
         """Whether the run, sent by an earlier try, was gone on with, or packed, at the other root: what it is there stays."""
