@@ -15,7 +15,7 @@ from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import InputError, StateError
 from scythe.reader.choices import merged
 from scythe.registry import ExperimentRegistry
-from scythe.transfer.sheets import write_sheet
+from scythe.transfer.sheets import write_sheets
 
 LEVEL = pl.col("level")
 
@@ -52,7 +52,7 @@ def answers(run: ExperimentRun, tmp_path: Path) -> list[list[str]]:
     many = scythe.scan("graded", run.version, run="all").filter(lowest).collect()
     found = [frame.filter(lowest)["level"].to_list(), many["level"].to_list()]
     found += [scythe.dataset("graded", run=run, x=["i"], where=lowest).frame.collect()["level"].to_list()]
-    sheet = write_sheet("graded", "scalars", tmp_path, "csv", run=run, where="level > 'low'").path
+    sheet = write_sheets("graded", tmp_path, [("scalars", "csv")], run=run, where="level > 'low'")[0].path
     found += [pl.read_csv(sheet)["level"].to_list()]
     found += [frame.filter(pl.col("inner").struct.field("level") > "low")["level"].to_list()]
     found += [frame.filter(pl.col("levels").list.get(0) > "low")["level"].to_list()]

@@ -20,7 +20,7 @@ import pytest
 import scythe
 from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
 from scythe.errors import NotFoundError, ReadError, SettingsError, StorageRefused, TransferError
-from scythe.transfer.sheets import write_sheet
+from scythe.transfer.sheets import write_sheets
 
 SCYTHE = [sys.executable, "-m", "scythe.cli"]
 
@@ -192,7 +192,7 @@ def test_a_table_that_cannot_be_written_says_why(
     with pytest.raises(
         TransferError, match=r"scalars\.(csv|xlsx) cannot be written: No space left on device \(os error 28\)$"
     ):
-        write_sheet("measure", "scalars", tmp_path, kind)
+        write_sheets("measure", tmp_path, [("scalars", kind)])
     assert not [*tmp_path.glob("*measure*")]
 
 
@@ -240,12 +240,12 @@ def test_a_condition_that_cannot_be_asked_is_told_in_a_line_of_the_columns_own_n
     base.allocate(pl.DataFrame({"text": ["a", "b"]}), engine="inline")
     with pytest.raises(
         NotFoundError,
-        match=r"where= names a column that 'parts' of measure/.* has not: 'leter' \(did you mean 'letter'",
+        match=r"where= names a column that neither 'parts' nor 'scalars' of measure/.* has: 'leter' \(did you mean 'letter'",
     ):
-        write_sheet("measure", "parts", tmp_path, "csv", where="leter = 'a'")
+        write_sheets("measure", tmp_path, [("parts", "csv")], where="leter = 'a'")
     for condition in ("text = 5", "length < '3'"):
         for ask in (
-            lambda condition=condition: write_sheet("measure", "scalars", tmp_path, "csv", where=condition),
+            lambda condition=condition: write_sheets("measure", tmp_path, [("scalars", "csv")], where=condition),
             lambda condition=condition: scythe.download("measure", tmp_path / "down", where=condition),
         ):
             with pytest.raises(ReadError, match="where= cannot be asked of") as raised:
@@ -265,7 +265,7 @@ def test_times_and_durations_of_a_workbook_are_whole_milliseconds_that_show_what
     late, long = time(23, 59, 59, 999_999), timedelta(hours=30, microseconds=1_700)
     specs = pl.DataFrame({"text": ["a"], "at": [late], "lasts": [long]})
     base.allocate(specs, engine="inline")
-    sheet = write_sheet("measure", "scalars", tmp_path, "xlsx")
+    sheet = write_sheets("measure", tmp_path, [("scalars", "xlsx")])[0]
     assert sheet.cut == ("at", "lasts")
     rows = openpyxl.load_workbook(sheet.path)["scalars"]
     cells = {head.value: cell for head, cell in zip(*rows.iter_rows(min_row=1, max_row=2), strict=True)}

@@ -10,6 +10,7 @@ import html
 import inspect
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -64,6 +65,7 @@ PAGE_OF = {
 }
 
 _BLOCK = re.compile(r"^(?P<indent>[ \t]*)```python(?P<info>[^\n]*)\n(?P<code>.*?)^(?P=indent)```[ \t]*$", re.M | re.S)
+_BASH = re.compile(r"^```bash\n(.*?)^```$", re.M | re.S)
 _TITLE = re.compile(r'title="([^"]+\.py)"')
 _FENCED = re.compile(r"^[ \t]*```.*?^[ \t]*```[ \t]*$", re.M | re.S)
 _SECONDS = 120
@@ -161,6 +163,22 @@ def test_the_examples_of_a_page_run_in_an_empty_folder(
 ) -> None:
     done = runs[page].result()
     assert done.returncode == 0, f"{page} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+
+
+def test_the_commands_that_download_run_as_they_are_printed(tmp_path: Path) -> None:
+    text = PAGES["download"].read_text(encoding="utf-8")
+    page = tmp_path / "page.md"
+    page.write_text(text[: text.index("few = pl.col")] + "```\n", encoding="utf-8")  # to where the inputs have run
+    done = run_page(page, tmp_path, tmp_path / "cache", {})
+    assert done.returncode == 0, done.stderr
+    commands = [line for block in _BASH.findall(text) for line in block.splitlines() if "scythe download" in line]
+    assert len(commands) == 2
+    env = {k: v for k, v in os.environ.items() if not k.startswith("SCYTHE_")}
+    for command in commands:
+        words = [sys.executable, "-m", "scythe.cli", *shlex.split(command)[1:]]
+        ran = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, f"{command}\n{ran.stdout}\n{ran.stderr}"
+    assert len([*tmp_path.glob("simulate_energy-v1.0.0-*-scalars.csv"), *tmp_path.glob("*-tasks.xlsx")]) == 2
 
 
 def test_blocks_with_a_title_are_files_and_the_others_one_script() -> None:

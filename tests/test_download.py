@@ -32,7 +32,7 @@ from scythe.registry import ExperimentRegistry
 from scythe.runs.pack import pack
 from scythe.settings import storage
 from scythe.transfer import copied
-from scythe.transfer.sheets import write_sheet
+from scythe.transfer.sheets import write_sheets
 from scythe.utils.filesys import FileReference
 from tests.fault_proxy import FaultProxy, fault_proxy
 from tests.lifecycle.dying import Dead, dying
@@ -835,6 +835,42 @@ def test_a_table_is_written_for_people_without_python(
     assert book.read_bytes()[:2] == b"PK"
 
 
+def test_a_condition_on_scalars_chooses_the_inputs_of_which_every_table_is_written(root: Path, tmp_path: Path) -> None:
+    simulated()
+
+    def written(where: str, *tables: str) -> list[list[Any]]:
+        sheets = write_sheets("sim", tmp_path, [(table, "csv") for table in tables], where=where)
+        return [pl.read_csv(sheet.path).to_series().to_list() for sheet in sheets]
+
+    (walls, hourly), (attempts,) = written("r_value < 3", "scalars", "hourly"), written("r_value < 3", "tasks")
+    assert (walls, hourly, attempts) == ([1.0, 2.0], [1.0, 1.0, 2.0, 2.0], [1, 1])
+    # Those that failed have inputs, and no outputs.
+    assert written("r_value > 3", "scalars", "errors", "tasks") == [[5.0], [4.0], [1, 1]]
+    assert written("heating < 2", "scalars", "errors", "tasks") == [[5.0], [], [1]]
+    # What scalars have not is asked of the table itself.
+    assert written("hour = 1", "hourly") == [[1.0, 2.0, 3.0, 5.0]]
+    assert written("exception_type = 'ValueError'", "errors") == [[4.0]]
+
+
+def test_tables_for_people_without_python_are_all_written_or_none(root: Path, tmp_path: Path) -> None:
+    simulated()
+    few, tables = "r_value < 3", [("scalars", "csv"), ("tasks", "xlsx")]
+    asked: list[tuple[list[Any], str, str]] = [
+        (tables, "r_vlaue < 3", "neither 'tasks' nor 'scalars'|that 'scalars' of .* has not"),
+        (tables[1:], "r_value < 3 AND seconds > 0", "'scalars' has not 'seconds', 'tasks' has not 'r_value'"),
+        ([*tables, ("dayly", "csv")], few, "has no table 'dayly'"),
+        ([*tables, ("hourly", "csv")], "CAST(weather AS INT) > 3", "cannot be asked of"),
+    ]
+    for wanted, where, words in asked:
+        with pytest.raises((NotFoundError, ReadError), match=words):
+            write_sheets("sim", tmp_path / "none", wanted, where=where)
+    (tmp_path / "taken" / f"{scythe.open_run('sim').experiment_id.replace('/', '-')}-tasks.xlsx").mkdir(parents=True)
+    with pytest.raises(TransferError, match="it is a folder"):
+        write_sheets("sim", tmp_path / "taken", tables, where=few)
+    assert [path for name in ("none", "taken") for path in (tmp_path / name).glob("*") if path.is_file()] == []
+    assert [sheet.rows for sheet in write_sheets("sim", tmp_path / "all", [*tables, *tables], where=few)] == [2, 2]
+
+
 class Nested(ExperimentOutputSpec):
     parts: list[float] = [1.0]  # noqa: RUF012 - pydantic copies it
 
@@ -851,26 +887,26 @@ def test_a_table_that_cannot_be_written_leaves_what_was_there_and_says_why(root:
     simulated()
     ExperimentRegistry.Register(name="nested")(nested)
     BaseExperiment(experiment="nested").allocate([{"of": [1]}], engine="inline")[1].result()
-    there = write_sheet("sim", "scalars", tmp_path, "csv").path
+    there = write_sheets("sim", tmp_path, [("scalars", "csv")])[0].path
     before = there.read_bytes()
     for asked in ("weather > 3", "CAST(weather AS INT) > 3", pl.lit(1), pl.col("r_value")):
         for write in (
-            lambda asked=asked: write_sheet("sim", "scalars", tmp_path, "csv", where=asked),
-            lambda asked=asked: write_sheet("sim", "scalars", tmp_path, "xlsx", where=asked),
+            lambda asked=asked: write_sheets("sim", tmp_path, [("scalars", "csv")], where=asked),
+            lambda asked=asked: write_sheets("sim", tmp_path, [("scalars", "xlsx")], where=asked),
             lambda asked=asked: scythe.download("sim", tmp_path / "down", where=asked),
         ):
             with pytest.raises((ReadError, NotFoundError), match="where= cannot be asked of"):
                 write()
     assert there.read_bytes() == before
     with pytest.raises(TransferError, match=r"no column of 'scalars' .* has a cell \(of, parts\)"):
-        write_sheet("nested", "scalars", tmp_path, "csv")
+        write_sheets("nested", tmp_path, [("scalars", "csv")])
     with pytest.raises(TransferError, match="cannot be written"):
-        write_sheet("sim", "scalars", there, "csv")
+        write_sheets("sim", there, [("scalars", "csv")])
     for kind in ("csv", "xlsx"):
         path = (tmp_path / "taken" / there.name).with_suffix(f".{kind}")
         path.mkdir(parents=True)
         with pytest.raises(TransferError, match="cannot be written: it is a folder"):
-            write_sheet("sim", "scalars", tmp_path / "taken", kind)  # type: ignore[arg-type] # pyright: ignore
+            write_sheets("sim", tmp_path / "taken", [("scalars", kind)])  # type: ignore[arg-type] # pyright: ignore
     assert sorted(path.name for path in (tmp_path / "taken").iterdir()) == sorted(p.name for p in (tmp_path / "taken").glob("sim*"))  # fmt: skip
 
 
@@ -901,7 +937,7 @@ def test_a_workbook_holds_every_value_whole_or_none_is_written(root: Path, tmp_p
     def book(table: str, **field: Any) -> bytes:
         specs = pl.DataFrame({"address": ["mailto:a@b.org"], **{name: [value] for name, value in field.items()}})
         BaseExperiment(experiment="tell").allocate(specs, version="auto", engine="inline")[1].result()
-        path = write_sheet("tell", table, tmp_path, "xlsx").path
+        path = write_sheets("tell", tmp_path, [(table, "xlsx")])[0].path
         with zipfile.ZipFile(path) as whole:
             return b"".join(whole.read(part) for part in ("xl/sharedStrings.xml", "xl/workbook.xml"))
 
@@ -924,7 +960,7 @@ def test_a_workbook_holds_every_value_whole_or_none_is_written(root: Path, tmp_p
     book("scalars", share=9.99e307)
     with pytest.raises(TransferError, match="the column 'day'"):
         book("scalars", day=dt.date(1850, 6, 1))
-    csv = pl.read_csv(write_sheet("tell", "scalars", tmp_path, "csv").path)
+    csv = pl.read_csv(write_sheets("tell", tmp_path, [("scalars", "csv")])[0].path)
     assert csv.select("day", "lasted").rows() == [("1850-06-01", "PT1H30M")]
 
 
@@ -937,7 +973,7 @@ def test_the_last_instant_of_a_day_is_of_that_day_in_a_workbook(
         {"address": ["a", "b"], "at": [dt.datetime.combine(day, dt.time.max), dt.datetime(2020, 1, 1)]}
     )
     BaseExperiment(experiment="tell").allocate(specs, engine="inline")[1].result()
-    sheet = write_sheet("tell", "scalars", tmp_path, "xlsx")
+    sheet = write_sheets("tell", tmp_path, [("scalars", "xlsx")])[0]
     assert sheet.cut == ("at",)
     with zipfile.ZipFile(sheet.path) as whole:
         values = re.findall(r'<c r="[A-Z]+2"[^>]*><v>([^<]+)</v>', whole.read("xl/worksheets/sheet1.xml").decode())

@@ -17,7 +17,6 @@ import scythe
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import AllocationError, NotFoundError, RegistrationError, ScytheError, VersionError
-from scythe.record.results import read_result
 from scythe.registry import ExperimentRegistry
 from scythe.reporting.collect import facts_of
 from scythe.runs.compare import compare_runs
@@ -26,8 +25,7 @@ from scythe.runs.rebuild import rebuild
 from scythe.runs.run import ExperimentRun
 from scythe.sampling import verb
 from scythe.settings import storage
-from scythe.transfer import sheets
-from scythe.transfer.sheets import write_sheet
+from scythe.transfer.sheets import write_sheets
 from scythe.utils.filesys import FileReference
 from scythe_catalog.iceberg import datafile
 from scythe_catalog.iceberg.catalog import Catalog
@@ -334,12 +332,8 @@ def test_versions_of_before_and_since_come_to_another_root_one_after_the_other(
     here(other)
     rows = scythe.read(NAME, "all", table="monthly", columns=["version", "r_value"]).unique().sort("r_value")
     assert rows.rows() == [("v1.0.0", 1), ("v1.0.0", 2), ("v1.1.0", 3)]
-    notes = sheets._notes(  # pyright: ignore[reportPrivateUsage]
-        storage(),
-        key := scythe.open_run(NAME, "v1.0.0").key,
-        "scalars",
-        read_result(storage(), key).tables["scalars"].key,  # pyright: ignore[reportOptionalMemberAccess]
-    )
+    (sheet,) = write_sheets(NAME, tmp_path, [("scalars", "xlsx")], "v1.0.0")
+    notes = pl.read_excel(sheet.path, sheet_name="columns", engine="openpyxl")
     assert {"r_value", "heating"} <= {*notes["column"]}
 
 
@@ -482,7 +476,7 @@ def test_rows_to_download_and_to_draw_are_chosen_by_each_name_that_a_field_has_h
     count = scythe.read(NAME, version).filter(pl.last() < 40).height
     assert count
     assert scythe.download(NAME, tmp_path / "here", version, where=few).files
-    assert write_sheet(NAME, "scalars", tmp_path, "csv", version, where=few).rows == count
+    assert write_sheets(NAME, tmp_path, [("scalars", "csv")], version, where=few)[0].rows == count
     assert len(scythe.dataset(NAME, version, x=name, where=few)) == count
 
 

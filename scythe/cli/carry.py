@@ -12,7 +12,7 @@ from scythe.cli.app import Name, app
 from scythe.cli.shown import bytes_of, counted, say
 
 if TYPE_CHECKING:
-    from scythe.transfer.sheets import Sheet
+    from scythe.transfer.sheets import Kind, Sheet
 
 _Names = list[str] | None
 
@@ -27,7 +27,10 @@ def download(
     ] = None,
     no_files: Annotated[bool, typer.Option("--no-files", help="No input and output files.")] = False,
     where: Annotated[
-        str | None, typer.Option(help="Only the files of these rows: a condition of SQL, as 'r_value < 3'.")
+        str | None,
+        typer.Option(
+            help="Only the files, or the rows of tables, of these inputs: a condition of SQL, as 'r_value < 3'."
+        ),
     ] = None,
     csv: Annotated[_Names, typer.Option("--csv", help="Write this table as CSV, in place of a root.")] = None,
     xlsx: Annotated[_Names, typer.Option("--xlsx", help="Write this table for Excel, in place of a root.")] = None,
@@ -42,14 +45,15 @@ def download(
         raise typer.BadParameter("--csv and --xlsx write one table each: only --where goes with them")
     experiment, version, run = split_name(name)
     if csv or xlsx:
-        from scythe.transfer.sheets import write_sheet
+        from scythe.transfer.sheets import write_sheets
         from scythe.transfer.verbs import folder_at
 
-        folder = folder_at(to)
-        for table in csv or ():
-            _told(write_sheet(experiment, table, folder, "csv", version, run=run, where=where))
-        for table in xlsx or ():
-            _told(write_sheet(experiment, table, folder, "xlsx", version, run=run, where=where))
+        wanted: list[tuple[str, Kind]] = [
+            *((table, "csv") for table in csv or ()),
+            *((table, "xlsx") for table in xlsx or ()),
+        ]
+        for sheet in write_sheets(experiment, folder_at(to), wanted, version, run=run, where=where):
+            _told(sheet)
         return
     chosen: Any = False if no_files else files or "all"
     got = scythe.download(

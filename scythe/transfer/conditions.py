@@ -25,20 +25,31 @@ def filtered(frame: pl.LazyFrame, condition: pl.Expr, of: str, table: str, renam
         ReadError: it cannot be asked of the rows, or is none.
     """
     own = frame.collect_schema().names()
+    if (name := unknown(frame, condition, renamed)) is not None:
+        raise NotFoundError(missing(f"where= names a column that {table} has not:", name, own))
     both = frame.with_columns(_by_other_names(own, renamed))
     try:
         others = [dtype for dtype in both.select(condition).collect_schema().dtypes() if dtype != pl.Boolean]
         # Of no rows: what would be said of theirs is said of statistics of their files, which come before them.
         pl.DataFrame(schema=both.collect_schema()).lazy().filter(condition if not others else pl.lit(True)).collect()
-    except pl.exceptions.ColumnNotFoundError as error:
-        named = str(error).splitlines()[0].split('"')
-        name = named[1] if len(named) > 2 else named[0]
-        raise NotFoundError(missing(f"where= names a column that {table} has not:", name, own)) from error
     except pl.exceptions.PolarsError as error:
         raise ReadError(f"where= cannot be asked of {of}: {first_sentence(error)}") from error
     if others:
         raise ReadError(f"where= cannot be asked of {of}: it gives {others[0]}, neither true nor false")
     return both.filter(condition).select(own)
+
+
+def unknown(frame: pl.LazyFrame, condition: pl.Expr, renamed: Mapping[str, str]) -> str | None:
+    """The first column that a condition names and a table has by no name; None where it has all."""
+    both = frame.with_columns(_by_other_names(frame.collect_schema().names(), renamed))
+    try:
+        both.select(condition).collect_schema()
+    except pl.exceptions.ColumnNotFoundError as error:
+        named = str(error).splitlines()[0].split('"')
+        return named[1] if len(named) > 2 else named[0]
+    except pl.exceptions.PolarsError:  # of which `filtered` tells
+        pass
+    return None
 
 
 def _by_other_names(own: Sequence[str], renamed: Mapping[str, str]) -> list[pl.Expr]:
@@ -61,4 +72,4 @@ def missing(what: str, name: str, there: Sequence[str]) -> str:
     return f"{what} {name!r}{meant(name, there)}; there is {', '.join(there) or 'none'}"
 
 
-__all__ = ["filtered", "first_sentence", "missing"]
+__all__ = ["filtered", "first_sentence", "missing", "unknown"]

@@ -6,8 +6,8 @@ Instants are those of UTC, without a zone, which Excel does not know. What has n
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,8 +16,9 @@ from typing import Any, Literal
 import polars as pl
 from polars import selectors
 
+from scythe.define.bookkeeping import ErrorRow
 from scythe.define.typed import Named
-from scythe.errors import ReadError, TransferError
+from scythe.errors import NotFoundError, ReadError, TransferError
 from scythe.gather.run_files import schema_of_file
 from scythe.names import ID_LEVELS
 from scythe.reader.one_run import one_run, scan_run
@@ -26,12 +27,16 @@ from scythe.record.find import name_of
 from scythe.record.generations import catalog_of
 from scythe.record.layout import RunKey
 from scythe.record.manifest import renames_now
+from scythe.record.results import RunResult
 from scythe.settings import engine_settings, storage
 from scythe.transfer.chosen import asked_of
-from scythe.transfer.conditions import filtered, first_sentence
+from scythe.transfer.conditions import filtered, first_sentence, missing, unknown
 from scythe_catalog.storage.objects import Objects
 from scythe_catalog.whole_files import whole
 
+Kind = Literal["csv", "xlsx"]
+
+_KEY = "sort_index"
 #: A sheet of Excel has so many rows, the names of the columns included, and so many columns.
 _MOST_ROWS, _MOST_COLUMNS = 1_048_576, 16_384
 #: A cell of it holds so many characters, each of two where UTF-16 has it in two, and so large whole and other numbers.
@@ -59,17 +64,25 @@ class Sheet:
     cut: tuple[str, ...] = ()
 
 
-def write_sheet(
+def write_sheets(
     experiment: Named,
-    table: str,
     folder: Path,
-    kind: Literal["csv", "xlsx"],
+    wanted: Sequence[tuple[str, Kind]],
     version: AskedVersion = None,
     *,
     run: AskedRun = None,
     where: pl.Expr | str | None = None,
-) -> Sheet:
-    """Writes a table of one run into a folder, without the four identifiers of its rows; the file has the name of run and table.
+) -> list[Sheet]:
+    """Writes tables of one run into a folder, without the four identifiers of their rows: all of them, or none where one cannot be.
+
+    Args:
+        experiment: A name (with or without `scythe_experiment_`) or the registered function.
+        folder: Where the files go; each has the name of run and table.
+        wanted: Each table, and as what it is written.
+        version: As `read` takes it.
+        run: As `read` takes it.
+        where: The rows: a condition of the columns of `scalars` chooses the inputs of which each table has its rows, those that failed, too,
+            where it asks of their fields alone; one that names other columns is asked of the table itself.
 
     Raises:
         NotFoundError: there is no such run, table or column of the condition.
@@ -77,39 +90,124 @@ def write_sheet(
         ReadError: the condition cannot be asked of the rows.
         StorageError: the root cannot be reached.
     """
-    if kind == "xlsx" and find_spec("xlsxwriter") is None:
+    if any(kind == "xlsx" for _, kind in wanted) and find_spec("xlsxwriter") is None:
         raise TransferError("a workbook of Excel needs one more package: pip install xlsxwriter")
-    objects, name = storage(), name_of(experiment)
-    key, result = one_run(objects, name, version, run)
-    frame, _ = scan_run(catalog_of(objects, engine_settings().catalog), objects, key, result, table, None, ids=True)
+    of = _OfRun(storage(), *one_run(storage(), name_of(experiment), version, run))
     condition = asked_of("all", "all", where).where
-    if condition is not None:
-        told, renamed = f"{table!r} of {key.path}", renames_now(objects, name).of(table)
-        frame = filtered(frame, condition, f"the rows of {told}", told, renamed)
-    plain, left_out, zoned = _plain(frame.drop(ID_LEVELS, strict=False))
-    if not plain.collect_schema().names():
-        raise TransferError(
-            f"no column of {table!r} of {key.path} has a cell ({', '.join(left_out)}): download the run"
-        )
-    path = folder / f"{key.path.replace('/', '-')}-{table}.{kind}"
-    cut: tuple[str, ...] = ()
-    with _spoken(path), whole(path) as part:
+    planned = [_Planned.of(of, table, kind, folder, condition) for table, kind in dict.fromkeys(wanted)]
+    with ExitStack() as files:  # each has its name once all are whole
+        return [one.written(files) for one in planned]
+
+
+@dataclass(frozen=True)
+class _OfRun:
+    """The tables of a run, and their rows that a condition takes."""
+
+    objects: Objects
+    key: RunKey
+    result: RunResult | None
+
+    def rows(self, table: str, condition: pl.Expr | None) -> pl.LazyFrame:
+        frame = self._scan(table)
+        if condition is None:
+            return frame
+        if table != "scalars" and (inputs := self._inputs(table, frame, condition)) is not None:
+            return frame.join(inputs, on=_KEY, how="semi", maintain_order="left")
+        return self._filtered(table, frame, condition)
+
+    def notes(self, table: str) -> pl.DataFrame | None:
+        """Of each column its unit and its meaning, as the models tell them, by the name that it has now."""
+        if self.result is None:
+            return None
+        schema = schema_of_file(self.objects, self.result.tables[table].key).renamed(self._renamed(table))
+        rows = [(c.name, c.unit, c.doc) for c in schema if c.name not in ID_LEVELS]
+        return pl.DataFrame(rows, {"column": pl.String, "unit": pl.String, "meaning": pl.String}, orient="row")
+
+    def _inputs(self, table: str, frame: pl.LazyFrame, condition: pl.Expr) -> pl.LazyFrame | None:
+        """The `sort_index` of each input that a condition takes; None where it is to be asked of the table itself.
+
+        Raises:
+            NotFoundError: it names columns that neither has.
+        """
         try:
-            if kind == "csv":
-                plain.with_columns(selectors.duration().dt.to_string("iso")).sink_csv(part)
-                rows = plain.select(pl.len()).collect().item()
+            scalars = self._scan("scalars")
+        except NotFoundError:  # it was left out of a download
+            return None
+        lacking = unknown(scalars, condition, self._renamed("scalars"))
+        if lacking is not None:
+            own = unknown(frame, condition, self._renamed(table))
+            if own is None:
+                return None
+            if own != lacking:
+                raise NotFoundError(
+                    f"where= names columns of two tables of {self.key.path}: 'scalars' has not {lacking!r}, {table!r} has not {own!r}; "
+                    "ask of one of them"
+                )
+            there = [name for one in (frame, scalars) for name in one.collect_schema().names()]
+            what = f"where= names a column that neither {table!r} nor 'scalars' of {self.key.path} has:"
+            raise NotFoundError(missing(what, own, list(dict.fromkeys(there))))
+        found = [self._filtered("scalars", scalars, condition)]
+        with suppress(NotFoundError):
+            errors = self._scan("errors").drop(ErrorRow._fields)
+            found += [self._filtered("errors", errors, condition)]
+        return pl.concat([one.select(_KEY) for one in found])
+
+    def _scan(self, table: str) -> pl.LazyFrame:
+        catalog = catalog_of(self.objects, engine_settings().catalog)
+        return scan_run(catalog, self.objects, self.key, self.result, table, None, ids=True)[0]
+
+    def _filtered(self, table: str, frame: pl.LazyFrame, condition: pl.Expr) -> pl.LazyFrame:
+        told = f"{table!r} of {self.key.path}"
+        return filtered(frame, condition, f"the rows of {told}", told, self._renamed(table))
+
+    def _renamed(self, table: str) -> Mapping[str, str]:
+        return renames_now(self.objects, self.key.experiment).of(table)
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A file that can be written, as far as that is known without its rows."""
+
+    of_run: _OfRun
+    table: str
+    kind: Kind
+    #: Where it goes, its rows as cells have them, and what its `Sheet` tells.
+    path: Path
+    rows: pl.LazyFrame
+    left_out: tuple[str, ...]
+    zoned: tuple[str, ...]
+    has_condition: bool
+
+    @classmethod
+    def of(cls, of: _OfRun, table: str, kind: Kind, folder: Path, condition: pl.Expr | None) -> _Planned:
+        plain, left_out, zoned = _plain(of.rows(table, condition).drop(ID_LEVELS, strict=False))
+        if not plain.collect_schema().names():
+            raise TransferError(
+                f"no column of {table!r} of {of.key.path} has a cell ({', '.join(left_out)}): download the run"
+            )
+        path = folder / f"{of.key.path.replace('/', '-')}-{table}.{kind}"
+        return cls(of, table, kind, path, plain, left_out, zoned, condition is not None)
+
+    def written(self, files: ExitStack) -> Sheet:
+        """Writes it; it gets its name when `files` are closed."""
+        files.enter_context(_spoken(self.path))
+        part = files.enter_context(whole(self.path))
+        cut: tuple[str, ...] = ()
+        try:
+            if self.kind == "csv":
+                self.rows.with_columns(selectors.duration().dt.to_string("iso")).sink_csv(part)
+                count = self.rows.select(pl.len()).collect().item()
             else:
-                frame, cut = _milliseconds(plain.collect())
-                rows = frame.height
-                notes = _notes(objects, key, table, result.tables[table].key) if result is not None else None
-                _workbook(frame, part, table, notes)
+                frame, cut = _milliseconds(self.rows.collect())
+                count = frame.height
+                _workbook(frame, part, self.table, self.of_run.notes(self.table))
         except (pl.exceptions.PolarsError, ValueError) as error:  # of PyIceberg, of a time without a zone, say
-            if condition is None:
+            if not self.has_condition:
                 raise
             raise ReadError(
-                f"where= cannot be asked of the rows of {table!r} of {key.path}: {first_sentence(error)}"
+                f"where= cannot be asked of the rows of {self.table!r} of {self.of_run.key.path}: {first_sentence(error)}"
             ) from error
-    return Sheet(path, rows, left_out, zoned, cut)
+        return Sheet(self.path, count, self.left_out, self.zoned, cut)
 
 
 def _plain(frame: pl.LazyFrame) -> tuple[pl.LazyFrame, tuple[str, ...], tuple[str, ...]]:
@@ -191,12 +289,4 @@ def _cut(frame: pl.DataFrame) -> str | None:
     return next((column.name for column in found if column.any()), None)
 
 
-def _notes(objects: Objects, run: RunKey, table: str, key: str) -> pl.DataFrame:
-    """Of each column its unit and its meaning, as the models tell them, by the name that it has now."""
-    renames = renames_now(objects, run.experiment).of(table)
-    schema = schema_of_file(objects, key).renamed(renames)
-    rows = [(c.name, c.unit, c.doc) for c in schema if c.name not in ID_LEVELS]
-    return pl.DataFrame(rows, {"column": pl.String, "unit": pl.String, "meaning": pl.String}, orient="row")
-
-
-__all__ = ["Sheet", "write_sheet"]
+__all__ = ["Sheet", "write_sheets"]
