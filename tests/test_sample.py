@@ -421,6 +421,32 @@ def test_a_run_says_how_its_inputs_were_drawn_and_whether_they_were_changed(root
     assert "sampled" not in shown
 
 
+def test_a_run_says_that_inputs_were_drawn_and_then_changed_in_every_row(root: Path) -> None:
+    drawn = scythe.sample(Angles, 20, seed=5)
+    for changed in (drawn.with_columns(pl.col("a").round(2)), drawn.with_columns(c=pl.lit(0.5)).sort("b")):
+        how = yaml.safe_load((root / run_of(ishigami, changed).key.manifest).read_text())["sampled"]
+        assert (how["seed"], how["changed"]) == (5, True)
+
+
+@pytest.mark.parametrize("method", ["sobol", "halton"])
+def test_a_run_whose_inputs_go_on_with_a_sequence_says_how_far_they_came(root: Path, method: Any) -> None:
+    def sampled(*parts: pl.DataFrame) -> Any:
+        run = run_of(ishigami, pl.concat(parts))
+        return yaml.safe_load((root / run.key.manifest).read_text())["sampled"]
+
+    def draw(n: int, skip: int, **more: Any) -> pl.DataFrame:
+        return scythe.sample(Angles, n, method, skip=skip, **more)
+
+    first, second, third = draw(5, 0), draw(7, 5), draw(4, 12)
+    narrow = draw(7, 5, a=(0, 1))
+    how = sampled(first, second, third)
+    assert (how["n"], how["skip"], how.get("changed")) == (16, 0, None)
+    how = sampled(second, third)
+    assert (how["n"], how["skip"], how.get("changed")) == (11, 5, None)
+    for parts in ((second, first), (first, third), (first, second.head(3)), (first, narrow)):
+        assert sampled(*parts)["changed"] is True
+
+
 # --- what matters -------------------------------------------------------------------------------------------
 
 

@@ -28,6 +28,8 @@ _MOST = 1 << 30
 _MOST_OF_GRID = 100_000_000
 #: A constraint that keeps fewer than this share of so many points keeps next to none.
 _FEWEST, _TRIED = 1e-4, 1_000_000
+#: By what a sequence gives at so many places its space is known again.
+_PLACES = 64
 
 Method = Literal["sobol", "halton", "lhs", "random", "grid", "morris", "saltelli"]
 
@@ -108,8 +110,14 @@ def sample(
         frame = made.at(points)
     else:
         frame = _drawn(made, Points(method, len(vary), seed), cast(int, n), method, skip, constraint)
-    remember(frame, how, telling=any(isinstance(domain, Range | Distributed) for domain in domains.values()))
+    telling = [name for name, domain in domains.items() if domain.varies and isinstance(domain, Range | Distributed)]
+    remember(frame, how, telling=telling, space=made.at(_somewhere(len(vary))) if method in SEQUENCES else None)
     return frame
+
+
+def _somewhere(axes: int) -> np.ndarray:
+    """Places of a space, always the same."""
+    return np.repeat(((np.arange(_PLACES) + 0.5) / _PLACES)[:, None], axes, axis=1)
 
 
 def _whole(name: str, given: object) -> int:
