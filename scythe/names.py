@@ -25,35 +25,51 @@ TableName = Literal["scalars", "errors", "tasks", "result_file_refs", "logs", "p
 RESERVED_TABLES: frozenset[str] = frozenset(get_args(TableName))
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\- ]*")
+#: A name has so many characters at most; of a longer one a message shows so many.
+_LONGEST, _SHOWN = 120, 40
 
 
-def check_name(name: str, what: str, error: type[ScytheError] = RegistrationError) -> str:
+def check_name(name: object, what: str, error: type[ScytheError] = RegistrationError) -> str:
     """The name, if it can be a folder everywhere.
 
     Raises:
-        ScytheError: of the class given, for separators, `..`, control characters and the like.
+        ScytheError: of the class given, for separators, `..`, control characters and the like; it names the rule that is broken.
     """
-    if not is_name(name):
-        raise error(
-            f"{name!r} cannot be the name of {what}: use the letters A to Z and a to z, digits, '_', '-', '.' and spaces, and start with a letter or digit"
-        )
+    if not isinstance(name, str):
+        raise error(f"{name!r} cannot be the name of {what}: a name is a text")
+    if (rule := _broken(name)) is not None:
+        shown = name if len(name) <= _LONGEST else f"{name[:_SHOWN]}…"
+        raise error(f"{shown!r} cannot be the name of {what}: {rule}")
     return name
 
 
-def check_experiment_name(name: str, what: str, error: type[ScytheError] = RegistrationError) -> str:
+def check_experiment_name(name: object, what: str, error: type[ScytheError] = RegistrationError) -> str:
     """The name, if experiments or their runs can be called so.
 
     Raises:
         ScytheError: of the class given, for what `check_name` refuses, and for a name that begins as those of tasks do.
     """
-    if name.startswith(TASK_PREFIX):  # whoever looks it up is given the experiment without it
+    if isinstance(name, str) and name.startswith(TASK_PREFIX):  # whoever looks it up is given the experiment without it
         raise error(f"{name!r} cannot be the name of {what}: leave out {TASK_PREFIX!r}, with which Scythe names tasks")
     return check_name(name, what, error)
 
 
 def is_name(name: str) -> bool:
     """Whether `check_name` takes it."""
-    return bool(_NAME.fullmatch(name)) and ".." not in name and name == name.strip() and len(name) <= 120
+    return _broken(name) is None
+
+
+def _broken(name: str) -> str | None:
+    """The rule for names that one breaks; None where it breaks none."""
+    if len(name) > _LONGEST:
+        return f"it has {len(name):,} characters, use {_LONGEST} at most"
+    if not _NAME.fullmatch(name):
+        return "use the letters A to Z and a to z, digits, '_', '-', '.' and spaces, and start with a letter or digit"
+    if ".." in name:
+        return "use no two dots together"
+    if name.endswith(" "):
+        return "do not end with a space"
+    return None
 
 
 def file_names(names: Iterable[str]) -> dict[str, str]:

@@ -74,7 +74,8 @@ class ExperimentRegistry:
         Args:
             worker: Name of the worker that is to run it, on a cluster.
             description: For people; the docstring by default.
-            name: Instead of the function's own name. It names a folder: letters A to Z and a to z, digits, `_`, `-`, `.` and spaces.
+            name: Instead of the function's own name. It names a folder: letters A to Z and a to z, digits, `_`, `-`, `.` (not two together) and
+                spaces (not at the end), 120 characters at most.
             desired_worker_labels: Labels that a worker must have, on a cluster, as `{ScytheWorkerLabel.HAS_GPU: True}`.
             schedule_timeout: How long a chunk of inputs may wait for a worker, on a cluster: as `execution_timeout`.
             execution_timeout: How long the function may take for one input: a timedelta, seconds, or a text like "90s".

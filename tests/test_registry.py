@@ -251,6 +251,26 @@ def test_a_name_that_cannot_be_a_folder_is_refused(name: str) -> None:
         register(name=name)
 
 
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("a..b", "use no two dots together"),
+        ("a b ", "do not end with a space"),
+        ("a" * 300, "it has 300 characters, use 120 at most"),
+        (" a", "start with a letter or digit"),
+        (5, "a name is a text"),
+    ],
+)
+def test_the_rule_that_a_name_breaks_is_told(name: Any, rule: str) -> None:
+    register()
+    for error, call in (
+        (RegistrationError, lambda: register(name=name)),
+        (AllocationError, lambda: BaseExperiment(double, run_name=name)),
+    ):
+        with pytest.raises(error, match=f"cannot be the name of an? (experiment|run): .*{rule}"):
+            call()
+
+
 @pytest.mark.parametrize("name", ["_catalog", "scythe_experiment_double"])
 def test_a_reserved_name_is_refused(name: str) -> None:
     with pytest.raises(RegistrationError):
