@@ -120,7 +120,7 @@ class ExperimentRegistry:
         options = ExperimentOptions(
             worker, description, desired_worker_labels, schedule_timeout, execution_timeout, retries,
             overwrite_log_method, inject_workflow_run_id, auto_fetch_files, local_file_location, task_config, max_inputs_per_process,
-            engine_options or {}, pack,
+            engine_options if engine_options is not None else {}, pack,
         )  # fmt: skip
 
         def register(target: F) -> F:

@@ -1,6 +1,7 @@
 """Registering an experiment: what a function, a class, its models and its options must be, and what the refusal says."""
 
 import functools
+import inspect
 import re
 from datetime import timedelta
 from decimal import Decimal
@@ -443,6 +444,30 @@ def test_copies_to_a_tempdir_need_a_tempdir() -> None:
 def test_an_option_that_makes_no_sense_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(RegistrationError):
         register(**options)
+
+
+@pytest.mark.parametrize("given", ["x", 5, 1.5, True, None, [1], {"a": None}, {1: {}}, object(), {"local": 5}])
+def test_a_value_that_an_option_cannot_have_is_refused_with_the_option_and_the_value(given: Any) -> None:
+    """Of all options: the values that each takes are those in this table, and no others."""
+    texts, flags = ("x", None), (True,)
+    takes: dict[str, tuple[Any, ...]] = {
+        "name": texts, "worker": texts, "description": texts, "retries": (5,), "max_inputs_per_process": (5, None),
+        "overwrite_log_method": flags, "inject_workflow_run_id": flags, "auto_fetch_files": flags, "local_file_location": (),
+        "schedule_timeout": (5, 1.5, None), "execution_timeout": (5, 1.5, None), "desired_worker_labels": (None, {"local": 5}),
+        "engine_options": (None,), "pack": (),
+    }  # fmt: skip
+    options = {
+        n for n, p in inspect.signature(ExperimentRegistry.Register).parameters.items() if p.kind is p.KEYWORD_ONLY
+    }
+    assert options == takes.keys()
+    for option, values in takes.items():
+        if any(type(value) is type(given) and value == given for value in values):
+            register(**{option: given})
+            continue
+        with pytest.raises(RegistrationError) as raised:
+            register(**{option: given})
+        assert repr(given) in str(raised.value) or (option == "pack" and given == [1])  # which names the field
+        assert option in str(raised.value) or option == "name"
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.define.options import check_options
 from scythe.define.schemas import ExperimentSchemas, compile_experiment
 from scythe.define.sources.loaded import note_loaded
 from scythe.durations import seconds_of
@@ -227,21 +228,8 @@ def define(target: Callable[..., Any], name: str | None, options: ExperimentOpti
             f"{target!r} cannot be an experiment: register a function or a class with a `run` method"
         )
     chosen = check_experiment_name(name if name is not None else target.__name__, "an experiment")
-    if options.retries < 0:
-        raise RegistrationError(f"{chosen}: retries must not be negative, got {options.retries}")
-    most = options.max_inputs_per_process
-    if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise RegistrationError(f"{chosen}: max_inputs_per_process must be a whole number from 1 on, got {most!r}")
-    for engine, given in options.engine_options.items():
-        if getattr(given, "engine", engine) != engine:
-            raise RegistrationError(f"{chosen}: engine_options[{engine!r}] holds options of {given.engine!r}")
-    _check_limit("execution_timeout", options.execution_timeout)
-    _check_limit("schedule_timeout", options.schedule_timeout)
+    check_options(chosen, vars(options))
     inputs, outputs, wants_tempdir = _signature(target)
-    if options.local_file_location not in ("cache", "copied-to-tempdir"):
-        raise RegistrationError(
-            f"local_file_location must be 'cache' or 'copied-to-tempdir', got {options.local_file_location!r}"
-        )
     if options.local_file_location == "copied-to-tempdir" and not wants_tempdir:
         raise RegistrationError(f"{chosen}: local_file_location='copied-to-tempdir' needs a parameter `tempdir: Path`")
     schemas = compile_experiment(inputs, outputs)
@@ -338,14 +326,6 @@ def _check_called(function: Callable[..., Any], where: str) -> None:
         )
     if inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain):
         raise RegistrationError(f"{where} is a generator: return one output in place of `yield`")
-
-
-def _check_limit(name: str, duration: Duration) -> None:
-    try:
-        if duration is not None:
-            seconds_of(duration)
-    except ValueError as error:
-        raise RegistrationError(f"{name}: {error}") from None
 
 
 def place_of(target: Callable[..., Any]) -> str:
