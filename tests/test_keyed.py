@@ -121,6 +121,20 @@ def test_a_note_and_tags_that_the_run_of_a_key_does_not_get_are_told(
     assert (again.note, again.tags) == ("first", ["a"])
 
 
+def test_a_step_to_another_version_than_that_of_the_run_of_a_key_is_told(
+    piles: BaseExperiment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, _ = allocated(piles, [1.0], key="night")
+    minor, _ = allocated(piles, [1.0], key="noon", version="bumpminor")
+    for key, version in (("night", "keep"), ("night", "auto"), ("night", "bumpmajor"), ("night", "v1.0.0"), ("noon", "bumpminor")):  # fmt: skip
+        allocated(piles, [1.0], key=key, version=version)
+    assert "is there already" not in capsys.readouterr().err
+    again, _ = allocated(piles, [1.0], key="night", version="bumpminor", note="second")
+    assert (run.version, minor.version, again.experiment_id) == ("v1.0.0", "v1.1.0", run.experiment_id)
+    told = f"{run.experiment_id} is there already, and goes on with the version, note and tags it has, not with version='bumpminor' and note='second'\n"
+    assert told in capsys.readouterr().err
+
+
 def test_a_run_of_a_key_that_is_not_finished_goes_on(piles: BaseExperiment) -> None:
     BROKEN.add(2.0)
     with pytest.raises(ValueError, match="breaks"):

@@ -20,7 +20,7 @@ from scythe.record.manifest import label_of, manifest_told
 from scythe.record.plan import RunPlan
 from scythe.record.provenance import Provenance
 from scythe.record.reserve import reserve_folder, sweep, undo
-from scythe.record.versions import SemVer, TooSmallStep, VersioningStrategy
+from scythe.record.versions import SemVer, TooSmallStep, VersioningStrategy, may_be_made_by
 from scythe.reuse.answers import Answers
 from scythe.runs.open import load_run
 from scythe.runs.run import ExperimentRun
@@ -49,7 +49,7 @@ def allocated(
     with _writable(objects):
         while True:
             if keyed is not None and (begun := keyed.begun(asked, wanted)) is not None:
-                return _gone_on_with(load_run(objects, begun), asked, workers)
+                return _gone_on_with(load_run(objects, begun), asked, workers, version)
             stored = _stored(asked, objects, wanted, reuse, keyed)
             if isinstance(stored, ExperimentRun):
                 return _gone_on_with(stored, asked, workers)
@@ -74,13 +74,20 @@ def allocated(
     return run, ref
 
 
-def _gone_on_with(run: ExperimentRun, asked: Request, workers: int | None) -> tuple[ExperimentRun, RunRef]:
+def _gone_on_with(
+    run: ExperimentRun,
+    asked: Request,
+    workers: int | None,
+    version: VersioningStrategy | str | SemVer | None = None,
+) -> tuple[ExperimentRun, RunRef]:
     note, tags = label_of(manifest_told(run.objects, run.key))
     asked_for = {"note": (asked.note, note), "tags": (list(asked.tags), tags)}
-    if lost := [f"{what}={given!r}" for what, (given, kept) in asked_for.items() if given and given != kept]:
-        tell(
-            f"{run.key.path} is there already, and goes on with the note and tags it has, not with {' and '.join(lost)}"
-        )
+    lost = [f"{what}={given!r}" for what, (given, kept) in asked_for.items() if given and given != kept]
+    which = "note and tags"
+    if isinstance(version, str) and not may_be_made_by(version, SemVer.parse(run.key.version)):
+        lost, which = [f"version={version!r}", *lost], "version, note and tags"
+    if lost:
+        tell(f"{run.key.path} is there already, and goes on with the {which} it has, not with {' and '.join(lost)}")
     return run, _shared(run, asked, workers)
 
 

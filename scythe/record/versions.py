@@ -175,6 +175,12 @@ def next_version(strategy: VersioningStrategy, latest: SemVer | None, difference
     return version
 
 
+def may_be_made_by(strategy: str, version: SemVer) -> bool:
+    """Whether a version may have come about by a strategy, as far as its numbers tell; by anything that is no step it may."""
+    made_by = "bumppatch" if version.patch else "bumpminor" if version.minor else "bumpmajor"
+    return not strategy.startswith("bump") or strategy == made_by
+
+
 def allowed_between(below: SemVer, version: SemVer) -> Severity:
     """How much may change from one version to a higher one."""
     if version.major != below.major:
