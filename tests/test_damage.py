@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -28,6 +29,7 @@ from scythe.record.find import reserved
 from scythe.registry import ExperimentRegistry
 from scythe.runs.rebuild import rebuild
 from scythe.settings import storage
+from scythe.transfer.sheets import write_sheets
 from scythe_catalog.processes import start_of
 
 HOURS = 3600.0
@@ -112,6 +114,50 @@ def test_a_damaged_run_is_named_and_the_others_are_shown(
     assert scythe.read("pipes")["pressure"].to_list() == [6.0]
     opened.delete()
     assert set(scythe.list_runs("pipes")["run"]) == {good.key.folder, later.key.folder}
+
+
+def test_a_table_whose_file_is_gone_is_named_with_what_brings_it_back(root: Path, tmp_path: Path) -> None:
+    run = allocated(1.0)
+    allocated(2.0)
+    assert run.result is not None
+    file, shown = root / run.result.tables["scalars"].key, root / run.key.final("scalars")
+    asked: list[Callable[[], Any]] = [
+        lambda: scythe.read("pipes", run=run),
+        lambda: scythe.read("pipes", "all", run="all"),
+        lambda: list(scythe.rows("pipes", run=run)),
+        lambda: write_sheets("pipes", tmp_path / "sheets", [("scalars", "csv")], run=run),
+    ]
+
+    def refused(way: str) -> None:
+        for ask in asked:
+            with pytest.raises(
+                RunDamaged, match=f"{file} is gone, of the table 'scalars' of {run.experiment_id}: {way}"
+            ):
+                ask()
+
+    file.unlink()
+    refused(f"copy file://{shown} there, which has the same rows, or delete the run")
+    shutil.copy(shown, file)
+    for ask in asked:
+        ask()
+    file.unlink()
+    shown.write_bytes(b"")
+    refused(f"restore it, or delete the run .`scythe delete {run.experiment_id}`")
+    assert "deleted" in said("delete", run.experiment_id, "--yes")
+    assert scythe.read("pipes", "all", run="all")["pressure"].to_list() == [4.0]
+
+
+def test_a_part_that_is_gone_of_a_run_that_is_not_finished_is_named(root: Path) -> None:
+    run = stopped()
+    (part,) = (root / run.key.parts).glob("*scalars*.pq")
+    part.unlink()
+    with pytest.raises(
+        RunDamaged, match=f"{part} is gone, of the table 'scalars' of {run.experiment_id}: restore it, or"
+    ):
+        scythe.read("pipes", run=run)
+    allocated(5.0)
+    with pytest.raises(RunDamaged, match=f"{part} is gone"):
+        scythe.read("pipes", "all", run="all")
 
 
 ODD_VALUES = (None, "yesterday", -1, 1.5, [], {}, [["a"]], {"a": 1})

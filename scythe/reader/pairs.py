@@ -12,6 +12,8 @@ from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.define.experiment import Experiment
 from scythe.define.schemas import ExperimentSchemas
 from scythe.errors import RunDamaged, RunError
+from scythe.reader.shown import gone_file
+from scythe.record.layout import RunKey
 from scythe.record.results import RunResult
 from scythe_catalog.compute import pc
 from scythe_catalog.schema import Change, Column, CompiledModel, Severity, TableSchema, arrow_to_models, compare
@@ -125,7 +127,11 @@ def _batches(objects: Objects, result: RunResult, with_files: bool) -> Iterator[
     try:
         yield from _read(objects, result, with_files)
     except (FileNotFoundError, pa.ArrowException) as error:
-        raise RunDamaged(f"a file of {result.experiment_id} is gone, or damaged: {error}") from error
+        key = RunKey(*result.experiment_id.split("/"))
+        gone = (gone_file(objects, key, result, table) for table in ("scalars", "result_file_refs"))
+        raise next(filter(None, gone), None) or RunDamaged(
+            f"a file of {result.experiment_id} is gone, or damaged: {error}"
+        ) from error
 
 
 def _read(objects: Objects, result: RunResult, with_files: bool) -> Iterator[pa.Table]:

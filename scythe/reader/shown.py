@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 
-from scythe.errors import RunDamaged
+from scythe.errors import NotFoundError, RunDamaged
+from scythe.gather.parts import stored_parts
 from scythe.gather.publish import deleted_of, is_unpublished, unpublished
+from scythe.names import file_names
 from scythe.record.find import Reserved, reserved_above, run_keys, versions_of
 from scythe.record.generations import Generations, catalog_of
 from scythe.record.layout import RunKey, folder_of
+from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult, check_not_lost, finished_result, read_result
 from scythe.settings import engine_settings
 from scythe_catalog.iceberg.catalog import Catalog
@@ -22,6 +26,26 @@ def not_shown(key: RunKey, files: Sequence[str] = ()) -> RunDamaged:
     return RunDamaged(
         f"the run {key.path} is finished, and the catalog has {what}: was its folder copied here, or the catalog lost? "
         "`scythe rebuild` takes it in"
+    )
+
+
+def gone_file(objects: Objects, key: RunKey, result: RunResult | None, table: str) -> RunDamaged | None:
+    """That a file of a table of a run is gone, and what brings it back; None where all are there."""
+    files = [result.tables[table].key] if result is not None and table in result.tables else []
+    if result is None:
+        with suppress(NotFoundError, RunDamaged):  # it is being allocated, or damaged otherwise
+            parts = stored_parts(RunPlan.load(objects, key))
+            files = [file.key for part in parts for file in part.files if file.table == table]
+    there = {found.key for found in objects.described(files)}
+    if not (gone := [file for file in files if file not in there]):
+        return None
+    way = "restore it"
+    if result is not None:
+        shown = key.final(file_names(result.tables)[table])
+        if any(found.size == result.tables[table].bytes for found in objects.described([shown])):
+            way = f"copy {objects.uri(shown)} there, which has the same rows"
+    return RunDamaged(
+        f"{objects.uri(gone[0])} is gone, of the table {table!r} of {key.path}: {way}, or delete the run (`scythe delete {key.path}`)"
     )
 
 

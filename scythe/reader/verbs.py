@@ -29,11 +29,13 @@ from scythe.reader.beside import beside_deletions
 from scythe.reader.distinct import NO_DISTINCT, newest_rows
 from scythe.reader.many_runs import finished_runs, is_all, scan_many, wanted_runs
 from scythe.reader.one_run import chosen, one_run, scan_run
+from scythe.reader.shown import gone_file
 from scythe.record.find import experiment_names, name_of
 from scythe.record.generations import catalog_of
 from scythe.record.layout import RunKey
 from scythe.record.manifest import renames_now
 from scythe.record.plan import RunPlan
+from scythe.record.results import finished_result
 from scythe.record.versions import SemVer
 from scythe.remote.forks import check_fork
 from scythe.runs.listing import list_experiments, list_runs
@@ -115,10 +117,22 @@ def read(
         except (OSError, pl.exceptions.PolarsError) as error:
             what = f"the table {table!r} of {name_of(experiment)!r} cannot be read: {str(error).splitlines()[0]}"
             if isinstance(error, FileNotFoundError):
-                raise RunDamaged(f"{what}. A file of a run is gone: `scythe runs` tells which are damaged") from error
+                raise _gone(name_of(experiment), version, run, table) or RunDamaged(
+                    f"{what}. The files of its runs are there: read it again; if that fails, too, the catalog has lost a file, and "
+                    "`scythe rebuild` makes it anew"
+                ) from error
             raise StorageError(what) from error
 
     return beside_deletions(storage(), name_of(experiment), collected)
+
+
+def _gone(name: str, version: AskedVersion, run: AskedRun, table: str) -> RunDamaged | None:
+    """That a file of a table is gone, where one of the runs that are asked for lacks one."""
+    objects = storage()
+    many = is_all(version) or is_all(run)
+    keys = wanted_runs(objects, name, version, run) if many else [one_run(objects, name, version, run)[0]]
+    gone = objects.each(lambda key: gone_file(objects, key, finished_result(objects, key), table), keys)
+    return next(filter(None, gone), None)
 
 
 def scan(

@@ -22,6 +22,7 @@ from scythe.errors import NotFoundError, ReadError, TransferError
 from scythe.gather.run_files import schema_of_file
 from scythe.names import ID_LEVELS
 from scythe.reader.one_run import one_run, scan_run
+from scythe.reader.shown import gone_file
 from scythe.reader.verbs import AskedRun, AskedVersion
 from scythe.record.find import name_of
 from scythe.record.generations import catalog_of
@@ -148,7 +149,7 @@ class _OfRun:
             raise NotFoundError(missing(what, own, list(dict.fromkeys(there))))
         found = [self._filtered("scalars", scalars, condition)]
         with suppress(NotFoundError):
-            errors = self._scan("errors").drop(ErrorRow._fields)
+            errors = self._scan("errors").drop(ErrorRow._fields, strict=False)
             found += [self._filtered("errors", errors, condition)]
         return pl.concat([one.select(_KEY) for one in found])
 
@@ -201,6 +202,8 @@ class _Planned:
                 frame, cut = _milliseconds(self.rows.collect())
                 count = frame.height
                 _workbook(frame, part, self.table, self.of_run.notes(self.table))
+        except FileNotFoundError as error:
+            raise gone_file(self.of_run.objects, self.of_run.key, self.of_run.result, self.table) or error from error
         except (pl.exceptions.PolarsError, ValueError) as error:  # of PyIceberg, of a time without a zone, say
             if not self.has_condition:
                 raise
