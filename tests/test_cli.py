@@ -8,10 +8,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import cloudpickle
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import scythe
@@ -21,7 +22,7 @@ from scythe.cli import main
 from scythe.cli.app import app, names_like
 from scythe.cli.shown import bytes_of
 from scythe.engines.local import LocalEngine
-from scythe.engines.options import LocalOptions, SlurmOptions
+from scythe.engines.options import EngineName, LocalOptions, SlurmOptions
 from scythe.engines.start import options_told
 from scythe.errors import AllocationError, SettingsError
 from scythe.record.attempts import attempts
@@ -234,6 +235,18 @@ def test_resume_with_errors_runs_what_failed_as_well(root: Path, cli: CLI) -> No
     assert "there is no engine 'slrum'" in err, "though it is finished"
     assert "has no elements" in cli("logs", run.experiment_id, "--element", "3")[2]
     assert scythe.read("halve")["y"].to_list() == [0.0, 0.5, 1.0, 1.5, 2.0]
+
+
+def test_a_command_offers_the_engines_that_there_are(root: Path, cli: CLI) -> None:
+    run = allocated()
+    engines = re.findall(r"'(\w+)'", cli("resume", run.experiment_id, "--engine", "slrum")[2].partition("use ")[2])
+    own = [name for name in engines if name in get_args(EngineName)]
+    commands = vars(typer.main.get_command(app))["commands"].values()
+    helps = [option.help for command in commands for option in command.params if "--engine" in option.opts]
+    assert len(own) == len(get_args(EngineName))
+    assert helps
+    for told in helps:
+        assert ", ".join(own) in told
 
 
 def test_resume_goes_on_where_it_is_told_to_with_the_options_that_it_is_told(

@@ -58,7 +58,10 @@ def resume(
         ),
     ] = None,
     engine: Annotated[
-        str | None, typer.Option(help="Where it goes on: local, slurm, hatchet; where it was allocated if not given.")
+        str | None,
+        typer.Option(
+            help="Where it goes on: inline, local, hatchet, slurm, or the engine of a package; where it was allocated if not given."
+        ),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Worker processes; on Slurm elements of the job array.")
