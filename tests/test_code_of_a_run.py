@@ -37,6 +37,11 @@ for name in ("a", "b"):
 random = np.random.default_rng()
 
 
+def begin_anew():
+    global random, STARTED
+    random, STARTED = np.random.default_rng(), 0.0
+
+
 class In(ExperimentInputSpec):
     x: int
 
@@ -63,7 +68,7 @@ class Solver:
 def scaled(x):
     cache = CACHE
     cache[x] = x
-    x = x * YEAR / YEAR + sum(TABLE.values()) + Solver().solve(0) + 0 * random.random()
+    x = x * YEAR / YEAR + sum(TABLE.values()) + Solver().solve(0) + 0 * (random.random() + STARTED)
     x = x * ROOT * PARTS["k"] * ARRAY.sum() * TABLE_OF_ALL["a"] * settings.MODEL.k * settings.law(1.0)
     return x * K * LIMITS["low"] * settings.SCALE * pack.inner.DEPTH * settings.LOADED
 

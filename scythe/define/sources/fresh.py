@@ -40,7 +40,8 @@ print({mark!r} + json.dumps([
 def set_since(found: Sequence[Changed], module: str, script: Path | None = None) -> list[Changed]:
     """Those of some values that a process which has loaded a module, and theirs, has not: nobody sets them while modules are loaded.
 
-    A process is started where there are any, once for the same ones; of modules that cannot be loaded there, none are given.
+    A process is started where there are any, once for the same ones; of modules that cannot be loaded there, none are given. Nor are
+    those that each process makes anew (a time, a generator of random numbers), as a second one tells.
 
     Args:
         found: The values.
@@ -52,12 +53,18 @@ def set_since(found: Sequence[Changed], module: str, script: Path | None = None)
     of_script = script is not None and any(one.is_of_script for one in found)
     first = () if module in SCRIPTS else (module,)
     names = tuple((one.module, one.name) for one in found)
-    values = _values(first, names, str(script) if of_script else None)
-    return [one for one, value in zip(found, values, strict=True) if value != one.text] if values else []
+    of = str(script) if of_script else None
+    if (values := _values(first, names, of)) is None:
+        return []
+    others = [i for i, one in enumerate(found) if values[i] != one.text]
+    again = _values(first, names, of, again=True) if any(found[i].is_made for i in others) else None
+    return [found[i] for i in others if again is None or not found[i].is_made or again[i] == values[i]]
 
 
 @lru_cache(maxsize=64)
-def _values(first: tuple[str, ...], names: tuple[tuple[str, str], ...], script: str | None) -> list[str] | None:
+def _values(
+    first: tuple[str, ...], names: tuple[tuple[str, str], ...], script: str | None, *, again: bool = False
+) -> list[str] | None:
     path = [entry for entry in sys.path if isinstance(entry, str)]  # pyright: ignore[reportUnnecessaryIsInstance]
     modules = [name for name in dict.fromkeys([*first, *(module for module, _ in names)]) if name not in SCRIPTS]
     program = _PROGRAM.format(path=path, modules=modules, names=names, mark=_MARK, script=script, scripts=SCRIPTS)

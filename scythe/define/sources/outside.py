@@ -84,7 +84,9 @@ def _set_in(source: str) -> frozenset[str]:
                 }
             case _:
                 pass
-    return frozenset(found | noted.attributes | (noted.names & imported))
+    # What an object sets of itself is no module's.
+    attributes = {one for (root, *way), is_set in noted.ways if root != "self" or not is_set for one in way}
+    return frozenset(found | attributes | (noted.names & imported))
 
 
 __all__ = ["set_somewhere"]
