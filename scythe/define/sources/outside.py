@@ -20,12 +20,9 @@ _SETTING = frozenset({"setattr", "delattr", "setitem", "object", "patch", "__set
 def set_somewhere(names: Set[str]) -> Set[str]:
     """Those of some names that a source which this process has loaded, or a cell, may set as an attribute, or change in part.
 
-    All of them where the program is typed at a prompt, whose source nobody keeps.
+    What is typed at a prompt has no source, but in newer Pythons.
     """
     found = set[str]()
-    program = sys.modules.get("__main__")
-    if getattr(program, "__file__", None) is None and not any(_cells()):
-        return names
     for source in _sources():
         wanted = names - found
         if any(name in source for name in wanted):
