@@ -293,7 +293,10 @@ def test_a_missing_data_file_is_one_sentence(root: Path) -> None:
             file.unlink()
 
     for ask in (lambda: scythe.read("pipes"), lambda: scythe.read("pipes", "all", run="all")):
-        with pytest.raises(ScytheError, match="'scalars' of 'pipes' cannot be read"):
+        with pytest.raises(
+            RunDamaged,
+            match=r"scalars\.pq is gone, of the table 'scalars' of pipes/v1\.0\.0/.*: restore it, or delete the run",
+        ):
             ask()
 
 
