@@ -43,7 +43,16 @@ from scythe.utils.filesys import FileReference, OptionalFileReference
 from tests.web_server import web_server
 
 CALLS: list[float] = []
-BROKEN: set[float] = set()
+
+
+class Outside(set[float]):
+    """What breaks for reasons outside of the code, as a server that is away: it is no value that tells code apart."""
+
+    def __reduce_ex__(self, _protocol: Any) -> Any:
+        raise TypeError("it is of this process alone")
+
+
+BROKEN = Outside()
 
 
 class Wall(ExperimentInputSpec):
