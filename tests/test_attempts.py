@@ -323,14 +323,20 @@ def test_an_attempt_that_is_moved_to_another_process_counts_what_was_worked_on_i
     assert 100 <= ended.worked < 160
 
 
-@pytest.mark.parametrize("ends_first", ["the later", "the earlier"])
-def test_a_try_that_a_later_one_has_replaced_leaves_the_record_to_it(
-    root: Path, monkeypatch: pytest.MonkeyPatch, ends_first: str
-) -> None:
-    """The engine tries a task again whose worker it takes for lost, and which works on all the same."""
+@pytest.fixture
+def at_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Objects, RunKey]:
+    """A root and a run, whose leases beat as often as they look."""
     monkeypatch.setattr(lease, "_LOOK_SECONDS", 0.01)
     monkeypatch.setattr(lease, "_BEAT_SECONDS", 0.0)
-    objects, key = Objects.at(root), RunKey("e", "v1.0.0", "2026-01-01_00-00-00")
+    return Objects.at(root), RunKey("e", "v1.0.0", "2026-01-01_00-00-00")
+
+
+@pytest.mark.parametrize("ends_first", ["the later", "the earlier"])
+def test_a_try_that_a_later_one_has_replaced_leaves_the_record_to_it(
+    at_once: tuple[Objects, RunKey], ends_first: str
+) -> None:
+    """The engine tries a task again whose worker it takes for lost, and which works on all the same."""
+    objects, key = at_once
 
     def status() -> tuple[bool, str]:
         found = latest_attempt(objects, key)
@@ -356,11 +362,9 @@ def test_a_try_that_a_later_one_has_replaced_leaves_the_record_to_it(
 
 
 def test_a_try_that_was_replaced_while_it_wrote_its_record_loses_it_to_the_later_at_the_next_beat(
-    root: Path, monkeypatch: pytest.MonkeyPatch
+    at_once: tuple[Objects, RunKey],
 ) -> None:
-    monkeypatch.setattr(lease, "_LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(lease, "_BEAT_SECONDS", 0.0)
-    objects, key = Objects.at(root), RunKey("e", "v1.0.0", "2026-01-01_00-00-00")
+    objects, key = at_once
     record = f"{key.attempts}/000001.json"
     with Beaten(objects, key, "hatchet", run="a", number=1) as earlier:
         with earlier.between_beats():
@@ -406,11 +410,9 @@ class Beaten(Lease):
 
 
 def test_a_record_that_is_damaged_is_mended_by_the_next_beat_and_one_that_is_gone_stays_so(
-    root: Path, monkeypatch: pytest.MonkeyPatch
+    at_once: tuple[Objects, RunKey],
 ) -> None:
-    monkeypatch.setattr(lease, "_LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(lease, "_BEAT_SECONDS", 0.0)
-    objects, key = Objects.at(root), RunKey("e", "v1.0.0", "2026-01-01_00-00-00")
+    objects, key = at_once
     record = f"{key.attempts}/000001.json"
     with Beaten(objects, key, "hatchet", run="a", number=1) as held:
         with held.between_beats():

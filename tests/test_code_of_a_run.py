@@ -208,6 +208,7 @@ def test_a_script_that_is_edited_while_it_runs_is_not_recorded_as_what_it_is_by_
         ("sim.PARTS['k'] = 5.0", "sim.PARTS is {'k': 5.0} here"),
         ("from sim import PARTS; PARTS.update(k=5.0)", "sim.PARTS is {'k': 5.0} here"),
         ("sim.ARRAY[0] = 5.0", "sim.ARRAY is array([5.]) here"),
+        ("sim.LIMITS = {'low': sim.ARRAY}", "sim.LIMITS is {'low': array([1.])} here"),
         ("sim.LIMITS = sim.ARRAY", "sim.LIMITS is array([1.]) here"),
         ("sim.TABLE_OF_ALL['a'] = 5.0", "sim.TABLE_OF_ALL is {'a': 5.0, 'b': 1.0} here"),
         ("sim.settings.MODEL = sim.settings.Model(5.0)", "settings.MODEL is <settings.Model"),

@@ -26,13 +26,22 @@ PLACES = ("input", "output", "in a model", "in a list", "in a map", "in an outpu
 def allocated(unit: str | None, place: str, version: str = "auto") -> Any:
     """A run of an experiment of which one number is in a unit."""
     number: Any = (float, Field(1.0, description=f"w [{unit}]" if unit else "w"))
-    inner = create_model("Inner", u=number)
-    field: Any = {
+    return run_with("w", number, create_model("Inner", u=number), place, version)
+
+
+def graded(values: dict[str, int], place: str) -> Any:
+    """A run of an experiment of which one field is of an Enum with these members, stored by their names."""
+    grade: Any = enum.Enum("Grade", values)
+    return run_with("g", (grade, grade.low), create_model("Inner", grade=(grade, grade.low)), place)
+
+
+def run_with(name: str, field: Any, inner: Any, place: str, version: str = "auto") -> Any:
+    """A run of an experiment with a field of this name at a place, by itself or in a model."""
+    placed: Any = {
         "in a model": (inner, inner()), "in a list": (list[inner], [inner()]), "in a map": (dict[str, inner], {"a": inner()}),
         "in an output's model": (inner, inner()),
-    }.get(place, number)  # fmt: skip
-    mine = {"w": field}
-    given, made = ({}, mine) if "output" in place else (mine, {})
+    }.get(place, field)  # fmt: skip
+    given, made = ({}, {name: placed}) if "output" in place else ({name: placed}, {})
     spec: Any = create_model("Spec", __base__=ExperimentInputSpec, x=(int, 1), **given)
     result: Any = create_model("Result", __base__=ExperimentOutputSpec, y=(float, 1.0), **made)
 
@@ -179,26 +188,6 @@ def test_types_that_no_column_holds_together_are_named(kinds: Any, values: Any, 
     ):
         scythe.read("h", "all")
     assert scythe.read("h", "all", columns=["z"])["z"].to_list() == [1, 1]
-
-
-def graded(values: dict[str, int], place: str) -> Any:
-    """A run of an experiment of which one field is of an Enum with these members, stored by their names."""
-    grade: Any = enum.Enum("Grade", values)
-    inner = create_model("Inner", grade=(grade, grade.low))
-    field: Any = {
-        "in a model": (inner, inner()), "in a list": (list[inner], [inner()]), "in a map": (dict[str, inner], {"a": inner()}),
-        "in an output's model": (inner, inner()),
-    }.get(place, (grade, grade.low))  # fmt: skip
-    given, made = ({}, {"g": field}) if "output" in place else ({"g": field}, {})
-    spec: Any = create_model("Spec", __base__=ExperimentInputSpec, x=(int, 1), **given)
-    result: Any = create_model("Result", __base__=ExperimentOutputSpec, y=(float, 1.0), **made)
-
-    def f(spec: Any) -> Any:
-        return result()
-
-    f.__annotations__ = {"spec": spec, "return": result}
-    ExperimentRegistry._experiments.pop("f", None)
-    return BaseExperiment(ExperimentRegistry.Register(retries=0)(f)).allocate([spec()], engine="inline")[0]  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 
 
 LOW, HIGH = {"low": 10, "high": 20}, {"low": 20, "high": 30}

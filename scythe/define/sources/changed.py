@@ -91,13 +91,22 @@ def changed_values(first: Iterable[Any], *, of_script: bool = False) -> list[Cha
         elif (said := _read(module)) is _NOTHING:
             continue
         elif name not in (literals := said.literals):
-            made.append(Changed(module.__name__, name, now, is_made=True))
-        elif type(now) is not type(in_file := literals[name]) or (is_plain(now) and written(now) != written(in_file)):
+            if not _is_defined_there(module, name, now):
+                made.append(Changed(module.__name__, name, now, is_made=True))
+        elif type(now) is not type(in_file := literals[name]) or not is_plain(now) or written(now) != written(in_file):
             found.append(Changed(module.__name__, name, now, in_file))
     if made:
         somewhere = set_somewhere({one.name.rpartition(".")[2] for one in made})
         found += [one for one in made if one.name.rpartition(".")[2] in somewhere]
     return [one for one in found if one.text is not None]
+
+
+def _is_defined_there(module: ModuleType, name: str, now: Any) -> bool:
+    """Whether a value is a function or class that the module defines by this name, whose source counts, or what Python itself notes there."""
+    home = getattr(now, "__module__", None), getattr(now, "__qualname__", None)
+    return name.rpartition(".")[2].startswith("__") or (
+        isinstance(now, FunctionType | type) and home == (module.__name__, name)
+    )
 
 
 def script_values(first: Iterable[Any]) -> dict[str, Any]:

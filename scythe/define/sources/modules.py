@@ -170,6 +170,10 @@ def _spec_of_top(name: str) -> ModuleSpec | None:
 
 
 @lru_cache(maxsize=8192)
+def _is_installed_at(file: str) -> bool:
+    return is_installed(Path(file))
+
+
 def is_installed(file: Path) -> bool:
     return any(
         not _INSTALLED.isdisjoint(path.parts) or any(path.is_relative_to(folder) for folder in _STANDARD)
@@ -182,7 +186,7 @@ def is_own(name: str) -> bool:
     if name.split(".", maxsplit=1)[0] in NOT_THE_PROJECTS:
         return False
     file = getattr(sys.modules.get(name), "__file__", None)
-    return isinstance(file, str) and file.endswith(".py") and not is_installed(Path(file))
+    return isinstance(file, str) and file.endswith(".py") and not _is_installed_at(file)
 
 
 def file_of(target: Callable[..., Any]) -> Path | None:

@@ -23,22 +23,9 @@ from typing import Any
 BARE = frozenset({type(None), bool, int, float, complex, str, bytes})
 PLAIN = (bool, int, float, complex, str, bytes, Decimal, dt.date, dt.time, dt.timedelta, Enum)
 #: The methods by which a function notes something in a collection.
-NOTING = frozenset(
-    {
-        "append",
-        "extend",
-        "insert",
-        "add",
-        "update",
-        "setdefault",
-        "pop",
-        "remove",
-        "discard",
-        "clear",
-        "__setitem__",
-        "__delitem__",
-    }
-)
+NOTING = frozenset({
+    "append", "extend", "insert", "add", "update", "setdefault", "pop", "remove", "discard", "clear", "__setitem__", "__delitem__",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,11 +37,6 @@ class Noted:
     #: The names and attributes on the way, as `log, rows`, the first empty where it is no name, and `Log()` where it was made by that;
     #: and whether the last one is set, rather than something in what it is.
     ways: frozenset[tuple[tuple[str, ...], bool]] = frozenset()
-
-    @property
-    def attributes(self) -> frozenset[str]:
-        """All attributes on the ways."""
-        return frozenset(attribute for way, _ in self.ways for attribute in way[1:])
 
 
 @lru_cache(maxsize=512)
