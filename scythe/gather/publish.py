@@ -107,9 +107,8 @@ def name_anew(objects: Objects, key: RunKey) -> None:
     files = {name: replace(file, uri=objects.uri(keys[name])) for name, file in known.files.items()}
     named = result.model_copy(update={"tables": tables, "gather": gather})
     gathered = Gathered(files, known.left, known.followed(result.gather))
-    objects.write(
-        key.gathered_files(gather), gathered.to_json()
-    )  # first: it is new, other names are as old as their files
+    # First: it is new, while further names of files are as old as these.
+    objects.write(key.gathered_files(gather), gathered.to_json())
     for name, table in result.tables.items():
         objects.link(table.key, keys[name])
     record(objects, key, named, gathered)

@@ -49,7 +49,8 @@ class Comparison:
     values: pl.DataFrame
     #: Outputs that are not compared: fields with files, and dataframes.
     left_out: tuple[str, ...] = ()
-    #: Fields that are in one unit here and in another there, and both: by values alone nothing can be said of them.
+    #: Fields that are in one unit here and in another there, or have a category that means something else, and both: by values alone
+    #: nothing can be said of them.
     units: tuple[str, ...] = ()
 
 

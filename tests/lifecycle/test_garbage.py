@@ -15,6 +15,7 @@ from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.engines.hatchet.client.ref import HatchetRef
 from scythe.gather import collect as gathering
+from scythe.gather import publish
 from scythe.gather.publish import name_anew
 from scythe.record.generations import catalog_of
 from scythe.record.layout import gathers
@@ -89,6 +90,22 @@ def test_what_another_process_packs_while_files_are_collected_is_not_collected(
                 patch.setattr(garbage, look.__name__, beside(look, retried, patch, is_before=is_before))
                 collect(storage())
             assert scythe.read("weigh", run=retried)["y"].to_list() == [0, 1]
+
+
+def test_tables_that_a_run_is_about_to_take_as_its_own_are_not_collected(
+    retried: ExperimentRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aged(retried)
+    made = publish.record
+
+    def recorded(*args: Any) -> None:
+        collect(storage())
+        made(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publish, "record", recorded)
+        new_end(retried)
+    assert scythe.read("weigh", run=retried)["y"].to_list() == [0, 1]
 
 
 def beside(look: Callable[..., Any], run: ExperimentRun, patch: pytest.MonkeyPatch, *, is_before: bool) -> Any:
