@@ -633,7 +633,7 @@ def test_what_a_method_notes_something_in_is_seen_beside_a_text_of_any_indentati
         '    def f(self, x):\n        """One\nline."""\n        LOG[x] = 1\n        study.rows[0].append(OTHER)\n'
     )
     assert noted.names == {"LOG", "study"}
-    assert noted.attributes == {"rows"}
+    assert noted.ways == {(("LOG",), False), (("study", "rows"), False)}
 
 
 # --- scripts ----------------------------------------------------------------------------------------
