@@ -6,7 +6,7 @@ import datetime as dt
 import enum
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 import pytest
@@ -29,10 +29,12 @@ def allocated(unit: str | None, place: str, version: str = "auto") -> Any:
     return run_with("w", number, create_model("Inner", u=number), place, version)
 
 
-def graded(values: dict[str, int], place: str) -> Any:
-    """A run of an experiment of which one field is of an Enum with these members, stored by their names."""
-    grade: Any = enum.Enum("Grade", values)
-    return run_with("g", (grade, grade.low), create_model("Inner", grade=(grade, grade.low)), place)
+def graded(values: Any, place: str) -> Any:
+    """A run of an experiment of which one field is of an Enum with these members, stored by their names; or of another type with a "low"."""
+    if isinstance(values, dict):
+        values = enum.Enum("Grade", values)
+        return run_with("g", (values, values.low), create_model("Inner", grade=(values, values.low)), place)
+    return run_with("g", (values, "low"), create_model("Inner", grade=(values, "low")), place)
 
 
 def run_with(name: str, field: Any, inner: Any, place: str, version: str = "auto") -> Any:
@@ -92,7 +94,7 @@ def test_a_unit_that_a_later_run_of_a_version_has_told_binds_those_that_follow(
 
 def test_a_table_takes_no_other_unit_whatever_the_versions_say(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        version._Choice, "_units_before", lambda *_: Difference(())
+        version._Choice, "_facts_before", lambda *_: Difference(())
     )  # as of more versions than are looked at
     assert [allocated(unit, "input").version for unit in ("W", None, "kW")] == ["v1.0.0", "v1.0.1", "v1.0.2"]
     with pytest.raises(ReadError, match=r"'w' is in \[W\], \[kW\]"):
@@ -205,6 +207,19 @@ def test_categories_that_mean_something_else_never_stand_in_one_column(place: st
     compared = compare_runs(one, other)
     assert [told.partition(" (")[2] for told in compared.units] == ["'low' is 10, 20)"]
     assert "g" not in compared.values["output"].to_list()
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("between", [LOW | {"mid": 15}, Literal["low", "high"], str], ids=["more", "literal", "text"])
+def test_what_a_category_means_is_known_still_after_versions_that_tell_more_or_nothing(
+    place: str, between: Any, root: Path
+) -> None:
+    assert {graded(values, place).version.split(".")[0] for values in (LOW, between)} == {"v1"}
+    assert graded(HIGH, place).version == "v2.0.0"
+    with pytest.raises(ReadError, match=r"'g.*' has categories that mean something else: 'low' is 10, 20, by"):
+        scythe.read("f", "all")
+    with pytest.raises(InputError, match="has categories that mean something else"):
+        scythe.dataset("f", version="all", run="all", y=["y"], where=pl.col("g").is_not_null())
 
 
 @pytest.mark.parametrize("place", ["input", "output"])

@@ -24,11 +24,11 @@ from scythe.record.versions import (
     next_version,
     parse_folders,
 )
-from scythe_catalog.schema import Change, Difference, Severity, TableSchema, units_of
+from scythe_catalog.schema import Change, Difference, Severity, TableSchema, facts_of
 from scythe_catalog.storage.objects import Objects
 
 _RESERVE_TRIES = 1000
-#: So many versions are asked for a unit that the one before does not tell; a table takes no other unit in any case.
+#: So many versions are asked for what the one before does not tell of units and categories; a table takes no others in any case.
 _LOOKED_AT = 50
 #: Runs whose schemas are read together.
 _AT_ONCE = 32
@@ -91,6 +91,12 @@ def _same(version: SemVer, before: SemVer | None, changed: Difference) -> SemVer
     return before if before is not None and before != version and changed.severity is Severity.IDENTICAL else None
 
 
+def _changed(category: str | None, before: str, now: str, version: SemVer) -> str:
+    if category is None:
+        return f"changed its unit from [{before}] in {version} to [{now}]"
+    return f"has categories that mean something else: {category} was {before} in {version} and is {now}"
+
+
 class _Choice:
     """The version of schemas among those that there are."""
 
@@ -135,32 +141,37 @@ class _Choice:
             return Renames(), Difference(()), {}
         models = {"input": self._schemas.input, "output": self._schemas.output}
         renames, changed, fresh = renamed_since(recorded, version, models, self._given)
-        return renames, changed + self._units_before(recorded, version), fresh
+        return renames, changed + self._facts_before(recorded, version), fresh
 
-    def _units_before(self, recorded: Mapping[str, Any], version: SemVer) -> Difference:
-        """What changed its unit since another version of the same major one, where that one tells none."""
-        untold: dict[tuple[str, str], str] = {}
+    def _facts_before(self, recorded: Mapping[str, Any], version: SemVer) -> Difference:
+        """What has another unit, or a category of another meaning, than in another version of the same major one, where that one tells none."""
+        untold: dict[tuple[str, str, str | None], str] = {}
         for side, schema in self._sides():
             before = TableSchema.from_json(recorded[side])
-            told, there = units_of(before), {*before.names}
-            new = {path: unit for path, unit in units_of(schema).items() if path not in told}
-            untold |= {(side, p): unit for p, unit in new.items() if p.replace("[", ".").partition(".")[0] in there}
+            told, there = facts_of(before), {*before.names}
+            new = {(path, of): fact for (path, of), fact in facts_of(schema).items() if (path, of) not in told}
+            untold |= {
+                (side, path, of): fact
+                for (path, of), fact in new.items()
+                if path.replace("[", ".").partition(".")[0] in there
+            }
         changes: list[Change] = []
         known = [v for v in _known_versions(self._objects, self._name) if v.major == version.major and v != version]
         for other in [version, *reversed(known[-_LOOKED_AT:])]:
             for told in self._told_in(other) if untold else ():
                 for side, _ in self._sides():
-                    was = units_of(TableSchema.from_json(told[side]))
-                    for path in [path for of, path in untold if of == side and path in was]:
-                        if was[path] != (unit := untold.pop((side, path))):
-                            what = f"changed its unit from [{was[path]}] in {other} to [{unit}]"
-                            changes.append(Change(f"{side}.{path}", what, Severity.BREAKING))
+                    was = facts_of(TableSchema.from_json(told[side]))
+                    for path, of in [(path, of) for where, path, of in untold if where == side and (path, of) in was]:
+                        if (before := was[path, of]) != (fact := untold.pop((side, path, of))):
+                            changes.append(
+                                Change(f"{side}.{path}", _changed(of, before, fact, other), Severity.BREAKING)
+                            )
                 if not untold:
                     break
         return Difference(tuple(changes))
 
     def _told_in(self, version: SemVer) -> Iterator[Mapping[str, Any]]:
-        """The schemas of a version, as its record and then its runs tell them, the newest first: a later one may have told a unit."""
+        """The schemas of a version, as its record and then its runs tell them, the newest first: a later one may have told more."""
         if (record := self._recorded(version)) is not None:
             yield record
         keys = run_keys(self._objects, self._name, [str(version)])[::-1]

@@ -246,7 +246,9 @@ def unit_of(columns: Iterable[Column]) -> str | None:
 
 def _means_of(columns: Iterable[Column]) -> dict[str, str]:
     """What the choices of a column mean, as its runs tell, which all tell the same."""
-    return {name: means for c in columns if isinstance(c.kind, k.Category) for name, means in c.kind.means.items()}
+    return {
+        name: means for c in columns if isinstance(c.kind, k.Category | k.Str) for name, means in c.kind.means.items()
+    }
 
 
 def are_truths(runs: Sequence[PinnedRun], column: str) -> bool:

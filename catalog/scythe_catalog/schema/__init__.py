@@ -8,10 +8,10 @@ from scythe_catalog.schema.compare import (
     Severity,
     clashes,
     compare,
+    facts_of,
     mixed_meanings,
     mixed_units,
     united,
-    units_of,
 )
 from scythe_catalog.schema.compile import CompiledModel, compile_model
 from scythe_catalog.schema.convert import (
@@ -53,6 +53,7 @@ __all__ = [
     "compile_model",
     "conform",
     "extra_of",
+    "facts_of",
     "families",
     "iterate_models",
     "joined",
@@ -67,5 +68,4 @@ __all__ = [
     "to_list",
     "to_storage",
     "united",
-    "units_of",
 ]

@@ -78,7 +78,7 @@ def _meanings(old: TableSchema, new: TableSchema) -> Iterator[Change]:
 
 def _meanings_of(path: str, kind: k.Kind) -> Iterator[tuple[str, Mapping[str, str]]]:
     """What the categories of a column, and of all that is within it, mean, each by its path."""
-    if isinstance(kind, k.Category):
+    if isinstance(kind, k.Category | k.Str) and kind.means:
         yield path, kind.means
     for name, part in kind.parts:
         yield from _meanings_of(f"{path}.{name}" if isinstance(kind, k.Struct) else f"{path}[]", part)
@@ -115,9 +115,14 @@ def mixed_meanings(schemas: Iterable[TableSchema]) -> dict[str, str]:
     return {path: f"{(first := next(iter(of)))!r} is {', '.join(of[first])}" for path, of in unlike.items() if of}
 
 
-def units_of(schema: TableSchema) -> dict[str, str]:
-    """The units of the columns, and of the fields within them, each by its path."""
-    return dict(told for column in schema for told in _units_of(column.name, column.unit, column.kind))
+def facts_of(schema: TableSchema) -> dict[tuple[str, str | None], str]:
+    """What the columns, and all that is within them, tell beside their types: of each path its unit, and of each of its categories what it means."""
+    found: dict[tuple[str, str | None], str] = {}
+    for column in schema:
+        found |= {(path, None): unit for path, unit in _units_of(column.name, column.unit, column.kind)}
+        for path, means in _meanings_of(column.name, column.kind):
+            found |= {(path, name): meaning for name, meaning in means.items()}
+    return found
 
 
 def _units_of(path: str, unit: str | None, kind: k.Kind) -> Iterator[tuple[str, str]]:
@@ -251,11 +256,13 @@ def _wider(old: k.Kind, new: k.Kind) -> k.Kind:
         case (kind, k.Unknown()) | (k.Unknown(), kind):
             return kind
         case k.Category(before), k.Category(after):
-            return k.Category(tuple(dict.fromkeys((*before, *after))))
+            return k.Category(tuple(dict.fromkeys((*before, *after))), means={**old.means, **new.means})
         case k.Int(before), k.Int(after) if before is not None and after is not None:
             return k.Int(tuple(dict.fromkeys((*before, *after))))
-        case (k.Int(), k.Int()) | (k.Category(), k.Str()) | (k.Str(), k.Category()):
-            return k.Int() if isinstance(old, k.Int) else k.Str()
+        case k.Int(), k.Int():
+            return k.Int()
+        case k.Category() | k.Str(), k.Category() | k.Str() if not isinstance(old, k.Json):
+            return k.Str(means={**old.means, **new.means})
         case k.Decimal(p, s), k.Decimal(q, _):
             return k.Decimal(max(p, q), s)
         case k.List(), k.List():

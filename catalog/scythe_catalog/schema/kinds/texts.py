@@ -42,6 +42,15 @@ class Str(Kind):
     annotations: ClassVar[tuple[Any, ...]] = (str,)
     classes: ClassVar[tuple[type, ...]] = (str,)
     arrow: ClassVar[Callable[[pa.DataType], bool] | None] = staticmethod(_is_text)
+    #: What some of the texts mean, of a column that was widened from a `Category`.
+    means: Mapping[str, str] = field(default_factory=dict[str, str], compare=False, repr=False)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Kind:
+        return cls(means=dict(data.get("means", {})))
+
+    def to_json(self) -> dict[str, Any]:
+        return {**super().to_json(), **({"means": dict(self.means)} if self.means else {})}
 
     def dump(self, values: Values) -> Values:
         of_classes(values, str)  # Arrow would take bytes for text
