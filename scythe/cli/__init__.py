@@ -23,8 +23,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError, OSError):  # of a program that has replaced them
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # of what it cannot show
+    given, sys.argv[1:] = sys.argv[1:], []  # they are the command's, none of the modules that it loads
     try:
-        app()
+        app(given)
     except ScytheError as error:
         say(f"scythe: {error}", err=True)
         sys.exit(1)

@@ -15,7 +15,7 @@ from typing import Any
 
 from scythe.define.experiment import Experiment
 from scythe.define.sources.cells import cells
-from scythe.define.sources.changed import Changed, changed_values, script_values
+from scythe.define.sources.changed import Changed, argued_values, changed_values, script_values
 from scythe.define.sources.fresh import set_since
 from scythe.define.sources.loaded import is_edited
 from scythe.define.sources.modules import LOADED_SCRIPT, SCRIPTS, Module, closure, file_of, name_of
@@ -40,7 +40,7 @@ def read_code(experiment: Experiment, *, here: bool = False, sent: bool = False)
 
     Its hash covers the relative path and the source of the module that defines the function, and of every module of the
     project that this one imports, directly or through others, within functions too; and the plain values that a function
-    made by another one has from it. Of a notebook, or what is typed at a prompt, it covers the function, its models, and what
+    made by another one has from it, and those that the modules make of the program's arguments as they are loaded. Of a notebook, or what is typed at a prompt, it covers the function, its models, and what
     they use, values too. Line endings do not count.
 
     Args:
@@ -64,6 +64,7 @@ def read_code(experiment: Experiment, *, here: bool = False, sent: bool = False)
     if here or sent:
         told = {name: told_apart(value).text for name, value in script_values(_read_by(experiment)).items()}
         sources |= {f"<value>/{name}": text for name, text in told.items() if text is not None}
+    sources |= {f"<value>/{one.label}": str(one.text) for one in argued_values(_read_by(experiment))}
     if not sources:
         return Code(None, found)
     return Code(
@@ -100,16 +101,20 @@ def edited_files(experiment: Experiment, *, here: bool) -> list[Path]:
     ]
 
 
-def values_set(experiment: Experiment, *, of_script: bool = False) -> list[Changed]:
+def values_set(experiment: Experiment, *, of_script: bool = False, of_arguments: bool = False) -> list[Changed]:
     """The plain values of the project's modules that the experiment reads, and that were set after the modules were loaded.
 
-    With `of_script` also those that the script which defines it sets as it goes on, for processes that load it.
+    With `of_script` also those that the script which defines it sets as it goes on, for processes that load it; with `of_arguments` also
+    those which are made of the arguments of this program, for processes that are not given them.
     """
     if experiment.included is not None:
         return []
-    found = changed_values(_read_by(experiment), of_script=of_script)
+    read = _read_by(experiment)
+    found = changed_values(read, of_script=of_script, of_arguments=of_arguments)
     script = file_of(experiment.target) if experiment.target.__module__ in SCRIPTS else None
-    return set_since(found, experiment.target.__module__, script)
+    found = set_since(found, experiment.target.__module__, script, given=not of_arguments)
+    itself = [one for one in argued_values(read) if one.module == "sys" and one.now] if of_arguments else []
+    return found + itself
 
 
 def values_of_loaded_script(experiment: Experiment) -> list[str]:

@@ -52,18 +52,19 @@ class Chosen:
             AllocationError: it cannot run this experiment.
         """
         if self.engine.runs_code != "loaded":
-            _check_values(experiment, sent=self.engine.sends_scripts())
+            _check_values(experiment, self.engine)
         self.engine.check_ready(experiment, single=single)
         self.engine.check_options(self.options, inputs=inputs, workers=workers)
 
 
-def _check_values(experiment: Experiment, *, sent: bool) -> None:
+def _check_values(experiment: Experiment, engine: Engine) -> None:
     """Nothing where other processes, which load the modules of the project by themselves, have the values that this one has.
 
     Raises:
-        AllocationError: a value was set after its module was loaded.
+        AllocationError: a value was set after its module was loaded, or is made of the arguments of this program, which workers elsewhere
+            do not have.
     """
-    if found := values_set(experiment, of_script=not sent):
+    if found := values_set(experiment, of_script=not engine.sends_scripts(), of_arguments=engine.runs_code == "theirs"):
         raise AllocationError(
             f"{experiment.name} reads values that its workers would not have, for they load their modules anew: "
             f'{"; ".join(map(str, found))}. Make it an input field, or write it into the module; with engine="inline" the function has it as '

@@ -323,6 +323,43 @@ def test_code_that_changes_while_a_run_is_queued_is_not_run(slurm: Slurm, statio
     assert run.resume(engine="slurm").result(120).rows == 2
 
 
+def test_jobs_have_the_arguments_of_the_program_and_the_flags_of_its_interpreter(slurm: Slurm, root: Path) -> None:
+    Path("program.py").write_text(
+        """
+import sys
+import scythe
+from scythe import BaseExperiment, ExperimentInputSpec, ExperimentOutputSpec, ExperimentRegistry
+
+class In(ExperimentInputSpec):
+    x: int
+
+class Out(ExperimentOutputSpec):
+    y: int
+    flags: str
+
+def doubled(x):
+    return 2 * x
+
+CELLS = 100 if "--fine" in sys.argv else 10
+LAW = doubled if "--fine" in sys.argv else None
+
+@ExperimentRegistry.Register(retries=0)
+def scaled(spec: In) -> Out:
+    flags = f"{__debug__} {sys.warnoptions} {sys.flags.utf8_mode} {sys.argv[2:]}"
+    return Out(y=LAW(spec.x) * CELLS, flags=flags)
+
+if __name__ == "__main__":
+    run, ref = BaseExperiment(scaled).allocate([In(x=1), In(x=2)], engine="slurm", workers=1)
+    ref.result()
+    print(scythe.read("scaled")["y", "flags"].rows())
+"""
+    )
+    command = [sys.executable, "-O", "-W", "error::UserWarning", "-X", "utf8", "program.py", "--fine", "it's $HOME"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    flags = """False ['error::UserWarning'] 1 ["it's $HOME"]"""
+    assert done.stdout.strip() == repr([(200, flags), (400, flags)]), done.stderr
+
+
 def test_setup_lines_come_first(slurm: Slurm, station: BaseExperiment) -> None:
     options = scythe.SlurmOptions(setup=("export STATION=ready", "echo set up for $STATION"), cpus=1)
     run, ref = station.allocate(specs(1), engine=options)

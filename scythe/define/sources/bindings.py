@@ -124,7 +124,7 @@ def _bindings(tree: ast.Module) -> Iterator[tuple[str, int, bool]]:
     called = {
         node.id
         for one in tree.body
-        if not isinstance(one, _WITHIN) and not (isinstance(one, ast.If) and _is_guard(one.test))
+        if not isinstance(one, _WITHIN) and not (isinstance(one, ast.If) and is_guard(one.test))
         for node in ast.walk(one)
         if isinstance(node, ast.Name)
     }
@@ -140,7 +140,7 @@ def _bindings_of(nodes: Iterable[ast.AST], times: int, called: Set[str]) -> Iter
                 for one in ast.walk(node):
                     yield from ((name, 2, False) for name in (one.names if isinstance(one, ast.Global) else ()))
             continue
-        if isinstance(node, _LOOPS) or (isinstance(node, ast.If) and _is_guard(node.test)):
+        if isinstance(node, _LOOPS) or (isinstance(node, ast.If) and is_guard(node.test)):
             often = 2
         elif isinstance(node, ast.If | ast.Try):  # of its branches one is taken
             most = Counter[tuple[str, bool]]()
@@ -210,8 +210,8 @@ def _bound_within(function: ast.AST) -> Iterator[str]:
             yield from (name for name, _ in _bound_by(node) if name.split(".")[0] not in own)
 
 
-def _is_guard(test: ast.expr) -> bool:
+def is_guard(test: ast.expr) -> bool:
     return any(isinstance(node, ast.Name) and node.id == "__name__" for node in ast.walk(test))
 
 
-__all__ = ["Bindings", "bindings_of"]
+__all__ = ["Bindings", "bindings_of", "is_guard"]

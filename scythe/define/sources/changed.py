@@ -19,6 +19,7 @@ from typing import Any, TypeGuard
 
 import cloudpickle
 
+from scythe.define.sources.arguments import ARGUMENTS, Arguments
 from scythe.define.sources.bindings import Bindings, bindings_of
 from scythe.define.sources.loaded import is_edited
 from scythe.define.sources.modules import LOADED_SCRIPT, SCRIPTS, is_own
@@ -57,14 +58,23 @@ class Changed:
     is_of_script: bool = False
     #: Whether its file makes it, in a way that is not written out.
     is_made: bool = False
+    #: Whether it is made of the arguments of this program, where other processes have none.
+    is_of_arguments: bool = False
 
     @cached_property
     def text(self) -> str | None:
         """What tells the value from others; None where nothing does."""
         return told_apart(self.now).text
 
+    @property
+    def label(self) -> str:
+        """Its name; of a module other than the script with that of the module."""
+        return self.name if self.is_of_script else f"{self.module}.{self.name}"
+
     def __str__(self) -> str:
         now, in_file = (textwrap.shorten(repr(value), _SHOWN, placeholder=" …") for value in (self.now, self.in_file))
+        if self.is_of_arguments:
+            return f"{self.label} is {now} here, by the arguments of this program"
         if self.is_of_script:
             return f"{self.name} is {now} here, as the script sets it"
         if self.is_made:
@@ -72,18 +82,21 @@ class Changed:
         return f"{self.module}.{self.name} is {now} here, and {in_file} in its file"
 
 
-def changed_values(first: Iterable[Any], *, of_script: bool = False) -> list[Changed]:
+def changed_values(first: Iterable[Any], *, of_script: bool = False, of_arguments: bool = False) -> list[Changed]:
     """The values of the project's modules that some functions and classes read, and that were set after the modules were loaded.
 
     Those that their files write out, once, and are another; and those that these make, where some source may set them: whether it did,
     `fresh` tells. Of a file that was changed since, none. What the functions themselves set, or note something in, does not count. With
-    `of_script` also those which a script sets as it goes on.
+    `of_script` also those which a script sets as it goes on, with `of_arguments` those that are made of the arguments of this program.
     """
     found: list[Changed] = []
     made: list[Changed] = []
     reach = _reach(first)
+    arguments = _argued(reach) if of_arguments else {}
     for module, name, now in _held(reach):
-        if _is_script(module.__name__):
+        if (module.__name__, name) in arguments:
+            found.append(arguments[module.__name__, name])
+        elif _is_script(module.__name__):
             if of_script and _is_set_on(module, name, now, reach) and is_plain(now):
                 found.append(Changed(module.__name__, name, now, is_of_script=True))
         elif module.__name__ in cloudpickle.list_registry_pickle_by_value():
@@ -107,6 +120,27 @@ def _is_defined_there(module: ModuleType, name: str, now: Any) -> bool:
     return name.rpartition(".")[2].startswith("__") or (
         isinstance(now, FunctionType | type) and home == (module.__name__, name)
     )
+
+
+def argued_values(first: Iterable[Any]) -> list[Changed]:
+    """The values that some functions and classes read, and that the project's modules make of the arguments of the program as they are loaded.
+
+    And these arguments, where a function reads them itself.
+    """
+    reach = _reach(first)
+    found = [one for one in _argued(reach).values() if one.text is not None]
+    return [*found, Changed("sys", "argv", sys.argv[1:], is_of_arguments=True)] if reach.asks else found
+
+
+def _argued(reach: _Reach) -> dict[tuple[str, str], Changed]:
+    arguments = Arguments()
+    return {
+        (module.__name__, name): Changed(
+            module.__name__, name, now, is_of_script=_is_script(module.__name__), is_of_arguments=True
+        )
+        for module, name, now in _held(reach)
+        if name in arguments.within(module) and not _is_defined_there(module, name, now)
+    }
 
 
 def script_values(first: Iterable[Any]) -> dict[str, Any]:
@@ -152,6 +186,8 @@ class _Reach:
     stored: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
     #: Those functions and classes, by their names at the top of their modules.
     of: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
+    #: Whether one of the functions reads the arguments of the program.
+    asks: bool = False
 
 
 def _reach(first: Iterable[Any]) -> _Reach:
@@ -185,6 +221,7 @@ def _reach(first: Iterable[Any]) -> _Reach:
             unknown |= of_objects
             kept = constants(code, noted)
             used = {name for block in code for name in {*block.co_names, *named_by_text(block)}}
+            reach.asks |= not ARGUMENTS.isdisjoint(used)
             for block in code:
                 stored |= {(module, s.argval) for s in dis.get_instructions(block) if s.opname == "STORE_GLOBAL"}
             modules = [value for name in used if _is_own_module(value := own.get(name))]
@@ -316,4 +353,4 @@ def _read(module: ModuleType) -> Bindings:
         return _NOTHING
 
 
-__all__ = ["Changed", "changed_values", "script_values"]
+__all__ = ["Changed", "argued_values", "changed_values", "script_values"]

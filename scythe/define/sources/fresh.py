@@ -17,6 +17,7 @@ _MARK = "scythe-values:"
 _PROGRAM = """
 import sys
 sys.path[:] = {path!r}
+sys.argv[:] = {arguments!r}
 import functools, importlib, importlib.util, json
 from scythe.define.sources.objects import told_apart
 from scythe.source import loading
@@ -37,7 +38,9 @@ print({mark!r} + json.dumps([
 """
 
 
-def set_since(found: Sequence[Changed], module: str, script: Path | None = None) -> list[Changed]:
+def set_since(
+    found: Sequence[Changed], module: str, script: Path | None = None, *, given: bool = True
+) -> list[Changed]:
     """Those of some values that a process which has loaded a module, and theirs, has not: nobody sets them while modules are loaded.
 
     A process is started where there are any, once for the same ones; of modules that cannot be loaded there, none are given. Nor are
@@ -47,27 +50,42 @@ def set_since(found: Sequence[Changed], module: str, script: Path | None = None)
         found: The values.
         module: The one that defines the experiment.
         script: Its file where it runs as a program: of this the part is loaded that is not guarded.
+        given: Whether that process is given the arguments of this program.
     """
     if not found:
         return []
+    arguments = tuple(sys.argv) if given else (str(script or ""),)
     of_script = script is not None and any(one.is_of_script for one in found)
     first = () if module in SCRIPTS else (module,)
     names = tuple((one.module, one.name) for one in found)
     of = str(script) if of_script else None
-    if (values := _values(first, names, of)) is None:
+    if (values := _values(first, names, of, arguments)) is None:
         return []
     others = [i for i, one in enumerate(found) if values[i] != one.text]
-    again = _values(first, names, of, again=True) if any(found[i].is_made for i in others) else None
+    again = _values(first, names, of, arguments, again=True) if any(found[i].is_made for i in others) else None
     return [found[i] for i in others if again is None or not found[i].is_made or again[i] == values[i]]
 
 
 @lru_cache(maxsize=64)
 def _values(
-    first: tuple[str, ...], names: tuple[tuple[str, str], ...], script: str | None, *, again: bool = False
+    first: tuple[str, ...],
+    names: tuple[tuple[str, str], ...],
+    script: str | None,
+    arguments: tuple[str, ...],
+    *,
+    again: bool = False,
 ) -> list[str] | None:
     path = [entry for entry in sys.path if isinstance(entry, str)]  # pyright: ignore[reportUnnecessaryIsInstance]
     modules = [name for name in dict.fromkeys([*first, *(module for module, _ in names)]) if name not in SCRIPTS]
-    program = _PROGRAM.format(path=path, modules=modules, names=names, mark=_MARK, script=script, scripts=SCRIPTS)
+    program = _PROGRAM.format(
+        path=path,
+        modules=modules,
+        names=names,
+        mark=_MARK,
+        script=script,
+        scripts=SCRIPTS,
+        arguments=[*arguments],
+    )
     try:
         ran = subprocess.run(
             [sys.executable, "-c", program],

@@ -18,7 +18,7 @@ from functools import lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec, PathFinder
 from modulefinder import ModuleFinder
 from pathlib import Path
-from types import CodeType
+from types import CodeType, ModuleType
 from typing import Any, cast
 
 _INSTALLED = {"site-packages", "dist-packages"}
@@ -189,6 +189,22 @@ def is_own(name: str) -> bool:
     return isinstance(file, str) and file.endswith(".py") and not _is_installed_at(file)
 
 
+def text_of(module: ModuleType) -> str | None:
+    """The source of a module that is loaded, as its file is now; None where it has none."""
+    file = getattr(module, "__file__", None)
+    if not isinstance(file, str) or not file.endswith(".py"):
+        return None
+    try:
+        return _text(file, Path(file).stat().st_mtime_ns)
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+@lru_cache(maxsize=4096)
+def _text(file: str, _changed: int) -> str:
+    return Path(file).read_text()
+
+
 def file_of(target: Callable[..., Any]) -> Path | None:
     """The source file that defines a function or a class, None for a notebook's cell."""
     module = sys.modules.get(target.__module__)
@@ -224,4 +240,5 @@ __all__ = [
     "is_installed",
     "is_own",
     "name_of",
+    "text_of",
 ]

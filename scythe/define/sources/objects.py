@@ -65,7 +65,7 @@ class _Telling:
     def _text(self, value: Any) -> str | None:
         if isinstance(value, ModuleType | type):
             self.code[id(value)] = value
-            return f"{getattr(value, '__module__', '')} {getattr(value, '__qualname__', value.__name__)}"
+            return f"{_home(getattr(value, '__module__', ''))} {getattr(value, '__qualname__', value.__name__)}"
         self.code.setdefault(id(type(value)), type(value))
         if isinstance(value, Enum):
             return f"{type(value).__qualname__}.{value.name} {self.text(value.value)}"
@@ -101,12 +101,17 @@ class _Telling:
         code = last.__code__
         inner = [code.co_code.hex(), code.co_names, [one for one in code.co_consts if is_plain(one)]]
         which = written(inner) if "<lambda>" in last.__qualname__ else ""  # a line may define several
-        return f"{last.__module__} {last.__qualname__} {written(told)} {which}"
+        return f"{_home(last.__module__)} {last.__qualname__} {written(told)} {which}"
 
     def _attributes(self, of: type, values: Mapping[str, Any]) -> str:
         """Of an object that is its attributes: what no process shares, such as a lock, is left out."""
         told = {name: text for name, value in values.items() if (text := self.text(value)) is not None}
         return f"{of.__qualname__} {written(told)}"
+
+
+def _home(module: str) -> str:
+    """The name of a module, one for a script however it was loaded."""
+    return SCRIPTS[0] if module in SCRIPTS or module.startswith(LOADED_SCRIPT) else module
 
 
 def _is_tensor(value: Any) -> bool:

@@ -8,9 +8,8 @@ import re
 import sys
 from collections.abc import Iterator, Set
 from functools import lru_cache
-from pathlib import Path
 
-from scythe.define.sources.modules import is_own
+from scythe.define.sources.modules import is_own, text_of
 from scythe.define.sources.values import noted_within
 
 #: Functions that set what a text names, as `setattr(sim, "K", 5)` and pytest's `monkeypatch.setattr("sim.K", 5)`.
@@ -33,12 +32,8 @@ def set_somewhere(names: Set[str]) -> Set[str]:
 def _sources() -> Iterator[str]:
     yield from _cells()
     for name, module in [*sys.modules.items()]:
-        file = getattr(module, "__file__", None)
-        if isinstance(file, str) and (name == "__main__" or is_own(name)):
-            try:
-                yield _text(file, Path(file).stat().st_mtime_ns)
-            except (OSError, UnicodeDecodeError):
-                continue
+        if (name == "__main__" or is_own(name)) and (source := text_of(module)) is not None:
+            yield source
 
 
 def _cells() -> Iterator[str]:
@@ -46,11 +41,6 @@ def _cells() -> Iterator[str]:
     for entry in [entry for entry in list(linecache.cache.values()) if len(entry) == 4]:
         if entry[1] is None:
             yield "".join(entry[2])
-
-
-@lru_cache(maxsize=4096)
-def _text(file: str, _changed: int) -> str:
-    return Path(file).read_text()
 
 
 @lru_cache(maxsize=512)

@@ -1,4 +1,4 @@
-"""How child processes of this library are started: the same interpreter, its flags, its path, and whole standard handles.
+"""How child processes of this library are started: the same interpreter, its flags, its path, arguments, and whole standard handles.
 
 Knows nothing of what they do. `multiprocessing` would run the user's main script again, and cannot
 give a child a process group of its own.
@@ -20,7 +20,7 @@ from scythe.errors import RunError
 _FIRST_FREE = 3
 #: What /proc/self/status says of what a child gets.
 _INHERITED = ("Umask", "Uid", "Gid", "Groups", "SigBlk", "SigIgn", "Cap", "NoNewPrivs", "Seccomp", "Cpus_", "Mems_")
-_PREAMBLE = "import sys; sys.path[:] = {path!r}; "
+_PREAMBLE = "import sys; sys.path[:] = {path!r}; sys.argv[:] = {arguments!r}; "
 
 
 def start_python(
@@ -32,7 +32,7 @@ def start_python(
     pass_fds: Sequence[int] = (),
     env: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """A process of this interpreter in a session of its own, with this process's flags and path.
+    """A process of this interpreter in a session of its own, with this process's flags, path and arguments.
 
     The options are Popen's. A standard handle that is closed here is open on nothing there: else the next file that is
     opened would take its number, and what libraries print would land in it.
@@ -45,7 +45,8 @@ def start_python(
     out, err = (
         subprocess.DEVNULL if given is None and not is_open(fd) else given for fd, given in ((1, stdout), (2, stderr))
     )
-    command = [sys.executable, *_flags(), "-c", _PREAMBLE.format(path=import_path()) + program]
+    before = _PREAMBLE.format(path=import_path(), arguments=sys.argv)
+    command = [sys.executable, *interpreter_flags(), "-c", before + program]
     try:
         return subprocess.Popen(
             command, stdin=stdin, stdout=out, stderr=err, pass_fds=pass_fds, env=env, start_new_session=True
@@ -56,7 +57,13 @@ def start_python(
 
 def inherited() -> object:
     """All that a process has from the one that starts it, beside its environment, its handles, its working folder and its path."""
-    facts: list[object] = [os.getpid(), sys.executable, _flags(), os.getpriority(os.PRIO_PROCESS, 0)]
+    facts: list[object] = [
+        os.getpid(),
+        sys.executable,
+        interpreter_flags(),
+        sys.argv,
+        os.getpriority(os.PRIO_PROCESS, 0),
+    ]
     if sys.platform == "linux":
         facts += [os.sched_getscheduler(0), os.sched_getparam(0).sched_priority]
     for name in ("limits", "cgroup", "oom_score_adj"):
@@ -73,7 +80,7 @@ def import_path() -> list[str]:
     return [entry for entry in sys.path if isinstance(entry, str)]  # pyright: ignore[reportUnnecessaryIsInstance]
 
 
-def _flags() -> list[str]:
+def interpreter_flags() -> list[str]:
     """The interpreter's own flags (-O, -W, -X, ...), as `multiprocessing` hands them on."""
     return subprocess._args_from_interpreter_flags()  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
 

@@ -1,4 +1,4 @@
-"""What the jobs run: `python -m scythe.engines.slurm element|gather ROOT RUN ATTEMPT SOURCE`."""
+"""What the jobs run: `python -m scythe.engines.slurm element|gather ROOT RUN ATTEMPT SOURCE ARGV...`."""
 
 from __future__ import annotations
 
@@ -66,5 +66,6 @@ def _check(plan: RunPlan, attempt: AttemptPlan, experiment: Experiment, code: Co
 
 
 if __name__ == "__main__":
-    _, what, root, run, number, source = sys.argv
+    _, what, root, run, number, source, *arguments = sys.argv
+    sys.argv[:] = arguments  # those of the program that submitted it: its modules may read them
     sys.exit(main(what, root, run, int(number), source))

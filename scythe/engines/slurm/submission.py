@@ -16,6 +16,7 @@ from scythe.define.code import Code
 from scythe.define.experiment import Experiment
 from scythe.engines.engine import Launch
 from scythe.engines.options import SlurmOptions
+from scythe.engines.pool.processes import interpreter_flags
 from scythe.engines.slurm import commands
 from scythe.engines.slurm.folder import Folder, Jobs
 from scythe.errors import RunError
@@ -149,7 +150,7 @@ def _common() -> list[str]:
 
 
 def _script(folder: Folder, plan: RunPlan, experiment: Experiment, options: SlurmOptions, what: str) -> str:
-    """The script of a job: the caller's interpreter and paths, and a sentence where they are not there."""
+    """The script of a job: the caller's interpreter with its flags, paths and arguments, and a sentence where they are not there."""
     python, root = options.python or sys.executable, plan.objects.folder
     lines = ["#!/bin/bash", *_checked(options.setup)]
     if root is not None:
@@ -173,8 +174,9 @@ def _script(folder: Folder, plan: RunPlan, experiment: Experiment, options: Slur
     lines.append(f"export PYTHONPATH={shlex.quote(os.pathsep.join(_paths()))}${{PYTHONPATH:+:$PYTHONPATH}}")
     # Some clusters give a job nothing of the caller's environment: what says where things lie, and what limits inputs have, goes along by itself.
     lines += [f"export {name}={shlex.quote(value)}" for name, value in sorted(_settings().items())]
-    arguments = [what, plan.objects.root, plan.key.path, str(folder.number), experiment.source or ""]
-    lines.append(f"exec {shlex.quote(python)} -m scythe.engines.slurm {shlex.join(arguments)}")
+    arguments = [what, plan.objects.root, plan.key.path, str(folder.number), experiment.source or "", *sys.argv]
+    command = [python, *interpreter_flags(), "-m", "scythe.engines.slurm", *arguments]
+    lines.append(f"exec {shlex.join(command)}")
     return "\n".join(lines) + "\n"
 
 
