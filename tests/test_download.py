@@ -318,6 +318,71 @@ def test_a_run_that_is_not_finished_is_resumed_where_it_arrived(root: Path, tmp_
     assert run.status == "incomplete"
 
 
+def begun() -> ExperimentRun:
+    """A run that each of its attempts, inline, brings one row further; seven inputs, of which three fail."""
+    ExperimentRegistry.Register(name="sim", retries=0)(simulate)
+    Path("w.epw").write_text("w")
+    values = (1.0, 4.0, 2.0, 4.0, 3.0, 4.0, 5.0)
+    specs = pl.DataFrame({"r_value": values, "weather": ["w.epw"] * len(values)})
+    with pytest.raises(ValueError, match="no wall"):
+        BaseExperiment(experiment="sim").allocate(specs, engine="inline", chunk=1)
+    return scythe.open_run("sim")
+
+
+def further() -> None:
+    with pytest.raises(ValueError, match="no wall"):
+        scythe.open_run("sim").resume(engine="inline")
+
+
+def test_a_run_that_is_not_finished_and_was_gone_on_with_in_both_places_is_replaced_in_none(
+    root: Path, tmp_path: Path, at: Any
+) -> None:
+    run, here = begun(), tmp_path / "here"
+    scythe.download("sim", here, run=run)
+    further()
+    assert scythe.download("sim", here, run=run).files > 0  # nobody has worked on it there
+    at(here)
+    further()
+    before = scythe.read("sim", run=run.key.folder)
+    assert before["r_value"].to_list() == [1.0, 2.0, 3.0]
+    at(root)
+    further()
+    with pytest.raises(TransferError, match=f"was worked on in file://{here} since it was downloaded"):
+        scythe.download("sim", here, run=run)
+    with pytest.raises(TransferError, match="is there with another content: nothing was sent"):
+        scythe.upload(here)
+    at(here)
+    assert_frame_equal(scythe.read("sim", run=run.key.folder), before)
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_a_run_whose_download_was_cut_short_is_not_gone_on_with_until_all_of_it_is_there(
+    root: Path, tmp_path: Path, at: Any, monkeypatch: pytest.MonkeyPatch, is_finished: bool
+) -> None:
+    from scythe.transfer import received
+
+    run, here = simulated() if is_finished else begun(), tmp_path / "here"
+    with monkeypatch.context() as patch:
+        patch.setattr(received, "take_in", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            scythe.download("sim", here, run=run)
+    at(here)
+    Path("mended").touch()
+    with pytest.raises(RunError, match="its download goes on, or was cut short; call that again before"):
+        scythe.open_run("sim").retry_errors(engine="inline")
+    at(root)
+    scythe.download("sim", here, run=run)
+    at(here)
+    assert scythe.open_run("sim").retry_errors(engine="inline").result().rows == run.inputs
+    at(root)
+    if is_finished:
+        pack(storage(), run.key, ["report"])
+    else:
+        run.resume(engine="inline").result()
+    with pytest.raises(TransferError, match="was worked on in"):
+        scythe.download("sim", here, run=run)
+
+
 def test_all_runs_of_all_versions_come_at_once(root: Path, tmp_path: Path, at: Any) -> None:
     simulated((1.0, 2.0))
     simulated((3.0,), version="bumpminor")

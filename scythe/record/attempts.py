@@ -73,6 +73,12 @@ class Attempt:
         """Where its `pid` means its process; those of earlier versions, which told no system, are taken to be of this one."""
         return place_of(self.host, self.system or this_system())
 
+    @property
+    def identity(self) -> str:
+        """What tells it from another attempt of its number on a copy of the run, whatever becomes of either."""
+        by = self.run or f"{self.host} {self.system} {self.pid} {self.start} {self.began}"
+        return f"{self.number} {by}"
+
     def to_json(self) -> bytes:
         """The record as JSON."""
         return dump({name: value for name, value in asdict(self).items() if name != "age"})

@@ -6,7 +6,7 @@ The manifest is put in its place last, so that half a run is none. Never changes
 from __future__ import annotations
 
 import io
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from scythe.errors import NotFoundError, RunDamaged, ScytheError, StorageError, TransferError
 from scythe.gather.publish import name_anew
-from scythe.record.attempts import Attempt, check_free
+from scythe.record.attempts import Attempt, attempts, check_free
 from scythe.record.format import parse_as
 from scythe.record.generations import catalog_of
 from scythe.record.layout import RunKey
@@ -54,7 +54,6 @@ class Receiving:
         self.arrivals = Arrivals(local, key)
         #: How the last download left it.
         self.before = self.arrivals.ended()
-        self._came, self._begun = "", 0
 
     def look(self) -> Got:
         """What would be fetched; nothing is.
@@ -114,8 +113,6 @@ class Receiving:
         """The records and tables that are asked for, and the result, once all of it may come here."""
         there = self._listed()
         result = self._result(there)
-        self._begun = there.filter(pl.col("key").str.starts_with(f"{self.key.attempts}/")).height
-        self._came = _state_of(result, self._begun)
         base = records_and_tables(there, self.key, result, self.asked)
         self._check_may_come(base, result)
         check(Places(self.source, self.local, self.key, result), self.asked)
@@ -188,13 +185,14 @@ class Receiving:
         """What tells whether the run was worked on here; None where it is not here."""
         if not self.local.exists(self.key.manifest):
             return None
-        return _state_of(read_result(self.local, self.key), len(self.local.files(self.key.attempts)))
+        return _state_of(read_result(self.local, self.key), _attempts(self.local, self.key))
 
     def _is_as_it_came(self) -> bool:
-        """Whether nobody has worked on the run here: it is what the last download left, or what this one has brought."""
-        if self.before is not None and self.before.state is None:  # no download of it has come to its end
-            return len(self.local.files(self.key.attempts)) <= self._begun
-        return self._state() in (None, self.before.state if self.before is not None else None, self._came)
+        """Whether nobody has worked on the run here: it is what the last download left, or all attempts on it are those of the source."""
+        state = self._state()
+        if state is None or (self.before is not None and state == self.before.state):
+            return True
+        return {*_attempts(self.local, self.key)} <= {*_attempts(self.source, self.key)}
 
     def _check_may_come(self, base: pl.DataFrame, result: RunResult | None) -> None:
         """Nothing where the run is as its last download left it here, and its version has the same columns here."""
@@ -263,10 +261,14 @@ def _got(files: pl.DataFrame, missing: pl.DataFrame) -> Got:
     return Got(missing.height, int(missing["size"].sum()), files.height - missing.height)
 
 
-def _state_of(result: RunResult | None, attempts: int) -> str:
-    """What a run has come to, wherever it lies: its last end, and how many attempts there were."""
+def _attempts(objects: Objects, key: RunKey) -> list[str]:
+    return [attempt.identity for attempt in attempts(objects, key)]
+
+
+def _state_of(result: RunResult | None, worked: Sequence[str]) -> str:
+    """What a run has come to, wherever it lies: its last end, and which attempts there were."""
     end = f"{result.attempt} {result.finished.isoformat()}" if result is not None else "not finished"
-    return f"{end}, {attempts} attempts"
+    return f"{end}, attempts {'; '.join(worked)}"
 
 
 __all__ = ["Got", "Receiving"]

@@ -15,7 +15,7 @@ import polars as pl
 from scythe.errors import TransferError
 from scythe.gather.status import status_of
 from scythe.record import layout
-from scythe.record.attempts import check_free
+from scythe.record.attempts import attempts, check_free
 from scythe.record.find import reserved
 from scythe.record.format import dump
 from scythe.record.generations import catalog_of
@@ -155,8 +155,11 @@ def identity(objects: Objects, key: RunKey) -> dict[str, Any]:
     """What tells a run, and what it has come to, from another one of the same name, wherever it lies."""
     manifest = {k: v for k, v in read_manifest(objects, key).items() if k not in _PLACES}
     result = read_result(objects, key)
-    parts = objects.files(key.parts) if result is None else []
-    return {"manifest": manifest, "result": _outcome(result), "parts": [n for n in parts if n.endswith(".json")]}
+    told: dict[str, Any] = {"manifest": manifest, "result": _outcome(result)}
+    if result is None:  # rows of the same names may be others where another attempt has made them
+        told["parts"] = [name for name in objects.files(key.parts) if name.endswith(".json")]
+        told["attempts"] = [attempt.identity for attempt in attempts(objects, key)]
+    return told
 
 
 def _outcome(result: RunResult | None) -> dict[str, Any] | None:
