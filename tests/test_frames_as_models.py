@@ -263,6 +263,71 @@ def test_a_whole_number_that_no_float_is_is_refused_wherever_it_stands(value: An
             _table_of(kind, column)
 
 
+def _taking(**fields: Any) -> Any:
+    """An experiment whose inputs have these fields."""
+    model: Any = create_model(
+        "Given", __base__=ExperimentInputSpec, **{name: (kind, ...) for name, kind in fields.items()}
+    )
+
+    def f(spec: Any) -> Out: ...
+
+    f.__annotations__["spec"] = model
+    return define(f, "f", ExperimentOptions())
+
+
+BEYOND: list[Any] = [
+    np.int64(2**53 + 1),
+    np.uint64(2**64 - 1),
+    Decimal(2**53 + 1),
+    np.longdouble(2**53) + 1,
+    Decimal("1e400"),
+]
+
+
+@pytest.mark.parametrize("value", BEYOND, ids=repr)
+@pytest.mark.parametrize("kind", [float, list[float], dict[str, float]], ids=str)
+def test_numbers_of_numpy_and_decimals_that_no_float_is_are_refused_as_whole_numbers_are(kind: Any, value: Any) -> None:
+    """Also where nobody has validated them, in a model that was changed."""
+    fine, wrong = ({float: v, list[float]: [v], dict[str, float]: {"a": v}}[kind] for v in (Decimal("0.1"), value))
+    experiment = _taking(v=kind)
+    model = experiment.input_model
+    tables = [pl.DataFrame({"v": [wrong]})] if kind is float and value is BEYOND[2] else []
+    for specs in ([{"v": wrong}], [model(v=fine).model_copy(update={"v": wrong})], *tables):
+        with pytest.raises(ScytheError, match=r"v: must be .*float"):
+            prepare_inputs(specs, experiment, overwrite_sort_index=True)
+    prepare_inputs([{"v": fine}], experiment, overwrite_sort_index=True)
+
+
+def test_bytes_and_texts_of_numpy_keep_zeros_at_their_ends() -> None:
+    experiment = _taking(b=bytes, t=str, l=list[bytes])
+    specs = [{"b": np.bytes_(b"a\0"), "t": np.str_("a\0"), "l": [np.bytes_(b"\0\0")]}]
+    made = prepare_inputs(specs, experiment, overwrite_sort_index=True)
+    assert made.table.select(["b", "t", "l"]).to_pylist() == [{"b": b"a\0", "t": "a\0", "l": [b"\0\0"]}]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (dt.datetime, pd.Timestamp("2024-01-01 00:00:00.000000999")), (AwareDatetime, pd.Timestamp("2024-01-01 00:00:00.000000999", tz="UTC")),
+        (dt.timedelta, pd.Timedelta("999ns")), (dt.timedelta, pd.Timedelta("-1s 1ns")),
+    ],
+)  # fmt: skip
+def test_nanoseconds_in_a_column_of_objects_are_refused_as_they_are_elsewhere(kind: Any, value: Any) -> None:
+    experiment = _taking(v=kind)
+    whole = value.round("us")
+    for values in (
+        [value],
+        [whole, None, value],
+        [whole, whole, value],
+    ):
+        frame = pd.DataFrame({"v": pd.Series(values, dtype=object)})
+        with pytest.raises(
+            ScytheError, match=f"v: .* in row {len(values) - 1} has nanoseconds, which are not stored: round"
+        ):
+            prepare_inputs(frame, experiment, overwrite_sort_index=True)
+    prepare_inputs(pd.DataFrame({"v": pd.Series([whole], dtype=object)}), experiment, overwrite_sort_index=True)
+
+
 # --- names within nested values -----------------------------------------------------------------------
 
 

@@ -163,6 +163,8 @@ def _of_pandas(frame: Any, pandas: Any) -> Frame:
 def _of_objects(name: str, values: list[Any], pandas: Any) -> tuple[pa.Array | pa.ChunkedArray | list[Any], bool]:
     """Arrow where that types the objects as they are, else the objects; and whether NaN may mean nothing."""
     values = [None if v is None or v is pandas.NA or v is pandas.NaT else v for v in values]
+    if not {*map(type, values)}.isdisjoint((pandas.Timestamp, pandas.Timedelta)):
+        _refuse_nanoseconds(name, values)
     found = families(values)
     has_gaps = "numbers" in found and any(isinstance(v, float) and v != v for v in values)  # noqa: PLR0124 - NaN
     if has_gaps and found != {"numbers"}:
@@ -174,6 +176,16 @@ def _of_objects(name: str, values: list[Any], pandas: Any) -> tuple[pa.Array | p
         return values, False
     texts = [str(v) if isinstance(v, PurePath) else v for v in values] if found == {"text"} else values
     return _typed(name, partial(pa.array, texts, from_pandas=False)), has_gaps
+
+
+def _refuse_nanoseconds(name: str, values: Sequence[Any]) -> None:
+    """Nothing where all of pandas' instants and durations are whole microseconds: Arrow would drop what is below."""
+    for row, value in enumerate(values):
+        if getattr(value, "nanosecond", 0) or getattr(value, "nanoseconds", 0):
+            raise InputError(
+                f"{name}: {value} in row {row} has nanoseconds, which are not stored: round the column to microseconds, "
+                f"frame[{name!r}].map(lambda value: value.round('us'))"
+            )
 
 
 def _refuse_mixture(name: str, values: Sequence[Any]) -> set[str]:

@@ -31,7 +31,7 @@ def numbers(values: pl.Series, dtype: np.dtype) -> np.ndarray:
     if not (values.dtype.is_float() or values.dtype.is_integer()):  # truth values, decimals, nothing at all
         values = values.cast(pl.Float64)
     whole = values.to_numpy()
-    if dtype.kind == "f":
+    if dtype.kind in "fc":
         return whole
     with np.errstate(invalid="ignore"):
         made = whole.astype(dtype)
@@ -48,7 +48,7 @@ def assign(out: np.ndarray, values: np.ndarray, what: str) -> None:
     """
     try:
         with np.errstate(over="raise"):
-            np.copyto(out, values, casting="same_kind" if out.dtype.kind == "f" else "unsafe")
+            np.copyto(out, values, casting="same_kind" if out.dtype.kind in "fc" else "unsafe")
     except FloatingPointError:
         raise InputError(
             f"{what} has values beyond what {out.dtype} reaches: take a wider one, as dtype='float64'"
@@ -82,11 +82,14 @@ class Rounding:
 
     def __init__(self, dtype: np.dtype) -> None:
         self.dtype = dtype
-        self._share = float(np.finfo(dtype).eps) / 2 if dtype.kind == "f" else 0.0
-        self._least = float(np.finfo(dtype).smallest_subnormal) / 2 if dtype.kind == "f" else 0.0
+        is_float = dtype.kind in "fc"
+        #: That of the real part.
+        self._real: np.dtype = np.finfo(dtype).dtype if is_float else dtype
+        self._share = float(np.finfo(dtype).eps) / 2 if is_float else 0.0
+        self._least = float(np.finfo(dtype).smallest_subnormal) / 2 if is_float else 0.0
         self._low, self._high, self._lost = np.inf, -np.inf, 0.0
         #: What comes yet can only make their range larger.
-        self._fine = dtype.kind != "f"
+        self._fine = not is_float
         #: By how much the type that they come in rounds, as a share; 0 of whole numbers.
         self._own = 0.0
 
@@ -102,7 +105,7 @@ class Rounding:
         if not self._fine:
             # Those that are as they were have lost nothing: few digits, and what was as narrow before.
             with np.errstate(over="ignore", invalid="ignore"):
-                self._lost = max(self._lost, float(_lost(values, values.astype(self.dtype)).max()))
+                self._lost = max(self._lost, float(_lost(values, values.astype(self._real)).max()))
 
     @property
     def is_open(self) -> bool:
@@ -119,7 +122,8 @@ class Rounding:
             return
         if not self._fine and self._lost > ROUNDED * (self._high - self._low) > 0:
             whole = isinstance(self._low, int) and max(abs(self._low), abs(self._high)) > 2**53
-            wider = "int64" if whole else "float64" if self.dtype.itemsize < 8 else ""
+            floats = "complex128" if self.dtype.kind == "c" else "float64"
+            wider = "int64" if whole else floats if self._real.itemsize < 8 else ""
             way = f"take dtype={wider!r}, or " if wider else ""
             raise InputError(
                 f"{what} lies between {self._low!r} and {self._high!r}, where {self.dtype} rounds by up to "

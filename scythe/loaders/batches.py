@@ -98,6 +98,9 @@ class Batches:
         for what, least in (("size", 1), ("seed", None), ("ahead", 0), ("rank", 0), ("world", 1)):
             given = getattr(self, what)
             object.__setattr__(self, what, _whole(f"{what}={given!r}", given, least))
+        for what in ("shuffle", "drop_last"):
+            if not isinstance(given := getattr(self, what), bool | np.bool_):  # "False" of a command line, say
+                raise ReadError(f"{what}={given!r}: it is True or False")
         if not -(2**63) <= self.seed < 2**64:
             raise ReadError(f"seed={self.seed}: a number of 64 bits is wanted")
         if self.normalize is not None and not isinstance(self.normalize, Stats):  # pyright: ignore[reportUnnecessaryIsInstance]

@@ -251,7 +251,7 @@ def _taken(runs: Sequence[PinnedRun], where: pl.Expr, among: np.ndarray | None) 
     Raises:
         NotFoundError: it asks for a column that is not there.
         InputError: for one that has another unit in one run than in another.
-        ReadError: for one of other values; or it is no condition.
+        ReadError: for one of other values; or it is no condition, or takes other rows each time.
     """
     asked = asked_by(where, runs)
     schemas = [
@@ -262,7 +262,8 @@ def _taken(runs: Sequence[PinnedRun], where: pl.Expr, among: np.ndarray | None) 
     frames = [_asked(run, asked).with_columns(own) for run, own in zip(runs, casts, strict=True)]
     try:
         rows = as_told(pl.concat(frames, how="vertical_relaxed").lazy(), whole, schemas).collect()
-        found = (rows if among is None else rows.filter(pl.Series(among))).with_columns(where.alias(_TAKEN))
+        rows = rows if among is None else rows.filter(pl.Series(among))
+        found, again = (rows.with_columns(where.alias(_TAKEN)) for _ in range(2))
     except pl.exceptions.PolarsError as error:
         what = str(error)
         if _TAKEN in what:
@@ -274,6 +275,10 @@ def _taken(runs: Sequence[PinnedRun], where: pl.Expr, among: np.ndarray | None) 
     taken = found[_TAKEN]
     if taken.dtype != pl.Boolean:
         raise ReadError(f"where= gives {taken.dtype}, not true or false for each row")
+    if not taken.equals(again[_TAKEN]):  # each worker process and rank asks it for itself
+        raise ReadError(
+            "where= takes other rows each time that it is asked, as what draws at random does: give that a seed, as shuffle(seed=0)"
+        )
     if among is None:
         return taken.fill_null(False).to_numpy()
     among[among] = taken.fill_null(False).to_numpy()

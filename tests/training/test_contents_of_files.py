@@ -86,12 +86,18 @@ def npy(array: Any) -> tuple[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    "text", ["0,0\n1,2\n", "1.5,\n3,2\n", ",\n1,2\n", "nan,NA\n1,2\n", "1e3,1e3\n1,2\n", "-,0\n1,2\n", "7\n8\n"]
-)
+    "text", ["0,0\n1,2\n", "1.5,\n3,2\n", ",\n1,2\n", "nan,NA\n1,2\n", "1e3,1e3\n1,2\n", "-,0\n1,2\n", "7\n8\n",
+     "True,1.5\nFalse,2\n", "1:30,1.5\n2:30,2\n", "12:00:00.5,1\n1,2\n", "2020-01-01,5\n1,2\n", "2020-01-01T12:00Z,5\n1,2\n", "0x1,0xFF\n1,2\n"],
+)  # fmt: skip
 def test_a_first_line_of_values_is_never_taken_for_names(of: Callable[..., scythe.Dataset], text: str) -> None:
     """Nor where two of them are equal, or one is missing: a trajectory begins at 0, 0."""
-    with pytest.raises(InputError, match="begins with numbers, where the names of its columns are expected"):
+    with pytest.raises(InputError, match="begins with values, where the names of its columns are expected"):
         _ = of(csv(text))[0]
+
+
+@pytest.mark.parametrize("names", ["t,z", "depth,10", "true_north,1h", "2020-01-01,day", "x"])
+def test_a_first_line_of_which_one_is_no_value_is_one_of_names(of: Callable[..., scythe.Dataset], names: str) -> None:
+    assert of(csv(f"{names}\n1{',2' * names.count(',')}\n")).names == {"f": tuple(names.split(","))}
 
 
 def test_lines_are_the_rows_and_empty_ones_are_none(of: Callable[..., scythe.Dataset]) -> None:

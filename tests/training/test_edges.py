@@ -127,7 +127,7 @@ def test_a_number_that_the_type_does_not_hold_is_refused_with_its_input(
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("1,2\n3,4\n", "begins with numbers, where the names"),
+        ("1,2\n3,4\n", "begins with values, where the names"),
         ("a,b\n1,x\n", r"the file of input 0 of case/.*\.csv, has a column 'b' that is no number but String"),
     ],
 )

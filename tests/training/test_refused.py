@@ -167,10 +167,11 @@ def test_numbers_of_which_a_type_would_keep_no_differences_are_refused(
 ) -> None:
     allocated(walls, values)
     groups: dict[str, Any] = {"x": ["x"], "m": scythe.Frame("monthly", ["kwh"], rows=3)}
-    for dtype in ("float16", "float32", "float64"):
+    for dtype in ("float16", "float32", "float64", "complex64", "complex128"):
+        real = np.finfo(dtype).dtype
         for name, group in groups.items():
             ds = scythe.dataset("walls", dtype=dtype, **{name: group})
-            if np.dtype(dtype).itemsize < np.dtype(kept).itemsize:
+            if real.itemsize < np.dtype(kept).itemsize:
                 with pytest.raises(InputError, match=f"{dtype} rounds by up to|beyond what {dtype} reaches"):
                     ds[0]
             else:
@@ -227,6 +228,10 @@ def test_an_epoch_that_ends_with_its_program_touches_nothing_of_what_is_gone_by_
     ("asked", "told"),
     [
         (lambda ds: ds.batches(2).at(2**64), "epoch=18446744073709551616: a number of 64 bits is wanted"),
+        (lambda ds: ds.batches(2, shuffle="False"), "shuffle='False': it is True or False"),
+        (lambda ds: ds.batches(2, drop_last=0), "drop_last=0: it is True or False"),
+        (lambda _: len(scythe.dataset("walls", x="x", where=pl.int_range(pl.len()).shuffle() < 3)), "takes other rows each time that it is asked"),
+        (lambda _: len(scythe.dataset("walls", x="x", where=pl.col("x").map_batches(lambda s: pl.Series(np.random.rand(len(s)) < 0.5)))), "takes other rows each time that it is asked"),
         (lambda ds: ds.split(by=0.5, train=0.5), "by=0.5: it names columns"),
         (lambda ds: ds.split(by=[], train=0.5), r"by=\[\]: it names columns"),
         (lambda _: scythe.dataset("walls", m=scythe.Frame("monthly", ["kwh"], rows="2")), "rows='2'.: a number of rows"),

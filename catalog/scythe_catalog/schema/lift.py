@@ -215,7 +215,7 @@ def _lift(kind: k.Kind, dtype: pa.DataType, strict: bool) -> Callable[[Any], Any
         case k.Struct(members, python=None) if strict and k.is_list(dtype):  # a tuple, item by item
             items = [_or_same(_lift(member.kind, dtype.value_type, strict)) for member in members]
             return lambda v: tuple(v) if len(v) != len(items) else tuple(f(x) for f, x in zip(items, v, strict=True))
-        case k.Float() if _t.is_integer(dtype):
+        case k.Float() if _t.is_integer(dtype) or _t.is_decimal(dtype):
             return _float_of
         case _:
             return kind.lift(strict=strict)
@@ -223,7 +223,7 @@ def _lift(kind: k.Kind, dtype: pa.DataType, strict: bool) -> Callable[[Any], Any
 
 def _float_of(value: Any) -> Any:
     """A whole number as the float that it is; pydantic would round it."""
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int | Decimal | np.number) and not isinstance(value, bool | float | np.complexfloating):
         (value,) = k.Float().dump([value])
     return value
 
@@ -325,6 +325,8 @@ def _lifted_object(kind: k.Kind, value: Any, strict: bool) -> Any:
         known = members_of(kind)
         return {n: _lifted_object(known[n], v, strict) if n in known and v is not None else v for n, v in value.items()}
     lift = _float_of if isinstance(kind, k.Float) else kind.lift(strict=strict) if kind.flat else None
-    if isinstance(value, np.generic):
+    if isinstance(value, np.bytes_ | np.str_):  # of which `item` drops zeros at the end
+        value = bytes(value) if isinstance(value, bytes) else str.__str__(value)
+    elif isinstance(value, np.generic):
         value = value.item()
     return value if lift is None else lift(value)

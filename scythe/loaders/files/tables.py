@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from pathlib import PurePath
 
@@ -97,7 +98,7 @@ def _csv(data: bytes) -> pl.DataFrame:
     """
     table = _parsed(data)
     if all(_is_value(name) for name in table.column_names):
-        raise InputError("begins with numbers, where the names of its columns are expected: give load=, which reads it")
+        raise InputError("begins with values, where the names of its columns are expected: give load=, which reads it")
     columns = [
         _exact(data, table.column_names, i, pl.Series(_values(column))) for i, column in enumerate(table.columns)
     ]
@@ -139,9 +140,16 @@ def _exact(data: bytes, names: Sequence[str], at: int, values: pl.Series) -> pl.
     return whole
 
 
+#: What Arrow reads as a truth value, a number of base 16, a day, a time, or both.
+_VALUES = re.compile(
+    r"true|false|0x[0-9a-f]+|\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?"
+    r"|\d{4}-\d{2}-\d{2}([t ]\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?(z|[+-]\d{2}:?\d{2})?)?"
+)
+
+
 def _is_value(text: str) -> bool:
-    """Whether a name may be a value: a number, or what stands for none."""
-    if text.strip().lower() in _NOTHING:
+    """Whether a name may be a value: a number, a truth value, a day, a time, or what stands for none."""
+    if text.strip().lower() in _NOTHING or _VALUES.fullmatch(text.strip().lower()):
         return True
     try:
         float(text)

@@ -82,6 +82,10 @@ class Float(Number):
 
     def cast(self, values: pa.ChunkedArray) -> pa.ChunkedArray:
         whole = pa.types.is_integer(values.type)
+        if pa.types.is_decimal(values.type):
+            converted, of_whole = values.cast(self.storage), pc.equal(pc.floor(values), values)
+            exactly(values.filter(of_whole), converted.filter(of_whole))
+            return converted
         return exactly(values, values.cast(pa.float64(), safe=False)) if whole else values.cast(self.storage)
 
     def held(self, rule: str, values: pa.ChunkedArray, bound: Any) -> pa.ChunkedArray:
@@ -105,8 +109,12 @@ def _exact_float(value: Any) -> float:
     if isinstance(value, complex | np.complexfloating):  # NumPy's, of which the real part would be left
         raise TypeError(f"{value!r} is a complex number")
     number = float(value)
-    if isinstance(value, int) and int(number) != value:
-        raise ValueError(f"the integer {value} has no exact 64-bit float")
+    if isinstance(value, float | np.float32 | np.float16):
+        return number
+    if math.isinf(number) and value != number:
+        raise ValueError(f"{value} lies beyond 64-bit floats")
+    if number.is_integer() and (whole := int(value)) == value and whole != int(number):
+        raise ValueError(f"the integer {whole} has no exact 64-bit float")
     return number
 
 
