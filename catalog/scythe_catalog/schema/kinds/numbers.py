@@ -109,7 +109,7 @@ def _exact_float(value: Any) -> float:
     if isinstance(value, complex | np.complexfloating):  # NumPy's, of which the real part would be left
         raise TypeError(f"{value!r} is a complex number")
     number = float(value)
-    if isinstance(value, float | np.float32 | np.float16):
+    if type(value) in (float, np.float64, np.float32, np.float16):
         return number
     if math.isinf(number) and value != number:
         raise ValueError(f"{value} lies beyond 64-bit floats")
