@@ -300,6 +300,10 @@ def test_delete_asks_first(root: Path, cli: CLI) -> None:
     assert "all its files" in out
     assert "Traceback" not in err
     assert scythe.read("halve").height == 4
+    code, out, err = cli("delete", run.experiment_id, answer="")  # as where there is no terminal
+    assert code == 1
+    assert "nobody has answered, and nothing is deleted: --yes deletes without asking" in out + err
+    assert scythe.read("halve").height == 4
     assert cli("delete", run.experiment_id, answer="y\n")[0] == 0
     assert not (root / run.key.path).exists()
 

@@ -10,6 +10,7 @@ import typer
 import scythe
 from scythe.cli.app import Name, app, names_like
 from scythe.cli.shown import bytes_of, count_of, counted, say
+from scythe.errors import RunError
 
 if TYPE_CHECKING:
     from scythe.runs.run import ExperimentRun
@@ -141,7 +142,12 @@ def delete(
     for run in runs if not yes else ():
         say(f"{run.experiment_id} ({run.status})")
     if runs and not yes:
-        typer.confirm("Delete all files of these runs?" if len(runs) > 1 else "Delete all its files?", abort=True)
+        try:
+            sure = typer.confirm("Delete all files of these runs?" if len(runs) > 1 else "Delete all its files?")
+        except typer.Abort:  # there is no terminal, or Ctrl-C
+            raise RunError("nobody has answered, and nothing is deleted: --yes deletes without asking") from None
+        if not sure:
+            raise typer.Abort
     for run in reversed(runs):  # a run may name output files of an older one
         run.delete()
         say(f"deleted {run.experiment_id}")

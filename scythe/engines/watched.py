@@ -96,6 +96,12 @@ class WatchedRef:
         last = latest_attempt(self._plan.objects, self._plan.key)
         if last is not None and last.ended and last.reason not in ("", INTERRUPTED):
             return RunError(f"{told}: who worked on it has stopped ({last.reason}). Resume it")
+        if last is None:
+            why = (
+                look.problem
+                or "nobody has begun to work on it; `scythe logs NAME --element 0` shows what a job of Slurm's said"
+            )
+            return _DesertedError(f"{told}: {why}. Resume it")
         return _DesertedError(f"{told}: the process that worked on it has ended. Resume it")
 
 

@@ -68,8 +68,9 @@ def look_at(objects: Objects, key: RunKey) -> Look:
         RunPlan.load(objects, key)
         if objects.exists(key.cancelled):
             return Look("cancelled", manifest=manifest)
-        problem = load_failure(objects, key) if last is not None else None
-        return Look("allocated" if last is None else "incomplete", problem=problem, manifest=manifest)
+        problem = load_failure(objects, key)  # also of jobs that could not begin
+        begun = last is not None or problem is not None
+        return Look("incomplete" if begun else "allocated", problem=problem, manifest=manifest)
     except (RunDamaged, FormatError, NotFoundError) as error:
         return Look("damaged", problem=str(error))
 

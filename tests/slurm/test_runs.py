@@ -319,6 +319,10 @@ def test_code_that_changes_while_a_run_is_queued_is_not_run(slurm: Slurm, statio
         match=r"the code of 'station' has changed since the run .* was submitted; they differ in station\.py: put it back",
     ):
         ref.result(timeout=120)
+    assert run.status == "incomplete"
+    assert "the code of 'station' has changed since" in str(run.problem)
+    with pytest.raises(RunError, match="is incomplete: the code of 'station' has changed since"):
+        run.wait(timeout=60)
     Path("station.py").write_text(source)
     assert run.resume(engine="slurm").result(120).rows == 2
 
