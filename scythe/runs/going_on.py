@@ -130,7 +130,8 @@ def _go_on(
     if plan.tables:
         check_place(catalog_of(objects, plan.catalog), plan.key.experiment)
     code = chosen.engine.read_code(experiment)
-    _tell_of_code(plan, experiment, code)
+    if open_ranges:  # else no rows are made
+        _tell_of_code(plan, experiment, code)
     objects.delete([plan.key.cancelled])
     objects.sweep_staging()
     number = after.number if after is not None else 0

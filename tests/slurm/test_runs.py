@@ -16,9 +16,12 @@ from typer.testing import CliRunner
 import scythe
 from scythe.allocate import BaseExperiment
 from scythe.cli import app
+from scythe.engines.slurm import commands
 from scythe.engines.slurm.folder import Folder
 from scythe.errors import AllocationError, RunCancelled, RunError, SettingsError, TooManyErrors
+from scythe.gather.final import all_parts
 from scythe.record.attempts import latest_attempt
+from scythe.record.plan import RunPlan
 from scythe.registry import ExperimentRegistry
 from scythe.runs.run import ExperimentRun
 from tests.slurm_server import Slurm, until
@@ -29,6 +32,10 @@ IDS = ("experiment_id", "root_workflow_run_id", "workflow_run_id")
 
 def specs(n: int, **more: pl.Expr) -> pl.DataFrame:
     return pl.DataFrame({"x": range(n)}).with_columns(**more)
+
+
+def all_rows_of(run: ExperimentRun) -> int:
+    return sum(part.rows for part in all_parts(RunPlan.load(run.objects, run.key)))
 
 
 def folder_of(run: ExperimentRun, attempt: int = 1) -> Folder:
@@ -325,6 +332,24 @@ def test_code_that_changes_while_a_run_is_queued_is_not_run(slurm: Slurm, statio
         run.wait(timeout=60)
     Path("station.py").write_text(source)
     assert run.resume(engine="slurm").result(120).rows == 2
+
+
+def test_code_that_changes_once_all_rows_are_there_keeps_nothing_from_being_gathered(
+    slurm: Slurm, station: BaseExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = commands.submit
+
+    def held(script: str, told: list[str], name: str) -> str:
+        return command(script, [*told, "--hold"] if any(one.endswith("gather.log") for one in told) else told, name)
+
+    monkeypatch.setattr(commands, "submit", held)
+    run, ref = station.allocate(specs(4), engine=scythe.SlurmOptions(), workers=1)
+    until(lambda: all_rows_of(run) == 4, "four rows")
+    source = Path("station.py").read_text()
+    Path("station.py").write_text(source.replace("input_spec.x**2", "input_spec.x**3 + 1"))
+    slurm.ask("scontrol", "release", folder_of(run).rounds()[0].gather)
+    assert ref.result(timeout=120).rows == 4
+    assert scythe.read("station")["y"].to_list() == [0, 1, 4, 9]
 
 
 def test_jobs_have_the_arguments_of_the_program_and_the_flags_of_its_interpreter(slurm: Slurm, root: Path) -> None:

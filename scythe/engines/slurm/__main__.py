@@ -10,6 +10,7 @@ from scythe.define.experiment import Experiment
 from scythe.engines.slurm.element import Element
 from scythe.engines.slurm.folder import Folder
 from scythe.engines.slurm.gathering import gather, note
+from scythe.engines.slurm.opened import open_rows
 from scythe.errors import RunError, ScytheError
 from scythe.record.attempt_plan import AttemptPlan, last_attempt_planned, load_attempt_plan
 from scythe.record.layout import RunKey
@@ -37,7 +38,10 @@ def main(what: str, root: str, run: str, number: int, source: str) -> int:
     try:
         experiment = find_experiment(plan, source=source or None)
         code = read_code(experiment)
-        _check(plan, attempt, experiment, code)
+        if what == "element" or len(
+            open_rows(plan, attempt)
+        ):  # else rows are gathered alone, which none of its code does
+            _check(plan, attempt, experiment, code)
         if what == "element":
             Element(plan, attempt, experiment, code, folder).serve()
         else:

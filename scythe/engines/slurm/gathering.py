@@ -74,7 +74,8 @@ def _end(plan: RunPlan, attempt: AttemptPlan, experiment: Experiment, folder: Fo
     condemned = _condemned(folder.gone(), still_open, experiment.options.retries)
     with Leaf(plan, experiment) as leaf:
         for row, one in condemned.items():
-            error = WorkerCrashed(f"Slurm ended the job that ran it, again and again: {one.state}")
+            often = ", again and again" if experiment.options.retries else ""
+            error = WorkerCrashed(f"Slurm ended the job that ran it{often}: {one.state}")
             failure = Failure.of(error, experiment.options.retries + 1)
             collector.add(leaf.failed(row, failure, 0.0, time.time(), f"element {one.element}"))
     collector.flush(show=False)
