@@ -116,6 +116,17 @@ def test_a_damaged_run_is_named_and_the_others_are_shown(
     assert set(scythe.list_runs("pipes")["run"]) == {good.key.folder, later.key.folder}
 
 
+@pytest.mark.parametrize("content", [b"", b"{a: [", b"\xff\xfe\x00"])
+def test_a_finished_run_without_a_manifest_that_can_be_read_is_read_and_says_so(root: Path, content: bytes) -> None:
+    run = allocated(1.0)
+    (root / run.key.manifest).write_bytes(content)
+    (listed,) = scythe.list_runs("pipes").rows(named=True)
+    assert (listed["status"], listed["rows"]) == ("finished", 1)
+    assert run.key.manifest in listed["problem"]
+    assert f"problem  file://{root}/{run.key.manifest}" in said("show", run.experiment_id)
+    assert scythe.read("pipes")["pressure"].to_list() == [2.0]
+
+
 def test_a_table_whose_file_is_gone_is_named_with_what_brings_it_back(root: Path, tmp_path: Path) -> None:
     run = allocated(1.0)
     allocated(2.0)

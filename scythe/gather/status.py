@@ -53,17 +53,17 @@ def look_at(objects: Objects, key: RunKey) -> Look:
         last = latest_attempt(objects, key)
         if last is not None and last.alive:
             return Look("running")
-        result = read_result(objects, key)
+        result, damage = read_result(objects, key), None
         try:
             manifest = read_manifest(objects, key)
         except FileNotFoundError:  # it goes first where a run is deleted
             return _without_manifest(objects, key)
-        except RunDamaged:
+        except RunDamaged as error:
             if result is None:
                 raise
-            manifest = {}
+            manifest, damage = {}, str(error)  # its rows can be read; its note, tags and key are lost
         if result is not None:
-            return Look("finished", result, manifest=manifest)
+            return Look("finished", result, damage, manifest)
         check_not_lost(objects, key)
         RunPlan.load(objects, key)
         if objects.exists(key.cancelled):
