@@ -383,9 +383,20 @@ if __name__ == "__main__":
     print(scythe.read("scaled")["y", "flags"].rows())
 """
     )
-    command = [sys.executable, "-O", "-W", "error::UserWarning", "-X", "utf8", "program.py", "--fine", "it's $HOME"]
+    command = [
+        sys.executable,
+        "-O",
+        "-W",
+        "error::UserWarning",
+        "-X",
+        "utf8",
+        "program.py",
+        "--fine",
+        "it's $HOME",
+        b"\xff",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    flags = """False ['error::UserWarning'] 1 ["it's $HOME"]"""
+    flags = """False ['error::UserWarning'] 1 ["it's $HOME", '\\udcff']"""
     assert done.stdout.strip() == repr([(200, flags), (400, flags)]), done.stderr
 
 

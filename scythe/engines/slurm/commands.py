@@ -257,7 +257,8 @@ def _run(command: Sequence[str], script: str | None = None) -> str:
             command,
             input=script,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="surrogateescape",  # a path, or an argument, is any bytes
             timeout=_ANSWER_SECONDS,
             check=False,
             env=_environment(),
