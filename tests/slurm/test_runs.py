@@ -347,6 +347,7 @@ def test_code_that_changes_once_all_rows_are_there_keeps_nothing_from_being_gath
     until(lambda: all_rows_of(run) == 4, "four rows")
     source = Path("station.py").read_text()
     Path("station.py").write_text(source.replace("input_spec.x**2", "input_spec.x**3 + 1"))
+    assert run.result is None
     slurm.ask("scontrol", "release", folder_of(run).rounds()[0].gather)
     assert ref.result(timeout=120).rows == 4
     assert scythe.read("station")["y"].to_list() == [0, 1, 4, 9]

@@ -38,9 +38,7 @@ def main(what: str, root: str, run: str, number: int, source: str) -> int:
     try:
         experiment = find_experiment(plan, source=source or None)
         code = read_code(experiment)
-        if what == "element" or len(
-            open_rows(plan, attempt)
-        ):  # else rows are gathered alone, which none of its code does
+        if what == "element" or len(open_rows(plan, attempt)):  # to gather rows needs none of it
             _check(plan, attempt, experiment, code)
         if what == "element":
             Element(plan, attempt, experiment, code, folder).serve()
