@@ -34,6 +34,8 @@ _CLOCK = re.compile(
     r"(?:(?P<hours>\d+):(?P<minutes>[0-5]\d):(?P<seconds>[0-5]\d)(?:\.(?P<microseconds>\d{1,6})0*)?)?"
 )
 
+#: From here on floats are whole numbers, and not all of them.
+_FLOATS_ARE_WHOLE = 2.0**53
 #: How a CSV file may write a truth value, in any case.
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
@@ -74,7 +76,7 @@ def read_inputs(path: Path, compiled: CompiledModel) -> pl.DataFrame | list[dict
     exact = {
         name: column
         for name, column in columns.items()
-        if _is_text(column) or _parsed(column) or (suffix == ".csv" and isinstance(column.kind, k.Bool))
+        if _is_text(column) or _parsed(column) or (suffix == ".csv" and isinstance(column.kind, k.Bool | k.Float))
     }
     rows: list[dict[str, Any]] = []
     try:  # the types of columns, and which there are, are those of all rows
@@ -86,13 +88,7 @@ def read_inputs(path: Path, compiled: CompiledModel) -> pl.DataFrame | list[dict
                     f"its values are parted by {other!r}: save it with commas between them, and points in its numbers"
                 )
             frame = pl.read_csv(path, infer_schema_length=None, schema_overrides=dict.fromkeys(exact, pl.String))
-            # Those of numbers are texts where Polars has not taken one: it knows NaN, but no nan.
-            told = {
-                name
-                for name, c in columns.items()
-                if isinstance(c.kind, k.Float) and frame.schema.get(name) == pl.String
-            }
-            values = {name: frame[name] for name in frame.columns if name in exact or name in told}
+            values = {name: frame[name] for name in frame.columns if name in exact}
         else:
             rows = _rows_of_json(path)
             read = pl.read_json if suffix == ".json" else pl.read_ndjson
@@ -199,8 +195,10 @@ def _of_texts(texts: pl.Series, column: Column) -> pl.Series:
         if whole.null_count() == texts.null_count():
             return whole
     if isinstance(column.kind, k.Float):
-        numbers = texts.str.strip_chars().cast(pl.Float64, strict=False)
+        written = texts.str.strip_chars()
+        numbers = written.cast(pl.Float64, strict=False)
         if numbers.null_count() == texts.null_count():
+            _check_floats(written, numbers)
             return numbers
         wrong = texts.filter(numbers.is_null() & texts.is_not_null())[0]
         raise typer.BadParameter(
@@ -213,6 +211,19 @@ def _of_texts(texts: pl.Series, column: Column) -> pl.Series:
         wrong = texts.filter(told.is_null() & texts.is_not_null())[0]
         raise typer.BadParameter(f"{texts.name}: {wrong!r} is no bool; write it as true or false", param_hint="specs")
     return _as_told(texts.name, texts.to_list(), column)
+
+
+def _check_floats(written: pl.Series, numbers: pl.Series) -> None:
+    """Nothing where each number of a CSV file is one that a float is near, and a whole one that a float is.
+
+    Raises:
+        typer.BadParameter: one lies beyond the floats, or is a whole number that none of them is.
+    """
+    beyond = numbers.is_infinite() & ~written.str.to_lowercase().str.contains("inf", literal=True)
+    beyond |= (numbers == 0) & written.str.contains(r"^[+-]?[0.]*[1-9]")
+    whole = written.filter((numbers.abs() >= _FLOATS_ARE_WHOLE) & written.str.contains(r"^[+-]?\d+$"))
+    for text in (*written.filter(beyond), *(text for text in whole if int(text) != int(float(text)))):
+        raise typer.BadParameter(f"{written.name}: no 64-bit float is {text}, or near it", param_hint="specs")
 
 
 def _as_told(name: str, values: list[Any], column: Column) -> pl.Series:
