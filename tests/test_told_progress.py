@@ -33,6 +33,26 @@ def test_a_bar_never_goes_back() -> None:
     assert shown == [0, 202, 202, 205]
 
 
+@pytest.mark.parametrize("first_look", [59, 0], ids=["it found what was done", "it failed"])
+def test_the_rate_of_a_run_that_is_resumed_is_that_of_what_comes_now_however_much_comes_at_first(
+    monkeypatch: pytest.MonkeyPatch, first_look: int
+) -> None:
+    """As a cluster tells: nothing for seconds, then what many leaves have done together."""
+    shown: list[tuple[str, str]] = []
+    now = 100.0
+    monkeypatch.setattr("scythe.terminal.progress.time", SimpleNamespace(monotonic=lambda: now))
+    progress = Progress("x", 150)
+    progress._bar = SimpleNamespace(update=lambda _, rate, left, **__: shown.append((rate, left)))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    for done in (first_look, 59, 59, 79, 88, 97):
+        progress.update(done, 0)
+        now += 2.0
+    assert shown[0] == ("starting", "")
+    if first_look:
+        assert shown[3:] == [("starting", ""), ("4.5/s", "14s"), ("4.5/s", "12s")]
+    else:
+        assert max(float(rate.removesuffix("/s")) for rate, _ in shown[3:]) < 6
+
+
 def test_a_notice_is_shown_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = io.StringIO()
     monkeypatch.setattr(sys, "stderr", shown)

@@ -31,8 +31,10 @@ class Progress:
         self._title, self._total, self._quiet = title, total, quiet
         self._started = self._began = self._last_line = time.monotonic()
         self._pause = _FIRST_LINE_SECONDS
-        #: What had come to an end before: in an earlier attempt on the run.
+        #: What had come to an end at the first look: in an earlier attempt on the run.
         self._before: int | None = None
+        #: What had at the first look that found more; from then on it is counted how fast the rest comes.
+        self._first: int | None = None
         #: How many have come to an end; it never goes back.
         self._done = 0
         #: What was said last about why nothing goes on.
@@ -111,9 +113,11 @@ class Progress:
         done = self._done = max(done, self._done)
         if self._before is None:
             self._before = done
-        since = done - self._before
-        if since <= 0:
-            self._began = time.monotonic()  # the time until the first result is the start of the processes
+        # The time until the first results is the start of the processes, too; and of a cluster many come at once, the work
+        # of a longer time than has passed since the look before.
+        if self._first is None and done > self._before:
+            self._first, self._began = done, time.monotonic()
+        since = done - self._first if self._first is not None else 0
         seconds = time.monotonic() - self._began
         rate = _rate(since / seconds) if since > 0 and seconds > 0 else "starting"
         left = _duration((self._total - done) * seconds / since) if since > 0 else ""
