@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import re
 import subprocess
 import sys
@@ -307,13 +308,15 @@ def test_an_attempt_that_came_to_its_end_stopped_for_nothing(root: Path) -> None
     assert [a.stopped for a in attempts_on(objects, key)] == ["OSError: no space", None]
 
 
-def test_an_attempt_that_is_moved_to_another_process_counts_what_was_worked_on_it_before(root: Path) -> None:
+def test_an_attempt_that_is_moved_to_another_process_keeps_its_beginning_and_counts_what_was_worked_on_it_before(
+    root: Path,
+) -> None:
     objects, key = Objects.at(root), RunKey("e", "v1.0.0", "2026-01-01_00-00-00")
     with Lease(objects, key, "hatchet", run="a", number=1) as first:
         assert first.before == 0
     killed = latest_attempt(objects, key)
     assert killed is not None
-    objects.write(f"{key.attempts}/000001.json", replace(killed, worked=100.0, ended=False).to_json())
+    objects.write(f"{key.attempts}/000001.json", replace(killed, began=1e9, worked=100.0, ended=False).to_json())
 
     with Lease(objects, key, "hatchet", run="a", number=1) as moved:
         assert moved.before == 100
@@ -321,6 +324,8 @@ def test_an_attempt_that_is_moved_to_another_process_counts_what_was_worked_on_i
     ended = latest_attempt(objects, key)
     assert ended is not None
     assert 100 <= ended.worked < 160
+    assert (ended.began, ended.tries) == (1e9, 2)
+    assert [a.began for a in attempts_on(objects, key)] == [dt.datetime(2001, 9, 9, 1, 46, 40, tzinfo=dt.UTC)]
 
 
 @pytest.fixture

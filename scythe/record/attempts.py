@@ -45,7 +45,7 @@ class Attempt:
     system: str = ""
     #: When its process began, in that system's ticks; 0 where that was not recorded.
     start: int = 0
-    #: When it took up the run, by its own clock [s since 1970]; 0 where that was not recorded.
+    #: When the run was taken up as this attempt, by the clock of whoever did so first [s since 1970]; 0 where that was not recorded.
     began: float = 0.0
     #: For how long it had worked on the run at its last heartbeat [s].
     worked: float = 0.0

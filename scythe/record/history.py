@@ -22,7 +22,7 @@ class RunAttempt:
         number: 1 for the first.
         engine: The name of the engine.
         host, pid: The process that worked on the run, or led it.
-        began: When it took up the run, by its own clock; None where that was not recorded.
+        began: When the run was taken up, by the clock of the process that did so first; None where that was not recorded.
         provenance: Commit, patch, hash of the code and packages; None where that was not recorded.
         stopped: Why it stopped before the run was finished, in a line; None where it came to its end, or could not say.
     """

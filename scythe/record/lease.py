@@ -106,10 +106,12 @@ class Lease:
             known = parse_as(Attempt, self._objects.read(there), self._objects.uri(there))
             if known.run != self._attempt.run:
                 raise Superseded(f"the run {self._key.path} is worked on by {known.run or known.engine}", known.run)
+            began = known.began or self._attempt.began  # that of the process that took it up first
             if self._is_shared:
-                self._attempt = replace(self._attempt, began=known.began)
+                self._attempt = replace(self._attempt, began=began)
             else:
-                self._attempt, self.before = replace(self._attempt, tries=known.tries + 1), known.worked
+                self._attempt = replace(self._attempt, began=began, tries=known.tries + 1)
+                self.before = known.worked
             self._objects.write(self._record_key(number), self._record(number))
         self.number = number
 
