@@ -298,6 +298,70 @@ def test_numbers_of_numpy_and_decimals_that_no_float_is_are_refused_as_whole_num
     prepare_inputs([{"v": fine}], experiment, overwrite_sort_index=True)
 
 
+class Levels(RootModel[list[float]]):
+    pass
+
+
+class Costs(RootModel[dict[str, float]]):
+    pass
+
+
+@pytest.mark.parametrize("number", [2**53 + 1, np.int64(2**53 + 1), Decimal(2**53 + 1)], ids=repr)
+@pytest.mark.parametrize(
+    ("kind", "around"),
+    [
+        (tuple[float, int], lambda n: (n, 1)), (tuple[float, int], lambda n: [n, 1]), (set[float], lambda n: {n}),
+        (frozenset[tuple[float, str]], lambda n: frozenset({(n, "a")})), (list[tuple[float, int]], lambda n: [(n, 1)]),
+        (Levels, lambda n: [n]), (Costs, lambda n: {"a": n}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_numbers_that_no_float_is_are_refused_in_tuples_sets_and_root_models(
+    kind: Any, around: Callable[[Any], Any], number: Any
+) -> None:
+    experiment = _taking(v=kind)
+    with pytest.raises(ScytheError, match=r"v: must be .*has no exact 64-bit float"):
+        prepare_inputs([{"v": around(number)}], experiment, overwrite_sort_index=True)
+    made = prepare_inputs([{"v": around(2)}], experiment, overwrite_sort_index=True)
+    asked = prepare_inputs([experiment.input_model(v=around(2))], experiment, overwrite_sort_index=True)
+    assert made.table.column("v") == asked.table.column("v")
+
+
+@pytest.mark.parametrize(
+    ("kind", "column"),
+    [
+        (tuple[float, float], lambda n: [[n, 1]]), (Levels, lambda n: [[n]]), (Levels, lambda n: [{"root": [n]}]),
+        (Costs, lambda n: [{"a": n}]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_whole_numbers_that_no_float_is_are_refused_in_columns_of_tuples_and_root_models(
+    kind: Any, column: Callable[[int], list[Any]]
+) -> None:
+    experiment = _taking(v=kind)
+    with pytest.raises(ScytheError, match=r"v: must be .*has no exact 64-bit float"):
+        prepare_inputs(pl.DataFrame({"v": column(2**53 + 1)}), experiment, overwrite_sort_index=True)
+    prepare_inputs(pl.DataFrame({"v": column(2)}), experiment, overwrite_sort_index=True)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+@pytest.mark.parametrize("value", [np.timedelta64(5, "ns"), np.timedelta64(5, "M"), np.timedelta64(5)], ids=repr)
+def test_a_duration_of_numpy_is_no_count_of_seconds_to_a_validator_of_the_model(value: Any) -> None:
+    """NumPy gives Python a bare count of what Python's own durations have not, and pydantic takes one for seconds."""
+    experiment = _taking(
+        v=Annotated[dt.timedelta, BeforeValidator(_same)], l=Annotated[list[dt.timedelta], BeforeValidator(_same)]
+    )
+    whole = np.timedelta64(7_000, "ns")
+    for v, many in ((value, [whole]), (whole, [value]), (whole, np.array([value]))):
+        with pytest.raises(ScytheError, match=r"has (nanoseconds, which are not stored|no length)"):
+            prepare_inputs([{"v": v, "l": many}], experiment, overwrite_sort_index=True)
+    made = prepare_inputs([{"v": whole, "l": np.array([whole])}], experiment, overwrite_sort_index=True)
+    assert made.table.select(["v", "l"]).to_pylist() == [{"v": 7, "l": [7]}]
+
+
 def test_bytes_and_texts_of_numpy_keep_zeros_at_their_ends() -> None:
     experiment = _taking(b=bytes, t=str, l=list[bytes])
     specs = [{"b": np.bytes_(b"a\0"), "t": np.str_("a\0"), "l": [np.bytes_(b"\0\0")]}]

@@ -106,7 +106,7 @@ def pairs_of(dtype: pa.DataType) -> tuple[pa.Field, pa.Field] | None:
 
 def _holds_struct(kind: k.Struct, members: tuple[k.Member, ...], dtype: pa.DataType) -> bool:
     root = root_of(kind)
-    if root is not None and not (_t.is_struct(dtype) and dtype.get_field_index("root") >= 0):
+    if root is not None and not _has_root(dtype):
         return holds(root, dtype)
     if kind.python is None and k.is_list(dtype):
         return all(holds(m.kind, dtype.value_type) for m in members)
@@ -152,6 +152,11 @@ def root_of(kind: k.Struct) -> k.Kind | None:
     """What a RootModel holds."""
     is_root = kind.python is not None and issubclass(kind.python, RootModel)
     return kind.members[0].kind if is_root else None
+
+
+def _has_root(dtype: pa.DataType) -> bool:
+    """Whether an Arrow type is how a RootModel is stored."""
+    return _t.is_struct(dtype) and dtype.get_field_index("root") >= 0
 
 
 def lifted(kind: k.Kind, column: pa.Array, *, strict: bool) -> list[Any]:
@@ -202,6 +207,8 @@ def _lift(kind: k.Kind, dtype: pa.DataType, strict: bool) -> Callable[[Any], Any
             pairs = pairs_of(dtype)
             inner = _or_same(_lift(value, pairs[1].type, strict) if pairs is not None else None)
             return lambda v: _once({named(n): inner(item) for n, item in map(_pair, v)}, v)
+        case k.Struct() if (root := root_of(kind)) is not None and not _has_root(dtype):
+            return _lift(root, dtype, strict)
         case k.Struct() if _t.is_struct(dtype):
             kinds = members_of(kind)
             lifts = {f.name: _lift(kinds[f.name], f.type, strict) if f.name in kinds else None for f in dtype}
@@ -212,9 +219,10 @@ def _lift(kind: k.Kind, dtype: pa.DataType, strict: bool) -> Callable[[Any], Any
             return (lambda v: lift(v)["root"]) if root_of(kind) is not None and "root" in lifts else lift
         case k.Struct() if (root := root_of(kind)) is not None:
             return _lift(root, dtype, strict)
-        case k.Struct(members, python=None) if strict and k.is_list(dtype):  # a tuple, item by item
+        case k.Struct(members, python=None) if k.is_list(dtype):  # a tuple, item by item
             items = [_or_same(_lift(member.kind, dtype.value_type, strict)) for member in members]
-            return lambda v: tuple(v) if len(v) != len(items) else tuple(f(x) for f, x in zip(items, v, strict=True))
+            python = tuple if strict else list
+            return lambda v: python(v) if len(v) != len(items) else python(f(x) for f, x in zip(items, v, strict=True))
         case k.Float() if _t.is_integer(dtype) or _t.is_decimal(dtype):
             return _float_of
         case _:
@@ -309,15 +317,22 @@ def lifted_objects(kind: k.Kind, values: Collection[Any], *, strict: bool) -> li
 
 def _lifted_object(kind: k.Kind, value: Any, strict: bool) -> Any:
     if isinstance(value, np.ndarray):
-        value = value.tolist()  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+        value = _in_micros(value).tolist()  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    if isinstance(kind, k.Struct) and (root := root_of(kind)) is not None and not isinstance(value, BaseModel):
+        return _lifted_object(root, value, strict)
     if isinstance(kind, k.List) and isinstance(value, list | tuple):
         items = [None if v is None else _lifted_object(kind.item, v, strict) for v in value]
         return tuple(items) if strict and kind.python is tuple else items
-    if isinstance(kind, k.Struct) and kind.python is None and strict and isinstance(value, list | tuple):
+    if isinstance(kind, k.List) and isinstance(value, set | frozenset):  # what is in it has a hash
+        return type(value)(
+            [None if v is None else _lifted_object(kind.item, v, strict or not kind.item.flat) for v in value]
+        )  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(kind, k.Struct) and kind.python is None and isinstance(value, list | tuple):
+        python = list if isinstance(value, list) and not strict else tuple
         if len(value) != len(kind.members):  # pyright: ignore[reportUnknownArgumentType]
-            return tuple(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+            return python(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
         pairs = zip(kind.members, value, strict=True)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-        return tuple(None if v is None else _lifted_object(member.kind, v, strict) for member, v in pairs)  # pyright: ignore[reportUnknownVariableType]
+        return python([None if v is None else _lifted_object(member.kind, v, strict) for member, v in pairs])  # pyright: ignore[reportUnknownVariableType]
     if isinstance(kind, k.Map) and isinstance(value, Mapping):
         named = _or_same(kind.key.lift(strict=strict))
         return {named(n): None if v is None else _lifted_object(kind.value, v, strict) for n, v in value.items()}
@@ -328,5 +343,24 @@ def _lifted_object(kind: k.Kind, value: Any, strict: bool) -> Any:
     if isinstance(value, np.bytes_ | np.str_):  # of which `item` drops zeros at the end
         value = bytes(value) if isinstance(value, bytes) else str.__str__(value)
     elif isinstance(value, np.generic):
-        value = value.item()
+        value = _in_micros(value).item()
     return value if lift is None else lift(value)
+
+
+def _in_micros(value: Any) -> Any:
+    """NumPy's instants and durations in a unit that Python's own have: of others it gives bare counts, which pydantic takes for seconds.
+
+    Raises:
+        ValueError: they hold nanoseconds, or a count of months or of no unit.
+    """
+    if value.dtype.kind not in "mM":
+        return value
+    unit = np.datetime_data(value.dtype)[0]
+    if value.dtype.kind == "m" and unit in ("Y", "M", "generic") and not np.isnat(value).all():
+        raise ValueError(f"{value} has no length: give it in days, or in smaller units")
+    if unit not in ("ns", "ps", "fs", "as"):
+        return value
+    rounded = value.astype(f"{value.dtype.kind}8[us]")
+    if not ((rounded == value) | np.isnat(value)).all():
+        raise ValueError(f"{value} has nanoseconds, which are not stored: round it to microseconds")
+    return rounded
