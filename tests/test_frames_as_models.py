@@ -314,7 +314,6 @@ class Costs(RootModel[dict[str, float]]):
         (frozenset[tuple[float, str]], lambda n: frozenset({(n, "a")})), (list[tuple[float, int]], lambda n: [(n, 1)]),
         (Levels, lambda n: [n]), (Costs, lambda n: {"a": n}),
     ],
-    ids=str,
 )  # fmt: skip
 def test_numbers_that_no_float_is_are_refused_in_tuples_sets_and_root_models(
     kind: Any, around: Callable[[Any], Any], number: Any
@@ -333,7 +332,6 @@ def test_numbers_that_no_float_is_are_refused_in_tuples_sets_and_root_models(
         (tuple[float, float], lambda n: [[n, 1]]), (Levels, lambda n: [[n]]), (Levels, lambda n: [{"root": [n]}]),
         (Costs, lambda n: [{"a": n}]),
     ],
-    ids=str,
 )  # fmt: skip
 def test_whole_numbers_that_no_float_is_are_refused_in_columns_of_tuples_and_root_models(
     kind: Any, column: Callable[[int], list[Any]]
