@@ -270,6 +270,15 @@ def test_columns_of_every_dtype_of_pandas_come_back_with_their_values(root: Path
         ([1j], "complex"),
         (["\ud800"], "surrogates"),
         ([{}], "struct<>"),
+        ([Decimal("NaN"), Decimal("1.5")], r"Decimal\('NaN'\) is no number that a table holds: give None"),
+        ([Decimal("1.5"), Decimal("1e40")], r"Decimal\('1E\+40'\) has more than 38 digits, written out: round it"),
+        ([Decimal("1.5"), Decimal("-Infinity")], r"Decimal\('-Infinity'\) is no number that a table holds: give None"),
+        ([[Decimal("1.5"), Decimal("NaN")]], r"Decimal\('NaN'\) is no number"),
+        ([{"a": Decimal("Infinity")}], r"Decimal\('Infinity'\) is no number"),
+        ([Decimal("1.5"), Decimal("1e400")], r"Decimal\('1E\+400'\) has more than 38 digits, written out: round it"),
+        ([np.longdouble("0.1")], r"longdouble\('0.1'\) has more digits than a table holds: give floats"),
+        ([np.datetime64("2024-01-01")], r"datetime64\('2024-01-01'\) has a unit .*pd.to_datetime"),
+        ([np.timedelta64(5, "us"), np.timedelta64(5, "ns")], r"timedelta64\(5,'us'\) has a unit .*pd.to_timedelta"),
     ],
 )
 def test_objects_of_unlike_sorts_are_refused_and_the_column_is_named(column: list[Any], words: str) -> None:

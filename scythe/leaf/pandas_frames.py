@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from scythe.errors import OutputError
+from scythe_catalog.schema.kinds.numbers import MOST_DIGITS
 
 _CONTAINERS = (list, tuple, set, frozenset)
 #: Sorts that go together in one column.
@@ -63,7 +64,7 @@ def typed_column(series: Any, *, nan: bool = False) -> pa.Array | pa.ChunkedArra
     """A column of another type than objects; with `nan` its NaN stay what they are, else nothing is there.
 
     Raises:
-        TypeError: it holds complex numbers.
+        TypeError: it holds complex numbers, or floats of more digits than a table has.
     """
     pandas: Any = sys.modules["pandas"]
     dtype = series.dtype
@@ -71,6 +72,8 @@ def typed_column(series: Any, *, nan: bool = False) -> pa.Array | pa.ChunkedArra
         raise TypeError(
             "it holds complex numbers, which no table can hold: store real and imaginary parts in two columns"
         )
+    if dtype == np.longdouble and (odd := unheld(series)) is not None:
+        raise _said_of(odd)
     if isinstance(dtype, pandas.PeriodDtype | pandas.IntervalDtype):
         return _objects(series.astype(object).map(str, na_action="ignore"))
     if isinstance(dtype, pandas.SparseDtype):
@@ -90,10 +93,13 @@ def _objects(series: Any) -> pa.Array:
     """A column of Python objects of one sort.
 
     Raises:
-        TypeError: they are of several, says of which.
+        TypeError: they are of several, says of which, or one has no place in a table, says which.
     """
     missing = series.isna().to_numpy() if len(series) else np.empty(0, bool)
     values = series.to_numpy()
+    decimals = (v for v in values[missing] if isinstance(v, decimal.Decimal)) if missing.any() else ()
+    if (odd := unheld(decimals)) is not None:  # NaN of one is missing to pandas
+        raise _said_of(odd)
     present = values[~missing] if missing.any() else values
     check_sort(present)
     nested = any(issubclass(t, (Mapping, np.ndarray, *_CONTAINERS)) for t in set(map(type, present)))
@@ -101,9 +107,12 @@ def _objects(series: Any) -> pa.Array:
         values = values.copy()
         values[missing] = None
     try:
-        return _plain(pa.array(values, from_pandas=not nested))
-    except (OverflowError, pa.ArrowException) as error:
+        array = _plain(pa.array(values, from_pandas=not nested))
+    except (ValueError, TypeError, ArithmeticError, pa.ArrowException) as error:
         raise _told(present, error) from error
+    if pa.types.is_decimal256(array.type) and (odd := unheld(present)) is not None:
+        raise _said_of(odd)
+    return array
 
 
 def check_sort(values: Iterable[Any]) -> None:
@@ -158,6 +167,8 @@ _SORTS: dict[str, tuple[type, ...]] = {
 def _told(present: Any, error: Exception) -> Exception:
     """An error of Arrow's about values of one sort in words for those who do not know it."""
     values = [*present]
+    if (odd := unheld(values)) is not None:
+        return _said_of(odd)
     sorts = {sort for t in set(map(type, values)) if (sort := _sort_of(t)) is not None}
     if (other := next((sort for sort in sorts if sort not in _SORTS), None)) is not None:
         return TypeError(f"it holds {other}, which no table can hold: store their parts as numbers or texts")
@@ -166,6 +177,34 @@ def _told(present: Any, error: Exception) -> Exception:
         if not -(2**63) <= largest < 2**63:
             return TypeError(f"it {beyond_64_bits(largest)}")
     return next((told for part in _children(values, sorts) if (told := _told(part, error)) is not error), error)
+
+
+def unheld(values: Iterable[Any], column: str = "column") -> tuple[int, Any, str] | None:
+    """The first of some values that no column holds as it is: its row, itself, and what is said of it; None where it is none of those known here."""
+    for row, value in enumerate(values):
+        if isinstance(value, decimal.Decimal):
+            if not value.is_finite():
+                words = "is no number that a table holds"
+                return row, value, f"{words}: give None where there is nothing, or floats ({column}.astype(float))"
+            if _digits(value) > MOST_DIGITS:
+                words = f"has more than {MOST_DIGITS} digits, written out"
+                return row, value, f"{words}: round it, or give floats ({column}.astype(float))"
+        elif isinstance(value, np.longdouble) and value == value:  # noqa: PLR0124 - NaN
+            return row, value, f"has more digits than a table holds: give floats ({column}.astype(float))"
+        elif isinstance(value, np.datetime64 | np.timedelta64) and not np.isnat(value):
+            make = "pd.to_datetime" if isinstance(value, np.datetime64) else "pd.to_timedelta"
+            words = "has a unit that no table knows, or that others of the column have not"
+            return row, value, f"{words}: give pandas' own ({make}({column}))"
+    return None
+
+
+def _digits(value: decimal.Decimal) -> int:
+    return max(value.adjusted() + 1, 0) + max(-int(value.as_tuple().exponent), 0)
+
+
+def _said_of(odd: tuple[int, Any, str]) -> TypeError:
+    _, value, words = odd
+    return TypeError(f"{value!r} {words}")
 
 
 def beyond_64_bits(value: int) -> str:
