@@ -277,6 +277,8 @@ def test_columns_of_every_dtype_of_pandas_come_back_with_their_values(root: Path
         ([{"a": Decimal("Infinity")}], r"Decimal\('Infinity'\) is no number"),
         ([Decimal("1.5"), Decimal("1e400")], r"Decimal\('1E\+400'\) has more than 38 digits, written out: round it"),
         ([np.longdouble("0.1")], r"longdouble\('0.1'\) has more digits than a table holds: give floats"),
+        ([0.5, np.longdouble(2**53) + 1], r"longdouble\('9007199254740993.0'\) has more digits than a table holds"),
+        ([[0.5, np.longdouble("0.1")]], r"longdouble\('0.1'\) has more digits than a table holds"),
         ([np.datetime64("2024-01-01")], r"datetime64\('2024-01-01'\) has a unit .*pd.to_datetime"),
         ([np.timedelta64(5, "us"), np.timedelta64(5, "ns")], r"timedelta64\(5,'us'\) has a unit .*pd.to_timedelta"),
     ],

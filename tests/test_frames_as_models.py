@@ -298,6 +298,47 @@ def test_numbers_of_numpy_and_decimals_that_no_float_is_are_refused_as_whole_num
     prepare_inputs([{"v": fine}], experiment, overwrite_sort_index=True)
 
 
+@pytest.mark.parametrize(
+    ("kind", "values", "words"),
+    [
+        (float, [0.5, np.longdouble("0.1")], r"longdouble\('0.1'\) in row 1 has more digits .*astype\(float\)"),
+        (float, [Decimal("0.5"), Decimal("1e400")], r"Decimal\('1E\+400'\) in row 1 has more than 38 digits"),
+        (float, [Decimal("0.5"), Decimal("NaN")], r"Decimal\('NaN'\) in row 1 is no number .*: give None"),
+        (float | None, [None, Decimal("-Infinity")], r"Decimal\('-Infinity'\) in row 1 is no number .*: give None"),
+        (dt.datetime, [np.datetime64("2024-01-01")], r"'2024-01-01'\) in row 0 has a unit .*pd.to_datetime\(frame\['v'\]\)"),
+        (dt.timedelta, [np.timedelta64(5, "m")], r"\(5,'m'\) in row 0 has a unit .*pd.to_timedelta\(frame\['v'\]\)"),
+        (dt.timedelta, [np.timedelta64(5, "us"), np.timedelta64(5, "s")], r"\(5,'us'\) in row 0 has a unit .*pd.to_timedelta"),
+    ],
+)  # fmt: skip
+def test_an_object_of_pandas_that_no_column_holds_is_named_with_its_row_and_the_way_out(
+    kind: Any, values: list[Any], words: str
+) -> None:
+    frame = pd.DataFrame({"v": pd.Series(values, dtype=object)})
+    with pytest.raises(ScytheError, match=rf"^v: .*{words}"):
+        prepare_inputs(frame, _taking(v=kind), overwrite_sort_index=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "convert"),
+    [
+        (dt.datetime, [np.datetime64("2024-01-01"), np.datetime64("2024-01-01T05", "h")], pd.to_datetime),
+        (dt.timedelta, [np.timedelta64(5, "m"), np.timedelta64(5, "us")], pd.to_timedelta),
+    ],
+)
+def test_the_way_out_for_objects_of_numpy_is_one(kind: Any, values: list[Any], convert: Callable[[Any], Any]) -> None:
+    column = convert(pd.Series(values, dtype=object))
+    made = prepare_inputs(pd.DataFrame({"v": column}), _taking(v=kind), overwrite_sort_index=True)
+    plain = [v.astype(f"{v.dtype.kind}8[us]").item() for v in values]
+    asked = prepare_inputs([{"v": v} for v in plain], _taking(v=kind), overwrite_sort_index=True)
+    assert made.table.column("v") == asked.table.column("v")
+
+
+def test_nat_of_numpy_among_objects_is_null() -> None:
+    frame = pd.DataFrame({"v": pd.Series([np.timedelta64("NaT"), dt.timedelta(1)], dtype=object)})
+    made = prepare_inputs(frame, _taking(v=dt.timedelta | None), overwrite_sort_index=True)
+    assert made.table.column("v").to_pylist() == [None, 86_400_000_000]
+
+
 class Levels(RootModel[list[float]]):
     pass
 

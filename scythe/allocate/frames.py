@@ -19,7 +19,7 @@ from pydantic import AliasChoices, AliasPath, BaseModel
 
 from scythe.errors import InputError, SchemaError
 from scythe.leaf.dataframes import within_64_bits
-from scythe.leaf.pandas_frames import typed_column
+from scythe.leaf.pandas_frames import typed_column, unheld
 from scythe.names import ID_LEVELS
 from scythe_catalog.schema import Frame, aliases, arrow_table, families, mixture
 
@@ -151,7 +151,7 @@ def _of_pandas(frame: Any, pandas: Any) -> Frame:
             found, has_gaps = _of_objects(name, series.tolist(), pandas)
         else:
             has_gaps = isinstance(series.dtype, np.dtype | pandas.SparseDtype) and series.dtype.kind == "f"
-            found = _typed(name, partial(typed_column, series, nan=has_gaps))
+            found = _typed(name, series, partial(typed_column, series, nan=has_gaps))
         gaps |= {name} if has_gaps else set()
         if isinstance(found, list):
             objects[name] = found
@@ -163,6 +163,8 @@ def _of_pandas(frame: Any, pandas: Any) -> Frame:
 def _of_objects(name: str, values: list[Any], pandas: Any) -> tuple[pa.Array | pa.ChunkedArray | list[Any], bool]:
     """Arrow where that types the objects as they are, else the objects; and whether NaN may mean nothing."""
     values = [None if v is None or v is pandas.NA or v is pandas.NaT else v for v in values]
+    if not {*map(type, values)}.isdisjoint((np.datetime64, np.timedelta64)):
+        values = [None if isinstance(v, np.datetime64 | np.timedelta64) and np.isnat(v) else v for v in values]
     if not {*map(type, values)}.isdisjoint((pandas.Timestamp, pandas.Timedelta)):
         _refuse_nanoseconds(name, values)
     found = families(values)
@@ -175,7 +177,13 @@ def _of_objects(name: str, values: list[Any], pandas: Any) -> tuple[pa.Array | p
     if not found <= _PLAIN or zoned:  # Arrow would drop a zone without a word
         return values, False
     texts = [str(v) if isinstance(v, PurePath) else v for v in values] if found == {"text"} else values
-    return _typed(name, partial(pa.array, texts, from_pandas=False)), has_gaps
+    return _typed(name, values, partial(_array, texts)), has_gaps
+
+
+def _array(values: list[Any]) -> pa.Array | pa.ChunkedArray:
+    if np.longdouble in {*map(type, values)}:  # Arrow rounds those that stand behind others
+        raise TypeError("NumPy's longest floats")
+    return pa.array(values, from_pandas=False)
 
 
 def _refuse_nanoseconds(name: str, values: Sequence[Any]) -> None:
@@ -196,13 +204,17 @@ def _refuse_mixture(name: str, values: Sequence[Any]) -> set[str]:
     return families(values)
 
 
-def _typed(name: str, make: Callable[[], pa.Array | pa.ChunkedArray]) -> pa.Array | pa.ChunkedArray:
+def _typed(
+    name: str, values: Iterable[Any], make: Callable[[], pa.Array | pa.ChunkedArray]
+) -> pa.Array | pa.ChunkedArray:
     try:
         return make()
     except OverflowError as error:
         raise InputError(f"{name}: the column holds whole numbers beyond 64 bits ({error})") from error
-    except (pa.ArrowException, ValueError, TypeError) as error:
-        raise InputError(f"{name}: the column cannot be read: {error}") from error
+    except (pa.ArrowException, ValueError, TypeError, ArithmeticError) as error:
+        odd = unheld(values, f"frame[{name!r}]")
+        said = f"the column cannot be read: {error}" if odd is None else f"{odd[1]!r} in row {odd[0]} {odd[2]}"
+        raise InputError(f"{name}: {said}") from error
 
 
 def _refuse_twins(names: Sequence[str]) -> None:

@@ -123,6 +123,8 @@ def check_sort(values: Iterable[Any]) -> None:
     """
     values = list(values)
     sorts = {sort for t in set(map(type, values)) if (sort := _sort_of(t)) is not None}
+    if "floats" in sorts and np.longdouble in {*map(type, values)} and (odd := unheld(values)) is not None:
+        raise _said_of(odd)  # Arrow rounds those that stand behind others
     if "instants" in sorts:
         _check_instants(v for v in values if isinstance(v, dt.datetime) and _sort_of(type(v)) is not None)
     if "times of day" in sorts and any(isinstance(v, dt.time) and v.tzinfo is not None for v in values):
