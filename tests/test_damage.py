@@ -27,6 +27,7 @@ from scythe.errors import AllocationError, NotFoundError, RunDamaged, ScytheErro
 from scythe.gather.status import Status
 from scythe.record.find import reserved
 from scythe.registry import ExperimentRegistry
+from scythe.runs.compare import compare_runs
 from scythe.runs.rebuild import rebuild
 from scythe.settings import storage
 from scythe.transfer.sheets import write_sheets
@@ -295,6 +296,33 @@ def test_a_run_that_has_lost_its_result_is_none_that_never_had_one(root: Path) -
 
     assert scythe.read("pipes")["pressure"].to_list() == [12.0, 14.0]
     assert lost.status == "finished"
+
+
+def test_a_finished_run_without_its_plan_is_not_told_to_be_resumed(root: Path) -> None:
+    run = allocated(5.0, 6.0)
+    shutil.rmtree(root / run.experiment_id / "scatter-gather")
+    way = (
+        rf"put it back.*, or allocate its inputs anew \(specs.pq .*, and delete it: `scythe delete {run.experiment_id}`"
+    )
+    asks = (
+        lambda: scythe.read("pipes", run=run),
+        lambda: scythe.read("pipes", table="errors", run=run),
+        lambda: run.wait(),
+        lambda: run.resume(engine="inline"),
+        lambda: run.retry_errors(engine="inline"),
+        lambda: compare_runs(run, run),
+        lambda: rebuild(storage()),
+    )
+
+    for ask in asks:
+        with pytest.raises(ScytheError, match=way) as told:
+            ask()
+        assert "scythe resume" not in str(told.value)
+    assert re.search(way, str(run.problem))
+    again = allocated(*pl.read_parquet(root / run.key.specs)["length"])
+    assert "deleted" in said("delete", run.experiment_id, "--yes")
+    assert scythe.read("pipes")["pressure"].to_list() == [10.0, 12.0]
+    assert scythe.list_runs("pipes")["run"].to_list() == [again.key.folder]
 
 
 def test_a_missing_data_file_is_one_sentence(root: Path) -> None:

@@ -255,3 +255,8 @@ def leaf_run_prefix(experiment_id: str) -> str:
 def gathers(key: RunKey) -> str:
     """The folder of all gathers of a run."""
     return f"{key.path}/scatter-gather/output/gathers"
+
+
+def no_plan_left(key: RunKey) -> str:
+    """What to do about a run whose plan nobody has any more: nothing can go on with it."""
+    return f"allocate its inputs anew ({key.specs.rpartition('/')[2]} in its folder holds them), and delete it: `scythe delete {key.path}`"

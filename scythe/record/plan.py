@@ -17,7 +17,7 @@ from scythe.define.experiment import Experiment
 from scythe.define.schemas import ExperimentSchemas
 from scythe.errors import AllocationError, NotFoundError
 from scythe.record.format import dump, parse_as
-from scythe.record.layout import RunKey
+from scythe.record.layout import RunKey, no_plan_left
 from scythe.seeds import seed_of
 from scythe_catalog.schema import TableSchema
 from scythe_catalog.storage.objects import Objects
@@ -126,13 +126,15 @@ class RunPlan:
         """The plan of a run.
 
         Raises:
-            NotFoundError: the run has none: its allocation never came to an end.
+            NotFoundError: the run has none: it is gone, or its allocation never came to an end.
             RunDamaged: it is no plan any more.
         """
         try:
             plan = cls.from_json(objects.read(key.plan), objects.uri(key.plan))
         except FileNotFoundError as error:
-            raise NotFoundError(f"the run {key.path} has no plan ({objects.uri(key.plan)})") from error
+            raise NotFoundError(
+                f"the run {key.path} has no plan any more ({objects.uri(key.plan)}): put it back, or {no_plan_left(key)}"
+            ) from error
         return replace(plan, root=objects.root)
 
 

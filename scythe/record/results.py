@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from scythe.errors import RunDamaged
 from scythe.record.format import FORMAT, parse_as
-from scythe.record.layout import MANIFEST, RunKey
+from scythe.record.layout import MANIFEST, RunKey, no_plan_left
 from scythe.terminal.cards import Card, html, own_names
 from scythe.terminal.console import plain
 from scythe.terminal.notebook import link_to
@@ -185,9 +185,11 @@ def check_not_lost(objects: Objects, key: RunKey) -> None:
     """
     shown = objects.files(key.final("").rpartition("/")[0])
     if shown and not objects.exists(key.result) and objects.exists(key.manifest):
+        gone, way = objects.uri(key.result), f"let `scythe resume {key.path}` run its inputs anew"
+        if not objects.exists(key.plan):  # without which nothing goes on with it
+            gone, way = f"{gone} (and the run's plan, {objects.uri(key.plan)})", no_plan_left(key)
         raise RunDamaged(
-            f"{objects.uri(key.result)} is gone, and the run was finished: put it back (was the root copied by half?), "
-            f"or let `scythe resume {key.path}` run its inputs anew"
+            f"{gone} is gone, and the run was finished: put it back (was the root copied by half?), or {way}"
         )
 
 

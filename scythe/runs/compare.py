@@ -59,6 +59,7 @@ def compare_runs(one: ExperimentRun, other: ExperimentRun) -> Comparison:
 
     Raises:
         RunError: one of them is not finished.
+        RunDamaged: a file of one of them is damaged or gone.
         NotFoundError: their experiments have no input in common.
     """
     check_fork()
@@ -127,6 +128,8 @@ class _Side:
     def of(cls, run: ExperimentRun) -> _Side:
         result = run.result
         if result is None:
+            if (problem := run.problem) is not None and run.status == "damaged":
+                raise RunDamaged(problem)
             raise RunError(
                 f"{run.experiment_id} is {run.status}: compare when it is finished; `scythe resume` goes on with one that has stopped"
             )
