@@ -191,9 +191,9 @@ def unheld(values: Iterable[Any], column: str = "column") -> tuple[int, Any, str
             if _digits(value) > MOST_DIGITS:
                 words = f"has more than {MOST_DIGITS} digits, written out"
                 return row, value, f"{words}: round it, or give floats ({column}.astype(float))"
-        elif isinstance(value, np.longdouble) and value == value:  # noqa: PLR0124 - NaN
+        elif type(value) is np.longdouble and value == value:  # noqa: PLR0124 - NaN
             return row, value, f"has more digits than a table holds: give floats ({column}.astype(float))"
-        elif isinstance(value, np.datetime64 | np.timedelta64) and not np.isnat(value):
+        elif type(value) in (np.datetime64, np.timedelta64) and not np.isnat(value):
             make = "pd.to_datetime" if isinstance(value, np.datetime64) else "pd.to_timedelta"
             words = "has a unit that no table knows, or that others of the column have not"
             return row, value, f"{words}: give pandas' own ({make}({column}))"

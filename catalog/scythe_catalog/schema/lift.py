@@ -10,7 +10,7 @@ import datetime as dt
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -221,7 +221,7 @@ def _lift(kind: k.Kind, dtype: pa.DataType, strict: bool) -> Callable[[Any], Any
             return _lift(root, dtype, strict)
         case k.Struct(members, python=None) if k.is_list(dtype):  # a tuple, item by item
             items = [_or_same(_lift(member.kind, dtype.value_type, strict)) for member in members]
-            python = tuple if strict else list
+            python = cast(Callable[[Any], Any], tuple if strict else list)
             return lambda v: python(v) if len(v) != len(items) else python(f(x) for f, x in zip(items, v, strict=True))
         case k.Float() if _t.is_integer(dtype) or _t.is_decimal(dtype):
             return _float_of
