@@ -9,6 +9,7 @@ from types import ModuleType
 
 import pytest
 
+import scythe
 from scythe.define.sources.arguments import Arguments
 
 MODELS = """
@@ -95,12 +96,14 @@ def test_a_script_that_is_gone_on_with_from_the_command_line_is_not_given_the_co
     (project / "failing.py").write_text(
         (project / "own.py")
         .read_text()
+        .replace(FINE, "CELLS = 10 * len(sys.argv)\n")
         .replace("return Out", 'if spec.x == 2 and CELLS > 10:\n        raise ValueError("fine")\n    return Out')
     )
-    assert ran(project, "failing.py", "local", "--fine") == "[100]"
+    assert ran(project, "failing.py", "local", "--fine") == "[30]"
     command = [sys.executable, "-m", "scythe.cli", "resume", "scaled", "failing.py", "--errors"]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=200, check=False)
     assert "they differ in the value CELLS" in done.stderr, done
+    assert scythe.read("scaled")["y"].to_list() == [30, 20]
 
 
 @pytest.mark.parametrize(

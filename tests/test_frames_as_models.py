@@ -281,6 +281,7 @@ BEYOND: list[Any] = [
     Decimal(2**53 + 1),
     np.longdouble(2**53) + 1,
     Decimal("1e400"),
+    Decimal("1e-400"),
 ]
 
 

@@ -261,7 +261,9 @@ def _wider(old: k.Kind, new: k.Kind) -> k.Kind:
             return k.Int(tuple(dict.fromkeys((*before, *after))))
         case k.Int(), k.Int():
             return k.Int()
-        case k.Category() | k.Str(), k.Category() | k.Str() if not isinstance(old, k.Json):
+        case k.Category() | k.Str(), k.Category() | k.Str() if not isinstance(old, k.Json) and not isinstance(
+            new, k.Json
+        ):
             return k.Str(means={**old.means, **new.means})
         case k.Decimal(p, s), k.Decimal(q, _):
             return k.Decimal(max(p, q), s)

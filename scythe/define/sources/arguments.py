@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from types import ModuleType
 
 from scythe.define.sources.bindings import is_guard
@@ -36,6 +36,15 @@ class Arguments:
     #: By module; nothing of one that is being looked at, which imports itself in the end.
     _known: dict[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
 
+    @cached_property
+    def _are_asked_for(self) -> bool:
+        """Whether a module of the project that is loaded, or the program, names arguments, or what reads them."""
+        return any(
+            _mentions(source)
+            for name, module in [*sys.modules.items()]
+            if (name == "__main__" or is_own(name)) and (source := text_of(module)) is not None
+        )
+
     def within(self, module: ModuleType) -> frozenset[str]:
         """The names of a module whose values depend on the arguments with which the program was started; `Case.k` of an attribute of a class.
 
@@ -44,7 +53,7 @@ class Arguments:
         name = module.__name__
         if name not in self._known:
             self._known[name] = frozenset()
-            if _anybody_asks() and (source := text_of(module)) is not None:
+            if self._are_asked_for and (source := text_of(module)) is not None:
                 self._known[name] = frozenset(self._names(_parsed(source), module))
         return self._known[name]
 
@@ -89,15 +98,6 @@ class Arguments:
             if isinstance(other, ModuleType) and is_own(other.__name__):
                 modules[name] = self.within(other)
         return packages, made, modules
-
-
-def _anybody_asks() -> bool:
-    """Whether a module of the project that is loaded, or the program, names arguments, or what reads them."""
-    return any(
-        _mentions(source)
-        for name, module in [*sys.modules.items()]
-        if (name == "__main__" or is_own(name)) and (source := text_of(module)) is not None
-    )
 
 
 @lru_cache(maxsize=4096)

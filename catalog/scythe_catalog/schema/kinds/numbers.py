@@ -111,7 +111,7 @@ def _exact_float(value: Any) -> float:
     number = float(value)
     if type(value) in (float, np.float64, np.float32, np.float16):
         return number
-    if math.isinf(number) and value != number:
+    if (math.isinf(number) or number == 0) and value != number:
         raise ValueError(f"{value} lies beyond 64-bit floats")
     if number.is_integer() and (whole := int(value)) == value and whole != int(number):
         raise ValueError(f"the integer {whole} has no exact 64-bit float")
