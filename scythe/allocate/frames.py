@@ -165,8 +165,9 @@ def _of_objects(name: str, values: list[Any], pandas: Any) -> tuple[pa.Array | p
     values = [None if v is None or v is pandas.NA or v is pandas.NaT else v for v in values]
     if not {*map(type, values)}.isdisjoint((np.datetime64, np.timedelta64)):
         values = [None if isinstance(v, np.datetime64 | np.timedelta64) and np.isnat(v) else v for v in values]
-    if not {*map(type, values)}.isdisjoint((pandas.Timestamp, pandas.Timedelta)):
-        _refuse_nanoseconds(name, values)
+    of_pandas = not {*map(type, values)}.isdisjoint((pandas.Timestamp, pandas.Timedelta))
+    if of_pandas and (said := _unheld(name, values)) is not None:  # Arrow drops their nanoseconds
+        raise InputError(said)
     found = families(values)
     has_gaps = "numbers" in found and any(isinstance(v, float) and v != v for v in values)  # noqa: PLR0124 - NaN
     if has_gaps and found != {"numbers"}:
@@ -186,16 +187,6 @@ def _array(values: list[Any]) -> pa.Array | pa.ChunkedArray:
     return pa.array(values, from_pandas=False)
 
 
-def _refuse_nanoseconds(name: str, values: Sequence[Any]) -> None:
-    """Nothing where all of pandas' instants and durations are whole microseconds: Arrow would drop what is below."""
-    for row, value in enumerate(values):
-        if getattr(value, "nanosecond", 0) or getattr(value, "nanoseconds", 0):
-            raise InputError(
-                f"{name}: {value} in row {row} has nanoseconds, which are not stored: round the column to microseconds, "
-                f"frame[{name!r}].map(lambda value: value.round('us'))"
-            )
-
-
 def _refuse_mixture(name: str, values: Sequence[Any]) -> set[str]:
     """The sorts of values, of which there is one at most."""
     mixed = mixture(values)
@@ -212,9 +203,13 @@ def _typed(
     except OverflowError as error:
         raise InputError(f"{name}: the column holds whole numbers beyond 64 bits ({error})") from error
     except (pa.ArrowException, ValueError, TypeError, ArithmeticError) as error:
-        odd = unheld(values, f"frame[{name!r}]")
-        said = f"the column cannot be read: {error}" if odd is None else f"{odd[1]!r} in row {odd[0]} {odd[2]}"
-        raise InputError(f"{name}: {said}") from error
+        raise InputError(_unheld(name, values) or f"{name}: the column cannot be read: {error}") from error
+
+
+def _unheld(name: str, values: Iterable[Any]) -> str | None:
+    """Which value of a column no table holds, with its row and the way out; None where it is none of those known."""
+    odd = unheld(values, f"frame[{name!r}]")
+    return None if odd is None else f"{name}: {odd[1]!r} in row {odd[0]} {odd[2]}"
 
 
 def _refuse_twins(names: Sequence[str]) -> None:

@@ -197,6 +197,9 @@ def unheld(values: Iterable[Any], column: str = "column") -> tuple[int, Any, str
             make = "pd.to_datetime" if isinstance(value, np.datetime64) else "pd.to_timedelta"
             words = "has a unit that no table knows, or that others of the column have not"
             return row, value, f"{words}: give pandas' own ({make}({column}))"
+        elif getattr(value, "nanosecond", 0) or getattr(value, "nanoseconds", 0):  # of pandas' own
+            words = "has nanoseconds, which are not stored"
+            return row, value, f"{words}: round it ({column}.map(lambda value: value.round('us')))"
     return None
 
 
