@@ -276,6 +276,23 @@ def test_what_is_installed_does_not_count(alone: None, tmp_path: Path) -> None:
     assert read_code(experiment).sha256 == before
 
 
+@pytest.mark.parametrize(("begin", "encoding"), [("", "utf-8-sig"), ("# coding: latin-1\n", "latin-1")])
+def test_a_module_counts_and_what_it_imports_in_each_encoding_of_python(
+    alone: None, tmp_path: Path, begin: str, encoding: str
+) -> None:
+    folder = write(tmp_path, PROJECT)
+    file = folder / "physics/air.py"
+    source = begin + PROJECT["physics/air.py"] + "UNIT = 'µ'\n"
+    file.write_bytes(source.encode(encoding))
+    experiment = loaded(folder)
+    known = {read_code(experiment).sha256}
+    file.write_bytes(source.replace("µ", "ä").encode(encoding))
+    known.add(read_code(experiment).sha256)
+    write(folder, {"physics/constants.py": "RHO = 1.3\n"})
+    known.add(read_code(experiment).sha256)
+    assert len(known) == 3
+
+
 def test_a_neighbour_that_is_no_python_stops_nothing(alone: None, tmp_path: Path) -> None:
     source = PROJECT["study.py"].replace("import tools", "import broken")
     experiment = loaded(write(tmp_path, {**PROJECT, "study.py": source, "broken.py": "def ("}))

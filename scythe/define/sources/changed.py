@@ -25,6 +25,7 @@ from scythe.define.sources.loaded import is_edited
 from scythe.define.sources.modules import LOADED_SCRIPT, SCRIPTS, is_own
 from scythe.define.sources.objects import told_apart
 from scythe.define.sources.outside import set_somewhere
+from scythe.define.sources.snapshot import read_source
 from scythe.define.sources.values import (
     BARE,
     Noted,
@@ -348,7 +349,7 @@ def _read(module: ModuleType) -> Bindings:
     if is_edited(module.__name__, file):
         return _NOTHING
     try:
-        return bindings_of(file.read_text(), is_script=_is_script(module.__name__))
+        return bindings_of(read_source(file), is_script=_is_script(module.__name__))
     except (OSError, UnicodeDecodeError, SyntaxError, SystemError):
         return _NOTHING
 

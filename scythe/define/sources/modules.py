@@ -21,6 +21,8 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, cast
 
+from scythe.define.sources.snapshot import read_source
+
 _INSTALLED = {"site-packages", "dist-packages"}
 NOT_THE_PROJECTS = frozenset({"scythe", "scythe_catalog", "__main__"})
 _LOADED = (".py", ".pyc", *EXTENSION_SUFFIXES)
@@ -74,7 +76,7 @@ def closure(first: list[Module]) -> dict[Module, str]:
             if not module.is_source:
                 sources[module] = hashlib.sha256(module.file.read_bytes()).hexdigest()
                 continue
-            sources[module] = source = module.file.read_text()
+            sources[module] = source = read_source(module.file)
             for name in _imports(source, module.package):
                 found = find(name) if name not in asked else None
                 asked.add(name)
@@ -196,13 +198,13 @@ def text_of(module: ModuleType) -> str | None:
         return None
     try:
         return _text(file, Path(file).stat().st_mtime_ns)
-    except (OSError, UnicodeDecodeError):
+    except (OSError, UnicodeDecodeError, SyntaxError):
         return None
 
 
 @lru_cache(maxsize=4096)
 def _text(file: str, _changed: int) -> str:
-    return Path(file).read_text()
+    return read_source(Path(file))
 
 
 def file_of(target: Callable[..., Any]) -> Path | None:

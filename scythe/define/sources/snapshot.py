@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
-from importlib.util import spec_from_file_location
+from importlib.util import decode_source, spec_from_file_location
 from pathlib import Path
 from types import CodeType, ModuleType
 
@@ -26,9 +26,17 @@ class Source:
     def is_edited(self) -> bool:
         """Whether the file is another by now, or gone."""
         try:
-            return Path(self.file).read_text() != self.text
-        except (OSError, UnicodeDecodeError):
+            return read_source(Path(self.file)) != self.text
+        except (OSError, UnicodeDecodeError, SyntaxError):
             return True
+
+
+def read_source(file: Path) -> str:
+    """The text of a file of Python, as Python reads it: by the encoding that it declares, without a byte order mark.
+
+    Raises OSError; UnicodeDecodeError or SyntaxError where it is not in the encoding that it declares, or that is unknown.
+    """
+    return decode_source(file.read_bytes())
 
 
 def load_as_they_were(sources: Iterable[Source]) -> None:
@@ -40,7 +48,12 @@ def load_as_they_were(sources: Iterable[Source]) -> None:
 
 
 class _Finder(MetaPathFinder):
-    """Finds the modules whose files have been changed; all others are left to Python."""
+    """Finds the modules of the project; all others are left to Python.
+
+    They are loaded from their texts also where the files are still the same: one may be edited just before Python reads it, and
+    Python takes bytecode of an earlier file of the same second and size for that of this one. What another loader changes as it
+    loads (types that are checked, say) is left to that one while the file is the same.
+    """
 
     def __init__(self) -> None:
         self.sources: dict[str, Source] = {}
@@ -49,8 +62,12 @@ class _Finder(MetaPathFinder):
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None, /
     ) -> ModuleSpec | None:
         source = self.sources.get(fullname)
-        if source is None or not source.is_edited:
+        if source is None:
             return None
+        others = (finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec"))
+        found = next(filter(None, (finder.find_spec(fullname, path, target) for finder in others)), None)
+        if found is not None and type(found.loader) is not SourceFileLoader and not source.is_edited:
+            return found
         inside = [str(Path(source.file).parent)] if source.is_package else None
         return spec_from_file_location(fullname, source.file, loader=_Loader(source), submodule_search_locations=inside)
 
@@ -72,4 +89,4 @@ class _Loader(SourceFileLoader):
         return self._text
 
 
-__all__ = ["Source", "load_as_they_were"]
+__all__ = ["Source", "load_as_they_were", "read_source"]
