@@ -18,6 +18,7 @@ from scythe.allocate import BaseExperiment
 from scythe.cli import app
 from scythe.engines.slurm import commands
 from scythe.engines.slurm.folder import Folder
+from scythe.engines.slurm.ref import Queue
 from scythe.errors import AllocationError, RunCancelled, RunError, SettingsError, TooManyErrors
 from scythe.gather.final import all_parts
 from scythe.record.attempts import latest_attempt
@@ -192,6 +193,19 @@ def test_a_run_in_the_queue_says_what_it_waits_for(slurm: Slurm, station: BaseEx
         ref.result(timeout=60)
     until(slurm.empty, "an empty queue")
     assert run.resume(engine="slurm").result(120).rows == 2
+
+
+def test_that_a_job_is_pending_is_not_said_any_more_once_inputs_have_ended(
+    slurm: Slurm, station: BaseExperiment
+) -> None:
+    """Slurm is asked once a minute at times: that a job has begun is seen by its inputs first."""
+    run, ref = station.allocate(specs(2), engine=scythe.SlurmOptions(sbatch={"hold": True}), workers=1)
+    queue = Queue(folder_of(run))
+
+    assert "is pending" in (queue.look(0) or "")
+    assert "is pending" in (queue.look(0) or "")
+    assert queue.look(1) is None
+    ref.cancel()
 
 
 def test_a_retry_that_waits_in_the_queue_is_seen_joined_and_cancelled(slurm: Slurm, station: BaseExperiment) -> None:

@@ -43,6 +43,8 @@ class Queue:
         self._folder = folder
         self._next, self._pause = 0.0, _FIRST_ASK
         self._seen: list[commands.Queued] | None = None
+        #: How many inputs had ended when it was asked last: where more have, what it said then is over.
+        self._done: int | None = None
         self._silence: str | None = None
         #: Since when it is known to have none.
         self.empty_since: float | None = None
@@ -55,8 +57,8 @@ class Queue:
         state = commands.state(rounds[-1].gather) if rounds else commands.UNKNOWN
         return _PATIENCE if state in (commands.UNKNOWN, "COMPLETED", *commands.LIVING) else 0.0
 
-    def look(self) -> str | None:
-        """What the jobs are at, in a sentence; None where that is not known."""
+    def look(self, done: int | None = None) -> str | None:
+        """What the jobs are at, in a sentence, where `done` inputs have ended; None where that is not known, or where they run."""
         now = time.monotonic()
         if now >= self._next:
             try:
@@ -65,7 +67,7 @@ class Queue:
             except RunError as error:  # it is asked again
                 self._silence = f"Slurm does not answer: {error}"
             else:
-                self._silence = None
+                self._silence, self._done = None, done
                 self._pause = _FIRST_ASK if found != self._seen else min(2 * self._pause, _LONGEST_ASK)
                 self._seen = found
                 if found:
@@ -73,7 +75,7 @@ class Queue:
                 elif self.empty_since is None:
                     self.empty_since, self.patience = now, self._patience()
             self._next = now + (min(self._pause, _FIRST_ASK) if self.empty_since is not None else self._pause)
-        return self._silence or told(self._seen)
+        return self._silence or (told(self._seen) if done == self._done else None)
 
 
 def told(jobs: list[commands.Queued] | None) -> str | None:
@@ -103,7 +105,7 @@ class SlurmRef:
                 if found is not None:
                     return shown.over(found)
                 began = time.monotonic()
-                shown.look(lambda _: self._queue.look())
+                shown.look(self._queue.look)
                 time.sleep(max(pause, _SHARE * (time.monotonic() - began)))  # of many elements much is to be read
         raise AssertionError
 
