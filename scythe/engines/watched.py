@@ -81,7 +81,8 @@ class WatchedRef:
                 raise RunCancelled(f"the run {key.path} was cancelled: resume goes on with it")
             waited = time.monotonic() - began
             found = read_result(objects, key) if status == "finished" else None
-            if status not in ("running", "finished") and (status != "allocated" or waited > _PATIENCE):
+            may_begin = status == "allocated" and look.problem is None and waited <= _PATIENCE
+            if status not in ("running", "finished") and not may_begin:
                 raise self._stopped(look)
             if found is None and timeout is not None and waited > timeout:
                 raise TimeoutError(f"the run {key.path} is not finished after {timeout:g} s; it goes on")
@@ -93,15 +94,13 @@ class WatchedRef:
         told = f"the run {self._plan.key.path} is {look.status}"
         if look.status not in ("incomplete", "allocated"):
             return RunError(f"{told}: {look.problem}" if look.problem else told)
+        if look.problem is not None:
+            return RunError(f'{told}: {look.problem}. Go on with: scythe resume "{self._plan.key.path}"')
         last = latest_attempt(self._plan.objects, self._plan.key)
         if last is not None and last.ended and last.reason not in ("", INTERRUPTED):
             return RunError(f"{told}: who worked on it has stopped ({last.reason}). Resume it")
         if last is None:
-            why = (
-                look.problem
-                or "nobody has begun to work on it; `scythe logs NAME --element 0` shows what a job of Slurm's said"
-            )
-            return _DesertedError(f"{told}: {why}. Resume it")
+            return _DesertedError(f"{told}: nobody has begun to work on it. Resume it")
         return _DesertedError(f"{told}: the process that worked on it has ended. Resume it")
 
 

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from scythe.errors import FormatError, NotFoundError, RunDamaged
 from scythe.gather.run_files import counts
-from scythe.record.attempt_plan import load_failure, progress_of
-from scythe.record.attempts import latest_attempt
+from scythe.record.attempt_plan import last_attempt_planned, load_attempt_plan, load_failure, progress_of
+from scythe.record.attempts import Attempt, latest_attempt
 from scythe.record.find import reserved
 from scythe.record.layout import RunKey
 from scythe.record.manifest import read_manifest
@@ -68,11 +68,23 @@ def look_at(objects: Objects, key: RunKey) -> Look:
         RunPlan.load(objects, key)
         if objects.exists(key.cancelled):
             return Look("cancelled", manifest=manifest)
-        problem = load_failure(objects, key)  # also of jobs that could not begin
+        problem = _failure(objects, key, last)  # also of jobs that could not begin
         begun = last is not None or problem is not None
         return Look("incomplete" if begun else "allocated", problem=problem, manifest=manifest)
     except (RunDamaged, FormatError, NotFoundError) as error:
         return Look("damaged", problem=str(error))
+
+
+def _failure(objects: Objects, key: RunKey, last: Attempt | None) -> str | None:
+    """Why the newest attempt came to no end, or to no beginning, where it was a cluster's and that is known."""
+    planned = last_attempt_planned(objects, key)
+    if not planned:
+        return None
+    if last is not None and last.number >= planned:
+        plan = load_attempt_plan(objects, key, planned)
+        if (last.number, last.engine) != (planned, plan.engine):  # what kept that one from its end is over
+            return None
+    return load_failure(objects, key)
 
 
 def _without_manifest(objects: Objects, key: RunKey) -> Look:

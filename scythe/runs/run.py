@@ -175,10 +175,11 @@ class ExperimentRun(BaseModel):
 
     @property
     def outlook(self) -> str | None:
-        """Why nothing of it goes on, as far as its cluster says (no worker, say); None where nothing is known to be wrong.
+        """Why nothing of it goes on, as far as its cluster says; None where nothing is known to be wrong.
 
         Returns:
-            A sentence; None of runs of the other engines, and where `HATCHET_CLIENT_TOKEN` is not set.
+            A sentence: that there is no worker, what its jobs wait for in the queue, how they failed. None of runs of this
+            machine, and on Hatchet where `HATCHET_CLIENT_TOKEN` is not set.
 
         Raises:
             NotFoundError: it was deleted.

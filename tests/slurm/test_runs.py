@@ -289,6 +289,77 @@ def test_an_interpreter_that_nodes_do_not_have_is_named(slurm: Slurm, station: B
     assert run.resume(engine=scythe.SlurmOptions(python=sys.executable)).result(120).rows == 2
 
 
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (scythe.SlurmOptions(python="/nowhere/bin/python"), "has no /nowhere/bin/python: install the environment"),
+        (scythe.SlurmOptions(setup=("no-such-module load x",)), "the line of setup 'no-such-module load x' ended with"),
+    ],
+)
+def test_why_no_job_came_up_is_told_to_who_looks_later(
+    slurm: Slurm, station: BaseExperiment, options: scythe.SlurmOptions, why: str
+) -> None:
+    """The process that submitted them was not there any more when they ended."""
+    run, _ = station.allocate(specs(2), engine=options, workers=1)
+    until(slurm.empty, "an empty queue")
+
+    shown = CliRunner().invoke(app, ["show", run.experiment_id]).output
+    assert f"nothing works on it any more: its gather job {folder_of(run).rounds()[-1].gather} is FAILED" in shown
+    assert why in shown
+    with pytest.raises(RunError) as told:
+        run.wait(timeout=5)
+    assert why in str(told.value)
+    assert f'. Go on with: scythe resume "{run.experiment_id}"' in str(told.value)
+    assert (run.status, why in (run.problem or "")) == ("incomplete", True)
+    assert run.resume(engine="local").result().rows == 2
+
+
+@pytest.mark.parametrize("before_and_after", [("x**2", "x**3 + 1"), ("y: int", "y: float")])
+def test_that_the_code_changed_in_the_queue_is_told_to_who_looks_later(
+    slurm: Slurm, station: BaseExperiment, before_and_after: tuple[str, str]
+) -> None:
+    run, _ = station.allocate(specs(2), engine=scythe.SlurmOptions(sbatch={"hold": True}), workers=1)
+    edit(Path("station.py"), *before_and_after)
+    slurm.ask("scontrol", "release", *folder_of(run).rounds()[0].numbers)
+    until(slurm.empty, "an empty queue")
+
+    why = "the code of 'station' has changed since"
+    assert why in CliRunner().invoke(app, ["show", run.experiment_id]).output
+    assert why in (run.problem or "")
+    with pytest.raises(RunError, match=why):
+        run.wait(timeout=5)
+
+
+def test_how_the_gather_job_ended_is_told_to_who_looks_later(
+    slurm: Slurm, station: BaseExperiment, tmp_path: Path
+) -> None:
+    go, told = tmp_path / "go", tmp_path / "told"
+    run, _ = station.allocate(specs(2, wait_for=pl.lit(str(go)), tells=pl.lit(str(told))), engine="slurm", workers=1)
+    until(told.exists, "an input that waits")
+    slurm.ask("scancel", *folder_of(run).rounds()[0].numbers)
+    until(slurm.empty, "an empty queue")
+
+    why = f"its gather job {folder_of(run).rounds()[0].gather} is CANCELLED"
+    assert why in (run.outlook or "")
+    with pytest.raises(RunError, match=why):
+        run.wait(timeout=60)
+    assert f"attempt 1 stopped: {why}" in CliRunner().invoke(app, ["show", run.experiment_id]).output
+
+
+def test_what_kept_jobs_from_coming_up_is_no_problem_of_a_run_that_another_engine_has_taken_up(
+    slurm: Slurm, station: BaseExperiment
+) -> None:
+    options = scythe.SlurmOptions(python="/nowhere/bin/python")
+    run, ref = station.allocate(specs(2, fails=pl.lit(True)), engine=options, workers=1)
+    with pytest.raises(RunError, match="has no /nowhere/bin/python"):
+        ref.result(timeout=120)
+    assert "has no /nowhere/bin/python" in (run.problem or "")
+
+    with pytest.raises(TooManyErrors):
+        run.resume(engine="local", max_errors=1).result()
+    assert (run.status, run.problem, run.outlook) == ("incomplete", None, None)
+
+
 def test_a_root_that_nodes_do_not_share_is_named(slurm: Slurm, station: BaseExperiment, root: Path) -> None:
     run, _ = station.allocate(specs(1), engine=scythe.SlurmOptions(sbatch={"hold": True}))
     job = folder_of(run).rounds()[0].array

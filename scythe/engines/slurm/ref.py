@@ -17,10 +17,11 @@ from scythe.engines.slurm.submission import taken_up
 from scythe.engines.waiting import waiting
 from scythe.errors import NotFoundError, RunCancelled, RunError, ScytheError, TooManyErrors
 from scythe.gather.error_limit import stopped
-from scythe.record.attempt_plan import last_attempt_left, last_attempt_planned, load_failure
+from scythe.record.attempt_plan import last_attempt_left, last_attempt_planned, load_failure, store_failure
 from scythe.record.attempts import ask_to_cancel, check_free, latest_attempt, store_time
 from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult, read_result
+from scythe_catalog.redaction import redacted
 
 _FIRST_LOOK, _LONGEST_LOOK = 0.2, 2.0
 #: Slurm's controller is asked so often at most, and less often where nothing changes [s].
@@ -153,30 +154,15 @@ class SlurmRef:
                 kind = TooManyErrors if said.startswith(stopped(key.path)) else RunError
                 raise kind(said)
             elif (empty := self._queue.empty_since) is not None and time.monotonic() - empty > self._queue.patience:
-                _end_record(self.plan, self._folder)
-                raise RunError(
-                    f'the run {key.path} comes to no end: {self._ended()}. Go on with: scythe resume "{key.path}"'
-                )
+                why = _ended(self._folder)
+                _end_record(self.plan, self._folder, why)
+                raise RunError(f'the run {key.path} comes to no end: {why}. Go on with: scythe resume "{key.path}"')
             if timeout is not None and time.monotonic() - began > timeout:
                 raise TimeoutError(f"the run {key.path} is not finished after {timeout:g} seconds; it goes on")
             yield pause, None
             pause = min(
                 1.5 * pause, _LONGEST_LOOK, max(0.2, (timeout - (time.monotonic() - began)) if timeout else 9.0)
             )
-
-    def _ended(self) -> str:
-        """How the last gather job ended."""
-        rounds = self._folder.rounds()
-        if not rounds:
-            return "its submission was cut short"
-        state = commands.state(rounds[-1].gather)
-        state = "gone from the queue" if state == commands.UNKNOWN else state
-        lines = [line for line in log_tail(self._folder, None).strip().splitlines() if line.strip()]
-        said = f", and said last: {lines[-1]}" if lines else ""
-        hint = ""
-        if not self._folder.beats() and not lines and not log_tail(self._folder, 0):
-            hint = f"; no job has written to {self._folder.logs}: do all nodes see this folder?"
-        return f"its gather job {rounds[-1].gather} is {state}{said}{hint}"
 
 
 def attached(plan: RunPlan) -> SlurmRef | None:
@@ -201,7 +187,7 @@ def attached(plan: RunPlan) -> SlurmRef | None:
                 f"the run {plan.key.path} was cancelled, and its jobs are in the queue still: try again in a while"
             )
         time.sleep(_CANCEL_LOOK_SECONDS)
-    _end_record(plan, folder)
+    _end_record(plan, folder, _came_to_nothing(plan, folder))
     return None
 
 
@@ -223,16 +209,49 @@ def next_attempt(work: Launch) -> int:
     return max(planned, last.number if last is not None else 0, left) + 1
 
 
-def _end_record(plan: RunPlan, folder: Folder) -> None:
-    """Says of an attempt that it is over: nothing of it is in the queue any more, and nobody was left to say so.
+def _end_record(plan: RunPlan, folder: Folder, why: str | None = None) -> None:
+    """Says of an attempt that it is over, and why: nothing of it is in the queue any more, and nobody was left to say so.
 
     Who may not write there, or cannot for want of room, is told how the run stands all the same.
     """
     last = latest_attempt(plan.objects, plan.key)
-    if last is not None and last.number == folder.number and last.engine == "slurm" and not last.ended:
-        where = f"{plan.key.attempts}/{last.number:06d}.json"
-        with suppress(OSError, ScytheError):
-            plan.objects.write(where, replace(last, ended=True).to_json())
+    with suppress(OSError, ScytheError):
+        if last is None or last.number < folder.number:  # no job came so far that it could begin
+            if why is not None and load_failure(plan.objects, plan.key) is None:
+                store_failure(plan.objects, plan.key, folder.number, why)
+        elif last.number == folder.number and last.engine == "slurm" and not last.ended:
+            where = f"{plan.key.attempts}/{last.number:06d}.json"
+            plan.objects.write(where, replace(last, ended=True, reason=why or "").to_json())
+
+
+def _came_to_nothing(plan: RunPlan, folder: Folder) -> str | None:
+    """How the jobs of an attempt ended that have left the queue; None where it is at its end, or why it is not is known."""
+    objects, key = plan.objects, plan.key
+    last, result = latest_attempt(objects, key), read_result(objects, key)
+    if last is not None and last.number >= folder.number and (last.number, last.engine) != (folder.number, "slurm"):
+        return None  # another engine has gone on with it since
+    if (result is not None and result.attempt >= folder.number) or objects.exists(key.cancelled):
+        return None
+    if load_failure(objects, key) is not None:
+        return None
+    if commands.state(folder.rounds()[-1].gather) in ("COMPLETED", *commands.LIVING):
+        return None  # what it has written is about to be seen
+    return _ended(folder)
+
+
+def _ended(folder: Folder) -> str:
+    """How the last gather job of an attempt ended."""
+    rounds = folder.rounds()
+    if not rounds:
+        return "its submission was cut short"
+    state = commands.state(rounds[-1].gather)
+    state = "gone from the queue" if state == commands.UNKNOWN else state
+    lines = [line for line in log_tail(folder, None).strip().splitlines() if line.strip()]
+    said = f", and said last: {redacted(lines[-1])}" if lines else ""
+    hint = ""
+    if not folder.beats() and not lines and not log_tail(folder, 0):
+        hint = f"; no job has written to {folder.logs}: do all nodes see this folder?"
+    return f"its gather job {rounds[-1].gather} is {state}{said}{hint}"
 
 
 def cancel_jobs(plan: RunPlan) -> None:
@@ -244,14 +263,17 @@ def cancel_jobs(plan: RunPlan) -> None:
 
 
 def outlook(plan: RunPlan) -> str | None:
-    """What the queue says of a run of which nothing goes on."""
+    """What the queue says of a run of which nothing goes on; where its jobs are gone from there, how they ended."""
     folder = _newest(plan)
     if folder is None:
         return None
     try:
-        return told(_in_queue(folder))
+        queued = _in_queue(folder)
     except RunError as error:
         return f"Slurm cannot be asked about it: {error}"
+    if queued or (why := _came_to_nothing(plan, folder)) is None:
+        return told(queued)
+    return f'nothing works on it any more: {why}. Go on with: scythe resume "{plan.key.path}"'
 
 
 def printed(plan: RunPlan, part: str) -> str:
