@@ -20,6 +20,7 @@ import scythe
 from scythe.engines.slurm import commands, opened
 from scythe.engines.slurm.commands import Queued, check_time, flags
 from scythe.engines.slurm.folder import NOTHING_STORED, Beat, Folder, Gone, Ticket, suspects, tried_alone
+from scythe.engines.slurm.killed import condemned, killers
 from scythe.engines.slurm.ref import told
 from scythe.errors import RunError, SettingsError
 from scythe.record import lease
@@ -185,6 +186,40 @@ def test_an_input_is_blamed_for_what_may_be_its_fault_alone() -> None:
     assert suspects(gone, range(100)) == [1, 2, 9]
     assert suspects(gone, [1, 3, 4]) == [1]
     assert tried_alone(gone) == {2: 2}  # what nobody can tell the reason of is no try
+
+
+def test_of_an_input_that_kills_each_try_counts_of_which_something_is_known() -> None:
+    gone = [
+        Gone("before it told", "OUT_OF_MEMORY", [], at=8.0),
+        Gone("beside another", "OUT_OF_MEMORY", [6, 7], exact=True, since=[10.0, 0.0], at=12.0),
+        Gone("alone", "OUT_OF_MEMORY", [7], exact=True, since=[20.0], at=23.5),
+        Gone("alone again", "FAILED", [7], exact=True, since=[30.0], at=31.0),
+        Gone("moved", "NODE_FAIL", [7], exact=True, since=[40.0], at=41.0),
+        Gone("of the other", "OUT_OF_MEMORY", [9], since=[50.0], at=52.0),
+        Gone("of the other, alone", "TIMEOUT", [9], exact=True, since=[60.0], at=61.0),
+    ]
+    names = [one.element for one in gone]
+    assert condemned(gone, [1, 7, 9], retries=0) == {7, 9}
+    assert condemned(gone, [1, 9], retries=1) == set()
+
+    seven, nine = killers(gone, {7, 9}, {7: [*names[:5], "of the other"], 9: [*names[:1], *names[5:]]})
+    assert [one.element for one in seven.ends] == ["before it told", "beside another", "alone", "alone again"]
+    assert (seven.began, seven.seconds) == (20.0, 4.5)
+    assert seven.told == "Slurm ended the job that ran it, again and again: FAILED"
+    assert [one.element for one in nine.ends] == ["of the other", "of the other, alone"]
+    assert (nine.began, nine.seconds) == (50.0, 3.0)
+
+
+def test_all_who_have_had_an_input_are_known(tmp_path: Path) -> None:
+    own = folder(tmp_path)
+    for element in ("one", "two"):
+        own.take(element, 8, lambda left, each: 4, None)
+    second = next(ticket for ticket in own.unfinished() if ticket.start == 4)
+    own.retake(second, "three")
+    own.done(second)
+
+    assert own.holders([1, 5]) == {1: ["one"], 5: ["two", "three"]}
+    assert own.holders([]) == {}
 
 
 def test_the_first_who_says_how_an_element_died_is_believed(tmp_path: Path) -> None:

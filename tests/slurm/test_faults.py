@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +17,7 @@ import scythe
 from scythe.allocate import BaseExperiment
 from scythe.errors import RunError
 from scythe.runs.run import ExperimentRun
+from scythe.source import load_experiments
 from tests.slurm.faults import begun, each_once, folder_of, kill, lose_node, requeue, scancel, specs
 from tests.slurm_server import Slurm, restarted, until
 
@@ -71,25 +74,59 @@ def test_an_input_that_takes_all_of_the_time_becomes_an_error_in_the_end(
     told = tmp_path / "told"
     never = pl.when(pl.col("x") == 1).then(pl.lit(str(tmp_path / "never"))).otherwise(pl.lit(""))
     run, ref = station.allocate(specs(3, wait_for=never, tells=pl.lit(str(told))), engine="slurm", workers=1)
+    came, ran = list[float](), 0.0
     for times in (1, 2):
         until(lambda times=times: [x for x, _ in begun(told)].count(1) == times, f"try {times}")
         (_, job) = [one for one in begun(told) if one[0] == 1][-1]
         # It has to have taken most of the element's time, of which the start of Python is the other part.
         until(partial(_has_taken_most, run, told, job), "most of its time")
+        came.append(told.stat().st_mtime)
+        ran += time.time() - came[-1]
         slurm.ask("scancel", "--batch", "--signal=USR1", job)
 
     result = ref.result(180)
     assert (result.rows, result.errors) == (2, 1)
     (message,) = scythe.read("station", run=run, table="errors")["exception_message"]
     assert message == "Slurm ended the job that ran it, again and again: TIMEOUT"
+    ((began, seconds, attempts),) = task_of(run, 1)
+    assert attempts == 2
+    assert came[0] - 1 < began.timestamp() < came[0] + 0.1  # when its function did, before it wrote that down
+    assert 0.95 * ran < seconds < ran + 20
     each_once(run, 3)
 
 
-def test_an_input_that_needs_more_memory_than_there_is_becomes_an_error_with_slurms_reason(
-    slurm: Slurm, station: BaseExperiment
+def task_of(run: ExperimentRun, x: int) -> list[tuple[dt.datetime, float, int]]:
+    tasks = scythe.read("station", run=run, table="tasks")
+    return tasks.filter(pl.col("sort_index") == x).select("start", "seconds", "attempts").rows()
+
+
+def test_an_input_that_may_be_tried_once_is_not_told_to_have_been_ended_again_and_again(
+    slurm: Slurm, station: BaseExperiment, tmp_path: Path
 ) -> None:
+    once = Path("station.py")
+    once.write_text(once.read_text().replace("(retries=1)", "(retries=0)  # of another size: bytecode is told by that"))
+    sys.modules.pop("station")
+    (found,) = load_experiments(["station:station"]) or []
+    told = tmp_path / "told"
+    inputs = specs(1, wait_for=pl.lit(str(tmp_path / "never")), tells=pl.lit(str(told)))
+    run, ref = BaseExperiment(found.target).allocate(inputs, engine="slurm", workers=1)
+    until(lambda: bool(begun(told)), "its try")
+    ((_, job),) = begun(told)
+    until(partial(_has_taken_most, run, told, job), "most of its time")
+    slurm.ask("scancel", "--batch", "--signal=USR1", job)
+
+    assert ref.result(180).errors == 1
+    (error,) = scythe.read("station", run=run, table="errors").select("exception_message", "attempts").rows()
+    assert error == ("Slurm ended the job that ran it: TIMEOUT", 1)
+
+
+def test_an_input_that_needs_more_memory_than_there_is_becomes_an_error_with_slurms_reason(
+    slurm: Slurm, station: BaseExperiment, tmp_path: Path
+) -> None:
+    told, began = tmp_path / "told", time.time()
     large = pl.when(pl.col("x") == 77).then(600).otherwise(0)  # short inputs wait behind it in the same process
-    run, ref = station.allocate(specs(120, megabytes=large), engine=scythe.SlurmOptions(mem="450M"), workers=2)
+    inputs = specs(120, megabytes=large, tells=pl.when(pl.col("x") == 77).then(pl.lit(str(told))).otherwise(pl.lit("")))
+    run, ref = station.allocate(inputs, engine=scythe.SlurmOptions(mem="450M"), workers=2)
 
     result = ref.result(180)
     assert (result.rows, result.errors) == (119, 1)
@@ -100,7 +137,9 @@ def test_an_input_that_needs_more_memory_than_there_is_becomes_an_error_with_slu
         78,
     }  # none that had come back
     assert errors["exception_message"][0] == "Slurm ended the job that ran it, again and again: OUT_OF_MEMORY"
-    assert errors["attempts"][0] == 2
+    ((start, seconds, attempts),) = task_of(run, 77)
+    assert attempts == errors["attempts"][0] == len(begun(told))  # the one beside others, too
+    assert began < start.timestamp() < start.timestamp() + seconds < time.time()
     each_once(run, 120)
 
 

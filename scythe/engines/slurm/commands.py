@@ -221,6 +221,20 @@ def state(job: str) -> str:
     return UNKNOWN
 
 
+def end_of(job: str) -> float | None:
+    """When a job that is over, or an element, ended [s since 1970]; None where nobody can tell any more."""
+    asked = (
+        (["scontrol", "--oneliner", "show", "job", job], r"EndTime=(\S+)"),
+        (["sacct", "--noheader", "--parsable2", "--allocations", "--format=End", f"--jobs={job}"], r"(\S+)"),
+    )
+    for command, pattern in asked:
+        with contextlib.suppress(RunError):
+            said = re.search(pattern, _run(command))
+            if said is not None and (moment := _moment(said[1])) is not None:
+                return moment.timestamp()
+    return None
+
+
 def cancel(jobs: Sequence[str], *, waiting: bool = False) -> None:
     """Cancels jobs, with `waiting` only what of them has not begun; such that are over do no harm.
 
@@ -282,6 +296,7 @@ __all__ = [
     "check",
     "check_there",
     "check_time",
+    "end_of",
     "flags",
     "is_too_many",
     "largest_array",

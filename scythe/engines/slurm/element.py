@@ -35,7 +35,7 @@ from scythe.engines.slurm.folder import (
     suspects,
     tried_alone,
 )
-from scythe.engines.slurm.opened import open_rows, state_of
+from scythe.engines.slurm.opened import death_of, open_rows, state_of
 from scythe.engines.slurm.submission import adopt
 from scythe.errors import RunError, Superseded, TooManyErrors
 from scythe.gather.collect import Collector
@@ -219,7 +219,7 @@ class Element:
         state = "REQUEUED" if restarted else state_of(self._folder, known)
         if state in commands.LIVING:  # it stands still, or is about to begin again
             return False
-        self._folder.bury(Gone(known.element, state, known.rows, known.exact))
+        self._folder.bury(death_of(known, state))
         gone.add(known.element)
         return True
 
@@ -298,11 +298,22 @@ class Element:
         return f"{self._attempt.number:06d}-{self._me.element}"
 
     def _tell(self, *, next_rows: Sequence[int] = (), ended: bool = False) -> None:
-        # A process says that it is at an input when it has begun: one that was given out may have begun since.
-        now = self._driver.given_rows if self._careful else self._pool.at_work()
-        rows = [] if ended else sorted({*now, *next_rows})
-        self._folder.beat(replace(self._me, rows=rows, exact=self._careful, ended=ended))
+        rows = {} if ended else self._at_work(next_rows)
+        self._folder.beat(
+            replace(self._me, rows=[*rows], since=[*rows.values()], exact=self._careful, ended=ended, told=time.time())
+        )
         self._give_account()
+
+    def _at_work(self, next_rows: Sequence[int]) -> dict[int, float]:
+        """The inputs that run, each with when it began; careful, those that wait behind them, too, with 0."""
+        now = time.time()
+        found = {row: now - seconds for row, seconds in self._pool.at_work().items()}
+        if (
+            self._careful
+        ):  # a process says that it is at an input when it has begun: one that was given out may have begun since
+            for row in (*self._driver.given_rows, *next_rows):
+                found.setdefault(row, now if len(found) < self._workers else 0.0)
+        return dict(sorted(found.items()))
 
     def _give_account(self) -> None:
         """Tells what is counted, and how much of it is stored, where that has changed."""
@@ -326,7 +337,7 @@ class Element:
         for beat in self._folder.beats():
             is_same = (beat.array, beat.index) == (self._me.array, self._me.index)
             if is_same and beat.element != self._me.element and not beat.ended and beat.element not in gone:
-                self._folder.bury(Gone(beat.element, "REQUEUED", beat.rows, beat.exact))
+                self._folder.bury(death_of(beat, "REQUEUED"))
 
     @property
     def _goes_on(self) -> bool:
@@ -339,10 +350,10 @@ class Element:
         """Where the time limit ends it: an input that took most of it would do so the next time, too."""
         if self._stopped_by != signal.SIGUSR1:
             return
-        whole = time.monotonic() - self._began
-        long = [row for row, seconds in self._pool.at_work().items() if seconds > _LONG * whole]
+        whole, now = time.monotonic() - self._began, time.time()
+        long = {row: now - seconds for row, seconds in self._pool.at_work().items() if seconds > _LONG * whole}
         if long:
-            self._folder.bury(Gone(self._me.element, "TIMEOUT", long, exact=True))
+            self._folder.bury(Gone(self._me.element, "TIMEOUT", [*long], True, [*long.values()], now))
 
 
 def _log_size() -> int:

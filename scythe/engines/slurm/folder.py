@@ -71,6 +71,10 @@ class Beat:
     began: float = 0.0
     #: How long its log was then [bytes]: those of earlier rounds and restarts have written into the same one.
     log_at: int = 0
+    #: When each of `rows` began, by its own clock; 0 of one that waits behind another.
+    since: list[float] = field(default_factory=list[float])
+    #: When it told this, by its own clock.
+    told: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,14 @@ class Gone:
     rows: list[int]
     #: Just these ran.
     exact: bool = False
+    #: When each of them began [s since 1970]; 0 where that is not known.
+    since: list[float] = field(default_factory=list[float])
+    #: When it died, as far as is known [s since 1970].
+    at: float = 0.0
+
+    def began(self, row: int) -> float:
+        """When an input began in it; 0 where it did not, or where that is not known."""
+        return dict(zip(self.rows, self.since, strict=False)).get(row, 0.0)
 
     @property
     def is_blamed(self) -> bool:
@@ -289,6 +301,20 @@ class Folder:
             held = parse(one, "a claim")["element"]
             found[number] = replace(found[number], element=held, where=f"again/{again[number]}")
         return [replace(t, where=t.where or f"claims/{t.number:08d}.json") for t in found.values()]
+
+    def holders(self, inputs: Collection[int]) -> dict[int, list[str]]:
+        """The elements that have claimed each of some inputs of the attempt (counted 0 to n - 1), the first first."""
+        again: dict[int, list[str]] = {}
+        for name in sorted(self.objects.files(f"{self._base}/again")):
+            again.setdefault(int(name[:8]), []).append(f"{self._base}/again/{name}")
+        found: dict[int, list[str]] = {}
+        for name in sorted(self.objects.files(f"{self._base}/claims")) if inputs else ():
+            ticket = self._ticket(int(name[:8]))
+            if held := [i for i in inputs if ticket.start <= i < ticket.stop]:
+                later = self.objects.read_all(again.get(ticket.number, ()))
+                names = [ticket.element, *(parse(one, "a claim")["element"] for one in later)]
+                found |= dict.fromkeys(held, names)
+        return found
 
     def retake(self, ticket: Ticket, element: str) -> bool:
         """Claims the inputs of an element that is dead; whether nobody was faster."""

@@ -12,8 +12,9 @@ import numpy as np
 from scythe.define.experiment import Experiment
 from scythe.engines.slurm import commands
 from scythe.engines.slurm.commands import BLAMELESS, LIVING
-from scythe.engines.slurm.folder import Folder, Gone, Jobs, tried_alone
-from scythe.engines.slurm.opened import log_tail, open_rows, state_of
+from scythe.engines.slurm.folder import Folder, Jobs
+from scythe.engines.slurm.killed import Killer, condemned, killers
+from scythe.engines.slurm.opened import death_of, log_tail, open_rows, state_of
 from scythe.engines.slurm.submission import submit_round
 from scythe.errors import RunError, WorkerCrashed
 from scythe.gather.collect import Collector
@@ -71,15 +72,14 @@ def _end(plan: RunPlan, attempt: AttemptPlan, experiment: Experiment, folder: Fo
     collector = Collector(plan, experiment, attempt.number, prefix=prefix, show=False)
     collector.began = dt.datetime.fromtimestamp(began, dt.UTC)
     still_open = open_rows(plan, attempt)
-    condemned = _condemned(folder.gone(), still_open, experiment.options.retries)
+    lost = _killers(folder, attempt, still_open, experiment.options.retries)
     with Leaf(plan, experiment) as leaf:
-        for row, one in condemned.items():
-            often = ", again and again" if experiment.options.retries else ""
-            error = WorkerCrashed(f"Slurm ended the job that ran it{often}: {one.state}")
-            failure = Failure.of(error, experiment.options.retries + 1)
-            collector.add(leaf.failed(row, failure, 0.0, time.time(), f"element {one.element}"))
+        for one in lost:
+            failure = Failure.of(WorkerCrashed(one.told), len(one.ends))
+            began, worker = one.began or time.time(), f"element {one.ends[-1].element}"
+            collector.add(leaf.failed(one.row, failure, one.seconds, began, worker))
     collector.flush(show=False)
-    left = len(still_open) - len(condemned)
+    left = len(still_open) - len(lost)
     if not left:
         collector.finish()
         return True
@@ -117,14 +117,18 @@ def _bury(folder: Folder) -> set[str]:
         if state in LIVING:
             living.add(beat.array)
         else:
-            folder.bury(Gone(beat.element, state, beat.rows, beat.exact))
+            folder.bury(death_of(beat, state))
     return living
 
 
-def _condemned(gone: list[Gone], still_open: np.ndarray, retries: int) -> dict[int, Gone]:
-    """The inputs that have killed as many elements as they may, each with the last of them."""
-    tries, there = tried_alone(gone), {*still_open.tolist()}
-    return {one.rows[0]: one for one in gone if one.counts and tries[one.rows[0]] > retries and one.rows[0] in there}
+def _killers(folder: Folder, attempt: AttemptPlan, still_open: np.ndarray, retries: int) -> list[Killer]:
+    """The open inputs that have killed as many elements as they may."""
+    gone = folder.gone()
+    rows = condemned(gone, still_open.tolist(), retries)
+    wanted = np.asarray(attempt.rows(range(attempt.n)), np.int64)
+    places = np.flatnonzero(np.isin(wanted, [*rows])).tolist()
+    holders = folder.holders(places)
+    return killers(gone, rows, {int(wanted[place]): names for place, names in holders.items()})
 
 
 def _check_progress(plan: RunPlan, folder: Folder, left: int, retries: int) -> None:

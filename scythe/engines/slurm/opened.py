@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from scythe.engines.slurm import commands
-from scythe.engines.slurm.folder import Beat, Folder
+from scythe.engines.slurm.folder import Beat, Folder, Gone
 from scythe.gather.final import coverage_of
 from scythe.gather.parts import stored_parts
 from scythe.record.attempt_plan import AttemptPlan
@@ -40,6 +41,14 @@ def state_of(folder: Folder, beat: Beat) -> str:
     return "OUT_OF_MEMORY" if any(word in line for line in said for word in _MEMORY) else state
 
 
+def death_of(beat: Beat, state: str) -> Gone:
+    """How an element ended that did not do so by itself: at what it was, as it has told last, and when, as Slurm says."""
+    gone = Gone(beat.element, state, beat.rows, beat.exact, beat.since, beat.told)
+    ended = commands.end_of(f"{beat.array}_{beat.index}") if gone.is_blamed and gone.is_told and beat.rows else None
+    # Slurm tells whole seconds: in the middle of one it is wrong by half of it at most.
+    return replace(gone, at=max(ended + 0.5, beat.told)) if ended is not None else gone
+
+
 def log_of(folder: Folder, element: int | None) -> Path:
     """Where an element (None: the gather job) writes what it prints."""
     return folder.logs / ("gather.log" if element is None else f"element-{element}.log")
@@ -55,4 +64,4 @@ def log_tail(folder: Folder, element: int | None, start: int = 0, stop: int | No
     return ""
 
 
-__all__ = ["log_of", "log_tail", "open_rows", "state_of"]
+__all__ = ["death_of", "log_of", "log_tail", "open_rows", "state_of"]
