@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -174,7 +175,7 @@ def logs(
         found = scythe.read(run.experiment, run.version, table="logs", run=run.key.folder)
     except NotFoundError:
         if input is not None:
-            _check_input(run, input)
+            nothing = _silent(run, input) or nothing
         show_table(pl.DataFrame(), nothing, json=json)
         return
     if "stdout" not in found.columns:
@@ -189,23 +190,33 @@ def logs(
         last = [pl.col(n).str.strip_chars_end().str.split("\n").list.last() for n in ("stdout", "stderr", "log")]
         show_table(found.select("sort_index", "attempt", *last), nothing)  # where what printed has been run again since
     elif not found.height:
-        _check_input(run, input)
-        say(f"input {input} of {run.experiment_id} has printed nothing" if run.status == "finished" else nothing)
+        say(_silent(run, input) or nothing)
     else:
         for part in ("stdout", "stderr", "log"):
             if (text := found[part][0]) is not None:
                 say(f"--- {part}\n{text.rstrip()}")
 
 
-def _check_input(run: ExperimentRun, input: int) -> None:
-    """Nothing where a run has an input of this number, or where that cannot be told."""
+def _silent(run: ExperimentRun, input: int) -> str | None:
+    """What is said of an input of which nothing is kept; None where its run is not finished.
 
+    Raises:
+        NotFoundError: the run has no input of this number.
+    """
     if run.status != "finished":
-        return
+        return None
     tasks = _read(run, "tasks")
-    if tasks is not None and tasks.height and input not in tasks["sort_index"]:
-        first, last = tasks["sort_index"].min(), tasks["sort_index"].max()
-        raise NotFoundError(f"{run.experiment_id} has no input {input}: its inputs are {first} to {last}")
+    if tasks is not None and tasks.height:
+        if input not in tasks["sort_index"]:
+            first, last = tasks["sort_index"].min(), tasks["sort_index"].max()
+            raise NotFoundError(f"{run.experiment_id} has no input {input}: its inputs are {first} to {last}")
+        (worker,) = tasks.filter(tasks["sort_index"] == input)["worker"].head(1)
+        if (killed := re.fullmatch(r"element \w+_(\d+)-\d+", worker)) is not None:
+            return (
+                f"what input {input} of {run.experiment_id} printed, if it did, was lost with the job that Slurm ended; what came "
+                f'through is in: scythe logs "{run.experiment_id}" --element {killed[1]}'
+            )
+    return f"input {input} of {run.experiment_id} has printed nothing"
 
 
 def _made_by(run: ExperimentRun, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

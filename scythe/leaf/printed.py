@@ -186,6 +186,18 @@ def remains(path: str, output: int | None, *, again: bool = False) -> Remains:
     return Remains(LogRow(None, *texts))
 
 
+def so_far(path: str, *, alone: bool) -> LogRow | None:
+    """What the input that a process runs has printed until now; None where that is nothing, or may be of others, too: it is not `alone`."""
+    with suppress(OSError):  # it has just ended
+        *_, held = _PASSED.unpack(Path(f"{path}-passed").read_bytes())
+        texts: list[str | None] = []
+        for name in _STREAMS if alone or not held else ():
+            with Path(f"{path}-{name}").open("rb") as file:
+                texts.append(_kept(file.fileno()))
+        return LogRow(None, *texts) if any(texts) else None
+    return None
+
+
 def _kept(file: int) -> str | None:
     """The beginning and the end of a file as text, without secrets; None where it is empty."""
     size = os.fstat(file).st_size

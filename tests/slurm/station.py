@@ -16,6 +16,8 @@ class Order(ExperimentInputSpec):
     wait_for: str = ""
     #: A file to which it adds a line when it begins.
     tells: str = ""
+    #: What it prints when it begins.
+    says: str = ""
     megabytes: int = 0
     fails: bool = False
 
@@ -29,6 +31,8 @@ def station(input_spec: Order) -> Done:
     if input_spec.tells:
         with Path(input_spec.tells).open("a") as file:
             file.write(f"{input_spec.x} {os.environ['SLURM_JOB_ID']}\n")
+    if input_spec.says:
+        print(input_spec.says)
     if input_spec.fails:
         raise ValueError(f"told to fail: {input_spec.x}")
     held = bytearray(input_spec.megabytes << 20)

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
 import scythe
 from scythe.allocate import BaseExperiment
+from scythe.cli import app
 from scythe.errors import RunError
 from scythe.runs.run import ExperimentRun
 from scythe.source import load_experiments
@@ -92,6 +94,8 @@ def test_an_input_that_takes_all_of_the_time_becomes_an_error_in_the_end(
     assert attempts == 2
     assert came[0] - 1 < began.timestamp() < came[0] + 0.1  # when its function did, before it wrote that down
     assert 0.95 * ran < seconds < ran + 20
+    of_it = CliRunner().invoke(app, ["logs", run.experiment_id, "1"]).output
+    assert f"what input 1 of {run.experiment_id} printed, if it did, was lost with the job that Slurm ended" in of_it
     each_once(run, 3)
 
 
@@ -108,7 +112,7 @@ def test_an_input_that_may_be_tried_once_is_not_told_to_have_been_ended_again_an
     sys.modules.pop("station")
     (found,) = load_experiments(["station:station"]) or []
     told = tmp_path / "told"
-    inputs = specs(1, wait_for=pl.lit(str(tmp_path / "never")), tells=pl.lit(str(told)))
+    inputs = specs(1, wait_for=pl.lit(str(tmp_path / "never")), tells=pl.lit(str(told)), says=pl.lit("I wait"))
     run, ref = BaseExperiment(found.target).allocate(inputs, engine="slurm", workers=1)
     until(lambda: bool(begun(told)), "its try")
     ((_, job),) = begun(told)
@@ -118,6 +122,26 @@ def test_an_input_that_may_be_tried_once_is_not_told_to_have_been_ended_again_an
     assert ref.result(180).errors == 1
     (error,) = scythe.read("station", run=run, table="errors").select("exception_message", "attempts").rows()
     assert error == ("Slurm ended the job that ran it: TIMEOUT", 1)
+    assert "I wait" in CliRunner().invoke(app, ["logs", run.experiment_id, "0"]).output
+
+
+def test_what_an_input_printed_that_was_killed_with_its_job_is_kept(
+    slurm: Slurm, station: BaseExperiment, tmp_path: Path
+) -> None:
+    told = tmp_path / "told"
+    inputs = specs(1, wait_for=pl.lit(str(tmp_path / "never")), tells=pl.lit(str(told)), says=pl.lit("my last words"))
+    run, ref = station.allocate(inputs, engine="slurm", workers=1)
+    for times in (1, 2, 3):
+        until(lambda times=times: len(begun(told)) == times, f"try {times}")
+        (_, job) = begun(told)[-1]
+        if times > 1:  # it is tried alone from then on
+            until(lambda job=job: any(b.job == job and b.printed for b in folder_of(run).beats()), "what it says")
+        kill(slurm, job)
+
+    assert ref.result(180).errors == 1
+    (printed,) = scythe.read("station", run=run, table="logs").select("stdout", "stderr", "log").rows()
+    assert printed == ("my last words\n", None, None)
+    assert "my last words" in CliRunner().invoke(app, ["logs", run.experiment_id, "0"]).output
 
 
 def test_an_input_that_needs_more_memory_than_there_is_becomes_an_error_with_slurms_reason(

@@ -29,9 +29,9 @@ from scythe.engines.pool.child import ENDED, POSITION, Job
 from scythe.engines.pool.cores import thread_limits
 from scythe.engines.pool.fork_server import Process, fork_server, keep
 from scythe.engines.pool.leftovers import PoolFolder, sweep_dead
-from scythe.engines.pool.processes import beyond_standard, fill_standard_handles, import_path
+from scythe.engines.pool.processes import beyond_standard, fill_standard_handles, import_path, working_folder
 from scythe.errors import RunError, StorageError, StorageRefused
-from scythe.leaf.printed import Remains, remains
+from scythe.leaf.printed import Remains, remains, so_far
 from scythe.record.plan import Positions
 
 _MAX_FALSE_STARTS = 3
@@ -169,7 +169,7 @@ class Pool:
         self._folder = PoolFolder()
         self._started = self._false_starts = self._orphans = 0
         environment = {**os.environ, **thread_limits(size, os.environ)}
-        self._setup = {"cwd": _working_folder(), "path": import_path(), "environment": environment}
+        self._setup = {"cwd": working_folder(), "path": import_path(), "environment": environment}
         self._server = fork_server(environment)
         self._workers: list[_Worker] = []
         try:
@@ -232,8 +232,15 @@ class Pool:
 
     def at_work(self) -> dict[int, float]:
         """The inputs that run now, by their rows in `specs.pq`, and for how long they have [s]."""
-        now = ((w.chunks[0][1], *w.position()) for w in self._workers if w.chunks)
-        return {int(c.rows[at]): seconds for c, at, _, seconds in now if at is not None and at < c.size}
+        return {row: seconds for row, (_, seconds) in self._at_work().items()}
+
+    def _at_work(self) -> dict[int, tuple[_Worker, float]]:
+        now = ((w, w.chunks[0][1].rows, *w.position()) for w in self._workers if w.chunks)
+        return {int(rows[at]): (w, seconds) for w, rows, at, _, seconds in now if at is not None and at < len(rows)}
+
+    def printed(self, row: int) -> LogRow | None:
+        """What an input that runs has printed until now; None where that is nothing, or not known."""
+        return so_far(w.path, alone=w.chunks[0][1].size == 1) if (w := self._at_work().get(row, (None,))[0]) else None
 
     def poll(self, timeout: float, wake: Any = None) -> list[Event]:
         """Waits until something happened, or `wake` can be read, at most `timeout` seconds.
@@ -391,10 +398,3 @@ def _kill(worker: _Worker) -> None:
             os.killpg(pid, signal.SIGKILL)
         except ProcessLookupError:  # it has just been forked, and has no group of its own yet
             os.kill(pid, signal.SIGKILL)
-
-
-def _working_folder() -> str:
-    """The caller's working folder; `.` where it is gone, which the processes inherit as it is."""
-    with contextlib.suppress(FileNotFoundError):
-        return os.getcwd()  # noqa: PTH109 - its name is text for the process that gets it
-    return "."

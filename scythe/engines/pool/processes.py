@@ -80,6 +80,13 @@ def import_path() -> list[str]:
     return [entry for entry in sys.path if isinstance(entry, str)]  # pyright: ignore[reportUnnecessaryIsInstance]
 
 
+def working_folder() -> str:
+    """The caller's working folder; `.` where it is gone, which the processes inherit as it is."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.getcwd()  # noqa: PTH109 - its name is text for the process that gets it
+    return "."
+
+
 def interpreter_flags() -> list[str]:
     """The interpreter's own flags (-O, -W, -X, ...), as `multiprocessing` hands them on."""
     return subprocess._args_from_interpreter_flags()  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]

@@ -75,8 +75,9 @@ class Element:
             f"{array}_{index}-{restart}", job, array, index, socket.gethostname(), began=time.time(), log_at=_log_size()
         )
         self._stopped_by: int | None = None
-        #: Whether it is written down which inputs run, before they do.
+        #: Whether it is written down which inputs run, before they do, and what they print.
         self._careful = False
+        self._printed = list[str | None]()
         self._next_beat = self._next_count = self._next_count_of_living = 0.0
         self._living = 1
         #: Whether what it runs was claimed by nobody before.
@@ -268,7 +269,7 @@ class Element:
         self._lease.check()
         self._driver.step(_STEP_SECONDS)
         now = time.monotonic()
-        if now > self._next_beat:
+        if now > self._next_beat or self._has_printed(now):
             self._tell()
             self._next_beat = now + BEAT_SECONDS
             if load_failure(self._objects, self._key) is not None:
@@ -299,9 +300,9 @@ class Element:
 
     def _tell(self, *, next_rows: Sequence[int] = (), ended: bool = False) -> None:
         rows = {} if ended else self._at_work(next_rows)
-        self._folder.beat(
-            replace(self._me, rows=[*rows], since=[*rows.values()], exact=self._careful, ended=ended, told=time.time())
-        )
+        self._printed = self._kept_of(rows) if self._careful else []
+        beat = replace(self._me, rows=[*rows], since=[*rows.values()], exact=self._careful, ended=ended)
+        self._folder.beat(replace(beat, told=time.time(), printed=self._printed))
         self._give_account()
 
     def _at_work(self, next_rows: Sequence[int]) -> dict[int, float]:
@@ -314,6 +315,18 @@ class Element:
             for row in (*self._driver.given_rows, *next_rows):
                 found.setdefault(row, now if len(found) < self._workers else 0.0)
         return dict(sorted(found.items()))
+
+    def _kept_of(self, rows: Mapping[int, float]) -> list[str | None]:
+        """What the only one of these inputs that has begun has printed until now: it would be lost with this element."""
+        begun = [row for row, began in rows.items() if began]
+        printed = self._pool.printed(begun[0]) if len(begun) == 1 else None
+        return [printed.stdout, printed.stderr, printed.log] if printed is not None else []
+
+    def _has_printed(self, now: float) -> bool:
+        """Whether an input that may kill this element has printed more since that was told; asked the more rarely the longer it runs."""
+        at_work = self._pool.at_work() if self._careful else {}
+        told_for = now - self._next_beat + BEAT_SECONDS
+        return told_for > max(at_work.values(), default=told_for) / 2 and self._kept_of(at_work) != self._printed
 
     def _give_account(self) -> None:
         """Tells what is counted, and how much of it is stored, where that has changed."""
@@ -353,7 +366,8 @@ class Element:
         whole, now = time.monotonic() - self._began, time.time()
         long = {row: now - seconds for row, seconds in self._pool.at_work().items() if seconds > _LONG * whole}
         if long:
-            self._folder.bury(Gone(self._me.element, "TIMEOUT", [*long], True, [*long.values()], now))
+            printed = self._kept_of(long)
+            self._folder.bury(Gone(self._me.element, "TIMEOUT", [*long], True, [*long.values()], now, printed))
 
 
 def _log_size() -> int:

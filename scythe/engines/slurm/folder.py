@@ -75,6 +75,8 @@ class Beat:
     since: list[float] = field(default_factory=list[float])
     #: When it told this, by its own clock.
     told: float = 0.0
+    #: What the only one that has begun has printed (standard output and error, and its log); empty where it is not the only one.
+    printed: list[str | None] = field(default_factory=list[str | None])
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,8 @@ class Gone:
     since: list[float] = field(default_factory=list[float])
     #: When it died, as far as is known [s since 1970].
     at: float = 0.0
+    #: What the only one that had begun had printed, as it was told last.
+    printed: list[str | None] = field(default_factory=list[str | None])
 
     def began(self, row: int) -> float:
         """When an input began in it; 0 where it did not, or where that is not known."""

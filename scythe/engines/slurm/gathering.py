@@ -77,7 +77,7 @@ def _end(plan: RunPlan, attempt: AttemptPlan, experiment: Experiment, folder: Fo
         for one in lost:
             failure = Failure.of(WorkerCrashed(one.told), len(one.ends))
             began, worker = one.began or time.time(), f"element {one.ends[-1].element}"
-            collector.add(leaf.failed(one.row, failure, one.seconds, began, worker))
+            collector.add(leaf.failed(one.row, failure, one.seconds, began, worker, one.printed))
     collector.flush(show=False)
     left = len(still_open) - len(lost)
     if not left:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from scythe.define.bookkeeping import LogRow
 from scythe.engines.slurm.folder import Gone, tried_alone
 
 
@@ -30,6 +31,12 @@ class Killer:
     def seconds(self) -> float:
         """For how long it ran, in all tries of which that is known."""
         return sum(max(0.0, one.at - began) for one in self.ends if (began := one.began(self.row)))
+
+    @property
+    def printed(self) -> LogRow | None:
+        """What it printed in the last try of which that is known."""
+        kept = (one.printed for one in reversed(self.ends) if one.printed and one.began(self.row))
+        return next((LogRow(None, *texts) for texts in kept), None)
 
 
 def condemned(gone: Iterable[Gone], still_open: Iterable[int], retries: int) -> set[int]:

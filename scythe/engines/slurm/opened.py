@@ -43,7 +43,7 @@ def state_of(folder: Folder, beat: Beat) -> str:
 
 def death_of(beat: Beat, state: str) -> Gone:
     """How an element ended that did not do so by itself: at what it was, as it has told last, and when, as Slurm says."""
-    gone = Gone(beat.element, state, beat.rows, beat.exact, beat.since, beat.told)
+    gone = Gone(beat.element, state, beat.rows, beat.exact, beat.since, beat.told, beat.printed)
     ended = commands.end_of(f"{beat.array}_{beat.index}") if gone.is_blamed and gone.is_told and beat.rows else None
     # Slurm tells whole seconds: in the middle of one it is wrong by half of it at most.
     return replace(gone, at=max(ended + 0.5, beat.told)) if ended is not None else gone
