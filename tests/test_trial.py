@@ -223,6 +223,8 @@ class Exact(ExperimentInputSpec):
     took: dt.timedelta | None = None
     on: bool | None = None
     r: float | None = None
+    deep: dict[str, list[float]] | None = None
+    pair: tuple[int, float] | None = None
 
 
 MOST = dt.timedelta(days=10**8)  # in millionths of a second they are 64 bits
@@ -294,10 +296,39 @@ def test_any_duration_is_read_as_iso_clocks_pandas_and_python_write_it(tmp_path_
         ),
         ("a.csv", "r,i\n,1\n1.5,2\n", {"r": [None, 1.5], "i": [1, 2]}),
         ("a.csv", "r\n1.5\nNA\n", "r: 'NA' is no float; write it as 1.5, and what is missing as nothing"),
-        ("a.csv", "r\n1.5\n1e400\n", "r: no 64-bit float is 1e400, or near it"),
-        ("a.csv", "r\n1.5\n-1.5e-400\n", "r: no 64-bit float is -1.5e-400, or near it"),
-        ("a.csv", "r\n0.1\n9007199254740993\n", "r: no 64-bit float is 9007199254740993, or near it"),
+        ("a.csv", "r\n1.5\n1e400\n", "r: 1e400 is beyond 64-bit floats"),
+        ("a.csv", "r\n1.5\n-1.5e-400\n", "r: -1.5e-400 is beyond 64-bit floats"),
+        ("a.csv", "r\n0.1\n9007199254740993\n", "r: 9007199254740993 is a whole number that no 64-bit float is"),
         ("a.csv", 'r\n1.5\n"2,5"\n', "r: '2,5' is no float; write it as 1.5"),
+        (
+            "a.csv",
+            "r\n0.1\n1e23\n-9007199254740992\n9007199254740993.0\n0e5\n",
+            {"r": [0.1, 1e23, -(2.0**53), 2.0**53, 0.0]},
+        ),
+        ("a.csv", "r\n1\n1e400\n", "r: 1e400 is beyond 64-bit floats; give it in another unit"),
+        ("a.csv", "r\n-1e400\n", "r: -1e400 is beyond 64-bit floats"),
+        ("a.csv", "r\n1e-400\n", "r: 1e-400 is beyond 64-bit floats"),
+        (
+            "a.csv",
+            "r\n0.1\n9007199254740993\n",
+            "r: 9007199254740993 is a whole number that no 64-bit float is; write 9007199254740992.0",
+        ),
+        ("a.csv", "r\n9007199254740993\n", "r: 9007199254740993 is a whole number that no 64-bit float is"),
+        ("a.json", '[{"r": 0.1}, {"r": 1e23}, {"r": 9007199254740992}]', {"r": [0.1, 1e23, 2.0**53]}),
+        (
+            "a.json",
+            '[{"r": 0.1}, {"r": 9007199254740993}]',
+            "r: 9007199254740993 is a whole number that no 64-bit float is",
+        ),
+        ("a.ndjson", '{"r": 1e400}\n{"r": 1}', r"r: 1E\+400 is beyond 64-bit floats"),
+        ("a.json", '[{"r": 1e-400}]', "r: 1E-400 is beyond 64-bit floats"),
+        (
+            "a.json",
+            '[{"deep": {"a": [0.5, 9007199254740993]}}]',
+            "deep: 9007199254740993 is a whole number that no 64-bit float is",
+        ),
+        ("a.json", '[{"pair": [9007199254740993, 0.5]}]', "pair: 9007199254740993 stands among numbers with a point"),
+        ("a.json", '[{"pair": [9007199254740993, 1]}]', {"pair": [[9007199254740993, 1]]}),
         ("a.csv", "on\n2\n", "on: '2' is no bool; write it as true or false"),
         ("a.csv", "on\nyes\n", "on: 'yes' is no bool; write it as true or false"),
     ],

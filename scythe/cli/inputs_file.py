@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from scythe.cli.written_numbers import check_json, check_texts
+
 if TYPE_CHECKING:
     import datetime as dt
 
@@ -34,8 +36,6 @@ _CLOCK = re.compile(
     r"(?:(?P<hours>\d+):(?P<minutes>[0-5]\d):(?P<seconds>[0-5]\d)(?:\.(?P<microseconds>\d{1,6})0*)?)?"
 )
 
-#: From here on floats are whole numbers, and not all of them.
-_FLOATS_ARE_WHOLE = 2.0**53
 #: How a CSV file may write a truth value, in any case.
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
@@ -91,6 +91,8 @@ def read_inputs(path: Path, compiled: CompiledModel) -> pl.DataFrame | list[dict
             values = {name: frame[name] for name in frame.columns if name in exact}
         else:
             rows = _rows_of_json(path)
+            for name, column in columns.items():
+                check_json(name, column.kind, [row.get(name) for row in rows])
             read = pl.read_json if suffix == ".json" else pl.read_ndjson
             text = io.BytesIO(path.read_bytes().removeprefix(codecs.BOM_UTF8))
             frame = read(text, infer_schema_length=None)
@@ -198,7 +200,7 @@ def _of_texts(texts: pl.Series, column: Column) -> pl.Series:
         written = texts.str.strip_chars()
         numbers = written.cast(pl.Float64, strict=False)
         if numbers.null_count() == texts.null_count():
-            _check_floats(written, numbers)
+            check_texts(numbers, written)
             return numbers
         wrong = texts.filter(numbers.is_null() & texts.is_not_null())[0]
         raise typer.BadParameter(
@@ -211,19 +213,6 @@ def _of_texts(texts: pl.Series, column: Column) -> pl.Series:
         wrong = texts.filter(told.is_null() & texts.is_not_null())[0]
         raise typer.BadParameter(f"{texts.name}: {wrong!r} is no bool; write it as true or false", param_hint="specs")
     return _as_told(texts.name, texts.to_list(), column)
-
-
-def _check_floats(written: pl.Series, numbers: pl.Series) -> None:
-    """Nothing where each number of a CSV file is one that a float is near, and a whole one that a float is.
-
-    Raises:
-        typer.BadParameter: one lies beyond the floats, or is a whole number that none of them is.
-    """
-    beyond = numbers.is_infinite() & ~written.str.to_lowercase().str.contains("inf", literal=True)
-    beyond |= (numbers == 0) & written.str.contains(r"^[+-]?[0.]*[1-9]")
-    whole = written.filter((numbers.abs() >= _FLOATS_ARE_WHOLE) & written.str.contains(r"^[+-]?\d+$"))
-    for text in (*written.filter(beyond), *(text for text in whole if int(text) != int(float(text)))):
-        raise typer.BadParameter(f"{written.name}: no 64-bit float is {text}, or near it", param_hint="specs")
 
 
 def _as_told(name: str, values: list[Any], column: Column) -> pl.Series:
