@@ -1029,6 +1029,20 @@ def test_a_workbook_holds_every_value_whole_or_none_is_written(root: Path, tmp_p
     assert csv.select("day", "lasted").rows() == [("1850-06-01", "PT1H30M")]
 
 
+def test_microseconds_of_a_duration_are_cut_whatever_its_sign_is(root: Path, tmp_path: Path) -> None:
+    ExperimentRegistry.Register(name="tell")(tell)
+    micros = {"1": 1, "2": -1, "3": 1_999, "4": -1_999, "5": -2_000}
+    specs = pl.DataFrame({"address": [*micros], "lasted": [dt.timedelta(microseconds=us) for us in micros.values()]})
+    BaseExperiment(experiment="tell").allocate(specs, engine="inline")[1].result()
+    sheet = write_sheets("tell", tmp_path, [("scalars", "xlsx")])[0]
+    assert sheet.cut == ("lasted",)
+    cells = pl.read_excel(sheet.path, engine="openpyxl")
+    found = {
+        number: lasted // dt.timedelta(milliseconds=1) for number, lasted in cells.select("address", "lasted").rows()
+    }
+    assert found == {"1": 0, "2": 0, "3": 1, "4": -1, "5": -2}
+
+
 @pytest.mark.parametrize("day", [dt.date(1900, 1, 2), dt.date(2026, 2, 28), dt.date(9999, 12, 31)])
 def test_the_last_instant_of_a_day_is_of_that_day_in_a_workbook(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], day: dt.date

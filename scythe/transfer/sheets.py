@@ -224,10 +224,11 @@ def _plain(frame: pl.LazyFrame) -> tuple[pl.LazyFrame, tuple[str, ...], tuple[st
 def _milliseconds(frame: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
     """Instants, times of a day and durations as a cell has them, none of them of the next day; and the columns that had more digits."""
     ms = 1_000_000
+    micros = selectors.duration().cast(pl.Duration("us")).cast(pl.Int64)
     short = frame.with_columns(
         selectors.datetime().dt.truncate("1ms"),
         (selectors.time().cast(pl.Int64) // ms * ms).cast(pl.Time),
-        (selectors.duration().cast(pl.Duration("us")).cast(pl.Int64) // 1000 * 1000).cast(pl.Duration("us")),
+        (micros.abs() // 1000 * 1000 * micros.sign()).cast(pl.Duration("us")),  # towards 0: digits are cut
     )
     times = frame.select(selectors.datetime() | selectors.time() | selectors.duration()).columns
     return short, tuple(name for name in times if not frame[name].equals(short[name]))
