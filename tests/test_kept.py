@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 import scythe
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.errors import OutputError
 from scythe.leaf.kept import as_it_is
 from scythe.registry import ExperimentRegistry
 
@@ -61,6 +62,22 @@ def test_an_output_that_is_changed_and_returned_again_gives_each_input_its_own_r
          {"thickness": n, "tags": []}, [[n]])
         for n in range(3)
     ]  # fmt: skip
+
+
+class Drawn(ExperimentOutputSpec):
+    y: list[float]
+
+
+def test_values_that_nobody_can_copy_are_an_error_of_their_input_that_names_the_field(root: Path) -> None:
+    @ExperimentRegistry.Register()
+    def draw(spec: Storey) -> Drawn:
+        return Drawn.model_construct(y=(float(x) for x in range(3)) if spec.n else [1.0])
+
+    storeys = [Storey(experiment_id="", sort_index=i, n=i) for i in range(2)]
+    with pytest.raises(OutputError, match=r"the output holds y=<generator object .*: give a list of float"):
+        BaseExperiment(experiment=draw).allocate(storeys, engine="inline")
+    BaseExperiment(experiment=draw).allocate(storeys[:1], engine="inline", version="auto")
+    assert scythe.read(draw)["y"].to_list() == [[1.0]]
 
 
 plain = st.none() | st.integers() | st.floats(allow_nan=False) | st.text() | st.dates() | st.builds(Path, st.just("a"))

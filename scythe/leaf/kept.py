@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from scythe.errors import OutputError
 from scythe_catalog.schema import CompiledModel
 
 _FIXED = frozenset({
@@ -25,8 +26,11 @@ _FIXED = frozenset({
 
 
 def picker(compiled: CompiledModel) -> Callable[[Any], tuple[Any, ...]]:
-    """Takes the values of a model's columns out of an instance, as they are now: a later change leaves them alone."""
-    names, computed = compiled.fields.names, compiled.computed
+    """Takes the values of a model's columns out of an instance, as they are now: a later change leaves them alone.
+
+    What it gives raises OutputError where a value can be copied by nobody, as those of a generator.
+    """
+    names, computed, columns = compiled.fields.names, compiled.computed, compiled.schema.names
     nested = [i for i, column in enumerate(compiled.schema) if not column.kind.flat]
     if not computed and not nested:
         return _plain(names)
@@ -36,7 +40,14 @@ def picker(compiled: CompiledModel) -> Callable[[Any], tuple[Any, ...]]:
         taken = [values[name] for name in names]
         taken += [getattr(output, name) for name in computed]
         for i in nested:
-            taken[i] = as_it_is(taken[i])
+            try:
+                taken[i] = as_it_is(taken[i])
+            except Exception as error:  # whatever an object says that can be copied by nobody
+                column = compiled.schema[columns[i]]
+                raise OutputError(
+                    f"the output holds {column.name}={taken[i]!r:.80}, which cannot be kept as it is now ({error}): "
+                    f"give a {column.kind.describe()}, which is what its field holds"
+                ) from error
         return tuple(taken)
 
     return copied
