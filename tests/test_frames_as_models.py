@@ -384,6 +384,31 @@ def test_whole_numbers_that_no_float_is_are_refused_in_columns_of_tuples_and_roo
     prepare_inputs(pl.DataFrame({"v": column(2)}), experiment, overwrite_sort_index=True)
 
 
+class Paint(enum.Enum):
+    RED = 1
+    CRIMSON = 1
+    BLUE = 2
+
+
+class OnlyRed(enum.Enum):
+    RED = "r"
+    CRIMSON = "r"
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "words"),
+    [
+        (Paint, "CRIMSON", "(Input should be 1 or 2|must be one of 'RED', 'BLUE')"), (list[Paint], ["CRIMSON"], "Input should be 1 or 2, got"),
+        (OnlyRed, "x", "(Input should be|must be one of) '(r|RED)'"), (dict[str, OnlyRed], {"a": "x"}, "Input should be 'r', got"),
+    ],
+)  # fmt: skip
+def test_values_of_an_enum_under_two_names_are_told_once(kind: Any, value: Any, words: str) -> None:
+    for specs in ([{"v": value}], pl.DataFrame({"v": [value]})):
+        with pytest.raises(ScytheError, match=words) as told:
+            prepare_inputs(specs, _taking(v=kind), overwrite_sort_index=True)
+        assert "1, 1" not in str(told.value)
+
+
 def _same(value: Any) -> Any:
     return value
 

@@ -305,9 +305,10 @@ def _through_pydantic(frame: Frame, compiled: CompiledModel) -> pa.Table:
         except ValidationError as error:
             for e in error.errors(include_url=False):
                 at, *where = e["loc"]
-                rule = ".".join(map(str, where)) or compiled.model.__name__, e["msg"]
-                got = f", got {e['input']!r}"[:80] if where else ""
                 name = names_of.get(str(where[0])) if where else None
+                told = e["msg"] if name is None else _each_once(compiled.schema[name].kind, e["msg"])
+                rule = ".".join(map(str, where)) or compiled.model.__name__, told
+                got = f", got {e['input']!r}"[:80] if where else ""
                 if name is not None and columns[name][int(at)] is None and name in never_null:
                     rule, got = (name, "must not be null"), ""  # once, whatever kinds of values it might have been
                 if rule not in broken:
@@ -323,6 +324,20 @@ def _through_pydantic(frame: Frame, compiled: CompiledModel) -> pa.Table:
     conformed = pa.concat_tables(done, promote_options="default") if done else compiled.schema.arrow.empty_table()
     check_bounds(conformed, compiled.schema, what=compiled.model.__name__)
     return conformed
+
+
+def _each_once(kind: k.Kind, told: str) -> str:
+    """What pydantic says of a value that no member of an Enum has: it names the values of members that are one under two names twice."""
+    if isinstance(kind, k.Category) and kind.python is not None:
+        values = [repr(member.value) for member in kind.python.__members__.values()]
+        return told.replace(_or(values), _or(list(dict.fromkeys(values))))
+    for _, part in kind.parts:
+        told = _each_once(part, told)
+    return told
+
+
+def _or(words: list[str]) -> str:
+    return " or ".join([", ".join(words[:-1]), *words[-1:]] if len(words) > 1 else words)
 
 
 def _populated_by(compiled: CompiledModel) -> dict[str, str]:
