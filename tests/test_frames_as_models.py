@@ -384,6 +384,15 @@ def test_whole_numbers_that_no_float_is_are_refused_in_columns_of_tuples_and_roo
     prepare_inputs(pl.DataFrame({"v": column(2)}), experiment, overwrite_sort_index=True)
 
 
+def test_nanoseconds_of_numpy_are_seconds_to_a_model_of_pydantic_and_refused_in_dicts_and_frames() -> None:
+    """As docs/models.md tells."""
+    experiment, value = _taking(v=dt.timedelta), np.timedelta64(5, "ns")
+    assert experiment.input_model(v=value).model_dump()["v"] == dt.timedelta(seconds=5)
+    for specs in ([{"v": value}], pd.DataFrame({"v": [value]}), pl.DataFrame({"v": np.array([value])})):
+        with pytest.raises(ScytheError, match="v: must be duration"):
+            prepare_inputs(specs, experiment, overwrite_sort_index=True)
+
+
 class Paint(enum.Enum):
     RED = 1
     CRIMSON = 1
