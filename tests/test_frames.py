@@ -414,6 +414,48 @@ def test_a_column_is_open_at_any_depth_until_an_input_has_a_value(root: Path) ->
     ]  # fmt: skip
 
 
+NOTHING: dict[str, Callable[[], Any]] = {
+    "NaN": lambda: pd.DataFrame({"v": [float("nan")]}),
+    "NaN among objects": lambda: pd.DataFrame({"v": pd.Series([float("nan")], dtype=object)}),
+    "NaT": lambda: pd.DataFrame({"v": [pd.NaT]}),
+    "Float64": lambda: pl.DataFrame({"v": [None]}, schema={"v": pl.Float64}),
+    "a list": lambda: pl.DataFrame({"v": [None]}, schema={"v": pl.List(pl.Int64)}),
+}
+
+
+@pytest.mark.parametrize("nothing", NOTHING)
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_column_without_a_value_leaves_its_type_open_whatever_it_is_called(root: Path, nothing: str, at: int) -> None:
+    result = run(lambda n: {"t": NOTHING[nothing]() if n == at else pd.DataFrame({"v": [f"text {n}"]})}, 3)
+
+    assert result.errors == 0, why()
+    assert values() == [None if n == at else f"text {n}" for n in range(3)]
+
+
+def test_a_column_of_nan_alone_is_of_floats_where_no_other_input_tells_another_type(root: Path) -> None:
+    result = run(lambda n: {"t": pd.DataFrame({"v": [float("nan")]})}, 2)
+
+    assert (result.errors, values(), table()["v"].dtype) == (0, [None, None], pl.Float64)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ([None, "text", 1.5], [None, "text"]), ([None, 1.5, "text", None], [None, 1.5, None]),
+        (["text", None, 1.5], ["text", None]), ([None, None, 2.5, "text", "more"], [None, None, 2.5]),
+    ],
+)  # fmt: skip
+def test_the_lowest_input_with_a_value_tells_the_type_of_a_column(
+    root: Path, given: list[Any], kept: list[Any]
+) -> None:
+    """Whichever inputs without a value have frames of the same type as those that come behind it."""
+    result = run(lambda n: {"t": pd.DataFrame({"v": [float("nan") if given[n] is None else given[n]]})}, len(given))
+
+    assert values() == kept
+    assert result.errors == len(given) - len(kept)
+    assert all("v is " in message and "before it" in message for message in why().values())
+
+
 def test_a_frame_without_rows_tells_the_type_that_no_value_tells(root: Path) -> None:
     frames = [pl.DataFrame({"v": [None]}), pl.DataFrame({"v": []}, schema={"v": pl.Float64})]
 

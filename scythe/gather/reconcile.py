@@ -6,7 +6,7 @@ Sees each input's rows only as sources of sorted Arrow tables. Never reads a fil
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -18,7 +18,7 @@ from scythe.gather.merge import KEY, Source, keys_of, without
 from scythe.leaf.dataframes import INDEX_KEY
 from scythe_catalog.iceberg.datafile import pandas_index
 from scythe_catalog.schema import Column, TableSchema, joined, loses, refitted, same_names
-from scythe_catalog.schema.kinds import Kind
+from scythe_catalog.schema.kinds import Kind, Unknown
 
 #: Rows of one dataframe that have the same schema; no input of theirs is superseded by another fragment's.
 Fragment = tuple[pa.Schema, Source]
@@ -75,6 +75,10 @@ class _Joining:
         self.levels = levels
         self.kinds: Kinds = {}
         self.fragments: list[Fragment] = []
+        #: What each fragment tells of the columns: nothing of those that turned out to be null throughout.
+        self.told: list[Kinds] = []
+        #: The lowest input with a value in a column of a fragment, of those that were looked at.
+        self.lowest: dict[tuple[int, str], int | None] = {}
         self.misfits: dict[int, str] = {}
         self.leader = 0
 
@@ -90,14 +94,21 @@ class _Joining:
             index = index_columns(self.fragments[0][0]) if self.fragments else []
         for schema in empty:
             self._complete(self._kinds_of(schema))
-        for schema, source in self.fragments:
-            if any(loses(kind, self.kinds[name]) for name, kind in self._kinds_of(schema).items()):
-                self.misfits |= _unpromotable(source, self.kinds)
+        for told, (_, source) in zip(self.told, self.fragments, strict=True):
+            if any(loses(kind, self.kinds[name]) for name, kind in told.items()):
+                self.misfits |= _unpromotable(source, self.kinds, self.misfits)
         ordered = {name: self.kinds[name] for name in self.levels.names if name in self.kinds} | self.kinds
         return Dataframe(ordered, index, self.fragments, self.misfits)
 
     def _add(self, schema: pa.Schema, source: Source) -> str | None:
-        """Takes a fragment in, or says why it does not go with those before it."""
+        """Takes a fragment in, or says why it does not go with those before it, and leaves all as it was."""
+        before = self.kinds, self.told, self.misfits
+        reason = self._added(schema, source)
+        if reason is not None:
+            self.kinds, self.told, self.misfits = before
+        return reason
+
+    def _added(self, schema: pa.Schema, source: Source) -> str | None:
         own = self._kinds_of(schema)
         if not self.fragments:
             self.kinds, self.leader = own, source.first
@@ -109,18 +120,55 @@ class _Joining:
                     "there are, so give it all of them, null where there is nothing"
                 )
             try:
-                together = self.kinds | {
-                    name: joined(self.kinds.get(name, kind), kind, name) for name, kind in own.items()
-                }
-            except SchemaError as error:
-                return f"its types do not go with those of inputs before it: {error}"
+                together = self._together(own)
+            except SchemaError:
+                for name in [name for name, kind in own.items() if _unlike(self.kinds.get(name, kind), kind, name)]:
+                    own, reason = self._parted(name, own, source)
+                    if reason is not None:
+                        return reason
+                together = self._together(own)
             if together != self.kinds:
                 reason = self._twin(together) or self._costly(together, source.first)
                 if reason is not None:
                     return reason
                 self.kinds = together
         self.fragments.append((schema, source))
+        self.told.append(own)
         return None
+
+    def _together(self, own: Kinds) -> Kinds:
+        return self.kinds | {name: joined(self.kinds.get(name, kind), kind, name) for name, kind in own.items()}
+
+    def _parted(self, name: str, own: Kinds, source: Source) -> tuple[Kinds, str | None]:
+        """What a fragment tells where a column of it and those before do not go together: the first input with a value in it tells its type.
+
+        The others that have one are misfits, those that have none stay. A reason where all of the fragment are.
+        """
+        mine = _inputs_with(name, source)
+        if not len(mine):
+            return own | {name: Unknown()}, None
+        before = {i for i, told in enumerate(self.told) if told.get(name, Unknown()) != Unknown()}
+        if any(self._has_value_below(mine[0], name, i) for i in sorted(before)):
+            reason = _unlike(self.kinds[name], own[name], name)
+            if np.array_equal(mine, np.unique(keys_of(source))):
+                return own, reason
+            self.misfits = self.misfits | dict.fromkeys(mine.tolist(), reason)
+            return own | {name: Unknown()}, None
+        reason = _unlike(own[name], self.kinds[name], name)
+        for i in before:
+            self.misfits = self.misfits | dict.fromkeys(_inputs_with(name, self.fragments[i][1]).tolist(), reason)
+        self.told = [told | ({name: Unknown()} if i in before else {}) for i, told in enumerate(self.told)]
+        self.kinds = self.kinds | {name: Unknown()}
+        return own, None
+
+    def _has_value_below(self, key: int, name: str, i: int) -> bool:
+        """Whether an input below `key` has a value in a column of a fragment; each is read once."""
+        source = self.fragments[i][1]
+        if source.first < key and (i, name) not in self.lowest:
+            found = _inputs_with(name, source)
+            self.lowest[i, name] = int(found[0]) if len(found) else None
+        lowest = self.lowest.get((i, name))
+        return lowest is not None and lowest < key
 
     def _kinds_of(self, schema: pa.Schema) -> Kinds:
         columns = TableSchema.from_arrow(schema)
@@ -139,10 +187,10 @@ class _Joining:
 
     def _costly(self, together: Kinds, before: int) -> str | None:
         """Why types would cost inputs below `before` their values, which come first; None where they keep them."""
-        for schema, source in self.fragments:
-            at_risk = [name for name, k in self._kinds_of(schema).items() if loses(k, together[name])]
+        for told, (_, source) in zip(self.told, self.fragments, strict=True):
+            at_risk = [name for name, k in told.items() if loses(k, together[name])]
             if source.first < before and at_risk:
-                lost = next((i for i in _unpromotable(source, together, below=before)), None)
+                lost = next((i for i in _unpromotable(source, together, self.misfits, below=before)), None)
                 if lost is not None:
                     return f"its types have no exact place for the values of input {lost} in {', '.join(map(repr, at_risk))}"
         return None
@@ -156,6 +204,21 @@ class _Joining:
                     continue
                 if not loses(self.kinds[name], found):
                     self.kinds = self.kinds | {name: found}
+
+
+def _unlike(there: Kind, here: Kind, name: str) -> str:
+    """Why an input is a misfit whose column is of another kind than that of an input before it; empty where they go together."""
+    try:
+        joined(there, here, name)
+    except SchemaError as error:
+        return f"its types do not go with those of inputs before it: {error}"
+    return ""
+
+
+def _inputs_with(name: str, source: Source) -> np.ndarray:
+    """The inputs that have a value in a column, ascending."""
+    found = [batch.filter(batch.column(name).is_valid()).column(KEY).to_numpy() for batch in source.batches()]
+    return np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
 
 
 def _first(fragment: Fragment) -> int:
@@ -181,10 +244,10 @@ def promoted(table: pa.Table, kinds: Kinds) -> pa.Table:
     return pa.table(columns, names=list(kinds))
 
 
-def _unpromotable(source: Source, kinds: Kinds, below: int | None = None) -> dict[int, str]:
-    """The inputs with a value that has no place in the types that all inputs share, and why."""
+def _unpromotable(source: Source, kinds: Kinds, known: Collection[int], below: int | None = None) -> dict[int, str]:
+    """The inputs with a value that has no place in the types that all inputs share, and why; none that are `known` to be misfits."""
     misfits: dict[int, str] = {}
-    for batch in source.batches():
+    for batch in without(source.batches(), np.array(sorted(known), np.int64)):
         keys = batch.column(KEY).to_numpy()
         if below is not None:
             keys = keys[: int(np.searchsorted(keys, below))]

@@ -217,8 +217,6 @@ def _lift(kind: k.Kind, dtype: pa.DataType, strict: bool) -> Callable[[Any], Any
                 places = [m.name for m in kind.members]
                 return lambda v: _places(lift(v), places)
             return (lambda v: lift(v)["root"]) if root_of(kind) is not None and "root" in lifts else lift
-        case k.Struct() if (root := root_of(kind)) is not None:
-            return _lift(root, dtype, strict)
         case k.Struct(members, python=None) if k.is_list(dtype):  # a tuple, item by item
             items = [_or_same(_lift(member.kind, dtype.value_type, strict)) for member in members]
             python = cast(Callable[[Any], Any], tuple if strict else list)
