@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import os
 import re
@@ -29,11 +30,15 @@ from scythe.cli import app
 from scythe.errors import NotFoundError, ReadError, RunDamaged, RunError, StorageError, TransferError
 from scythe.record.lease import Lease
 from scythe.registry import ExperimentRegistry
+from scythe.runs.garbage import collect
 from scythe.runs.pack import pack
 from scythe.settings import storage
-from scythe.transfer import copied
+from scythe.transfer import copied, received
 from scythe.transfer.sheets import write_sheets
+from scythe.transfer.verbs import Downloaded
 from scythe.utils.filesys import FileReference
+from scythe_catalog.storage.folder import Folder
+from scythe_catalog.storage.objects import Objects
 from tests.fault_proxy import FaultProxy, fault_proxy
 from tests.lifecycle.dying import Dead, dying
 from tests.s3_server import S3Server
@@ -80,6 +85,48 @@ def simulated(values: tuple[float, ...] = VALUES, **options: Any) -> ExperimentR
         except ValueError:
             continue
     return run
+
+
+def stopping(at: float | None, failing: tuple[float, ...] = ()) -> None:
+    """From now on `sim` is interrupted at a wall of this value, as by Ctrl-C, and fails at others."""
+
+    def simulate(spec: Wall, tempdir: Path) -> Energy:
+        if spec.r_value == at:
+            raise KeyboardInterrupt
+        if spec.r_value in failing:
+            raise ValueError("no wall is like that")
+        for name in ("report", "picture"):
+            (tempdir / f"{name}.txt").write_text(f"{name} of {spec.r_value}")
+        return Energy(heating=8 / spec.r_value, report=tempdir / "report.txt", picture=tempdir / "picture.txt")
+
+    ExperimentRegistry.Register(name="sim", retries=0)(simulate)
+
+
+def interrupted(at: float | None, failing: tuple[float, ...] = ()) -> ExperimentRun:
+    """A run that was interrupted at a wall of this value, or where some have failed has come to its end."""
+    Path("w.epw").write_text("w")
+    specs = pl.DataFrame({"r_value": VALUES, "weather": ["w.epw"] * len(VALUES)})
+    stopping(at, failing)
+    with contextlib.suppress(KeyboardInterrupt, ValueError):
+        BaseExperiment(experiment="sim").allocate(specs, engine="inline", chunk=1)
+    run = scythe.open_run("sim")
+    while at is None and run.status != "finished":
+        with contextlib.suppress(ValueError):
+            run.resume(engine="inline")
+    return run
+
+
+def go_on(run: ExperimentRun, at: float) -> None:
+    """Goes on with a run until it is interrupted at a wall of this value."""
+    stopping(at)
+    with pytest.raises(KeyboardInterrupt):
+        run.resume(engine="inline").result()
+    stopping(None)
+
+
+def done(run: ExperimentRun) -> list[float]:
+    """The walls that an unfinished run of the root of the settings has rows of."""
+    return scythe.read("sim", run=run.key.folder)["r_value"].to_list()
 
 
 def everything(**of: Any) -> dict[str, pl.DataFrame]:
@@ -247,6 +294,45 @@ def test_what_was_worked_on_here_is_not_replaced(root: Path, tmp_path: Path, at:
         scythe.download("sim", here, files=False)
 
 
+def test_attempts_of_both_places_on_a_run_that_is_not_finished_are_told_apart_whatever_their_number(
+    root: Path, tmp_path: Path, at: Any
+) -> None:
+    run, here = interrupted(2.0), tmp_path / "here"
+    scythe.download("sim", here, run=run)
+    go_on(run, 3.0)
+    scythe.download("sim", here, run=run)  # nobody has worked on it here
+    at(here)
+    assert done(run) == [1.0, 2.0]
+    go_on(scythe.open_run("sim"), 5.0)
+    assert done(run) == [1.0, 2.0, 3.0, 4.0]
+    at(root)
+    go_on(run, 4.0)  # as many attempts as here
+    before = files_below(here)
+    with pytest.raises(TransferError, match="was worked on in"):
+        scythe.download("sim", here, run=run)
+    assert files_below(here) == before
+    at(here)
+    assert done(run) == [1.0, 2.0, 3.0, 4.0]
+    assert scythe.open_run("sim").resume(engine="inline").result().rows == 5
+
+
+def test_what_a_retry_that_came_to_no_end_has_done_here_is_not_replaced(root: Path, tmp_path: Path, at: Any) -> None:
+    run, here = interrupted(None, failing=(2.0, 3.0)), tmp_path / "here"
+    scythe.download("sim", here)
+    kept = list[str]()
+    for place in (root, here):
+        at(place)
+        stopping(3.0)
+        with pytest.raises(KeyboardInterrupt):
+            scythe.open_run("sim").retry_errors(engine="inline").result()
+        kept = names(place, "scatter-gather/output/parts")
+    at(root)
+    with pytest.raises(TransferError, match="was worked on in"):
+        scythe.download("sim", here)
+    assert [name for name in names(here, "scatter-gather/output/parts") if name in kept] == kept != []
+    assert run.status == "finished"
+
+
 def test_a_run_that_has_gone_on_at_its_source_is_fetched_anew_as_far_as_it_changed(
     root: Path, tmp_path: Path, at: Any
 ) -> None:
@@ -260,6 +346,160 @@ def test_a_run_that_has_gone_on_at_its_source_is_fetched_anew_as_far_as_it_chang
     assert scythe.read("sim")["r_value"].to_list() == list(VALUES)
     assert names(here, "results/report") == names(root, "results/report")
     assert len(names(here, "results/report")) == len(VALUES)
+
+
+@pytest.fixture
+def killed(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Downloads a run into a folder, and is killed when a change of the folder of this kind concerns this key."""
+
+    def download(run: ExperimentRun, here: Path, change: str, key: str) -> None:
+        before = getattr(Folder, change)
+
+        def changed(self: Folder, first: Any, *rest: Any) -> Any:
+            if first == key:
+                raise Dead
+            return before(self, first, *rest)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Folder, change, changed)
+            with pytest.raises(Dead):
+                scythe.download("sim", here, run=run)
+
+    return download
+
+
+def test_a_run_that_has_gone_on_at_its_source_comes_whole_after_a_kill_among_its_records(
+    root: Path, tmp_path: Path, at: Any, killed: Any
+) -> None:
+    run, here = simulated(), tmp_path / "here"
+    scythe.download("sim", here)
+    Path("mended").touch()
+    run.retry_errors(engine="inline").result()
+    killed(run, here, "write", run.key.result)
+    scythe.download("sim", here)
+    at(here)
+    assert scythe.read("sim")["r_value"].to_list() == list(VALUES)
+
+
+def test_nobody_goes_on_with_a_run_whose_download_was_cut_short_until_it_is_called_again(
+    root: Path, tmp_path: Path, at: Any, killed: Any
+) -> None:
+    run, here = simulated(), tmp_path / "here"
+    killed(run, here, "delete", [run.key.tombstone])
+    Path("mended").touch()
+    at(here)
+    there = scythe.open_run("sim")
+    before = files_below(here)
+    for go_on_with in (
+        partial(there.retry_errors, engine="inline"),
+        partial(there.resume, engine="inline"),
+        partial(pack, storage(), run.key, ["report"]),
+    ):
+        with pytest.raises(RunError, match=r"is not wholly here: its download to .* was cut short\. .* call it again"):
+            go_on_with()
+    assert files_below(here) == before
+    at(root)
+    scythe.download("sim", here)
+    at(here)
+    assert there.retry_errors(engine="inline").result().rows == len(VALUES)
+
+
+def test_nobody_goes_on_with_a_run_of_which_only_some_parts_have_come(
+    root: Path, tmp_path: Path, at: Any, killed: Any
+) -> None:
+    run, here = interrupted(2.0), tmp_path / "here"
+    scythe.download("sim", here, run=run)
+    go_on(run, 4.0)
+    killed(run, here, "write", run.key.plan)
+    at(here)
+    with pytest.raises(RunError, match="is not wholly here"):
+        scythe.open_run("sim").resume(engine="inline")
+    at(root)
+    scythe.download("sim", here, run=run)
+    at(here)
+    assert done(run) == [1.0, 2.0, 3.0]
+    assert scythe.open_run("sim").resume(engine="inline").result().rows == len(VALUES)
+
+
+def test_work_on_a_run_whose_download_was_cut_short_is_not_replaced_by_the_next_one(
+    root: Path, tmp_path: Path, at: Any, killed: Any
+) -> None:
+    run, here = simulated(), tmp_path / "here"
+    killed(run, here, "delete", [run.key.tombstone])
+    at(here)
+    with Lease(storage(), run.key, "inline"):  # as an earlier Scythe lets one
+        pass
+    at(root)
+    Path("mended").touch()
+    run.retry_errors(engine="inline").result()
+    with pytest.raises(TransferError, match="was worked on in"):
+        scythe.download("sim", here)
+
+
+@pytest.fixture
+def beside(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Downloads a run into a folder while something else happens there: once its records are here, and once all of it is."""
+
+    def download(here: Path, what: Callable[[], object]) -> Downloaded:
+        bring = received.bring
+
+        def beside(*arguments: Any) -> None:
+            bring(*arguments)
+            what()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(received, "bring", beside)
+            return scythe.download("sim", here)
+
+    return download
+
+
+def test_a_deletion_that_was_killed_here_takes_nothing_of_what_is_downloaded_again(
+    root: Path, tmp_path: Path, at: Any, monkeypatch: pytest.MonkeyPatch, beside: Any
+) -> None:
+    run, here = simulated(), tmp_path / "here"
+    scythe.download("sim", here)
+    at(here)
+
+    def dead(*_: object) -> None:
+        raise Dead
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "delete_folder", dead)
+        with pytest.raises(Dead):
+            scythe.open_run("sim").delete()
+    at(root)
+    assert beside(here, lambda: collect(Objects.at(here))).files > 4
+    at(here)
+    assert [Path(uri.removeprefix("file://")).is_file() for uri in scythe.files("sim")["report"]] == [True] * 4
+    assert everything()["scalars"]["r_value"].to_list() == [1.0, 2.0, 3.0, 5.0]
+    assert scythe.list_runs("sim")["run"].to_list() == [run.key.folder]
+
+
+def test_what_is_removed_here_while_it_arrives_is_told_and_comes_with_the_next_call(
+    root: Path, tmp_path: Path, at: Any, beside: Any
+) -> None:
+    simulated()
+    here = tmp_path / "here"
+
+    def remove() -> None:
+        for path in here.rglob("results/report/*"):
+            path.unlink()
+
+    with pytest.raises(TransferError, match=r"results/report/.* \(and 3 more\) was removed while .* Do the same again"):
+        beside(here, remove)
+    assert scythe.download("sim", here).files == 4
+    at(here)
+    assert [Path(uri.removeprefix("file://")).is_file() for uri in scythe.files("sim")["report"]] == [True] * 4
+
+
+def test_a_manifest_that_was_lost_here_comes_back_with_the_next_call(root: Path, tmp_path: Path, at: Any) -> None:
+    run, here = simulated(), tmp_path / "here"
+    scythe.download("sim", here)
+    (here / run.key.manifest).unlink()
+    scythe.download("sim", here)
+    at(here)
+    assert scythe.read("sim")["r_value"].to_list() == [1.0, 2.0, 3.0, 5.0]
 
 
 def test_a_table_that_was_left_out_is_no_damage_and_says_where_it_is(root: Path, tmp_path: Path, at: Any) -> None:
@@ -368,7 +608,7 @@ def test_a_run_whose_download_was_cut_short_is_not_gone_on_with_until_all_of_it_
             scythe.download("sim", here, run=run)
     at(here)
     Path("mended").touch()
-    with pytest.raises(RunError, match="its download goes on, or was cut short; call that again before"):
+    with pytest.raises(RunError, match="goes on, or was cut short"):
         scythe.open_run("sim").retry_errors(engine="inline")
     at(root)
     scythe.download("sim", here, run=run)
@@ -719,6 +959,98 @@ def test_a_run_that_is_not_finished_is_skipped_where_it_is_and_hinders_no_other(
     part.unlink()
     with pytest.raises(TransferError, match=r"is there without [0-9]+ files? of what is here"):
         scythe.upload(root)
+
+
+def test_an_upload_that_was_cut_short_before_the_run_was_gone_on_with_is_cleared_up_behind_as_the_error_says(
+    root: Path, tmp_path: Path, at: Any
+) -> None:
+    run, there = simulated(), tmp_path / "there"
+    at(there)
+    with pytest.raises(Dead), dying(2):
+        scythe.upload(root)
+    at(root)
+    Path("mended").touch()
+    run.retry_errors(engine="inline").result()
+    at(there)
+    before = files_below(there)
+    with pytest.raises(TransferError, match=r"is taken in .* by an upload of another content") as refused:
+        scythe.upload(root)
+    assert files_below(there) == before
+    command = re.search(r"`scythe (delete .*?)`", str(refused.value))
+    assert command is not None
+    assert CliRunner().invoke(app, [*command[1].split(), "--yes"]).exit_code == 0
+    assert scythe.upload(root).runs == (run.experiment_id,)
+    assert scythe.read("sim")["r_value"].to_list() == list(VALUES)
+
+
+def test_a_name_that_an_allocation_has_taken_is_not_uploaded_to(root: Path, tmp_path: Path, at: Any) -> None:
+    run, there = simulated(), tmp_path / "there"
+    at(there)
+    storage().make()
+    storage().create(run.key.reservation, b"{}")
+    with pytest.raises(TransferError, match=r"is taken in .* by an allocation: wait for it, or, if it was cut short"):
+        scythe.upload(root)
+
+
+def test_a_run_that_was_gone_on_with_in_both_places_is_not_skipped_for_the_names_of_its_parts(
+    root: Path, tmp_path: Path, at: Any
+) -> None:
+    run, there = interrupted(2.0), tmp_path / "there"
+    at(there)
+    scythe.upload(root)
+    assert scythe.upload(root).skipped == (run.experiment_id,)
+    go_on(scythe.open_run("sim"), 4.0)
+    at(root)
+    go_on(run, 4.0)
+    at(there)
+    before = files_below(there)
+    with pytest.raises(TransferError, match="is there with another content: nothing was sent"):
+        scythe.upload(root)
+    assert files_below(there) == before
+
+
+def test_a_run_of_which_a_retry_that_came_to_no_end_has_rows_is_not_skipped_where_those_are_not(
+    root: Path, tmp_path: Path, at: Any
+) -> None:
+    run, there = interrupted(None, failing=(2.0, 3.0)), tmp_path / "there"
+    at(there)
+    scythe.upload(root)
+    at(root)
+    stopping(3.0)
+    with pytest.raises(KeyboardInterrupt):
+        run.retry_errors(engine="inline").result()
+    at(there)
+    with pytest.raises(TransferError, match="is there with another content: nothing was sent"):
+        scythe.upload(root)
+    at(tmp_path / "other")
+    scythe.upload(root)
+    assert scythe.upload(root).skipped == (run.experiment_id,)
+    next(path for path in (tmp_path / "other").rglob("output/parts/*.pq")).unlink()
+    with pytest.raises(TransferError, match="is there without 1 file of what is here"):
+        scythe.upload(root)
+
+
+def test_an_upload_of_an_unfinished_run_that_goes_on_keeps_what_has_been_done_there(
+    root: Path, tmp_path: Path, at: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scythe.transfer import sent
+
+    run, there = interrupted(2.0), tmp_path / "there"
+    at(there)
+    with monkeypatch.context() as patch:
+        patch.setattr(sent, "take_in", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            scythe.upload(root)
+    go_on(scythe.open_run("sim"), 4.0)
+    finished = scythe.upload(root)
+    assert (finished.runs, finished.files) == ((run.experiment_id,), 0)
+    assert done(run) == [1.0, 2.0, 3.0]
+    at(root)
+    go_on(run, 4.0)
+    at(there)
+    with pytest.raises(TransferError, match="is there with another content"):
+        scythe.upload(root)
+    assert done(run) == [1.0, 2.0, 3.0]
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["by itself", "packed"])

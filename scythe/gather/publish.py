@@ -238,5 +238,6 @@ def settle_all(objects: Objects, catalog: Catalog, experiment: str) -> None:
     for key in unpublished(objects, experiment):
         with contextlib.suppress(RunDamaged, FormatError, FileNotFoundError, TableNotFound):
             last = latest_attempt(objects, key, exact=True)
-            if last is None or not last.alive:
+            # Whoever has ended it since may have begun to bring the run here again.
+            if (last is None or not last.alive) and is_unpublished(objects, key):
                 settle(objects, catalog, key)

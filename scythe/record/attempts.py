@@ -6,6 +6,7 @@ process is gone, or whose heartbeat is old, is dead; the run can then be resumed
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -15,7 +16,7 @@ from obstore.exceptions import BaseError
 
 from scythe.errors import RunError, Superseded
 from scythe.names import CATALOG
-from scythe.record.format import dump, parse_as
+from scythe.record.format import dump, parse, parse_as
 from scythe.record.layout import RunKey
 from scythe_catalog.processes import Process, place_of, this_place, this_system
 from scythe_catalog.storage.objects import Objects
@@ -74,10 +75,19 @@ class Attempt:
         return place_of(self.host, self.system or this_system())
 
     @property
-    def identity(self) -> str:
-        """What tells it from another attempt of its number on a copy of the run, whatever becomes of either."""
-        by = self.run or f"{self.host} {self.system} {self.pid} {self.start} {self.began}"
-        return f"{self.number} {by}"
+    def origin(self) -> tuple[object, ...]:
+        """Which attempt it is, among all that have this number in copies of one run."""
+        pid = (
+            self.pid if self.run is None else None
+        )  # an attempt of Slurm's has the number of the job that has beaten last
+        return (self.number, self.engine, self.run, self.host, self.system, pid, self.began)
+
+    def is_same(self, other: Attempt) -> bool:
+        """Whether two records are of one attempt, in two copies of a run; a cluster's may have been moved between them."""
+        moved = (
+            self.run is not None and (self.number, self.run) == (other.number, other.run) and self.tries != other.tries
+        )
+        return moved or self.origin == other.origin
 
     def to_json(self) -> bytes:
         """The record as JSON."""
@@ -144,6 +154,20 @@ def check_free(objects: Objects, key: RunKey) -> Attempt | None:
             "wait for it, or cancel the run"
         )
     return last
+
+
+def check_arrived(objects: Objects, key: RunKey) -> None:
+    """Nothing where a run lies here whole: no download has put it here, or the last one that has came to its end.
+
+    Raises:
+        RunError: what lies here is not all of one state of the run, as its download goes on, or was cut short.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if not parse(objects.read(key.arrivals_ended), objects.uri(key.arrivals_ended)).get("whole", True):
+            raise RunError(
+                f"{key.path} is not wholly here: its download to {objects.root} goes on, or was cut short. Wait for it, or call "
+                "it again; then go on with the run"
+            )
 
 
 def check_newest(objects: Objects, key: RunKey, number: int) -> None:

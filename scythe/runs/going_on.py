@@ -18,8 +18,7 @@ from scythe.gather.final import all_parts, coverage_of
 from scythe.gather.parts import failed
 from scythe.gather.publish import is_unpublished, settle
 from scythe.record.attempt_plan import is_planned
-from scythe.record.attempts import Attempt, check_free, latest_attempt
-from scythe.record.format import parse
+from scythe.record.attempts import Attempt, check_arrived, check_free, latest_attempt
 from scythe.record.generations import catalog_of, check_place
 from scythe.record.layout import RunKey
 from scythe.record.manifest import schemas_of_run
@@ -57,7 +56,12 @@ class GoOn:
 
 
 def resumed(objects: Objects, key: RunKey, how: GoOn) -> RunRef:
-    """A reference to what is run of what has neither row nor error, or to the end that there is."""
+    """A reference to what is run of what has neither row nor error, or to the end that there is.
+
+    Raises:
+        RunError: its download has come to no end; and what `_go_on` raises.
+    """
+    check_arrived(objects, key)
     finished, last = read_result(objects, key), latest_attempt(objects, key)
     if finished is not None and (last is None or last.number <= finished.attempt):  # else it is being redone
         if is_unpublished(objects, key):
@@ -71,7 +75,12 @@ def resumed(objects: Objects, key: RunKey, how: GoOn) -> RunRef:
 
 
 def retried(objects: Objects, key: RunKey, how: GoOn) -> RunRef:
-    """A reference to what is run of what failed, and of what is open."""
+    """A reference to what is run of what failed, and of what is open.
+
+    Raises:
+        RunError: its download has come to no end; and what `_go_on` raises.
+    """
+    check_arrived(objects, key)
     last, plan = latest_attempt(objects, key), how.plan_of(objects, key)
     with _unchanged(objects, key, last):
         coverage = coverage_of(plan, parts := all_parts(plan))
@@ -105,13 +114,12 @@ def _go_on(
     `after` is the newest attempt when it was looked for what is open.
 
     Raises:
-        RunError: somebody works on it whom its engine cannot join; or its download was cut short.
+        RunError: somebody works on it whom its engine cannot join.
         NotFoundError: its function is not to be found.
         VersionError: its models have changed since.
         SettingsError: there is no such engine, or it cannot be reached.
         CatalogError: the root was moved, and its catalog has not been made anew.
     """
-    _check_arrived(plan.objects, plan.key)
     objects, experiment = plan.objects, find_experiment(plan, how.module)
     chosen = choose(how.engine or plan.engine, experiment, plan, workers=how.workers)
     going = chosen.engine.attach(plan)
@@ -160,24 +168,6 @@ def _tell_of_code(plan: RunPlan, experiment: Experiment, code: Code) -> None:
         f"{plan.key.path} goes on with other code of {experiment.name} ({short(code.sha256)}, it was run with {short(before.code)} by now{difference(plan.objects, plan.key, last.number, code)}): "
         "rows of both will stand in it"
     )
-
-
-def _check_arrived(objects: Objects, key: RunKey) -> None:
-    """Nothing where a run was made here, or its download has come to its end once: else the next one would find other work in its place.
-
-    Raises:
-        RunError: its download goes on, or was cut short.
-    """
-    if objects.folder is None or not objects.exists(key.arrived):
-        return
-    try:
-        state = parse(objects.read(key.arrivals_ended), objects.uri(key.arrivals_ended)).get("state")
-    except FileNotFoundError:
-        state = None
-    if state is None:
-        raise RunError(
-            f"{key.path} is not whole here: its download goes on, or was cut short; call that again before you go on with the run"
-        )
 
 
 def _cancelled_again(engine: Engine, plan: RunPlan) -> RunRef | None:

@@ -21,7 +21,7 @@ from scythe.gather.parts import stored_parts
 from scythe.gather.publish import Gathered, is_unpublished, new_gather, publish, record, settle
 from scythe.leaf.shards import Shards
 from scythe.names import ID_LEVELS, meant
-from scythe.record.attempts import check_newest
+from scythe.record.attempts import check_arrived, check_newest
 from scythe.record.format import reading
 from scythe.record.generations import Generations, catalog_of
 from scythe.record.layout import RunKey
@@ -60,9 +60,10 @@ def pack(objects: Objects, key: RunKey, fields: Sequence[str], *, delete: bool =
 
     Raises:
         NotFoundError: the run has no such file output.
-        RunError: it is not finished, was downloaded without a table, somebody works on it or died at it, or, with
+        RunError: it is not finished, was downloaded without a table, or not to the end, somebody works on it or died at it, or, with
             `delete`, another run names its files.
     """
+    check_arrived(objects, key)
     with Lease(objects, key, "inline", packs=True) as lease:
         result = read_result(objects, key)
         if result is None or result.left_out:

@@ -214,7 +214,7 @@ class ExperimentRun(BaseModel):
             A reference to its result, as `allocate` gives one; on a cluster, to what goes on there already.
 
         Raises:
-            RunError: somebody works on it.
+            RunError: somebody works on it, or its download to this root has come to no end.
             NotFoundError: the function is not to be found: import the module that defines it first, or name it (`module`).
                 Or the run was deleted.
             RunDamaged: a file of it is damaged.
@@ -250,7 +250,7 @@ class ExperimentRun(BaseModel):
             A reference to its result, as `allocate` gives one; on a cluster, to what goes on there already.
 
         Raises:
-            RunError: somebody works on it.
+            RunError: somebody works on it, or its download to this root has come to no end.
             NotFoundError: the function is not to be found (see `resume`), or the run was deleted.
             RunDamaged: a file of it is damaged.
             SettingsError: there is no such engine, or it cannot be reached.

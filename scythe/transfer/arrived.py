@@ -20,6 +20,7 @@ from pathlib import Path
 import polars as pl
 
 from scythe.errors import TransferError
+from scythe.record.attempts import Attempt
 from scythe.record.format import dump, parse_as
 from scythe.record.layout import RunKey
 from scythe_catalog.storage.objects import Objects
@@ -35,11 +36,11 @@ _LINES = {**OBJECTS, "here": pl.Int64}
 
 @dataclass(frozen=True)
 class Ended:
-    """How the last download of a run that came to its end left it."""
+    """How the last download of a run left it."""
 
     source: str
-    #: What it was left as; another state by now says that the run was worked on here.
-    state: str | None = None
+    #: False while what lies here is not all of one state of the run: no download has come to its end, or another one is at it.
+    whole: bool = True
     #: The tables that are here; None while the run is not finished.
     tables: tuple[str, ...] | None = None
     #: False once files have come that the run does not show yet.
@@ -130,8 +131,14 @@ class Arrivals:
         """The keys of all records that have arrived and are there."""
         return [key for key in self.known()["key"] if self._is_record(key) and self.place(key).is_file()]
 
+    def attempt(self, number: int) -> Attempt | None:
+        """The record of an attempt as it came; None where it has not."""
+        key = f"{self._key.attempts}/{number:06d}.json"
+        raw = self.record(key)
+        return None if raw is None else parse_as(Attempt, raw, str(self.place(key)))
+
     def ended(self) -> Ended | None:
-        """How the last download left it; None where none has come to its end."""
+        """How the last download left it; None where none has put anything into the run's folder."""
         try:
             return parse_as(Ended, self._ended.read_bytes(), str(self._ended))
         except (FileNotFoundError, NotADirectoryError):

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Sequence
 import polars as pl
 
 from scythe.errors import TransferError
+from scythe.gather.parts import stored_parts
 from scythe.record.layout import RunKey
+from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult, read_result
 from scythe.remote.packed import PREFIX, taken_apart
 from scythe.reuse.owners import dependants_of, files_elsewhere
@@ -40,12 +42,13 @@ def lacking(source: Objects, target: Objects, key: RunKey) -> str | None:
     """What of a run another root has not, in words: tables, files; None where it has all that there is of it in the source."""
     ours, theirs = read_result(source, key), read_result(target, key)
     tables = sorted((ours.tables.keys() if ours else set()) - (theirs.tables.keys() if theirs else set()))
-    folders = [f"{key.path}/artifacts", *([f"{key.path}/results"] if ours is None else [])]
+    parts = stored_parts(RunPlan.load(source, key), after=ours.attempt if ours is not None else -1)
+    folders = [f"{key.path}/artifacts", *([f"{key.path}/results"] if ours is None or parts else [])]
     files = sum(
         _files(source, folder).join(_files(target, folder), on=["key", "size"], how="anti").height for folder in folders
     )
-    if ours is None:  # the rows lie in parts, which never change but for addresses in them, which follow the root
-        files += _files(source, key.parts).join(_files(target, key.parts), on="key", how="anti").height
+    # They never change but for addresses in them, which follow the root; and the attempts that wrote them were compared.
+    files += len({file.key for part in parts for file in part.files} - set(_files(target, key.parts)["key"]))
     if ours is not None:
         at, their = (_present(objects, key, result) for objects, result in ((source, ours), (target, theirs)))
         files += at.join(their, on=["sort_index", "field"], how="anti").height

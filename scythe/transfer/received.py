@@ -6,7 +6,7 @@ The manifest is put in its place last, so that half a run is none. Never changes
 from __future__ import annotations
 
 import io
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,13 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scythe.errors import NotFoundError, RunDamaged, ScytheError, StorageError, TransferError
-from scythe.gather.publish import name_anew
+from scythe.gather.publish import is_unpublished, name_anew, settle
 from scythe.record.attempts import Attempt, attempts, check_free
 from scythe.record.format import parse_as
 from scythe.record.generations import catalog_of
 from scythe.record.layout import RunKey
 from scythe.record.plan import RunPlan
-from scythe.record.results import RunResult, check_not_lost, parse_result, read_result
+from scythe.record.results import RunResult, check_not_lost, parse_result
 from scythe.runs.rebuild import take_in
 from scythe.terminal.transfer import TransferProgress
 from scythe.transfer.agreement import check_agrees
@@ -54,6 +54,8 @@ class Receiving:
         self.arrivals = Arrivals(local, key)
         #: How the last download left it.
         self.before = self.arrivals.ended()
+        #: The attempts that earlier downloads have brought.
+        self._earlier: list[Attempt] = []
 
     def look(self) -> Got:
         """What would be fetched; nothing is.
@@ -72,22 +74,44 @@ class Receiving:
         """Fetches what is asked for and not there yet, and makes the run one of this root.
 
         Raises:
-            TransferError: a file of the source is gone, changed or cut short, or the run was worked on in both places.
+            TransferError: a file of the source is gone, changed or cut short, or the run was worked on in both places; or
+                what had arrived was removed again meanwhile.
             RunError: somebody works on the run here.
             RunDamaged: a record or a table of the run is gone, or damaged.
             StorageError: the source cannot be reached, or the folder not be written.
         """
         with self._reading(), self.arrivals.locked():
+            self._end_deletion()
             self.before = self.arrivals.ended()
             base, result = self._begin()
             tables = self._tables_here(result)
             got = self._bring(base, progress)
-            got += self._bring(self._files(result), progress, self._digests())
-            if self.before is None:  # should this process be killed now, the next one knows who has put the run there
-                self.arrivals.note(Ended(self.source.root, settled=False))
-            if self.before is None or not self.before.settled or self.before.tables != tables:
+            files = self._files(result)
+            got += self._bring(files, progress, self._digests())
+            as_before = self.before is not None and self.before.settled and self.before.tables == tables
+            if not as_before or not self._is_here():
+                self._check_arrived(pl.concat([base, files], how="diagonal"))
                 self._settle(result, tables)
             return got
+
+    def _end_deletion(self) -> None:
+        """Brings a deletion of the run here to its end that was killed: whoever ends it later would take away what arrives now."""
+        if not self._is_here() and is_unpublished(self.local, self.key):
+            settle(self.local, catalog_of(self.local), self.key)
+
+    def _check_arrived(self, files: pl.DataFrame) -> None:
+        """Nothing where all of these files are here.
+
+        Raises:
+            TransferError: one was removed since it came, or since it was counted among those that are here.
+        """
+        gone = self.arrivals.missing(files)
+        if gone.height:
+            more = f" (and {gone.height - 1:,} more)" if gone.height > 1 else ""
+            raise TransferError(
+                f"{self.local.uri(gone['key'][0])}{more} was removed while {self.key.path} was downloaded: does a deletion of the "
+                "run go on here? Do the same again"
+            )
 
     @contextmanager
     def _reading(self) -> Generator[None]:
@@ -113,6 +137,7 @@ class Receiving:
         """The records and tables that are asked for, and the result, once all of it may come here."""
         there = self._listed()
         result = self._result(there)
+        self._earlier = self._arrived()
         base = records_and_tables(there, self.key, result, self.asked)
         self._check_may_come(base, result)
         check(Places(self.source, self.local, self.key, result), self.asked)
@@ -162,12 +187,26 @@ class Receiving:
         missing = self.arrivals.missing(files)
         got = _got(files, missing)
         if got.files:
-            if self.before is not None and self.before.settled:  # whoever comes next has to settle it
-                self.before = replace(self.before, settled=False)
-                self.arrivals.note(self.before)
+            self._unsettle(missing)
             progress.expect(got.bytes)
             bring(self.source, missing, self.arrivals, sha256 or {}, progress.came)
         return got
+
+    def _unsettle(self, coming: pl.DataFrame) -> None:
+        """Notes that whoever comes next has to settle what comes now.
+
+        Parts lie at once where those are that an attempt here would write: from now on nobody goes on with the run here.
+        """
+        if (before := self.before) is None:
+            return
+        parts = bool(coming["key"].str.starts_with(f"{self.key.parts}/").any())
+        self.before = replace(before, settled=False, whole=before.whole and not parts)
+        self.arrivals.note(self.before)
+        try:
+            self._check_here(fresh=parts)
+        except ScytheError:  # somebody has begun before that was noted
+            self.arrivals.note(before)
+            raise
 
     def _digests(self) -> dict[str, str]:
         """What the input files of the run were at its allocation."""
@@ -181,18 +220,21 @@ class Receiving:
 
     # --- the root -----------------------------------------------------------------------------------
 
-    def _state(self) -> str | None:
-        """What tells whether the run was worked on here; None where it is not here."""
-        if not self.local.exists(self.key.manifest):
-            return None
-        return _state_of(read_result(self.local, self.key), _attempts(self.local, self.key))
+    def _is_here(self) -> bool:
+        return self.local.exists(self.key.manifest)
+
+    def _arrived(self) -> list[Attempt]:
+        """The attempts as they came, of those that the run has here."""
+        came = (self.arrivals.attempt(one.number) for one in attempts(self.local, self.key))
+        return [one for one in came if one is not None]
 
     def _is_as_it_came(self) -> bool:
-        """Whether nobody has worked on the run here: it is what the last download left, or all attempts on it are those of the source."""
-        state = self._state()
-        if state is None or (self.before is not None and state == self.before.state):
-            return True
-        return {*_attempts(self.local, self.key)} <= {*_attempts(self.source, self.key)}
+        """Whether nobody has worked on the run here: each attempt on it came, with an earlier download or with this one.
+
+        How many there are tells nothing: after the same ones, another may have gone on with it at the source.
+        """
+        came = [*self._earlier, *self._arrived()]
+        return all(any(one.is_same(other) for other in came) for one in attempts(self.local, self.key))
 
     def _check_may_come(self, base: pl.DataFrame, result: RunResult | None) -> None:
         """Nothing where the run is as its last download left it here, and its version has the same columns here."""
@@ -205,7 +247,7 @@ class Receiving:
 
     def _check_here(self, *, fresh: bool) -> None:
         """Nothing where the run is not there yet, or is as its last download left it."""
-        if self._state() is None:
+        if not self._is_here():
             return
         check_free(self.local, self.key)
         if self.before is None:
@@ -222,18 +264,22 @@ class Receiving:
 
     def _settle(self, result: RunResult | None, tables: tuple[str, ...] | None) -> None:
         """Makes what has arrived a run of this root; can be repeated."""
-        is_new, state = self._state() is None, None
+        is_new = not self._is_here()
         if self._is_as_it_came():
+            # Should this process be killed now, the next one knows who has put the run there, and that it is not whole.
+            self.arrivals.note(
+                Ended(self.source.root, False, self.before.tables if self.before else None, settled=False)
+            )
             self._put_records(result, tables)
         else:  # it stays; references to the files that came follow
-            plan, state = RunPlan.load(self.local, self.key), self.before.state if self.before is not None else None
+            plan = RunPlan.load(self.local, self.key)
             self.local.write(self.key.plan, replace(plan, root=self.source.root).to_json())
         if not is_new:
             name_anew(self.local, self.key)
         self.local.delete([self.key.tombstone])  # it may have been deleted here, and is wanted again
         own = catalog_of(self.local)  # a catalog of the environment is that of another root
         take_in(self.local, own, [self.key])
-        self.arrivals.end(Ended(self.source.root, state or self._state(), tables))
+        self.arrivals.end(Ended(self.source.root, tables=tables))
 
     def _put_records(self, result: RunResult | None, tables: tuple[str, ...] | None) -> None:
         """The records of the run, as they came; its result without what was left out."""
@@ -259,16 +305,6 @@ class Receiving:
 
 def _got(files: pl.DataFrame, missing: pl.DataFrame) -> Got:
     return Got(missing.height, int(missing["size"].sum()), files.height - missing.height)
-
-
-def _attempts(objects: Objects, key: RunKey) -> list[str]:
-    return [attempt.identity for attempt in attempts(objects, key)]
-
-
-def _state_of(result: RunResult | None, worked: Sequence[str]) -> str:
-    """What a run has come to, wherever it lies: its last end, and which attempts there were."""
-    end = f"{result.attempt} {result.finished.isoformat()}" if result is not None else "not finished"
-    return f"{end}, attempts {'; '.join(worked)}"
 
 
 __all__ = ["Got", "Receiving"]

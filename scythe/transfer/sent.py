@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 
 from scythe.errors import TransferError
+from scythe.gather.parts import number_of
 from scythe.gather.status import status_of
 from scythe.record import layout
 from scythe.record.attempts import attempts, check_free
@@ -51,13 +52,17 @@ class Sending:
         Raises:
             TransferError: its name or its version is taken there by another content, or it is damaged here.
             RunError: somebody works on it here.
+            RunDamaged: a record of it is damaged, here or there.
         """
         check_free(self.source, self.key)
         if status_of(self.source, self.key) == "damaged":
             raise TransferError(f"{self.source.uri(self.key.path)} is damaged: restore it, or delete it, then upload")
         ours = self._is_ours()
         if self.target.exists(self.key.manifest):
-            if identity(self.source, self.key) != identity(self.target, self.key):
+            here, there = (identity(objects, self.key) for objects in (self.source, self.target))
+            if ours:  # what has become of it there since stays
+                there["parts"] = here["parts"]
+            if here != there:
                 raise TransferError(
                     f"{self.target.uri(self.key.path)} is there with another content: nothing was sent. What is there "
                     "stays: delete the run here, or allocate it anew, which gives it a name of its own"
@@ -71,14 +76,11 @@ class Sending:
                     "there stays, and here is more of it: keep it here, upload it to another root, or allocate it anew"
                 )
             return False
-        there = reserved(self.target, self.key.experiment, self.key.version)
-        if self.key in there.deleted:
+        known = reserved(self.target, self.key.experiment, self.key.version)
+        if self.key in known.deleted:
             raise TransferError(f"{self.key.path} was deleted in {self.target.root}: its name is not given again")
-        if self.key in there.taken and not ours:
-            raise TransferError(
-                f"the name {self.key.path} is taken in {self.target.root} by an allocation or another upload: wait for "
-                "it, or delete what it left there"
-            )
+        if self.key in known.taken and not ours:
+            raise TransferError(f"the name {self.key.path} is taken in {self.target.root} by {self._taker()}")
         result = read_result(self.source, self.key)
         tables = result.tables if result is not None else ()
         check_agrees(self.source, self.target, self.key, result, tables, way_out=_ANEW)
@@ -146,6 +148,16 @@ class Sending:
     def _name(self) -> str:
         return hashlib.sha256(json.dumps(identity(self.source, self.key), sort_keys=True).encode()).hexdigest()
 
+    def _taker(self) -> str:
+        """Who has taken the name there, though there is no run of it, and what to do, in words."""
+        clearing = f"`scythe delete {self.key.path}` with that root clears up behind it"
+        if _UPLOAD not in owner_of(self.target, self.key):
+            return f"an allocation: wait for it, or, if it was cut short, {clearing}"
+        return (
+            "an upload of another content: of this run as it was before it was gone on with here, say. It goes on, or was cut "
+            f"short, and cannot be gone on with: once nobody is at it, {clearing}, and the run can be uploaded as it is now"
+        )
+
     def _is_ours(self) -> bool:
         """Whether the name was taken by an upload of this very run, which came to no end."""
         return owner_of(self.target, self.key).get(_UPLOAD) == self._name()
@@ -155,11 +167,15 @@ def identity(objects: Objects, key: RunKey) -> dict[str, Any]:
     """What tells a run, and what it has come to, from another one of the same name, wherever it lies."""
     manifest = {k: v for k, v in read_manifest(objects, key).items() if k not in _PLACES}
     result = read_result(objects, key)
-    told: dict[str, Any] = {"manifest": manifest, "result": _outcome(result)}
-    if result is None:  # rows of the same names may be others where another attempt has made them
-        told["parts"] = [name for name in objects.files(key.parts) if name.endswith(".json")]
-        told["attempts"] = [attempt.identity for attempt in attempts(objects, key)]
-    return told
+    return {"manifest": manifest, "result": _outcome(result), "parts": _unended(objects, key, result)}
+
+
+def _unended(objects: Objects, key: RunKey, result: RunResult | None) -> list[list[Any]]:
+    """The parts that are in no end of the run yet, each with the attempt that wrote it: in a copy another may have used its name."""
+    ended = result.attempt if result is not None else -1  # what is reused is a part of attempt 0
+    names = sorted(name for name in objects.files(key.parts) if name.endswith(".json") and number_of(name) > ended)
+    by = {one.number: [*one.origin] for one in (attempts(objects, key) if names else ())}
+    return [[name, by.get(number_of(name))] for name in names]
 
 
 def _outcome(result: RunResult | None) -> dict[str, Any] | None:
