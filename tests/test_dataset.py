@@ -416,6 +416,26 @@ def test_rows_are_chosen_by_an_expression_and_those_without_a_value_are_left_out
 
 
 @pytest.mark.parametrize(
+    ("groups", "where", "told"),
+    [
+        ({"x": "r_value", "y": "age"}, None, "all 4 rows: y: 'age' is missing in 4 of them"),
+        ({"y": ["age", "r_value"]}, pl.col("r_value") < 3, "all 2 rows: y: 'age' is missing in 2 of them"),
+        ({"x": "r_value", "m": scythe.Frame("monthly", ["month", "energy"], rows=3)}, None, "all 4 rows: m: 'energy' of 'monthly' is missing in 4"),
+    ],
+)  # fmt: skip
+def test_where_all_rows_were_left_out_the_column_that_misses_its_values_is_named(
+    groups: Any, where: Any, told: str, house: BaseExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LIMITS, "energy", 0.0)
+    allocated(house, specs(4), "bumpmajor")
+    ds = scythe.dataset("heat", missing="drop", where=where, **groups)
+    for ask in (len, lambda ds: ds.stats(), lambda ds: list(ds.batches(2).at(0))):
+        with pytest.raises(InputError, match=rf'missing="drop" has left out {told}'):
+            ask(ds)
+    assert len(scythe.dataset("heat", missing="drop", where=pl.col("r_value") > 9, **groups)) == 0
+
+
+@pytest.mark.parametrize(
     "where",
     [
         pl.col("r_value") > pl.col("r_value").mean(),
@@ -511,6 +531,55 @@ def test_a_damaged_table_is_told_with_its_file(ten: ExperimentRun, damage: Any, 
     told = rf"the table 'scalars' of {ten.experiment_id} (is damaged|cannot be read) \(file://{path}\)"
     with pytest.raises((RunDamaged, StorageError), match=told):
         len(scythe.dataset("heat", x=asked))
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        pl.int_range(pl.len()).shuffle() < 5,
+        pl.int_range(pl.len()).is_in(pl.int_range(pl.len()).sample(3)),
+        pl.col("r_value").rank("random") < 3,
+        pl.int_range(pl.len()).shuffle().over("roof") < 2,
+    ],
+)
+def test_an_expression_that_draws_without_a_seed_is_refused_where_it_is_given(
+    ten: ExperimentRun, where: pl.Expr
+) -> None:
+    with pytest.raises(ReadError, match=r"draws at random, and so takes other rows in each process.*shuffle\(seed=0\)"):
+        scythe.dataset("heat", x="r_value", where=where)
+
+
+def test_an_expression_that_draws_by_a_seed_or_draws_nothing_takes_the_same_rows_again(ten: ExperimentRun) -> None:
+    for where in (
+        pl.int_range(pl.len()).shuffle(seed=0) < 5,
+        pl.col("r_value").rank() <= 5,
+        pl.col("name").ne('"seed":null') & (pl.col("r_value") <= 5),
+        pl.col("r_value").map_batches(lambda values: values <= 5),
+    ):
+        first, again = (scythe.dataset("heat", x="r_value", where=where) for _ in range(2))
+        assert len(first) == 5
+        assert first.digest == again.digest == pickle.loads(pickle.dumps(first)).digest
+
+
+def test_a_function_of_python_that_draws_at_random_takes_no_rows(ten: ExperimentRun) -> None:
+    rng, lock = np.random.default_rng(0), threading.Lock()
+
+    def drawn(values: pl.Series) -> pl.Series:
+        return pl.Series(rng.random(len(values)) < 0.5)
+
+    def not_pickled(values: pl.Series) -> pl.Series:
+        with lock:
+            return drawn(values)
+
+    r_value = pl.col("r_value")
+    for where in (
+        r_value.map_batches(drawn),
+        r_value.map_batches(not_pickled),
+        r_value.rolling_map(lambda _: rng.random(), 1) < 0.5,
+        pl.fold(pl.lit(False), lambda before, values: before | drawn(values), [r_value]),
+    ):
+        with pytest.raises(ReadError, match=r"answers otherwise each time \(does it draw random numbers\?\)"):
+            len(scythe.dataset("heat", x="r_value", where=where))
 
 
 def test_an_expression_that_cannot_be_asked_of_all_rows_is_refused(
@@ -911,6 +980,29 @@ def test_batches_are_read_in_processes_that_were_not_forked(ten: ExperimentRun) 
     )
     done = subprocess.run([sys.executable, "loop.py"], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == "same\n", done.stderr
+
+
+def test_a_process_in_which_a_function_chooses_other_rows_says_so(ten: ExperimentRun) -> None:
+    """As `hash` of a text does; a part of the dataset is one of the same rows."""
+    Path("loop.py").write_text(
+        "import multiprocessing, os, polars as pl, scythe\n"
+        "def ask(ds):\n"
+        "    try: return [batch['x'].tolist() for batch in ds.batches(2, shuffle=False).at(0)]\n"
+        "    except scythe.errors.ReadError as error: return str(error)\n"
+        "if __name__ == '__main__':\n"
+        "    here = pl.col('r_value').map_batches(lambda r: (r < 6) == (os.environ.get('HERE') != 'there'))\n"
+        "    same = pl.col('r_value').map_batches(lambda r: r < 6)\n"
+        "    made = [scythe.dataset('heat', x='r_value', where=where) for where in (here, same)]\n"
+        "    asked = [some for ds in made for some in (ds, ds.split(a=0.6)['a'])]\n"
+        "    context = multiprocessing.get_context('spawn')\n"
+        "    os.environ['HERE'] = 'there'\n"
+        "    with context.Pool(1) as pool:\n"
+        "        del os.environ['HERE']\n"
+        "        for ds, told in zip(asked, pool.map(ask, asked)):\n"
+        "            print(told == ask(ds), 'answers otherwise here than where this dataset was pickled' in told)\n"
+    )
+    done = subprocess.run([sys.executable, "loop.py"], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.splitlines() == ["False True", "False True", "True False", "True False"], done.stderr
 
 
 def test_files_that_were_read_before_a_fork_may_be_used_behind_it(

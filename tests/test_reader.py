@@ -10,6 +10,7 @@ from enum import Enum, IntEnum
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import polars as pl
 import pytest
 from pydantic import AwareDatetime, BaseModel, Field
@@ -17,7 +18,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 import scythe
 from scythe.allocate import BaseExperiment, ExperimentRun
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.errors import FetchError, NotFoundError, RunDamaged, RunError
+from scythe.errors import FetchError, NotFoundError, ReadError, RunDamaged, RunError
 from scythe.reader import verbs
 from scythe.registry import ExperimentRegistry
 from scythe.utils.filesys import FileReference, OptionalFileReference
@@ -676,6 +677,40 @@ def test_a_column_that_holds_no_files_or_no_file_is_answered_clearly(reports: pl
         scythe.FileRefs(reports, "report", features=["z"])
     with pytest.raises((FetchError, NotFoundError), match="plot"):
         scythe.FileRefs(reports, "plot")[0]
+
+
+def test_references_are_chosen_by_positions_and_truth_values_and_may_be_lazy(reports: pl.DataFrame) -> None:
+    refs = scythe.FileRefs(reports.lazy(), "report", Path.read_text, features=["x"])
+    whole = list(refs)
+    assert len(whole) > 1
+    last = len(whole) - 1
+    for index in ([last, 0], np.array([last, 0]), (-1, 0), pl.Series([last, 0])):
+        assert list(refs[index]) == [whole[last], whole[0]]  # type: ignore[index]
+    assert list(refs[[i == last for i in range(len(whole))]]) == [whole[last]]
+    assert refs[np.int64(last)] == whole[last]  # type: ignore[call-overload]
+    assert len(refs[[]]) == 0
+    for wrong in (True, "report", [len(whole)], [0.5], None):
+        with pytest.raises(IndexError, match=r"rows are named by their positions|row \d of \d"):
+            refs[wrong]  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (lambda f: scythe.FileRefs(f, "x"), r"the column 'x' holds no files, but Int64; there are .*report"),
+        (
+            lambda f: scythe.FileRefs(f, "report", features="x"),
+            r"features= is a list of columns, got 'x': give \['x'\]",
+        ),
+        (lambda f: scythe.FileRefs(f, "report", "text"), "load='text': a function of a file's path is wanted"),
+        (lambda f: scythe.FileRefs(f.to_dicts(), "report"), "of a frame of Polars, as scythe.files gives it, got list"),
+    ],
+)
+def test_what_no_references_can_be_made_of_is_refused_when_they_are_made(
+    reports: pl.DataFrame, made: Any, told: str
+) -> None:
+    with pytest.raises(ReadError, match=told):
+        made(reports)
 
 
 def test_a_root_that_was_moved_is_read_where_it_is_now(

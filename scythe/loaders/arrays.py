@@ -19,6 +19,18 @@ ROUNDED = 1e-3
 _NOISE = 8
 
 
+def reals_of(dtype: np.dtype) -> np.dtype:
+    """The type of the real part of complex numbers; of others their own."""
+    return np.real(np.empty(0, dtype)).dtype
+
+
+def wider_than(dtype: np.dtype) -> str | None:
+    """The widest type of the same kind of floats, or complex numbers, that all libraries know; None of what is as wide."""
+    if reals_of(dtype).itemsize >= 8:
+        return None
+    return "complex128" if dtype.kind == "c" else "float64"
+
+
 def numbers(values: pl.Series, dtype: np.dtype) -> np.ndarray:
     """A column of numbers, to be put into an array of the given type; what is missing is NaN.
 
@@ -51,7 +63,7 @@ def assign(out: np.ndarray, values: np.ndarray, what: str) -> None:
             np.copyto(out, values, casting="same_kind" if out.dtype.kind in "fc" else "unsafe")
     except FloatingPointError:
         raise InputError(
-            f"{what} has values beyond what {out.dtype} reaches: take a wider one, as dtype='float64'"
+            f"{what} has values beyond what {out.dtype} reaches: take a wider one, as dtype={wider_than(out.dtype) or 'float64'!r}"
         ) from None
 
 
@@ -81,15 +93,13 @@ class Rounding:
     """Whether numbers of a column still differ in a narrower type: those that are far from zero, and near one another, do not."""
 
     def __init__(self, dtype: np.dtype) -> None:
-        self.dtype = dtype
-        is_float = dtype.kind in "fc"
-        #: That of the real part.
-        self._real: np.dtype = np.finfo(dtype).dtype if is_float else dtype
-        self._share = float(np.finfo(dtype).eps) / 2 if is_float else 0.0
-        self._least = float(np.finfo(dtype).smallest_subnormal) / 2 if is_float else 0.0
+        self.dtype, self._reals = dtype, reals_of(dtype)
+        rounds = dtype.kind in "fc"
+        self._share = float(np.finfo(self._reals).eps) / 2 if rounds else 0.0
+        self._least = float(np.finfo(self._reals).smallest_subnormal) / 2 if rounds else 0.0
         self._low, self._high, self._lost = np.inf, -np.inf, 0.0
         #: What comes yet can only make their range larger.
-        self._fine = not is_float
+        self._fine = not rounds
         #: By how much the type that they come in rounds, as a share; 0 of whole numbers.
         self._own = 0.0
 
@@ -105,7 +115,7 @@ class Rounding:
         if not self._fine:
             # Those that are as they were have lost nothing: few digits, and what was as narrow before.
             with np.errstate(over="ignore", invalid="ignore"):
-                self._lost = max(self._lost, float(_lost(values, values.astype(self._real)).max()))
+                self._lost = max(self._lost, float(_lost(values, values.astype(self._reals)).max()))
 
     @property
     def is_open(self) -> bool:
@@ -122,8 +132,7 @@ class Rounding:
             return
         if not self._fine and self._lost > ROUNDED * (self._high - self._low) > 0:
             whole = isinstance(self._low, int) and max(abs(self._low), abs(self._high)) > 2**53
-            floats = "complex128" if self.dtype.kind == "c" else "float64"
-            wider = "int64" if whole else floats if self._real.itemsize < 8 else ""
+            wider = "int64" if whole else wider_than(self.dtype)
             way = f"take dtype={wider!r}, or " if wider else ""
             raise InputError(
                 f"{what} lies between {self._low!r} and {self._high!r}, where {self.dtype} rounds by up to "

@@ -18,17 +18,19 @@ from scythe.errors import ReadError
 from scythe.loaders.arrays import Arrays, converted
 from scythe.loaders.files.shards import BLOCK_BYTES, FRESH_BYTES
 from scythe.loaders.files.source import Files
-from scythe.loaders.groups import Group
+from scythe.loaders.groups import File, Group
 from scythe.loaders.hashing import order_of, order_of_blocks
 from scythe.loaders.pinned.run import Pin
 from scythe.loaders.sources import Part, Source
 from scythe.loaders.state import State
 from scythe.loaders.stats import Stats, check_same_groups
+from scythe.reader.many_runs import truth
 from scythe.remote.forks import check_fork
 from scythe_catalog.memo import cached_property
 
 #: Blocks of shards are fetched so far ahead [bytes]: many at once, while few batches wait in memory.
 _AHEAD_BYTES = 64 * 1024 * 1024
+_NO_BLOCKS = "memory= shuffles blocks of packed files, and this dataset has no group of them: leave it out"
 _IN_TORCH = "DataLoader(batches.at(epoch), batch_size=None)"
 
 
@@ -99,8 +101,7 @@ class Batches:
             given = getattr(self, what)
             object.__setattr__(self, what, _whole(f"{what}={given!r}", given, least))
         for what in ("shuffle", "drop_last"):
-            if not isinstance(given := getattr(self, what), bool | np.bool_):  # "False" of a command line, say
-                raise ReadError(f"{what}={given!r}: it is True or False")
+            object.__setattr__(self, what, truth(what, getattr(self, what)))
         if not -(2**63) <= self.seed < 2**64:
             raise ReadError(f"seed={self.seed}: a number of 64 bits is wanted")
         if self.normalize is not None and not isinstance(self.normalize, Stats):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -118,6 +119,8 @@ class Batches:
             raise ReadError(f"rank={self.rank} of world={self.world}: ranks begin at 0")
         if self.memory is not None:
             object.__setattr__(self, "memory", _whole(f"memory={self.memory!r} bytes", self.memory, BLOCK_BYTES))
+            if not any(isinstance(group, File) for group in self.dataset.groups.values()):
+                raise ReadError(_NO_BLOCKS)
 
     def __len__(self) -> int:
         """Steps of an epoch, the same on every rank.
@@ -269,7 +272,7 @@ class Batches:
             if isinstance(files, Files) and files.packs is not None:
                 blocks = files.packs.blocks()
                 return blocks if rows is None else blocks[rows]
-        raise ReadError("memory= shuffles blocks of packed files, and this dataset has no group of them: leave it out")
+        raise ReadError(_NO_BLOCKS)
 
     @cached_property
     def _layout(self) -> str:

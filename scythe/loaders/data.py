@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -12,17 +12,16 @@ import polars as pl
 
 from scythe.errors import ScytheError
 from scythe.loaders.batches import Arrays, Batches
-from scythe.loaders.checks import Stands, check_groups, check_same_meaning
+from scythe.loaders.checks import Stands, calls_python, check_groups, check_same_meaning
 from scythe.loaders.groups import Columns, Group
 from scythe.loaders.pinned.find import at_pins, pinned
-from scythe.loaders.pinned.run import Pin, PinnedRun, frame_of, is_gone
+from scythe.loaders.pinned.run import Pin, PinnedRun, frame_of, where_it_lies
 from scythe.loaders.rows import Chosen, Rows, digest_of
 from scythe.loaders.sources import Loaded, Part, Source, load, names_of, opened
-from scythe.loaders.splits import Taken, asked, named, shares_of, taken_of
+from scythe.loaders.splits import Taken, asked, is_position, named, places, shares_of, taken_of
 from scythe.loaders.state import place_among
 from scythe.loaders.stats import Stats, stats_of
 from scythe.reader.many_runs import is_all
-from scythe.settings import storage
 from scythe_catalog.memo import cached_property, made_alone
 from scythe_catalog.storage.objects import Objects
 
@@ -71,16 +70,16 @@ class Dataset:
     _pinned: list[PinnedRun] | None = field(default=None, repr=False)
     #: The same of all rows, in this process.
     _whole: Dataset | None = field(default=None, repr=False)
+    #: The digest of all rows where it was pickled, if a function of Python chooses them; None also of one that was not.
+    _same: str | None = field(default=None, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {f: getattr(self, f) for f in self.__dataclass_fields__} | {"_pinned": None, "_whole": None}
+        own = {f: getattr(self, f) for f in self.__dataclass_fields__}
+        return own | {"_same": self._told_along, "_pinned": None, "_whole": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # On another machine, or after the root was moved, its runs lie where that one's settings say; their pins tell.
         self.__dict__.update(state)
-        if is_gone(self.objects):
-            with contextlib.suppress(ScytheError):
-                self.__dict__["objects"] = self.objects if is_gone(storage()) else storage()
+        self.__dict__["objects"] = where_it_lies(self.objects)
 
     # --- what it is -----------------------------------------------------------------------------------
 
@@ -174,21 +173,15 @@ class Dataset:
 
     def __getitem__(self, index: int | slice | Sequence[int] | Sequence[bool]) -> Any:
         """One row as a dict of its groups; of a slice, a list of positions, or one of a truth value a row, the dataset of these rows."""
-        alone = getattr(index, "ndim", None) == 0 and np.asarray(index).dtype.kind in "iu"  # a number in a tensor, too
-        if alone or (isinstance(index, int) and not isinstance(index, bool)):
+        if is_position(index):
             return self.__getitems__([int(index)])[0]  # type: ignore[arg-type]
         if isinstance(index, slice):
             return self._of((*self.taken, range(len(self))[index]))
-        known = isinstance(index, str) and index in self.groups
-        group = f"; all of the group is ds.sources[{index!r}].take(range(len(ds)))" if known else ""
-        return self._of((*self.taken, named(index, lambda: len(self), group)))
+        return self._of((*self.taken, named(index, lambda: len(self), self.groups)))
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Rows by their positions, read at once: what `torch.utils.data.DataLoader(ds, batch_size=64)` asks a dataset for."""
-        at = named([*indices], lambda: len(self))
-        if (wrong := (at < -len(self)) | (at >= len(self))).any():
-            raise IndexError(f"row {at[wrong][0]} of {len(self):,}")
-        at %= max(1, len(self))
+        at = places([*indices], len(self))
         taken = {group: source.take(at) for group, source in self.sources.items()}
         return [{group: values[i] for group, values in taken.items()} for i in range(len(at))]
 
@@ -297,7 +290,9 @@ class Dataset:
         runs = pinned(self.objects, self.name, *self.asked)
         stands_for = check_groups(self.groups, runs, self.where)
         check_same_meaning(self._stands_for or {}, stands_for)
-        return replace(self, pins=[run.pin for run in runs], _stands_for=stands_for, _pinned=runs, _whole=None)
+        return replace(
+            self, pins=[run.pin for run in runs], _stands_for=stands_for, _same=None, _pinned=runs, _whole=None
+        )
 
     def pinned_to(self, pins: Sequence[Pin]) -> Dataset:
         """The same of runs as they were once.
@@ -315,7 +310,7 @@ class Dataset:
             >>> len(ds.pinned_to(ds.pins))
             3
         """
-        return replace(self, pins=list(pins), _pinned=None, _whole=None)
+        return replace(self, pins=list(pins), _same=None, _pinned=None, _whole=None)
 
     def _of(self, taken: Taken) -> Dataset:
         return replace(self, taken=taken, _pinned=self._runs, _whole=self._root)
@@ -366,7 +361,9 @@ class Dataset:
 
     @made_alone
     def _loaded(self) -> Loaded:
-        return load(self.groups, self._runs, self.where, self.dtype, self.missing, distinct=self.distinct)
+        return load(
+            self.groups, self._runs, self.where, self.dtype, self.missing, distinct=self.distinct, same=self._same
+        )
 
     @cached_property
     def _positions(self) -> np.ndarray | None:
@@ -385,15 +382,19 @@ class Dataset:
         # What a run that is not finished had come to is told by nothing else.
         return digest_of(self._rows, [run.sort_index for run in self._runs if run.result is None])
 
-    @cached_property
-    def _shares(self) -> dict[tuple[str, ...] | None, np.ndarray]:
-        return {}
+    @property
+    def _told_along(self) -> str | None:
+        if self.where is None or not calls_python(self.where):
+            return None
+        try:
+            return self._root._digest
+        except ScytheError:  # whoever unpickles it is told
+            return self._same
 
-    def _share(self, by: tuple[str, ...] | None) -> np.ndarray:
+    @cached_property
+    def _share(self) -> Callable[[tuple[str, ...] | None], np.ndarray]:
         """What its rows are split by, made once for all parts."""
-        if by not in self._shares:
-            self._shares[by] = shares_of(self._rows, self._runs, by)
-        return self._shares[by]
+        return cache(partial(shares_of, self._rows, self._runs))
 
 
 __all__ = ["Dataset"]

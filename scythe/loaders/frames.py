@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,8 @@ class Slices:
     #: Columns that are not to be normalized: truth values.
     fixed: tuple[bool, ...]
     units: tuple[str | None, ...]
+    #: Former name -> name of columns of the dataframe.
+    renamed: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def take(self, rows: np.ndarray) -> Any:
         """What belongs to these rows: one array, or a list where they have other numbers of rows."""
@@ -96,6 +98,7 @@ def slices(name: str, group: Frame, runs: Sequence[PinnedRun], rows: Rows, dtype
         shape,
         tuple(column not in numeric for column in group.columns),
         tuple(unit_of(there[c] for there in found if c in there) for c in group.columns),
+        next((run.renames.of(group.table) for run in runs), {}),
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from scythe.errors import ReadError
 from scythe.names import meant
+from scythe.reader.many_runs import truth
 
 #: What `dataset` takes beside groups.
 _OPTIONS = ("version", "run", "where", "dtype", "missing", "collate", "distinct")
@@ -99,6 +100,7 @@ def group_of(name: str, given: Any) -> Group:
             raise ReadError(
                 f"{name}=File({given.column!r}, load={given.load!r}): a function of a file's bytes is wanted"
             )
+        given = replace(given, path=truth(f"{name}=File({given.column!r}, …): path", given.path))
         if given.columns is None:
             return given
         if given.load is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -11,12 +12,12 @@ import polars as pl
 
 from scythe.errors import InputError, ReadError
 from scythe.loaders.arrays import Rounding, any_missing, assign, is_missing, numbers, one_hot
-from scythe.loaders.checks import are_truths, asked_by, categories, check_file, columns_of, unit_of
+from scythe.loaders.checks import are_truths, asked_by, calls_python, categories, check_file, columns_of, unit_of
 from scythe.loaders.files.source import Files
 from scythe.loaders.frames import complete, slices
 from scythe.loaders.groups import Columns, File, Frame, Group
 from scythe.loaders.pinned.run import PinnedRun
-from scythe.loaders.rows import Rows, Whole
+from scythe.loaders.rows import Rows, Whole, digest_of
 from scythe.reader.choices import as_told
 from scythe.reader.distinct import newest_rows
 from scythe.reader.many_runs import partition_of
@@ -26,6 +27,12 @@ from scythe_catalog.schema import TableSchema
 #: So many are written column by column: what lies between them is still in a cache for the next column.
 _CACHED_ROWS = 64 * 1024
 _TAKEN = "__taken"
+#: So many rows tell whether a function of Python draws at random.
+_ASKED_TWICE = 1000
+_OTHER_ROWS = (
+    "and so other rows would be taken in each process: take them by what follows from the row alone, as pl.col(…).hash() or shuffle(seed=0) "
+    "of Polars do, or a share of them with split(some=0.1)"
+)
 
 
 class Source(Protocol):
@@ -75,6 +82,8 @@ class Array:
     #: Columns that are not to be normalized: one-hot ones, truth values.
     fixed: tuple[bool, ...]
     units: tuple[str | None, ...]
+    #: Former name -> name of columns of its runs.
+    renamed: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -137,6 +146,7 @@ class _Filling:
     units: Mapping[str, str | None]
     out: np.ndarray
     rounding: Mapping[str, Rounding]
+    renamed: Mapping[str, str]
 
     @classmethod
     def of(cls, name: str, group: Columns, runs: Sequence[PinnedRun], rows: int, dtype: np.dtype) -> _Filling:
@@ -145,7 +155,8 @@ class _Filling:
         rounding = {column: Rounding(dtype) for column, values in hot.items() if values is None}
         truths = frozenset(column for column in hot if are_truths(runs, column))
         units = {column: unit_of(columns_of(runs, column)) for column in hot}
-        return cls(group, hot, truths, units, np.empty((rows, width), dtype), rounding)
+        renamed = next((run.renames.columns for run in runs), {})
+        return cls(group, hot, truths, units, np.empty((rows, width), dtype), rounding, renamed)
 
     def fill(self, start: int, frame: pl.DataFrame) -> None:
         parts = [
@@ -179,7 +190,7 @@ class _Filling:
         units = [self.units[c] for c, v in self.hot.items() for _ in v or (c,)]
         values = self.out[:rows]
         alone = self.group.alone and [*self.hot.values()] == [None]  # a choice of one is a choice
-        return Array(tuple(names), values[:, 0] if alone else values, tuple(fixed), tuple(units))
+        return Array(tuple(names), values[:, 0] if alone else values, tuple(fixed), tuple(units), self.renamed)
 
 
 def load(
@@ -190,13 +201,14 @@ def load(
     missing: str,
     *,
     distinct: bool = False,
+    same: str | None = None,
 ) -> Loaded:
     """The rows that `where` takes (of each input the newest, where they are to be distinct) and that miss nothing, and the columns of the groups, read once, block by block.
 
     Raises:
         NotFoundError: a column that is not there.
-        InputError: a column that is no number, or rows that miss a value.
-        ReadError: `where` is no condition.
+        InputError: a column that is no number, rows that miss a value, or none that misses nothing.
+        ReadError: `where` is no condition; or it takes other rows than those whose digest is `same`, which another process told.
     """
     total = sum(run.height for run in runs)
     columns = {n: g for n, g in groups.items() if isinstance(g, Columns)}
@@ -209,6 +221,7 @@ def load(
     rows: list[int | np.ndarray] = []
     newest = _newest(runs) if distinct else None
     taken, before, done = newest if where is None else _taken(runs, where, newest), 0, 0
+    asked, lacked = taken, list[_Lacking]()
     if missing == "drop" and (frames := [group for group in groups.values() if isinstance(group, Frame)]):
         whole = np.concatenate([np.logical_and.reduce([complete(run, group) for group in frames]) for run in runs])
         taken = whole if taken is None else taken & whole
@@ -225,14 +238,48 @@ def load(
             done += len(at)
         before += run.height
         lacking.told()
+        lacked.append(lacking)
         rows.append(run.height if done - begin == run.height else _joined(parts))
-    return Loaded(Whole(rows), {name: fill.array(done) for name, fill in filling.items()})
+    count = total if asked is None else int(asked.sum())
+    if missing == "drop" and count and not done:
+        raise _nothing_left(groups, runs, count, asked, lacked)
+    whole = Whole(rows)
+    if same is not None and digest_of(whole) != same:
+        raise ReadError(
+            f"where= calls a function of Python that answers otherwise here than where this dataset was pickled (does it draw random numbers, "
+            f"or ask hash() of a text?), {_OTHER_ROWS}"
+        )
+    return Loaded(whole, {name: fill.array(done) for name, fill in filling.items()})
 
 
 def _joined(parts: Sequence[range | np.ndarray]) -> np.ndarray:
     """Positions one after the other."""
     arrays = [np.arange(part.start, part.stop) if isinstance(part, range) else part for part in parts]
     return np.concatenate([np.empty(0, np.int64), *arrays])
+
+
+def _nothing_left(
+    groups: Mapping[str, Group],
+    runs: Sequence[PinnedRun],
+    count: int,
+    asked: np.ndarray | None,
+    lacked: Sequence[_Lacking],
+) -> InputError:
+    """That all of so many rows, those that were asked for, were left out, and for which column most of them."""
+    counts = dict[str, int]()
+    for (group, column), (number, _) in (found for run in lacked for found in run.found.items()):
+        what = f"{group}: {column!r}"
+        counts[what] = counts.get(what, 0) + number
+    frames = {name: group for name, group in groups.items() if isinstance(group, Frame)}
+    for name, group in frames.items():
+        for column in group.columns:
+            there = np.concatenate([complete(run, replace(group, columns=(column,))) for run in runs])
+            lost = ~there if asked is None else ~there & asked
+            counts[f"{name}: {column!r} of {group.table!r}"] = int(lost.sum())
+    what, number = max(counts.items(), key=lambda one: one[1])
+    return InputError(
+        f'missing="drop" has left out all {count:,} rows: {what} is missing in {number:,} of them: leave that column out, or take other runs'
+    )
 
 
 def _newest(runs: Sequence[PinnedRun]) -> np.ndarray:
@@ -251,7 +298,7 @@ def _taken(runs: Sequence[PinnedRun], where: pl.Expr, among: np.ndarray | None) 
     Raises:
         NotFoundError: it asks for a column that is not there.
         InputError: for one that has another unit in one run than in another.
-        ReadError: for one of other values; or it is no condition, or takes other rows each time.
+        ReadError: for one of other values; or it is no condition, or takes others each time.
     """
     asked = asked_by(where, runs)
     schemas = [
@@ -263,7 +310,9 @@ def _taken(runs: Sequence[PinnedRun], where: pl.Expr, among: np.ndarray | None) 
     try:
         rows = as_told(pl.concat(frames, how="vertical_relaxed").lazy(), whole, schemas).collect()
         rows = rows if among is None else rows.filter(pl.Series(among))
-        found, again = (rows.with_columns(where.alias(_TAKEN)) for _ in range(2))
+        if calls_python(where):
+            _check_repeats(rows.head(_ASKED_TWICE), where)
+        found = rows.with_columns(where.alias(_TAKEN))
     except pl.exceptions.PolarsError as error:
         what = str(error)
         if _TAKEN in what:
@@ -275,14 +324,26 @@ def _taken(runs: Sequence[PinnedRun], where: pl.Expr, among: np.ndarray | None) 
     taken = found[_TAKEN]
     if taken.dtype != pl.Boolean:
         raise ReadError(f"where= gives {taken.dtype}, not true or false for each row")
-    if not taken.equals(again[_TAKEN]):  # each worker process and rank asks it for itself
-        raise ReadError(
-            "where= takes other rows each time that it is asked, as what draws at random does: give that a seed, as shuffle(seed=0)"
-        )
     if among is None:
         return taken.fill_null(False).to_numpy()
     among[among] = taken.fill_null(False).to_numpy()
     return among
+
+
+def _check_repeats(rows: pl.DataFrame, where: pl.Expr) -> None:
+    """Nothing where a condition takes the same of some rows when it is asked of them again.
+
+    Raises:
+        ReadError: it does not.
+    """
+    same = True
+    with contextlib.suppress(Exception):  # what fails is told by all rows
+        first, again = (rows.select(where.alias(_TAKEN)) for _ in range(2))
+        same = first.equals(again)
+    if not same:
+        raise ReadError(
+            f"where= calls a function of Python that answers otherwise each time (does it draw random numbers?), {_OTHER_ROWS}"
+        )
 
 
 def _asked(run: PinnedRun, names: Sequence[str]) -> pl.DataFrame:

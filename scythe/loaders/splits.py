@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import PurePosixPath
@@ -93,8 +93,14 @@ def shares_of(rows: Rows, runs: Sequence[PinnedRun], by: tuple[str, ...] | None)
     return share
 
 
-def named(index: Any, rows: Callable[[], int], more: str = "") -> np.ndarray:
-    """The positions that a list of them names, or one truth value a row; `more` is told to who names them otherwise.
+def is_position(index: Any) -> bool:
+    """Whether an index is that of one row: a number, in a tensor, too."""
+    alone = getattr(index, "ndim", None) == 0 and np.asarray(index).dtype.kind in "iu"
+    return alone or (isinstance(index, int) and not isinstance(index, bool))
+
+
+def named(index: Any, rows: Callable[[], int], groups: Collection[str] = ()) -> np.ndarray:
+    """The positions that a list of them names, or one truth value a row; who names a group is told how to have all of it.
 
     Raises:
         IndexError: it names none.
@@ -106,10 +112,24 @@ def named(index: Any, rows: Callable[[], int], more: str = "") -> np.ndarray:
     if wanted.dtype == bool and wanted.shape == (rows(),):
         wanted = np.flatnonzero(wanted)
     elif wanted.size and (wanted.dtype.kind not in "iu" or wanted.ndim != 1):
-        raise IndexError(f"rows are named by their positions, or by {rows():,} truth values, got {index!r}{more}")
+        known = isinstance(index, str) and index in groups
+        group = f"; all of the group is ds.sources[{index!r}].take(range(len(ds)))" if known else ""
+        raise IndexError(f"rows are named by their positions, or by {rows():,} truth values, got {index!r}{group}")
     if wanted.dtype.kind == "u" and wanted.max(initial=0) > _FARTHEST:
         raise IndexError(f"row {wanted.max():,} of {rows():,}")
     return wanted.astype(np.int64)
+
+
+def places(indices: Any, rows: int) -> np.ndarray:
+    """Where rows stand that are named by their positions, from the end where these are below zero.
+
+    Raises:
+        IndexError: there is none there.
+    """
+    at = named(indices, lambda: rows)
+    if (wrong := (at < -rows) | (at >= rows)).any():
+        raise IndexError(f"row {at[wrong][0]} of {rows:,}")
+    return at % max(1, rows)
 
 
 def taken_of(taken: Taken, total: int, share_by: Callable[[tuple[str, ...] | None], np.ndarray]) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Real
@@ -122,7 +122,7 @@ class Stats:
             values: What it gave for some rows.
 
         Raises:
-            StateError: the statistics are of other columns, or of these in another order or another unit.
+            StateError: the statistics are of other columns, or of these in another order or another unit; a column that was renamed since is the same.
             InputError: the values are whole numbers, which hold no fractions; or their type does not reach as far.
 
         Examples:
@@ -138,8 +138,8 @@ class Stats:
         if not isinstance(values, np.ndarray):
             return values
         of = self.groups[group]
-        if (*of,) != source.names:
-            same = {*of} == {*source.names}
+        if (*of,) != source.names and (had := _called_now(of, source)) != (has := _called_now(source.names, source)):
+            same = {*had} == {*has}
             order = (
                 ", in this order: what was trained on those would take one for the other; ask for the columns in their order. If the model's "
                 "choices have another order since, put them back, or make stats() and train anew"
@@ -264,6 +264,14 @@ def _scale(stats: Sequence[ColumnStats], values: np.ndarray) -> tuple[Any, Any]:
     mean = np.array([0.0 if s.fixed else s.mean for s in stats], values.dtype)
     std = np.array([1.0 if s.fixed or s.min == s.max else s.std for s in stats], values.dtype)
     return (mean[0], std[0]) if len(stats) == 1 else (mean, std)
+
+
+def _called_now(names: Iterable[str], source: Source) -> list[str]:
+    """What columns are called now, of those of a source or of others, which may have the names of before; one-hot ones are `column=value`."""
+    whole = source.whole if isinstance(source, Part) else source
+    renamed = whole.renamed if isinstance(whole, Array | Slices) else {}
+    parts = [name.partition("=") for name in names]
+    return [renamed.get(column, column) + equals + value for column, equals, value in parts]
 
 
 def check_same_groups(stats: Stats, groups: Mapping[str, Group]) -> None:

@@ -10,12 +10,12 @@ import polars as pl
 
 from scythe.define.typed import Named
 from scythe.errors import ReadError
-from scythe.loaders.checks import check_groups
+from scythe.loaders.checks import check_groups, check_seeded
 from scythe.loaders.data import Dataset
 from scythe.loaders.groups import Group, group_of
 from scythe.loaders.pinned.find import pinned
 from scythe.reader.distinct import NO_DISTINCT
-from scythe.reader.many_runs import is_all
+from scythe.reader.many_runs import is_all, truth
 from scythe.reader.verbs import AskedRun, AskedVersion
 from scythe.record.find import name_of
 from scythe.settings import storage
@@ -45,7 +45,7 @@ def dataset(
         run: As for `scythe.read`: None for the latest finished one, `"all"` for all.
         distinct: With `run="all"` of one version: each input once, by its newest row, as for `scythe.read`.
         where: A Polars expression of inputs and outputs, `version` and `run_datetime`: the rows for which it is true, evaluated on those of all
-            runs together.
+            runs together, in each process anew: what draws at random has a seed.
         dtype: The type of the arrays.
         missing: What happens to rows without a value, in a dataframe too: `"raise"`, or `"drop"`.
         collate: `"stack"` makes one array of the files and frames of a batch, whose shapes must be equal; `"list"` gives a list.
@@ -58,7 +58,8 @@ def dataset(
         NotFoundError: an experiment, version, run, column or dataframe that is not there.
         RunDamaged: with `run="all"`, a run's folder was removed, and the catalog still shows its rows.
         InputError: a column that is no number, or no file; rows without a value are told when rows are first asked for.
-        ReadError: no group, or one that is none; a dtype that is none of NumPy's numbers; `distinct` without the runs of one version.
+        ReadError: no group, or one that is none; a dtype that is none of NumPy's numbers; `distinct` without the runs of one version;
+            a `where` that draws at random without a seed.
         ForkError: in a process that was forked beside running threads.
 
     Examples:
@@ -76,8 +77,9 @@ def dataset(
             raise ReadError(f"{option}={given!r}: it is {known[0]!r} or {known[1]!r}")
     if where is not None and not isinstance(where, pl.Expr):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ReadError(f'where= is an expression of Polars, as pl.col("r_value") < 6, got {where!r}')
-    if not isinstance(distinct, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ReadError(f"distinct={distinct!r}: it is True or False")
+    if where is not None:
+        check_seeded(where)
+    distinct = truth("distinct", distinct)
     if distinct and (is_all(version) or not is_all(run)):
         raise ReadError(NO_DISTINCT)
     numbers = _numbers(dtype)

@@ -14,9 +14,10 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 
-from scythe.errors import NotFoundError, RunDamaged, TableNotFound
+from scythe.errors import NotFoundError, ReadError, RunDamaged, TableNotFound
 from scythe.gather.publish import deleted_of, unpublished
 from scythe.gather.run_files import scan_result, schema_of_result
 from scythe.gather.status import check_manifest, check_unfinished
@@ -46,6 +47,17 @@ PARTITION_COLUMNS = ("version", "run_datetime")
 def is_all(asked: Any) -> bool:
     """Whether a version or a run is `"all"`."""
     return isinstance(asked, str) and asked == ALL
+
+
+def truth(option: str, given: object) -> bool:
+    """What was given for an option that is True or False, by NumPy, too: any text would count as True.
+
+    Raises:
+        ReadError: it is neither.
+    """
+    if not isinstance(given, bool | np.bool_):
+        raise ReadError(f"{option}={given!r}: it is True or False")
+    return bool(given)
 
 
 def wanted_runs(objects: Objects, name: str, version: Any, run: Any) -> list[RunKey]:

@@ -27,7 +27,7 @@ from scythe.errors import NotFoundError, ReadError, RunDamaged, RunError, Storag
 from scythe.names import TableName
 from scythe.reader.beside import beside_deletions
 from scythe.reader.distinct import NO_DISTINCT, newest_rows
-from scythe.reader.many_runs import finished_runs, is_all, scan_many, wanted_runs
+from scythe.reader.many_runs import finished_runs, is_all, scan_many, truth, wanted_runs
 from scythe.reader.one_run import chosen, one_run, scan_run
 from scythe.reader.shown import gone_file
 from scythe.record.find import experiment_names, name_of
@@ -79,7 +79,7 @@ def read(
     Raises:
         NotFoundError: an experiment, version, run, table or column that is not there; the message lists what is.
         VersionError: `version` is none.
-        ReadError: a column is asked for twice, `columns` is a single name, or `distinct` without the runs of one version,
+        ReadError: a column is asked for twice, `columns` is a single name, an option is neither True nor False, or `distinct` without the runs of one version,
             or a column has other units in one version than in another.
         RunDamaged: a file of the run is gone or damaged.
         CatalogError: the catalog has lost the table, or is that of another root; `scythe rebuild` makes it anew.
@@ -166,7 +166,8 @@ def scan(
     Raises:
         NotFoundError: an experiment, version, run, table or column that is not there; the message lists what is.
         VersionError: `version` is none.
-        ReadError: a column is asked for twice, `columns` is a single name, or `distinct` without the runs of one version.
+        ReadError: a column is asked for twice, `columns` is a single name, an option is neither True nor False, or `distinct` without the
+            runs of one version.
         RunDamaged: the result of a run is gone or damaged.
         StorageError: the root cannot be reached. What is wrong with a data file is raised by Polars, at `collect`.
         ForkError: in a process that was forked beside running threads.
@@ -200,6 +201,7 @@ def _scan(
     objects, name = storage(), name_of(experiment)
     if not isinstance(table, str):  # pyright: ignore[reportUnnecessaryIsInstance] - the caller's own value
         raise NotFoundError(f"there is no table {table!r}: a table is named by a text")
+    ids, distinct = truth("ids", ids), truth("distinct", distinct)
     if distinct and (is_all(version) or not is_all(run)):
         raise ReadError(NO_DISTINCT)
     catalog = catalog_of(objects, engine_settings().catalog)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -86,18 +87,55 @@ def npy(array: Any) -> tuple[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    "text", ["0,0\n1,2\n", "1.5,\n3,2\n", ",\n1,2\n", "nan,NA\n1,2\n", "1e3,1e3\n1,2\n", "-,0\n1,2\n", "7\n8\n",
-     "True,1.5\nFalse,2\n", "1:30,1.5\n2:30,2\n", "12:00:00.5,1\n1,2\n", "2020-01-01,5\n1,2\n", "2020-01-01T12:00Z,5\n1,2\n", "0x1,0xFF\n1,2\n"],
-)  # fmt: skip
+    "text",
+    [
+        *(
+            "0,0\n1,2\n",
+            "1.5,\n3,2\n",
+            ",\n1,2\n",
+            "nan,NA\n1,2\n",
+            "1e3,1e3\n1,2\n",
+            "-,0\n1,2\n",
+            "7\n8\n",
+            "#N/A,1\n2,3\n",
+        ),
+        *(
+            "True,1.5\nFalse,2.5\n",
+            "false\ntrue\n",
+            "1:30,1.5\n2,2.5\n",
+            "1:30 pm,1.5\n2,2.5\n",
+            "0x1,0x2\n0x3,0x4\n",
+            "5%,1\n2,3\n",
+        ),
+        *(
+            "2020-01-01,5\n7,8\n",
+            "2020-01-01T00:00Z,5\n7,8\n",
+            "1/2/2020,5\n7,8\n",
+            "1 Jan 2020,5\n7,8\n",
+            "1-Feb-20,\n7,8\n",
+        ),
+    ],
+)
 def test_a_first_line_of_values_is_never_taken_for_names(of: Callable[..., scythe.Dataset], text: str) -> None:
     """Nor where two of them are equal, or one is missing: a trajectory begins at 0, 0."""
-    with pytest.raises(InputError, match="begins with values, where the names of its columns are expected"):
+    told = re.escape(f"begins with values ({', '.join(text.splitlines()[0].split(','))}), where the names")
+    with pytest.raises(InputError, match=told):
         _ = of(csv(text))[0]
 
 
-@pytest.mark.parametrize("names", ["t,z", "depth,10", "true_north,1h", "2020-01-01,day", "x"])
-def test_a_first_line_of_which_one_is_no_value_is_one_of_names(of: Callable[..., scythe.Dataset], names: str) -> None:
-    assert of(csv(f"{names}\n1{',2' * names.count(',')}\n")).names == {"f": tuple(names.split(","))}
+@pytest.mark.parametrize(
+    "names",
+    [
+        *(["depth", "10", "20", "30"], ["true", "predicted"], ["#1", "#2"], ["1h", "24h"], ["1.5 m", "2.5 m"], ["x0", "0"]),
+        *(["may", "jun"], ["day", "2020-01-01"], ["nanometers"], ["tas 2m"], ["ß"], ["Δ1"]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_line_with_a_name_in_it_is_one_of_names(of: Callable[..., scythe.Dataset], names: list[str]) -> None:
+    """A wide table has numbers beside the name of its first column."""
+    ds = of(csv(f"{','.join(names)}\n{','.join(map(str, range(len(names))))}\n"))
+    assert ds.names == {"f": tuple(names)}
+    assert ds[0]["f"].tolist() == [[*map(float, range(len(names)))]]
 
 
 def test_lines_are_the_rows_and_empty_ones_are_none(of: Callable[..., scythe.Dataset]) -> None:
@@ -341,6 +379,18 @@ def test_a_column_that_is_one_number_but_for_what_computing_has_left_is_taken(
     assert len(set(noise)) == 2
     ds = of(*(npy(np.array(v)) for v in noise))
     assert len(ds.batches(8).at(0)[0]["f"]) == 8
+
+
+@pytest.mark.parametrize("turn", [1, 1j])
+def test_complex_numbers_that_a_narrower_type_makes_alike_are_refused(
+    of: Callable[..., scythe.Dataset], turn: complex
+) -> None:
+    file = npy(turn * (1e9 + np.arange(4.0)))
+    with pytest.raises(
+        InputError, match=r"between 1000000000\.0 and 1000000003\.0, where complex64 rounds .*'complex128'"
+    ):
+        _ = of(file, dtype="complex64")[0]
+    assert (of(file, dtype="complex128")[0]["f"] == turn * (1e9 + np.arange(4.0))).all()
 
 
 def test_what_computing_has_left_in_the_last_digits_is_no_difference() -> None:

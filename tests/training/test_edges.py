@@ -127,7 +127,7 @@ def test_a_number_that_the_type_does_not_hold_is_refused_with_its_input(
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("1,2\n3,4\n", "begins with values, where the names"),
+        ("1,2\n3,4\n", r"begins with values \(1, 2\), where the names"),
         ("a,b\n1,x\n", r"the file of input 0 of case/.*\.csv, has a column 'b' that is no number but String"),
     ],
 )
@@ -439,7 +439,7 @@ def test_rows_of_which_none_has_any_values_have_no_statistics(root: Path) -> Non
         ds[:2].stats()
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
 @pytest.mark.parametrize("rows", [12, 1000])
 def test_whole_numbers_that_floats_make_alike_are_refused(root: Path, dtype: str, rows: int) -> None:
     def case(spec: Case) -> Found:

@@ -126,6 +126,44 @@ def test_statistics_that_were_kept_are_not_taken_for_a_column_in_another_unit(ro
         scythe.Stats.from_dict(of_before)
 
 
+def test_statistics_of_before_a_field_was_renamed_are_those_of_the_field(root: Path) -> None:
+    """As a split and a state are: by whichever name it is asked for, one-hot too, and not of another field."""
+
+    def run_as(**names: str) -> None:
+        former = {new: {"json_schema_extra": {"renamed_from": old}} if new != old else {} for old, new in names.items()}
+        inputs: Any = {
+            names["r"]: (float, Field(**former[names["r"]])),
+            names["c"]: (Literal["p", "q"], Field("p", **former[names["c"]])),
+        }
+        of_input: Any = create_model("In", __base__=ExperimentInputSpec, **inputs, s=(float, 0.0))
+        of_output: Any = create_model("Out", __base__=ExperimentOutputSpec, y=(float, ...))
+
+        def renamed(spec: Any) -> Any:
+            frame = pl.DataFrame({"v": [getattr(spec, names["r"])]})
+            return of_output(y=1.0, dataframes={"m": frame})
+
+        renamed.__annotations__ = {"spec": of_input, "return": of_output}
+        ExperimentRegistry._experiments.clear()
+        ExperimentRegistry.Register()(renamed)
+        specs = [of_input(**{names["r"]: n}, s=-n) for n in range(3)]
+        BaseExperiment(renamed).allocate(specs, "bumpmajor", engine="inline")
+
+    run_as(r="r", c="c")
+    then = scythe.dataset("renamed", x=["r", "c"], y="y")
+    norm = scythe.Stats.from_dict(json.loads(json.dumps(then.stats().to_dict())))
+    batches = then.batches(2, normalize=norm)
+    state, expected = batches.state(0, 1), batches.at(0)[1]["x"].tolist()
+    run_as(r="q", c="kind")
+    for columns in (["q", "kind"], ["r", "c"], ["q", "c"]):
+        now = scythe.dataset("renamed", x=columns, y="y")
+        for part in (now, now.split(a=1.0)["a"]):
+            assert part.batches(3, normalize=norm, shuffle=False).at(0)[0]["x"][0, 0] == pytest.approx(-(1.5**0.5))
+        assert now.batches(2, normalize=norm).resume(state)[0]["x"].tolist() == expected
+    for columns in (["s", "kind"], ["kind", "q"], ["q"]):
+        with pytest.raises(StateError, match="normalize= has the columns r, c=p, c=q of 'x'"):
+            scythe.dataset("renamed", x=columns, y="y").batches(2, normalize=norm).at(0)[0]
+
+
 def test_a_pickled_dataset_whose_end_was_collected_is_refreshed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("breaks").touch()
     run = run_of(version="bumpminor")

@@ -267,7 +267,9 @@ def test_files_that_are_gone_since_a_dataset_was_made_are_missed_with_the_reason
     again, late = (scythe.dataset("differing", x="x", y=scythe.File("f")) for _ in range(2))
     assert again[0]["y"].tolist() == [0, 0]
     scythe.open_run("differing").delete()
-    with pytest.raises(FetchError, match=r"y: the file of row 1, input 1 of .*; the run was deleted$"):
+    with pytest.raises(
+        FetchError, match=r"y: the file of row 1, input 1 of .*; the run was deleted; refresh\(\) gives"
+    ):
         again[1]
     with pytest.raises(NotFoundError, match="is gone"):
         late[0]

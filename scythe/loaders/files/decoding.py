@@ -159,7 +159,7 @@ class Digits:
 
     def add(self, found: np.ndarray) -> None:
         """Looks at the array of a file."""
-        if found.dtype.kind != "f" or np.can_cast(found.dtype, self._dtype, "safe"):
+        if found.dtype.kind not in "fc" or np.can_cast(found.dtype, self._dtype, "safe"):
             return
         self._files += 1
         parts: list[tuple[str, np.ndarray]] = [("holds what", found)]
@@ -167,6 +167,8 @@ class Digits:
             parts = [
                 (f"has a column {name!r} that", values) for name, values in zip(self._columns, found.T, strict=True)
             ]
+        if found.dtype.kind == "c":
+            parts = [("has real parts of what", np.real(found)), ("has imaginary parts of what", np.imag(found))]
         for what, values in parts:
             self._parts.setdefault(what, Rounding(self._dtype)).add(values[np.isfinite(values)])
 

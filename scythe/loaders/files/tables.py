@@ -14,11 +14,32 @@ import pyarrow as pa
 from pyarrow import csv
 
 from scythe.errors import InputError
-from scythe.loaders.arrays import rounded
+from scythe.loaders.arrays import reals_of, rounded, wider_than
 
 _SUFFIXES = (".parquet", ".pq", ".csv")
-#: What stands for a value that is missing, in a line that may be one of values.
-_NOTHING = ("", "na", "n/a", "null", "none", "-")
+#: What stands for a value that is missing, in a line that may be one of values; Arrow's, too.
+_NOTHING = (
+    "",
+    "na",
+    "n/a",
+    "null",
+    "none",
+    "-",
+    "?",
+    "missing",
+    "#n/a",
+    "#na",
+    "#n/a n/a",
+    "1.#ind",
+    "-1.#ind",
+    "1.#qnan",
+    "-1.#qnan",
+)
+#: Values that have letters and are no floats: truth values, hexadecimal numbers, moments.
+_LETTERED = re.compile(
+    r"true|false|[+-]?0x[0-9a-f]+|\d{4}-?\d\d-?\d\d[t ].*|\d{1,2}:\d\d.*|"
+    r"\d{1,2}[-/. ]*(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*[-/. ]*(\d\d|\d{4})"
+)
 #: Arrow's limit of what is read at once, by which alone it tells the types of all lines.
 _BLOCK = 2**31 - 1
 _BEYOND = 2.0**63
@@ -98,7 +119,10 @@ def _csv(data: bytes) -> pl.DataFrame:
     """
     table = _parsed(data)
     if all(_is_value(name) for name in table.column_names):
-        raise InputError("begins with values, where the names of its columns are expected: give load=, which reads it")
+        first = ", ".join(table.column_names)
+        raise InputError(
+            f"begins with values ({first:.100}), where the names of its columns are expected: give load=, which reads it"
+        )
     columns = [
         _exact(data, table.column_names, i, pl.Series(_values(column))) for i, column in enumerate(table.columns)
     ]
@@ -140,17 +164,13 @@ def _exact(data: bytes, names: Sequence[str], at: int, values: pl.Series) -> pl.
     return whole
 
 
-#: What Arrow reads as a truth value, a number of base 16, a day, a time, or both.
-_VALUES = re.compile(
-    r"true|false|0x[0-9a-f]+|\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?"
-    r"|\d{4}-\d{2}-\d{2}([t ]\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?(z|[+-]\d{2}:?\d{2})?)?"
-)
-
-
 def _is_value(text: str) -> bool:
-    """Whether a name may be a value: a number, a truth value, a day, a time, or what stands for none."""
-    if text.strip().lower() in _NOTHING or _VALUES.fullmatch(text.strip().lower()):
+    """Whether a name may be a value: a number, a truth value, a moment, or what stands for none."""
+    told = text.strip().lower()
+    if told in _NOTHING or _LETTERED.fullmatch(told):
         return True
+    if any(sign.isdigit() for sign in told) and not any(sign.isalpha() or sign == "#" for sign in told):
+        return True  # as dates and times are written, shares, and numbers with a comma
     try:
         float(text)
     except ValueError:
@@ -187,14 +207,15 @@ def _array(frame: pl.DataFrame, dtype: np.dtype) -> np.ndarray:
     whole = {name: _within_64_bits(frame[name]) for name, of in frame.schema.items() if of.is_integer()}
     frame = frame.with_columns(**whole)
     if any(of.is_float() for of in frame.dtypes) or any(values.null_count() for values in whole.values()):
-        narrow = [np.dtype(np.float64), *([dtype] if dtype.kind == "f" else [])]
+        narrow = [np.dtype(np.float64), *([reals_of(dtype)] if dtype.kind in "fc" else [])]
         for column in (values.drop_nulls() for values in whole.values()):
             exact = column.to_numpy()
             wrong = np.logical_or.reduce([rounded(exact, exact.astype(kind)) for kind in narrow])
             if wrong.any():
-                wider = dtype.itemsize < 8 and dtype.kind == "f" and not rounded(exact, exact.astype(np.float64)).any()
+                held_by = wider_than(dtype) if dtype.kind in "fc" else None
+                wider = held_by and not rounded(exact, exact.astype(np.float64)).any()
                 held = f"{dtype} does not hold" if wider else "no float is"
-                way = "take dtype='float64'" if wider else "give load=, which makes numbers of it"
+                way = f"take dtype={held_by!r}" if wider else "give load=, which makes numbers of it"
                 raise InputError(
                     f"has a column {column.name!r} that holds {exact[wrong][0]}, which {held}, among floats or gaps: {way}"
                 )

@@ -9,7 +9,7 @@ from scythe.define.renames import Renames
 from scythe.errors import NotFoundError, RunDamaged, ScytheError
 from scythe.gather.publish import same_rows
 from scythe.gather.run_files import scan_parts
-from scythe.loaders.pinned.run import ROW_TABLES, Pin, PinnedRun, if_gone, together
+from scythe.loaders.pinned.run import LEFT, ROW_TABLES, Pin, PinnedRun, if_gone, together
 from scythe.reader.beside import beside_deletions
 from scythe.reader.many_runs import finished_runs, is_all
 from scythe.reader.one_run import one_run
@@ -86,7 +86,7 @@ def _at(objects: Objects, name: str, pins: Sequence[Pin]) -> Iterator[PinnedRun]
             )
         if result is None or gather is None:
             what = f"the run {key.path} is not in {objects.root} any more as this dataset was made of it"
-            raise NotFoundError(f"{what}{if_gone(objects)}")
+            raise NotFoundError(f"{what}{if_gone(objects) or LEFT}")
         if result.gather != gather:
             result = _earlier(objects, key, result, gather)
         yield PinnedRun(objects, key, result, renames)
@@ -98,7 +98,7 @@ def since_pinned(run: PinnedRun) -> str:
         if told := if_gone(run.objects):
             return told
         if not run.objects.exists(run.key.manifest):
-            return "; the run was deleted"
+            return f"; the run was deleted{LEFT}"
         now = read_result(run.objects, run.key)
     except (ScytheError, OSError):
         return ""

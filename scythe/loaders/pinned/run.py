@@ -5,8 +5,8 @@ Reads tables of these gathers by the names of their columns. Knows nothing of ba
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scythe.define.renames import Renames
-from scythe.errors import CatalogError, NotFoundError, RunDamaged, StorageError
+from scythe.errors import CatalogError, NotFoundError, RunDamaged, ScytheError, StorageError
 from scythe.gather.run_files import schema_of_result
 from scythe.loaders.rows import Rows
 from scythe.reader.choices import as_told
@@ -28,6 +28,7 @@ from scythe.record.plan import RunPlan
 from scythe.record.results import RunResult
 from scythe.remote.forks import check_fork
 from scythe.remote.packed import PREFIX
+from scythe.settings import storage
 from scythe_catalog.iceberg.scan import scan_content, scan_files
 from scythe_catalog.memo import cached_property
 from scythe_catalog.schema import Column, TableSchema
@@ -38,6 +39,8 @@ ROW_TABLES = ("scalars", "result_file_refs", "tasks")
 
 #: A table of a bucket up to this size is fetched whole.
 _SMALL_BYTES = 1 << 20
+#: For a message, where a run is gone: what there is to do.
+LEFT = "; refresh() gives the dataset of the runs that are left, from which a training begins anew"
 #: What names a pinned gather: version, folder of the run, gather (None: the run was not finished).
 Pin = tuple[str, str, str | None]
 
@@ -186,7 +189,7 @@ class PinnedRun:
 
     def _gone(self) -> NotFoundError:
         what = f"the run {self.key.path} is gone, or the end of it that this dataset was made of"
-        return NotFoundError(f"{what}{if_gone(self.objects)}")
+        return NotFoundError(f"{what}{if_gone(self.objects) or LEFT}")
 
     def table_of(self, column: str) -> str | None:
         """The table that has a column, among those with one row an input; None where it is in another one in other runs."""
@@ -216,7 +219,7 @@ class PinnedRun:
         with self._reading(table):
             return self.scan(table).select(columns).collect()
 
-    @contextmanager
+    @contextlib.contextmanager
     def _reading(self, table: str) -> Generator[None]:
         """While rows of a table are read: damage and a network that fails are the same to Polars."""
         try:
@@ -286,6 +289,14 @@ class PinnedRun:
 def is_gone(objects: Objects) -> bool:
     """Whether a root is a folder that is not there."""
     return objects.folder is not None and not objects.folder.exists()
+
+
+def where_it_lies(objects: Objects) -> Objects:
+    """The root of a dataset that was pickled: on another machine, or after it was moved, the one that is set there; pins tell its runs."""
+    if is_gone(objects):
+        with contextlib.suppress(ScytheError):
+            return objects if is_gone(storage()) else storage()
+    return objects
 
 
 def if_gone(objects: Objects) -> str:
