@@ -582,6 +582,18 @@ def test_a_function_of_python_that_draws_at_random_takes_no_rows(ten: Experiment
             len(scythe.dataset("heat", x="r_value", where=where))
 
 
+def test_an_expression_that_takes_of_values_in_no_order_is_refused_or_takes_the_same_rows_again(
+    ten: ExperimentRun,
+) -> None:
+    """Each time that Polars is asked, and so in each process, these come in another order."""
+    text = pl.col("r_value").cast(pl.String)
+    for values in (text.unique(), pl.col("r_value").value_counts().struct.field("r_value").cast(pl.String)):
+        with pytest.raises(ReadError, match=r"where= answers otherwise each time \(unique\(\).*sort them"):
+            len(scythe.dataset("heat", x="r_value", where=text.is_in(values.head(5).implode())))
+        for taken, rows in ((values, 10), (values.sort().head(5), 5)):
+            assert len(scythe.dataset("heat", x="r_value", where=text.is_in(taken.implode()))) == rows
+
+
 def test_an_expression_that_cannot_be_asked_of_all_rows_is_refused(
     house: BaseExperiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -999,7 +1011,7 @@ def test_a_process_in_which_a_function_chooses_other_rows_says_so(ten: Experimen
         "    with context.Pool(1) as pool:\n"
         "        del os.environ['HERE']\n"
         "        for ds, told in zip(asked, pool.map(ask, asked)):\n"
-        "            print(told == ask(ds), 'answers otherwise here than where this dataset was pickled' in told)\n"
+        "            print(told == ask(ds), 'takes other rows here than where this dataset was pickled' in told)\n"
     )
     done = subprocess.run([sys.executable, "loop.py"], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.splitlines() == ["False True", "False True", "True False", "True False"], done.stderr

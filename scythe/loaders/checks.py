@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -25,15 +24,6 @@ _WAYS_OUT = {
     "date": "make it a number in the function, or in an output (days since a day, the hour of the year)",
     "list": "put it into a file (`File(column)`) or a dataframe (`Frame(table, columns)`)",
 }
-
-#: As Polars writes expressions, as JSON: a rank that draws nothing has a seed, too.
-_SEED, _RANK = '"seed":null', re.compile(r'"Rank":\{"options":\{"method":"(?!Random")[^}]*\},"seed":null')
-#: As it writes them in short, which takes no time where they hold many values: the ways to a function of Python.
-_PYTHON = (
-    b"\xb1AnonymousFunction",
-    b"\xa8callback",
-    *(b"\xa3Map" + kind for kind in (b"\xc4", b"\xc5", b"\xc6", b"\xdc", b"\xdd")),
-)
 
 
 def check_groups(
@@ -163,32 +153,6 @@ def asked_by(where: pl.Expr, runs: Sequence[PinnedRun]) -> list[str]:
             if told := clashes(TableSchema((one,)), TableSchema((other,))):
                 raise ReadError(f"where= asks for {name!r}, and runs differ in it: {told[0]}: take runs of one version")
     return asked
-
-
-def check_seeded(where: pl.Expr) -> None:
-    """Nothing where an expression takes the same rows in each process that asks it, but for what a function of Python does.
-
-    Raises:
-        ReadError: it draws at random, without a seed.
-    """
-    try:
-        written = where.meta.serialize(format="json")
-    except pl.exceptions.ComputeError:  # it calls what cannot be pickled, and is told apart when it is asked
-        return
-    if _SEED in _RANK.sub("", written):
-        raise ReadError(
-            f"where={where!s:.200} draws at random, and so takes other rows in each process that asks it: give it a seed, as "
-            "shuffle(seed=0), or take a share of the rows by a hash of their inputs, split(some=0.1)"
-        )
-
-
-def calls_python(where: pl.Expr) -> bool:
-    """Whether an expression calls a function of Python, which may answer otherwise in each process."""
-    try:
-        written = where.meta.serialize()
-    except pl.exceptions.ComputeError:  # what it calls cannot be pickled
-        return True
-    return any(way in written for way in _PYTHON)
 
 
 def categories(runs: Sequence[PinnedRun], column: str, group: str) -> tuple[str, ...] | None:
@@ -356,14 +320,12 @@ __all__ = [
     "Stands",
     "are_truths",
     "asked_by",
-    "calls_python",
     "categories",
     "check_column",
     "check_file",
     "check_frame",
     "check_groups",
     "check_same_meaning",
-    "check_seeded",
     "columns_there",
     "frame_columns",
     "near",

@@ -12,7 +12,7 @@ import polars as pl
 
 from scythe.errors import ScytheError
 from scythe.loaders.batches import Arrays, Batches
-from scythe.loaders.checks import Stands, calls_python, check_groups, check_same_meaning
+from scythe.loaders.checks import Stands, check_groups, check_same_meaning
 from scythe.loaders.groups import Columns, Group
 from scythe.loaders.pinned.find import at_pins, pinned
 from scythe.loaders.pinned.run import Pin, PinnedRun, frame_of, where_it_lies
@@ -384,7 +384,7 @@ class Dataset:
 
     @property
     def _told_along(self) -> str | None:
-        if self.where is None or not calls_python(self.where):
+        if self.where is None:
             return None
         try:
             return self._root._digest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -12,7 +11,7 @@ import polars as pl
 
 from scythe.errors import InputError, ReadError
 from scythe.loaders.arrays import Rounding, any_missing, assign, is_missing, numbers, one_hot
-from scythe.loaders.checks import are_truths, asked_by, calls_python, categories, check_file, columns_of, unit_of
+from scythe.loaders.checks import are_truths, asked_by, categories, check_file, columns_of, unit_of
 from scythe.loaders.files.source import Files
 from scythe.loaders.frames import complete, slices
 from scythe.loaders.groups import Columns, File, Frame, Group
@@ -21,18 +20,13 @@ from scythe.loaders.rows import Rows, Whole, digest_of
 from scythe.reader.choices import as_told
 from scythe.reader.distinct import newest_rows
 from scythe.reader.many_runs import partition_of
+from scythe.reader.repeats import OTHER_ROWS, check_repeats
 from scythe.reader.united import brought_together
 from scythe_catalog.schema import TableSchema
 
 #: So many are written column by column: what lies between them is still in a cache for the next column.
 _CACHED_ROWS = 64 * 1024
 _TAKEN = "__taken"
-#: So many rows tell whether a function of Python draws at random.
-_ASKED_TWICE = 1000
-_OTHER_ROWS = (
-    "and so other rows would be taken in each process: take them by what follows from the row alone, as pl.col(…).hash() or shuffle(seed=0) "
-    "of Polars do, or a share of them with split(some=0.1)"
-)
 
 
 class Source(Protocol):
@@ -246,8 +240,8 @@ def load(
     whole = Whole(rows)
     if same is not None and digest_of(whole) != same:
         raise ReadError(
-            f"where= calls a function of Python that answers otherwise here than where this dataset was pickled (does it draw random numbers, "
-            f"or ask hash() of a text?), {_OTHER_ROWS}"
+            "where= takes other rows here than where this dataset was pickled (does it call a function of Python that draws random numbers, or "
+            f"asks hash() of a text? does it take some of values that come in no order, as unique() gives them?), {OTHER_ROWS}"
         )
     return Loaded(whole, {name: fill.array(done) for name, fill in filling.items()})
 
@@ -298,7 +292,7 @@ def _taken(runs: Sequence[PinnedRun], where: pl.Expr, among: np.ndarray | None) 
     Raises:
         NotFoundError: it asks for a column that is not there.
         InputError: for one that has another unit in one run than in another.
-        ReadError: for one of other values; or it is no condition, or takes others each time.
+        ReadError: for one of other values; or it is no condition, or takes other rows each time.
     """
     asked = asked_by(where, runs)
     schemas = [
@@ -310,8 +304,7 @@ def _taken(runs: Sequence[PinnedRun], where: pl.Expr, among: np.ndarray | None) 
     try:
         rows = as_told(pl.concat(frames, how="vertical_relaxed").lazy(), whole, schemas).collect()
         rows = rows if among is None else rows.filter(pl.Series(among))
-        if calls_python(where):
-            _check_repeats(rows.head(_ASKED_TWICE), where)
+        check_repeats(where, rows)
         found = rows.with_columns(where.alias(_TAKEN))
     except pl.exceptions.PolarsError as error:
         what = str(error)
@@ -328,22 +321,6 @@ def _taken(runs: Sequence[PinnedRun], where: pl.Expr, among: np.ndarray | None) 
         return taken.fill_null(False).to_numpy()
     among[among] = taken.fill_null(False).to_numpy()
     return among
-
-
-def _check_repeats(rows: pl.DataFrame, where: pl.Expr) -> None:
-    """Nothing where a condition takes the same of some rows when it is asked of them again.
-
-    Raises:
-        ReadError: it does not.
-    """
-    same = True
-    with contextlib.suppress(Exception):  # what fails is told by all rows
-        first, again = (rows.select(where.alias(_TAKEN)) for _ in range(2))
-        same = first.equals(again)
-    if not same:
-        raise ReadError(
-            f"where= calls a function of Python that answers otherwise each time (does it draw random numbers?), {_OTHER_ROWS}"
-        )
 
 
 def _asked(run: PinnedRun, names: Sequence[str]) -> pl.DataFrame:

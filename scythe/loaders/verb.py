@@ -10,12 +10,13 @@ import polars as pl
 
 from scythe.define.typed import Named
 from scythe.errors import ReadError
-from scythe.loaders.checks import check_groups, check_seeded
+from scythe.loaders.checks import check_groups
 from scythe.loaders.data import Dataset
 from scythe.loaders.groups import Group, group_of
 from scythe.loaders.pinned.find import pinned
 from scythe.reader.distinct import NO_DISTINCT
 from scythe.reader.many_runs import is_all, truth
+from scythe.reader.repeats import check_seeded
 from scythe.reader.verbs import AskedRun, AskedVersion
 from scythe.record.find import name_of
 from scythe.settings import storage
