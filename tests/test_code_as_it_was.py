@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 import py_compile
 import sys
@@ -98,3 +99,14 @@ def test_a_module_is_read_by_the_encoding_that_it_declares(folder: Path, written
     module = found("late")
     file.write_text("K = 'u'\n")
     assert load(module).K == "ü"
+
+
+def test_the_lines_of_a_module_are_those_that_python_counts(folder: Path) -> None:
+    """A form feed, or a line separator of Unicode, ends none: a traceback would show other lines, and whoever asks for a source get another one."""
+    file = folder / "late.py"
+    file.write_text('TEXT = "\f \u2028 \x85"\ndef one():\n    "\f"\n    return 1\ndef two():\n    return 2\n')
+    as_it_is(file)
+    module = load(found("late"))
+    assert [inspect.getsource(f) for f in (module.one, module.two)] == [
+        'def one():\n    "\f"\n    return 1\n', "def two():\n    return 2\n",
+    ]  # fmt: skip

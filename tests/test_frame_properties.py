@@ -3,6 +3,7 @@
 import datetime as dt
 import math
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ import scythe
 from scythe.allocate import BaseExperiment
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import OutputError
+from scythe.gather.dataframes.reconcile import Dataframe
 from scythe.gather.merge import Source, merged
-from scythe.gather.reconcile import Dataframe
 from scythe.leaf.dataframes import check_clashes, grouped, prepare, stack
 from scythe.registry import ExperimentRegistry
 from scythe_catalog.schema import TableSchema
@@ -233,6 +234,101 @@ def test_an_input_without_a_value_never_types_a_column_against_the_others(
 
     assert not refused
     assert alike(plain(full.column("v")), [row["v"] for row in held[order.index(0)]])
+
+
+#: Types that meet in a column though they are not the same, with values that one of them has no place for.
+MEETING: list[tuple[pa.DataType, list[Any]]] = [
+    (pa.int64(), [1, 2**53 + 1, None]), (pa.int8(), [1, None]), (pa.float64(), [1.5, None]), (pa.string(), ["a", None]), (pa.null(), [None]),
+    (pa.decimal128(5, 2), [Decimal("1.25"), None]), (pa.decimal128(38, 0), [Decimal(10**37), None]), (pa.timestamp("us"), [dt.datetime(2020, 1, 1), None]),
+    (pa.list_(pa.int64()), [[1], [2**53 + 1], [], [None], None]), (pa.list_(pa.float64()), [[1.5], [], None]), (pa.list_(pa.string()), [["a"], [], None]),
+    (pa.struct([("a", pa.int64())]), [{"a": 1}, {"a": None}, None]),
+    (pa.struct([("a", pa.string()), ("b", pa.int64())]), [{"a": "x", "b": 2}, {"a": None, "b": 3}, None]),
+    (pa.map_(pa.string(), pa.int64()), [[("k", 1)], [("k", None)], [], None]), (pa.map_(pa.string(), pa.string()), [[("k", "v")], None]),
+]  # fmt: skip
+
+
+@st.composite
+def meeting_frames(draw: st.DrawFn) -> list[pa.Table]:
+    """Frames of a few inputs, of few types, many of them without a value, or without a row."""
+    types = draw(st.lists(st.sampled_from(MEETING), min_size=1, max_size=3))
+
+    def frame() -> pa.Table:
+        columns = draw(st.sampled_from(["x", "x", "xy", "y"]))
+        rows = draw(st.sampled_from([0, 1, 1, 2]))
+        made: dict[str, pa.Array] = {}
+        for column in columns:
+            dtype, values = draw(st.sampled_from(types))
+            made[column] = pa.array([draw(st.sampled_from(values)) for _ in range(rows)], dtype)
+        return pa.table(made)
+
+    return [frame() for _ in range(draw(st.integers(2, 6)))]
+
+
+def of_parts(frames: list[pa.Table], parts: list[list[int]]) -> Any:
+    """What frames come to whose rows lie in these parts: the columns, who does not fit and why, and the rows."""
+    fragments: list[tuple[pa.Schema, Source]] = []
+    for part in parts:
+        levels = pa.table(
+            {"experiment_id": ["e"] * len(part), "sort_index": part, "size": [7] * len(part)}, schema=LEVELS
+        )
+        kept = [(at, name, table) for at, i in enumerate(part) for name, table in prepare({"t": frames[i]})]
+        fragments += [(table.schema, Source.of(table)) for _, table in stack(grouped(kept), levels, ())]
+    found = Dataframe.of(fragments, LEVELS_TYPED)
+    dropped = np.array(sorted(found.misfits), np.int64)
+    rows = [
+        row for table in merged(found.sources(dropped, found.typed(LEVELS_TYPED).arrow)) for row in table.to_pylist()
+    ]
+    return found.typed(LEVELS_TYPED), found.index, dict(sorted(found.misfits.items())), rows
+
+
+@given(frames=meeting_frames(), data=st.data())
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@example(  # the texts take the column from whole numbers that have no value, and lose it to one that has
+    frames=[
+        pa.table({"x": pa.array([v], t)})
+        for t, v in [
+            (pa.int64(), None),
+            (pa.string(), None),
+            (pa.int64(), 1),
+            (pa.string(), "a"),
+            (pa.string(), "b"),
+            (pa.int64(), 5),
+        ]
+    ],
+    data=[[0, 1, 4, 5], [2], [3]],
+)
+@example(  # floats without a value, before a whole number that no float is
+    frames=[
+        pa.table({"x": pa.array([v], t)})
+        for t, v in [
+            (pa.float64(), None),
+            (pa.string(), None),
+            (pa.int64(), 2**53 + 1),
+            (pa.string(), None),
+            (pa.int64(), None),
+            (pa.string(), "a"),
+        ]
+    ],
+    data=[[0, 1, 2, 3], [4, 5]],
+)
+@example(
+    frames=[
+        pa.table({"x": pa.array([], pa.string())}),
+        pa.table({"x": pa.array([], pa.int64()), "y": pa.array([], pa.int64())}),
+    ],
+    data=[[1], [0]],
+)
+def test_what_becomes_of_an_input_does_not_depend_on_the_parts_that_rows_lie_in(
+    frames: list[pa.Table], data: st.DataObject | list[list[int]]
+) -> None:
+    """Nor, by that, on which inputs ended first, how many worked, and how large the frames are."""
+    parts = data
+    if not isinstance(parts, list):
+        order = parts.draw(st.permutations(range(len(frames))))
+        cuts = sorted(parts.draw(st.sets(st.integers(1, len(frames) - 1))))
+        parts = [sorted(order[a:b]) for a, b in pairwise([0, *cuts, len(frames)])]
+
+    assert of_parts(frames, parts) == of_parts(frames, [[*range(len(frames))]])
 
 
 # --- whole runs -------------------------------------------------------------------------------------

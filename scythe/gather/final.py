@@ -21,6 +21,7 @@ from scythe.define.schemas import LOGS, PACKS, ExperimentSchemas, index_of
 from scythe.errors import CatalogError, OutputError, RunError, TableNotFound
 from scythe.gather.coverage import Coverage
 from scythe.gather.dataframe_rule import check_dataframe, record_dataframe
+from scythe.gather.dataframes.reconcile import Dataframe, Fragment
 from scythe.gather.error_kinds import ErrorKinds
 from scythe.gather.merge import KEY, Source, changed, keys_of, merged, pieces, rebatched, without
 from scythe.gather.packs import Moves, join_small, packs_of, shards_in
@@ -37,7 +38,6 @@ from scythe.gather.parts import (
     stored_parts,
 )
 from scythe.gather.publish import Gathered, publish, record, settle
-from scythe.gather.reconcile import Dataframe, Fragment
 from scythe.leaf.rows import Failure, side_by_side
 from scythe.names import file_names
 from scythe.record.attempts import attempts, check_newest

@@ -2,7 +2,7 @@
 
 The rows are as they were when the function returned: they share no memory with what it gave. Frames of
 one name and one schema are stacked; what several schemas of one name come to together is decided once
-all inputs are there (`scythe.gather.reconcile`). Never writes anything.
+all inputs are there (`scythe.gather.dataframes.reconcile`). Never writes anything.
 """
 
 from __future__ import annotations

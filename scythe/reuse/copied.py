@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from scythe.define.experiment import Experiment
 from scythe.errors import RunDamaged, RunError
+from scythe.gather.dataframes.reconcile import index_columns
 from scythe.gather.merge import KEY
 from scythe.gather.parts import REUSED, Part, PartFile, Rows, source_of, write_files
-from scythe.gather.reconcile import index_columns
 from scythe.leaf.dataframes import INDEX_KEY
 from scythe.leaf.rows import ChunkResult, run_ids, side_by_side
 from scythe.names import ID_LEVELS

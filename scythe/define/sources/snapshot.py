@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import linecache
 import sys
 from collections.abc import Iterable, Sequence
@@ -81,7 +82,8 @@ class _Loader(SourceFileLoader):
 
     def get_code(self, fullname: str) -> CodeType:
         """The module's code, compiled anew: no file of bytecode is that of this text."""
-        linecache.cache[self.path] = (len(self._text), None, self._text.splitlines(keepends=True), self.path)
+        lines = io.StringIO(self._text).readlines()  # as Python parts them: at no form feed
+        linecache.cache[self.path] = (len(self._text), None, lines, self.path)
         return compile(self._text, self.path, "exec", dont_inherit=True)
 
     def get_source(self, fullname: str) -> str:
