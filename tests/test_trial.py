@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import enum
+import json
 import math
 import re
 import subprocess
@@ -21,7 +22,7 @@ import pytest
 import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, Field
 from typer.testing import CliRunner
 
 import scythe
@@ -147,15 +148,15 @@ def test_the_command_does_the_same(bend: Any) -> None:
 def test_the_command_reads_columns_as_all_rows_have_them(bend: Any, name: str, line: str) -> None:
     rows = [line.format(1, "")] * 2000 + [line.format(1.5, ', "lenght": 2')]
     Path(name).write_text("\n".join((["length"] if name.endswith("csv") else []) + rows))
-    found = table_of(name, schemas_of("beams:bend").input)
-    assert found["length"][-1] == 1.5
-    assert ("lenght" in found.columns) == name.endswith("ndjson")
+    *_, last = rows_of(name, schemas_of("beams:bend").input)
+    assert last["length"] == 1.5
+    assert ("lenght" in last) == name.endswith("ndjson")
 
 
-def table_of(name: str, compiled: CompiledModel) -> pl.DataFrame:
-    """What is read of a file, as a table."""
+def rows_of(name: str, compiled: CompiledModel) -> list[dict[str, Any]]:
+    """What is read of a file, row by row."""
     found = read_inputs(Path(name), compiled)
-    return found if isinstance(found, pl.DataFrame) else pl.DataFrame(found, infer_schema_length=None)
+    return found.to_dicts() if isinstance(found, pl.DataFrame) else found
 
 
 def test_what_a_row_of_json_lacks_is_left_to_the_model(bend: Any) -> None:
@@ -206,7 +207,7 @@ def test_what_a_file_can_only_write_as_text_is_what_the_model_says(root: Path, n
     ]
     getattr(pl.DataFrame(rows), f"write_{name.partition('.')[2]}")(name)
     compiled = compile_model(Dated)
-    found = [Dated.model_validate(row) for row in table_of(name, compiled).to_dicts()]
+    found = [Dated.model_validate(row) for row in rows_of(name, compiled)]
     assert found == [Dated.model_validate(row) for row in rows]
     Path(name).write_text(Path(name).read_text().replace("2024-02-29", "29.2.2024"))
     with pytest.raises(typer.BadParameter, match=r"day: '29\.2\.2024' is no date; write it as 2024-01-31"):
@@ -242,7 +243,7 @@ def test_any_duration_is_read_as_iso_clocks_pandas_and_python_write_it(tmp_path_
         written.append(pd.DataFrame({"took": pd.to_timedelta(took)}).to_csv(index=False))
     for text in written:
         path.write_text(text)
-        assert table_of(str(path), compile_model(Exact))["took"].to_list() == took
+        assert [row["took"] for row in rows_of(str(path), compile_model(Exact))] == took
 
 
 @pytest.mark.parametrize(
@@ -327,8 +328,21 @@ def test_any_duration_is_read_as_iso_clocks_pandas_and_python_write_it(tmp_path_
             '[{"deep": {"a": [0.5, 9007199254740993]}}]',
             "deep: 9007199254740993 is a whole number that no 64-bit float is",
         ),
-        ("a.json", '[{"pair": [9007199254740993, 0.5]}]', "pair: 9007199254740993 stands among numbers with a point"),
-        ("a.json", '[{"pair": [9007199254740993, 1]}]', {"pair": [[9007199254740993, 1]]}),
+        ("a.json", '[{"pair": [9007199254740993, 0.5]}]', {"pair": [(9007199254740993, 0.5)]}),
+        ("a.json", '[{"pair": [9007199254740993.0, 1]}]', {"pair": [(9007199254740993, 1.0)]}),
+        (
+            "a.json",
+            '[{"deep": {"a": [NaN]}}, {"deep": {"b": [1, 0.5]}}]',
+            {"deep": [{"a": [pytest.approx(math.nan, nan_ok=True)]}, {"b": [1.0, 0.5]}]},
+        ),
+        ("a.csv", "i\n1e400000000\n", "i: '1e400000000' is no int; write it as digits alone, within 64 bits"),
+        ("a.json", '[{"i": 1e400000000}]', r"i: 1E\+400000000 is no int; write it as digits alone, within 64 bits"),
+        (
+            "a.json",
+            '[{"pair": [1e400000000, 1]}]',
+            r"pair\.0: 1E\+400000000 is no int; write it as digits alone, within 64 bits",
+        ),
+        ("a.json", '[{"d": 1e400000000}]', r"d: 1E\+400000000 is no "),
         ("a.csv", "on\n2\n", "on: '2' is no bool; write it as true or false"),
         ("a.csv", "on\nyes\n", "on: 'yes' is no bool; write it as true or false"),
     ],
@@ -336,10 +350,64 @@ def test_any_duration_is_read_as_iso_clocks_pandas_and_python_write_it(tmp_path_
 def test_values_of_a_file_are_kept_exactly_or_refused(root: Path, name: str, text: str, told: Any) -> None:
     Path(name).write_text(text)
     if isinstance(told, dict):
-        assert table_of(name, compile_model(Exact)).to_dict(as_series=False) == told
+        rows = rows_of(name, compile_model(Exact))
+        assert {name: [row[name] for row in rows] for name in rows[0]} == told
     else:
         with pytest.raises(typer.BadParameter, match=told):
             read_inputs(Path(name), compile_model(Exact))
+
+
+class Part(BaseModel):
+    u: float
+    n: float | None = 5.0
+    k: int = 3
+    when: dt.date | None = None
+    price: Decimal | None = Field(None, max_digits=30, decimal_places=4)
+
+
+class Nested(ExperimentInputSpec):
+    w: Part
+    many: list[Part] = Field(default_factory=list[Part])
+    d: dict[str, float] = Field(default_factory=dict[str, float])
+    texts: list[str] = Field(default_factory=list[str])
+
+
+NESTED: dict[str, Any] = {
+    "what another row has": [{"w": {"u": 1, "n": 7, "k": 1}, "d": {"a": 1}}, {"w": {"u": 2}, "d": {"b": 2.5}}],
+    "what another item has": [{"w": {"u": 1}, "many": [{"u": 1, "n": 1}, {"u": 2}]}, {"w": {"u": 1}, "many": []}],
+    "texts": [{"w": {"u": 1}, "texts": ["a", "1.10"]}],
+}
+
+
+@pytest.mark.parametrize("rows", NESTED.values(), ids=NESTED)
+@pytest.mark.parametrize("suffix", ["json", "ndjson"])
+def test_what_an_object_within_a_row_lacks_is_left_to_the_model_too(
+    tmp_path: Path, rows: list[dict[str, Any]], suffix: str
+) -> None:
+    file = tmp_path / f"a.{suffix}"
+    file.write_text(json.dumps(rows) if suffix == "json" else "\n".join(map(json.dumps, rows)))
+    assert rows_of(str(file), compile_model(Nested)) == rows
+
+
+def test_days_and_decimals_within_an_object_are_what_the_model_says(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text(
+        '[{"w": {"u": 1, "when": "2024-01-31", "price": 12345678901234567.8912}}, {"w": {"u": 1, "price": "0.5"}}]'
+    )
+    assert rows_of(str(file), compile_model(Nested)) == [
+        {"w": {"u": 1.0, "when": dt.date(2024, 1, 31), "price": Decimal("12345678901234567.8912")}},
+        {"w": {"u": 1.0, "price": Decimal("0.5000")}},
+    ]
+    file.write_text('[{"w": {"u": 1, "when": "31.1.2024"}}]')
+    with pytest.raises(typer.BadParameter, match=r"w\.when: '31\.1\.2024' is no date; write it as 2024-01-31"):
+        read_inputs(file, compile_model(Nested))
+
+
+@pytest.mark.parametrize("text", ["f\n1\n".encode("utf-16"), b"f,s\0x\n1,2\n"])
+def test_a_file_that_is_no_text_is_told_so(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "a.csv").write_bytes(text)
+    with pytest.raises(typer.BadParameter, match="in UTF-8: save it as UTF-8"):
+        read_inputs(tmp_path / "a.csv", compile_model(Exact))
 
 
 def test_a_file_that_is_no_utf_8_is_told_how_it_is_saved(tmp_path: Path) -> None:
@@ -356,11 +424,11 @@ class Loose(ExperimentInputSpec):
 
 def test_what_a_validator_takes_first_is_as_the_file_has_it(root: Path) -> None:
     Path("a.csv").write_text("day,code,clock\n31.01.2024,7,12:00:00\n")
-    found = table_of("a.csv", compile_model(Loose))
-    assert found.row(0) == ("31.01.2024", 7, dt.time(12))
+    (found,) = rows_of("a.csv", compile_model(Loose))
+    assert (*found.values(),) == ("31.01.2024", 7, dt.time(12))
     Path("a.csv").write_text("day,code,clock\n31.01.2024,7,12:00:00+05:00\n")
     with pytest.raises(typer.BadParameter, match=r"clock: '12:00:00\+05:00' is no time; write it as 12:00:00"):
-        table_of("a.csv", compile_model(Loose))
+        read_inputs(Path("a.csv"), compile_model(Loose))
 
 
 @pytest.mark.parametrize("pandas", [False, True])
@@ -523,5 +591,5 @@ def test_members_of_an_enum_are_given_by_their_values_in_files(root: Path, name:
 )
 def test_json_is_read_as_it_is_written_elsewhere(root: Path, name: str, text: str, wanted: list[str]) -> None:
     Path(name).write_text(text, "utf-8", newline="")
-    found = read_inputs(Path(name), compile_model(Exact))
-    assert (found["s"].to_list() if wanted else found.height) == (wanted or 0)
+    found = rows_of(name, compile_model(Exact))
+    assert [row["s"] for row in found] == wanted

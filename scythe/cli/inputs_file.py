@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import io
 import json
 import re
 import stat
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from scythe_catalog.schema import Column, CompiledModel
+    from scythe_catalog.schema.kinds import Kind
 
 #: Digits of a second beyond its millionths.
 _FINER = re.compile(r"\.\d{6}\d*[1-9]")
@@ -36,6 +36,8 @@ _CLOCK = re.compile(
     r"(?:(?P<hours>\d+):(?P<minutes>[0-5]\d):(?P<seconds>[0-5]\d)(?:\.(?P<microseconds>\d{1,6})0*)?)?"
 )
 
+#: No column holds whole numbers of more digits.
+_MOST_DIGITS = 40
 #: How a CSV file may write a truth value, in any case.
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
@@ -78,37 +80,96 @@ def read_inputs(path: Path, compiled: CompiledModel) -> pl.DataFrame | list[dict
         for name, column in columns.items()
         if _is_text(column) or _parsed(column) or (suffix == ".csv" and isinstance(column.kind, k.Bool | k.Float))
     }
-    rows: list[dict[str, Any]] = []
-    try:  # the types of columns, and which there are, are those of all rows
+    try:
         if suffix in (".parquet", ".pq"):
             return pl.read_parquet(path)
-        if suffix == ".csv":
+        _check_text(path)
+        if suffix == ".csv":  # the types of columns, and which there are, are those of all rows
             if (other := _other_separator(path)) is not None:
                 raise ValueError(
                     f"its values are parted by {other!r}: save it with commas between them, and points in its numbers"
                 )
             frame = pl.read_csv(path, infer_schema_length=None, schema_overrides=dict.fromkeys(exact, pl.String))
-            values = {name: frame[name] for name in frame.columns if name in exact}
-        else:
-            rows = _rows_of_json(path)
-            for name, column in columns.items():
-                check_json(name, column.kind, [row.get(name) for row in rows])
-            read = pl.read_json if suffix == ".json" else pl.read_ndjson
-            text = io.BytesIO(path.read_bytes().removeprefix(codecs.BOM_UTF8))
-            frame = read(text, infer_schema_length=None)
-            values = {name: [row.get(name) for row in rows] for name in exact if name in frame.columns}
+            texts = {name: frame[name] for name in frame.columns if name in exact}
+            return frame.with_columns(_of_texts(found, columns[name]) for name, found in texts.items())
+        rows = _rows_of_json(path)
     except (pl.exceptions.PolarsError, OSError, ValueError) as error:
         why = str(error).splitlines()[0]
         if "utf-8" in why.lower():
             why += ": save it as UTF-8 (of Excel's kinds `CSV UTF-8`)"
         raise typer.BadParameter(f"{path} cannot be read: {why}", param_hint="specs") from error
-    found = frame.with_columns(
-        _of_texts(found, columns[name]) if isinstance(found, pl.Series) else _as_told(name, found, exact[name])
-        for name, found in values.items()
-    )
-    if all(row.keys() == rows[0].keys() for row in rows):
-        return found
-    return [{name: values[name] for name in row} for values, row in zip(found.to_dicts(), rows, strict=True)]
+    for name, column in columns.items():
+        check_json(name, column.kind, [row.get(name) for row in rows])
+    given = {name: [row[name] for row in rows if name in row] for name in exact}
+    told = {
+        name: iter(_as_told(name, values, exact[name]).to_list())
+        for name, values in given.items()
+        if values and all(value is None or isinstance(value, str | int | Decimal) for value in values)
+    }
+    kinds = {name: column.kind for name, column in columns.items()}
+    return [
+        {
+            name: next(told[name]) if name in told else _of_json(value, kinds.get(name), name)
+            for name, value in row.items()
+        }
+        for row in rows
+    ]
+
+
+def _check_text(path: Path) -> None:
+    """Nothing where a file begins as text in UTF-8 does.
+
+    Raises:
+        ValueError: it is UTF-16, or no text.
+    """
+    with path.open("rb") as file:
+        begin = file.read(4096)
+    if begin.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ValueError("it is text in UTF-16, not in UTF-8")
+    if b"\0" in begin:
+        raise ValueError("it holds bytes that are 0, and so is no text in UTF-8")
+
+
+def _of_json(value: Any, kind: Kind | None, path: str) -> Any:
+    """A value of JSON as the kind of its place says that it is, at any depth; what an object lacks is left to the model.
+
+    Raises:
+        typer.BadParameter: a text that is none of what its place wants.
+    """
+    from scythe_catalog.schema import Column
+    from scythe_catalog.schema import kinds as k
+    from scythe_catalog.schema.lift import members_of, root_of
+
+    if isinstance(kind, k.Struct) and (root := root_of(kind)) is not None:
+        return _of_json(value, root, path)
+    if isinstance(value, dict):
+        named: dict[str, Any] = value
+        known = members_of(kind) if isinstance(kind, k.Struct) else {}
+        of_all = kind.value if isinstance(kind, k.Map) else None
+        return {name: _of_json(item, known.get(name, of_all), f"{path}.{name}") for name, item in named.items()}
+    if isinstance(value, list):
+        items: list[Any] = value
+        if isinstance(kind, k.Struct) and kind.python is None and len(kind.members) == len(items):
+            return tuple(
+                _of_json(item, m.kind, f"{path}.{i}")
+                for i, (item, m) in enumerate(zip(items, kind.members, strict=True))
+            )
+        each = kind.item if isinstance(kind, k.List) else None
+        return [_of_json(item, each, f"{path}.{i}") for i, item in enumerate(items)]
+    if isinstance(value, Decimal):
+        if isinstance(kind, k.Decimal) or (isinstance(kind, k.Int) and value == value.to_integral_value()):
+            return _as_told(path, [value], Column(path, kind)).to_list()[0]
+        return float(value)
+    if isinstance(kind, k.Float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)  # exact, as was found before
+    if (
+        isinstance(value, str)
+        and kind is not None
+        and _parsed(column := Column(path, kind))
+        and not isinstance(kind, k.Int)
+    ):
+        return _as_told(path, [value], column).to_list()[0]
+    return value
 
 
 def _other_separator(path: Path) -> str | None:
@@ -313,6 +374,8 @@ def _decimal(value: Any) -> Decimal:
         raise ValueError("no number") from None
     if not number.is_finite():
         raise ValueError("no finite number")
+    if number.adjusted() > _MOST_DIGITS:  # to write it out would take its time
+        raise ValueError("too large")
     return number
 
 

@@ -34,27 +34,16 @@ def check_texts(numbers: pl.Series, texts: pl.Series) -> None:
 
 
 def check_json(name: str, kind: Kind, values: Iterable[Any]) -> None:
-    """Nothing where a reader of JSON changes no number: it makes all of a column floats where one has a point.
+    """Nothing where all numbers of JSON in places of floats are floats, up to the digits that no float has.
 
     Raises:
-        typer.BadParameter: naming a number that would be another.
+        typer.BadParameter: naming one that would be another number.
     """
     from scythe_catalog.schema import kinds as k
 
-    large: dict[str, int] = {}
-    pointed = set[str]()
-    for path, place, value in _numbers(name, kind, values):
+    for place, value in _numbers(kind, values):
         if isinstance(place, k.Float) and value:
             _check(name, value, float(Decimal(value)))
-        if isinstance(value, Decimal):
-            pointed.add(path)
-        elif isinstance(place, k.Int) and abs(value) > _EXACT:
-            large[path] = value
-    if not isinstance(kind, k.Int) and (lost := large.keys() & pointed):  # a column of them is read digit by digit
-        raise typer.BadParameter(
-            f"{name}: {large[min(lost)]} stands among numbers with a point, beside which it loses digits; write them without one",
-            param_hint="specs",
-        )
 
 
 def _check(name: str, written: Any, number: float) -> None:
@@ -69,29 +58,29 @@ def _check(name: str, written: Any, number: float) -> None:
         )
 
 
-def _numbers(path: str, kind: Kind, values: Iterable[Any]) -> Iterator[tuple[str, Kind, int | Decimal]]:
-    """All numbers within values of JSON: the path of the column that a reader makes of them, the kind of the place, the number."""
+def _numbers(kind: Kind, values: Iterable[Any]) -> Iterator[tuple[Kind, int | Decimal]]:
+    """All numbers within values of JSON, each with the kind of its place."""
     from scythe_catalog.schema import kinds as k
     from scythe_catalog.schema.lift import members_of, root_of
 
     if isinstance(kind, k.Struct) and (root := root_of(kind)) is not None:
-        yield from _numbers(path, root, values)
+        yield from _numbers(root, values)
         return
     for value in values:
         if isinstance(value, int | Decimal) and not isinstance(value, bool):
-            yield path, kind, value
+            yield kind, value
         elif isinstance(value, list):
             items: list[Any] = value
             kinds = [m.kind for m in kind.members] if isinstance(kind, k.Struct) else _of_items(kind, len(items))
             for inner, item in zip(kinds, items, strict=False):
-                yield from _numbers(f"{path}.", inner, [item])
+                yield from _numbers(inner, [item])
         elif isinstance(value, dict):
             named: dict[str, Any] = value
             known = members_of(kind) if isinstance(kind, k.Struct) else {}
             for own, item in named.items():
                 inner = kind.value if isinstance(kind, k.Map) else known.get(own)
                 if inner is not None:
-                    yield from _numbers(f"{path}.{own}", inner, [item])
+                    yield from _numbers(inner, [item])
 
 
 def _of_items(kind: Kind, count: int) -> list[Kind]:
